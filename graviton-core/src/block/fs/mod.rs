@@ -1,0 +1,295 @@
+//! Blocks as files: `<root>/<prefix>/<algo>/<hex>-<size>`, each file the raw bytes of its block.
+//!
+//! Beside the algorithms' directories stand `store-id` (the id of the database these blocks belong to)
+//! and `.tmp` (files on their way in). A store that only reads creates nothing.
+//!
+//! Writing is in `publish`; its invariant is that *whatever stands under a final name was durable before
+//! it got that name*, so that one writer may replace another's file at any moment.
+
+mod publish;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+
+use super::{Block, BlockStore, Published, missing, wrong_length};
+use crate::blocking;
+use crate::digest::Algo;
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+const STORE_ID: &str = "store-id";
+const TEMPORARY: &str = ".tmp";
+
+/// Blocks as files under a directory. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct FsBlockStore(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// `<root>/<prefix>`, absolute.
+    blocks: PathBuf,
+    durable: bool,
+    /// The directories, opened when first read from or written to.
+    algo: [OnceLock<OwnedFd>; Algo::ALL.len()],
+    /// Set once the directories for writing are there, durable and rid of leftovers.
+    writable: tokio::sync::OnceCell<publish::Workshop>,
+    /// One permit for each file that may be open for writing at once.
+    files: Arc<Semaphore>,
+    most_files: usize,
+}
+
+impl FsBlockStore {
+    /// Blocks under `<root>/<prefix>`; the prefix may be empty. Touches nothing.
+    ///
+    /// With `durable`, what [`BlockStore::put`] returned for survives a power cut.
+    pub fn new(root: &Path, prefix: &str, durable: bool) -> FsBlockStore {
+        // A quarter of what the process may open: the rest is the program's.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most_files = limit.map_or(1024, |limit| (limit / 4).clamp(8, 1024)) as usize;
+        // Absolute, so that a later change of the working directory moves nothing.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        FsBlockStore(Arc::new(Shared {
+            blocks: if prefix.is_empty() { root } else { root.join(prefix) },
+            durable,
+            algo: Default::default(),
+            writable: tokio::sync::OnceCell::new(),
+            files: Arc::new(Semaphore::new(most_files)),
+            most_files,
+        }))
+    }
+
+    /// The path of a block's file, whether it is there or not.
+    pub fn path(&self, key: &BlockKey) -> PathBuf {
+        self.0.path(key)
+    }
+
+    async fn with_shared<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.0);
+        blocking::run(move || work(&shared)).await?
+    }
+}
+
+impl Shared {
+    fn path(&self, key: &BlockKey) -> PathBuf {
+        self.blocks.join(key.algo().name()).join(key.name())
+    }
+
+    /// The open directory of an algorithm; `None` where it does not exist.
+    fn directory(&self, algo: Algo) -> Result<Option<&OwnedFd>> {
+        let slot = &self.algo[algo as usize];
+        if slot.get().is_none() {
+            let path = self.blocks.join(algo.name());
+            match open_directory(&path) {
+                Ok(directory) => drop(slot.set(directory)),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
+            }
+        }
+        Ok(slot.get())
+    }
+
+    /// The length of the block's file, and its inode.
+    fn file(&self, key: &BlockKey) -> Result<Option<(u64, u64)>> {
+        let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
+        match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((stat.st_size as u64, stat.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => {
+                Err(Error::io(format!("cannot look at {}", self.path(key).display()), error.into()))
+            }
+        }
+    }
+
+    fn read(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        let place = || self.path(key).display().to_string();
+        let failed = |error: std::io::Error| Error::io(format!("cannot read {}", place()), error);
+        let Some(directory) = self.directory(key.algo())? else { return Err(missing(key, &place())) };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match rustix::fs::openat(directory, key.name(), flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Err(missing(key, &place())),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        if length != key.size() as u64 {
+            return Err(wrong_length(key, &place(), length));
+        }
+        let Range { start, end } = range.unwrap_or(0..key.size());
+        if start > end || end > key.size() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("block {key} has no range {start}..{end}"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(end - start);
+        if start == 0 {
+            (&file).take(end as u64).read_to_end(&mut bytes).map_err(failed)?;
+        } else {
+            bytes.resize(end - start, 0);
+            file.read_exact_at(&mut bytes, start as u64).map_err(failed)?;
+        }
+        if bytes.len() != end - start {
+            // It was cut off between the look at its length and the reading.
+            return Err(wrong_length(key, &place(), bytes.len() as u64));
+        }
+        Ok(bytes.into())
+    }
+
+    fn read_store_id(&self) -> Result<Option<String>> {
+        let path = self.blocks.join(STORE_ID);
+        match std::fs::read_to_string(&path) {
+            Ok(id) => Ok(Some(id.trim_end().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
+        }
+    }
+
+    /// Writes the id under another name and links it, so that it is never there in part and never replaced.
+    fn write_store_id(&self, id: &str) -> Result<String> {
+        let path = self.blocks.join(STORE_ID);
+        let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
+        create_durable_directory(&self.blocks)?;
+        let mut file =
+            tempfile::Builder::new().prefix(".store-id-").tempfile_in(&self.blocks).map_err(failed)?;
+        file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        match file.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed(error.error));
+            }
+            _ => sync_directory(&self.blocks)?,
+        }
+        self.read_store_id()?.ok_or_else(|| {
+            Error::new(Code::Config, format!("{} was just written and is gone", path.display()))
+        })
+    }
+}
+
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Creates a directory and its missing parents. Each one's parent is synced, also where the directory was
+/// there: another process may have made it a moment ago and not synced it yet.
+pub(crate) fn create_durable_directory(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match std::fs::create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            create_durable_directory(parent)?;
+            return create_durable_directory(path);
+        }
+        Err(_) if path.is_dir() => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::new(Code::Config, format!("{} is a file, not a directory", path.display()))
+                .with_advice("choose another directory for the store"));
+        }
+        Err(error) => {
+            return Err(Error::io(format!("cannot create the directory {}", path.display()), error));
+        }
+    }
+    sync_directory(parent)
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    let synced = open_directory(path).and_then(|directory| match rustix::fs::fsync(&directory) {
+        // Some filesystems have nothing to sync for a directory and say so.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        result => result,
+    });
+    synced.map_err(|error| Error::io(format!("cannot sync the directory {}", path.display()), error.into()))
+}
+
+#[async_trait]
+impl BlockStore for FsBlockStore {
+    async fn put(&self, blocks: Vec<Block>) -> Result<Published> {
+        publish::publish(&self.0, blocks).await
+    }
+
+    async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        let key = *key;
+        self.with_shared(move |shared| shared.read(&key, range)).await
+    }
+
+    async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
+        let key = *key;
+        self.with_shared(move |shared| Ok(shared.file(&key)?.map(|(length, _)| length))).await
+    }
+
+    async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
+        let keys = keys.to_vec();
+        self.with_shared(move |shared| {
+            keys.iter()
+                .map(|key| Ok(shared.file(key)?.is_some_and(|(length, _)| length == key.size() as u64)))
+                .collect()
+        })
+        .await
+    }
+
+    async fn sync_all(&self) -> Result<()> {
+        self.with_shared(|shared| {
+            let path = shared.blocks.display();
+            let directory = open_directory(&shared.blocks)
+                .map_err(|error| Error::io(format!("cannot open {path}"), error.into()))?;
+            rustix::fs::syncfs(&directory)
+                .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))
+        })
+        .await
+    }
+
+    fn location(&self) -> String {
+        let path = std::fs::canonicalize(&self.0.blocks).unwrap_or_else(|_| self.0.blocks.clone());
+        format!("fs:{}", path.display())
+    }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        self.with_shared(Shared::read_store_id).await
+    }
+
+    async fn create_store_id(&self, id: &str) -> Result<String> {
+        let id = id.to_owned();
+        self.with_shared(move |shared| shared.write_store_id(&id)).await
+    }
+
+    async fn has_blocks(&self) -> Result<bool> {
+        self.with_shared(|shared| {
+            for algo in Algo::ALL {
+                let path = shared.blocks.join(algo.name());
+                match std::fs::read_dir(&path) {
+                    Ok(mut entries) => {
+                        if entries.next().is_some() {
+                            return Ok(true);
+                        }
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::io(format!("cannot list {}", path.display()), error)),
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn proves_publication(&self) -> bool {
+        true
+    }
+}

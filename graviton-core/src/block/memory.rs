@@ -1,0 +1,123 @@
+//! Blocks in memory: for tests, and the simplest thing that is a [`BlockStore`].
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Block, BlockStore, Published};
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+/// Blocks in memory. Clones share their blocks; nothing survives the process.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryBlockStore(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    blocks: HashMap<BlockKey, Bytes>,
+    store_id: Option<String>,
+}
+
+impl MemoryBlockStore {
+    /// An empty store.
+    pub fn new() -> MemoryBlockStore {
+        MemoryBlockStore::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts any bytes under a key, or takes them away: what a test does to damage a block.
+    pub fn damage(&self, key: &BlockKey, bytes: Option<Bytes>) {
+        let mut state = self.state();
+        match bytes {
+            Some(bytes) => state.blocks.insert(*key, bytes),
+            None => state.blocks.remove(key),
+        };
+    }
+
+    /// The keys of all blocks, in order.
+    pub fn keys(&self) -> Vec<BlockKey> {
+        let mut keys: Vec<_> = self.state().blocks.keys().copied().collect();
+        keys.sort();
+        keys
+    }
+}
+
+#[async_trait]
+impl BlockStore for MemoryBlockStore {
+    async fn put(&self, blocks: Vec<Block>) -> Result<Published> {
+        // Copied, so that a test sees what a real store does: it keeps none of the caller's memory.
+        let mut state = self.state();
+        let mut written = HashMap::new();
+        for Block { key, bytes } in blocks {
+            let copy = Bytes::copy_from_slice(&bytes);
+            written.insert(key, copy.as_ptr() as usize);
+            state.blocks.insert(key, copy);
+        }
+        let store = self.clone();
+        Ok(Published::proven_by(move |key| {
+            let now = store.state().blocks.get(key).map(|bytes| bytes.as_ptr() as usize);
+            now.is_some() && now == written.get(key).copied()
+        }))
+    }
+
+    async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        let bytes = self.state().blocks.get(key).cloned();
+        let bytes = bytes.ok_or_else(|| super::missing(key, "memory"))?;
+        if bytes.len() != key.size() {
+            return Err(super::wrong_length(key, "memory", bytes.len() as u64));
+        }
+        match range {
+            None => Ok(bytes),
+            Some(range) if range.start <= range.end && range.end <= bytes.len() => Ok(bytes.slice(range)),
+            Some(range) => {
+                Err(Error::new(Code::InvalidArgument, format!("block {key} has no range {range:?}")))
+            }
+        }
+    }
+
+    async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
+        Ok(self.state().blocks.get(key).map(|bytes| bytes.len() as u64))
+    }
+
+    async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
+        let state = self.state();
+        Ok(keys
+            .iter()
+            .map(|key| state.blocks.get(key).is_some_and(|bytes| bytes.len() == key.size()))
+            .collect())
+    }
+
+    async fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn location(&self) -> String {
+        "memory".to_owned()
+    }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        Ok(self.state().store_id.clone())
+    }
+
+    async fn create_store_id(&self, id: &str) -> Result<String> {
+        Ok(self.state().store_id.get_or_insert_with(|| id.to_owned()).clone())
+    }
+
+    async fn has_blocks(&self) -> Result<bool> {
+        Ok(!self.state().blocks.is_empty())
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn proves_publication(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,124 @@
+//! Where the bytes of blocks live.
+//!
+//! A [`BlockStore`] keeps canonical blocks under their keys and knows nothing of blobs, references or
+//! garbage. The engine above it decides what is written, verifies what is read, and never trusts a block
+//! for being there: only a row that says `stored` proves a block (`docs/FORMAT.md`, "Order of writes").
+//!
+//! Nothing outside this folder may assume that one block is one file or object: a later store packs many
+//! small blocks into one.
+
+pub mod fs;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+pub use fs::FsBlockStore;
+
+/// A block on its way into a store: its bytes, and their key, which the engine computed from them.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// The name of the bytes.
+    pub key: BlockKey,
+    /// The bytes; `key` is their digest and size.
+    pub bytes: Bytes,
+}
+
+/// Canonical blocks under their keys.
+///
+/// All methods may be called from any number of tasks at once, on the same keys too. A call whose future
+/// is dropped may take effect or not. Implementations retry what is worth retrying, and report a failed
+/// backend as an error, never as an absent block.
+#[async_trait]
+pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
+    /// Writes the blocks, whatever was under their keys before, and returns once they are durable to the
+    /// degree that the store was opened with. On an error some may be there and some not, and none is to
+    /// be relied on. A block is never visible in part, at any moment or after a crash.
+    ///
+    /// The keys are different from each other, and the memory of a block's bytes may be released as soon
+    /// as they are written.
+    async fn put(&self, blocks: Vec<Block>) -> Result<Published>;
+
+    /// The whole content of the block, or this range of it, as it is now: not verified, but exactly as
+    /// long as asked for. A block that is not there is `missing-block`, one of another length is
+    /// `corrupt-block`.
+    async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes>;
+
+    /// The length of what is stored under the key, `None` if nothing is.
+    async fn length(&self, key: &BlockKey) -> Result<Option<u64>>;
+
+    /// For blocks whose rows say `stored`: whether each is worth relying on, as far as that can be told
+    /// for next to nothing. A local store looks at the file's length; a remote one sends no request and
+    /// says yes. Where the answer is no, a put writes the block again.
+    async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>>;
+
+    /// Makes everything durable that was written without that ([`crate::Durability::Relaxed`]).
+    async fn sync_all(&self) -> Result<()>;
+
+    /// Where the blocks are, for messages and for the `store` row: the same text from every process that
+    /// opens the same place, without secrets.
+    fn location(&self) -> String;
+
+    /// The id of the database that these blocks belong to, if one was written.
+    async fn store_id(&self) -> Result<Option<String>>;
+
+    /// Writes the id durably if there is none, and returns the one that is there afterwards.
+    async fn create_store_id(&self, id: &str) -> Result<String>;
+
+    /// Whether any block is stored here.
+    async fn has_blocks(&self) -> Result<bool>;
+
+    /// Whether the work is done on the calling thread, by local system calls, so that to hash what was read
+    /// right there is cheapest. Otherwise calls wait for a network.
+    fn is_local(&self) -> bool;
+
+    /// Whether [`Published`] can tell that blocks are still in place. If so, a small blob is written
+    /// before it is referenced, in one transaction instead of two (`engine::small`).
+    fn proves_publication(&self) -> bool;
+}
+
+/// What [`BlockStore::put`] leaves behind: a proof, for as long as it is kept, of what was written.
+pub struct Published(Option<Box<dyn Fn(&BlockKey) -> bool + Send + Sync>>);
+
+impl Published {
+    /// A proof that asks this function. It is called inside a transaction and must be quick.
+    pub fn proven_by(still_there: impl Fn(&BlockKey) -> bool + Send + Sync + 'static) -> Published {
+        Published(Some(Box::new(still_there)))
+    }
+
+    /// For stores that cannot tell.
+    pub fn without_proof() -> Published {
+        Published(None)
+    }
+
+    /// Whether the block that the call wrote under this key, durably, is the very one that is there now:
+    /// neither deleted since nor written again by somebody else, whose writing may not be durable yet.
+    pub fn is_in_place(&self, key: &BlockKey) -> bool {
+        self.0.as_ref().is_some_and(|still_there| still_there(key))
+    }
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Published").finish_non_exhaustive()
+    }
+}
+
+/// The error for a block that is not in the store.
+pub(crate) fn missing(key: &BlockKey, place: &str) -> Error {
+    Error::new(Code::MissingBlock, format!("block {key} is missing from {place}"))
+        .with_advice("put the same content again, or bring the block back from a copy of the store")
+}
+
+/// The error for a block of another length than its key says.
+pub(crate) fn wrong_length(key: &BlockKey, place: &str, length: u64) -> Error {
+    Error::new(Code::CorruptBlock, format!("block {key} is damaged: {place} holds {length} bytes of it"))
+        .with_advice("put the same content again, or bring the block back from a copy of the store")
+}

@@ -1,0 +1,377 @@
+//! One vocabulary of settings, in every language and in the environment.
+//!
+//! A [`Config`] is plain data: names and texts, checked when they are set and again together when the store
+//! is opened. The library reads the environment only in [`Config::from_env`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::{BlockStore, FsBlockStore};
+use crate::chunker::ChunkerSpec;
+use crate::digest::Algo;
+use crate::engine::{AsyncStore, Settings};
+use crate::error::{Code, Error, Result};
+use crate::manifest::{Durability, ManifestRepo, SqliteManifestRepo};
+use crate::runtime;
+use crate::store::Store;
+
+/// A setting that exists.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Setting {
+    /// Its name, here and in the environment.
+    pub name: &'static str,
+    /// Its value if it is not set; empty if there is none.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, meaning }
+}
+
+/// All settings, in the order in which they are documented.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    setting("GRAVITON_BLOB_BACKEND", "fs", "where block bytes live: fs"),
+    setting("GRAVITON_FS_ROOT", "./.graviton", "the directory of the store"),
+    setting("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
+    setting("GRAVITON_MANIFEST_URL", "", "sqlite:PATH; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
+    setting("GRAVITON_HASH", "blake3", "the algorithm for what is written: blake3 or sha256; both are always readable"),
+    setting("GRAVITON_CHUNKER", "fastcdc:65536:262144:1048576",
+        "how streams are cut: fixed:<bytes>, fastcdc:<min>:<avg>:<max> or delimiter:<hex>:<max>"),
+    setting("GRAVITON_DURABILITY", "full",
+        "full: a returned put survives power loss; relaxed: a crash of the process only"),
+    setting("GRAVITON_VERIFY_READS", "true", "whether every block is hashed again before a byte of it is handed out"),
+    setting("GRAVITON_GC_GRACE", "1h", "how long a deleted blob can be restored and its readers go on"),
+];
+
+/// Settings of the design that this version knows by name and cannot do yet, so that they are refused with
+/// a better word than `unknown`.
+const NOT_YET: &[&str] = &[
+    "QUASAR_MINIO_URL",
+    "MINIO_ROOT_USER",
+    "MINIO_ROOT_PASSWORD",
+    "GRAVITON_S3_BLOCK_BUCKET",
+    "GRAVITON_S3_BLOCK_PREFIX",
+    "GRAVITON_S3_REGION",
+    "PG_JDBC_URL",
+    "PG_USERNAME",
+    "PG_PASSWORD",
+    "GRAVITON_HTTP_ADDR",
+    "GRAVITON_HTTP_PORT",
+];
+
+/// Where a store is, and how it works.
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let directory = directory.path().to_str().unwrap();
+/// use graviton_core::Config;
+/// let store = Config::new()
+///     .set("GRAVITON_FS_ROOT", directory)?
+///     .set("GRAVITON_HASH", "sha256")?
+///     .open()?;
+/// assert!(Config::new().set("GRAVITON_HUSH", "sha256").is_err());
+/// # Ok::<(), graviton_core::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Config {
+    values: BTreeMap<&'static str, String>,
+    adopt: bool,
+}
+
+impl Config {
+    /// The defaults: a store in `./.graviton`.
+    pub fn new() -> Config {
+        Config::default()
+    }
+
+    /// The defaults, with the store in this directory.
+    pub fn for_directory(directory: impl AsRef<Path>) -> Config {
+        let mut config = Config::new();
+        // Kept as it is: a path that is not Unicode is refused when the store is opened.
+        let text = directory.as_ref().to_string_lossy().into_owned();
+        config.values.insert("GRAVITON_FS_ROOT", text);
+        config
+    }
+
+    /// What the environment says, and the defaults for the rest. Variables that are no settings of
+    /// Graviton's are none of our business.
+    pub fn from_env() -> Result<Config> {
+        let mut config = Config::new();
+        for setting in SETTINGS {
+            match std::env::var(setting.name) {
+                Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,
+                Ok(_) | Err(std::env::VarError::NotPresent) => {}
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    return Err(Error::new(Code::Config, format!("{} is not Unicode text", setting.name))
+                        .with_advice("set it to plain text"));
+                }
+            }
+        }
+        Ok(config)
+    }
+
+    /// Sets one of [`SETTINGS`]. An unknown name or an impossible value is `config`.
+    pub fn set(mut self, name: &str, value: &str) -> Result<Config> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            return Err(unknown(name));
+        };
+        check(setting.name, value)?;
+        self.values.insert(setting.name, value.to_owned());
+        Ok(self)
+    }
+
+    /// The value of a setting: as it was set, or its default.
+    pub fn get(&self, name: &str) -> Result<String> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            return Err(unknown(name));
+        };
+        if name == "GRAVITON_MANIFEST_URL" && !self.values.contains_key(name) {
+            return Ok(format!("sqlite:{}", self.root().join("manifests.db").display()));
+        }
+        Ok(self.values.get(setting.name).cloned().unwrap_or_else(|| setting.default.to_owned()))
+    }
+
+    /// Takes over blocks that are already in the place and carry no `store-id`, as the first Graviton
+    /// server left them. Only for blocks that belong to this database.
+    #[must_use]
+    pub fn adopt(mut self, adopt: bool) -> Config {
+        self.adopt = adopt;
+        self
+    }
+
+    /// Opens the store, and creates it if it is not there.
+    pub fn open(&self) -> Result<Store> {
+        runtime::block_on(self.open_async())?.map(Store::new)
+    }
+
+    /// Opens a store that exists, to be read only: nothing is written, and its directory may be read-only.
+    /// A store that does not exist is `not-found`.
+    pub fn open_read_only(&self) -> Result<Store> {
+        runtime::block_on(self.open_read_only_async())?.map(Store::new)
+    }
+
+    /// Like [`open`](Config::open), on the tokio runtime of the caller.
+    pub async fn open_async(&self) -> Result<AsyncStore> {
+        self.open_as(false).await
+    }
+
+    /// Like [`open_read_only`](Config::open_read_only), on the tokio runtime of the caller.
+    pub async fn open_read_only_async(&self) -> Result<AsyncStore> {
+        self.open_as(true).await
+    }
+
+    async fn open_as(&self, read_only: bool) -> Result<AsyncStore> {
+        let root = self.root();
+        let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
+        let durability = durability(&self.get("GRAVITON_DURABILITY")?)?;
+        let settings = Settings {
+            algo: algo(&self.get("GRAVITON_HASH")?)?,
+            chunker: self.get("GRAVITON_CHUNKER")?.parse()?,
+            durability,
+            verify_reads: truth(&self.get("GRAVITON_VERIFY_READS")?)?,
+            read_only,
+            adopt: self.adopt,
+            ..Settings::default()
+        };
+        if !read_only && root.exists() && !root.is_dir() {
+            return Err(Error::new(
+                Code::Config,
+                format!("cannot open a store in {}: it is a file, not a directory", root.display()),
+            )
+            .with_advice("name a directory with GRAVITON_FS_ROOT"));
+        }
+        let url = self.get("GRAVITON_MANIFEST_URL")?;
+        let database = sqlite_path(&url)?;
+        let blocks: Arc<dyn BlockStore> =
+            Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full));
+        let manifests: Arc<dyn ManifestRepo> =
+            Arc::new(SqliteManifestRepo::open(&database, durability, !read_only).await?);
+        AsyncStore::new(blocks, manifests, settings).await
+    }
+
+    fn root(&self) -> PathBuf {
+        PathBuf::from(self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str))
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.values.iter().map(|(name, value)| {
+            // A URL may hold a password.
+            let secret = *name == "GRAVITON_MANIFEST_URL" && !value.starts_with("sqlite:");
+            (name, if secret { "…" } else { value.as_str() })
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    if NOT_YET.contains(&name) {
+        return Error::new(Code::Config, format!("{name} is not supported by this version"))
+            .with_advice("this version keeps blocks as files and manifests in SQLite");
+    }
+    let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+    Error::new(Code::Config, format!("{name:?} is not a setting"))
+        .with_advice(format!("the settings are {}", known.join(", ")))
+}
+
+/// Whether the value is possible for that setting by itself.
+fn check(name: &str, value: &str) -> Result<()> {
+    match name {
+        "GRAVITON_BLOB_BACKEND" => match value {
+            "fs" => Ok(()),
+            "s3" | "minio" => Err(wrong(name, value, "this version keeps blocks as files only", "use fs")),
+            _ => Err(wrong(name, value, "there is no such backend", "use fs")),
+        },
+        "GRAVITON_FS_ROOT" if value.is_empty() => Err(wrong(name, value, "it is empty", "name a directory")),
+        "GRAVITON_FS_BLOCK_PREFIX" => prefix(value).map(drop),
+        "GRAVITON_MANIFEST_URL" => sqlite_path(value).map(drop),
+        "GRAVITON_HASH" => algo(value).map(drop),
+        "GRAVITON_CHUNKER" => value.parse::<ChunkerSpec>().map(drop),
+        "GRAVITON_DURABILITY" => durability(value).map(drop),
+        "GRAVITON_VERIFY_READS" => truth(value).map(drop),
+        "GRAVITON_GC_GRACE" => duration(value).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn wrong(name: &str, value: &str, why: &str, advice: &str) -> Error {
+    Error::new(Code::Config, format!("{name} cannot be {value:?}: {why}")).with_advice(advice)
+}
+
+fn prefix(value: &str) -> Result<&str> {
+    let inside = Path::new(value).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if inside {
+        return Ok(value);
+    }
+    Err(wrong(
+        "GRAVITON_FS_BLOCK_PREFIX",
+        value,
+        "it leads out of the root",
+        "use a relative path without . and ..",
+    ))
+}
+
+fn sqlite_path(url: &str) -> Result<PathBuf> {
+    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    match path {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        // Not shown: it may hold a password.
+        _ => Err(Error::new(Code::Config, "GRAVITON_MANIFEST_URL is not of the form sqlite:PATH")
+            .with_advice("this version keeps manifests in SQLite; use sqlite:PATH")),
+    }
+}
+
+fn algo(value: &str) -> Result<Algo> {
+    value
+        .parse()
+        .map_err(|_| wrong("GRAVITON_HASH", value, "there is no such algorithm", "use blake3 or sha256"))
+}
+
+fn durability(value: &str) -> Result<Durability> {
+    match value {
+        "full" => Ok(Durability::Full),
+        "relaxed" => Ok(Durability::Relaxed),
+        _ => Err(wrong("GRAVITON_DURABILITY", value, "there is no such degree", "use full or relaxed")),
+    }
+}
+
+fn truth(value: &str) -> Result<bool> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(wrong("GRAVITON_VERIFY_READS", value, "it is neither true nor false", "use true or false")),
+    }
+}
+
+/// A number and a unit (`s`, `m`, `h`, `d`), or `0`.
+fn duration(value: &str) -> Result<Duration> {
+    let digits = value.len() - value.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
+    let (number, unit) = value.split_at(digits);
+    let unit = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        "" if number == "0" => Some(0),
+        _ => None,
+    };
+    let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        wrong(
+            "GRAVITON_GC_GRACE",
+            value,
+            "it is not a duration",
+            "use a number with s, m, h or d, such as 30m, or 0",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_possible_value() {
+        for setting in SETTINGS {
+            assert!(
+                setting.default.is_empty() || check(setting.name, setting.default).is_ok(),
+                "{}",
+                setting.name
+            );
+        }
+        assert_eq!(Config::new().get("GRAVITON_MANIFEST_URL").unwrap(), "sqlite:./.graviton/manifests.db");
+    }
+
+    #[test]
+    fn impossible_values_are_refused_where_they_are_set() {
+        for (name, value) in [
+            ("GRAVITON_BLOB_BACKEND", "ftp"),
+            ("GRAVITON_BLOB_BACKEND", "s3"),
+            ("GRAVITON_FS_ROOT", ""),
+            ("GRAVITON_FS_BLOCK_PREFIX", "../x"),
+            ("GRAVITON_FS_BLOCK_PREFIX", "/x"),
+            ("GRAVITON_FS_BLOCK_PREFIX", "./x"),
+            ("GRAVITON_MANIFEST_URL", "mysql://x"),
+            ("GRAVITON_MANIFEST_URL", "sqlite:"),
+            ("GRAVITON_HASH", "md5"),
+            ("GRAVITON_CHUNKER", "rabin"),
+            ("GRAVITON_DURABILITY", "none"),
+            ("GRAVITON_VERIFY_READS", "yes"),
+            ("GRAVITON_GC_GRACE", "1w"),
+            ("GRAVITON_GC_GRACE", "h"),
+            ("GRAVITON_GC_GRACE", "99999999999999999999h"),
+            ("graviton_hash", "blake3"),
+            ("GRAVITON_S3_REGION", "x"),
+        ] {
+            let error = Config::new().set(name, value).unwrap_err();
+            assert_eq!(error.code(), Code::Config, "{name}={value}");
+            assert!(error.advice().is_some(), "{name}={value}");
+        }
+        let error = Config::new().set("GRAVITON_X", "1").unwrap_err();
+        assert!(error.advice().unwrap().contains("GRAVITON_CHUNKER"));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, seconds) in
+            [("0", 0), ("0s", 0), ("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604_800)]
+        {
+            assert_eq!(duration(text).unwrap(), Duration::from_secs(seconds));
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        let mut config = Config::new();
+        config.values.insert("GRAVITON_MANIFEST_URL", "postgres://u:secret@h/d".into());
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Calls that share work: whoever comes while a batch runs is in the next one.
+//!
+//! A commit costs a sync however many blobs it commits, and a batch of small files one flush. Nobody waits
+//! for a group to fill: the first caller leads at once, with whoever is there.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::blocking;
+use crate::error::{Code, Error, Result};
+
+type Batch<T, R> = dyn Fn(Vec<T>) -> Pin<Box<dyn Future<Output = Vec<R>> + Send>> + Send + Sync;
+
+/// A place where calls gather.
+pub(super) struct Group<T, R>(Arc<Shared<T, R>>);
+
+struct Shared<T, R> {
+    waiting: Mutex<Waiting<T, R>>,
+    run: Box<Batch<T, R>>,
+    weigh: fn(&T) -> usize,
+    most: usize,
+}
+
+struct Waiting<T, R> {
+    members: Vec<(T, oneshot::Sender<R>)>,
+    led: bool,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
+    /// A group whose batches are run by `run`, one at a time; it answers in the order of the members. A
+    /// batch weighs at most `most`, but for a single member that weighs more.
+    pub(super) fn new<F>(
+        weigh: fn(&T) -> usize,
+        most: usize,
+        run: impl Fn(Vec<T>) -> F + Send + Sync + 'static,
+    ) -> Group<T, R>
+    where
+        F: Future<Output = Vec<R>> + Send + 'static,
+    {
+        let run = Box::new(move |batch| Box::pin(run(batch)) as Pin<Box<dyn Future<Output = _> + Send>>);
+        let waiting = Mutex::new(Waiting { members: Vec::new(), led: false });
+        Group(Arc::new(Shared { waiting, run, weigh, most }))
+    }
+
+    /// Takes part in the next batch. If the future is dropped, the member is still processed.
+    pub(super) async fn join(&self, member: T) -> Result<R> {
+        let (sender, receiver) = oneshot::channel();
+        let lead = {
+            let mut waiting = self.0.waiting();
+            waiting.members.push((member, sender));
+            !std::mem::replace(&mut waiting.led, true)
+        };
+        if lead {
+            let shared = Arc::clone(&self.0);
+            if blocking::may_block_here() {
+                // This future runs to its end on this thread, so the batch needs no task of its own.
+                if shared.run_one().await {
+                    tokio::spawn(shared.run_rest());
+                }
+            } else {
+                tokio::spawn(shared.run_rest());
+            }
+        }
+        receiver
+            .await
+            .map_err(|_| Error::new(Code::Closed, "the runtime that drives the store is shutting down"))
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T, R>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run_rest(self: Arc<Self>) {
+        while self.run_one().await {}
+    }
+
+    /// Runs one batch. Returns whether there are more members; if not, the group has no leader any more.
+    async fn run_one(&self) -> bool {
+        let (members, senders): (Vec<T>, Vec<_>) = self.take_batch().into_iter().unzip();
+        let answers = (self.run)(members).await;
+        for (sender, answer) in senders.into_iter().zip(answers) {
+            // The member's future may have been dropped.
+            let _ = sender.send(answer);
+        }
+        let mut waiting = self.waiting();
+        waiting.led = !waiting.members.is_empty();
+        waiting.led
+    }
+
+    fn take_batch(&self) -> Vec<(T, oneshot::Sender<R>)> {
+        let mut waiting = self.waiting();
+        let mut weight = 0;
+        let count = waiting.members.iter().take_while(|(member, _)| {
+            weight += (self.weigh)(member);
+            weight <= self.most
+        });
+        let count = count.count().max(1);
+        let rest = waiting.members.split_off(count);
+        std::mem::replace(&mut waiting.members, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn callers_that_come_together_share_batches_and_get_their_own_answers() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sizes);
+        let group = Arc::new(Group::new(
+            |_| 1,
+            10,
+            move |batch: Vec<usize>| {
+                seen.lock().unwrap().push(batch.len());
+                async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    batch.into_iter().map(|number| number * 2).collect()
+                }
+            },
+        ));
+        let calls: Vec<_> = (0..50)
+            .map(|number| {
+                let group = Arc::clone(&group);
+                tokio::spawn(async move { (number, group.join(number).await.unwrap()) })
+            })
+            .collect();
+        for call in calls {
+            let (number, answer) = call.await.unwrap();
+            assert_eq!(answer, number * 2);
+        }
+        let sizes = sizes.lock().unwrap();
+        assert_eq!(sizes.iter().sum::<usize>(), 50);
+        assert!(sizes.iter().all(|size| *size <= 10));
+        assert!(sizes.len() < 50, "nobody shared: {sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_caller_does_not_stop_the_others() {
+        let group = Arc::new(Group::new(
+            |_| 1,
+            10,
+            |batch: Vec<u8>| async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                batch
+            },
+        ));
+        let leader = {
+            let group = Arc::clone(&group);
+            tokio::spawn(async move { group.join(1).await })
+        };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        leader.abort();
+        assert_eq!(group.join(2).await.unwrap(), 2);
+    }
+}

@@ -1,0 +1,107 @@
+//! A store's life as a writer: the row that says its pending blobs are not abandoned.
+//!
+//! Registered at the first put that needs it, renewed every 15 s to 60 s ahead, removed at a clean close. A
+//! store that could not renew in time (a stopped process, a lost database) finds its row gone; then every
+//! put in flight fails with `writer-expired`, and the next one registers anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::error::{Code, Error, Result};
+use crate::manifest::{ManifestRepo, WriterId};
+
+const LEASE: Duration = Duration::from_secs(60);
+const RENEWAL: Duration = Duration::from_secs(15);
+
+/// The current lease of an open store, if it has one.
+#[derive(Debug)]
+pub(super) struct Leases {
+    manifests: Arc<dyn ManifestRepo>,
+    current: Mutex<Option<Renewed>>,
+}
+
+#[derive(Debug)]
+struct Renewed {
+    lease: Arc<Lease>,
+    renewal: JoinHandle<()>,
+}
+
+/// What a put in flight holds on to.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) writer: WriterId,
+    lost: AtomicBool,
+}
+
+impl Lease {
+    /// Fails once the row was found to be gone. That it was not yet found proves nothing: a commit looks
+    /// at its own pending row.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.lost.load(Ordering::Acquire) { Err(expired()) } else { Ok(()) }
+    }
+}
+
+/// The error of a put whose blocks may have been collected.
+pub(super) fn expired() -> Error {
+    Error::new(
+        Code::WriterExpired,
+        "the put took a pause longer than its lease of 60 seconds, and what it wrote may have been collected",
+    )
+    .with_advice("put it again")
+}
+
+impl Leases {
+    pub(super) fn new(manifests: Arc<dyn ManifestRepo>) -> Leases {
+        Leases { manifests, current: Mutex::new(None) }
+    }
+
+    /// The lease of this store, registered now if there is none.
+    pub(super) async fn hold(&self) -> Result<Arc<Lease>> {
+        let mut current = self.current.lock().await;
+        if let Some(renewed) = current.as_ref().filter(|renewed| renewed.lease.check().is_ok()) {
+            return Ok(Arc::clone(&renewed.lease));
+        }
+        let writer = self.manifests.register_writer(LEASE).await?;
+        let lease = Arc::new(Lease { writer, lost: AtomicBool::new(false) });
+        let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease)));
+        *current = Some(Renewed { lease: Arc::clone(&lease), renewal });
+        Ok(lease)
+    }
+
+    /// Gives the lease up. What is pending under it is left to the collector.
+    pub(super) async fn close(&self) {
+        if let Some(renewed) = self.current.lock().await.take() {
+            renewed.renewal.abort();
+            // If it fails, the row runs out by itself.
+            let _ = self.manifests.remove_writer(renewed.lease.writer).await;
+        }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if let Some(renewed) = self.current.get_mut() {
+            renewed.renewal.abort();
+        }
+    }
+}
+
+async fn renew(manifests: Arc<dyn ManifestRepo>, lease: Arc<Lease>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        match manifests.renew_writer(lease.writer, LEASE).await {
+            Ok(true) => {}
+            Ok(false) => {
+                lease.lost.store(true, Ordering::Release);
+                return;
+            }
+            // The database is away. Whether the row outlives that is seen when it is back.
+            Err(error) if error.is_retryable() => {}
+            Err(_) => return,
+        }
+    }
+}

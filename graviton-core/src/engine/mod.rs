@@ -1,0 +1,406 @@
+//! The engine: [`AsyncStore`], which joins a block store and a manifest repository.
+//!
+//! ```text
+//! write -> small  ┐                    read -> manifest windows, blocks ahead, verified
+//!       -> pinned ┴-> commit (grouped)
+//! ```
+//! The engine decides what is durable when, and in which order; it is the only one that does. It runs on
+//! the tokio runtime of whoever calls it, and its methods never block their thread. The synchronous
+//! [`crate::Store`] drives it.
+
+mod buffer;
+mod commit;
+mod group;
+mod latch;
+mod lease;
+mod pinned;
+mod read;
+mod small;
+mod write;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::block::BlockStore;
+use crate::chunker::ChunkerSpec;
+use crate::digest::Algo;
+use crate::error::{Code, Error, Result};
+use crate::key::BlobId;
+use crate::manifest::{BlobRecord, Durability, ManifestEntry, ManifestRepo};
+
+use buffer::Buffers;
+use commit::Commits;
+use latch::Latch;
+use lease::Leases;
+use small::Ingest;
+
+pub use read::BlobReader;
+pub(crate) use write::source_failed;
+pub use write::{BlobWriter, PutReceipt};
+
+/// What the engine is told, beside where things are.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The algorithm of what is written.
+    pub algo: Algo,
+    /// How it is cut.
+    pub chunker: ChunkerSpec,
+    /// What a returned put survives.
+    pub durability: Durability,
+    /// Whether every block is hashed again before a byte of it is handed out.
+    pub verify_reads: bool,
+    /// How many bytes of memory a put may use, whatever the blob's size.
+    pub window: usize,
+    /// Whether nothing is to be written.
+    pub read_only: bool,
+    /// Whether blocks without a `store-id` beside them are taken over.
+    pub adopt: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            algo: Algo::default(),
+            chunker: ChunkerSpec::default(),
+            durability: Durability::default(),
+            verify_reads: true,
+            window: 64 << 20,
+            read_only: false,
+            adopt: false,
+        }
+    }
+}
+
+/// What is known of a live blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobStat {
+    /// Its id; the size is in it.
+    pub id: BlobId,
+    /// How many blocks it has.
+    pub blocks: u64,
+    /// The setting it was cut with.
+    pub chunker: String,
+    /// When it was put: milliseconds since 1970-01-01 UTC.
+    pub created_at_ms: i64,
+}
+
+/// Sums over a store.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Live blobs.
+    pub blobs: u64,
+    /// The sum of their sizes in bytes.
+    pub logical_bytes: u64,
+    /// Blocks that are stored, each once.
+    pub blocks: u64,
+    /// The sum of their sizes in bytes.
+    pub stored_bytes: u64,
+}
+
+impl StoreStats {
+    /// How many bytes of blobs a stored byte serves; 1 for an empty store.
+    pub fn dedup_ratio(&self) -> f64 {
+        if self.stored_bytes == 0 { 1.0 } else { self.logical_bytes as f64 / self.stored_bytes as f64 }
+    }
+}
+
+/// A content-addressed blob store, for tokio.
+///
+/// Cheap to clone; clones are one store. [`close`](AsyncStore::close) it to leave it tidy; a store that is
+/// dropped or whose process dies loses nothing that was committed.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> graviton_core::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// use graviton_core::Config;
+/// let store = Config::for_directory(directory.path()).open_async().await?;
+/// let put = store.put(&b"hello"[..]).await?;
+/// let mut reader = store.reader(&put.id).await?;
+/// assert_eq!(reader.next().await?.as_deref(), Some(&b"hello"[..]));
+/// store.close().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AsyncStore(Arc<Engine>);
+
+/// What reading and writing share.
+#[derive(Debug)]
+struct Core {
+    blocks: Arc<dyn BlockStore>,
+    manifests: Arc<dyn ManifestRepo>,
+    algo: Algo,
+    spec: ChunkerSpec,
+    chunker_text: String,
+    durability: Durability,
+    verify_reads: bool,
+    read_only: bool,
+    latch: Latch,
+}
+
+struct Engine {
+    core: Arc<Core>,
+    buffers: Arc<Buffers>,
+    leases: Leases,
+    ingest: Ingest,
+    commits: Commits,
+    /// The process that opened it: after a fork, the child's copy is not to be used.
+    process: u32,
+    closed: AtomicBool,
+    /// Set once the identity of the block location was established for writing.
+    writable: tokio::sync::OnceCell<()>,
+    adopt: bool,
+}
+
+fn not_found(id: &BlobId) -> Error {
+    Error::new(Code::NotFound, format!("there is no blob {id} in this store")).with_advice("check the id")
+}
+
+impl AsyncStore {
+    /// A store over these two. Checks that they belong together, and writes nothing if the store was
+    /// written to before.
+    pub async fn new(
+        blocks: Arc<dyn BlockStore>,
+        manifests: Arc<dyn ManifestRepo>,
+        settings: Settings,
+    ) -> Result<AsyncStore> {
+        let core = Arc::new(Core {
+            blocks,
+            manifests: Arc::clone(&manifests),
+            algo: settings.algo,
+            chunker_text: settings.chunker.to_string(),
+            durability: settings.durability,
+            verify_reads: settings.verify_reads,
+            read_only: settings.read_only,
+            latch: Latch::default(),
+            spec: settings.chunker,
+        });
+        let buffers = Arc::new(Buffers::new(core.spec.max_size(), settings.window));
+        let (ingest, commits) = (small::ingest(&core), commit::commits(&core));
+        let store = AsyncStore(Arc::new(Engine {
+            core,
+            buffers,
+            leases: Leases::new(manifests),
+            ingest,
+            commits,
+            process: std::process::id(),
+            closed: AtomicBool::new(false),
+            writable: tokio::sync::OnceCell::new(),
+            adopt: settings.adopt,
+        }));
+        store.0.check_identity().await?;
+        Ok(store)
+    }
+
+    fn engine(&self) -> Result<&Arc<Engine>> {
+        if self.0.process != std::process::id() {
+            return Err(Error::new(Code::Forked, "this store was opened by the parent process")
+                .with_advice("open the store again after the fork"));
+        }
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::Closed, "the store is closed"));
+        }
+        Ok(&self.0)
+    }
+
+    /// A blob to be written piece by piece.
+    pub async fn writer(&self) -> Result<BlobWriter> {
+        self.start(None).await
+    }
+
+    /// Like [`writer`](AsyncStore::writer), but only content with this id is committed: any other is
+    /// `digest-mismatch`.
+    pub async fn writer_expecting(&self, id: &BlobId) -> Result<BlobWriter> {
+        self.start(Some(*id)).await
+    }
+
+    async fn start(&self, expected: Option<BlobId>) -> Result<BlobWriter> {
+        let engine = self.engine()?;
+        engine.prepare_to_write().await?;
+        BlobWriter::new(engine, expected)
+    }
+
+    /// Puts everything that the source gives.
+    pub async fn put(&self, source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
+        fill(self.writer().await?, source).await
+    }
+
+    /// Puts everything that the source gives if it has this id; otherwise nothing, with `digest-mismatch`.
+    pub async fn put_expecting(&self, id: &BlobId, source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
+        fill(self.writer_expecting(id).await?, source).await
+    }
+
+    /// Puts the content of a file.
+    pub async fn put_file(&self, path: impl AsRef<Path>) -> Result<PutReceipt> {
+        self.fill_from_file(self.writer().await?, path.as_ref()).await
+    }
+
+    /// Puts the content of a file if it has this id; otherwise nothing, with `digest-mismatch`.
+    pub async fn put_file_expecting(&self, id: &BlobId, path: impl AsRef<Path>) -> Result<PutReceipt> {
+        self.fill_from_file(self.writer_expecting(id).await?, path.as_ref()).await
+    }
+
+    async fn fill_from_file(&self, writer: BlobWriter, path: &Path) -> Result<PutReceipt> {
+        let path = path.to_owned();
+        write::fill_from_file(writer, path).await
+    }
+
+    /// A blob to be read.
+    pub async fn reader(&self, id: &BlobId) -> Result<BlobReader> {
+        self.engine()?.core.reader(id).await
+    }
+
+    /// These bytes of a blob, as many of them as it has. Touches only the blocks that hold them.
+    pub async fn read_range(&self, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
+        self.engine()?.core.read_range(id, range).await
+    }
+
+    /// What is known of a blob; `not-found` if it is not there.
+    pub async fn stat(&self, id: &BlobId) -> Result<BlobStat> {
+        let found = self.engine()?.core.manifests.find(id, 0).await?;
+        found.map(|(record, _)| BlobStat::from(record)).ok_or_else(|| not_found(id))
+    }
+
+    /// Whether the blob is there.
+    pub async fn exists(&self, id: &BlobId) -> Result<bool> {
+        Ok(self.engine()?.core.manifests.find(id, 0).await?.is_some())
+    }
+
+    /// Up to `limit` entries of the blob's manifest, from the one that holds the byte at `from` on. The next
+    /// page starts at the [`end`](ManifestEntry::end) of the last entry; behind the end of the blob there
+    /// are none.
+    pub async fn manifest(&self, id: &BlobId, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
+        let core = &self.engine()?.core;
+        let (record, _) = core.manifests.find(id, 0).await?.ok_or_else(|| not_found(id))?;
+        if from >= id.size() {
+            return Ok(Vec::new());
+        }
+        core.manifests.entries(record.row, from, limit).await
+    }
+
+    /// Up to `limit` blobs behind `after`, ordered by algorithm, digest and size. The next page starts
+    /// behind the last one, whether or not that is deleted meanwhile.
+    pub async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobStat>> {
+        let records = self.engine()?.core.manifests.list(after, limit).await?;
+        Ok(records.into_iter().map(BlobStat::from).collect())
+    }
+
+    /// Sums over the store. Costs time proportional to what is stored.
+    pub async fn stats(&self) -> Result<StoreStats> {
+        let totals = self.engine()?.core.manifests.totals().await?;
+        Ok(StoreStats {
+            blobs: totals.blobs,
+            logical_bytes: totals.logical_bytes,
+            blocks: totals.blocks,
+            stored_bytes: totals.stored_bytes,
+        })
+    }
+
+    /// Ends the lease and closes the database in an orderly way. Calls that come later, on any clone, are
+    /// `closed`; puts in flight fail.
+    pub async fn close(&self) {
+        if self.0.process == std::process::id() && !self.0.closed.swap(true, Ordering::AcqRel) {
+            self.0.leases.close().await;
+            self.0.core.manifests.close().await;
+        }
+    }
+}
+
+async fn fill(mut writer: BlobWriter, mut source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
+    loop {
+        let count = source.read(writer.spare().await?).await.map_err(source_failed)?;
+        if count == 0 {
+            return writer.finish().await;
+        }
+        writer.advance(count).await?;
+    }
+}
+
+impl From<BlobRecord> for BlobStat {
+    fn from(record: BlobRecord) -> BlobStat {
+        BlobStat {
+            id: record.id,
+            blocks: record.block_count,
+            chunker: record.chunker,
+            created_at_ms: record.created_at_ms,
+        }
+    }
+}
+
+impl fmt::Debug for AsyncStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncStore")
+            .field("blocks", &self.0.core.blocks)
+            .field("manifests", &self.0.core.manifests)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// One database, one block location: two databases over one location would collect each other's blocks.
+    async fn check_identity(&self) -> Result<()> {
+        let record = self.core.manifests.store().await?;
+        let found = self.core.blocks.store_id().await?;
+        match found {
+            Some(id) if id == record.id => Ok(()),
+            Some(_) => Err(Error::new(
+                Code::Config,
+                format!("the blocks in {} belong to another database", self.core.blocks.location()),
+            )
+            .with_advice("open them with the database that they were written with (GRAVITON_MANIFEST_URL), or choose another place")),
+            None => {
+                let location = self.core.blocks.location();
+                if !record.block_location.is_empty() && record.block_location != location {
+                    return Err(Error::new(
+                        Code::Config,
+                        format!("this database's blocks are in {}, not in {location}", record.block_location),
+                    )
+                    .with_advice("configure the place where the blocks are; if they were moved, move the file store-id along"));
+                }
+                if self.core.blocks.has_blocks().await? && !self.adopt {
+                    return Err(Error::new(
+                        Code::Config,
+                        format!("there are blocks in {location}, and no store-id says whose they are"),
+                    )
+                    .with_advice("if they are this database's, open the store once with adopt"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What only a store that writes has to do, once.
+    async fn prepare_to_write(&self) -> Result<()> {
+        let core = &self.core;
+        core.latch.check()?;
+        if core.read_only {
+            return Err(Error::new(Code::Forbidden, "the store was opened only to be read")
+                .with_advice("open it for writing"));
+        }
+        self.writable
+            .get_or_try_init(|| async {
+                let record = core.manifests.store().await?;
+                let location = core.blocks.location();
+                if core.blocks.create_store_id(&record.id).await? != record.id {
+                    // Somebody else was faster.
+                    self.check_identity().await?;
+                }
+                if record.block_location != location {
+                    core.manifests.set_block_location(&location).await?;
+                }
+                match (core.durability, record.durability) {
+                    (Durability::Full, Durability::Relaxed) => core.make_durable().await,
+                    _ => Ok(()),
+                }
+            })
+            .await
+            .map(drop)
+    }
+}

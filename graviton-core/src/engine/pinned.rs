@@ -1,0 +1,197 @@
+//! The long path: blocks are pinned by a pending blob, written, marked, and committed.
+//!
+//! 1. *Begin*: a blob row, pending, under the store's lease.
+//! 2. *Pin*, batch by batch: references to the blocks. From here on nobody collects them.
+//! 3. *Store* those whose row does not say `stored`, durably, several batches at a time; then mark them.
+//! 4. *Commit*: the row becomes live. The last marks go with it.
+//!
+//! A put that fails or is dropped marks its row deleted; a process that dies leaves that to the collector.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::commit::Ready;
+use super::lease::{Lease, expired};
+use super::small::SmallBlob;
+use super::write::PutReceipt;
+use super::{Core, Engine};
+use crate::block::Block;
+use crate::blocking;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::{BlobRow, BlockRow, Committed, ManifestEntry, Pinned, PinnedBlock};
+
+/// The blocks of one pin: one round trip of the database, in a transaction that stays short.
+pub(super) const MOST_BLOCKS: usize = 256;
+
+/// For how long a put waits for a collector that is about to delete one of its blocks.
+const DOOM_PATIENCE: Duration = Duration::from_secs(300);
+
+/// A put on the long path.
+pub(super) struct PinnedPut {
+    core: Arc<Core>,
+    lease: Arc<Lease>,
+    row: BlobRow,
+    writes: JoinSet<Result<Vec<Written>>>,
+    /// Blocks that are written or being written by this put and not yet marked stored.
+    unmarked: HashSet<BlockKey>,
+    marks: Vec<Written>,
+    blocks: u64,
+    fresh_blocks: u64,
+    fresh_bytes: u64,
+    settled: bool,
+}
+
+impl PinnedPut {
+    pub(super) async fn begin(engine: &Engine) -> Result<PinnedPut> {
+        let core = Arc::clone(&engine.core);
+        let lease = engine.leases.hold().await?;
+        let row = core.latch.watch(core.manifests.begin(lease.writer, &core.chunker_text).await)?;
+        Ok(PinnedPut {
+            core,
+            lease,
+            row,
+            writes: JoinSet::new(),
+            unmarked: HashSet::new(),
+            marks: Vec::new(),
+            blocks: 0,
+            fresh_blocks: 0,
+            fresh_bytes: 0,
+            settled: false,
+        })
+    }
+
+    /// Pins these blocks and starts to write those that are not there yet.
+    pub(super) async fn add(&mut self, entries: &[ManifestEntry], bytes: &[Bytes]) -> Result<()> {
+        let pinned = self.pin(entries).await?;
+        self.blocks += entries.len() as u64;
+        let stored: Vec<BlockKey> = entries
+            .iter()
+            .zip(&pinned)
+            .filter(|(_, block)| block.stored)
+            .map(|(entry, _)| entry.key)
+            .collect();
+        let mut damaged = HashSet::new();
+        if !stored.is_empty() {
+            let intact = self.core.blocks.seems_intact(&stored).await?;
+            damaged.extend(stored.into_iter().zip(intact).filter(|(_, intact)| !intact).map(|(key, _)| key));
+        }
+        let mut fresh = Vec::new();
+        let mut rows = Vec::new();
+        for ((entry, block), bytes) in entries.iter().zip(&pinned).zip(bytes) {
+            let key = entry.key;
+            if (!block.stored || damaged.contains(&key)) && self.unmarked.insert(key) {
+                self.fresh_blocks += 1;
+                self.fresh_bytes += key.size() as u64;
+                fresh.push(Block { key, bytes: bytes.clone() });
+                rows.push(Written { key, row: block.row });
+            }
+        }
+        if !fresh.is_empty() {
+            let core = Arc::clone(&self.core);
+            self.writes.spawn(async move {
+                core.latch.watch(core.blocks.put(fresh).await)?;
+                Ok(rows)
+            });
+        }
+        while let Some(written) = self.writes.try_join_next() {
+            self.marks.extend(blocking::joined(written)??);
+        }
+        self.mark(MOST_BLOCKS).await
+    }
+
+    async fn pin(&self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
+        let mut patience = DOOM_PATIENCE;
+        loop {
+            self.lease.check()?;
+            match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
+                Pinned::Blocks(blocks) => return Ok(blocks),
+                Pinned::Expired => return Err(expired()),
+                Pinned::Doomed(remaining) => {
+                    // It usually ends much sooner: when the collector has deleted the row.
+                    let pause = remaining.min(Duration::from_millis(20));
+                    patience = patience.checked_sub(pause).ok_or_else(|| {
+                        Error::new(Code::BackendUnavailable, "a collector keeps a block of this blob doomed")
+                            .with_advice("put it again later")
+                    })?;
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Marks what is written, as long as there are at least so many.
+    async fn mark(&mut self, at_least: usize) -> Result<()> {
+        while self.marks.len() >= at_least.max(1) {
+            let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * MOST_BLOCKS));
+            let rows: Vec<BlockRow> = part.iter().map(|written| written.row).collect();
+            if !self.core.latch.watch(self.core.manifests.mark_stored(self.row, &rows).await)? {
+                return Err(expired());
+            }
+            for written in part {
+                self.unmarked.remove(&written.key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is durable, and makes the blob live.
+    pub(super) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
+        while let Some(written) = self.writes.join_next().await {
+            self.marks.extend(blocking::joined(written)??);
+        }
+        self.mark(2 * MOST_BLOCKS).await?;
+        self.lease.check()?;
+        let stored = self.marks.iter().map(|written| written.row).collect();
+        let ready = Ready::Pinned { row: self.row, id, block_count: self.blocks, stored };
+        let committed = engine.commits.join(ready).await??;
+        self.settled = true;
+        let created = match committed {
+            Committed::Created => true,
+            Committed::Existed => false,
+            _ => return Err(expired()),
+        };
+        Ok(PutReceipt {
+            id,
+            blocks: self.blocks,
+            fresh_blocks: self.fresh_blocks,
+            fresh_bytes: self.fresh_bytes,
+            created,
+        })
+    }
+}
+
+/// A block that this put wrote, durably.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    key: BlockKey,
+    row: BlockRow,
+}
+
+impl Drop for PinnedPut {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let (core, row) = (Arc::clone(&self.core), self.row);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // If it fails, the row stays pending until the lease has run out.
+                let _ = core.manifests.abort(row).await;
+            });
+        }
+    }
+}
+
+/// Puts a small blob whose short path was not to be had.
+pub(super) async fn put_small(engine: &Engine, blob: &SmallBlob) -> Result<PutReceipt> {
+    let mut put = PinnedPut::begin(engine).await?;
+    for (entries, bytes) in blob.entries.chunks(MOST_BLOCKS).zip(blob.bytes.chunks(MOST_BLOCKS)) {
+        put.add(entries, bytes).await?;
+    }
+    put.commit(engine, blob.id).await
+}

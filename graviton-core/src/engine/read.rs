@@ -1,0 +1,302 @@
+//! A blob coming out: its blocks in order, each verified before a byte of it leaves.
+//!
+//! The manifest is read in windows, each a query of its own, so that nothing is locked or held between them
+//! and nobody holds a whole manifest. Blocks are fetched ahead, more the longer the reading goes straight
+//! on, and verified in parallel; a jump to elsewhere costs one block.
+//!
+//! A hole in the manifest, a block that is missing, short, long or altered is an error that names the block
+//! and the blob. It never is the end of the stream.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::Core;
+use crate::blocking;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::{BlobRecord, ManifestEntry};
+use crate::runtime;
+
+/// Entries of the manifest that come with the first query, and with each later one.
+pub(super) const FIRST_ENTRIES: usize = 64;
+const MORE_ENTRIES: usize = 512;
+
+/// Bytes that are fetched ahead at most, and blocks: small blocks are many files.
+const AHEAD_BYTES: u64 = 8 << 20;
+const AHEAD_BLOCKS: usize = 64;
+
+/// Reads one blob, from its start or any other place.
+///
+/// It goes on for the grace (`GRAVITON_GC_GRACE`) after the blob was deleted. After an error it gives the
+/// same error again until it is moved by [`seek`](BlobReader::seek).
+#[derive(Debug)]
+pub struct BlobReader {
+    core: Arc<Core>,
+    record: BlobRecord,
+    position: u64,
+    /// Manifest entries behind those that are being fetched, in order.
+    entries: VecDeque<ManifestEntry>,
+    /// Where the next entry must start.
+    next_entry: u64,
+    ahead: VecDeque<(ManifestEntry, Fetching)>,
+    /// How many bytes may be fetched ahead: grows as long as the reading goes straight on.
+    allowance: u64,
+    /// The block that holds the position, or held it last.
+    current: Option<(ManifestEntry, Bytes)>,
+    failed: Option<Error>,
+}
+
+#[derive(Debug)]
+enum Fetching {
+    /// Not begun: to be done by whoever waits for it.
+    Here,
+    Task(Task),
+}
+
+/// A task that ends with its handle.
+#[derive(Debug)]
+struct Task(JoinHandle<Result<Bytes>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl BlobReader {
+    pub(super) fn new(core: &Arc<Core>, record: BlobRecord, entries: Vec<ManifestEntry>) -> BlobReader {
+        BlobReader {
+            core: Arc::clone(core),
+            record,
+            position: 0,
+            entries: entries.into(),
+            next_entry: 0,
+            ahead: VecDeque::new(),
+            allowance: 0,
+            current: None,
+            failed: None,
+        }
+    }
+
+    /// The blob that is read.
+    pub fn id(&self) -> &BlobId {
+        &self.record.id
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.record.id.size()
+    }
+
+    /// The offset of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Moves to this offset; behind the end there is nothing to read. Costs nothing by itself.
+    pub fn seek(&mut self, position: u64) {
+        self.position = position;
+        self.failed = None;
+    }
+
+    /// The bytes from the position to the end of its block, and moves behind them. `None` at the end.
+    ///
+    /// They are not copied: the result shares the memory that the block was read into.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.next_up_to(u64::MAX).await
+    }
+
+    /// Like [`next`](BlobReader::next), but no more than `most` bytes.
+    pub async fn next_up_to(&mut self, most: u64) -> Result<Option<Bytes>> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if self.position >= self.size() {
+            return Ok(None);
+        }
+        match self.block_at_position().await {
+            Ok((entry, bytes)) => {
+                let start = (self.position - entry.offset) as usize;
+                let length = ((bytes.len() - start) as u64).min(most);
+                self.position += length;
+                Ok(Some(bytes.slice(start..start + length as usize)))
+            }
+            Err(error) => {
+                let error = error.within(format!("cannot read blob {} at {}", self.record.id, self.position));
+                self.failed = Some(error.clone());
+                self.ahead.clear();
+                Err(error)
+            }
+        }
+    }
+
+    async fn block_at_position(&mut self) -> Result<(ManifestEntry, Bytes)> {
+        if let Some((entry, bytes)) = &self.current
+            && holds(entry, self.position)
+        {
+            return Ok((*entry, bytes.clone()));
+        }
+        self.skip_to_position().await?;
+        self.fetch_ahead().await?;
+        let Some((entry, fetching)) = self.ahead.pop_front() else { return Err(self.hole()) };
+        let bytes = match fetching {
+            Fetching::Here => fetch(&self.core, entry.key).await?,
+            Fetching::Task(mut task) => blocking::joined((&mut task.0).await)??,
+        };
+        self.allowance = (self.allowance * 2).clamp(bytes.len() as u64, AHEAD_BYTES);
+        self.fetch_ahead().await?;
+        self.current = Some((entry, bytes.clone()));
+        Ok((entry, bytes))
+    }
+
+    /// Drops what is before the position, and everything if the position is elsewhere.
+    async fn skip_to_position(&mut self) -> Result<()> {
+        while self.ahead.front().is_some_and(|(entry, _)| entry.end() <= self.position) {
+            self.ahead.pop_front();
+        }
+        if self.ahead.front().is_some_and(|(entry, _)| holds(entry, self.position)) {
+            return Ok(());
+        }
+        let straight_on = self.ahead.is_empty()
+            && self.current.as_ref().is_none_or(|(entry, _)| entry.end() == self.position);
+        if !straight_on {
+            self.ahead.clear();
+            self.allowance = 0;
+        }
+        while self.entries.front().is_some_and(|entry| entry.end() <= self.position) {
+            self.entries.pop_front();
+        }
+        match self.entries.front() {
+            Some(entry) if holds(entry, self.position) => self.next_entry = entry.offset,
+            _ => {
+                self.entries = self.manifest(self.position).await?.into();
+                let first = self.entries.front().ok_or_else(|| self.hole())?;
+                if !holds(first, self.position) {
+                    return Err(self.hole());
+                }
+                self.next_entry = first.offset;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to fetch what may be fetched; at least the first block is planned.
+    async fn fetch_ahead(&mut self) -> Result<()> {
+        let mut bytes: u64 = self.ahead.iter().map(|(entry, _)| entry.key.size() as u64).sum();
+        while self.ahead.is_empty() || (bytes < self.allowance && self.ahead.len() < AHEAD_BLOCKS) {
+            if self.next_entry >= self.size() {
+                return Ok(());
+            }
+            if self.entries.is_empty() {
+                self.entries = self.manifest(self.next_entry).await?.into();
+            }
+            let entry = self.entries.pop_front().ok_or_else(|| self.hole())?;
+            if entry.offset != self.next_entry || entry.end() > self.size() {
+                return Err(self.hole());
+            }
+            self.next_entry = entry.end();
+            bytes += entry.key.size() as u64;
+            let alone = self.ahead.is_empty() && self.allowance == 0;
+            let fetching =
+                if alone { Fetching::Here } else { Fetching::Task(fetch_in_task(&self.core, entry.key)) };
+            self.ahead.push_back((entry, fetching));
+        }
+        Ok(())
+    }
+
+    async fn manifest(&self, from: u64) -> Result<Vec<ManifestEntry>> {
+        self.core.manifests.entries(self.record.row, from, MORE_ENTRIES).await
+    }
+
+    fn hole(&self) -> Error {
+        let why = "its manifest has a hole: a row was removed or changed, or the blob was deleted and its grace is over";
+        Error::new(Code::MissingBlock, why)
+            .with_advice("restore the database from a backup, or put the blob again")
+    }
+}
+
+fn holds(entry: &ManifestEntry, position: u64) -> bool {
+    (entry.offset..entry.end()).contains(&position)
+}
+
+/// The verified bytes of a block.
+async fn fetch(core: &Arc<Core>, key: BlockKey) -> Result<Bytes> {
+    let bytes = core.blocks.get(&key, None).await?;
+    if !core.verify_reads || core.blocks.is_local() && blocking::may_block_here() {
+        return core.verified(key, bytes);
+    }
+    let core = Arc::clone(core);
+    blocking::run(move || core.verified(key, bytes)).await?
+}
+
+fn fetch_in_task(core: &Arc<Core>, key: BlockKey) -> Task {
+    let core = Arc::clone(core);
+    if core.blocks.is_local() {
+        // One thread reads and hashes, while the bytes are in its cache.
+        Task(tokio::task::spawn_blocking(move || runtime::drive(fetch(&core, key))))
+    } else {
+        Task(tokio::spawn(async move { fetch(&core, key).await }))
+    }
+}
+
+impl Core {
+    fn verified(&self, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
+        if self.verify_reads && key.algo().digest(&bytes) != *key.digest() {
+            return Err(Error::new(
+                Code::CorruptBlock,
+                format!(
+                    "block {key} is damaged: its bytes in {} have another digest",
+                    self.blocks.location()
+                ),
+            )
+            .with_advice("put the same content again, or bring the block back from a copy of the store"));
+        }
+        Ok(bytes)
+    }
+
+    /// These bytes of a blob.
+    pub(super) async fn read_range(self: &Arc<Self>, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
+        let mut reader = self.reader(id).await?;
+        let size = reader.size();
+        if range.start > size || range.start > range.end {
+            return Err(Error::new(
+                Code::RangeNotSatisfiable,
+                format!("blob {id} has no bytes {}..{}", range.start, range.end),
+            )
+            .with_advice(format!("it has {size} bytes")));
+        }
+        let length = range.end.min(size) - range.start;
+        reader.seek(range.start);
+        let Some(first) = reader.next_up_to(length).await? else { return Ok(Bytes::new()) };
+        if first.len() as u64 == length {
+            return Ok(first);
+        }
+        let mut bytes = Vec::new();
+        let reserved = usize::try_from(length).ok().map(|length| bytes.try_reserve_exact(length));
+        if !matches!(reserved, Some(Ok(()))) {
+            return Err(Error::new(
+                Code::TooLarge,
+                format!("{length} bytes of blob {id} do not fit in memory"),
+            )
+            .with_advice("read it as a stream"));
+        }
+        bytes.extend_from_slice(&first);
+        while let Some(next) = reader.next_up_to(length - bytes.len() as u64).await? {
+            if next.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&next);
+        }
+        Ok(bytes.into())
+    }
+
+    pub(super) async fn reader(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
+        let found = self.manifests.find(id, FIRST_ENTRIES).await?;
+        let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
+        Ok(BlobReader::new(self, record, entries))
+    }
+}

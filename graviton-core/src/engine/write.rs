@@ -1,0 +1,468 @@
+//! A stream going in: filled into buffers, cut, hashed and stored at the same time.
+//!
+//! ```text
+//! source -> [buffer] -> cutter -> block hashes (in parallel) -> pinned put
+//!                         └----> blob hash (in order)
+//! ```
+//! Each stage is a task with a short queue in front; the computing runs on blocking threads. What bounds
+//! the memory is the window: a buffer is free again when its last block is stored, and a source without a
+//! buffer waits.
+//!
+//! A stream that ends within its first buffer never enters the pipeline: it is a small blob.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::buffer::{Buffer, Window};
+use super::pinned::{self, PinnedPut};
+use super::small::{self, SmallBlob};
+use super::{Core, Engine};
+use crate::blocking;
+use crate::chunker::Chunker;
+use crate::digest::{Algo, Digest, Hasher};
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
+use crate::manifest::ManifestEntry;
+
+/// Up to so many bytes are hashed where they are: it takes less than handing them over.
+const HASH_HERE: usize = 64 << 10;
+
+/// What a put did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PutReceipt {
+    /// The id under which the content can be read.
+    pub id: BlobId,
+    /// How many blocks the content was cut into.
+    pub blocks: u64,
+    /// How many of them were not in the store before and were written.
+    pub fresh_blocks: u64,
+    /// The bytes of those.
+    pub fresh_bytes: u64,
+    /// Whether the blob is new; false if it was there already.
+    pub created: bool,
+}
+
+/// A blob being written. Nothing is visible before [`finish`](BlobWriter::finish) has returned; dropped
+/// before that, it leaves nothing.
+///
+/// After an error it can only be dropped.
+pub struct BlobWriter {
+    engine: Arc<Engine>,
+    algo: Algo,
+    expected: Option<BlobId>,
+    window: Window,
+    buffer: Option<Buffer>,
+    filled: usize,
+    size: u64,
+    pipeline: Option<Pipeline>,
+}
+
+/// The stages of a stream that is longer than one buffer.
+struct Pipeline {
+    /// Buffers with the bytes that were filled into them.
+    filled: mpsc::Sender<(Buffer, usize)>,
+    cutter: JoinHandle<Result<()>>,
+    hasher: JoinHandle<Result<Digest>>,
+    storer: JoinHandle<Result<PinnedPut>>,
+}
+
+/// Blocks of one stream, hashed.
+struct Hashed {
+    entries: Vec<ManifestEntry>,
+    bytes: Vec<Bytes>,
+}
+
+impl BlobWriter {
+    pub(super) fn new(engine: &Arc<Engine>, expected: Option<BlobId>) -> Result<BlobWriter> {
+        engine.core.latch.check()?;
+        Ok(BlobWriter {
+            engine: Arc::clone(engine),
+            algo: expected.map_or(engine.core.algo, |id| id.algo()),
+            expected,
+            window: engine.buffers.window(),
+            buffer: None,
+            filled: 0,
+            size: 0,
+            pipeline: None,
+        })
+    }
+
+    /// How many bytes were written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes the next bytes of the blob. Waits when the store is slower than the source.
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let spare = self.spare().await?;
+            let count = spare.len().min(bytes.len());
+            spare[..count].copy_from_slice(&bytes[..count]);
+            self.advance(count).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Memory for the next bytes of the blob, never empty; what is filled in counts once
+    /// [`advance`](BlobWriter::advance) was told. It saves a copy against [`write`](BlobWriter::write).
+    pub async fn spare(&mut self) -> Result<&mut [u8]> {
+        let buffer = match self.buffer.take() {
+            Some(buffer) => buffer,
+            None => self.engine.buffers.take(&self.window).await?,
+        };
+        let filled = self.filled;
+        Ok(&mut self.buffer.insert(buffer).body()[filled..])
+    }
+
+    /// The first `count` bytes of [`spare`](BlobWriter::spare) are the next bytes of the blob.
+    pub async fn advance(&mut self, count: usize) -> Result<()> {
+        let length = self.engine.buffers.body_size();
+        if self.buffer.is_none() || count > length - self.filled {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("{count} bytes are more than there was room for"),
+            ));
+        }
+        self.filled += count;
+        self.size += count as u64;
+        if self.size > self.expected.map_or(MAX_BLOB_SIZE, |id| id.size()) {
+            return Err(match self.expected {
+                Some(expected) => mismatch(&expected, "the content is longer"),
+                None => Error::new(Code::TooLarge, format!("a blob has at most {MAX_BLOB_SIZE} bytes")),
+            });
+        }
+        if self.filled == length {
+            self.submit().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands the buffer to the pipeline.
+    async fn submit(&mut self) -> Result<()> {
+        let Some(buffer) = self.buffer.take() else { return Ok(()) };
+        let filled = std::mem::take(&mut self.filled);
+        if self.pipeline.is_none() {
+            self.pipeline = Some(Pipeline::start(&self.engine, self.algo).await?);
+        }
+        let Some(pipeline) = self.pipeline.as_mut() else { return Ok(()) };
+        if pipeline.filled.send((buffer, filled)).await.is_err() {
+            // A stage has failed; its error is the put's.
+            let Some(pipeline) = self.pipeline.take() else { return Ok(()) };
+            return Err(pipeline.finish().await.err().unwrap_or_else(|| {
+                Error::new(Code::Internal, "the pipeline of a put ended early without an error")
+            }));
+        }
+        Ok(())
+    }
+
+    /// Commits the blob: it is visible, and as durable as the store, when this returns.
+    pub async fn finish(mut self) -> Result<PutReceipt> {
+        let small = self.pipeline.is_none();
+        if small {
+            let bytes = match self.buffer.take() {
+                Some(buffer) => buffer.freeze(&[], std::mem::take(&mut self.filled)),
+                None => Bytes::new(),
+            };
+            let core = Arc::clone(&self.engine.core);
+            if let Some(blob) = prepare(core, self.algo, bytes.clone()).await? {
+                self.check(&blob.id)?;
+                return self.engine.put_small(blob).await;
+            }
+            // More blocks than a small blob has.
+            let pipeline = Pipeline::start(&self.engine, self.algo).await?;
+            for piece in bytes.chunks(self.engine.buffers.body_size()) {
+                let mut buffer = self.engine.buffers.take(&self.window).await?;
+                buffer.body()[..piece.len()].copy_from_slice(piece);
+                if pipeline.filled.send((buffer, piece.len())).await.is_err() {
+                    break;
+                }
+            }
+            self.pipeline = Some(pipeline);
+        } else if self.filled > 0 {
+            self.submit().await?;
+        }
+        let Some(pipeline) = self.pipeline.take() else {
+            return Err(Error::new(Code::Closed, "this writer has failed before"));
+        };
+        let (digest, put) = pipeline.finish().await?;
+        let id = BlobId::new(self.algo, digest, self.size)?;
+        self.check(&id)?;
+        put.commit(&self.engine, id).await
+    }
+
+    fn check(&self, id: &BlobId) -> Result<()> {
+        match self.expected {
+            Some(expected) if expected != *id => Err(mismatch(&expected, &format!("the content is {id}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for BlobWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobWriter").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.cutter.abort();
+            pipeline.hasher.abort();
+            pipeline.storer.abort();
+        }
+    }
+}
+
+fn mismatch(expected: &BlobId, what: &str) -> Error {
+    Error::new(Code::DigestMismatch, format!("cannot put {expected}: {what}"))
+        .with_advice("check where the content came from; nothing was stored under that id")
+}
+
+impl Pipeline {
+    async fn start(engine: &Arc<Engine>, algo: Algo) -> Result<Pipeline> {
+        let put = PinnedPut::begin(engine).await?;
+        let (filled, to_cut) = mpsc::channel(1);
+        let (cut_bodies, to_hash) = mpsc::channel(2);
+        let (hashing, to_store) = mpsc::channel(8);
+        let core = &engine.core;
+        Ok(Pipeline {
+            filled,
+            cutter: tokio::spawn(cut(core.spec.chunker(), algo, to_cut, cut_bodies, hashing)),
+            hasher: tokio::spawn(hash(algo, to_hash)),
+            storer: tokio::spawn(store(put, to_store, engine.buffers.batch_bytes())),
+        })
+    }
+
+    /// Waits for all stages; the first error in the order of the stages that cause others to fail.
+    async fn finish(self) -> Result<(Digest, PinnedPut)> {
+        drop(self.filled);
+        let (cut, digest, put) = tokio::join!(self.cutter, self.hasher, self.storer);
+        let put = blocking::joined(put)??;
+        blocking::joined(cut)??;
+        Ok((blocking::joined(digest)??, put))
+    }
+}
+
+/// Cuts buffers into blocks, in order. What is left of a buffer goes in front of the next one.
+async fn cut(
+    mut chunker: Box<dyn Chunker>,
+    algo: Algo,
+    mut filled: mpsc::Receiver<(Buffer, usize)>,
+    bodies: mpsc::Sender<Bytes>,
+    hashing: mpsc::Sender<JoinHandle<Hashed>>,
+) -> Result<()> {
+    let mut carried = Bytes::new();
+    let mut offset = 0;
+    let mut next = filled.recv().await;
+    while let Some((buffer, count)) = next {
+        // Taken, for it holds the buffer before this one.
+        let mut bytes = buffer.freeze(&std::mem::take(&mut carried), count);
+        // A failed stage has its own error; this one only stops.
+        if bodies.send(bytes.slice(bytes.len() - count..)).await.is_err() {
+            return Ok(());
+        }
+        // Known only once the source has said more or nothing.
+        let mut end = false;
+        loop {
+            let (blocks, back, rest) = {
+                let mut chunker = chunker;
+                blocking::run_elsewhere(move || {
+                    let (blocks, rest) = cut_some(chunker.as_mut(), bytes, end);
+                    (blocks, chunker, rest)
+                })
+                .await?
+            };
+            chunker = back;
+            bytes = rest;
+            let all = blocks.len() < pinned::MOST_BLOCKS;
+            if !blocks.is_empty() {
+                let start = offset;
+                offset += blocks.iter().map(|block| block.len() as u64).sum::<u64>();
+                let work = tokio::task::spawn_blocking(move || hash_blocks(algo, start, blocks));
+                if hashing.send(work).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if all && end {
+                return Ok(());
+            }
+            if all {
+                next = filled.recv().await;
+                if next.is_some() {
+                    break;
+                }
+                end = true;
+            }
+        }
+        carried = bytes;
+    }
+    Ok(())
+}
+
+/// Up to [`pinned::MOST_BLOCKS`] blocks from the front of the bytes, and what is left.
+fn cut_some(chunker: &mut dyn Chunker, mut bytes: Bytes, end: bool) -> (Vec<Bytes>, Bytes) {
+    let mut blocks = Vec::new();
+    while blocks.len() < pinned::MOST_BLOCKS {
+        let Some(size) = chunker.cut(&bytes, end) else { break };
+        blocks.push(bytes.split_to(size));
+    }
+    (blocks, bytes)
+}
+
+fn hash_blocks(algo: Algo, mut offset: u64, bytes: Vec<Bytes>) -> Hashed {
+    let entries = bytes
+        .iter()
+        .map(|block| {
+            let key = BlockKey::new(algo, algo.digest(block), block.len() as u64);
+            let entry =
+                ManifestEntry { offset, key: key.expect("a chunker's block is neither empty nor too large") };
+            offset = entry.end();
+            entry
+        })
+        .collect();
+    Hashed { entries, bytes }
+}
+
+/// Hashes the whole stream.
+async fn hash(algo: Algo, mut bodies: mpsc::Receiver<Bytes>) -> Result<Digest> {
+    let mut hasher = Hasher::new(algo);
+    while let Some(body) = bodies.recv().await {
+        hasher = blocking::run_elsewhere(move || {
+            hasher.update(&body);
+            hasher
+        })
+        .await?;
+    }
+    Ok(hasher.finish())
+}
+
+/// Pins and stores blocks in batches: few round trips of the database for many blocks.
+async fn store(
+    mut put: PinnedPut,
+    mut hashing: mpsc::Receiver<JoinHandle<Hashed>>,
+    batch_bytes: usize,
+) -> Result<PinnedPut> {
+    let mut batch = Hashed { entries: Vec::new(), bytes: Vec::new() };
+    let mut waiting = 0;
+    loop {
+        let next = hashing.recv().await;
+        let end = next.is_none();
+        if let Some(work) = next {
+            let hashed = blocking::joined(work.await)?;
+            waiting += hashed.bytes.iter().map(Bytes::len).sum::<usize>();
+            batch.entries.extend(hashed.entries);
+            batch.bytes.extend(hashed.bytes);
+        }
+        while batch.entries.len() >= pinned::MOST_BLOCKS
+            || (!batch.entries.is_empty() && (end || waiting >= batch_bytes))
+        {
+            let count = batch.entries.len().min(pinned::MOST_BLOCKS);
+            let entries: Vec<ManifestEntry> = batch.entries.drain(..count).collect();
+            let bytes: Vec<Bytes> = batch.bytes.drain(..count).collect();
+            waiting -= bytes.iter().map(Bytes::len).sum::<usize>();
+            put.add(&entries, &bytes).await?;
+        }
+        if end {
+            return Ok(put);
+        }
+    }
+}
+
+/// Cuts and hashes a blob that is all in memory; `None` if it has too many blocks to be small.
+async fn prepare(core: Arc<Core>, algo: Algo, bytes: Bytes) -> Result<Option<SmallBlob>> {
+    let size = bytes.len();
+    let work = move || {
+        let mut chunker = core.spec.chunker();
+        let mut rest = bytes.clone();
+        let mut blocks = Vec::new();
+        while let Some(size) = chunker.cut(&rest, true) {
+            if blocks.len() == small::MOST_BLOCKS {
+                return None;
+            }
+            blocks.push(rest.split_to(size));
+        }
+        let hashed = hash_blocks(algo, 0, blocks);
+        // A blob of one block is hashed once.
+        let digest = match hashed.entries.as_slice() {
+            [only] => *only.key.digest(),
+            _ => algo.digest(&bytes),
+        };
+        let id =
+            BlobId::new(algo, digest, bytes.len() as u64).expect("a buffer is smaller than the largest blob");
+        Some(SmallBlob { id, entries: hashed.entries, bytes: hashed.bytes })
+    };
+    if size <= HASH_HERE { Ok(work()) } else { blocking::run(work).await }
+}
+
+/// The error of a source that could not be read.
+pub(crate) fn source_failed(error: std::io::Error) -> Error {
+    // A reader over another store has an error of ours inside.
+    match error.downcast::<Error>() {
+        Ok(error) => error.within("cannot read the source"),
+        Err(error) => {
+            Error::io("cannot read the source", error).with_advice("nothing was stored; put it again")
+        }
+    }
+}
+
+/// Puts what is in a file. The file is read on blocking threads, a buffer at a time.
+pub(super) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Result<PutReceipt> {
+    let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
+    let mut file = None;
+    loop {
+        writer.spare().await?;
+        let Some(mut buffer) = writer.buffer.take() else { continue };
+        let (opened, from) = (file.take(), writer.filled);
+        let name = path.clone();
+        let read = move || {
+            let mut opened = match opened {
+                Some(opened) => opened,
+                None => open_file(&name)?,
+            };
+            let count = read_full(&mut opened, &mut buffer.body()[from..])?;
+            Ok::<_, std::io::Error>((opened, buffer, count))
+        };
+        let (opened, buffer, count) = blocking::run(read).await?.map_err(failed)?;
+        file = Some(opened);
+        writer.buffer = Some(buffer);
+        if count == 0 {
+            return writer.finish().await;
+        }
+        let full = from + count == writer.engine.buffers.body_size();
+        writer.advance(count).await?;
+        if !full {
+            return writer.finish().await;
+        }
+    }
+}
+
+fn open_file(path: &Path) -> std::io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    Ok(file)
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

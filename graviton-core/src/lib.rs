@@ -1,0 +1,57 @@
+//! An embeddable content-addressed blob store: SQLite for blobs.
+//!
+//! A stream goes in, is cut into blocks by its content, each block is stored once under its BLAKE3 hash,
+//! and the blob comes back verified, as a whole or any range of it.
+//!
+//! ```
+//! use std::io::{Read, Seek, SeekFrom};
+//! use graviton_core::{BlobId, Store};
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! let store = Store::open(directory.path())?;            // files and SQLite under one directory
+//! let put = store.put(&b"hello, graviton"[..])?;         // any `Read`
+//! println!("{}", put.id);                                // blake3:…:15
+//!
+//! let id: BlobId = put.id.to_string().parse()?;
+//! let mut reader = store.reader(&id)?;                   // `Read + Seek`, verified
+//! reader.seek(SeekFrom::Start(7))?;
+//! let mut word = String::new();
+//! reader.read_to_string(&mut word)?;
+//! assert_eq!(word, "graviton");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is guaranteed: a put that returned is there (after `kill -9`, and with
+//! [`Durability::Full`] after power loss); one that failed is not; no byte is handed out that is not the
+//! one that was put; any number of processes may share a store.
+//! What is not: encryption, compression, names for blobs, protection against who may write to the
+//! directory.
+//!
+//! Dependencies between the modules point one way: errors, digests and keys, then [`chunker`],
+//! [`block`] stores and [`manifest`] repositories, then the engine ([`AsyncStore`]), then [`Store`].
+
+#![forbid(unsafe_code)]
+
+pub mod block;
+mod blocking;
+pub mod chunker;
+mod config;
+mod digest;
+mod engine;
+mod error;
+mod key;
+pub mod manifest;
+mod runtime;
+mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use block::BlockStore;
+pub use chunker::ChunkerSpec;
+pub use config::{Config, SETTINGS, Setting};
+pub use digest::{Algo, Digest, Hasher};
+pub use engine::{AsyncStore, BlobReader, BlobStat, BlobWriter, PutReceipt, Settings, StoreStats};
+pub use error::{Code, Error, Result};
+pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
+pub use manifest::{Durability, ManifestEntry, ManifestRepo};
+pub use store::{Reader, Store, Writer};

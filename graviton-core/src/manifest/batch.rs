@@ -1,0 +1,113 @@
+//! A batch of values for one statement, as JSON text: `{"keys": [["1", ...]], ...}` without the need to quote,
+//! for all that goes in is numbers, hexadecimal and chunker settings.
+
+use crate::digest::{Algo, Digest};
+use crate::key::{BlobId, BlockKey};
+
+/// An object of arrays, under construction.
+pub(super) struct Batch(String);
+
+/// One array inside an array, under construction.
+pub(super) struct Row<'a>(&'a mut String);
+
+impl Batch {
+    pub(super) fn new() -> Batch {
+        Batch("{".to_owned())
+    }
+
+    /// Adds `"name": [[...], ...]`.
+    pub(super) fn rows<T>(
+        mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Row<'_>, T),
+    ) -> Batch {
+        self.begin(name);
+        for item in items {
+            self.0.push('[');
+            write(&mut Row(&mut self.0), item);
+            close(&mut self.0, ']');
+            self.0.push(',');
+        }
+        close(&mut self.0, ']');
+        self.0.push(',');
+        self
+    }
+
+    /// Adds `"name": [1, 2, ...]`.
+    pub(super) fn numbers(mut self, name: &str, numbers: impl IntoIterator<Item = i64>) -> Batch {
+        self.begin(name);
+        let mut row = Row(&mut self.0);
+        for number in numbers {
+            row.number(number);
+        }
+        close(&mut self.0, ']');
+        self.0.push(',');
+        self
+    }
+
+    fn begin(&mut self, name: &str) {
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":[");
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        close(&mut self.0, '}');
+        self.0
+    }
+}
+
+/// Takes off a last comma and closes.
+fn close(text: &mut String, bracket: char) {
+    if text.ends_with(',') {
+        text.pop();
+    }
+    text.push(bracket);
+}
+
+impl Row<'_> {
+    pub(super) fn number(&mut self, number: i64) {
+        self.0.push_str(&number.to_string());
+        self.0.push(',');
+    }
+
+    /// Plain text; a chunker's setting has nothing that would have to be quoted.
+    pub(super) fn text(&mut self, text: &str) {
+        debug_assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'));
+        self.0.push('"');
+        self.0.push_str(text);
+        self.0.push_str("\",");
+    }
+
+    pub(super) fn key(&mut self, key: &BlockKey) {
+        self.parts(key.algo(), key.digest(), key.size() as i64);
+    }
+
+    pub(super) fn id(&mut self, id: &BlobId) {
+        self.parts(id.algo(), id.digest(), id.size() as i64);
+    }
+
+    fn parts(&mut self, algo: Algo, digest: &Digest, size: i64) {
+        self.number(algo.number());
+        self.text(&digest.to_string());
+        self.number(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_json() {
+        let key = BlockKey::of(Algo::Blake3, b"x").unwrap();
+        let text = Batch::new()
+            .rows("keys", [&key], |row, key| row.key(key))
+            .rows("none", [(); 0], |_, ()| {})
+            .numbers("rows", [1, -2])
+            .finish();
+        assert_eq!(text, format!("{{\"keys\":[[1,\"{}\",1]],\"none\":[],\"rows\":[1,-2]}}", key.digest()));
+        assert_eq!(Batch::new().finish(), "{}");
+    }
+}

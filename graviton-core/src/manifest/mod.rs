@@ -1,0 +1,254 @@
+//! Which blocks make up which blob: the database.
+//!
+//! A [`ManifestRepo`] holds the rows of `docs/FORMAT.md` and makes the steps of the put protocol atomic.
+//! The protocol in one sentence: *the reference is the pin*. A put inserts its references, under a blob
+//! row that is still pending, before it relies on any block, and a collector deletes only what nothing
+//! references. Every method is one transaction or one query; none is held open between calls.
+
+mod batch;
+mod plan;
+mod sql;
+pub mod sqlite;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::key::{BlobId, BlockKey};
+
+pub use sqlite::SqliteManifestRepo;
+
+/// The row of a blob. Ids are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlobRow(pub i64);
+
+/// The row of a block. Ids are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockRow(pub i64);
+
+/// The row of a writer: an open store that puts, alive for as long as its lease is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WriterId(pub i64);
+
+/// How much of what was put survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A returned put survives power loss.
+    #[default]
+    Full,
+    /// A returned put survives a crash of the process only.
+    Relaxed,
+}
+
+impl Durability {
+    /// The word in the configuration and in the `store` row.
+    pub fn name(self) -> &'static str {
+        match self {
+            Durability::Full => "full",
+            Durability::Relaxed => "relaxed",
+        }
+    }
+}
+
+/// The one row of `store`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreRecord {
+    /// Random, made with the database, and written beside the blocks: one database, one block location.
+    pub id: String,
+    /// Where the blocks are, as [`crate::BlockStore::location`] said.
+    pub block_location: String,
+    /// `Relaxed` if blocks may be stored that are not durable yet.
+    pub durability: Durability,
+}
+
+/// A live blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// Its row, which its manifest hangs on.
+    pub row: BlobRow,
+    /// Its id.
+    pub id: BlobId,
+    /// How many blocks it has.
+    pub block_count: u64,
+    /// The setting it was cut with.
+    pub chunker: String,
+    /// When it was committed: milliseconds since 1970 by the database's clock.
+    pub created_at_ms: i64,
+}
+
+/// A block's place in a blob: one entry of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ManifestEntry {
+    /// Where the block starts in the blob, in bytes.
+    pub offset: u64,
+    /// Which block; its size is in the key.
+    pub key: BlockKey,
+}
+
+impl ManifestEntry {
+    /// Where the block ends in the blob, in bytes.
+    pub fn end(&self) -> u64 {
+        self.offset + self.key.size() as u64
+    }
+}
+
+/// What [`ManifestRepo::pin`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pinned {
+    /// The blocks are pinned: for each one its row, and whether its bytes are known to be there.
+    Blocks(Vec<PinnedBlock>),
+    /// A collector is about to delete one of them. Nothing was changed; try again after so long.
+    Doomed(Duration),
+    /// The blob is not pending any more: the writer's lease ran out. Nothing was changed.
+    Expired,
+}
+
+/// A block that is pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinnedBlock {
+    /// Its row.
+    pub row: BlockRow,
+    /// Whether its bytes are in the block store.
+    pub stored: bool,
+}
+
+/// A request to make a blob live.
+pub enum Commit<'a> {
+    /// A blob whose blocks were pinned and are now durable.
+    Pinned {
+        /// The pending row.
+        row: BlobRow,
+        /// What it turned out to be.
+        id: BlobId,
+        /// How many references it has.
+        block_count: u64,
+        /// Blocks that are durable now and not yet marked so.
+        stored: Vec<BlockRow>,
+    },
+    /// A small blob whose blocks are durable and not yet referenced: begin, pin and commit in one.
+    Whole {
+        /// Its id.
+        id: BlobId,
+        /// The setting it was cut with.
+        chunker: &'a str,
+        /// Its blocks in order.
+        entries: &'a [ManifestEntry],
+        /// Whether this block is, at this moment, the durable one that this put wrote. Asked after the
+        /// blocks' rows are locked, for each block whose row does not say `stored`.
+        in_place: &'a (dyn Fn(&BlockKey) -> bool + Sync),
+    },
+}
+
+impl fmt::Debug for Commit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Commit::Pinned { row, id, .. } => f.debug_tuple("Pinned").field(row).field(id).finish(),
+            Commit::Whole { id, .. } => f.debug_tuple("Whole").field(id).finish(),
+        }
+    }
+}
+
+/// What became of a [`Commit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// The blob is live now.
+    Created,
+    /// The blob was live already.
+    Existed,
+    /// The pending row is not pending any more: the writer's lease ran out. Nothing is visible.
+    Expired,
+    /// A block of the small blob is not in place, or doomed. Nothing was changed; pin it.
+    NotInPlace,
+    /// Another process stored blocks that are not durable, and this store promises that they are. Nothing
+    /// was changed; sync all blocks, record that, and commit again.
+    NotDurable,
+}
+
+/// What is known of blobs and blocks before anything is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// For each id whether a live blob has it.
+    pub live: Vec<bool>,
+    /// For each key whether its row says `stored` (and no collector is about to delete it); `None` where
+    /// there is no row.
+    pub stored: Vec<Option<bool>>,
+}
+
+/// Sums over the whole store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Live blobs.
+    pub blobs: u64,
+    /// The sum of their sizes in bytes.
+    pub logical_bytes: u64,
+    /// Blocks that are stored, each once.
+    pub blocks: u64,
+    /// The sum of their sizes in bytes.
+    pub stored_bytes: u64,
+}
+
+/// The database of manifests.
+///
+/// All methods may be called from any number of tasks, processes and hosts at once. A call whose future is
+/// dropped takes effect as a whole or not at all. A database that is busy, gone or restarted is the
+/// retryable `backend-unavailable`.
+#[async_trait]
+pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
+    /// The `store` row.
+    async fn store(&self) -> Result<StoreRecord>;
+
+    /// Records where the blocks are.
+    async fn set_block_location(&self, location: &str) -> Result<()>;
+
+    /// Records the degree of durability, durably.
+    async fn set_durability(&self, durability: Durability) -> Result<()>;
+
+    /// A new writer whose lease ends so much from now, by the database's clock.
+    async fn register_writer(&self, lease: Duration) -> Result<WriterId>;
+
+    /// Moves the end of the lease; false if the writer is gone.
+    async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool>;
+
+    /// Removes a writer that has nothing pending.
+    async fn remove_writer(&self, writer: WriterId) -> Result<()>;
+
+    /// Inserts a pending blob.
+    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<BlobRow>;
+
+    /// Pins up to 1,024 blocks under a pending blob: inserts their references, and rows for those that have
+    /// none. The answers are in the order of the entries. Pinning the same entries again is no error.
+    async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned>;
+
+    /// Marks up to 1,024 pinned blocks as stored. Returns false, having changed nothing, if the blob is not
+    /// pending any more.
+    async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool>;
+
+    /// Marks a pending blob as deleted, for the collector; nothing if it is not pending.
+    async fn abort(&self, blob: BlobRow) -> Result<()>;
+
+    /// Commits several blobs in one transaction and one sync, durably. A member whose condition does not
+    /// hold drops out and does not hurt the others; an error is of all of them. Doing it again after an
+    /// unknown outcome is safe: what was committed is `Existed`.
+    async fn commit(&self, commits: &[Commit<'_>]) -> Result<Vec<Committed>>;
+
+    /// Looks up ids and keys, in one query.
+    async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known>;
+
+    /// The live blob of that id with the first `entries` entries of its manifest, in one query.
+    async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>>;
+
+    /// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on, in order.
+    /// Also of a blob that was deleted since it was found, until its grace is over.
+    async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;
+
+    /// Up to `limit` live blobs behind `after`, ordered by algorithm, digest and size.
+    async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>>;
+
+    /// Counts everything. Costs time proportional to what is stored.
+    async fn totals(&self) -> Result<Totals>;
+
+    /// Closes the connections in an orderly way. Later calls fail with `closed`.
+    async fn close(&self);
+}

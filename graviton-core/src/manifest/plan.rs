@@ -1,0 +1,191 @@
+//! What a grouped commit does: the decision, apart from the database that carries it out.
+//!
+//! Every condition is looked up first, in one query under the transaction's locks; a member whose condition
+//! does not hold drops out, and the others go on. So one bad member never costs the group its sync.
+
+use std::collections::{HashMap, HashSet};
+
+use super::batch::Batch;
+use super::{BlobRow, BlockRow, Commit, Committed, sql};
+use crate::key::{BlobId, BlockKey};
+
+/// States of a blob row.
+pub(super) const PENDING: i64 = 0;
+
+/// The group: what has to be looked up for it.
+pub(super) struct Plan<'a> {
+    commits: &'a [Commit<'a>],
+    rows: Vec<BlobRow>,
+    ids: Vec<BlobId>,
+    keys: Vec<BlockKey>,
+}
+
+/// What the query found.
+#[derive(Default)]
+pub(super) struct Facts {
+    pending: HashSet<BlobRow>,
+    live: HashSet<BlobId>,
+    /// Whether the row says `stored`, and whether it is doomed.
+    blocks: HashMap<BlockKey, (bool, bool)>,
+    /// The store holds blocks that are not durable.
+    pub(super) relaxed: bool,
+}
+
+/// What to change.
+#[derive(Default)]
+pub(super) struct Changes<'a> {
+    stored: Vec<BlockRow>,
+    pinned: Vec<(BlobRow, BlobId, u64)>,
+    again: Vec<BlobRow>,
+    whole: Vec<&'a Commit<'a>>,
+    /// Blocks of live blobs that were damaged and are written again.
+    healed: Vec<BlockKey>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(commits: &'a [Commit<'a>]) -> Plan<'a> {
+        let mut plan = Plan { commits, rows: Vec::new(), ids: Vec::new(), keys: Vec::new() };
+        for commit in commits {
+            match commit {
+                Commit::Pinned { row, id, .. } => {
+                    plan.rows.push(*row);
+                    plan.ids.push(*id);
+                }
+                Commit::Whole { id, entries, .. } => {
+                    plan.ids.push(*id);
+                    plan.keys.extend(entries.iter().map(|entry| entry.key));
+                }
+            }
+        }
+        // The order in which every transaction locks blocks.
+        plan.keys.sort_unstable();
+        plan.keys.dedup();
+        plan
+    }
+
+    /// The batch of [`sql::CHECK`].
+    pub(super) fn question(&self) -> String {
+        Batch::new()
+            .numbers("rows", self.rows.iter().map(|row| row.0))
+            .rows("ids", &self.ids, |row, id| row.id(id))
+            .rows("keys", &self.keys, |row, key| row.key(key))
+            .finish()
+    }
+
+    /// Takes one row of the answer.
+    pub(super) fn learn(&self, facts: &mut Facts, what: i64, place: usize, first: i64, second: i64) {
+        match what {
+            0 if first == PENDING => drop(facts.pending.insert(self.rows[place])),
+            1 => drop(facts.live.insert(self.ids[place])),
+            2 => drop(facts.blocks.insert(self.keys[place], (first != 0, second != 0))),
+            3 => facts.relaxed = first != 0,
+            _ => {}
+        }
+    }
+
+    pub(super) fn decide(&self, facts: &Facts) -> (Vec<Committed>, Changes<'a>) {
+        let mut changes = Changes::default();
+        let mut live = facts.live.clone();
+        let outcome = self
+            .commits
+            .iter()
+            .map(|commit| match commit {
+                Commit::Pinned { row, .. } if !facts.pending.contains(row) => Committed::Expired,
+                Commit::Pinned { row, id, block_count, stored } => {
+                    changes.stored.extend(stored);
+                    if live.insert(*id) {
+                        changes.pinned.push((*row, *id, *block_count));
+                        Committed::Created
+                    } else {
+                        changes.again.push(*row);
+                        Committed::Existed
+                    }
+                }
+                Commit::Whole { id, entries, in_place, .. } if live.contains(id) => {
+                    let damaged = |key: &BlockKey| facts.blocks.get(key) == Some(&(false, false));
+                    let keys = entries.iter().map(|entry| entry.key);
+                    changes.healed.extend(keys.filter(|key| damaged(key) && in_place(key)));
+                    Committed::Existed
+                }
+                Commit::Whole { id, entries, in_place, .. } => {
+                    let proven = entries.iter().all(|entry| match facts.blocks.get(&entry.key) {
+                        Some((_, true)) => false,
+                        Some((true, false)) => true,
+                        Some((false, false)) | None => in_place(&entry.key),
+                    });
+                    if !proven {
+                        return Committed::NotInPlace;
+                    }
+                    live.insert(*id);
+                    changes.whole.push(commit);
+                    Committed::Created
+                }
+            })
+            .collect();
+        (outcome, changes)
+    }
+}
+
+impl Changes<'_> {
+    /// The statements to run, in the order in which rows are locked, each with its batch.
+    pub(super) fn statements(&self) -> Vec<(&'static str, String)> {
+        let mut statements = Vec::new();
+        if !self.whole.is_empty() || !self.healed.is_empty() {
+            statements.push((sql::COMMIT_BLOCKS, self.blocks_in_place()));
+        }
+        if !self.stored.is_empty() {
+            let stored = Batch::new().numbers("stored", self.stored.iter().map(|row| row.0));
+            statements.push((sql::COMMIT_STORED, stored.finish()));
+        }
+        if !self.pinned.is_empty() {
+            let live = Batch::new().rows("live", &self.pinned, |values, (row, id, block_count)| {
+                values.id(id);
+                values.number(row.0);
+                values.number(*block_count as i64);
+            });
+            statements.push((sql::COMMIT_PINNED, live.finish()));
+        }
+        if !self.again.is_empty() {
+            let again = Batch::new().numbers("again", self.again.iter().map(|row| row.0));
+            statements.push((sql::COMMIT_AGAIN, again.finish()));
+        }
+        if !self.whole.is_empty() {
+            statements.push((sql::COMMIT_BLOBS, self.whole_blobs()));
+            statements.push((sql::COMMIT_REFERENCES, self.whole_references()));
+        }
+        statements
+    }
+
+    fn wholes(&self) -> impl Iterator<Item = (&BlobId, &str, &[super::ManifestEntry])> {
+        self.whole.iter().filter_map(|commit| match commit {
+            Commit::Whole { id, chunker, entries, .. } => Some((id, *chunker, *entries)),
+            Commit::Pinned { .. } => None,
+        })
+    }
+
+    fn blocks_in_place(&self) -> String {
+        let whole = self.wholes().flat_map(|(_, _, entries)| entries.iter().map(|entry| &entry.key));
+        Batch::new().rows("keys", whole.chain(&self.healed), |row, key| row.key(key)).finish()
+    }
+
+    fn whole_blobs(&self) -> String {
+        let write = |row: &mut super::batch::Row<'_>,
+                     (id, chunker, entries): (&BlobId, &str, &[super::ManifestEntry])| {
+            row.id(id);
+            row.number(entries.len() as i64);
+            row.text(chunker);
+        };
+        Batch::new().rows("ids", self.wholes(), write).finish()
+    }
+
+    fn whole_references(&self) -> String {
+        let references =
+            self.wholes().flat_map(|(id, _, entries)| entries.iter().map(move |entry| (id, entry)));
+        let write = |row: &mut super::batch::Row<'_>, (id, entry): (&BlobId, &super::ManifestEntry)| {
+            row.id(id);
+            row.number(entry.offset as i64);
+            row.key(&entry.key);
+        };
+        Batch::new().rows("references", references, write).finish()
+    }
+}

@@ -1,0 +1,92 @@
+//! The runtime under the synchronous facade: one for each process, made when first needed.
+//!
+//! [`drive`] runs a future on the caller's own thread and parks it in between; timers, tasks and sockets are
+//! driven by the runtime's threads. Since it is not tokio's own `block_on`, it also works on a thread that
+//! belongs to another tokio runtime, where that one panics; it then blocks that thread, as any synchronous
+//! call does, and cannot deadlock, for nothing that it waits for needs that thread.
+//!
+//! A forked child has none of its parent's threads. It makes a runtime of its own when it opens a store.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::blocking::{self, MayBlock};
+use crate::error::{Error, Result};
+
+/// A process's runtime, and behind it that of a child it was forked into.
+struct Generation {
+    process: u32,
+    runtime: Runtime,
+    child: OnceLock<Box<Generation>>,
+}
+
+static FIRST: OnceLock<Generation> = OnceLock::new();
+
+/// The runtime of this process.
+pub(crate) fn of_this_process() -> Result<&'static Runtime> {
+    let process = std::process::id();
+    let mut generation = match FIRST.get() {
+        Some(first) => first,
+        None => {
+            let fresh = generation(process)?;
+            FIRST.get_or_init(|| fresh)
+        }
+    };
+    while generation.process != process {
+        generation = match generation.child.get() {
+            Some(child) => child,
+            None => {
+                let fresh = Box::new(self::generation(process)?);
+                generation.child.get_or_init(|| fresh)
+            }
+        };
+    }
+    Ok(&generation.runtime)
+}
+
+fn generation(process: u32) -> Result<Generation> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(blocking::cores())
+        .thread_name("graviton")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("cannot start the threads of the store", error))?;
+    Ok(Generation { process, runtime, child: OnceLock::new() })
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs the future to its end on this thread, which may block. The caller has entered a runtime.
+pub(crate) fn drive<T>(future: impl Future<Output = T>) -> T {
+    let _may_block = MayBlock::here();
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(result) => return result,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Runs the future to its end on this thread, on this process's runtime.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+    let _entered = of_this_process()?.enter();
+    Ok(drive(future))
+}

@@ -1,0 +1,328 @@
+//! The synchronous face of the engine: [`Store`], and its reader and writer.
+//!
+//! Every call drives the engine on the caller's thread until it is done. Errors of `Read`, `Write` and
+//! `Seek` hold the [`Error`], which `Error::from(io_error)` brings back.
+
+use std::fmt;
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+use std::ops::{Deref, DerefMut, Range};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::engine::{AsyncStore, BlobReader, BlobStat, BlobWriter, PutReceipt, StoreStats, source_failed};
+use crate::error::{Code, Error, Result};
+use crate::key::BlobId;
+use crate::manifest::ManifestEntry;
+use crate::runtime;
+
+/// A content-addressed blob store: streams go in, are cut into blocks that are stored once each, and come
+/// back verified.
+///
+/// `Send + Sync` and cheap to clone; clones are one store. Any number of processes may open one directory
+/// at once. Dropping the last clone closes it in the background; [`close`](Store::close) waits for that.
+///
+/// After `fork`, a store that the parent opened is `forked` in the child, and does nothing when dropped
+/// there; a child opens its own.
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// use graviton_core::Store;
+/// let store = Store::open(directory.path())?;
+/// let put = store.put(&b"some bytes"[..])?;
+/// assert_eq!(store.read_range(&put.id, 5..10)?, &b"bytes"[..]);
+/// store.close();
+/// # Ok::<(), graviton_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    inner: InProcess<AsyncStore>,
+}
+
+impl Store {
+    /// Opens the store in this directory, with blocks as files and manifests in SQLite; creates it if it is
+    /// not there. Everything else is as [`Config`] has it by default.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Store> {
+        Config::for_directory(directory).open()
+    }
+
+    pub(crate) fn new(inner: AsyncStore) -> Store {
+        Store { inner: InProcess::new(inner) }
+    }
+
+    /// The engine below, for use with tokio.
+    pub fn as_async(&self) -> &AsyncStore {
+        &self.inner
+    }
+
+    fn run<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        self.inner.check()?;
+        runtime::block_on(future)?
+    }
+
+    /// Puts everything that the source gives. Nothing is visible before this returns, and nothing at all
+    /// if it fails.
+    pub fn put(&self, source: impl Read) -> Result<PutReceipt> {
+        self.writer()?.fill(source)
+    }
+
+    /// Puts everything that the source gives if it has this id. Otherwise `digest-mismatch`, and nothing is
+    /// visible.
+    pub fn put_expecting(&self, id: &BlobId, source: impl Read) -> Result<PutReceipt> {
+        self.writer_expecting(id)?.fill(source)
+    }
+
+    /// Puts the content of a file.
+    pub fn put_file(&self, path: impl AsRef<Path>) -> Result<PutReceipt> {
+        self.run(self.inner.put_file(path))
+    }
+
+    /// A blob to be written piece by piece.
+    pub fn writer(&self) -> Result<Writer> {
+        let writer = self.run(self.inner.writer())?;
+        Ok(Writer { writer: InProcess::new(writer) })
+    }
+
+    /// Like [`writer`](Store::writer), but only content with this id is committed.
+    pub fn writer_expecting(&self, id: &BlobId) -> Result<Writer> {
+        let writer = self.run(self.inner.writer_expecting(id))?;
+        Ok(Writer { writer: InProcess::new(writer) })
+    }
+
+    /// A blob to be read; `not-found` if it is not there.
+    pub fn reader(&self, id: &BlobId) -> Result<Reader> {
+        let reader = self.run(self.inner.reader(id))?;
+        Ok(Reader { reader: InProcess::new(reader), block: Bytes::new() })
+    }
+
+    /// These bytes of a blob, as many of them as it has; a range that starts behind the end is
+    /// `range-not-satisfiable`. Touches only the blocks that hold them.
+    pub fn read_range(&self, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
+        self.run(self.inner.read_range(id, range))
+    }
+
+    /// What is known of a blob; `not-found` if it is not there.
+    pub fn stat(&self, id: &BlobId) -> Result<BlobStat> {
+        self.run(self.inner.stat(id))
+    }
+
+    /// Whether the blob is there.
+    pub fn exists(&self, id: &BlobId) -> Result<bool> {
+        self.run(self.inner.exists(id))
+    }
+
+    /// Up to `limit` entries of the blob's manifest, from the one that holds the byte at `from` on. The next
+    /// page starts at the [`end`](ManifestEntry::end) of the last entry.
+    pub fn manifest(&self, id: &BlobId, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
+        self.run(self.inner.manifest(id, from, limit))
+    }
+
+    /// Up to `limit` blobs behind `after`, ordered by algorithm, digest and size.
+    pub fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobStat>> {
+        self.run(self.inner.list(after, limit))
+    }
+
+    /// Sums over the store. Costs time proportional to what is stored.
+    pub fn stats(&self) -> Result<StoreStats> {
+        self.run(self.inner.stats())
+    }
+
+    /// Closes the store in an orderly way and waits for it. Later calls, on any clone, are `closed`.
+    pub fn close(&self) {
+        let closing = async {
+            self.inner.close().await;
+            Ok(())
+        };
+        // A forked child has nothing to close.
+        let _ = self.run(closing);
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.inner, f)
+    }
+}
+
+/// A blob being written. It is committed by [`finish`](Writer::finish); dropped before that, it leaves
+/// nothing.
+#[derive(Debug)]
+pub struct Writer {
+    writer: InProcess<BlobWriter>,
+}
+
+impl Writer {
+    /// How many bytes were written so far.
+    pub fn size(&self) -> u64 {
+        self.writer.size()
+    }
+
+    /// Commits the blob: it is visible, and as durable as the store, when this returns.
+    pub fn finish(self) -> Result<PutReceipt> {
+        self.writer.check()?;
+        runtime::block_on(self.writer.into_inner().finish())?
+    }
+
+    /// Writes all that the source gives, and commits.
+    fn fill(mut self, mut source: impl Read) -> Result<PutReceipt> {
+        loop {
+            let count = match source.read(runtime::block_on(self.writer.spare())??) {
+                Ok(0) => return self.finish(),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(source_failed(error)),
+            };
+            runtime::block_on(self.writer.advance(count))??;
+        }
+    }
+}
+
+impl Write for Writer {
+    /// Takes all of the bytes or fails.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.check()?;
+        runtime::block_on(self.writer.write(bytes))??;
+        Ok(bytes.len())
+    }
+
+    /// Does nothing: only [`finish`](Writer::finish) makes anything durable.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob being read: verified bytes, in order or from any offset.
+///
+/// It goes on for the grace after the blob was deleted.
+#[derive(Debug)]
+pub struct Reader {
+    reader: InProcess<BlobReader>,
+    /// What is left of the bytes that were read last.
+    block: Bytes,
+}
+
+impl Reader {
+    /// The blob that is read.
+    pub fn id(&self) -> &BlobId {
+        self.reader.id()
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.reader.size()
+    }
+
+    /// The bytes from the position to the end of the block there, without a copy; `None` at the end.
+    pub fn next_block(&mut self) -> Result<Option<Bytes>> {
+        if self.block.is_empty() {
+            self.reader.check()?;
+            return runtime::block_on(self.reader.next())?;
+        }
+        Ok(Some(std::mem::take(&mut self.block)))
+    }
+}
+
+impl BufRead for Reader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.block.is_empty() {
+            self.block = self.next_block()?.unwrap_or_default();
+        }
+        Ok(&self.block)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        let _consumed = self.block.split_to(amount);
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = self.reader.position() - self.block.len() as u64;
+        let target = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(by) => position.checked_add_signed(by),
+            SeekFrom::End(by) => self.size().checked_add_signed(by),
+        };
+        let target = target.ok_or_else(|| {
+            Error::new(Code::InvalidArgument, format!("cannot seek before the start of blob {}", self.id()))
+        })?;
+        let ahead = target.checked_sub(position).and_then(|by| usize::try_from(by).ok());
+        match ahead.filter(|by| *by <= self.block.len()) {
+            Some(by) => self.consume(by),
+            None => {
+                self.block = Bytes::new();
+                self.reader.seek(target);
+            }
+        }
+        Ok(target)
+    }
+}
+
+/// A part of the engine in the hands of a synchronous caller. It is dropped on the runtime, which it may
+/// need to clean up; in a forked child it is left alone, for its threads and locks are the parent's.
+#[derive(Clone)]
+struct InProcess<T> {
+    process: u32,
+    /// `None` only once it was taken out.
+    value: Option<T>,
+}
+
+impl<T> InProcess<T> {
+    fn new(value: T) -> InProcess<T> {
+        InProcess { process: std::process::id(), value: Some(value) }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Forked, "this store was opened by the parent process")
+            .with_advice("open the store again after the fork"))
+    }
+
+    fn into_inner(mut self) -> T {
+        self.value.take().expect(PRESENT)
+    }
+}
+
+const PRESENT: &str = "taken out only when consumed";
+
+impl<T> Deref for InProcess<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect(PRESENT)
+    }
+}
+
+impl<T> DerefMut for InProcess<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect(PRESENT)
+    }
+}
+
+impl<T> Drop for InProcess<T> {
+    fn drop(&mut self) {
+        if self.check().is_err() {
+            std::mem::forget(self.value.take());
+        } else if let Ok(runtime) = runtime::of_this_process() {
+            let _entered = runtime.enter();
+            drop(self.value.take());
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for InProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
