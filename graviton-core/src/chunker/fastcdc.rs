@@ -17,7 +17,7 @@ const WINDOW: usize = 64;
 
 /// Places scanned at once, and how far each goes before a hit is looked for.
 const LANES: usize = 4;
-const LANE: usize = 1024;
+const LANE: usize = 4096;
 
 pub(super) struct FastCdc {
     gear: [u64; 256],
@@ -76,12 +76,17 @@ impl FastCdc {
         }
         let stripe: &[u8; LANES * LANE] = bytes[at..at + LANES * LANE].try_into().expect("a stripe long");
         let [mut a, mut b, mut c, mut d] = hashes;
-        for place in 0..LANE {
-            a = (a << 1).wrapping_add(self.gear[usize::from(stripe[place])]);
-            b = (b << 1).wrapping_add(self.gear[usize::from(stripe[place + LANE])]);
-            c = (c << 1).wrapping_add(self.gear[usize::from(stripe[place + 2 * LANE])]);
-            d = (d << 1).wrapping_add(self.gear[usize::from(stripe[place + 3 * LANE])]);
-            if (a & mask == 0) | (b & mask == 0) | (c & mask == 0) | (d & mask == 0) {
+        let gear = &self.gear;
+        let (first, rest) = stripe.split_at(LANE);
+        let (second, rest) = rest.split_at(LANE);
+        let (third, fourth) = rest.split_at(LANE);
+        let lanes = first.iter().zip(second).zip(third.iter().zip(fourth));
+        for ((p, q), (r, s)) in lanes {
+            a = (a << 1).wrapping_add(gear[usize::from(*p)]);
+            b = (b << 1).wrapping_add(gear[usize::from(*q)]);
+            c = (c << 1).wrapping_add(gear[usize::from(*r)]);
+            d = (d << 1).wrapping_add(gear[usize::from(*s)]);
+            if a & mask == 0 || b & mask == 0 || c & mask == 0 || d & mask == 0 {
                 return true;
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Core;
-use super::group::Group;
+use super::group::{Group, Limits};
 use super::small::SmallBlob;
 use crate::block::Published;
 use crate::error::Result;
@@ -23,7 +23,7 @@ pub(super) type Commits = Group<Ready, Result<Committed>>;
 
 pub(super) fn commits(core: &Arc<Core>) -> Commits {
     let core = Arc::clone(core);
-    Group::new(Ready::rows, MOST_ROWS, move |batch| {
+    Group::new(Ready::rows, Limits { weight: MOST_ROWS, batches: 1 }, move |batch| {
         let core = Arc::clone(&core);
         async move {
             match commit(&core, &batch).await {

@@ -21,28 +21,36 @@ struct Shared<T, R> {
     waiting: Mutex<Waiting<T, R>>,
     run: Box<Batch<T, R>>,
     weigh: fn(&T) -> usize,
-    most: usize,
+    limits: Limits,
+}
+
+/// What a group may do at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// A batch weighs at most so much, but for a single member that weighs more.
+    pub(super) weight: usize,
+    /// So many batches run at once: two where one computes while the other waits for the disk.
+    pub(super) batches: usize,
 }
 
 struct Waiting<T, R> {
     members: Vec<(T, oneshot::Sender<R>)>,
-    led: bool,
+    leaders: usize,
 }
 
 impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
-    /// A group whose batches are run by `run`, one at a time; it answers in the order of the members. A
-    /// batch weighs at most `most`, but for a single member that weighs more.
+    /// A group whose batches are run by `run`, which answers in the order of the members.
     pub(super) fn new<F>(
         weigh: fn(&T) -> usize,
-        most: usize,
+        limits: Limits,
         run: impl Fn(Vec<T>) -> F + Send + Sync + 'static,
     ) -> Group<T, R>
     where
         F: Future<Output = Vec<R>> + Send + 'static,
     {
         let run = Box::new(move |batch| Box::pin(run(batch)) as Pin<Box<dyn Future<Output = _> + Send>>);
-        let waiting = Mutex::new(Waiting { members: Vec::new(), led: false });
-        Group(Arc::new(Shared { waiting, run, weigh, most }))
+        let waiting = Mutex::new(Waiting { members: Vec::new(), leaders: 0 });
+        Group(Arc::new(Shared { waiting, run, weigh, limits }))
     }
 
     /// Takes part in the next batch. If the future is dropped, the member is still processed.
@@ -51,7 +59,9 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
         let lead = {
             let mut waiting = self.0.waiting();
             waiting.members.push((member, sender));
-            !std::mem::replace(&mut waiting.led, true)
+            let lead = waiting.leaders < self.0.limits.batches;
+            waiting.leaders += usize::from(lead);
+            lead
         };
         if lead {
             let shared = Arc::clone(&self.0);
@@ -79,17 +89,19 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
         while self.run_one().await {}
     }
 
-    /// Runs one batch. Returns whether there are more members; if not, the group has no leader any more.
+    /// Runs one batch. Returns whether there are more members; if not, this leader is none any more.
     async fn run_one(&self) -> bool {
+        // Another leader may have taken all that was waiting.
         let (members, senders): (Vec<T>, Vec<_>) = self.take_batch().into_iter().unzip();
-        let answers = (self.run)(members).await;
+        let answers = if members.is_empty() { Vec::new() } else { (self.run)(members).await };
         for (sender, answer) in senders.into_iter().zip(answers) {
             // The member's future may have been dropped.
             let _ = sender.send(answer);
         }
         let mut waiting = self.waiting();
-        waiting.led = !waiting.members.is_empty();
-        waiting.led
+        let more = !waiting.members.is_empty();
+        waiting.leaders -= usize::from(!more);
+        more
     }
 
     fn take_batch(&self) -> Vec<(T, oneshot::Sender<R>)> {
@@ -97,9 +109,9 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
         let mut weight = 0;
         let count = waiting.members.iter().take_while(|(member, _)| {
             weight += (self.weigh)(member);
-            weight <= self.most
+            weight <= self.limits.weight
         });
-        let count = count.count().max(1);
+        let count = count.count().max(1).min(waiting.members.len());
         let rest = waiting.members.split_off(count);
         std::mem::replace(&mut waiting.members, rest)
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::commit::Ready;
-use super::group::Group;
+use super::group::{Group, Limits};
 use super::write::PutReceipt;
 use super::{Core, Engine, pinned};
 use crate::block::{Block, Published};
@@ -56,7 +56,7 @@ pub(super) fn ingest(core: &Arc<Core>) -> Ingest {
     let core = Arc::clone(core);
     Group::new(
         |blob: &Arc<SmallBlob>| blob.entries.len().max(1),
-        MOST_BLOCKS_TOGETHER,
+        Limits { weight: MOST_BLOCKS_TOGETHER, batches: 2 },
         move |batch| {
             let core = Arc::clone(&core);
             async move {

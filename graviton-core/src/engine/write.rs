@@ -58,10 +58,37 @@ pub struct BlobWriter {
     algo: Algo,
     expected: Option<BlobId>,
     window: Window,
-    buffer: Option<Buffer>,
+    memory: Memory,
+    /// So many bytes of it are filled.
     filled: usize,
     size: u64,
     pipeline: Option<Pipeline>,
+    /// Bytes were taken that did not get into the pipeline: an error, or a future that was dropped half-way.
+    failed: bool,
+}
+
+/// Where the next bytes go.
+enum Memory {
+    /// The start of a stream that may turn out to be short: grown as it comes, for a thousand small puts at
+    /// once must not take a thousand buffers.
+    Start(Vec<u8>),
+    Buffer(Buffer),
+    /// In the hands of the pipeline.
+    None,
+}
+
+/// The first piece of memory, and the largest before a buffer is taken.
+const LEAST_START: usize = 16 << 10;
+const MOST_START: usize = 512 << 10;
+
+impl Memory {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Start(bytes) => bytes,
+            Memory::Buffer(buffer) => buffer.body(),
+            Memory::None => &mut [],
+        }
+    }
 }
 
 /// The stages of a stream that is longer than one buffer.
@@ -87,10 +114,11 @@ impl BlobWriter {
             algo: expected.map_or(engine.core.algo, |id| id.algo()),
             expected,
             window: engine.buffers.window(),
-            buffer: None,
+            memory: Memory::Start(Vec::new()),
             filled: 0,
             size: 0,
             pipeline: None,
+            failed: false,
         })
     }
 
@@ -114,41 +142,57 @@ impl BlobWriter {
     /// Memory for the next bytes of the blob, never empty; what is filled in counts once
     /// [`advance`](BlobWriter::advance) was told. It saves a copy against [`write`](BlobWriter::write).
     pub async fn spare(&mut self) -> Result<&mut [u8]> {
-        let buffer = match self.buffer.take() {
-            Some(buffer) => buffer,
-            None => self.engine.buffers.take(&self.window).await?,
-        };
-        let filled = self.filled;
-        Ok(&mut self.buffer.insert(buffer).body()[filled..])
+        if self.failed {
+            return Err(failed_before());
+        }
+        if self.memory.bytes().len() == self.filled {
+            self.grow().await?;
+        }
+        Ok(&mut self.memory.bytes()[self.filled..])
+    }
+
+    async fn grow(&mut self) -> Result<()> {
+        if let Memory::Start(bytes) = &mut self.memory
+            && bytes.len() < MOST_START
+        {
+            bytes.resize((bytes.len() * 4).clamp(LEAST_START, MOST_START), 0);
+            return Ok(());
+        }
+        let mut buffer = self.engine.buffers.take(&self.window).await?;
+        buffer.body()[..self.filled].copy_from_slice(&self.memory.bytes()[..self.filled]);
+        self.memory = Memory::Buffer(buffer);
+        Ok(())
     }
 
     /// The first `count` bytes of [`spare`](BlobWriter::spare) are the next bytes of the blob.
     pub async fn advance(&mut self, count: usize) -> Result<()> {
-        let length = self.engine.buffers.body_size();
-        if self.buffer.is_none() || count > length - self.filled {
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("{count} bytes are more than there was room for"),
-            ));
+        if count > self.memory.bytes().len() - self.filled {
+            let why = format!("{count} bytes are more than there was room for");
+            return Err(Error::new(Code::InvalidArgument, why));
         }
         self.filled += count;
         self.size += count as u64;
         if self.size > self.expected.map_or(MAX_BLOB_SIZE, |id| id.size()) {
+            self.failed = true;
             return Err(match self.expected {
                 Some(expected) => mismatch(&expected, "the content is longer"),
                 None => Error::new(Code::TooLarge, format!("a blob has at most {MAX_BLOB_SIZE} bytes")),
             });
         }
-        if self.filled == length {
+        if self.filled == self.engine.buffers.body_size() {
+            self.failed = true;
             self.submit().await?;
+            self.failed = false;
         }
         Ok(())
     }
 
     /// Hands the buffer to the pipeline.
     async fn submit(&mut self) -> Result<()> {
-        let Some(buffer) = self.buffer.take() else { return Ok(()) };
         let filled = std::mem::take(&mut self.filled);
+        let Memory::Buffer(buffer) = std::mem::replace(&mut self.memory, Memory::None) else {
+            return Ok(());
+        };
         if self.pipeline.is_none() {
             self.pipeline = Some(Pipeline::start(&self.engine, self.algo).await?);
         }
@@ -165,11 +209,18 @@ impl BlobWriter {
 
     /// Commits the blob: it is visible, and as durable as the store, when this returns.
     pub async fn finish(mut self) -> Result<PutReceipt> {
-        let small = self.pipeline.is_none();
-        if small {
-            let bytes = match self.buffer.take() {
-                Some(buffer) => buffer.freeze(&[], std::mem::take(&mut self.filled)),
-                None => Bytes::new(),
+        if self.failed {
+            return Err(match self.pipeline.take() {
+                Some(pipeline) => pipeline.finish().await.err().unwrap_or_else(failed_before),
+                None => failed_before(),
+            });
+        }
+        if self.pipeline.is_none() {
+            let filled = std::mem::take(&mut self.filled);
+            let bytes = match std::mem::replace(&mut self.memory, Memory::None) {
+                Memory::Start(bytes) => Bytes::from(bytes).slice(..filled),
+                Memory::Buffer(buffer) => buffer.freeze(&[], filled),
+                Memory::None => return Err(failed_before()),
             };
             let core = Arc::clone(&self.engine.core);
             if let Some(blob) = prepare(core, self.algo, bytes.clone()).await? {
@@ -189,9 +240,7 @@ impl BlobWriter {
         } else if self.filled > 0 {
             self.submit().await?;
         }
-        let Some(pipeline) = self.pipeline.take() else {
-            return Err(Error::new(Code::Closed, "this writer has failed before"));
-        };
+        let Some(pipeline) = self.pipeline.take() else { return Err(failed_before()) };
         let (digest, put) = pipeline.finish().await?;
         let id = BlobId::new(self.algo, digest, self.size)?;
         self.check(&id)?;
@@ -220,6 +269,10 @@ impl Drop for BlobWriter {
             pipeline.storer.abort();
         }
     }
+}
+
+fn failed_before() -> Error {
+    Error::new(Code::Closed, "this writer has failed before and can only be dropped")
 }
 
 fn mismatch(expected: &BlobId, what: &str) -> Error {
@@ -414,42 +467,47 @@ pub(crate) fn source_failed(error: std::io::Error) -> Error {
     }
 }
 
-/// Puts what is in a file. The file is read on blocking threads, a buffer at a time.
+/// Puts what is in a file. The file is read on blocking threads, as much at a time as there is memory for.
 pub(super) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Result<PutReceipt> {
+    let path: Arc<Path> = path.into();
     let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
-    let mut file = None;
+    let mut file: Option<File> = None;
     loop {
-        writer.spare().await?;
-        let Some(mut buffer) = writer.buffer.take() else { continue };
-        let (opened, from) = (file.take(), writer.filled);
-        let name = path.clone();
-        let read = move || {
+        // The first time, room for exactly the file, if it is small, is made where its size is known.
+        if file.is_some() {
+            writer.spare().await?;
+        }
+        let (mut memory, from) = (std::mem::replace(&mut writer.memory, Memory::None), writer.filled);
+        let (name, opened) = (Arc::clone(&path), file.take());
+        let (opened, back, count) = blocking::run(move || {
             let mut opened = match opened {
                 Some(opened) => opened,
-                None => open_file(&name)?,
+                None => open_file(&name, &mut memory)?,
             };
-            let count = read_full(&mut opened, &mut buffer.body()[from..])?;
-            Ok::<_, std::io::Error>((opened, buffer, count))
-        };
-        let (opened, buffer, count) = blocking::run(read).await?.map_err(failed)?;
-        file = Some(opened);
-        writer.buffer = Some(buffer);
-        if count == 0 {
-            return writer.finish().await;
-        }
-        let full = from + count == writer.engine.buffers.body_size();
+            let count = read_full(&mut opened, &mut memory.bytes()[from..])?;
+            Ok((opened, memory, count))
+        })
+        .await?
+        .map_err(failed)?;
+        writer.memory = back;
+        let full = from + count == writer.memory.bytes().len();
         writer.advance(count).await?;
         if !full {
             return writer.finish().await;
         }
+        file = Some(opened);
     }
 }
 
-fn open_file(path: &Path) -> std::io::Result<File> {
+/// Opens the file and makes the first memory: one byte more than the file has, so that its end is seen.
+fn open_file(path: &Path, memory: &mut Memory) -> std::io::Result<File> {
     let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());
     }
+    let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    *memory = Memory::Start(vec![0; size.saturating_add(1).min(MOST_START)]);
     Ok(file)
 }
 

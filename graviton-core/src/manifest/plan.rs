@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::batch::Batch;
-use super::{BlobRow, BlockRow, Commit, Committed, sql};
+use super::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, sql};
 use crate::key::{BlobId, BlockKey};
 
 /// States of a blob row.
@@ -127,65 +127,54 @@ impl<'a> Plan<'a> {
 }
 
 impl Changes<'_> {
-    /// The statements to run, in the order in which rows are locked, each with its batch.
-    pub(super) fn statements(&self) -> Vec<(&'static str, String)> {
+    /// The statements to run, in the order in which rows are locked, up to the `COMMIT`, and their batch.
+    pub(super) fn statements(&self) -> (String, String) {
         let mut statements = Vec::new();
+        let mut batch = Batch::new();
         if !self.whole.is_empty() || !self.healed.is_empty() {
-            statements.push((sql::COMMIT_BLOCKS, self.blocks_in_place()));
+            let whole = self.wholes().flat_map(|(_, _, entries)| entries.iter().map(|entry| &entry.key));
+            batch = batch.rows("keys", whole.chain(&self.healed), |row, key| row.key(key));
+            statements.push(sql::COMMIT_BLOCKS);
         }
         if !self.stored.is_empty() {
-            let stored = Batch::new().numbers("stored", self.stored.iter().map(|row| row.0));
-            statements.push((sql::COMMIT_STORED, stored.finish()));
+            batch = batch.numbers("stored", self.stored.iter().map(|row| row.0));
+            statements.push(sql::COMMIT_STORED);
         }
         if !self.pinned.is_empty() {
-            let live = Batch::new().rows("live", &self.pinned, |values, (row, id, block_count)| {
+            batch = batch.rows("live", &self.pinned, |values, (row, id, block_count)| {
                 values.id(id);
                 values.number(row.0);
                 values.number(*block_count as i64);
             });
-            statements.push((sql::COMMIT_PINNED, live.finish()));
+            statements.push(sql::COMMIT_PINNED);
         }
         if !self.again.is_empty() {
-            let again = Batch::new().numbers("again", self.again.iter().map(|row| row.0));
-            statements.push((sql::COMMIT_AGAIN, again.finish()));
+            batch = batch.numbers("again", self.again.iter().map(|row| row.0));
+            statements.push(sql::COMMIT_AGAIN);
         }
         if !self.whole.is_empty() {
-            statements.push((sql::COMMIT_BLOBS, self.whole_blobs()));
-            statements.push((sql::COMMIT_REFERENCES, self.whole_references()));
+            batch = batch.rows("ids", self.wholes(), |row, (id, chunker, entries)| {
+                row.id(id);
+                row.number(entries.len() as i64);
+                row.text(chunker);
+            });
+            let references =
+                self.wholes().flat_map(|(id, _, entries)| entries.iter().map(move |entry| (id, entry)));
+            batch = batch.rows("references", references, |row, (id, entry)| {
+                row.id(id);
+                row.number(entry.offset as i64);
+                row.key(&entry.key);
+            });
+            statements.extend([sql::COMMIT_BLOBS, sql::COMMIT_REFERENCES]);
         }
-        statements
+        statements.push("COMMIT");
+        (statements.join("; "), batch.finish())
     }
 
-    fn wholes(&self) -> impl Iterator<Item = (&BlobId, &str, &[super::ManifestEntry])> {
+    fn wholes(&self) -> impl Iterator<Item = (&BlobId, &str, &[ManifestEntry])> {
         self.whole.iter().filter_map(|commit| match commit {
             Commit::Whole { id, chunker, entries, .. } => Some((id, *chunker, *entries)),
             Commit::Pinned { .. } => None,
         })
-    }
-
-    fn blocks_in_place(&self) -> String {
-        let whole = self.wholes().flat_map(|(_, _, entries)| entries.iter().map(|entry| &entry.key));
-        Batch::new().rows("keys", whole.chain(&self.healed), |row, key| row.key(key)).finish()
-    }
-
-    fn whole_blobs(&self) -> String {
-        let write = |row: &mut super::batch::Row<'_>,
-                     (id, chunker, entries): (&BlobId, &str, &[super::ManifestEntry])| {
-            row.id(id);
-            row.number(entries.len() as i64);
-            row.text(chunker);
-        };
-        Batch::new().rows("ids", self.wholes(), write).finish()
-    }
-
-    fn whole_references(&self) -> String {
-        let references =
-            self.wholes().flat_map(|(id, _, entries)| entries.iter().map(move |entry| (id, entry)));
-        let write = |row: &mut super::batch::Row<'_>, (id, entry): (&BlobId, &super::ManifestEntry)| {
-            row.id(id);
-            row.number(entry.offset as i64);
-            row.key(&entry.key);
-        };
-        Batch::new().rows("references", references, write).finish()
     }
 }

@@ -42,6 +42,30 @@ macro_rules! same_key {
     };
 }
 
+macro_rules! check {
+    () => {
+        concat!(
+            "SELECT 0 AS what, input.key AS place, blob.state AS a, 0 AS b ",
+            "FROM json_each($1, '$.rows') AS input CROSS JOIN blob WHERE blob.id = input.value ",
+            "UNION ALL SELECT 1, input.place, 0, 0 FROM (",
+            batch!("ids"),
+            ") AS input CROSS JOIN blob ",
+            "WHERE ",
+            same_key!("blob", "input"),
+            " AND blob.state = 1 ",
+            "UNION ALL SELECT 2, input.place, block.stored, coalesce(block.doomed_until > ",
+            now!(),
+            ", FALSE) ",
+            "FROM (",
+            batch!("keys"),
+            ") AS input CROSS JOIN block WHERE ",
+            same_key!("block", "input"),
+            " ",
+            "UNION ALL SELECT 3, 0, durability = 'relaxed', 0 FROM store"
+        )
+    };
+}
+
 pub(super) const STORE: &str = "SELECT id, block_location, durability, schema_version FROM store";
 pub(super) const INSERT_STORE: &str =
     "INSERT INTO store (id, block_location, durability, schema_version) VALUES ($1, '', 'full', $2)";
@@ -51,7 +75,7 @@ pub(super) const SET_DURABILITY: &str = "UPDATE store SET durability = $1 WHERE 
 pub(super) const REGISTER_WRITER: &str =
     concat!("INSERT INTO writer (expires_at) VALUES (", now!(), " + $1) RETURNING id");
 pub(super) const RENEW_WRITER: &str =
-    concat!("UPDATE writer SET expires_at = ", now!(), " + $2 WHERE id = $1");
+    concat!("UPDATE writer SET expires_at = ", now!(), " + $2 WHERE id = $1 RETURNING id");
 pub(super) const REMOVE_WRITER: &str = "DELETE FROM writer WHERE id = $1 \
      AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = $1 AND state = 0)";
 
@@ -65,7 +89,7 @@ pub(super) const ABORT: &str =
 
 /// `$1` {keys: [[algo, hex, size, offset]]}, `$2` blob: the blob's state, and for how long a block is doomed.
 pub(super) const PIN_CHECK: &str = concat!(
-    "WITH input AS (",
+    "BEGIN IMMEDIATE; WITH input AS (",
     batch!("keys"),
     ") ",
     "SELECT (SELECT state FROM blob WHERE id = $2) AS state, ",
@@ -79,17 +103,16 @@ pub(super) const PIN_CHECK: &str = concat!(
     ") AS doomed"
 );
 
-/// `$1`, `$2` as before. A doom that ran out is taken off: its collector finds the block its own no longer.
-pub(super) const PIN_BLOCKS: &str = concat!(
+/// `$1`, `$2` as before: the blocks, the references, and the answer, a row for each key. A doom that ran out is taken off: its collector finds the block its own no longer.
+pub(super) const PIN: &str = concat!(
     "WITH input AS (",
     batch!("keys"),
     ") ",
     "INSERT INTO block (algo, digest, size) ",
     "SELECT DISTINCT algo, digest, size FROM input WHERE TRUE ORDER BY algo, digest, size ",
     "ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL ",
-    "WHERE block.doomed_by IS NOT NULL"
-);
-pub(super) const PIN_REFERENCES: &str = concat!(
+    "WHERE block.doomed_by IS NOT NULL",
+    "; ",
     "WITH input AS (",
     batch!("keys", 3 block_offset),
     ") ",
@@ -97,46 +120,29 @@ pub(super) const PIN_REFERENCES: &str = concat!(
     "SELECT $2, input.block_offset, block.id FROM input CROSS JOIN block ",
     "WHERE ",
     same_key!("block", "input"),
-    " ON CONFLICT DO NOTHING"
-);
-pub(super) const PIN_ANSWER: &str = concat!(
+    " ON CONFLICT DO NOTHING",
+    "; ",
     "WITH input AS (",
     batch!("keys"),
     ") ",
     "SELECT block.id, block.stored FROM input CROSS JOIN block ",
     "WHERE ",
     same_key!("block", "input"),
-    " ORDER BY input.place"
+    " ORDER BY input.place",
+    "; COMMIT"
 );
 
 /// `$1` {rows: [block, ...]}, `$2` blob.
 pub(super) const MARK_STORED: &str = "UPDATE block SET stored = TRUE \
      WHERE id IN (SELECT value FROM json_each($1, '$.rows')) AND NOT stored \
      AND EXISTS (SELECT 1 FROM blob WHERE id = $2 AND state = 0)";
-pub(super) const IS_PENDING: &str = "SELECT count(*) FROM blob WHERE id = $1 AND state = 0";
+pub(super) const IS_PENDING: &str = "BEGIN IMMEDIATE; SELECT count(*) FROM blob WHERE id = $1 AND state = 0";
 
 /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what, place, a, b)
 /// for each thing found: 0 the state of a pending blob, 1 a live blob of that id, 2 a block, whether it is
 /// stored and whether it is doomed, 3 whether the store holds blocks that are not durable.
-pub(super) const CHECK: &str = concat!(
-    "SELECT 0 AS what, input.key AS place, blob.state AS a, 0 AS b ",
-    "FROM json_each($1, '$.rows') AS input CROSS JOIN blob WHERE blob.id = input.value ",
-    "UNION ALL SELECT 1, input.place, 0, 0 FROM (",
-    batch!("ids"),
-    ") AS input CROSS JOIN blob ",
-    "WHERE ",
-    same_key!("blob", "input"),
-    " AND blob.state = 1 ",
-    "UNION ALL SELECT 2, input.place, block.stored, coalesce(block.doomed_until > ",
-    now!(),
-    ", FALSE) ",
-    "FROM (",
-    batch!("keys"),
-    ") AS input CROSS JOIN block WHERE ",
-    same_key!("block", "input"),
-    " ",
-    "UNION ALL SELECT 3, 0, durability = 'relaxed', 0 FROM store"
-);
+pub(super) const CHECK: &str = check!();
+pub(super) const BEGIN_CHECK: &str = concat!("BEGIN IMMEDIATE; ", check!());
 
 /// `$1` {stored: [block]}.
 pub(super) const COMMIT_STORED: &str =

@@ -10,18 +10,14 @@
 //! The lease of a writer is renewed over the same connection: a transaction holds it for milliseconds, and
 //! a second connection would only wait for the same lock.
 
-use std::io;
-use std::path::{Path, PathBuf};
+mod database;
+
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-};
-use sqlx::{ConnectOptions, Connection, Row};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sqlx::sqlite::SqliteRow;
 
 use super::batch::Batch;
 use super::plan::{Facts, PENDING, Plan};
@@ -34,36 +30,17 @@ use crate::blocking;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
+use database::{Database, Query, Transaction};
 
 /// The schema that this version writes; the number of migrations.
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_first.sql")];
-
-/// How long a process waits for another's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_first.sql")];
 
 /// Manifests in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteManifestRepo {
-    path: Arc<Path>,
+    database: Database,
     durability: Durability,
-    readers: SqlitePool,
-    writer: Arc<Mutex<Option<Writing>>>,
-    closed: AtomicBool,
-}
-
-/// The connection that writes.
-#[derive(Debug)]
-struct Writing {
-    connection: SqliteConnection,
-    /// What `PRAGMA synchronous` was set to last.
-    synced: Option<bool>,
-}
-
-/// A transaction that writes. Dropped without `commit`, it is rolled back.
-struct Transaction {
-    writing: Option<OwnedMutexGuard<Option<Writing>>>,
-    path: Arc<Path>,
 }
 
 impl SqliteManifestRepo {
@@ -73,39 +50,21 @@ impl SqliteManifestRepo {
     /// read-only filesystem. One that a newer version wrote is `version`, a file that is no database of
     /// Graviton's is `config`.
     pub async fn open(path: &Path, durability: Durability, create: bool) -> Result<SqliteManifestRepo> {
-        let path = std::path::absolute(path)
-            .map_err(|error| Error::io(format!("cannot use {}", path.display()), error))?;
-        let path: Arc<Path> = path.into();
-        let (there, immutable) = {
-            let path = Arc::clone(&path);
-            blocking::run(move || Ok::<_, Error>((exists(&path)?, is_immutable(&path)))).await??
-        };
+        let (database, there) = Database::new(path).await?;
+        let repo = SqliteManifestRepo { database, durability };
         if !there && !create {
-            return Err(Error::new(
-                Code::NotFound,
-                format!("there is no store: {} does not exist", path.display()),
-            )
-            .with_advice("check the directory, or put something to create the store"));
+            let why = format!("there is no store: {} does not exist", repo.path().display());
+            return Err(Error::new(Code::NotFound, why)
+                .with_advice("check the directory, or put something to create the store"));
         }
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .read_only(true)
-            .immutable(there && immutable)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
-        let writer = Arc::new(Mutex::new(None));
-        let repo = SqliteManifestRepo { path, durability, readers, writer, closed: AtomicBool::new(false) };
         if !there || repo.schema_version().await?.is_none() {
             repo.migrate().await?;
         }
         Ok(repo)
+    }
+
+    fn path(&self) -> &Arc<Path> {
+        self.database.path()
     }
 
     /// The version of the schema in the file; `None` for a file without a schema.
@@ -119,7 +78,7 @@ impl SqliteManifestRepo {
         if !names.iter().any(|name| name == "store") {
             return Err(Error::new(
                 Code::Config,
-                format!("{} is a database of another program", self.path.display()),
+                format!("{} is a database of another program", self.path().display()),
             )
             .with_advice("choose another directory or another GRAVITON_MANIFEST_URL"));
         }
@@ -130,7 +89,7 @@ impl SqliteManifestRepo {
                 Code::Version,
                 format!(
                     "{} was written by a newer version of Graviton (schema {version}; this version knows {SCHEMA_VERSION})",
-                    self.path.display()
+                    self.path().display()
                 ),
             )
             .with_advice("use that version of Graviton")),
@@ -140,42 +99,37 @@ impl SqliteManifestRepo {
 
     /// Makes the schema, once, however many processes open the file together.
     async fn migrate(&self) -> Result<()> {
-        let path = Arc::clone(&self.path);
-        blocking::run(move || make_directory(&path)).await??;
-        let mut transaction = self.begin(true).await?;
-        let tables =
-            transaction.rows(sqlx::query("SELECT count(*) FROM sqlite_schema WHERE name = 'store'")).await?;
+        self.make_directory().await?;
+        let exists = "BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema WHERE name = 'store'";
+        let (mut transaction, tables) = self.database.begin(self.synced(true), exists, |query| query).await?;
         if self.column::<i64>(&tables[0], 0)? == 0 {
             for migration in MIGRATIONS {
-                transaction.script(migration).await?;
+                transaction.rows(sqlx::query(*migration)).await?;
             }
             let query = sqlx::query(sql::INSERT_STORE).bind(random_id()?).bind(SCHEMA_VERSION);
             transaction.rows(query).await?;
         }
         transaction.commit().await?;
         // SQLite syncs the directory for its journals; the name of the database itself is ours to sync.
-        let path = Arc::clone(&self.path);
-        blocking::run(move || make_directory(&path)).await??;
+        self.make_directory().await?;
         self.schema_version().await.map(drop)
     }
 
-    fn failed(&self, error: sqlx::Error) -> Error {
-        failed(&self.path, error)
+    async fn make_directory(&self) -> Result<()> {
+        let path = Arc::clone(self.path());
+        blocking::run(move || path.parent().map_or(Ok(()), create_durable_directory)).await?
     }
 
-    fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
-        &self,
-        row: &'r SqliteRow,
-        index: usize,
-    ) -> Result<T> {
-        row.try_get(index).map_err(|error| self.failed(error))
+    /// Whether a commit that has to be durable is to be synced.
+    fn synced(&self, durable: bool) -> bool {
+        durable && self.durability == Durability::Full
     }
 
-    fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(Code::Closed, "the store is closed"));
-        }
-        Ok(())
+    fn column<'r, T>(&self, row: &'r SqliteRow, index: usize) -> Result<T>
+    where
+        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        database::column(self.path(), row, index)
     }
 
     async fn read<'q>(
@@ -183,56 +137,16 @@ impl SqliteManifestRepo {
         sql: &'static str,
         bind: impl FnOnce(Query<'q>) -> Query<'q>,
     ) -> Result<Vec<SqliteRow>> {
-        self.check_open()?;
-        bind(sqlx::query(sql)).fetch_all(&self.readers).await.map_err(|error| self.failed(error))
+        self.database.read(sql, bind).await
     }
 
-    /// A transaction that writes; synced at its commit if `durable` and the store is.
-    async fn begin(&self, durable: bool) -> Result<Transaction> {
-        self.check_open()?;
-        let mut writing = Arc::clone(&self.writer).lock_owned().await;
-        let synced = durable && self.durability == Durability::Full;
-        let writer = match writing.as_mut() {
-            Some(writer) => writer,
-            None => writing.insert(self.connect_writer().await?),
-        };
-        if writer.synced.replace(synced) != Some(synced) {
-            let pragma = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            let done = sqlx::query(pragma).execute(&mut writer.connection).await;
-            done.map_err(|error| self.failed(error))?;
-        }
-        let mut transaction = Transaction { writing: Some(writing), path: Arc::clone(&self.path) };
-        transaction.script("BEGIN IMMEDIATE").await?;
-        Ok(transaction)
-    }
-
-    async fn connect_writer(&self) -> Result<Writing> {
-        let connection = SqliteConnectOptions::new()
-            .filename(&self.path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("cache_size", "-16384")
-            .pragma("temp_store", "memory")
-            .disable_statement_logging()
-            .connect()
-            .await
-            .map_err(|error| self.failed(error))?;
-        Ok(Writing { connection, synced: None })
-    }
-
-    /// One statement in a transaction of its own.
     async fn write<'q>(
         &self,
         durable: bool,
         sql: &'static str,
         bind: impl FnOnce(Query<'q>) -> Query<'q>,
     ) -> Result<Vec<SqliteRow>> {
-        let mut transaction = self.begin(durable).await?;
-        let rows = transaction.rows(bind(sqlx::query(sql))).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        self.database.write(self.synced(durable), sql, bind).await
     }
 
     /// In a relaxed store whatever says `stored` may not be durable, and the store has to say so.
@@ -258,7 +172,7 @@ impl SqliteManifestRepo {
         let damaged = || {
             Error::new(
                 Code::Internal,
-                format!("{} holds a row that Graviton never wrote", self.path.display()),
+                format!("{} holds a row that Graviton never wrote", self.path().display()),
             )
             .with_advice("restore the database from a backup")
         };
@@ -269,78 +183,6 @@ impl SqliteManifestRepo {
     }
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
-
-impl Transaction {
-    fn connection(&mut self) -> Result<&mut SqliteConnection> {
-        let writing = self.writing.as_mut().and_then(|guard| guard.as_mut());
-        let writing = writing.ok_or_else(|| Error::new(Code::Closed, "the store is closed"))?;
-        Ok(&mut writing.connection)
-    }
-
-    async fn rows(&mut self, query: Query<'_>) -> Result<Vec<SqliteRow>> {
-        let rows = query.fetch_all(&mut *self.connection()?).await;
-        rows.map_err(|error| failed(&self.path, error))
-    }
-
-    async fn script(&mut self, script: &'static str) -> Result<()> {
-        let done = sqlx::query(script).execute(self.connection()?).await;
-        done.map(drop).map_err(|error| failed(&self.path, error))
-    }
-
-    async fn commit(mut self) -> Result<()> {
-        self.script("COMMIT").await?;
-        self.writing = None;
-        Ok(())
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        let Some(mut writing) = self.writing.take() else { return };
-        let roll_back = async move {
-            let Some(inner) = writing.as_mut() else { return };
-            if sqlx::query("ROLLBACK").execute(&mut inner.connection).await.is_err() {
-                // Nothing was open, or the connection is broken: the next transaction gets a new one.
-                *writing = None;
-            }
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(roll_back);
-        }
-    }
-}
-
-/// The names of the files that stand beside a database.
-fn wal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
-
-/// Whether there is a file with something in it; an empty one is a database that is about to be made.
-fn exists(path: &Path) -> Result<bool> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(metadata.len() > 0),
-        Ok(_) => Err(Error::new(Code::Config, format!("{} is not a file", path.display()))
-            .with_advice("choose another directory or another GRAVITON_MANIFEST_URL")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("cannot open {}", path.display()), error)),
-    }
-}
-
-/// SQLite makes files beside a database that is being read. Where it cannot and there are none, nobody
-/// writes to the database either.
-fn is_immutable(path: &Path) -> bool {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
-    !writable && !wal_of(path).exists()
-}
-
-fn make_directory(path: &Path) -> Result<()> {
-    path.parent().map_or(Ok(()), create_durable_directory)
-}
-
 fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
@@ -348,62 +190,12 @@ fn random_id() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What SQLite's result codes mean to us: <https://sqlite.org/rescode.html>.
-fn failed(path: &Path, error: sqlx::Error) -> Error {
-    let path = path.display();
-    let extended = match &error {
-        sqlx::Error::Database(database) => database.code().and_then(|code| code.parse::<i32>().ok()),
-        sqlx::Error::PoolTimedOut => Some(5),
-        sqlx::Error::PoolClosed => return Error::new(Code::Closed, "the store is closed"),
-        _ => None,
-    };
-    let (code, what, advice) = match extended.map(|code| code & 0xff) {
-        Some(5 | 6) => (Code::BackendUnavailable, "is busy", "another process holds it; try again"),
-        Some(13) => (
-            Code::NoSpace,
-            "cannot grow: no space left on the device",
-            "free some space on that disk and try again",
-        ),
-        Some(10) => {
-            (Code::Io, "could not be read or written", "look at the kernel's log for the state of that disk")
-        }
-        Some(8) => {
-            (Code::Forbidden, "is read-only", "check the permissions of the file and of its directory")
-        }
-        Some(3 | 23) => {
-            (Code::Forbidden, "may not be opened", "check the permissions of the file and of its directory")
-        }
-        Some(14) => (
-            Code::Forbidden,
-            "cannot be opened",
-            "check that its directory exists and that you may write there",
-        ),
-        Some(26) => (
-            Code::Config,
-            "is not a SQLite database",
-            "choose another directory or another GRAVITON_MANIFEST_URL",
-        ),
-        Some(11) => (Code::Internal, "is damaged", "restore the database from a backup"),
-        _ => (Code::Internal, "answered with an unexpected error", "please report this"),
-    };
-    Error::new(code, format!("the database {path} {what} ({})", reason(&error)))
-        .with_advice(advice)
-        .with_source(error)
-}
-
-fn reason(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(database) => database.message().to_owned(),
-        other => other.to_string(),
-    }
-}
-
 #[async_trait]
 impl ManifestRepo for SqliteManifestRepo {
     async fn store(&self) -> Result<StoreRecord> {
         let rows = self.read(sql::STORE, |query| query).await?;
         let row = rows.first().ok_or_else(|| {
-            Error::new(Code::Internal, format!("{} has no row in its table store", self.path.display()))
+            Error::new(Code::Internal, format!("{} has no row in its table store", self.path().display()))
                 .with_advice("restore the database from a backup")
         })?;
         let relaxed = self.column::<&str>(row, 2)? == "relaxed";
@@ -429,12 +221,9 @@ impl ManifestRepo for SqliteManifestRepo {
     }
 
     async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool> {
-        let mut transaction = self.begin(false).await?;
-        let query = sqlx::query(sql::RENEW_WRITER).bind(writer.0).bind(lease.as_millis() as i64);
-        transaction.rows(query).await?;
-        let changes = transaction.rows(sqlx::query("SELECT changes()")).await?;
-        transaction.commit().await?;
-        Ok(self.column::<i64>(&changes[0], 0)? > 0)
+        let lease = lease.as_millis() as i64;
+        let rows = self.write(false, sql::RENEW_WRITER, |query| query.bind(writer.0).bind(lease)).await?;
+        Ok(!rows.is_empty())
     }
 
     async fn remove_writer(&self, writer: WriterId) -> Result<()> {
@@ -452,18 +241,15 @@ impl ManifestRepo for SqliteManifestRepo {
             row.number(entry.offset as i64);
         });
         let batch = batch.finish();
-        let mut transaction = self.begin(false).await?;
-        let check = transaction.rows(sqlx::query(sql::PIN_CHECK).bind(&batch).bind(blob.0)).await?;
+        let bind = |query: Query<'static>| query.bind(batch).bind(blob.0);
+        let (transaction, check) = self.database.begin(false, sql::PIN_CHECK, bind.clone()).await?;
         if self.column::<Option<i64>>(&check[0], 0)? != Some(PENDING) {
             return Ok(Pinned::Expired);
         }
         if let Some(doomed) = self.column::<Option<i64>>(&check[0], 1)? {
             return Ok(Pinned::Doomed(Duration::from_millis(doomed.max(1) as u64)));
         }
-        transaction.rows(sqlx::query(sql::PIN_BLOCKS).bind(&batch)).await?;
-        transaction.rows(sqlx::query(sql::PIN_REFERENCES).bind(&batch).bind(blob.0)).await?;
-        let rows = transaction.rows(sqlx::query(sql::PIN_ANSWER).bind(&batch)).await?;
-        transaction.commit().await?;
+        let rows = transaction.finish(sql::PIN, bind).await?;
         let pinned = rows
             .iter()
             .map(|row| Ok(PinnedBlock { row: BlockRow(self.column(row, 0)?), stored: self.column(row, 1)? }))
@@ -473,8 +259,8 @@ impl ManifestRepo for SqliteManifestRepo {
 
     async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool> {
         let batch = Batch::new().numbers("rows", blocks.iter().map(|row| row.0)).finish();
-        let mut transaction = self.begin(false).await?;
-        let pending = transaction.rows(sqlx::query(sql::IS_PENDING).bind(blob.0)).await?;
+        let (mut transaction, pending) =
+            self.database.begin(false, sql::IS_PENDING, |query| query.bind(blob.0)).await?;
         if self.column::<i64>(&pending[0], 0)? == 0 {
             return Ok(false);
         }
@@ -490,8 +276,10 @@ impl ManifestRepo for SqliteManifestRepo {
 
     async fn commit(&self, commits: &[Commit<'_>]) -> Result<Vec<Committed>> {
         let plan = Plan::new(commits);
-        let mut transaction = self.begin(true).await?;
-        let found = transaction.rows(sqlx::query(sql::CHECK).bind(plan.question())).await?;
+        let (mut transaction, found) = self
+            .database
+            .begin(self.synced(true), sql::BEGIN_CHECK, |query| query.bind(plan.question()))
+            .await?;
         let mut facts = Facts::default();
         for row in &found {
             let place = self.column::<i64>(row, 1)? as usize;
@@ -502,10 +290,8 @@ impl ManifestRepo for SqliteManifestRepo {
         }
         self.note_durability(&mut transaction).await?;
         let (outcome, changes) = plan.decide(&facts);
-        for (statement, batch) in changes.statements() {
-            transaction.rows(sqlx::query(statement).bind(batch)).await?;
-        }
-        transaction.commit().await?;
+        let (statements, batch) = changes.statements();
+        transaction.finish(statements, |query| query.bind(batch)).await?;
         Ok(outcome)
     }
 
@@ -592,11 +378,6 @@ impl ManifestRepo for SqliteManifestRepo {
     }
 
     async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.readers.close().await;
-        if let Some(writing) = self.writer.lock().await.take() {
-            // What is in the write-ahead log is committed, whether or not it can be checkpointed now.
-            let _ = writing.connection.close().await;
-        }
+        self.database.close().await;
     }
 }
