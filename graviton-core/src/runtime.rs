@@ -25,38 +25,30 @@ struct Generation {
     child: OnceLock<Box<Generation>>,
 }
 
-static FIRST: OnceLock<Generation> = OnceLock::new();
+static FIRST: OnceLock<Box<Generation>> = OnceLock::new();
 
 /// The runtime of this process.
 pub(crate) fn of_this_process() -> Result<&'static Runtime> {
     let process = std::process::id();
-    let mut generation = match FIRST.get() {
-        Some(first) => first,
-        None => {
-            let fresh = generation(process)?;
-            FIRST.get_or_init(|| fresh)
-        }
-    };
+    let mut generation = of(&FIRST, process)?;
     while generation.process != process {
-        generation = match generation.child.get() {
-            Some(child) => child,
-            None => {
-                let fresh = Box::new(self::generation(process)?);
-                generation.child.get_or_init(|| fresh)
-            }
-        };
+        generation = of(&generation.child, process)?;
     }
     Ok(&generation.runtime)
 }
 
-fn generation(process: u32) -> Result<Generation> {
+/// The generation in this place; a new one for this process if there is none.
+fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
+    if let Some(generation) = place.get() {
+        return Ok(generation);
+    }
     let runtime = Builder::new_multi_thread()
         .worker_threads(blocking::cores())
         .thread_name("graviton")
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot start the threads of the store", error))?;
-    Ok(Generation { process, runtime, child: OnceLock::new() })
+    Ok(place.get_or_init(|| Box::new(Generation { process, runtime, child: OnceLock::new() })))
 }
 
 struct Unpark(Thread);

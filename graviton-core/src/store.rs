@@ -24,7 +24,8 @@ use crate::runtime;
 /// at once. Dropping the last clone closes it in the background; [`close`](Store::close) waits for that.
 ///
 /// After `fork`, a store that the parent opened is `forked` in the child, and does nothing when dropped
-/// there; a child opens its own.
+/// there. A child may open stores of its own, but not the very SQLite file that its parent had open: that
+/// is `forked` too, since SQLite's locks would not hold.
 ///
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
@@ -256,12 +257,11 @@ impl Seek for Reader {
             Error::new(Code::InvalidArgument, format!("cannot seek before the start of blob {}", self.id()))
         })?;
         let ahead = target.checked_sub(position).and_then(|by| usize::try_from(by).ok());
-        match ahead.filter(|by| *by <= self.block.len()) {
-            Some(by) => self.consume(by),
-            None => {
-                self.block = Bytes::new();
-                self.reader.seek(target);
-            }
+        if let Some(by) = ahead.filter(|by| *by <= self.block.len()) {
+            self.consume(by);
+        } else {
+            self.block = Bytes::new();
+            self.reader.seek(target);
         }
         Ok(target)
     }

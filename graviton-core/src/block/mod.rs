@@ -85,7 +85,9 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What [`BlockStore::put`] leaves behind: a proof, for as long as it is kept, of what was written.
-pub struct Published(Option<Box<dyn Fn(&BlockKey) -> bool + Send + Sync>>);
+pub struct Published(Option<Box<StillThere>>);
+
+type StillThere = dyn Fn(&BlockKey) -> bool + Send + Sync;
 
 impl Published {
     /// A proof that asks this function. It is called inside a transaction and must be quick.

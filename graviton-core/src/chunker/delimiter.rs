@@ -5,7 +5,7 @@
 use super::Chunker;
 
 pub(super) struct Delimiter {
-    delimiter: Vec<u8>,
+    ending: Vec<u8>,
     max: usize,
     /// So many bytes of the current block hold no delimiter that starts among them.
     scanned: usize,
@@ -13,14 +13,14 @@ pub(super) struct Delimiter {
 
 impl Delimiter {
     pub(super) fn new(delimiter: Vec<u8>, max: usize) -> Delimiter {
-        Delimiter { delimiter, max, scanned: 0 }
+        Delimiter { ending: delimiter, max, scanned: 0 }
     }
 
     fn end_of_block(&mut self, bytes: &[u8], end: bool) -> Option<usize> {
-        let length = self.delimiter.len();
+        let length = self.ending.len();
         let within = &bytes[..bytes.len().min(self.max)];
         let fresh = &within[self.scanned.min(within.len())..];
-        if let Some(at) = memchr::memmem::find(fresh, &self.delimiter) {
+        if let Some(at) = memchr::memmem::find(fresh, &self.ending) {
             return Some(self.scanned + at + length);
         }
         if within.len() == self.max || (end && !within.is_empty()) {

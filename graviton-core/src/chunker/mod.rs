@@ -106,7 +106,7 @@ impl FromStr for ChunkerSpec {
     fn from_str(text: &str) -> Result<ChunkerSpec> {
         let parts: Vec<&str> = text.split(':').collect();
         let kind = match parts[..] {
-            ["fixed", size] => number(size).and_then(|size| fixed(size)),
+            ["fixed", size] => number(size).and_then(fixed),
             ["fastcdc", min, average, max] => {
                 number(min).and_then(|min| fast_cdc(min, number(average)?, number(max)?))
             }
@@ -150,7 +150,7 @@ fn fast_cdc(min: usize, average: usize, max: usize) -> Result<Kind, String> {
 
 fn delimited(hex: &str, max: usize) -> Result<Kind, String> {
     let Kind::Fixed { size: max } = fixed(max)? else { unreachable!("fixed gives Fixed") };
-    if hex.is_empty() || hex.len() % 2 != 0 || hex.len() > 2 * MAX_DELIMITER {
+    if hex.is_empty() || !hex.len().is_multiple_of(2) || hex.len() > 2 * MAX_DELIMITER {
         return Err(format!("the delimiter is 1 to {MAX_DELIMITER} bytes in hexadecimal"));
     }
     let byte = |pair: &[u8]| {

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use super::Core;
 use super::group::{Group, Limits};
 use super::small::SmallBlob;
-use crate::block::Published;
 use crate::error::Result;
-use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRow, BlockRow, Commit, Committed, Durability};
+use crate::key::BlobId;
+use crate::manifest::{BlobRow, BlockRow, Commit, Committed, Durability, InPlace};
 
 /// A blob that is ready to be committed. Its blocks are durable.
 pub(super) enum Ready {
     Pinned { row: BlobRow, id: BlobId, block_count: u64, stored: Vec<BlockRow> },
-    Whole { blob: Arc<SmallBlob>, published: Arc<Published> },
+    Whole { blob: Arc<SmallBlob>, in_place: Box<InPlace> },
 }
 
 /// One transaction covers at most so many rows.
@@ -44,21 +43,13 @@ impl Ready {
 }
 
 async fn commit(core: &Core, batch: &[Ready]) -> Result<Vec<Committed>> {
-    let proofs: Vec<Box<dyn Fn(&BlockKey) -> bool + Sync + Send + '_>> = batch
-        .iter()
-        .map(|ready| match ready {
-            Ready::Pinned { .. } => Box::new(|_: &BlockKey| false) as Box<_>,
-            Ready::Whole { published, .. } => Box::new(|key: &BlockKey| published.is_in_place(key)) as Box<_>,
-        })
-        .collect();
     let commits: Vec<Commit<'_>> = batch
         .iter()
-        .zip(&proofs)
-        .map(|(ready, in_place)| match ready {
+        .map(|ready| match ready {
             Ready::Pinned { row, id, block_count, stored } => {
                 Commit::Pinned { row: *row, id: *id, block_count: *block_count, stored: stored.clone() }
             }
-            Ready::Whole { blob, .. } => Commit::Whole {
+            Ready::Whole { blob, in_place } => Commit::Whole {
                 id: blob.id,
                 chunker: &core.chunker_text,
                 entries: &blob.entries,

@@ -128,7 +128,7 @@ mod tests {
         let seen = Arc::clone(&sizes);
         let group = Arc::new(Group::new(
             |_| 1,
-            10,
+            Limits { weight: 10, batches: 1 },
             move |batch: Vec<usize>| {
                 seen.lock().unwrap().push(batch.len());
                 async move {
@@ -157,7 +157,7 @@ mod tests {
     async fn a_dropped_caller_does_not_stop_the_others() {
         let group = Arc::new(Group::new(
             |_| 1,
-            10,
+            Limits { weight: 10, batches: 1 },
             |batch: Vec<u8>| async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 batch

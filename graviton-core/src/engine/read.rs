@@ -142,7 +142,7 @@ impl BlobReader {
         }
         self.skip_to_position().await?;
         self.fetch_ahead().await?;
-        let Some((entry, fetching)) = self.ahead.pop_front() else { return Err(self.hole()) };
+        let Some((entry, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
         let bytes = match fetching {
             Fetching::Here => fetch(&self.core, entry.key).await?,
             Fetching::Task(mut task) => blocking::joined((&mut task.0).await)??,
@@ -174,9 +174,9 @@ impl BlobReader {
             Some(entry) if holds(entry, self.position) => self.next_entry = entry.offset,
             _ => {
                 self.entries = self.manifest(self.position).await?.into();
-                let first = self.entries.front().ok_or_else(|| self.hole())?;
+                let first = self.entries.front().ok_or_else(hole)?;
                 if !holds(first, self.position) {
-                    return Err(self.hole());
+                    return Err(hole());
                 }
                 self.next_entry = first.offset;
             }
@@ -194,9 +194,9 @@ impl BlobReader {
             if self.entries.is_empty() {
                 self.entries = self.manifest(self.next_entry).await?.into();
             }
-            let entry = self.entries.pop_front().ok_or_else(|| self.hole())?;
+            let entry = self.entries.pop_front().ok_or_else(hole)?;
             if entry.offset != self.next_entry || entry.end() > self.size() {
-                return Err(self.hole());
+                return Err(hole());
             }
             self.next_entry = entry.end();
             bytes += entry.key.size() as u64;
@@ -211,12 +211,12 @@ impl BlobReader {
     async fn manifest(&self, from: u64) -> Result<Vec<ManifestEntry>> {
         self.core.manifests.entries(self.record.row, from, MORE_ENTRIES).await
     }
+}
 
-    fn hole(&self) -> Error {
-        let why = "its manifest has a hole: a row was removed or changed, or the blob was deleted and its grace is over";
-        Error::new(Code::MissingBlock, why)
-            .with_advice("restore the database from a backup, or put the blob again")
-    }
+fn hole() -> Error {
+    let why = "its manifest has a hole: a row was removed or changed, or the blob was deleted and its grace is over";
+    Error::new(Code::MissingBlock, why)
+        .with_advice("restore the database from a backup, or put the blob again")
 }
 
 fn holds(entry: &ManifestEntry, position: u64) -> bool {

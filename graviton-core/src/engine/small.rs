@@ -96,9 +96,8 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
         for entry in &blob.entries {
             match row_of(&entry.key) {
                 Some(true) => trusted.push(entry.key),
-                Some(false) => drop(fresh.insert(entry.key)),
                 None if *live => {}
-                None => drop(fresh.insert(entry.key)),
+                Some(false) | None => drop(fresh.insert(entry.key)),
             }
         }
     }
@@ -146,7 +145,9 @@ impl Engine {
         if ingested.existed {
             return Ok(receipt);
         }
-        let ready = Ready::Whole { blob: Arc::clone(&blob), published: ingested.published };
+        let published = ingested.published;
+        let in_place = Box::new(move |key: &BlockKey| published.is_in_place(key));
+        let ready = Ready::Whole { blob: Arc::clone(&blob), in_place };
         match self.commits.join(ready).await?? {
             Committed::Created => Ok(receipt),
             Committed::Existed => {

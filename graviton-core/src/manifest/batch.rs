@@ -5,14 +5,14 @@ use crate::digest::{Algo, Digest};
 use crate::key::{BlobId, BlockKey};
 
 /// An object of arrays, under construction.
-pub(super) struct Batch(String);
+pub(super) struct Batch(Row);
 
-/// One array inside an array, under construction.
-pub(super) struct Row<'a>(&'a mut String);
+/// The text so far; what is written goes to the array that is open.
+pub(super) struct Row(String);
 
 impl Batch {
     pub(super) fn new() -> Batch {
-        Batch("{".to_owned())
+        Batch(Row("{".to_owned()))
     }
 
     /// Adds `"name": [[...], ...]`.
@@ -20,41 +20,40 @@ impl Batch {
         mut self,
         name: &str,
         items: impl IntoIterator<Item = T>,
-        mut write: impl FnMut(&mut Row<'_>, T),
+        mut write: impl FnMut(&mut Row, T),
     ) -> Batch {
         self.begin(name);
         for item in items {
-            self.0.push('[');
-            write(&mut Row(&mut self.0), item);
-            close(&mut self.0, ']');
-            self.0.push(',');
+            self.0.0.push('[');
+            write(&mut self.0, item);
+            close(&mut self.0.0, ']');
+            self.0.0.push(',');
         }
-        close(&mut self.0, ']');
-        self.0.push(',');
+        close(&mut self.0.0, ']');
+        self.0.0.push(',');
         self
     }
 
     /// Adds `"name": [1, 2, ...]`.
     pub(super) fn numbers(mut self, name: &str, numbers: impl IntoIterator<Item = i64>) -> Batch {
         self.begin(name);
-        let mut row = Row(&mut self.0);
         for number in numbers {
-            row.number(number);
+            self.0.number(number);
         }
-        close(&mut self.0, ']');
-        self.0.push(',');
+        close(&mut self.0.0, ']');
+        self.0.0.push(',');
         self
     }
 
     fn begin(&mut self, name: &str) {
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":[");
+        self.0.0.push('"');
+        self.0.0.push_str(name);
+        self.0.0.push_str("\":[");
     }
 
     pub(super) fn finish(mut self) -> String {
-        close(&mut self.0, '}');
-        self.0
+        close(&mut self.0.0, '}');
+        self.0.0
     }
 }
 
@@ -66,7 +65,7 @@ fn close(text: &mut String, bracket: char) {
     text.push(bracket);
 }
 
-impl Row<'_> {
+impl Row {
     pub(super) fn number(&mut self, number: i64) {
         self.0.push_str(&number.to_string());
         self.0.push(',');
@@ -103,7 +102,7 @@ mod tests {
     fn a_batch_is_json() {
         let key = BlockKey::of(Algo::Blake3, b"x").unwrap();
         let text = Batch::new()
-            .rows("keys", [&key], |row, key| row.key(key))
+            .rows("keys", [&key], Row::key)
             .rows("none", [(); 0], |_, ()| {})
             .numbers("rows", [1, -2])
             .finish();

@@ -114,6 +114,9 @@ pub struct PinnedBlock {
     pub stored: bool,
 }
 
+/// Says whether a block that was written is the one that is there now.
+pub type InPlace = dyn Fn(&BlockKey) -> bool + Send + Sync;
+
 /// A request to make a blob live.
 pub enum Commit<'a> {
     /// A blob whose blocks were pinned and are now durable.
@@ -137,7 +140,7 @@ pub enum Commit<'a> {
         entries: &'a [ManifestEntry],
         /// Whether this block is, at this moment, the durable one that this put wrote. Asked after the
         /// blocks' rows are locked, for each block whose row does not say `stored`.
-        in_place: &'a (dyn Fn(&BlockKey) -> bool + Sync),
+        in_place: &'a InPlace,
     },
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::batch::Batch;
+use super::batch::{Batch, Row};
 use super::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, sql};
 use crate::key::{BlobId, BlockKey};
 
@@ -67,8 +67,8 @@ impl<'a> Plan<'a> {
     pub(super) fn question(&self) -> String {
         Batch::new()
             .numbers("rows", self.rows.iter().map(|row| row.0))
-            .rows("ids", &self.ids, |row, id| row.id(id))
-            .rows("keys", &self.keys, |row, key| row.key(key))
+            .rows("ids", &self.ids, Row::id)
+            .rows("keys", &self.keys, Row::key)
             .finish()
     }
 
@@ -133,7 +133,7 @@ impl Changes<'_> {
         let mut batch = Batch::new();
         if !self.whole.is_empty() || !self.healed.is_empty() {
             let whole = self.wholes().flat_map(|(_, _, entries)| entries.iter().map(|entry| &entry.key));
-            batch = batch.rows("keys", whole.chain(&self.healed), |row, key| row.key(key));
+            batch = batch.rows("keys", whole.chain(&self.healed), Row::key);
             statements.push(sql::COMMIT_BLOCKS);
         }
         if !self.stored.is_empty() {

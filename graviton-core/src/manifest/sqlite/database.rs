@@ -14,6 +14,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, Sqli
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, Sqlite};
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
+use super::forked;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 
@@ -104,7 +105,10 @@ impl Database {
         let free = self.readers().pop();
         let mut connection = match free {
             Some(connection) => connection,
-            None => self.reading.connect().await.map_err(|error| failed(&self.path, error))?,
+            None => {
+                forked::note(&self.path)?;
+                self.reading.connect().await.map_err(|error| failed(&self.path, error))?
+            }
         };
         let rows = bind(sqlx::query(sql)).fetch_all(&mut connection).await;
         self.readers().push(connection);
@@ -149,7 +153,10 @@ impl Database {
     }
 
     async fn connect_writer(&self) -> Result<SqliteConnection> {
-        SqliteConnectOptions::new()
+        if self.path.exists() {
+            forked::note(&self.path)?;
+        }
+        let connection = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -160,7 +167,9 @@ impl Database {
             .disable_statement_logging()
             .connect()
             .await
-            .map_err(|error| failed(&self.path, error))
+            .map_err(|error| failed(&self.path, error))?;
+        forked::note(&self.path)?;
+        Ok(connection)
     }
 
     /// Closes the connections. What is in the write-ahead log is committed, whether or not it can be

@@ -11,6 +11,7 @@
 //! a second connection would only wait for the same lock.
 
 mod database;
+mod forked;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 
-use super::batch::Batch;
+use super::batch::{Batch, Row};
 use super::plan::{Facts, PENDING, Plan};
 use super::{
     BlobRecord, BlobRow, BlockRow, Commit, Committed, Durability, Known, ManifestEntry, ManifestRepo, Pinned,
@@ -187,7 +188,7 @@ fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::new(Code::Io, format!("the system gives no random numbers: {error}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 #[async_trait]
@@ -296,17 +297,14 @@ impl ManifestRepo for SqliteManifestRepo {
     }
 
     async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known> {
-        let question = Batch::new()
-            .rows("ids", ids, |row, id| row.id(id))
-            .rows("keys", keys, |row, key| row.key(key))
-            .finish();
+        let question = Batch::new().rows("ids", ids, Row::id).rows("keys", keys, Row::key).finish();
         let mut known = Known { live: vec![false; ids.len()], stored: vec![None; keys.len()] };
         for row in &self.read(sql::CHECK, |query| query.bind(question)).await? {
             let place = self.column::<i64>(row, 1)? as usize;
             match self.column::<i64>(row, 0)? {
                 1 => known.live[place] = true,
                 2 => {
-                    known.stored[place] = Some(self.column::<bool>(row, 2)? && !self.column::<bool>(row, 3)?)
+                    known.stored[place] = Some(self.column::<bool>(row, 2)? && !self.column::<bool>(row, 3)?);
                 }
                 _ => {}
             }
