@@ -82,6 +82,8 @@ const NOT_YET: &[&str] = &[
 #[derive(Clone, Default)]
 pub struct Config {
     values: BTreeMap<&'static str, String>,
+    /// A directory that came as a path, which need not be text; it goes before `GRAVITON_FS_ROOT`.
+    directory: Option<PathBuf>,
     adopt: bool,
 }
 
@@ -93,11 +95,7 @@ impl Config {
 
     /// The defaults, with the store in this directory.
     pub fn for_directory(directory: impl AsRef<Path>) -> Config {
-        let mut config = Config::new();
-        // Kept as it is: a path that is not Unicode is refused when the store is opened.
-        let text = directory.as_ref().to_string_lossy().into_owned();
-        config.values.insert("GRAVITON_FS_ROOT", text);
-        config
+        Config { directory: Some(directory.as_ref().to_owned()), ..Config::new() }
     }
 
     /// What the environment says, and the defaults for the rest. Variables that are no settings of
@@ -123,6 +121,9 @@ impl Config {
             return Err(unknown(name));
         };
         check(setting.name, value)?;
+        if name == "GRAVITON_FS_ROOT" {
+            self.directory = None;
+        }
         self.values.insert(setting.name, value.to_owned());
         Ok(self)
     }
@@ -132,6 +133,9 @@ impl Config {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             return Err(unknown(name));
         };
+        if name == "GRAVITON_FS_ROOT" {
+            return Ok(self.root().display().to_string());
+        }
         if name == "GRAVITON_MANIFEST_URL" && !self.values.contains_key(name) {
             return Ok(format!("sqlite:{}", self.root().join("manifests.db").display()));
         }
@@ -187,8 +191,10 @@ impl Config {
             )
             .with_advice("name a directory with GRAVITON_FS_ROOT"));
         }
-        let url = self.get("GRAVITON_MANIFEST_URL")?;
-        let database = sqlite_path(&url)?;
+        let database = match self.values.get("GRAVITON_MANIFEST_URL") {
+            Some(url) => sqlite_path(url)?,
+            None => root.join("manifests.db"),
+        };
         let blocks: Arc<dyn BlockStore> =
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full));
         let manifests: Arc<dyn ManifestRepo> =
@@ -197,18 +203,20 @@ impl Config {
     }
 
     fn root(&self) -> PathBuf {
-        PathBuf::from(self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str))
+        let text = || self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str);
+        self.directory.clone().unwrap_or_else(|| PathBuf::from(text()))
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = self.directory.iter().map(|path| (&"GRAVITON_FS_ROOT", path.to_str().unwrap_or("…")));
         let shown = self.values.iter().map(|(name, value)| {
             // A URL may hold a password.
             let secret = *name == "GRAVITON_MANIFEST_URL" && !value.starts_with("sqlite:");
             (name, if secret { "…" } else { value.as_str() })
         });
-        f.debug_map().entries(shown).finish()
+        f.debug_map().entries(directory).entries(shown).finish()
     }
 }
 

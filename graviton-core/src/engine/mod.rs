@@ -387,11 +387,11 @@ impl Engine {
         self.writable
             .get_or_try_init(|| async {
                 let record = core.manifests.store().await?;
-                let location = core.blocks.location();
                 if core.blocks.create_store_id(&record.id).await? != record.id {
                     // Somebody else was faster.
                     self.check_identity().await?;
                 }
+                let location = core.blocks.location();
                 if record.block_location != location {
                     core.manifests.set_block_location(&location).await?;
                 }

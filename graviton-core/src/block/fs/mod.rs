@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -40,6 +41,7 @@ struct Shared {
     /// `<root>/<prefix>`, absolute.
     blocks: PathBuf,
     durable: bool,
+    named_temporaries: AtomicBool,
     /// The directories, opened when first read from or written to.
     algo: [OnceLock<OwnedFd>; Algo::ALL.len()],
     /// Set once the directories for writing are there, durable and rid of leftovers.
@@ -62,11 +64,20 @@ impl FsBlockStore {
         FsBlockStore(Arc::new(Shared {
             blocks: if prefix.is_empty() { root } else { root.join(prefix) },
             durable,
+            named_temporaries: AtomicBool::new(false),
             algo: Default::default(),
             writable: tokio::sync::OnceCell::new(),
             files: Arc::new(Semaphore::new(most_files)),
             most_files,
         }))
+    }
+
+    /// The same for a filesystem that has no unnamed files, whether or not this one has. Before first use.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn with_named_temporaries(self) -> FsBlockStore {
+        self.0.named_temporaries.store(true, Ordering::Relaxed);
+        self
     }
 
     /// The path of a block's file, whether it is there or not.
@@ -163,8 +174,11 @@ impl Shared {
         let path = self.blocks.join(STORE_ID);
         let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
         create_durable_directory(&self.blocks)?;
-        let mut file =
-            tempfile::Builder::new().prefix(".store-id-").tempfile_in(&self.blocks).map_err(failed)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".store-id-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(&self.blocks)
+            .map_err(failed)?;
         file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         match file.persist_noclobber(&path) {

@@ -134,7 +134,8 @@ impl Shared {
             .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))?;
         self.remove_leftovers(&temporary)?;
         // An unnamed file gets its name through /proc.
-        let unnamed = AtomicBool::new(std::path::Path::new("/proc/self/fd").exists());
+        let possible = std::path::Path::new("/proc/self/fd").exists();
+        let unnamed = AtomicBool::new(possible && !self.named_temporaries.load(Ordering::Relaxed));
         Ok(Workshop { temporary, unnamed, names: AtomicU64::new(0) })
     }
 

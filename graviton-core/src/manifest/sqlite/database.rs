@@ -103,12 +103,11 @@ impl Database {
         let _permit = self.may_read.acquire().await;
         self.check_open()?;
         let free = self.readers().pop();
-        let mut connection = match free {
-            Some(connection) => connection,
-            None => {
-                forked::note(&self.path)?;
-                self.reading.connect().await.map_err(|error| failed(&self.path, error))?
-            }
+        let mut connection = if let Some(connection) = free {
+            connection
+        } else {
+            forked::note(&self.path)?;
+            self.reading.connect().await.map_err(|error| failed(&self.path, error))?
         };
         let rows = bind(sqlx::query(sql)).fetch_all(&mut connection).await;
         self.readers().push(connection);
@@ -129,11 +128,13 @@ impl Database {
             Some(writer) => writer,
             None => guard.insert(Writer { connection: self.connect_writer().await?, synced: None }),
         };
-        if writer.synced.replace(synced) != Some(synced) {
+        // Unknown while it is being changed, for this future may be dropped half-way.
+        if writer.synced.take() != Some(synced) {
             let pragma = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
             let done = sqlx::query(pragma).execute(&mut writer.connection).await;
             done.map_err(|error| failed(&self.path, error))?;
         }
+        writer.synced = Some(synced);
         let mut transaction = Transaction { writer: Some(guard), path: Arc::clone(&self.path) };
         let rows = transaction.rows(bind(sqlx::query(sql))).await?;
         Ok((transaction, rows))
