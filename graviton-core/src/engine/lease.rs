@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::error::{Code, Error, Result};
-use crate::manifest::{ManifestRepo, WriterId};
+use crate::manifest::{BlobRow, ManifestRepo, WriterId};
 
 const LEASE: Duration = Duration::from_secs(60);
 const RENEWAL: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ struct Renewed {
 /// What a put in flight holds on to.
 #[derive(Debug)]
 pub(super) struct Lease {
-    pub(super) writer: WriterId,
+    writer: WriterId,
     lost: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl Leases {
     }
 
     /// The lease of this store, registered now if there is none.
-    pub(super) async fn hold(&self) -> Result<Arc<Lease>> {
+    async fn hold(&self) -> Result<Arc<Lease>> {
         let mut current = self.current.lock().await;
         if let Some(renewed) = current.as_ref().filter(|renewed| renewed.lease.check().is_ok()) {
             return Ok(Arc::clone(&renewed.lease));
@@ -70,6 +70,19 @@ impl Leases {
         let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease)));
         *current = Some(Renewed { lease: Arc::clone(&lease), renewal });
         Ok(lease)
+    }
+
+    /// A pending blob under the lease of this store.
+    pub(super) async fn begin(&self, chunker: &str) -> Result<(Arc<Lease>, BlobRow)> {
+        let lease = self.hold().await?;
+        if let Some(row) = self.manifests.begin(lease.writer, chunker).await? {
+            return Ok((lease, row));
+        }
+        // It ran out before anybody noticed.
+        lease.lost.store(true, Ordering::Release);
+        let lease = self.hold().await?;
+        let row = self.manifests.begin(lease.writer, chunker).await?.ok_or_else(expired)?;
+        Ok((lease, row))
     }
 
     /// Gives the lease up. What is pending under it is left to the collector.
@@ -95,13 +108,12 @@ async fn renew(manifests: Arc<dyn ManifestRepo>, lease: Arc<Lease>) {
         tokio::time::sleep(RENEWAL).await;
         match manifests.renew_writer(lease.writer, LEASE).await {
             Ok(true) => {}
-            Ok(false) => {
+            // The database is away. Whether the row outlives that is seen when it is back.
+            Err(error) if error.is_retryable() => {}
+            Ok(false) | Err(_) => {
                 lease.lost.store(true, Ordering::Release);
                 return;
             }
-            // The database is away. Whether the row outlives that is seen when it is back.
-            Err(error) if error.is_retryable() => {}
-            Err(_) => return,
         }
     }
 }

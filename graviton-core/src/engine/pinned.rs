@@ -49,8 +49,7 @@ pub(super) struct PinnedPut {
 impl PinnedPut {
     pub(super) async fn begin(engine: &Engine) -> Result<PinnedPut> {
         let core = Arc::clone(&engine.core);
-        let lease = engine.leases.hold().await?;
-        let row = core.latch.watch(core.manifests.begin(lease.writer, &core.chunker_text).await)?;
+        let (lease, row) = core.latch.watch(engine.leases.begin(&core.chunker_text).await)?;
         Ok(PinnedPut {
             core,
             lease,

@@ -217,8 +217,8 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
     /// Removes a writer that has nothing pending.
     async fn remove_writer(&self, writer: WriterId) -> Result<()>;
 
-    /// Inserts a pending blob.
-    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<BlobRow>;
+    /// Inserts a pending blob; `None` if the writer is gone.
+    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>>;
 
     /// Pins up to 1,024 blocks under a pending blob: inserts their references, and rows for those that have
     /// none. The answers are in the order of the entries. Pinning the same entries again is no error.

@@ -80,9 +80,9 @@ pub(super) const REMOVE_WRITER: &str = "DELETE FROM writer WHERE id = $1 \
      AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = $1 AND state = 0)";
 
 pub(super) const BEGIN: &str = concat!(
-    "INSERT INTO blob (state, writer_id, chunker, created_at) VALUES (0, $1, $2, ",
+    "INSERT INTO blob (state, writer_id, chunker, created_at) SELECT 0, id, $2, ",
     now!(),
-    ") RETURNING id"
+    " FROM writer WHERE id = $1 RETURNING id"
 );
 pub(super) const ABORT: &str =
     concat!("UPDATE blob SET state = 2, deleted_at = ", now!(), " WHERE id = $1 AND state = 0");

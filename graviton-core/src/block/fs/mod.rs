@@ -38,7 +38,9 @@ pub struct FsBlockStore(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// `<root>/<prefix>`, absolute.
+    /// Absolute.
+    root: PathBuf,
+    /// `<root>/<prefix>`.
     blocks: PathBuf,
     durable: bool,
     named_temporaries: AtomicBool,
@@ -62,7 +64,8 @@ impl FsBlockStore {
         // Absolute, so that a later change of the working directory moves nothing.
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         FsBlockStore(Arc::new(Shared {
-            blocks: if prefix.is_empty() { root } else { root.join(prefix) },
+            blocks: if prefix.is_empty() { root.clone() } else { root.join(prefix) },
+            root,
             durable,
             named_temporaries: AtomicBool::new(false),
             algo: Default::default(),

@@ -29,7 +29,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Shared, TEMPORARY, create_durable_directory, open_directory};
+use super::{Shared, TEMPORARY, create_durable_directory, open_directory, sync_directory};
 use crate::block::{Block, Published};
 use crate::blocking;
 use crate::digest::Algo;
@@ -126,6 +126,11 @@ impl Shared {
     fn open_workshop(&self) -> Result<Workshop> {
         let path = self.blocks.join(TEMPORARY);
         create_durable_directory(&path)?;
+        // Another process may have made these and died before it synced them.
+        let above = self.root.parent().unwrap_or(&self.root);
+        for directory in self.blocks.ancestors().take_while(|directory| directory.starts_with(above)) {
+            sync_directory(directory)?;
+        }
         for algo in Algo::ALL {
             create_durable_directory(&self.blocks.join(algo.name()))?;
             self.directory(algo)?;

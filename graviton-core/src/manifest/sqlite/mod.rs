@@ -231,9 +231,9 @@ impl ManifestRepo for SqliteManifestRepo {
         self.write(false, sql::REMOVE_WRITER, |query| query.bind(writer.0)).await.map(drop)
     }
 
-    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<BlobRow> {
+    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>> {
         let rows = self.write(false, sql::BEGIN, |query| query.bind(writer.0).bind(chunker)).await?;
-        Ok(BlobRow(self.column(&rows[0], 0)?))
+        rows.first().map(|row| Ok(BlobRow(self.column(row, 0)?))).transpose()
     }
 
     async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Runs the README's commands word for word: every ```sh block that follows the comment `<!-- run -->`.
+
+They run in order, in one copy of the checkout, so that they leave nothing behind here. A test of the README's own:
+a README without such a block fails.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^<!-- run -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS_EACH = 900
+
+
+def fresh_copy(to):
+    """What is or could be committed. The place and the times stay the same, so that cargo builds it once."""
+    shutil.rmtree(to, ignore_errors=True)
+    listed = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY)
+    for name in filter(None, listed.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, to / name)
+
+
+def main():
+    blocks = BLOCK.findall((REPOSITORY / "README.md").read_text())
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute()
+    copy = target / "readme"
+    fresh_copy(copy)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAVITON_")}
+    environment["CARGO_TARGET_DIR"] = str(target)
+    failed = 0
+    for block in blocks:
+        print(f"$ {block.rstrip()}", flush=True)
+        command = ["bash", "-euo", "pipefail", "-c", block]
+        try:
+            code = subprocess.run(command, cwd=copy, env=environment, stdin=subprocess.DEVNULL, timeout=SECONDS_EACH).returncode
+        except subprocess.TimeoutExpired:
+            code = f"none after {SECONDS_EACH} s"
+        if code != 0:
+            failed += 1
+            print(f"README.md: exit code {code}", flush=True)
+    shutil.rmtree(copy, ignore_errors=True)
+    if not blocks:
+        failed = 1
+        print("README.md has no block behind <!-- run -->")
+    print(f"readme: {len(blocks) - failed if blocks else 0} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
