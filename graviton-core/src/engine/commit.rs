@@ -4,61 +4,38 @@ use std::sync::Arc;
 
 use super::Core;
 use super::group::{Group, Limits};
-use super::small::SmallBlob;
 use crate::error::Result;
-use crate::key::BlobId;
-use crate::manifest::{BlobRow, BlockRow, Commit, Committed, Durability, InPlace};
-
-/// A blob that is ready to be committed. Its blocks are durable.
-pub(super) enum Ready {
-    Pinned { row: BlobRow, id: BlobId, block_count: u64, stored: Vec<BlockRow> },
-    Whole { blob: Arc<SmallBlob>, in_place: Box<InPlace> },
-}
+use crate::manifest::{Commit, Committed, Durability};
 
 /// One transaction covers at most so many rows.
 const MOST_ROWS: usize = 2048;
 
-pub(super) type Commits = Group<Ready, Result<Committed>>;
+pub(super) type Commits = Group<Commit, Result<Committed>>;
 
 pub(super) fn commits(core: &Arc<Core>) -> Commits {
     let core = Arc::clone(core);
-    Group::new(Ready::rows, Limits { weight: MOST_ROWS, batches: 1 }, move |batch| {
+    Group::new(rows, Limits { weight: MOST_ROWS, batches: 1 }, move |batch| {
         let core = Arc::clone(&core);
         async move {
-            match commit(&core, &batch).await {
+            let count = batch.len();
+            match commit(&core, batch.into()).await {
                 Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-                Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+                Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
             }
         }
     })
 }
 
-impl Ready {
-    fn rows(&self) -> usize {
-        match self {
-            Ready::Pinned { stored, .. } => 1 + stored.len(),
-            Ready::Whole { blob, .. } => 1 + 2 * blob.entries.len(),
-        }
+fn rows(commit: &Commit) -> usize {
+    match commit {
+        Commit::Pinned { stored, .. } => 1 + stored.len(),
+        Commit::Whole { entries, .. } => 1 + 2 * entries.len(),
     }
 }
 
-async fn commit(core: &Core, batch: &[Ready]) -> Result<Vec<Committed>> {
-    let commits: Vec<Commit<'_>> = batch
-        .iter()
-        .map(|ready| match ready {
-            Ready::Pinned { row, id, block_count, stored } => {
-                Commit::Pinned { row: *row, id: *id, block_count: *block_count, stored: stored.clone() }
-            }
-            Ready::Whole { blob, in_place } => Commit::Whole {
-                id: blob.id,
-                chunker: &core.chunker_text,
-                entries: &blob.entries,
-                in_place: in_place.as_ref(),
-            },
-        })
-        .collect();
+async fn commit(core: &Core, batch: Arc<[Commit]>) -> Result<Vec<Committed>> {
     loop {
-        let outcomes = core.latch.watch(core.manifests.commit(&commits).await)?;
+        let outcomes = core.latch.watch(core.manifests.commit(Arc::clone(&batch)).await)?;
         if !outcomes.contains(&Committed::NotDurable) {
             return Ok(outcomes);
         }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::commit::Ready;
 use super::lease::{Lease, expired};
 use super::small::SmallBlob;
 use super::write::PutReceipt;
@@ -23,7 +22,7 @@ use crate::block::Block;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRow, BlockRow, Committed, ManifestEntry, Pinned, PinnedBlock};
+use crate::manifest::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, Pinned, PinnedBlock};
 
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
 pub(super) const MOST_BLOCKS: usize = 256;
@@ -146,7 +145,7 @@ impl PinnedPut {
         self.mark(2 * MOST_BLOCKS).await?;
         self.lease.check()?;
         let stored = self.marks.iter().map(|written| written.row).collect();
-        let ready = Ready::Pinned { row: self.row, id, block_count: self.blocks, stored };
+        let ready = Commit::Pinned { row: self.row, id, block_count: self.blocks, stored };
         let committed = engine.commits.join(ready).await??;
         self.settled = true;
         let created = match committed {

@@ -16,14 +16,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commit::Ready;
 use super::group::{Group, Limits};
 use super::write::PutReceipt;
 use super::{Core, Engine, pinned};
 use crate::block::{Block, Published};
 use crate::error::{Code, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{Committed, ManifestEntry};
+use crate::manifest::{Commit, Committed, ManifestEntry};
 
 /// More blocks go the long way.
 pub(super) const MOST_BLOCKS: usize = 64;
@@ -35,7 +34,7 @@ const MOST_BLOCKS_TOGETHER: usize = 256;
 #[derive(Debug)]
 pub(super) struct SmallBlob {
     pub(super) id: BlobId,
-    pub(super) entries: Vec<ManifestEntry>,
+    pub(super) entries: Arc<[ManifestEntry]>,
     /// The bytes of each entry.
     pub(super) bytes: Vec<Bytes>,
 }
@@ -93,7 +92,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
     let mut fresh: HashSet<BlockKey> = HashSet::new();
     let mut trusted: Vec<BlockKey> = Vec::new();
     for (blob, live) in batch.iter().zip(&known.live) {
-        for entry in &blob.entries {
+        for entry in blob.entries.iter() {
             match row_of(&entry.key) {
                 Some(true) => trusted.push(entry.key),
                 None if *live => {}
@@ -147,7 +146,12 @@ impl Engine {
         }
         let published = ingested.published;
         let in_place = Box::new(move |key: &BlockKey| published.is_in_place(key));
-        let ready = Ready::Whole { blob: Arc::clone(&blob), in_place };
+        let ready = Commit::Whole {
+            id: blob.id,
+            chunker: Arc::clone(&self.core.chunker_text),
+            entries: Arc::clone(&blob.entries),
+            in_place,
+        };
         match self.commits.join(ready).await?? {
             Committed::Created => Ok(receipt),
             Committed::Existed => {

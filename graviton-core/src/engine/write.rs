@@ -451,7 +451,7 @@ async fn prepare(core: Arc<Core>, algo: Algo, bytes: Bytes) -> Result<Option<Sma
         };
         let id =
             BlobId::new(algo, digest, bytes.len() as u64).expect("a buffer is smaller than the largest blob");
-        Some(SmallBlob { id, entries: hashed.entries, bytes: hashed.bytes })
+        Some(SmallBlob { id, entries: hashed.entries.into(), bytes: hashed.bytes })
     };
     if size <= HASH_HERE { Ok(work()) } else { blocking::run(work).await }
 }

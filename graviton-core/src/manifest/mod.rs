@@ -11,6 +11,7 @@ mod sql;
 pub mod sqlite;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -118,7 +119,7 @@ pub struct PinnedBlock {
 pub type InPlace = dyn Fn(&BlockKey) -> bool + Send + Sync;
 
 /// A request to make a blob live.
-pub enum Commit<'a> {
+pub enum Commit {
     /// A blob whose blocks were pinned and are now durable.
     Pinned {
         /// The pending row.
@@ -135,16 +136,16 @@ pub enum Commit<'a> {
         /// Its id.
         id: BlobId,
         /// The setting it was cut with.
-        chunker: &'a str,
+        chunker: Arc<str>,
         /// Its blocks in order.
-        entries: &'a [ManifestEntry],
+        entries: Arc<[ManifestEntry]>,
         /// Whether this block is, at this moment, the durable one that this put wrote. Asked after the
         /// blocks' rows are locked, for each block whose row does not say `stored`.
-        in_place: &'a InPlace,
+        in_place: Box<InPlace>,
     },
 }
 
-impl fmt::Debug for Commit<'_> {
+impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Commit::Pinned { row, id, .. } => f.debug_tuple("Pinned").field(row).field(id).finish(),
@@ -234,7 +235,7 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
     /// Commits several blobs in one transaction and one sync, durably. A member whose condition does not
     /// hold drops out and does not hurt the others; an error is of all of them. Doing it again after an
     /// unknown outcome is safe: what was committed is `Existed`.
-    async fn commit(&self, commits: &[Commit<'_>]) -> Result<Vec<Committed>>;
+    async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>>;
 
     /// Looks up ids and keys, in one query.
     async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known>;

@@ -14,7 +14,7 @@ pub(super) const PENDING: i64 = 0;
 
 /// The group: what has to be looked up for it.
 pub(super) struct Plan<'a> {
-    commits: &'a [Commit<'a>],
+    commits: &'a [Commit],
     rows: Vec<BlobRow>,
     ids: Vec<BlobId>,
     keys: Vec<BlockKey>,
@@ -37,13 +37,13 @@ pub(super) struct Changes<'a> {
     stored: Vec<BlockRow>,
     pinned: Vec<(BlobRow, BlobId, u64)>,
     again: Vec<BlobRow>,
-    whole: Vec<&'a Commit<'a>>,
+    whole: Vec<&'a Commit>,
     /// Blocks of live blobs that were damaged and are written again.
     healed: Vec<BlockKey>,
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(commits: &'a [Commit<'a>]) -> Plan<'a> {
+    pub(super) fn new(commits: &'a [Commit]) -> Plan<'a> {
         let mut plan = Plan { commits, rows: Vec::new(), ids: Vec::new(), keys: Vec::new() };
         for commit in commits {
             match commit {
@@ -127,8 +127,8 @@ impl<'a> Plan<'a> {
 }
 
 impl Changes<'_> {
-    /// The statements to run, in the order in which rows are locked, up to the `COMMIT`, and their batch.
-    pub(super) fn statements(&self) -> (String, String) {
+    /// The statements to run, in the order in which rows are locked, and the batch that all of them take.
+    pub(super) fn statements(&self) -> (Vec<&'static str>, String) {
         let mut statements = Vec::new();
         let mut batch = Batch::new();
         if !self.whole.is_empty() || !self.healed.is_empty() {
@@ -167,13 +167,12 @@ impl Changes<'_> {
             });
             statements.extend([sql::COMMIT_BLOBS, sql::COMMIT_REFERENCES]);
         }
-        statements.push("COMMIT");
-        (statements.join("; "), batch.finish())
+        (statements, batch.finish())
     }
 
     fn wholes(&self) -> impl Iterator<Item = (&BlobId, &str, &[ManifestEntry])> {
         self.whole.iter().filter_map(|commit| match commit {
-            Commit::Whole { id, chunker, entries, .. } => Some((id, *chunker, *entries)),
+            Commit::Whole { id, chunker, entries, .. } => Some((id, chunker.as_ref(), entries.as_ref())),
             Commit::Pinned { .. } => None,
         })
     }

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Connection, Params, Row, params};
 
-use super::batch::{Batch, Row};
+use super::batch::{self, Batch};
 use super::plan::{Facts, PENDING, Plan};
 use super::{
     BlobRecord, BlobRow, BlockRow, Commit, Committed, Durability, Known, ManifestEntry, ManifestRepo, Pinned,
@@ -31,7 +31,7 @@ use crate::blocking;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use database::{Database, Query, Transaction};
+use database::{Database, Problem};
 
 /// The schema that this version writes; the number of migrations.
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -40,7 +40,7 @@ const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_firs
 /// Manifests in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteManifestRepo {
-    database: Database,
+    database: Arc<Database>,
     durability: Durability,
 }
 
@@ -54,7 +54,7 @@ impl SqliteManifestRepo {
         let (database, there) = Database::new(path).await?;
         let repo = SqliteManifestRepo { database, durability };
         if !there && !create {
-            let why = format!("there is no store: {} does not exist", repo.path().display());
+            let why = format!("there is no store: {} does not exist", repo.database.path().display());
             return Err(Error::new(Code::NotFound, why)
                 .with_advice("check the directory, or put something to create the store"));
         }
@@ -64,124 +64,119 @@ impl SqliteManifestRepo {
         Ok(repo)
     }
 
-    fn path(&self) -> &Arc<Path> {
-        self.database.path()
-    }
-
     /// The version of the schema in the file; `None` for a file without a schema.
     async fn schema_version(&self) -> Result<Option<i64>> {
-        let tables: Vec<SqliteRow> =
-            self.read("SELECT name FROM sqlite_schema WHERE type = 'table'", |query| query).await?;
-        let names: Vec<String> = tables.iter().map(|row| self.column(row, 0)).collect::<Result<_>>()?;
-        if names.is_empty() {
-            return Ok(None);
-        }
-        if !names.iter().any(|name| name == "store") {
-            return Err(Error::new(
-                Code::Config,
-                format!("{} is a database of another program", self.path().display()),
-            )
-            .with_advice("choose another directory or another GRAVITON_MANIFEST_URL"));
-        }
-        let rows = self.read("SELECT schema_version FROM store", |query| query).await?;
-        let version = rows.first().map(|row| self.column(row, 0)).transpose()?;
-        match version {
-            Some(version) if version > SCHEMA_VERSION => Err(Error::new(
-                Code::Version,
-                format!(
-                    "{} was written by a newer version of Graviton (schema {version}; this version knows {SCHEMA_VERSION})",
-                    self.path().display()
-                ),
-            )
-            .with_advice("use that version of Graviton")),
-            version => Ok(version),
-        }
+        let path = self.database.path().to_owned();
+        self.database
+            .read(move |connection| {
+                let names: Vec<String> =
+                    rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
+                if names.is_empty() {
+                    return Ok(None);
+                }
+                let path = path.display();
+                if !names.iter().any(|name| name == "store") {
+                    let error = Error::new(Code::Config, format!("{path} is a database of another program"));
+                    let error = error.with_advice("choose another directory or another GRAVITON_MANIFEST_URL");
+                    return Err(error.into());
+                }
+                let version: i64 =
+                    connection.query_row("SELECT schema_version FROM store", [], |row| row.get(0))?;
+                if version > SCHEMA_VERSION {
+                    let why = format!(
+                        "{path} was written by a newer version of Graviton (schema {version}; this version knows {SCHEMA_VERSION})"
+                    );
+                    return Err(Error::new(Code::Version, why).with_advice("use that version of Graviton").into());
+                }
+                Ok(Some(version))
+            })
+            .await
     }
 
     /// Makes the schema, once, however many processes open the file together.
     async fn migrate(&self) -> Result<()> {
         self.make_directory().await?;
-        let exists = "BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema WHERE name = 'store'";
-        let (mut transaction, tables) = self.database.begin(self.synced(true), exists, |query| query).await?;
-        if self.column::<i64>(&tables[0], 0)? == 0 {
-            for migration in MIGRATIONS {
-                transaction.rows(sqlx::query(*migration)).await?;
+        self.write(true, |connection| {
+            let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'store'";
+            if connection.query_row(exists, [], |row| row.get::<_, i64>(0))? == 0 {
+                for migration in MIGRATIONS {
+                    connection.execute_batch(migration)?;
+                }
+                connection.execute(sql::INSERT_STORE, params![random_id()?, SCHEMA_VERSION])?;
             }
-            let query = sqlx::query(sql::INSERT_STORE).bind(random_id()?).bind(SCHEMA_VERSION);
-            transaction.rows(query).await?;
-        }
-        transaction.commit().await?;
+            Ok(())
+        })
+        .await?;
         // SQLite syncs the directory for its journals; the name of the database itself is ours to sync.
         self.make_directory().await?;
         self.schema_version().await.map(drop)
     }
 
     async fn make_directory(&self) -> Result<()> {
-        let path = Arc::clone(self.path());
+        let path = self.database.path().to_owned();
         blocking::run(move || path.parent().map_or(Ok(()), create_durable_directory)).await?
     }
 
-    /// Whether a commit that has to be durable is to be synced.
-    fn synced(&self, durable: bool) -> bool {
-        durable && self.durability == Durability::Full
-    }
-
-    fn column<'r, T>(&self, row: &'r SqliteRow, index: usize) -> Result<T>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        database::column(self.path(), row, index)
-    }
-
-    async fn read<'q>(
+    /// A transaction that writes; synced at its commit if it has to be `durable` and the store is.
+    async fn write<T: Send + 'static>(
         &self,
-        sql: &'static str,
-        bind: impl FnOnce(Query<'q>) -> Query<'q>,
-    ) -> Result<Vec<SqliteRow>> {
-        self.database.read(sql, bind).await
+        durable: bool,
+        work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T> {
+        self.database.write(durable && self.durability == Durability::Full, work).await
     }
 
-    async fn write<'q>(
+    async fn execute(
         &self,
         durable: bool,
         sql: &'static str,
-        bind: impl FnOnce(Query<'q>) -> Query<'q>,
-    ) -> Result<Vec<SqliteRow>> {
-        self.database.write(self.synced(durable), sql, bind).await
+        values: impl Params + Send + 'static,
+    ) -> Result<()> {
+        self.write(durable, move |connection| {
+            connection.prepare_cached(sql)?.execute(values)?;
+            Ok(())
+        })
+        .await
     }
+}
 
-    /// In a relaxed store whatever says `stored` may not be durable, and the store has to say so.
-    async fn note_durability(&self, transaction: &mut Transaction) -> Result<()> {
-        if self.durability == Durability::Relaxed {
-            transaction.rows(sqlx::query(sql::SET_DURABILITY).bind("relaxed")).await?;
-        }
-        Ok(())
+/// The rows of a query.
+fn rows<T, E: From<rusqlite::Error>>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, E>,
+) -> Result<Vec<T>, E> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query(values)?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next()? {
+        all.push(read(row)?);
     }
+    Ok(all)
+}
 
-    fn entry(&self, row: &SqliteRow, first: usize) -> Result<ManifestEntry> {
-        let offset = self.column::<i64>(row, first)? as u64;
-        let key = self.key(row, first + 1)?;
-        Ok(ManifestEntry { offset, key })
+/// In a relaxed store whatever says `stored` may not be durable, and the store has to say so.
+fn note_durability(connection: &Connection, durability: Durability) -> Result<(), Problem> {
+    if durability == Durability::Relaxed {
+        connection.prepare_cached(sql::SET_DURABILITY)?.execute([durability.name()])?;
     }
+    Ok(())
+}
 
-    fn key(&self, row: &SqliteRow, first: usize) -> Result<BlockKey> {
-        let (algo, digest, size) = self.parts(row, first)?;
-        BlockKey::new(algo, digest, size)
-    }
-
-    fn parts(&self, row: &SqliteRow, first: usize) -> Result<(Algo, Digest, u64)> {
-        let damaged = || {
-            Error::new(
-                Code::Internal,
-                format!("{} holds a row that Graviton never wrote", self.path().display()),
-            )
+/// Algorithm, digest and size from three columns.
+fn parts(row: &Row<'_>, first: usize) -> Result<(Algo, Digest, u64), Problem> {
+    let algo = Algo::from_number(row.get(first)?).ok_or_else(|| {
+        Error::new(Code::Internal, "the database holds a row that Graviton never wrote")
             .with_advice("restore the database from a backup")
-        };
-        let algo = Algo::from_number(self.column(row, first)?).ok_or_else(damaged)?;
-        let digest: &[u8] = self.column(row, first + 1)?;
-        let digest = digest.try_into().map_err(|_| damaged())?;
-        Ok((algo, Digest::from_bytes(digest), self.column::<i64>(row, first + 2)? as u64))
-    }
+    })?;
+    Ok((algo, Digest::from_bytes(row.get(first + 1)?), row.get::<_, i64>(first + 2)? as u64))
+}
+
+fn entry(row: &Row<'_>, first: usize) -> Result<ManifestEntry, Problem> {
+    let (algo, digest, size) = parts(row, first + 1)?;
+    let offset = row.get::<_, i64>(first)? as u64;
+    Ok(ManifestEntry { offset, key: BlockKey::new(algo, digest, size)? })
 }
 
 fn random_id() -> Result<String> {
@@ -194,46 +189,57 @@ fn random_id() -> Result<String> {
 #[async_trait]
 impl ManifestRepo for SqliteManifestRepo {
     async fn store(&self) -> Result<StoreRecord> {
-        let rows = self.read(sql::STORE, |query| query).await?;
-        let row = rows.first().ok_or_else(|| {
-            Error::new(Code::Internal, format!("{} has no row in its table store", self.path().display()))
-                .with_advice("restore the database from a backup")
-        })?;
-        let relaxed = self.column::<&str>(row, 2)? == "relaxed";
-        Ok(StoreRecord {
-            id: self.column(row, 0)?,
-            block_location: self.column(row, 1)?,
-            durability: if relaxed { Durability::Relaxed } else { Durability::Full },
-        })
+        self.database
+            .read(|connection| {
+                let record = connection.prepare_cached(sql::STORE)?.query_row([], |row| {
+                    let relaxed = row.get::<_, String>(2)? == Durability::Relaxed.name();
+                    Ok(StoreRecord {
+                        id: row.get(0)?,
+                        block_location: row.get(1)?,
+                        durability: if relaxed { Durability::Relaxed } else { Durability::Full },
+                    })
+                })?;
+                Ok(record)
+            })
+            .await
     }
 
     async fn set_block_location(&self, location: &str) -> Result<()> {
-        self.write(true, sql::SET_BLOCK_LOCATION, |query| query.bind(location)).await.map(drop)
+        self.execute(true, sql::SET_BLOCK_LOCATION, [location.to_owned()]).await
     }
 
     async fn set_durability(&self, durability: Durability) -> Result<()> {
-        self.write(true, sql::SET_DURABILITY, |query| query.bind(durability.name())).await.map(drop)
+        self.execute(true, sql::SET_DURABILITY, [durability.name()]).await
     }
 
     async fn register_writer(&self, lease: Duration) -> Result<WriterId> {
         let lease = lease.as_millis() as i64;
-        let rows = self.write(false, sql::REGISTER_WRITER, |query| query.bind(lease)).await?;
-        Ok(WriterId(self.column(&rows[0], 0)?))
+        self.write(false, move |connection| {
+            let id = connection.prepare_cached(sql::REGISTER_WRITER)?.query_row([lease], |row| row.get(0))?;
+            Ok(WriterId(id))
+        })
+        .await
     }
 
     async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool> {
-        let lease = lease.as_millis() as i64;
-        let rows = self.write(false, sql::RENEW_WRITER, |query| query.bind(writer.0).bind(lease)).await?;
-        Ok(!rows.is_empty())
+        let values = (writer.0, lease.as_millis() as i64);
+        self.write(false, move |connection| {
+            Ok(connection.prepare_cached(sql::RENEW_WRITER)?.execute(values)? > 0)
+        })
+        .await
     }
 
     async fn remove_writer(&self, writer: WriterId) -> Result<()> {
-        self.write(false, sql::REMOVE_WRITER, |query| query.bind(writer.0)).await.map(drop)
+        self.execute(false, sql::REMOVE_WRITER, [writer.0]).await
     }
 
     async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>> {
-        let rows = self.write(false, sql::BEGIN, |query| query.bind(writer.0).bind(chunker)).await?;
-        rows.first().map(|row| Ok(BlobRow(self.column(row, 0)?))).transpose()
+        let values = (writer.0, chunker.to_owned());
+        self.write(false, move |connection| {
+            let rows = rows(connection, sql::BEGIN, values, |row| Ok::<_, Problem>(BlobRow(row.get(0)?)))?;
+            Ok(rows.first().copied())
+        })
+        .await
     }
 
     async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
@@ -242,137 +248,167 @@ impl ManifestRepo for SqliteManifestRepo {
             row.number(entry.offset as i64);
         });
         let batch = batch.finish();
-        let bind = |query: Query<'static>| query.bind(batch).bind(blob.0);
-        let (transaction, check) = self.database.begin(false, sql::PIN_CHECK, bind.clone()).await?;
-        if self.column::<Option<i64>>(&check[0], 0)? != Some(PENDING) {
-            return Ok(Pinned::Expired);
-        }
-        if let Some(doomed) = self.column::<Option<i64>>(&check[0], 1)? {
-            return Ok(Pinned::Doomed(Duration::from_millis(doomed.max(1) as u64)));
-        }
-        let rows = transaction.finish(sql::PIN, bind).await?;
-        let pinned = rows
-            .iter()
-            .map(|row| Ok(PinnedBlock { row: BlockRow(self.column(row, 0)?), stored: self.column(row, 1)? }))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Pinned::Blocks(pinned))
+        self.write(false, move |connection| {
+            let (state, doomed): (Option<i64>, Option<i64>) = connection
+                .prepare_cached(sql::PIN_CHECK)?
+                .query_row(params![batch, blob.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if state != Some(PENDING) {
+                return Ok(Pinned::Expired);
+            }
+            if let Some(doomed) = doomed {
+                return Ok(Pinned::Doomed(Duration::from_millis(doomed.max(1) as u64)));
+            }
+            connection.prepare_cached(sql::PIN_BLOCKS)?.execute([&batch])?;
+            connection.prepare_cached(sql::PIN_REFERENCES)?.execute(params![batch, blob.0])?;
+            let pinned = rows(connection, sql::PIN_ANSWER, [&batch], |row| {
+                Ok::<_, Problem>(PinnedBlock { row: BlockRow(row.get(0)?), stored: row.get(1)? })
+            })?;
+            Ok(Pinned::Blocks(pinned))
+        })
+        .await
     }
 
     async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool> {
         let batch = Batch::new().numbers("rows", blocks.iter().map(|row| row.0)).finish();
-        let (mut transaction, pending) =
-            self.database.begin(false, sql::IS_PENDING, |query| query.bind(blob.0)).await?;
-        if self.column::<i64>(&pending[0], 0)? == 0 {
-            return Ok(false);
-        }
-        self.note_durability(&mut transaction).await?;
-        transaction.rows(sqlx::query(sql::MARK_STORED).bind(batch).bind(blob.0)).await?;
-        transaction.commit().await?;
-        Ok(true)
+        let durability = self.durability;
+        self.write(false, move |connection| {
+            let pending: i64 =
+                connection.prepare_cached(sql::IS_PENDING)?.query_row([blob.0], |row| row.get(0))?;
+            if pending == 0 {
+                return Ok(false);
+            }
+            note_durability(connection, durability)?;
+            connection.prepare_cached(sql::MARK_STORED)?.execute(params![batch, blob.0])?;
+            Ok(true)
+        })
+        .await
     }
 
     async fn abort(&self, blob: BlobRow) -> Result<()> {
-        self.write(false, sql::ABORT, |query| query.bind(blob.0)).await.map(drop)
+        self.execute(false, sql::ABORT, [blob.0]).await
     }
 
-    async fn commit(&self, commits: &[Commit<'_>]) -> Result<Vec<Committed>> {
-        let plan = Plan::new(commits);
-        let (mut transaction, found) = self
-            .database
-            .begin(self.synced(true), sql::BEGIN_CHECK, |query| query.bind(plan.question()))
-            .await?;
-        let mut facts = Facts::default();
-        for row in &found {
-            let place = self.column::<i64>(row, 1)? as usize;
-            plan.learn(&mut facts, self.column(row, 0)?, place, self.column(row, 2)?, self.column(row, 3)?);
-        }
-        if facts.relaxed && self.durability == Durability::Full {
-            return Ok(vec![Committed::NotDurable; commits.len()]);
-        }
-        self.note_durability(&mut transaction).await?;
-        let (outcome, changes) = plan.decide(&facts);
-        let (statements, batch) = changes.statements();
-        transaction.finish(statements, |query| query.bind(batch)).await?;
-        Ok(outcome)
+    async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>> {
+        let durability = self.durability;
+        self.write(true, move |connection| {
+            let plan = Plan::new(&commits);
+            let mut facts = Facts::default();
+            rows(connection, sql::CHECK, [plan.question()], |row| {
+                let place = row.get::<_, i64>(1)? as usize;
+                plan.learn(&mut facts, row.get(0)?, place, row.get(2)?, row.get(3)?);
+                Ok::<_, Problem>(())
+            })?;
+            if facts.relaxed && durability == Durability::Full {
+                return Ok(vec![Committed::NotDurable; commits.len()]);
+            }
+            note_durability(connection, durability)?;
+            let (outcome, changes) = plan.decide(&facts);
+            let (statements, batch) = changes.statements();
+            for statement in statements {
+                connection.prepare_cached(statement)?.execute([&batch])?;
+            }
+            Ok(outcome)
+        })
+        .await
     }
 
     async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known> {
-        let question = Batch::new().rows("ids", ids, Row::id).rows("keys", keys, Row::key).finish();
+        let question =
+            Batch::new().rows("ids", ids, batch::Row::id).rows("keys", keys, batch::Row::key).finish();
         let mut known = Known { live: vec![false; ids.len()], stored: vec![None; keys.len()] };
-        for row in &self.read(sql::CHECK, |query| query.bind(question)).await? {
-            let place = self.column::<i64>(row, 1)? as usize;
-            match self.column::<i64>(row, 0)? {
-                1 => known.live[place] = true,
-                2 => {
-                    known.stored[place] = Some(self.column::<bool>(row, 2)? && !self.column::<bool>(row, 3)?);
-                }
-                _ => {}
-            }
-        }
-        Ok(known)
+        self.database
+            .read(move |connection| {
+                rows(connection, sql::CHECK, [question], |row| {
+                    let place = row.get::<_, i64>(1)? as usize;
+                    match row.get::<_, i64>(0)? {
+                        1 => known.live[place] = true,
+                        2 => known.stored[place] = Some(row.get::<_, bool>(2)? && !row.get::<_, bool>(3)?),
+                        _ => {}
+                    }
+                    Ok::<_, Problem>(())
+                })?;
+                Ok(known)
+            })
+            .await
     }
 
     async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>> {
-        let digest = id.digest().as_bytes().as_slice();
-        let rows = self
-            .read(sql::FIND, |query| {
-                query.bind(id.algo().number()).bind(digest).bind(id.size() as i64).bind(entries.max(1) as i64)
+        let id = *id;
+        self.database
+            .read(move |connection| {
+                let values = params![
+                    id.algo().number(),
+                    id.digest().as_bytes(),
+                    id.size() as i64,
+                    entries.max(1) as i64
+                ];
+                let mut record = None;
+                let mut manifest = Vec::new();
+                rows(connection, sql::FIND, values, |row| {
+                    if record.is_none() {
+                        record = Some(BlobRecord {
+                            row: BlobRow(row.get(0)?),
+                            id,
+                            block_count: row.get::<_, i64>(1)? as u64,
+                            chunker: row.get(2)?,
+                            created_at_ms: row.get(3)?,
+                        });
+                    }
+                    // The empty blob has one row, without a block.
+                    if manifest.len() < entries && row.get::<_, Option<i64>>(4)?.is_some() {
+                        manifest.push(entry(row, 4)?);
+                    }
+                    Ok::<_, Problem>(())
+                })?;
+                Ok(record.map(|record| (record, manifest)))
             })
-            .await?;
-        let Some(first) = rows.first() else { return Ok(None) };
-        let record = BlobRecord {
-            row: BlobRow(self.column(first, 0)?),
-            id: *id,
-            block_count: self.column::<i64>(first, 1)? as u64,
-            chunker: self.column(first, 2)?,
-            created_at_ms: self.column(first, 3)?,
-        };
-        let mut manifest = Vec::new();
-        for row in rows.iter().take(entries) {
-            // The empty blob has one row, without a block.
-            if self.column::<Option<i64>>(row, 4)?.is_some() {
-                manifest.push(self.entry(row, 4)?);
-            }
-        }
-        Ok(Some((record, manifest)))
+            .await
     }
 
     async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
-        let rows =
-            self.read(sql::ENTRIES, |query| query.bind(blob.0).bind(from as i64).bind(limit as i64)).await?;
-        rows.iter().map(|row| self.entry(row, 0)).collect()
+        let values = (blob.0, from as i64, limit as i64);
+        self.database
+            .read(move |connection| rows(connection, sql::ENTRIES, values, |row| entry(row, 0)))
+            .await
     }
 
     async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>> {
-        let (algo, digest, size) = match after {
-            Some(id) => (id.algo().number(), id.digest().as_bytes().to_vec(), id.size() as i64),
-            None => (0, Vec::new(), 0),
-        };
-        let rows =
-            self.read(sql::LIST, |query| query.bind(algo).bind(digest).bind(size).bind(limit as i64)).await?;
-        rows.iter()
-            .map(|row| {
-                let (algo, digest, size) = self.parts(row, 1)?;
-                Ok(BlobRecord {
-                    row: BlobRow(self.column(row, 0)?),
-                    id: BlobId::new(algo, digest, size)?,
-                    block_count: self.column::<i64>(row, 4)? as u64,
-                    chunker: self.column(row, 5)?,
-                    created_at_ms: self.column(row, 6)?,
+        let after = after.copied();
+        self.database
+            .read(move |connection| {
+                let (algo, digest, size) = match &after {
+                    Some(id) => (id.algo().number(), id.digest().as_bytes().as_slice(), id.size() as i64),
+                    None => (0, [].as_slice(), 0),
+                };
+                rows(connection, sql::LIST, params![algo, digest, size, limit as i64], |row| {
+                    let (algo, digest, size) = parts(row, 1)?;
+                    Ok(BlobRecord {
+                        row: BlobRow(row.get(0)?),
+                        id: BlobId::new(algo, digest, size)?,
+                        block_count: row.get::<_, i64>(4)? as u64,
+                        chunker: row.get(5)?,
+                        created_at_ms: row.get(6)?,
+                    })
                 })
             })
-            .collect()
+            .await
     }
 
     async fn totals(&self) -> Result<Totals> {
-        let rows = self.read(sql::TOTALS, |query| query).await?;
-        let number = |index| self.column::<i64>(&rows[0], index).map(|number| number as u64);
-        Ok(Totals {
-            blobs: number(0)?,
-            logical_bytes: number(1)?,
-            blocks: number(2)?,
-            stored_bytes: number(3)?,
-        })
+        self.database
+            .read(|connection| {
+                let totals = connection.prepare_cached(sql::TOTALS)?.query_row([], |row| {
+                    let number = |index| row.get::<_, i64>(index).map(|number| number as u64);
+                    Ok(Totals {
+                        blobs: number(0)?,
+                        logical_bytes: number(1)?,
+                        blocks: number(2)?,
+                        stored_bytes: number(3)?,
+                    })
+                })?;
+                Ok(totals)
+            })
+            .await
     }
 
     async fn close(&self) {
