@@ -63,7 +63,7 @@ impl Failure {
     pub(crate) fn report(&self) {
         let mut text = format!("error[{}]: {}\n", self.error.code(), printable(&self.error.to_string()));
         if let Some(advice) = self.error.advice() {
-            text.push_str(&format!("  help: {}\n", printable(advice)));
+            text.extend(["  help: ", &printable(advice), "\n"]);
         }
         // One write, so that nothing comes between the lines.
         let _ = io::stderr().write_all(text.as_bytes());

@@ -133,11 +133,12 @@ fn stat_as_json(stat: &BlobStat) -> String {
     json(&fields)
 }
 
-/// The id comes first, for `cut`; behind it what people look for.
+/// The id comes first, for `cut`; behind it what people look for, in columns for sizes of up to ten digits.
 fn stat_as_line(stat: &BlobStat) -> String {
+    let (id, created) = (stat.id.to_string(), rfc3339(stat.created_at_ms));
     let size = HumanBytes(stat.id.size()).to_string();
     let blocks = format!("{} block{}", stat.blocks, if stat.blocks == 1 { "" } else { "s" });
-    format!("{}  {}  {size:>11}  {blocks:<10}  {}", stat.id, rfc3339(stat.created_at_ms), stat.chunker)
+    format!("{id:<82}  {size:>11}  {blocks:>12}  {created}  {}", stat.chunker)
 }
 
 fn bytes_in_words(bytes: u64) -> String {

@@ -114,15 +114,8 @@ pub(crate) fn wait(
 
 /// One JSON object in one line, its fields in this order.
 pub(crate) fn json(fields: &[(&str, Value)]) -> String {
-    let mut line = String::from("{");
-    for (index, (name, value)) in fields.iter().enumerate() {
-        if index > 0 {
-            line.push(',');
-        }
-        line.push_str(&format!("\"{name}\":{value}"));
-    }
-    line.push('}');
-    line
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 #[cfg(test)]

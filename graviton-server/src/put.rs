@@ -145,6 +145,8 @@ impl Work {
     fn send(&self, index: usize, source: &Source, put: Result<PutReceipt, Failure>, started: Instant) {
         let outcome = match put {
             Ok(receipt) => Ok(Stored { receipt, elapsed: started.elapsed() }),
+            // With an expected id there is only one path, and the error names the id.
+            Err(failure) if self.expected.is_some() => Err(failure),
             Err(failure) => Err(failure.naming(&source.path)),
         };
         // Without a receiver, the command has failed already.
@@ -224,12 +226,11 @@ impl Report<'_> {
     ) -> Result<(), Failure> {
         self.print_what_is_settled()?;
         loop {
-            let result = match results.try_recv() {
-                Ok(result) => Some(result),
-                Err(_) => {
-                    self.flush()?;
-                    results.recv().await
-                }
+            let result = if let Ok(result) = results.try_recv() {
+                Some(result)
+            } else {
+                self.flush()?;
+                results.recv().await
             };
             let Some((index, outcome)) = result else { break };
             self.outcomes[index] = Some(outcome);
