@@ -103,11 +103,7 @@ impl Unfinished {
         let unfinished = match unnamed_beside(target) {
             Ok(file) => Unfinished::Unnamed(file.into()),
             // Some filesystems cannot, and some old kernels say so in other words.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unfinished::Named(
-                temporary_name()
-                    .permissions(Permissions::from_mode(0o666))
-                    .tempfile_in(directory_of(target))?,
-            ),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unfinished::Named(named_beside(target)?),
             Err(error) => return Err(error.into()),
         };
         if let Some(replaced) = replaced {
@@ -147,6 +143,10 @@ fn temporary_name() -> Builder<'static, 'static> {
     builder
 }
 
+fn named_beside(target: &Path) -> io::Result<NamedTempFile> {
+    temporary_name().permissions(Permissions::from_mode(0o666)).tempfile_in(directory_of(target))
+}
+
 fn unnamed_beside(target: &Path) -> Result<OwnedFd, Errno> {
     // Without /proc it could never be named.
     rustix::fs::stat("/proc/self/fd").map_err(|_| Errno::OPNOTSUPP)?;
@@ -178,4 +178,37 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(Errno::LOOP.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// The filesystems that tests run on can do without names, so this way is not taken there.
+    #[test]
+    fn a_file_that_needs_a_name_appears_whole_as_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        let plain = File::create(directory.path().join("plain")).unwrap();
+        let mode = plain.metadata().unwrap().permissions().mode();
+        std::fs::remove_file(directory.path().join("plain")).unwrap();
+        for content in ["first", "second"] {
+            drop(named_beside(&target).unwrap());
+            let before = names(directory.path());
+            let file = Unfinished::Named(named_beside(&target).unwrap());
+            file.file().write_all(content.as_bytes()).unwrap();
+            assert_eq!(names(directory.path()).len(), before.len() + 1);
+            file.publish(&target).unwrap();
+            assert_eq!(std::fs::read_to_string(&target).unwrap(), content);
+            assert_eq!(target.metadata().unwrap().permissions().mode(), mode);
+            assert_eq!(names(directory.path()), ["target"]);
+        }
+    }
 }
