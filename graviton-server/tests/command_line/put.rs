@@ -120,7 +120,7 @@ fn a_line_is_there_as_soon_as_its_turn_has_come() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || while lines.next().is_some_and(|line| send.send(line.unwrap()).is_ok()) {});
-    let mut next = || receive.recv_timeout(Duration::from_secs(20)).expect("the line does not come");
+    let next = || receive.recv_timeout(Duration::from_secs(20)).expect("the line does not come");
     // Standard input is still open.
     let line = next();
     assert_eq!(line, id_of(b"file"));
