@@ -17,7 +17,7 @@ use crate::range::ByteRange;
 /// back verified by their id.
 #[derive(Debug, Parser)]
 #[command(name = "graviton", version, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = EXAMPLES, after_long_help = long_help())]
+#[command(after_help = format!("{EXAMPLES}\n\n{MORE_HELP}"), after_long_help = long_help())]
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
@@ -29,8 +29,9 @@ const EXAMPLES: &str = "\
 Examples:
   graviton put README.md                 store a file; prints its id
   graviton get blake3:…:1234 -o copy.md  write it back, verified
-  tar c photos | graviton put -          store a stream
+  tar c photos | graviton put -          store a stream";
 
+const MORE_HELP: &str = "\
 `graviton --help` lists settings and exit codes; `graviton COMMAND --help` explains a command.";
 
 fn long_help() -> String {
@@ -42,7 +43,7 @@ fn long_help() -> String {
         let _ = writeln!(text, "  {}{default}\n      {}", setting.name, setting.meaning);
     }
     text.push_str(
-        "\
+        "
 Exit codes:
   0 done, 1 failed, 2 wrong usage, 3 no such blob or store, 4 corrupt or missing data,
   130 interrupted with Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
@@ -79,8 +80,19 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Store files, or standard input, and print their ids
+    ///
+    /// Each id is printed on a line of its own, in the order of the paths, once its content is stored for
+    /// good. A path that cannot be stored gets an error on standard error instead; the others are stored
+    /// all the same, and the exit code is 1. With --json a line is a receipt: path, id, size, blocks,
+    /// fresh_blocks and fresh_bytes (what was not in the store before), seconds.
+    ///
+    /// Nothing is visible of what was interrupted or failed. If nobody reads the ids any more, the storing
+    /// goes on.
     Put(Put),
     /// Write a blob, or a part of it, to standard output or to a file
+    ///
+    /// Every block is verified before a byte of it is written. A reader that closes the pipe early ends it
+    /// quietly, with exit code 0.
     Get(Get),
     /// Show what is known of a blob
     Stat(One),
@@ -92,11 +104,7 @@ pub(crate) enum Command {
     Stats(Sums),
 }
 
-/// Prints the id of each, one a line, in the order given, once it is stored for good. A file that cannot
-/// be stored gets an error on standard error instead; the others are stored all the same, and the exit
-/// code is 1.
 #[derive(Debug, Args)]
-#[command(long_about = None)]
 pub(crate) struct Put {
     /// Files to store; `-` is standard input
     #[arg(required = true, value_name = "PATH")]

@@ -226,3 +226,20 @@ fn an_identical_file_twice_in_one_run_is_stored_once() {
     assert_eq!(scene.blocks().len(), 1);
     scene.assert_blobs(1);
 }
+
+#[test]
+fn a_finished_put_leaves_the_store_tidy() {
+    let scene = Scene::new();
+    scene.file("small", b"x");
+    scene.file("large", &noise(8, 5_000_000));
+    scene.run(&["put", "small", "large", "missing"]);
+    let mut names: Vec<_> = scene.snapshot(".graviton").into_keys().collect();
+    names.retain(|path| path.parent().unwrap().ends_with(".graviton") && path.is_file());
+    // The log was brought into the database and removed.
+    assert!(names.iter().all(|path| !path.to_string_lossy().contains("-wal")), "{names:?}");
+    assert_eq!(std::fs::read_dir(scene.path(".graviton/cas/blocks/.tmp")).unwrap().count(), 0);
+    let program = "import sqlite3; c = sqlite3.connect('.graviton/manifests.db'); \
+                   print(c.execute('SELECT count(*) FROM writer').fetchone()[0])";
+    let output = scene.through("python3", &["-c", program]).output().unwrap();
+    assert_eq!(output.stdout, b"0\n");
+}
