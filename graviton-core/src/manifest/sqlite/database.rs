@@ -242,12 +242,8 @@ fn is_immutable(path: &Path) -> bool {
 fn immutable_uri(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
-                uri.push(char::from(*byte))
-            }
-            _ => uri.push_str(&format!("%{byte:02x}")),
-        }
+        let plain = byte.is_ascii_alphanumeric() || b"/.-_".contains(byte);
+        uri.extend(if plain { vec![char::from(*byte)] } else { format!("%{byte:02x}").chars().collect() });
     }
     uri + "?immutable=1"
 }

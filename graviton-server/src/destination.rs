@@ -1,0 +1,214 @@
+//! Where `get` writes to.
+//!
+//! A file appears whole or not at all: it is written without a name, where the filesystem can do that,
+//! and named when it is complete, so that not even `kill -9` leaves a part of it. Elsewhere it is a
+//! temporary file in the same directory, removed on failure. It replaces what was there; a symbolic link
+//! stays, and what it points to is replaced. It is not synced: a copy can be made again.
+//!
+//! Devices and pipes are written straight.
+
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use graviton_core::{Code, Error};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use tempfile::{Builder, NamedTempFile};
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::{self, Reader};
+
+/// As many as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+/// An open destination.
+pub(crate) enum Destination {
+    Stdout,
+    Straight { file: File, name: String },
+    Atomic { file: Unfinished, target: PathBuf, name: String },
+}
+
+/// A file that nobody sees yet.
+pub(crate) enum Unfinished {
+    Unnamed(File),
+    Named(NamedTempFile),
+}
+
+impl Destination {
+    /// Opens the destination; `None` and `-` are standard output.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Destination, Failure> {
+        let Some(path) = path.filter(|path| path.as_os_str() != "-") else { return Ok(Destination::Stdout) };
+        let name = path.display().to_string();
+        let failed = |error| Failure::io(format!("cannot write {name}"), error);
+        let there = match std::fs::metadata(path) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        match there {
+            Some(metadata) if metadata.is_dir() => {
+                let message = format!("cannot write {name}: it is a directory");
+                let error = Error::new(Code::InvalidArgument, message).with_advice("name a file in it");
+                Err(error.into())
+            }
+            Some(metadata) if !metadata.is_file() => {
+                let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+                Ok(Destination::Straight { file, name })
+            }
+            there => {
+                let target = behind_links(path).map_err(failed)?;
+                let file = Unfinished::create(&target, there.as_ref()).map_err(failed)?;
+                Ok(Destination::Atomic { file, target, name })
+            }
+        }
+    }
+
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self, Destination::Stdout)
+    }
+
+    /// Writes all of the bytes.
+    pub(crate) fn write(&self, bytes: &[u8], interrupt: &Interrupt) -> Result<Reader, Failure> {
+        match self {
+            Destination::Stdout => output::write_to_stdout(bytes, interrupt),
+            Destination::Straight { file, name } => output::write(file, bytes, interrupt, name),
+            Destination::Atomic { file: Unfinished::Unnamed(file), name, .. } => {
+                output::write(file, bytes, interrupt, name)
+            }
+            Destination::Atomic { file: Unfinished::Named(file), name, .. } => {
+                output::write(file.as_file(), bytes, interrupt, name)
+            }
+        }
+    }
+
+    /// Makes a file appear under its name.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        match self {
+            Destination::Stdout | Destination::Straight { .. } => Ok(()),
+            Destination::Atomic { file, target, name } => {
+                file.publish(&target).map_err(|error| Failure::io(format!("cannot write {name}"), error))
+            }
+        }
+    }
+}
+
+impl Unfinished {
+    /// A file for that place. It has the permissions of the file that it replaces, or those that any new
+    /// file has.
+    fn create(target: &Path, replaced: Option<&Metadata>) -> io::Result<Unfinished> {
+        let unfinished = match unnamed_beside(target) {
+            Ok(file) => Unfinished::Unnamed(file.into()),
+            // Some filesystems cannot, and some old kernels say so in other words.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unfinished::Named(named_beside(target)?),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(replaced) = replaced {
+            unfinished
+                .file()
+                .set_permissions(Permissions::from_mode(replaced.permissions().mode() & 0o777))?;
+        }
+        Ok(unfinished)
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Unfinished::Unnamed(file) => file,
+            Unfinished::Named(file) => file.as_file(),
+        }
+    }
+
+    fn publish(self, target: &Path) -> io::Result<()> {
+        let file = match self {
+            Unfinished::Unnamed(file) => file,
+            Unfinished::Named(file) => return Ok(file.persist(target).map(drop)?),
+        };
+        match link(&file, target) {
+            // A link replaces nothing, a rename does.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let named = temporary_name().make_in(directory_of(target), |path| link(&file, path))?;
+                Ok(named.persist(target).map(drop)?)
+            }
+            result => result,
+        }
+    }
+}
+
+fn temporary_name() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(".graviton-");
+    builder
+}
+
+fn named_beside(target: &Path) -> io::Result<NamedTempFile> {
+    temporary_name().permissions(Permissions::from_mode(0o666)).tempfile_in(directory_of(target))
+}
+
+fn unnamed_beside(target: &Path) -> Result<OwnedFd, Errno> {
+    // Without /proc it could never be named.
+    rustix::fs::stat("/proc/self/fd").map_err(|_| Errno::OPNOTSUPP)?;
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, directory_of(target), flags, Mode::from_raw_mode(0o666))
+}
+
+/// Gives an unnamed file its name.
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The place that a path means once its last part is no symbolic link, whether anything is there or not.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(&path) {
+            Ok(next) => path = directory_of(&path).join(next),
+            // It is no link, or it is not there.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
+                return Ok(path);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// The filesystems that tests run on can do without names, so this way is not taken there.
+    #[test]
+    fn a_file_that_needs_a_name_appears_whole_as_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        let plain = File::create(directory.path().join("plain")).unwrap();
+        let mode = plain.metadata().unwrap().permissions().mode();
+        std::fs::remove_file(directory.path().join("plain")).unwrap();
+        for content in ["first", "second"] {
+            drop(named_beside(&target).unwrap());
+            let before = names(directory.path());
+            let file = Unfinished::Named(named_beside(&target).unwrap());
+            file.file().write_all(content.as_bytes()).unwrap();
+            assert_eq!(names(directory.path()).len(), before.len() + 1);
+            file.publish(&target).unwrap();
+            assert_eq!(std::fs::read_to_string(&target).unwrap(), content);
+            assert_eq!(target.metadata().unwrap().permissions().mode(), mode);
+            assert_eq!(names(directory.path()), ["target"]);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks, the second ends the process at once.
+//!
+//! Asking raises a flag. Work that waits in tokio is dropped where it waits ([`Interrupt::or`]); work that
+//! blocks its thread looks at the flag between two pieces. Whoever is stuck in a system call longer than
+//! [`PATIENCE`] is not waited for. Leaving without ceremony loses nothing: what is not committed is not
+//! visible, and files on their way are unnamed.
+//!
+//! A signal that was ignored when the process started stays ignored, as `nohup` and shells without job
+//! control expect.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+
+/// So long a blocked system call is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Whether this process was asked to end. Clones are one.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupt {
+    /// The exit code that the signal means; 0 for none so far.
+    exit_code: Arc<AtomicU8>,
+    raised: watch::Receiver<bool>,
+}
+
+impl Interrupt {
+    /// Listens to the signals from now on. Needs a tokio runtime.
+    pub(crate) fn listen() -> io::Result<Interrupt> {
+        let ignored = ignored_signals();
+        let exit_code = Arc::new(AtomicU8::new(0));
+        let (raise, raised) = watch::channel(false);
+        let raise = Arc::new(raise);
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let number = kind.as_raw_value() as u8;
+            if ignored & (1 << (number - 1)) != 0 {
+                continue;
+            }
+            let mut signals = signal(kind)?;
+            let (exit_code, raise) = (Arc::clone(&exit_code), Arc::clone(&raise));
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    if exit_code.swap(128 + number, Ordering::SeqCst) != 0 {
+                        std::process::exit(i32::from(128 + number));
+                    }
+                    raise.send_replace(true);
+                    tokio::spawn(end_after(PATIENCE, 128 + number));
+                }
+            });
+        }
+        Ok(Interrupt { exit_code, raised })
+    }
+
+    /// Fails once the process was asked to end.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self.exit_code.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            exit_code => Err(Failure::interrupted(exit_code)),
+        }
+    }
+
+    /// Waits until the process is asked to end.
+    pub(crate) async fn wait(&self) -> Failure {
+        // Where no signal is listened to, nobody will ask.
+        if self.raised.clone().wait_for(|raised| *raised).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Failure::interrupted(self.exit_code.load(Ordering::SeqCst))
+    }
+
+    /// The work, dropped where it waits if the process is asked to end.
+    pub(crate) async fn or<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            failure = self.wait() => Err(failure),
+            result = work => result,
+        }
+    }
+}
+
+async fn end_after(patience: Duration, exit_code: u8) {
+    tokio::time::sleep(patience).await;
+    Failure::interrupted(exit_code).report();
+    std::process::exit(i32::from(exit_code));
+}
+
+/// The signals that were ignored at the start, as a mask in which bit 0 is signal 1. The kernel tells in
+/// text what `sigaction` tells only to unsafe code.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

@@ -1,0 +1,130 @@
+//! What goes to standard output: whole lines, or the bytes of a blob.
+//!
+//! Nothing here panics or complains when the reader has closed the pipe: it has had what it wanted, and
+//! [`Lines::closed`] lets a listing stop early. Every other failure is an error.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use graviton_core::Error;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+
+/// Lines are written when so many bytes have come together.
+const ENOUGH: usize = 64 << 10;
+
+/// How long a wait may last until the interrupt is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Lines on their way to standard output.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    waiting: Vec<u8>,
+    closed: bool,
+    interrupt: Interrupt,
+}
+
+impl Lines {
+    pub(crate) fn new(interrupt: &Interrupt) -> Lines {
+        Lines { waiting: Vec::new(), closed: false, interrupt: interrupt.clone() }
+    }
+
+    /// Adds a line. It is written with the next [`flush`](Lines::flush), or before.
+    pub(crate) fn add(&mut self, line: &str) -> Result<(), Failure> {
+        self.waiting.extend_from_slice(line.as_bytes());
+        self.waiting.push(b'\n');
+        if self.waiting.len() < ENOUGH { Ok(()) } else { self.flush() }
+    }
+
+    /// Whether a flush has something to write.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Writes what is waiting, in whole lines.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        if !self.closed {
+            self.closed = write_to_stdout(&self.waiting, &self.interrupt)? == Reader::Gone;
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+}
+
+/// Whether somebody reads what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Listening,
+    Gone,
+}
+
+pub(crate) fn write_to_stdout(bytes: &[u8], interrupt: &Interrupt) -> Result<Reader, Failure> {
+    write(rustix::stdio::stdout(), bytes, interrupt, &"standard output")
+}
+
+/// Writes all of the bytes, without a buffer in between.
+pub(crate) fn write(
+    to: impl AsFd,
+    mut bytes: &[u8],
+    interrupt: &Interrupt,
+    name: &dyn std::fmt::Display,
+) -> Result<Reader, Failure> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to.as_fd(), bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => interrupt.check()?,
+            // Somebody else made this end of a shared pipe non-blocking.
+            Err(Errno::AGAIN) => wait(to.as_fd(), PollFlags::OUT, interrupt)?,
+            Err(Errno::PIPE) => return Ok(Reader::Gone),
+            Err(error) => return Err(Failure::io(format!("cannot write {name}"), error.into())),
+        }
+    }
+    Ok(Reader::Listening)
+}
+
+/// Waits until the descriptor can be read or written, or fails if the process is asked to end meanwhile.
+pub(crate) fn wait(
+    descriptor: BorrowedFd<'_>,
+    flags: PollFlags,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let glance = Timespec::try_from(GLANCE).ok();
+    loop {
+        interrupt.check()?;
+        match poll(&mut [PollFd::from_borrowed_fd(descriptor, flags)], glance.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                let error = Error::io("cannot wait for input or output", io::Error::from(error));
+                return Err(Failure::outside(error));
+            }
+        }
+    }
+}
+
+/// One JSON object in one line, its fields in this order.
+pub(crate) fn json(fields: &[(&str, Value)]) -> String {
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_keeps_the_order_and_escapes_values() {
+        let line = json(&[("path", "a\"b\n".into()), ("id", 1.into())]);
+        assert_eq!(line, r#"{"path":"a\"b\n","id":1}"#);
+    }
+}

@@ -1,0 +1,138 @@
+//! What is to be stored: looked at beforehand, and read where the engine does not read by itself.
+//!
+//! Small regular files are left to the engine, which groups them. Everything else is a stream: long
+//! files, for their progress can be shown, and pipes, devices and standard input, for a read from them may
+//! take for ever and must end with Ctrl-C. A stream is read on a thread that may block.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use graviton_core::{AsyncStore, BlobId, Code, Error, PutReceipt};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::wait;
+use crate::progress::Progress;
+
+/// Up to so many bytes a file is small: the engine holds it in memory as a whole.
+const SMALL: u64 = 2 << 20;
+
+/// One argument of `put`.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// A regular file of about this size.
+    Small(u64),
+    /// A larger regular file.
+    Large(u64),
+    /// Standard input, a pipe or a device.
+    Endless,
+}
+
+impl Source {
+    /// Looks at what the path names. What cannot be stored is an error already.
+    pub(crate) fn look(path: &Path) -> Result<Source, Failure> {
+        let source = |kind| Source { path: path.to_owned(), kind };
+        if path.as_os_str() == "-" {
+            return Ok(source(Kind::Endless));
+        }
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| Failure::io(format!("cannot read {}", path.display()), error))?;
+        if metadata.is_dir() {
+            let message = format!("cannot put {}: it is a directory", path.display());
+            let error = Error::new(Code::InvalidArgument, message)
+                .with_advice("name the files in it, or store an archive: tar c DIRECTORY | graviton put -");
+            return Err(error.into());
+        }
+        Ok(source(match metadata.len() {
+            _ if !metadata.is_file() => Kind::Endless,
+            size if size <= SMALL => Kind::Small(size),
+            size => Kind::Large(size),
+        }))
+    }
+
+    /// The bytes to come, as far as anybody knows.
+    pub(crate) fn size(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Small(size) | Kind::Large(size) => Some(size),
+            Kind::Endless => None,
+        }
+    }
+
+    fn open(&self) -> Result<Input, Failure> {
+        if self.path.as_os_str() == "-" {
+            return Ok(Input { file: None, name: "standard input".into() });
+        }
+        let name = self.path.display().to_string();
+        let file =
+            File::open(&self.path).map_err(|error| Failure::io(format!("cannot read {name}"), error))?;
+        Ok(Input { file: Some(file), name })
+    }
+
+    /// Stores a stream. The calling thread blocks in reads, and drives the rest on its tokio runtime.
+    pub(crate) async fn stream(
+        &self,
+        store: &AsyncStore,
+        expected: Option<&BlobId>,
+        interrupt: &Interrupt,
+        progress: &Progress,
+    ) -> Result<PutReceipt, Failure> {
+        let input = self.open()?;
+        let writing = async {
+            let mut writer = match expected {
+                Some(id) => store.writer_expecting(id).await?,
+                None => store.writer().await?,
+            };
+            loop {
+                let spare = writer.spare().await?;
+                let room = spare.len();
+                let count = input.fill(spare, interrupt)?;
+                progress.add(count as u64);
+                writer.advance(count).await?;
+                if count < room {
+                    return Ok(writer.finish().await?);
+                }
+            }
+        };
+        interrupt.or(writing).await
+    }
+}
+
+/// An open source.
+struct Input {
+    /// `None` is standard input.
+    file: Option<File>,
+    name: String,
+}
+
+impl Input {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.file {
+            Some(file) => file.as_fd(),
+            None => rustix::stdio::stdin(),
+        }
+    }
+
+    /// Reads until the buffer is full or the source ends.
+    fn fill(&self, buffer: &mut [u8], interrupt: &Interrupt) -> Result<usize, Failure> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            wait(self.descriptor(), PollFlags::IN, interrupt)?;
+            match rustix::io::read(self.descriptor(), &mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(Failure::io(format!("cannot read {}", self.name), error.into())),
+            }
+        }
+        Ok(filled)
+    }
+}

@@ -1,0 +1,130 @@
+//! A full disk, and one that is mounted read-only: with real mounts.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::scene::{Scene, noise};
+
+/// A mount, until it is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` only where mounts were left out on purpose.
+    fn new(place: PathBuf, arguments: &[&str]) -> Option<Mount> {
+        if std::env::var_os("GRAVITON_TEST_NO_MOUNT").is_some() {
+            // Not `eprintln!`, which the test harness hides.
+            let message =
+                format!("\nLEFT OUT: GRAVITON_TEST_NO_MOUNT is set; not tested: {}\n", place.display());
+            let _ = std::io::stderr().write_all(message.as_bytes());
+            return None;
+        }
+        std::fs::create_dir_all(&place).unwrap();
+        let output = Command::new("mount").args(arguments).arg(&place).output().unwrap();
+        assert!(
+            output.status.success(),
+            "this test must mount a filesystem: run it as root, or set GRAVITON_TEST_NO_MOUNT=1 to leave \
+             it out: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Some(Mount(place))
+    }
+
+    fn small(scene: &Scene, name: &str, size: &str) -> Option<Mount> {
+        Mount::new(scene.path(name), &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_says_so_and_loses_nothing() {
+    let scene = Scene::new();
+    let Some(_mount) = Mount::small(&scene, "disk", "16m") else { return };
+    let before = noise(1, 1_000_000);
+    scene.file("before", &before);
+    scene.file("large", &noise(2, 32_000_000));
+    scene.file("middle", &noise(3, 1_900_000));
+    let id = scene.run(&["--root", "disk/store", "put", "before"]).succeeded().lines().remove(0);
+    // SQLite makes the index of its log now; what happens without is the next test.
+    scene.run(&["--root", "disk/store", "ls"]).succeeded();
+    let intact = |blobs: usize| {
+        let listed = scene.run(&["--root", "disk/store", "ls"]).succeeded();
+        assert_eq!(listed.lines().len(), blobs, "{listed:?}");
+        assert!(scene.run(&["--root", "disk/store", "get", &id]).succeeded().stdout == before);
+    };
+    fill(&scene);
+    scene.run(&["--root", "disk/store", "put", "middle"]).failed(1, "no-space", "no space left");
+    intact(1);
+    std::fs::remove_file(scene.path("disk/fill")).unwrap();
+    scene.run(&["--root", "disk/store", "put", "middle"]).succeeded();
+    scene.run(&["--root", "disk/store", "put", "large"]).failed(1, "no-space", "no space left");
+    intact(2);
+}
+
+/// SQLite cannot make `manifests.db-shm` and says "disk I/O error"; `graviton_core::manifest::sqlite` would
+/// have to tell that from a broken disk, and to open without it for reading.
+#[test]
+#[ignore = "graviton-core says `io`, and cannot read either"]
+fn a_store_on_a_disk_without_a_free_byte_can_be_read() {
+    let scene = Scene::new();
+    let Some(_mount) = Mount::small(&scene, "disk", "16m") else { return };
+    scene.file("file", b"x");
+    let id = scene.run(&["--root", "disk/store", "put", "file"]).succeeded().lines().remove(0);
+    fill(&scene);
+    scene.run(&["--root", "disk/store", "put", "file"]).failed(1, "no-space", "no space left");
+    assert_eq!(scene.run(&["--root", "disk/store", "get", &id]).succeeded().stdout, b"x");
+}
+
+/// Leaves no room on `disk`.
+fn fill(scene: &Scene) {
+    let mut file = std::fs::File::create(scene.path("disk/fill")).unwrap();
+    assert!(std::io::copy(&mut std::io::repeat(1), &mut file).is_err());
+}
+
+#[test]
+fn a_disk_that_fills_up_during_a_put_of_many_spares_those_that_fit() {
+    let scene = Scene::new();
+    let Some(_mount) = Mount::small(&scene, "disk", "16m") else { return };
+    scene.file("first", b"first");
+    scene.file("large", &noise(2, 32_000_000));
+    let outcome = scene.run(&["--root", "disk/store", "put", "first", "large"]);
+    assert_eq!(outcome.lines().len(), 1, "{outcome:?}");
+    outcome.failed(1, "no-space", "cannot put large: ");
+}
+
+#[test]
+fn a_get_onto_a_full_disk_leaves_no_part_of_a_file() {
+    let scene = Scene::new();
+    let Some(_mount) = Mount::small(&scene, "disk", "1m") else { return };
+    let id = scene.put(&noise(3, 2_000_000));
+    scene.run(&["get", &id, "-o", "disk/out"]).failed(1, "no-space", "cannot write disk/out: no space left");
+    assert_eq!(std::fs::read_dir(scene.path("disk")).unwrap().count(), 0);
+    scene.file("disk/out", b"before");
+    scene.run(&["get", &id, "-o", "disk/out"]).failed(1, "no-space", "no space left");
+    assert_eq!(std::fs::read(scene.path("disk/out")).unwrap(), b"before");
+    assert_eq!(std::fs::read_dir(scene.path("disk")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_store_on_a_read_only_disk_can_be_read() {
+    let scene = Scene::new();
+    let content = noise(4, 1_000_000);
+    let id = scene.put(&content);
+    scene.file("file", b"x");
+    let store = scene.path(".graviton");
+    let Some(_mount) = Mount::new(store.clone(), &["--bind", store.to_str().unwrap()]) else { return };
+    let remount = Command::new("mount").args(["-o", "remount,ro,bind"]).arg(&store).status();
+    assert!(remount.unwrap().success());
+    assert!(scene.run(&["get", &id]).succeeded().stdout == content);
+    for arguments in [&["stat", &id][..], &["ls"], &["manifest", &id], &["stats"]] {
+        assert!(!scene.run(arguments).succeeded().stdout.is_empty());
+    }
+    let outcome = scene.run(&["put", "file"]);
+    outcome.failed(1, "forbidden", "read-only");
+    assert!(outcome.stdout.is_empty());
+}
