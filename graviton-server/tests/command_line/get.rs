@@ -93,14 +93,12 @@ fn behind_a_symbolic_link_the_target_is_replaced() {
 }
 
 #[test]
-fn devices_and_pipes_are_written_straight() {
+fn pipes_are_written_straight() {
     let scene = Scene::new();
     let content = noise(3, 300_000);
     let id = scene.put(&content);
-    scene.run(&["get", &id, "-o", "/dev/null"]).succeeded();
-    assert!(!std::path::Path::new("/dev/null").is_file());
-    scene.run(&["get", &id, "-o", "/dev/full"]).failed(1, "no-space", "no space left");
-    assert!(scene.run(&["get", &id, "-o", "/dev/stdout"]).succeeded().stdout == content);
+    // Not through /dev/stdout: a program that is wrong here, run as root, replaces what it is given.
+    assert!(scene.run(&["get", &id, "-o", "/proc/self/fd/1"]).succeeded().stdout == content);
     assert!(scene.run(&["get", &id, "-o", "-"]).succeeded().stdout == content);
     make_pipe(&scene.path("pipe"));
     let child = scene.start(&["get", &id, "-o", "pipe"]);

@@ -1,6 +1,7 @@
 //! A full disk, and one that is mounted read-only: with real mounts.
 
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -108,6 +109,29 @@ fn a_get_onto_a_full_disk_leaves_no_part_of_a_file() {
     scene.run(&["get", &id, "-o", "disk/out"]).failed(1, "no-space", "no space left");
     assert_eq!(std::fs::read(scene.path("disk/out")).unwrap(), b"before");
     assert_eq!(std::fs::read_dir(scene.path("disk")).unwrap().count(), 1);
+}
+
+/// Devices of its own: a program that is wrong here, run as root, would replace those of the machine.
+#[test]
+fn devices_are_written_straight() {
+    let scene = Scene::new();
+    let Some(_mount) = Mount::small(&scene, "disk", "1m") else { return };
+    for (name, minor) in [("null", "3"), ("full", "7")] {
+        let place = scene.path("disk").join(name);
+        let made = Command::new("mknod").arg(&place).args(["c", "1", minor]).status().unwrap();
+        assert!(made.success(), "this test must make devices: see GRAVITON_TEST_NO_MOUNT");
+    }
+    let id = scene.put(&noise(5, 2_000_000));
+    scene.run(&["get", &id, "-o", "disk/null"]).succeeded();
+    scene.run(&["get", &id, "-o", "disk/full"]).failed(
+        1,
+        "no-space",
+        "cannot write disk/full: no space left",
+    );
+    for name in ["disk/null", "disk/full"] {
+        assert!(scene.path(name).metadata().unwrap().file_type().is_char_device());
+    }
+    assert_eq!(std::fs::read_dir(scene.path("disk")).unwrap().count(), 2);
 }
 
 #[test]
