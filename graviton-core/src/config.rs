@@ -184,7 +184,7 @@ impl Config {
             adopt: self.adopt,
             ..Settings::default()
         };
-        if !read_only && root.exists() && !root.is_dir() {
+        if root.exists() && !root.is_dir() {
             return Err(Error::new(
                 Code::Config,
                 format!("cannot open a store in {}: it is a file, not a directory", root.display()),

@@ -51,8 +51,6 @@ impl From<Error> for Problem {
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
-    /// Nobody can write to it, and SQLite need not look out for those who do.
-    immutable: bool,
     /// Connections that nobody reads with at the moment.
     readers: Mutex<Vec<Connection>>,
     may_read: Semaphore,
@@ -80,7 +78,6 @@ impl Database {
         blocking::run(move || {
             let there = exists(&path)?;
             let database = Database {
-                immutable: there && is_immutable(&path),
                 path,
                 readers: Mutex::default(),
                 may_read: Semaphore::new(READERS),
@@ -159,14 +156,27 @@ impl Database {
 
     fn connect_reader(&self) -> Result<Connection, Problem> {
         forked::note(&self.path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = if self.immutable {
-            Connection::open_with_flags(immutable_uri(&self.path), flags | OpenFlags::SQLITE_OPEN_URI)?
-        } else {
-            Connection::open_with_flags(&self.path, flags)?
+        let open = |path: &Path, how: OpenFlags| {
+            let connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            prepare(&connection)?;
+            connection.pragma_update(None, "query_only", true)?;
+            // Makes SQLite look at the file and at what stands beside it.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok(connection)
         };
-        prepare(&connection)?;
-        Ok(connection)
+        // SQLite makes two files beside a database that is read, and takes them away again if it may write.
+        let may_write = is_writable(&self.path) && is_writable(self.path.parent().unwrap_or(Path::new("/")));
+        let how =
+            if may_write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+        match open(&self.path, how) {
+            // They cannot be made: no permission, or a full disk. If there is no log, nobody writes, and
+            // nobody can begin to.
+            Err(error) if is_about_other_files(&error) && !has_log(&self.path) => {
+                let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+                Ok(open(Path::new(&immutable_uri(&self.path)), how)?)
+            }
+            result => Ok(result?),
+        }
     }
 
     fn connect_writer(&self) -> Result<Connection, Problem> {
@@ -228,14 +238,25 @@ fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// SQLite makes files beside a database that is being read. Where it cannot and there are none, nobody
-/// writes to the database either.
-fn is_immutable(path: &Path) -> bool {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
+fn is_writable(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// Whether something is in the write-ahead log.
+fn has_log(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    !writable && !Path::new(&log).exists()
+    std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+fn is_about_other_files(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure))
+}
+
+/// SQLite reports a full disk as an I/O error where it is not about the database itself.
+fn is_full(path: &Path) -> bool {
+    let free = rustix::fs::statvfs(path).map(|disk| disk.f_bavail * disk.f_frsize);
+    free.is_ok_and(|free| free < 64 << 10)
 }
 
 /// <https://sqlite.org/uri.html>: what has a meaning in a URI is escaped.
@@ -251,15 +272,17 @@ fn immutable_uri(path: &Path) -> String {
 /// What SQLite's result codes mean to us: <https://sqlite.org/rescode.html>.
 fn failed(path: &Path, error: rusqlite::Error) -> Error {
     const PERMISSIONS: &str = "check the permissions of the file and of its directory";
+    const FULL: (Code, &str, &str) = (
+        Code::NoSpace,
+        "cannot grow: no space left on the device",
+        "free some space on that disk and try again",
+    );
     let (code, what, advice) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => FULL,
+        Some(ErrorCode::SystemIoFailure) if is_full(path.parent().unwrap_or(path)) => FULL,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Code::BackendUnavailable, "is busy", "another process holds it; try again")
         }
-        Some(ErrorCode::DiskFull) => (
-            Code::NoSpace,
-            "cannot grow: no space left on the device",
-            "free some space on that disk and try again",
-        ),
         Some(ErrorCode::SystemIoFailure) => {
             (Code::Io, "could not be read or written", "look at the kernel's log for the state of that disk")
         }
