@@ -66,7 +66,8 @@ impl Wake for Unpark {
 /// Runs the future to its end on this thread, which may block. The caller has entered a runtime.
 pub(crate) fn drive<T>(future: impl Future<Output = T>) -> T {
     let _may_block = MayBlock::here();
-    let mut future = pin!(future);
+    // On a thread of another tokio runtime, whose scheduler never gets to renew the task's budget here.
+    let mut future = pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::Core;
+use crate::block::wrong_length;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -38,6 +39,8 @@ pub struct BlobReader {
     core: Arc<Core>,
     record: BlobRecord,
     position: u64,
+    /// Nothing from here on is fetched ahead.
+    end: u64,
     /// Manifest entries behind those that are being fetched, in order.
     entries: VecDeque<ManifestEntry>,
     /// Where the next entry must start.
@@ -71,6 +74,7 @@ impl BlobReader {
     pub(super) fn new(core: &Arc<Core>, record: BlobRecord, entries: Vec<ManifestEntry>) -> BlobReader {
         BlobReader {
             core: Arc::clone(core),
+            end: record.id.size(),
             record,
             position: 0,
             entries: entries.into(),
@@ -188,7 +192,7 @@ impl BlobReader {
     async fn fetch_ahead(&mut self) -> Result<()> {
         let mut bytes: u64 = self.ahead.iter().map(|(entry, _)| entry.key.size() as u64).sum();
         while self.ahead.is_empty() || (bytes < self.allowance && self.ahead.len() < AHEAD_BLOCKS) {
-            if self.next_entry >= self.size() {
+            if self.next_entry >= self.end {
                 return Ok(());
             }
             if self.entries.is_empty() {
@@ -245,6 +249,9 @@ fn fetch_in_task(core: &Arc<Core>, key: BlockKey) -> Task {
 
 impl Core {
     fn verified(&self, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
+        if bytes.len() != key.size() {
+            return Err(wrong_length(&key, &self.blocks.location(), bytes.len() as u64));
+        }
         if self.verify_reads && key.algo().digest(&bytes) != *key.digest() {
             return Err(Error::new(
                 Code::CorruptBlock,
@@ -271,6 +278,7 @@ impl Core {
         }
         let length = range.end.min(size) - range.start;
         reader.seek(range.start);
+        reader.end = range.start + length;
         let Some(first) = reader.next_up_to(length).await? else { return Ok(Bytes::new()) };
         if first.len() as u64 == length {
             return Ok(first);
@@ -285,10 +293,8 @@ impl Core {
             .with_advice("read it as a stream"));
         }
         bytes.extend_from_slice(&first);
-        while let Some(next) = reader.next_up_to(length - bytes.len() as u64).await? {
-            if next.is_empty() {
-                break;
-            }
+        while (bytes.len() as u64) < length {
+            let Some(next) = reader.next_up_to(length - bytes.len() as u64).await? else { break };
             bytes.extend_from_slice(&next);
         }
         Ok(bytes.into())

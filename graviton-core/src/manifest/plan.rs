@@ -90,6 +90,10 @@ impl<'a> Plan<'a> {
             .commits
             .iter()
             .map(|commit| match commit {
+                // Committed before, and the answer was lost.
+                Commit::Pinned { row, id, .. } if !facts.pending.contains(row) && live.contains(id) => {
+                    Committed::Existed
+                }
                 Commit::Pinned { row, .. } if !facts.pending.contains(row) => Committed::Expired,
                 Commit::Pinned { row, id, block_count, stored } => {
                     changes.stored.extend(stored);
