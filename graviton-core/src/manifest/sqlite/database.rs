@@ -250,7 +250,10 @@ fn has_log(path: &Path) -> bool {
 }
 
 fn is_about_other_files(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure))
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
+    )
 }
 
 /// SQLite reports a full disk as an I/O error where it is not about the database itself.

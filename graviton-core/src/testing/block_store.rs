@@ -1,0 +1,253 @@
+//! The rules of [`BlockStore`], as one suite that every block store passes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::Recipe;
+use crate::block::{Block, BlockStore};
+use crate::digest::Algo;
+use crate::error::Code;
+use crate::key::{BlockKey, MAX_BLOCK_SIZE};
+
+/// A place for blocks that the suite may do with as it likes.
+#[async_trait]
+pub trait BlockPlace: Send + Sync {
+    /// A store over the place, as one more process would open it.
+    async fn open(&self) -> Arc<dyn BlockStore>;
+
+    /// Puts any bytes under the key, behind the back of all stores, or takes the block away.
+    async fn damage(&self, key: &BlockKey, bytes: Option<Bytes>);
+}
+
+/// Holds a block store to the rules of its trait. `make` makes a new, empty place each time.
+///
+/// Wants a runtime of tokio with several threads, 64 MiB of memory, and about as much room in the place.
+pub async fn block_store_conformance<P: BlockPlace>(make: impl AsyncFn() -> P) {
+    an_empty_place_is_empty(&make().await).await;
+    what_is_put_is_there(&make().await).await;
+    every_size_works(&make().await).await;
+    ranges_are_exact(&make().await).await;
+    damage_is_an_error(&make().await).await;
+    a_put_replaces_whatever_was_there(&make().await).await;
+    a_proof_holds_until_the_block_is_replaced_or_removed(&make().await).await;
+    the_store_id_is_written_once(&make().await).await;
+    one_id_wins(&make().await).await;
+    many_blocks_in_one_put(&make().await).await;
+    concurrent_puts_of_the_same_and_of_other_blocks(&make().await).await;
+}
+
+fn content(recipe: &str) -> Bytes {
+    recipe.parse::<Recipe>().unwrap().bytes().into()
+}
+
+fn block(algo: Algo, bytes: Bytes) -> Block {
+    Block { key: BlockKey::of(algo, &bytes).unwrap(), bytes }
+}
+
+fn random(seed: &str, size: usize) -> Block {
+    block(Algo::Blake3, content(&format!("xof:{seed}:{size}")))
+}
+
+async fn assert_holds(store: &dyn BlockStore, block: &Block) {
+    let key = &block.key;
+    assert!(store.get(key, None).await.unwrap() == block.bytes, "other bytes under {key}");
+    assert_eq!(store.length(key).await.unwrap(), Some(key.size() as u64), "{key}");
+    assert_eq!(store.seems_intact(&[*key]).await.unwrap(), [true], "{key}");
+}
+
+async fn an_empty_place_is_empty(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let key = random("absent", 10).key;
+    assert_eq!(store.get(&key, None).await.unwrap_err().code(), Code::MissingBlock);
+    assert_eq!(store.get(&key, Some(0..1)).await.unwrap_err().code(), Code::MissingBlock);
+    assert_eq!(store.length(&key).await.unwrap(), None);
+    assert!(!store.has_blocks().await.unwrap());
+    assert_eq!(store.store_id().await.unwrap(), None);
+    assert_eq!(store.seems_intact(&[]).await.unwrap(), [false; 0]);
+    if store.is_local() {
+        assert_eq!(store.seems_intact(&[key]).await.unwrap(), [false]);
+    }
+    store.put(Vec::new()).await.unwrap();
+    assert!(!store.has_blocks().await.unwrap(), "a put of nothing stored something");
+    let again = place.open().await;
+    assert_eq!(again.location(), store.location(), "one place has two names");
+}
+
+async fn what_is_put_is_there(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let bytes = content("xof:one:1000");
+    // The same bytes under both algorithms are two blocks.
+    let (one, two) = (block(Algo::Blake3, bytes.clone()), block(Algo::Sha256, bytes));
+    store.put(vec![one.clone()]).await.unwrap();
+    assert_holds(&*store, &one).await;
+    assert!(store.has_blocks().await.unwrap());
+    assert_eq!(store.length(&two.key).await.unwrap(), None);
+    store.put(vec![two.clone()]).await.unwrap();
+    store.sync_all().await.unwrap();
+    let again = place.open().await;
+    for block in [&one, &two] {
+        assert_holds(&*again, block).await;
+    }
+    assert!(again.has_blocks().await.unwrap());
+}
+
+/// 1 and a few: the smallest. 4096: a page and a filesystem's block. 64 KiB and 1 MiB: the smallest and
+/// largest block of the default chunker. 16 MiB: the largest block there is.
+async fn every_size_works(place: &impl BlockPlace) {
+    let store = place.open().await;
+    for around in [2, 4096, 64 << 10, 1 << 20] {
+        for size in around - 1..=around + 1 {
+            let block = random("sizes", size);
+            store.put(vec![block.clone()]).await.unwrap();
+            assert_holds(&*store, &block).await;
+        }
+    }
+    let largest = block(Algo::Sha256, content(&format!("zeros:{MAX_BLOCK_SIZE}")));
+    store.put(vec![largest.clone()]).await.unwrap();
+    assert_holds(&*store, &largest).await;
+}
+
+async fn ranges_are_exact(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let block = random("ranges", 10_000);
+    store.put(vec![block.clone()]).await.unwrap();
+    let range = |range: Range<usize>| store.get(&block.key, Some(range));
+    for (start, end) in
+        [(0, 10_000), (0, 1), (0, 0), (9_999, 10_000), (10_000, 10_000), (4_095, 8_193), (1, 9_999), (77, 77)]
+    {
+        let got = range(start..end).await.unwrap();
+        assert!(got == block.bytes[start..end], "wrong bytes for {start}..{end}");
+    }
+    #[allow(clippy::reversed_empty_ranges, reason = "that is what is tested")]
+    for wrong in [0..10_001, 10_000..10_001, 10_001..10_002, 2..1] {
+        let error = range(wrong.clone()).await.expect_err("a range that the block does not have");
+        assert_eq!(error.code(), Code::InvalidArgument, "{wrong:?}");
+    }
+}
+
+async fn damage_is_an_error(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let block = random("damage", 5_000);
+    store.put(vec![block.clone()]).await.unwrap();
+    let cut = [0, 1, 4_999].map(|length| block.bytes.slice(..length));
+    let longer = Bytes::from([&block.bytes[..], b"x"].concat());
+    for wrong in cut.into_iter().chain([longer]) {
+        let length = wrong.len();
+        place.damage(&block.key, Some(wrong)).await;
+        for range in [None, Some(0..1), Some(100..200)] {
+            let error = store.get(&block.key, range.clone()).await.expect_err("a block of another length");
+            assert_eq!(error.code(), Code::CorruptBlock, "{length} bytes, {range:?}");
+            assert!(error.to_string().contains(&block.key.to_string()), "no key in {error}");
+        }
+        assert_eq!(store.length(&block.key).await.unwrap(), Some(length as u64));
+        if store.is_local() {
+            assert_eq!(store.seems_intact(&[block.key]).await.unwrap(), [false], "{length} bytes");
+        }
+    }
+    place.damage(&block.key, None).await;
+    let error = store.get(&block.key, None).await.expect_err("a block that was removed");
+    assert_eq!(error.code(), Code::MissingBlock);
+    assert!(error.to_string().contains(&block.key.to_string()), "no key in {error}");
+    assert_eq!(store.length(&block.key).await.unwrap(), None);
+}
+
+async fn a_put_replaces_whatever_was_there(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let block = random("replace", 5_000);
+    let flipped = Bytes::from(block.bytes.iter().map(|byte| !byte).collect::<Vec<_>>());
+    for before in
+        [None, Some(block.bytes.clone()), Some(flipped), Some(Bytes::new()), Some(content("zeros:9999"))]
+    {
+        place.damage(&block.key, before).await;
+        store.put(vec![block.clone()]).await.unwrap();
+        assert_holds(&*store, &block).await;
+    }
+}
+
+async fn a_proof_holds_until_the_block_is_replaced_or_removed(place: &impl BlockPlace) {
+    let (store, other) = (place.open().await, place.open().await);
+    let blocks: Vec<Block> = (0..4).map(|number| random(&format!("proof{number}"), 3_000)).collect();
+    let proof = store.put(blocks.clone()).await.unwrap();
+    if !store.proves_publication() {
+        assert!(blocks.iter().all(|block| !proof.is_in_place(&block.key)), "a store without proofs has one");
+        return;
+    }
+    assert!(blocks.iter().all(|block| proof.is_in_place(&block.key)));
+    assert!(!proof.is_in_place(&random("never put", 10).key));
+
+    other.put(vec![blocks[0].clone()]).await.unwrap();
+    assert!(!proof.is_in_place(&blocks[0].key), "another store wrote it again");
+    let newer = store.put(vec![blocks[1].clone()]).await.unwrap();
+    assert!(!proof.is_in_place(&blocks[1].key), "the same store wrote it again");
+    assert!(newer.is_in_place(&blocks[1].key));
+    place.damage(&blocks[2].key, None).await;
+    assert!(!proof.is_in_place(&blocks[2].key), "it was removed");
+    other.put(vec![blocks[2].clone()]).await.unwrap();
+    assert!(!proof.is_in_place(&blocks[2].key), "it was removed and written by somebody else");
+    assert!(proof.is_in_place(&blocks[3].key), "nobody touched it");
+}
+
+async fn the_store_id_is_written_once(place: &impl BlockPlace) {
+    let store = place.open().await;
+    assert_eq!(store.create_store_id("first").await.unwrap(), "first");
+    assert_eq!(store.create_store_id("second").await.unwrap(), "first");
+    let again = place.open().await;
+    assert_eq!(again.store_id().await.unwrap().as_deref(), Some("first"));
+    assert_eq!(again.create_store_id("third").await.unwrap(), "first");
+    assert!(!again.has_blocks().await.unwrap(), "an id is no block");
+}
+
+async fn one_id_wins(place: &impl BlockPlace) {
+    let mut creators = JoinSet::new();
+    for number in 0..16 {
+        let store = place.open().await;
+        creators.spawn(async move { store.create_store_id(&format!("{number:032x}")).await.unwrap() });
+    }
+    let ids = creators.join_all().await;
+    let winner = place.open().await.store_id().await.unwrap();
+    assert!(ids.iter().all(|id| Some(id) == winner.as_ref()), "{ids:?}, but it is {winner:?}");
+}
+
+/// More than a process may have files open by default, and than a request may name objects.
+async fn many_blocks_in_one_put(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let blocks: Vec<Block> = (0..1_100).map(|number| random(&format!("many{number}"), 20)).collect();
+    store.put(blocks.clone()).await.unwrap();
+    let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
+    assert!(store.seems_intact(&keys).await.unwrap().iter().all(|intact| *intact));
+    for block in &blocks {
+        assert_eq!(store.get(&block.key, None).await.unwrap(), block.bytes);
+    }
+    // Answers come in the order of the questions.
+    place.damage(&keys[3], None).await;
+    if store.is_local() {
+        let intact = store.seems_intact(&keys[..5]).await.unwrap();
+        assert_eq!(intact, [true, true, true, false, true]);
+    }
+}
+
+async fn concurrent_puts_of_the_same_and_of_other_blocks(place: &impl BlockPlace) {
+    let shared: Vec<Block> = (0..8).map(|number| random(&format!("shared{number}"), 5_000)).collect();
+    let stores = [place.open().await, place.open().await];
+    let mut puts = JoinSet::new();
+    for task in 0..24 {
+        let store = Arc::clone(&stores[task % 2]);
+        let mut blocks = shared.clone();
+        blocks.extend((0..4).map(|number| random(&format!("own{task}-{number}"), 1_000)));
+        puts.spawn(async move {
+            store.put(blocks.clone()).await.unwrap();
+            for block in &blocks {
+                // Whole at every moment, while others write it again.
+                assert_eq!(store.get(&block.key, None).await.unwrap(), block.bytes);
+            }
+            blocks
+        });
+    }
+    for block in puts.join_all().await.iter().flatten() {
+        assert_holds(&*stores[0], block).await;
+    }
+}

@@ -1,0 +1,251 @@
+//! A block store that does what disks and networks do: fails now and then, and lies.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::block::{Block, BlockStore, Published, missing};
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+/// What a caller asks of a block store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Any of those below.
+    Any,
+    /// [`BlockStore::put`].
+    Put,
+    /// [`BlockStore::get`].
+    Get,
+    /// [`BlockStore::length`] and [`BlockStore::seems_intact`].
+    Look,
+    /// [`BlockStore::sync_all`].
+    Sync,
+    /// [`BlockStore::store_id`], [`BlockStore::create_store_id`] and [`BlockStore::has_blocks`].
+    Identity,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// An error with this code. Of a put's blocks the first half is written before.
+    Fail(Code),
+    /// The put is done as a whole, and then an error with this code: its answer was lost.
+    FailAfter(Code),
+    /// A read gives one byte less than asked for.
+    Short,
+    /// A read gives bytes of which one bit is wrong.
+    Flip,
+    /// A read finds no block.
+    Missing,
+    /// A put works, and its answer proves nothing: as if another writer had replaced the blocks since.
+    Unproven,
+}
+
+/// A block store over another one that fails at the operation it is told to.
+///
+/// ```
+/// use std::sync::Arc;
+/// use graviton_core::{BlockStore, Code, block::memory::MemoryBlockStore};
+/// use graviton_core::testing::{Fault, FaultyBlockStore, Operation};
+/// # #[tokio::main] async fn main() {
+/// let blocks = FaultyBlockStore::new(Arc::new(MemoryBlockStore::new()));
+/// blocks.break_at(Operation::Any, 2, Fault::Fail(Code::NoSpace));
+/// assert!(blocks.put(Vec::new()).await.is_ok());
+/// assert_eq!(blocks.put(Vec::new()).await.unwrap_err().code(), Code::NoSpace);
+/// assert!(blocks.put(Vec::new()).await.is_ok());
+/// # }
+/// ```
+pub struct FaultyBlockStore {
+    inner: Arc<dyn BlockStore>,
+    plan: Mutex<Plan>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    fault: Option<Armed>,
+    hits: u64,
+    /// What was asked so far: each kind with the number of times.
+    asked: Vec<(Operation, u64)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Armed {
+    operation: Operation,
+    /// So many more operations of that kind go well.
+    left: u64,
+    fault: Fault,
+    lasting: bool,
+}
+
+impl FaultyBlockStore {
+    /// A store that works until it is broken.
+    pub fn new(inner: Arc<dyn BlockStore>) -> FaultyBlockStore {
+        FaultyBlockStore { inner, plan: Mutex::default() }
+    }
+
+    /// Breaks the `nth` such operation from now on (1 is the next one), and only that.
+    pub fn break_at(&self, operation: Operation, nth: u64, fault: Fault) {
+        self.arm(operation, nth, fault, false);
+    }
+
+    /// Breaks the `nth` such operation from now on and all behind it, until it is mended.
+    pub fn break_from(&self, operation: Operation, nth: u64, fault: Fault) {
+        self.arm(operation, nth, fault, true);
+    }
+
+    /// From now on everything works.
+    pub fn mend(&self) {
+        self.plan().fault = None;
+    }
+
+    /// How many operations were broken so far.
+    pub fn hits(&self) -> u64 {
+        self.plan().hits
+    }
+
+    /// How many such operations there were so far, broken or not.
+    pub fn count(&self, operation: Operation) -> u64 {
+        let asked = |(kind, count): &(Operation, u64)| {
+            if operation == Operation::Any || operation == *kind { *count } else { 0 }
+        };
+        self.plan().asked.iter().map(asked).sum()
+    }
+
+    fn arm(&self, operation: Operation, nth: u64, fault: Fault, lasting: bool) {
+        self.plan().fault = Some(Armed { operation, left: nth.saturating_sub(1), fault, lasting });
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an operation, and says what goes wrong with it.
+    fn next(&self, operation: Operation) -> Option<Fault> {
+        let mut plan = self.plan();
+        match plan.asked.iter_mut().find(|(kind, _)| *kind == operation) {
+            Some((_, count)) => *count += 1,
+            None => plan.asked.push((operation, 1)),
+        }
+        let armed = plan.fault.as_mut()?;
+        if armed.operation != Operation::Any && armed.operation != operation {
+            return None;
+        }
+        if armed.left > 0 {
+            armed.left -= 1;
+            return None;
+        }
+        let fault = armed.fault;
+        if !armed.lasting {
+            plan.fault = None;
+        }
+        plan.hits += 1;
+        Some(fault)
+    }
+
+    /// For operations of which only a failure makes sense.
+    fn fail(&self, operation: Operation) -> Result<()> {
+        match self.next(operation) {
+            Some(Fault::Fail(code) | Fault::FailAfter(code)) => Err(failure(code)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failure(code: Code) -> Error {
+    Error::new(code, "the block store was told to fail")
+}
+
+impl fmt::Debug for FaultyBlockStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyBlockStore").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl BlockStore for FaultyBlockStore {
+    async fn put(&self, mut blocks: Vec<Block>) -> Result<Published> {
+        match self.next(Operation::Put) {
+            Some(Fault::Fail(code)) => {
+                blocks.truncate(blocks.len() / 2);
+                self.inner.put(blocks).await?;
+                Err(failure(code))
+            }
+            Some(Fault::FailAfter(code)) => {
+                self.inner.put(blocks).await?;
+                Err(failure(code))
+            }
+            Some(Fault::Unproven) => {
+                self.inner.put(blocks).await?;
+                Ok(Published::without_proof())
+            }
+            _ => self.inner.put(blocks).await,
+        }
+    }
+
+    async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        let fault = self.next(Operation::Get);
+        if let Some(Fault::Fail(code) | Fault::FailAfter(code)) = fault {
+            return Err(failure(code));
+        }
+        let bytes = self.inner.get(key, range).await?;
+        match fault {
+            Some(Fault::Missing) => Err(missing(key, "a faulty block store")),
+            Some(Fault::Short) => Ok(bytes.slice(..bytes.len().saturating_sub(1))),
+            Some(Fault::Flip) => {
+                let mut flipped = bytes.to_vec();
+                let middle = flipped.len() / 2;
+                if let Some(byte) = flipped.get_mut(middle) {
+                    *byte ^= 1;
+                }
+                Ok(flipped.into())
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
+        self.fail(Operation::Look)?;
+        self.inner.length(key).await
+    }
+
+    async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
+        self.fail(Operation::Look)?;
+        self.inner.seems_intact(keys).await
+    }
+
+    async fn sync_all(&self) -> Result<()> {
+        self.fail(Operation::Sync)?;
+        self.inner.sync_all().await
+    }
+
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        self.fail(Operation::Identity)?;
+        self.inner.store_id().await
+    }
+
+    async fn create_store_id(&self, id: &str) -> Result<String> {
+        self.fail(Operation::Identity)?;
+        self.inner.create_store_id(id).await
+    }
+
+    async fn has_blocks(&self) -> Result<bool> {
+        self.fail(Operation::Identity)?;
+        self.inner.has_blocks().await
+    }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
+    fn proves_publication(&self) -> bool {
+        self.inner.proves_publication()
+    }
+}

@@ -1,0 +1,338 @@
+//! The rules of [`ManifestRepo`], as one suite that every manifest repository passes: what it answers.
+//! What it does at each step of the put protocol is in [`super::protocol`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+
+use super::protocol;
+use crate::digest::{Algo, Digest};
+use crate::error::Code;
+use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
+use crate::manifest::{
+    BlobRow, BlockRow, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned, Totals, WriterId,
+};
+
+/// A database that the suite may do with as it likes.
+#[async_trait]
+pub trait DatabasePlace: Send + Sync {
+    /// A repository over the database, as one more process would open it.
+    async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo>;
+
+    /// Runs a statement behind the back of all repositories: what a collector does, or time. The suite uses
+    /// no more of SQL than all dialects share; tables are those of `docs/FORMAT.md`.
+    async fn sql(&self, statement: &str);
+}
+
+/// Holds a manifest repository to the rules of its trait. `make` makes a new, empty database each time.
+pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() -> P) {
+    a_new_database_is_empty(&make().await).await;
+    settings_of_the_store_are_kept(&make().await).await;
+    writers_come_and_go(&make().await).await;
+    listing_has_an_order_and_a_cursor(&make().await).await;
+    finding_gives_the_first_entries(&make().await).await;
+    entries_start_anywhere(&make().await).await;
+    known_answers_in_the_order_of_the_questions(&make().await).await;
+    totals_count_live_blobs_and_stored_blocks(&make().await).await;
+    concurrent_puts_do_not_mix(&make().await).await;
+    a_closed_repository_says_so(&make().await).await;
+    protocol::all(make).await;
+}
+
+/// A lease that no test outlives.
+pub(super) const LEASE: Duration = Duration::from_secs(3_600);
+pub(super) const CHUNKER: &str = "fixed:1000";
+
+/// A key of a block that nobody has the bytes of: the repository asks for none.
+pub(super) fn key(number: u32, size: u64) -> BlockKey {
+    BlockKey::new(Algo::Blake3, Algo::Blake3.digest(&number.to_le_bytes()), size).unwrap()
+}
+
+/// Entries for blocks of these keys, one behind the other.
+pub(super) fn entries_of(keys: &[BlockKey]) -> Vec<ManifestEntry> {
+    let mut offset = 0;
+    keys.iter()
+        .map(|key| {
+            let entry = ManifestEntry { offset, key: *key };
+            offset = entry.end();
+            entry
+        })
+        .collect()
+}
+
+/// A blob's id that fits entries, told apart by `name`.
+pub(super) fn id_of(name: &str, entries: &[ManifestEntry]) -> BlobId {
+    let size = entries.last().map_or(0, ManifestEntry::end);
+    BlobId::new(Algo::Blake3, Algo::Blake3.digest(name.as_bytes()), size).unwrap()
+}
+
+/// Begins and pins; the rows of the blocks.
+pub(super) async fn pinned(
+    repo: &dyn ManifestRepo,
+    writer: WriterId,
+    entries: &[ManifestEntry],
+) -> (BlobRow, Vec<BlockRow>) {
+    let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
+    let mut blocks = Vec::new();
+    for batch in entries.chunks(1_024) {
+        match repo.pin(row, batch).await.unwrap() {
+            Pinned::Blocks(pinned) => blocks.extend(pinned.into_iter().map(|block| block.row)),
+            other => panic!("cannot pin: {other:?}"),
+        }
+    }
+    (row, blocks)
+}
+
+/// The whole way of a put.
+pub(super) async fn put(
+    repo: &dyn ManifestRepo,
+    writer: WriterId,
+    id: BlobId,
+    entries: &[ManifestEntry],
+) -> BlobRow {
+    let (row, stored) = pinned(repo, writer, entries).await;
+    let commit = Commit::Pinned { row, id, block_count: entries.len() as u64, stored };
+    assert_eq!(repo.commit([commit].into()).await.unwrap(), [Committed::Created]);
+    row
+}
+
+pub(super) async fn live(repo: &dyn ManifestRepo) -> Vec<BlobId> {
+    repo.list(None, 1_000).await.unwrap().into_iter().map(|record| record.id).collect()
+}
+
+async fn a_new_database_is_empty(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let record = repo.store().await.unwrap();
+    assert!(record.id.len() >= 32, "an id of 128 bits: {record:?}");
+    assert_eq!((record.block_location.as_str(), record.durability), ("", Durability::Full));
+    assert_eq!(repo.totals().await.unwrap(), Totals::default());
+    assert_eq!(repo.list(None, 10).await.unwrap(), []);
+    assert_eq!(repo.find(&id_of("no", &[]), 10).await.unwrap(), None);
+    assert_eq!(repo.entries(BlobRow(1), 0, 10).await.unwrap(), []);
+    assert_eq!(repo.commit([].into()).await.unwrap(), []);
+    let known = repo.known(&[id_of("no", &[])], &[key(1, 1)]).await.unwrap();
+    assert_eq!((known.live, known.stored), (vec![false], vec![None]));
+    assert_eq!(place.open(Durability::Full).await.store().await.unwrap(), record);
+}
+
+async fn settings_of_the_store_are_kept(place: &impl DatabasePlace) {
+    let (repo, other) = (place.open(Durability::Full).await, place.open(Durability::Full).await);
+    let id = repo.store().await.unwrap().id;
+    repo.set_block_location("fs:/somewhere/it's").await.unwrap();
+    repo.set_durability(Durability::Relaxed).await.unwrap();
+    let record = other.store().await.unwrap();
+    assert_eq!(record.id, id);
+    assert_eq!(
+        (record.block_location.as_str(), record.durability),
+        ("fs:/somewhere/it's", Durability::Relaxed)
+    );
+    other.set_durability(Durability::Full).await.unwrap();
+    assert_eq!(repo.store().await.unwrap().durability, Durability::Full);
+}
+
+async fn writers_come_and_go(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let one = repo.register_writer(LEASE).await.unwrap();
+    let two = repo.register_writer(LEASE).await.unwrap();
+    assert_ne!(one, two);
+    assert!(repo.renew_writer(one, LEASE).await.unwrap());
+
+    // One with something pending stays, so that a collector finds what it left.
+    let row = repo.begin(one, CHUNKER).await.unwrap().unwrap();
+    repo.remove_writer(one).await.unwrap();
+    assert!(repo.renew_writer(one, LEASE).await.unwrap());
+    repo.abort(row).await.unwrap();
+    repo.remove_writer(one).await.unwrap();
+    assert!(!repo.renew_writer(one, LEASE).await.unwrap());
+    assert!(repo.renew_writer(two, LEASE).await.unwrap(), "another writer's removal is none of its business");
+
+    repo.remove_writer(one).await.unwrap();
+    let three = repo.register_writer(LEASE).await.unwrap();
+    assert!(three != one && three != two, "an id was used again");
+}
+
+async fn listing_has_an_order_and_a_cursor(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    // Two algorithms; digests that differ in the first and in the last byte; one digest with several sizes,
+    // among them such that compare otherwise as texts and as signed bytes, and the largest.
+    let digest = |first: u8, last: u8| {
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[31]) = (first, last);
+        Digest::from_bytes(bytes)
+    };
+    let id = |algo, digest, size| BlobId::new(algo, digest, size).unwrap();
+    let mut ids = Vec::new();
+    for algo in Algo::ALL {
+        for (first, last) in [(0, 0), (0, 1), (0x7f, 0xff), (0x80, 0), (0xff, 0xff)] {
+            ids.push(id(algo, digest(first, last), 0));
+        }
+        for size in [1, 9, 10, 255, 256, MAX_BLOB_SIZE] {
+            ids.push(id(algo, digest(0x80, 0), size));
+        }
+    }
+    ids.sort_unstable();
+    // In some other order.
+    for id in ids.iter().skip(7).step_by(2).chain(ids.iter().skip(8).step_by(2)).chain(ids.iter().take(7)) {
+        put(&*repo, writer, *id, &[]).await;
+    }
+    assert_eq!(live(&*repo).await, ids);
+    for page in [1, 3, 100] {
+        let mut seen: Vec<BlobId> = Vec::new();
+        loop {
+            let records = repo.list(seen.last(), page).await.unwrap();
+            assert!(records.len() <= page);
+            if records.is_empty() {
+                break;
+            }
+            seen.extend(records.into_iter().map(|record| record.id));
+        }
+        assert_eq!(seen, ids, "in pages of {page}");
+    }
+    // A cursor need not exist, and may have been deleted.
+    let absent = id(Algo::Blake3, digest(0x80, 0), 100);
+    let behind: Vec<BlobId> = ids.iter().copied().filter(|id| *id > absent).collect();
+    let after = async |id: &BlobId| -> Vec<BlobId> {
+        repo.list(Some(id), 1_000).await.unwrap().into_iter().map(|record| record.id).collect()
+    };
+    assert_eq!(after(&absent).await, behind);
+    assert_eq!(after(&id(Algo::Sha256, digest(0xff, 0xff), MAX_BLOB_SIZE)).await, []);
+    let row = repo.find(&ids[4], 0).await.unwrap().unwrap().0.row;
+    place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {}", row.0)).await;
+    assert_eq!(after(&ids[4]).await, ids[5..]);
+    assert_eq!(repo.list(None, 0).await.unwrap(), []);
+}
+
+async fn finding_gives_the_first_entries(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let entries = entries_of(&(0..10).map(|number| key(number, 100)).collect::<Vec<_>>());
+    let (id, empty) = (id_of("ten", &entries), id_of("empty", &[]));
+    let row = put(&*repo, writer, id, &entries).await;
+    put(&*repo, writer, empty, &[]).await;
+    for count in [0, 1, 9, 10, 11, 1_000] {
+        let (record, found) = repo.find(&id, count).await.unwrap().unwrap();
+        assert_eq!((record.row, record.id, record.block_count), (row, id, 10));
+        assert_eq!(record.chunker, CHUNKER);
+        assert!(record.created_at_ms > 1_500_000_000_000, "not in milliseconds: {record:?}");
+        assert_eq!(found, entries[..count.min(10)], "{count} entries");
+    }
+    for count in [0, 1, 10] {
+        let (record, found) = repo.find(&empty, count).await.unwrap().unwrap();
+        assert_eq!((record.block_count, record.id.size()), (0, 0));
+        assert_eq!(found, [], "{count} entries of the empty blob");
+    }
+    // All three parts of an id count.
+    let other = |algo, size| BlobId::new(algo, *id.digest(), size).unwrap();
+    assert_eq!(repo.find(&other(Algo::Sha256, id.size()), 1).await.unwrap(), None);
+    assert_eq!(repo.find(&other(Algo::Blake3, id.size() + 1), 1).await.unwrap(), None);
+}
+
+async fn entries_start_anywhere(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    // Different sizes; one block three times, the last time at the end; in several pins.
+    let mut keys: Vec<BlockKey> =
+        (0..2_000).map(|number| key(number, u64::from(number) * 7 % 50 + 1)).collect();
+    keys[5] = keys[4];
+    keys.push(keys[4]);
+    let entries = entries_of(&keys);
+    let id = id_of("long", &entries);
+    let row = put(&*repo, writer, id, &entries).await;
+    let other = entries_of(&[key(4, key(4, 1).size() as u64), key(7_777, 5)]);
+    put(&*repo, writer, id_of("beside", &other), &other).await;
+
+    for (from, first) in [(0, 0), (entries[0].end() - 1, 0), (entries[0].end(), 1)]
+        .into_iter()
+        .chain([4, 5, 6, 1_023, 1_024, 1_999, 2_000].map(|place| (entries[place].offset, place)))
+        .chain([4, 5, 1_023, 2_000].map(|place| (entries[place].end() - 1, place)))
+    {
+        for limit in [0, 1, 512, 5_000] {
+            let found = repo.entries(row, from, limit).await.unwrap();
+            let expected = &entries[first..(first + limit).min(entries.len())];
+            assert!(found == expected, "{limit} from {from}: {} entries", found.len());
+        }
+    }
+    // Reading goes on for the grace after a deletion.
+    place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {}", row.0)).await;
+    assert_eq!(repo.find(&id, 1).await.unwrap(), None);
+    assert_eq!(repo.entries(row, 0, 1).await.unwrap(), entries[..1]);
+}
+
+async fn known_answers_in_the_order_of_the_questions(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let (stored, only_pinned, absent) = (key(1, 10), key(2, 10), key(3, 10));
+    let entries = entries_of(&[stored]);
+    let id = id_of("live", &entries);
+    put(&*repo, writer, id, &entries).await;
+    let (pending, _) = pinned(&*repo, writer, &entries_of(&[only_pinned])).await;
+    let no = id_of("absent", &entries);
+    let known = repo.known(&[no, id, no, id], &[absent, only_pinned, stored, absent, stored]).await.unwrap();
+    assert_eq!(known.live, [false, true, false, true]);
+    assert_eq!(known.stored, [None, Some(false), Some(true), None, Some(true)]);
+    let nothing = repo.known(&[], &[]).await.unwrap();
+    assert_eq!((nothing.live.len(), nothing.stored.len()), (0, 0));
+    repo.abort(pending).await.unwrap();
+}
+
+async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let (a, b) = (key(1, 100), key(2, 7));
+    // 100 + 100 + 7 and 7 bytes, of blocks of 100 and 7.
+    for (name, keys) in [("one", vec![a, a, b]), ("two", vec![b]), ("empty", vec![])] {
+        let entries = entries_of(&keys);
+        put(&*repo, writer, id_of(name, &entries), &entries).await;
+    }
+    // Neither live nor stored.
+    pinned(&*repo, writer, &entries_of(&[key(3, 1_000)])).await;
+    let expected = Totals { blobs: 3, logical_bytes: 214, blocks: 2, stored_bytes: 107 };
+    assert_eq!(repo.totals().await.unwrap(), expected);
+}
+
+/// Two repositories over one database, as in two processes, each with many tasks.
+async fn concurrent_puts_do_not_mix(place: &impl DatabasePlace) {
+    let repos = [place.open(Durability::Full).await, place.open(Durability::Full).await];
+    let mut puts = JoinSet::new();
+    for task in 0..24_u32 {
+        let repo = Arc::clone(&repos[task as usize % 2]);
+        puts.spawn(async move {
+            let writer = repo.register_writer(LEASE).await.unwrap();
+            // Every third content is of two tasks, and all share some blocks, in different orders.
+            let number = task / 3 * 3 + (task % 3).max(1);
+            let mut keys: Vec<BlockKey> = (0..20).map(|place| key(place * (number % 2), 10)).collect();
+            keys.extend((0..20).map(|place| key(1_000 + number * 20 + place, 10)));
+            let entries = entries_of(&keys);
+            let id = id_of(&format!("blob {number}"), &entries);
+            let (row, stored) = pinned(&*repo, writer, &entries).await;
+            assert!(repo.mark_stored(row, &stored[..5]).await.unwrap());
+            let commit = Commit::Pinned { row, id, block_count: 40, stored };
+            let outcome = repo.commit([commit].into()).await.unwrap()[0];
+            (id, entries, outcome == Committed::Created)
+        });
+    }
+    let puts = puts.join_all().await;
+    for repo in &repos {
+        for (id, entries, _) in &puts {
+            let (_, found) = repo.find(id, 100).await.unwrap().unwrap();
+            assert_eq!(&found, entries);
+        }
+        assert_eq!(live(&**repo).await.len(), 16);
+    }
+    assert_eq!(puts.iter().filter(|(_, _, created)| *created).count(), 16, "each content is created once");
+}
+
+async fn a_closed_repository_says_so(place: &impl DatabasePlace) {
+    let (repo, other) = (place.open(Durability::Full).await, place.open(Durability::Full).await);
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    repo.close().await;
+    repo.close().await;
+    assert_eq!(repo.list(None, 1).await.unwrap_err().code(), Code::Closed);
+    assert_eq!(repo.begin(writer, CHUNKER).await.unwrap_err().code(), Code::Closed);
+    assert_eq!(repo.commit([].into()).await.unwrap_err().code(), Code::Closed);
+    assert_eq!(repo.store().await.unwrap_err().code(), Code::Closed);
+    assert!(other.renew_writer(writer, LEASE).await.unwrap(), "another repository is not closed with it");
+}

@@ -1,0 +1,84 @@
+//! Memory is bounded by the window, whatever the blob's size: a put and a get of a stream in a process of its
+//! own, whose largest resident size the kernel keeps.
+
+use std::io::Read;
+use std::process::Command;
+
+use graviton_core::testing::Recipe;
+use graviton_core::{Algo, BlobId, Config, Hasher};
+
+const DIRECTORY: &str = "GRAVITON_TEST_DIRECTORY";
+const GIB: &str = "GRAVITON_MEMORY_GIB";
+
+/// What issue 2 promises.
+const MOST_MIB: u64 = 192;
+
+/// A pattern again and again: little on the disk, and no blocks in a row that are the same.
+struct Repeated {
+    pattern: Vec<u8>,
+    at: u64,
+    size: u64,
+}
+
+impl Repeated {
+    fn new(size: u64) -> Repeated {
+        // Not a multiple of a buffer, so that it is cut in other places each time until it settles.
+        Repeated { pattern: "xof:memory:20000003".parse::<Recipe>().unwrap().bytes(), at: 0, size }
+    }
+}
+
+impl Read for Repeated {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let from = (self.at % self.pattern.len() as u64) as usize;
+        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
+        let count = buffer.len().min(self.pattern.len() - from).min(left);
+        buffer[..count].copy_from_slice(&self.pattern[from..from + count]);
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// The largest resident size so far, in MiB.
+fn most_resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
+}
+
+#[test]
+#[ignore = "not a test: what the test starts as another process"]
+fn child() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let size = std::env::var(GIB).map_or(1.0, |gib| gib.parse::<f64>().unwrap()) * f64::from(1 << 30);
+    let store = Config::for_directory(directory).open().unwrap();
+    let put = store.put(Repeated::new(size as u64)).unwrap();
+    let after_put = most_resident();
+
+    let mut reader = store.reader(&put.id).unwrap();
+    let mut hasher = Hasher::new(Algo::Blake3);
+    let mut length = 0;
+    while let Some(bytes) = reader.next_block().unwrap() {
+        hasher.update(&bytes);
+        length += bytes.len() as u64;
+    }
+    assert_eq!(BlobId::new(Algo::Blake3, hasher.finish(), length).unwrap(), put.id);
+    assert_eq!(length, size as u64);
+    let after_get = most_resident();
+    println!("{length} bytes: {after_put} MiB after the put, {after_get} MiB after the get");
+    assert!(after_get < MOST_MIB, "{after_put} MiB after the put, {after_get} MiB after the get");
+}
+
+/// `GRAVITON_MEMORY_GIB` sets the size of the stream.
+#[test]
+fn a_long_stream_takes_little_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--ignored", "--nocapture"])
+        .env(DIRECTORY, directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("MiB after the get"), "the child did not run: {text}");
+    println!("{text}");
+}
