@@ -118,7 +118,7 @@ pub(crate) struct Put {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The blob, as `put` printed it: <algo>:<hex>:<size>
+    /// The blob, as `put` printed it: `<algo>:<hex>:<size>`
     pub(crate) id: String,
     /// Write to this file, which appears only when it is complete; `-` is standard output. A device or a
     /// pipe is written straight
@@ -133,7 +133,7 @@ pub(crate) struct Get {
 
 #[derive(Debug, Args)]
 pub(crate) struct One {
-    /// The blob, as `put` printed it: <algo>:<hex>:<size>
+    /// The blob, as `put` printed it: `<algo>:<hex>:<size>`
     pub(crate) id: String,
     #[command(flatten)]
     common: Common,
