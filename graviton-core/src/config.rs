@@ -102,6 +102,10 @@ impl Config {
     /// Graviton's are none of our business.
     pub fn from_env() -> Result<Config> {
         let mut config = Config::new();
+        if std::env::var_os("PG_JDBC_URL").is_some_and(|url| !url.is_empty()) {
+            // Not to be passed over: the manifests of that deployment are there.
+            return Err(unknown("PG_JDBC_URL"));
+        }
         for setting in SETTINGS {
             match std::env::var(setting.name) {
                 Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,

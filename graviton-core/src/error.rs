@@ -230,6 +230,12 @@ impl Error {
             Kind::NotADirectory => (Code::InvalidArgument, "a part of that path is a file, not a directory"),
             Kind::IsADirectory => (Code::InvalidArgument, "name a file, not a directory"),
             Kind::TimedOut => (Code::Timeout, "try again"),
+            Kind::OutOfMemory => (Code::BackendUnavailable, "free some memory and try again"),
+            Kind::FileTooLarge => (Code::TooLarge, "raise the limit on the size of files (`ulimit -f`)"),
+            _ if is_out_of_files(&error) => (
+                Code::BackendUnavailable,
+                "raise the limit on open files (`ulimit -n`), or do less at once, and try again",
+            ),
             _ => (Code::Io, "look at the kernel's log for the state of that disk"),
         };
         let why = if error.kind() == Kind::StorageFull {
@@ -306,6 +312,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         self.code().is_retryable()
     }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The words of an I/O error without the `(os error 5)` that nobody reads.

@@ -21,7 +21,8 @@ use crate::runtime;
 /// back verified.
 ///
 /// `Send + Sync` and cheap to clone; clones are one store. Any number of processes may open one directory
-/// at once. Dropping the last clone closes it in the background; [`close`](Store::close) waits for that.
+/// at once. [`close`](Store::close) leaves it tidy; dropping the last clone does as much of that as it can
+/// without waiting. Either way nothing that was committed is lost.
 ///
 /// After `fork`, a store that the parent opened is `forked` in the child, and does nothing when dropped
 /// there. A child may open stores of its own, but not the very SQLite file that its parent had open: that
@@ -233,7 +234,7 @@ impl BufRead for Reader {
     }
 
     fn consume(&mut self, amount: usize) {
-        let _consumed = self.block.split_to(amount);
+        let _consumed = self.block.split_to(amount.min(self.block.len()));
     }
 }
 
@@ -257,7 +258,7 @@ impl Seek for Reader {
             Error::new(Code::InvalidArgument, format!("cannot seek before the start of blob {}", self.id()))
         })?;
         let ahead = target.checked_sub(position).and_then(|by| usize::try_from(by).ok());
-        if let Some(by) = ahead.filter(|by| *by <= self.block.len()) {
+        if let Some(by) = ahead.filter(|by| *by < self.block.len()) {
             self.consume(by);
         } else {
             self.block = Bytes::new();

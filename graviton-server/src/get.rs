@@ -21,6 +21,7 @@ pub(crate) async fn get(context: &Context, arguments: Get) -> Result<(), Failure
             let range = arguments.range.unwrap_or(ByteRange::Suffix(u64::MAX));
             let range = range.of(id.size()).ok_or_else(|| not_satisfiable(&id))?;
             reader.seek(range.start);
+            reader.limit(range.end);
             let destination = Destination::open(arguments.output.as_deref())?;
             copy(context, &mut reader, range.end - range.start, &destination).await?;
             destination.finish()
@@ -36,7 +37,7 @@ async fn copy(
 ) -> Result<(), Failure> {
     let progress = context.progress("reading", Extent::Bytes(left), destination.is_stdout());
     while left > 0 {
-        let Some(bytes) = reader.next_up_to(left).await? else { break };
+        let Some(bytes) = reader.next().await? else { break };
         if destination.write(&bytes, &context.interrupt)? == Reader::Gone {
             break;
         }

@@ -101,6 +101,10 @@ impl BlockStore for MemoryBlockStore {
         "memory".to_owned()
     }
 
+    fn place(&self, key: &BlockKey) -> String {
+        format!("memory:{}", key.name())
+    }
+
     async fn store_id(&self) -> Result<Option<String>> {
         Ok(self.state().store_id.clone())
     }

@@ -66,6 +66,9 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// opens the same place, without secrets.
     fn location(&self) -> String;
 
+    /// Where this block is or would be, for messages.
+    fn place(&self, key: &BlockKey) -> String;
+
     /// The id of the database that these blocks belong to, if one was written.
     async fn store_id(&self) -> Result<Option<String>>;
 
@@ -117,6 +120,13 @@ impl fmt::Debug for Published {
 pub(crate) fn missing(key: &BlockKey, place: &str) -> Error {
     Error::new(Code::MissingBlock, format!("block {key} is missing from {place}"))
         .with_advice("put the same content again, or bring the block back from a copy of the store")
+}
+
+/// The error for a block that has the right length and other bytes.
+pub(crate) fn altered(key: &BlockKey, place: &str) -> Error {
+    Error::new(Code::CorruptBlock, format!("block {key} is damaged: {place} has another digest")).with_advice(
+        "remove that and put the same content again, or bring the block back from a copy of the store",
+    )
 }
 
 /// The error for a block of another length than its key says.

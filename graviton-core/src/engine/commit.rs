@@ -35,6 +35,8 @@ fn rows(commit: &Commit) -> usize {
 
 async fn commit(core: &Core, batch: Arc<[Commit]>) -> Result<Vec<Committed>> {
     loop {
+        // A sync that failed in another put may have been of these blocks too.
+        core.latch.check()?;
         let outcomes = core.latch.watch(core.manifests.commit(Arc::clone(&batch)).await)?;
         if !outcomes.contains(&Committed::NotDurable) {
             return Ok(outcomes);

@@ -33,8 +33,10 @@ pub(super) struct Limits {
     pub(super) batches: usize,
 }
 
+type Member<T, R> = (T, oneshot::Sender<R>);
+
 struct Waiting<T, R> {
-    members: Vec<(T, oneshot::Sender<R>)>,
+    members: Vec<Member<T, R>>,
     leaders: usize,
 }
 
@@ -55,29 +57,30 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
 
     /// Takes part in the next batch. If the future is dropped, the member is still processed.
     pub(super) async fn join(&self, member: T) -> Result<R> {
-        let (sender, receiver) = oneshot::channel();
-        let lead = {
-            let mut waiting = self.0.waiting();
-            waiting.members.push((member, sender));
-            let lead = waiting.leaders < self.0.limits.batches;
-            waiting.leaders += usize::from(lead);
-            lead
-        };
-        if lead {
-            let shared = Arc::clone(&self.0);
-            if blocking::may_block_here() {
-                // This future runs to its end on this thread, so the batch needs no task of its own.
-                if shared.run_one().await {
-                    tokio::spawn(shared.run_rest());
-                }
-            } else {
-                tokio::spawn(shared.run_rest());
+        let mut answers = self.join_all(vec![member]).await?;
+        answers.pop().ok_or_else(closed)
+    }
+
+    /// Like [`join`](Group::join) for several members; the answers are in their order.
+    pub(super) async fn join_all(&self, members: Vec<T>) -> Result<Vec<R>> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = members.iter().map(|_| oneshot::channel()).unzip();
+        if let Some(mut leader) = self.0.enter(members.into_iter().zip(senders)) {
+            // A future that is polled on a thread that may block runs to its end there, so that the batch
+            // needs no task of its own.
+            if !blocking::may_block_here() || leader.run_one().await {
+                tokio::spawn(leader.run_rest());
             }
         }
-        receiver
-            .await
-            .map_err(|_| Error::new(Code::Closed, "the runtime that drives the store is shutting down"))
+        let mut answers = Vec::with_capacity(receivers.len());
+        for receiver in receivers {
+            answers.push(receiver.await.map_err(|_| closed())?);
+        }
+        Ok(answers)
     }
+}
+
+fn closed() -> Error {
+    Error::new(Code::Closed, "the runtime that drives the store is shutting down")
 }
 
 impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
@@ -85,26 +88,19 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run_rest(self: Arc<Self>) {
-        while self.run_one().await {}
-    }
-
-    /// Runs one batch. Returns whether there are more members; if not, this leader is none any more.
-    async fn run_one(&self) -> bool {
-        // Another leader may have taken all that was waiting.
-        let (members, senders): (Vec<T>, Vec<_>) = self.take_batch().into_iter().unzip();
-        let answers = if members.is_empty() { Vec::new() } else { (self.run)(members).await };
-        for (sender, answer) in senders.into_iter().zip(answers) {
-            // The member's future may have been dropped.
-            let _ = sender.send(answer);
-        }
+    /// Adds members; if there are fewer leaders than may be, the caller is one.
+    fn enter(self: &Arc<Self>, members: impl Iterator<Item = Member<T, R>>) -> Option<Leader<T, R>> {
         let mut waiting = self.waiting();
-        let more = !waiting.members.is_empty();
-        waiting.leaders -= usize::from(!more);
-        more
+        waiting.members.extend(members);
+        if waiting.leaders == self.limits.batches {
+            return None;
+        }
+        waiting.leaders += 1;
+        Some(Leader { shared: Arc::clone(self), resigned: false })
     }
 
-    fn take_batch(&self) -> Vec<(T, oneshot::Sender<R>)> {
+    /// The next batch; nothing if another leader has taken all that was waiting.
+    fn take_batch(&self) -> Vec<Member<T, R>> {
         let mut waiting = self.waiting();
         let mut weight = 0;
         let count = waiting.members.iter().take_while(|(member, _)| {
@@ -114,6 +110,49 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
         let count = count.count().max(1).min(waiting.members.len());
         let rest = waiting.members.split_off(count);
         std::mem::replace(&mut waiting.members, rest)
+    }
+}
+
+/// The duty to run batches until nobody waits. It must not get lost: others count on it.
+struct Leader<T, R> {
+    shared: Arc<Shared<T, R>>,
+    resigned: bool,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Leader<T, R> {
+    async fn run_rest(mut self) {
+        while self.run_one().await {}
+    }
+
+    /// Runs one batch. Returns whether there is more to do; if not, this leader is none any more.
+    async fn run_one(&mut self) -> bool {
+        let (members, senders): (Vec<T>, Vec<_>) = self.shared.take_batch().into_iter().unzip();
+        if !members.is_empty() {
+            let answers = (self.shared.run)(members).await;
+            for (sender, answer) in senders.into_iter().zip(answers) {
+                // The member's future may have been dropped.
+                let _ = sender.send(answer);
+            }
+        }
+        let mut waiting = self.shared.waiting();
+        if waiting.members.is_empty() {
+            waiting.leaders -= 1;
+            self.resigned = true;
+        }
+        !self.resigned
+    }
+}
+
+impl<T, R> Drop for Leader<T, R> {
+    /// The runtime of this leader ended, or a batch panicked. Who waits is told so, rather than left waiting.
+    fn drop(&mut self) {
+        if !self.resigned {
+            let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.leaders -= 1;
+            if waiting.leaders == 0 {
+                waiting.members.clear();
+            }
+        }
     }
 }
 
@@ -170,5 +209,29 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         leader.abort();
         assert_eq!(group.join(2).await.unwrap(), 2);
+    }
+
+    #[test]
+    fn a_leader_whose_runtime_ends_leaves_nobody_waiting() {
+        let group = Arc::new(Group::new(
+            |_| 1,
+            Limits { weight: 1, batches: 1 },
+            |batch: Vec<u8>| async move {
+                if batch[0] == 1 {
+                    std::future::pending::<()>().await;
+                }
+                batch
+            },
+        ));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (stuck, follower) = (Arc::clone(&group), Arc::clone(&group));
+        runtime.spawn(async move { stuck.join(1).await });
+        std::thread::sleep(Duration::from_millis(20));
+        let other = tokio::runtime::Runtime::new().unwrap();
+        let follower = other.spawn(async move { follower.join(2).await });
+        std::thread::sleep(Duration::from_millis(20));
+        runtime.shutdown_background();
+        assert_eq!(other.block_on(follower).unwrap().unwrap_err().code(), Code::Closed);
+        assert_eq!(other.block_on(group.join(3)).unwrap(), 3);
     }
 }

@@ -62,7 +62,10 @@ impl Leases {
     /// The lease of this store, registered now if there is none.
     async fn hold(&self) -> Result<Arc<Lease>> {
         let mut current = self.current.lock().await;
-        if let Some(renewed) = current.as_ref().filter(|renewed| renewed.lease.check().is_ok()) {
+        // The renewal ends with its lease, or with the runtime that it was started on.
+        if let Some(renewed) =
+            current.as_ref().filter(|renewed| renewed.lease.check().is_ok() && !renewed.renewal.is_finished())
+        {
             return Ok(Arc::clone(&renewed.lease));
         }
         let writer = self.manifests.register_writer(LEASE).await?;
@@ -97,8 +100,13 @@ impl Leases {
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        if let Some(renewed) = self.current.get_mut() {
-            renewed.renewal.abort();
+        let Some(renewed) = self.current.get_mut().take() else { return };
+        renewed.renewal.abort();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let manifests = Arc::clone(&self.manifests);
+            runtime.spawn(async move {
+                let _ = manifests.remove_writer(renewed.lease.writer).await;
+            });
         }
     }
 }
@@ -107,10 +115,9 @@ async fn renew(manifests: Arc<dyn ManifestRepo>, lease: Arc<Lease>) {
     loop {
         tokio::time::sleep(RENEWAL).await;
         match manifests.renew_writer(lease.writer, LEASE).await {
-            Ok(true) => {}
-            // The database is away. Whether the row outlives that is seen when it is back.
-            Err(error) if error.is_retryable() => {}
-            Ok(false) | Err(_) => {
+            // After an error the database is away, or full. Whether the row outlives that is seen later.
+            Ok(true) | Err(_) => {}
+            Ok(false) => {
                 lease.lost.store(true, Ordering::Release);
                 return;
             }

@@ -18,20 +18,21 @@ mod read;
 mod small;
 mod write;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::block::BlockStore;
+use crate::block::{Block, BlockStore, Published};
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
-use crate::key::BlobId;
+use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, Durability, ManifestEntry, ManifestRepo};
 
 use buffer::Buffers;
@@ -143,6 +144,8 @@ struct Core {
     verify_reads: bool,
     read_only: bool,
     latch: Latch,
+    /// Blocks that were found altered: the next put of them writes them again.
+    suspects: Mutex<HashSet<BlockKey>>,
 }
 
 struct Engine {
@@ -150,7 +153,7 @@ struct Engine {
     buffers: Arc<Buffers>,
     leases: Leases,
     ingest: Ingest,
-    commits: Commits,
+    commits: Arc<Commits>,
     /// The process that opened it: after a fork, the child's copy is not to be used.
     process: u32,
     closed: AtomicBool,
@@ -180,10 +183,12 @@ impl AsyncStore {
             verify_reads: settings.verify_reads,
             read_only: settings.read_only,
             latch: Latch::default(),
+            suspects: Mutex::default(),
             spec: settings.chunker,
         });
         let buffers = Arc::new(Buffers::new(core.spec.max_size(), settings.window));
-        let (ingest, commits) = (small::ingest(&core), commit::commits(&core));
+        let commits = Arc::new(commit::commits(&core));
+        let ingest = small::ingest(&core, &commits);
         let store = AsyncStore(Arc::new(Engine {
             core,
             buffers,
@@ -340,6 +345,35 @@ impl fmt::Debug for AsyncStore {
             .field("blocks", &self.0.core.blocks)
             .field("manifests", &self.0.core.manifests)
             .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    fn suspects(&self) -> MutexGuard<'_, HashSet<BlockKey>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For blocks whose rows say `stored`: those that are to be written again all the same.
+    async fn damaged(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let intact = self.blocks.seems_intact(keys).await?;
+        let suspects = self.suspects();
+        let damaged = keys.iter().zip(intact).filter(|(key, intact)| !intact || suspects.contains(key));
+        Ok(damaged.map(|(key, _)| *key).collect())
+    }
+
+    /// Writes blocks, durably. A failed sync latches the store.
+    async fn put_blocks(&self, blocks: Vec<Block>) -> Result<Published> {
+        self.latch.check()?;
+        let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
+        let published = self.latch.watch(self.blocks.put(blocks).await)?;
+        let mut suspects = self.suspects();
+        for key in keys {
+            suspects.remove(&key);
+        }
+        Ok(published)
     }
 }
 

@@ -73,11 +73,7 @@ impl PinnedPut {
             .filter(|(_, block)| block.stored)
             .map(|(entry, _)| entry.key)
             .collect();
-        let mut damaged = HashSet::new();
-        if !stored.is_empty() {
-            let intact = self.core.blocks.seems_intact(&stored).await?;
-            damaged.extend(stored.into_iter().zip(intact).filter(|(_, intact)| !intact).map(|(key, _)| key));
-        }
+        let damaged: HashSet<BlockKey> = self.core.damaged(&stored).await?.into_iter().collect();
         let mut fresh = Vec::new();
         let mut rows = Vec::new();
         for ((entry, block), bytes) in entries.iter().zip(&pinned).zip(bytes) {
@@ -92,7 +88,7 @@ impl PinnedPut {
         if !fresh.is_empty() {
             let core = Arc::clone(&self.core);
             self.writes.spawn(async move {
-                core.latch.watch(core.blocks.put(fresh).await)?;
+                core.put_blocks(fresh).await?;
                 Ok(rows)
             });
         }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::Core;
-use crate::block::wrong_length;
+use crate::block::{altered, wrong_length};
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -39,7 +39,7 @@ pub struct BlobReader {
     core: Arc<Core>,
     record: BlobRecord,
     position: u64,
-    /// Nothing from here on is fetched ahead.
+    /// The blob is read up to here.
     end: u64,
     /// Manifest entries behind those that are being fetched, in order.
     entries: VecDeque<ManifestEntry>,
@@ -107,6 +107,11 @@ impl BlobReader {
         self.failed = None;
     }
 
+    /// Reads no further than to this offset: it is the end now, and no block behind it is fetched.
+    pub fn limit(&mut self, end: u64) {
+        self.end = end.min(self.size());
+    }
+
     /// The bytes from the position to the end of its block, and moves behind them. `None` at the end.
     ///
     /// They are not copied: the result shares the memory that the block was read into.
@@ -119,13 +124,13 @@ impl BlobReader {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        if self.position >= self.size() {
+        if self.position >= self.end {
             return Ok(None);
         }
         match self.block_at_position().await {
             Ok((entry, bytes)) => {
                 let start = (self.position - entry.offset) as usize;
-                let length = ((bytes.len() - start) as u64).min(most);
+                let length = ((bytes.len() - start) as u64).min(most).min(self.end - self.position);
                 self.position += length;
                 Ok(Some(bytes.slice(start..start + length as usize)))
             }
@@ -151,8 +156,9 @@ impl BlobReader {
             Fetching::Here => fetch(&self.core, entry.key).await?,
             Fetching::Task(mut task) => blocking::joined((&mut task.0).await)??,
         };
-        self.allowance = (self.allowance * 2).clamp(bytes.len() as u64, AHEAD_BYTES);
-        self.fetch_ahead().await?;
+        self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(AHEAD_BYTES);
+        // What is wrong further on is said when it is reached.
+        let _ = self.fetch_ahead().await;
         self.current = Some((entry, bytes.clone()));
         Ok((entry, bytes))
     }
@@ -250,17 +256,11 @@ fn fetch_in_task(core: &Arc<Core>, key: BlockKey) -> Task {
 impl Core {
     fn verified(&self, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
         if bytes.len() != key.size() {
-            return Err(wrong_length(&key, &self.blocks.location(), bytes.len() as u64));
+            return Err(wrong_length(&key, &self.blocks.place(&key), bytes.len() as u64));
         }
         if self.verify_reads && key.algo().digest(&bytes) != *key.digest() {
-            return Err(Error::new(
-                Code::CorruptBlock,
-                format!(
-                    "block {key} is damaged: its bytes in {} have another digest",
-                    self.blocks.location()
-                ),
-            )
-            .with_advice("put the same content again, or bring the block back from a copy of the store"));
+            self.suspects().insert(key);
+            return Err(altered(&key, &self.blocks.place(&key)));
         }
         Ok(bytes)
     }
@@ -278,8 +278,8 @@ impl Core {
         }
         let length = range.end.min(size) - range.start;
         reader.seek(range.start);
-        reader.end = range.start + length;
-        let Some(first) = reader.next_up_to(length).await? else { return Ok(Bytes::new()) };
+        reader.limit(range.start + length);
+        let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
         if first.len() as u64 == length {
             return Ok(first);
         }
@@ -294,7 +294,7 @@ impl Core {
         }
         bytes.extend_from_slice(&first);
         while (bytes.len() as u64) < length {
-            let Some(next) = reader.next_up_to(length - bytes.len() as u64).await? else { break };
+            let Some(next) = reader.next().await? else { break };
             bytes.extend_from_slice(&next);
         }
         Ok(bytes.into())

@@ -16,13 +16,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::commit::Commits;
 use super::group::{Group, Limits};
 use super::write::PutReceipt;
 use super::{Core, Engine, pinned};
 use crate::block::{Block, Published};
 use crate::error::{Code, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{Commit, Committed, ManifestEntry};
+use crate::manifest::{Commit, Committed, Durability, ManifestEntry};
 
 /// More blocks go the long way.
 pub(super) const MOST_BLOCKS: usize = 64;
@@ -39,43 +40,77 @@ pub(super) struct SmallBlob {
     pub(super) bytes: Vec<Bytes>,
 }
 
+pub(super) type Ingest = Group<Arc<SmallBlob>, Result<Small>>;
+
+/// What became of a small blob.
+pub(super) enum Small {
+    Done(PutReceipt),
+    /// A block is not in place any more, or doomed: it has to be put the long way.
+    NotInPlace,
+}
+
 /// A small blob whose blocks are all in the block store.
-#[derive(Clone)]
-pub(super) struct Ingested {
-    /// The blob was live and whole before: nothing is left to do.
-    existed: bool,
-    fresh_blocks: u64,
-    fresh_bytes: u64,
+struct Ingested {
+    receipt: PutReceipt,
     published: Arc<Published>,
 }
 
-pub(super) type Ingest = Group<Arc<SmallBlob>, Result<Ingested>>;
-
-pub(super) fn ingest(core: &Arc<Core>) -> Ingest {
-    let core = Arc::clone(core);
+pub(super) fn ingest(core: &Arc<Core>, commits: &Arc<Commits>) -> Ingest {
+    let (core, commits) = (Arc::clone(core), Arc::clone(commits));
     Group::new(
         |blob: &Arc<SmallBlob>| blob.entries.len().max(1),
-        Limits { weight: MOST_BLOCKS_TOGETHER, batches: 2 },
+        Limits { weight: MOST_BLOCKS_TOGETHER, batches: 3 },
         move |batch| {
-            let core = Arc::clone(&core);
-            async move {
-                match write_missing(&core, &batch).await {
-                    Ok(ingested) => ingested.into_iter().map(Ok).collect(),
-                    Err(error) if batch.len() == 1 || error.code() != Code::NoSpace => {
-                        batch.iter().map(|_| Err(error.clone())).collect()
-                    }
-                    // The disk is full for all of them together; one of them may still find room.
-                    Err(_) => {
-                        let mut each = Vec::new();
-                        for blob in batch {
-                            each.push(write_missing(&core, &[blob]).await.map(|mut one| one.remove(0)));
-                        }
-                        each
-                    }
-                }
-            }
+            let (core, commits) = (Arc::clone(&core), Arc::clone(&commits));
+            async move { put_batch(&core, &commits, &batch).await }
         },
     )
+}
+
+/// All three steps. The batch itself commits, so that no open file waits for a caller to go on.
+async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> Vec<Result<Small>> {
+    let mut ingested: Vec<Result<Ingested>> = match write_missing(core, batch).await {
+        Ok(ingested) => ingested.into_iter().map(Ok).collect(),
+        Err(error) if batch.len() == 1 || error.code() != Code::NoSpace => {
+            batch.iter().map(|_| Err(error.clone())).collect()
+        }
+        // The disk is full for all of them together; one of them may still find room.
+        Err(_) => {
+            let mut each = Vec::new();
+            for blob in batch {
+                let one = write_missing(core, std::slice::from_ref(blob)).await;
+                each.push(one.map(|mut one| one.remove(0)));
+            }
+            each
+        }
+    };
+    let to_commit = batch.iter().zip(&ingested).filter_map(|(blob, ingested)| {
+        let published = Arc::clone(&ingested.as_ref().ok().filter(|one| one.receipt.created)?.published);
+        Some(Commit::Whole {
+            id: blob.id,
+            chunker: Arc::clone(&core.chunker_text),
+            entries: Arc::clone(&blob.entries),
+            in_place: Box::new(move |key: &BlockKey| published.is_in_place(key)),
+        })
+    });
+    let outcomes = match commits.join_all(to_commit.collect()).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => return batch.iter().map(|_| Err(error.clone())).collect(),
+    };
+    let mut outcomes = outcomes.into_iter();
+    let finish = |one: Ingested| {
+        let Ingested { mut receipt, .. } = one;
+        if receipt.created {
+            match outcomes.next().unwrap_or(Ok(Committed::NotInPlace))? {
+                Committed::Created => {}
+                Committed::Existed => receipt.created = false,
+                _ => return Ok(Small::NotInPlace),
+            }
+        }
+        Ok(Small::Done(receipt))
+    };
+    let mut finish = finish;
+    ingested.drain(..).map(|one| one.and_then(&mut finish)).collect()
 }
 
 /// Steps 1 and 2, for a batch.
@@ -102,26 +137,29 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
     }
     if !trusted.is_empty() {
         // A stored block that is damaged is written again: its row is right, its file is not.
-        let intact = core.blocks.seems_intact(&trusted).await?;
-        fresh.extend(trusted.iter().zip(intact).filter(|(_, intact)| !intact).map(|(key, _)| *key));
+        fresh.extend(core.damaged(&trusted).await?);
     }
     let published = if fresh.is_empty() {
         Published::without_proof()
     } else {
         let blocks = fresh.iter().map(|key| Block { key: *key, bytes: blocks[key].clone() }).collect();
-        core.latch.watch(core.blocks.put(blocks).await)?
+        core.put_blocks(blocks).await?
     };
     let published = Arc::new(published);
+    // What somebody stored without syncing is only relied on after a commit has seen to that.
+    let unsafe_to_skip = known.relaxed && core.durability == Durability::Full;
     let answers = batch.iter().zip(&known.live).map(|(blob, live)| {
         // A block that several blobs of the batch share is fresh once.
         let claimed = blob.entries.iter().filter(|entry| fresh.remove(&entry.key));
         let sizes: Vec<u64> = claimed.map(|entry| entry.key.size() as u64).collect();
-        Ingested {
-            existed: *live && sizes.is_empty(),
+        let receipt = PutReceipt {
+            id: blob.id,
+            blocks: blob.entries.len() as u64,
             fresh_blocks: sizes.len() as u64,
             fresh_bytes: sizes.iter().sum(),
-            published: Arc::clone(&published),
-        }
+            created: !live || !sizes.is_empty() || unsafe_to_skip,
+        };
+        Ingested { receipt, published: Arc::clone(&published) }
     });
     Ok(answers.collect())
 }
@@ -130,35 +168,11 @@ impl Engine {
     /// Puts a blob that is all in memory.
     pub(super) async fn put_small(&self, blob: SmallBlob) -> Result<PutReceipt> {
         let blob = Arc::new(blob);
-        if !self.core.blocks.proves_publication() {
-            return pinned::put_small(self, &blob).await;
-        }
-        let ingested = self.ingest.join(Arc::clone(&blob)).await??;
-        let mut receipt = PutReceipt {
-            id: blob.id,
-            blocks: blob.entries.len() as u64,
-            fresh_blocks: ingested.fresh_blocks,
-            fresh_bytes: ingested.fresh_bytes,
-            created: !ingested.existed,
-        };
-        if ingested.existed {
+        if self.core.blocks.proves_publication()
+            && let Small::Done(receipt) = self.ingest.join(Arc::clone(&blob)).await??
+        {
             return Ok(receipt);
         }
-        let published = ingested.published;
-        let in_place = Box::new(move |key: &BlockKey| published.is_in_place(key));
-        let ready = Commit::Whole {
-            id: blob.id,
-            chunker: Arc::clone(&self.core.chunker_text),
-            entries: Arc::clone(&blob.entries),
-            in_place,
-        };
-        match self.commits.join(ready).await?? {
-            Committed::Created => Ok(receipt),
-            Committed::Existed => {
-                receipt.created = false;
-                Ok(receipt)
-            }
-            _ => pinned::put_small(self, &blob).await,
-        }
+        pinned::put_small(self, &blob).await
     }
 }

@@ -178,6 +178,8 @@ pub struct Known {
     /// For each key whether its row says `stored` (and no collector is about to delete it); `None` where
     /// there is no row.
     pub stored: Vec<Option<bool>>,
+    /// Whether anything that is stored may not be durable.
+    pub relaxed: bool,
 }
 
 /// Sums over the whole store.

@@ -226,6 +226,10 @@ impl BlockStore for FaultyBlockStore {
         self.inner.location()
     }
 
+    fn place(&self, key: &BlockKey) -> String {
+        self.inner.place(key)
+    }
+
     async fn store_id(&self) -> Result<Option<String>> {
         self.fail(Operation::Identity)?;
         self.inner.store_id().await

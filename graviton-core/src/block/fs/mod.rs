@@ -276,6 +276,10 @@ impl BlockStore for FsBlockStore {
         format!("fs:{}", path.display())
     }
 
+    fn place(&self, key: &BlockKey) -> String {
+        self.0.path(key).display().to_string()
+    }
+
     async fn store_id(&self) -> Result<Option<String>> {
         self.with_shared(Shared::read_store_id).await
     }

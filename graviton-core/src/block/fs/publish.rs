@@ -47,7 +47,7 @@ const FILE_MODE: Mode = Mode::from_bits_truncate(0o444);
 /// Where files are made.
 #[derive(Debug)]
 pub(super) struct Workshop {
-    temporary: OwnedFd,
+    temporary: Arc<OwnedFd>,
     /// Cleared when the filesystem turns out to have no `O_TMPFILE`, or `/proc` is not there to name one.
     unnamed: AtomicBool,
     names: AtomicU64,
@@ -58,7 +58,23 @@ struct Fresh {
     key: BlockKey,
     file: File,
     /// Its name in `.tmp`, if it has one; then the file is locked.
-    name: Option<String>,
+    name: Option<TemporaryName>,
+}
+
+/// A name in `.tmp`, removed with this unless the file was given its final one.
+struct TemporaryName {
+    temporary: Arc<OwnedFd>,
+    name: String,
+    renamed: bool,
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // If it stays, the next store to open removes it.
+            let _ = rustix::fs::unlinkat(&self.temporary, &self.name, AtFlags::empty());
+        }
+    }
 }
 
 pub(super) async fn publish(shared: &Arc<Shared>, blocks: Vec<Block>) -> Result<Published> {
@@ -95,6 +111,10 @@ async fn publish_batch(
         .get_or_try_init(|| async { blocking::run(move || opening.open_workshop()).await? })
         .await?;
 
+    // The kernel reports a failed write once for each open directory, so each batch has its own, from before
+    // its first byte: no other batch can take the report away (Linux 5.8 and later, syncfs(2)).
+    let barrier =
+        if shared.durable && blocks.len() >= SYNC_TOGETHER { Some(shared.open_temporary()?) } else { None };
     let few = blocks.len() < 4;
     let shards = if few { 1 } else { blocking::cores() };
     let mut rest = blocks;
@@ -106,14 +126,14 @@ async fn publish_batch(
     }
     let here = Arc::clone(shared);
     if few {
-        return blocking::run(move || here.finish(here.write(rest)?, permit)).await?;
+        return blocking::run(move || here.finish(here.write(rest)?, None, permit)).await?;
     }
     let mut fresh = blocking::run(move || here.write(rest)).await??;
     for part in writing {
         fresh.extend(blocking::joined(part.await)??);
     }
     let here = Arc::clone(shared);
-    blocking::run(move || here.finish(fresh, permit)).await?
+    blocking::run(move || here.finish(fresh, barrier, permit)).await?
 }
 
 impl Shared {
@@ -135,13 +155,18 @@ impl Shared {
             create_durable_directory(&self.blocks.join(algo.name()))?;
             self.directory(algo)?;
         }
-        let temporary = open_directory(&path)
-            .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))?;
+        let temporary = self.open_temporary()?;
         self.remove_leftovers(&temporary)?;
         // An unnamed file gets its name through /proc.
         let possible = std::path::Path::new("/proc/self/fd").exists();
         let unnamed = AtomicBool::new(possible && !self.named_temporaries.load(Ordering::Relaxed));
-        Ok(Workshop { temporary, unnamed, names: AtomicU64::new(0) })
+        Ok(Workshop { temporary: Arc::new(temporary), unnamed, names: AtomicU64::new(0) })
+    }
+
+    fn open_temporary(&self) -> Result<OwnedFd> {
+        let path = self.blocks.join(TEMPORARY);
+        open_directory(&path)
+            .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
     }
 
     /// Removes the files of writers that are gone. A file of a living one is locked.
@@ -167,31 +192,30 @@ impl Shared {
             .into_iter()
             .map(|Block { key, bytes }| {
                 let mut fresh = workshop.create(key).map_err(|error| self.failed(&key, error))?;
-                let written = fresh.file.write_all(&bytes);
-                match written {
-                    Ok(()) => Ok(fresh),
-                    Err(error) => {
-                        workshop.discard(&fresh);
-                        Err(self.failed(&key, error))
-                    }
-                }
+                fresh.file.write_all(&bytes).map_err(|error| self.failed(&key, error))?;
+                Ok(fresh)
             })
             .collect()
     }
 
     /// Steps 2 to 4.
-    fn finish(self: &Arc<Self>, fresh: Vec<Fresh>, permit: OwnedSemaphorePermit) -> Result<Published> {
+    fn finish(
+        self: &Arc<Self>,
+        mut fresh: Vec<Fresh>,
+        barrier: Option<OwnedFd>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Published> {
         if self.durable {
-            self.sync_data(&fresh)?;
+            self.sync_data(&fresh, barrier)?;
         }
         let workshop = self.workshop()?;
         let mut algos = [false; Algo::ALL.len()];
-        for Fresh { key, file, name } in &fresh {
+        for one in &mut fresh {
+            let key = one.key;
             let directory = self.directory(key.algo())?;
-            let directory = directory.ok_or_else(|| self.failed(key, std::io::ErrorKind::NotFound.into()))?;
-            workshop
-                .name(file, name.as_deref(), directory, &key.name())
-                .map_err(|error| self.failed(key, error))?;
+            let directory =
+                directory.ok_or_else(|| self.failed(&key, std::io::ErrorKind::NotFound.into()))?;
+            workshop.name(one, directory).map_err(|error| self.failed(&key, error))?;
             algos[key.algo() as usize] = true;
         }
         if self.durable {
@@ -204,10 +228,9 @@ impl Shared {
         self.proof(fresh, permit)
     }
 
-    fn sync_data(&self, fresh: &[Fresh]) -> Result<()> {
-        if fresh.len() >= SYNC_TOGETHER {
-            let workshop = self.workshop()?;
-            return rustix::fs::syncfs(&workshop.temporary).map_err(|error| self.failed_sync("", error));
+    fn sync_data(&self, fresh: &[Fresh], barrier: Option<OwnedFd>) -> Result<()> {
+        if let Some(barrier) = barrier {
+            return rustix::fs::syncfs(&barrier).map_err(|error| self.failed_sync("", error));
         }
         for Fresh { file, key, .. } in fresh {
             rustix::fs::fdatasync(file).map_err(|error| self.failed_sync(&key.name(), error))?;
@@ -233,8 +256,8 @@ impl Shared {
 
     fn failed(&self, key: &BlockKey, error: std::io::Error) -> Error {
         let error = Error::io(format!("cannot write the block {}", self.path(key).display()), error);
-        // A vanished directory is not a blob that was not found.
-        if error.code() == Code::NotFound { error.with_code(Code::Io) } else { error }
+        // A directory that vanished is not a blob that was not found.
+        if error.code() == Code::NotFound { error.with_code(Code::BackendUnavailable) } else { error }
     }
 
     fn failed_sync(&self, name: &str, error: Errno) -> Error {
@@ -266,7 +289,12 @@ impl Workshop {
             let file = File::from(file);
             // A store that was opened between the two lines took it for a leftover.
             if file.metadata()?.nlink() > 0 {
-                return Ok(Fresh { key, file, name: Some(name) });
+                let temporary = Arc::clone(&self.temporary);
+                return Ok(Fresh {
+                    key,
+                    file,
+                    name: Some(TemporaryName { temporary, name, renamed: false }),
+                });
             }
         }
     }
@@ -278,20 +306,17 @@ impl Workshop {
     }
 
     /// Step 3.
-    fn name(
-        &self,
-        file: &File,
-        temporary: Option<&str>,
-        directory: &OwnedFd,
-        name: &str,
-    ) -> std::io::Result<()> {
-        if let Some(temporary) = temporary {
-            return Ok(rustix::fs::renameat(&self.temporary, temporary, directory, name)?);
+    fn name(&self, fresh: &mut Fresh, directory: &OwnedFd) -> std::io::Result<()> {
+        let (file, name) = (&fresh.file, fresh.key.name());
+        if let Some(temporary) = &mut fresh.name {
+            rustix::fs::renameat(&self.temporary, &temporary.name, directory, name)?;
+            temporary.renamed = true;
+            return Ok(());
         }
         let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link =
             |to: &OwnedFd, name: &str| rustix::fs::linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW);
-        match link(directory, name) {
+        match link(directory, &name) {
             Err(Errno::EXIST) => {}
             result => return Ok(result?),
         }
@@ -300,12 +325,5 @@ impl Workshop {
         let between = self.fresh_name();
         link(&self.temporary, &between)?;
         Ok(rustix::fs::renameat(&self.temporary, &between, directory, name)?)
-    }
-
-    fn discard(&self, fresh: &Fresh) {
-        if let Some(name) = &fresh.name {
-            // It is unlocked with the file, and removed by the next store to open, if not now.
-            let _ = rustix::fs::unlinkat(&self.temporary, name, AtFlags::empty());
-        }
     }
 }

@@ -315,7 +315,8 @@ impl ManifestRepo for SqliteManifestRepo {
     async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known> {
         let question =
             Batch::new().rows("ids", ids, batch::Row::id).rows("keys", keys, batch::Row::key).finish();
-        let mut known = Known { live: vec![false; ids.len()], stored: vec![None; keys.len()] };
+        let mut known =
+            Known { live: vec![false; ids.len()], stored: vec![None; keys.len()], relaxed: false };
         self.database
             .read(move |connection| {
                 rows(connection, sql::CHECK, [question], |row| {
@@ -323,6 +324,7 @@ impl ManifestRepo for SqliteManifestRepo {
                     match row.get::<_, i64>(0)? {
                         1 => known.live[place] = true,
                         2 => known.stored[place] = Some(row.get::<_, bool>(2)? && !row.get::<_, bool>(3)?),
+                        3 => known.relaxed = row.get(2)?,
                         _ => {}
                     }
                     Ok::<_, Problem>(())
