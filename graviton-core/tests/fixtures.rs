@@ -115,6 +115,27 @@ fn a_moved_copy_opens_reads_and_takes_more() {
     }
 }
 
+/// In place, where a changed file would show up in the repository, too.
+#[test]
+fn reading_in_place_writes_nothing() {
+    for name in names() {
+        let place = fixtures().join(&name);
+        let before = files(&place);
+        assert!(before.keys().all(|path| !path.to_string_lossy().contains("-wal")), "not checkpointed");
+        let store = Config::for_directory(&place).open_read_only().unwrap();
+        assert_reads(&store, &name);
+        store.close();
+        let after = files(&place);
+        // Tidied, so that the repository is not littered by a failure.
+        let added: Vec<&PathBuf> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+        for path in &added {
+            std::fs::remove_file(place.join(path)).unwrap();
+        }
+        assert!(added.is_empty(), "reading made {added:?}");
+        assert!(after == before, "a file of {name} was changed");
+    }
+}
+
 #[test]
 fn reading_changes_no_file() {
     for name in names() {

@@ -41,6 +41,48 @@ fn use_everything(store: &Store, seed: &str) {
 }
 
 #[test]
+fn the_store_works_inside_a_runtime_of_one_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // Opened, used and dropped there.
+        let (_directory, store) = store();
+        use_everything(&store, "inside");
+        tokio::spawn(async move { use_everything(&store, "in a task") }).await.unwrap();
+    });
+    // One without timers and sockets, too.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (_directory, store) = store();
+        use_everything(&store, "bare");
+        store.close();
+    });
+}
+
+#[test]
+fn the_store_works_inside_a_runtime_of_several_threads() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (_directory, store) = store();
+    runtime.block_on(async {
+        // More callers than the runtime has threads, all of them blocking.
+        let tasks: Vec<_> = (0..6)
+            .map(|number| {
+                let store = store.clone();
+                tokio::spawn(async move { use_everything(&store, &format!("task {number}")) })
+            })
+            .collect();
+        let blocking = store.clone();
+        let blocking = tokio::task::spawn_blocking(move || use_everything(&blocking, "blocking"));
+        use_everything(&store, "block_on");
+        for task in tasks {
+            task.await.unwrap();
+        }
+        blocking.await.unwrap();
+    });
+    drop(runtime);
+    use_everything(&store, "after the runtime");
+}
+
+#[test]
 fn the_asynchronous_store_works_on_a_runtime_of_one_thread() {
     let directory = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -21,6 +21,7 @@ pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     an_expired_member_does_not_hurt_its_group(&make().await).await;
     one_content_is_created_once(&make().await).await;
     a_whole_commit_can_be_repeated(&make().await).await;
+    a_pinned_commit_can_be_repeated(&make().await).await;
     a_whole_blob_is_committed_at_once(&make().await).await;
     a_whole_blob_not_in_place_changes_nothing(&make().await).await;
     a_whole_blob_heals_damaged_blocks(&make().await).await;
@@ -254,6 +255,21 @@ async fn a_whole_commit_can_be_repeated(place: &impl DatabasePlace) {
     assert_eq!(repo.commit(&commits).await.unwrap(), [Created]);
     // The answer was lost, and the group is committed again.
     assert_eq!(repo.commit(&commits).await.unwrap(), [Existed]);
+    assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
+}
+
+async fn a_pinned_commit_can_be_repeated(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let entries = entries_of(&keys(0..2));
+    let (id, twin) = (id_of("one", &entries), id_of("one", &entries));
+    let (row, blocks) = pinned(&*repo, writer, &entries).await;
+    let (twin_row, _) = pinned(&*repo, writer, &entries).await;
+    let commits = [commit_of(row, id, blocks.clone()), commit_of(twin_row, twin, blocks)];
+    assert_eq!(repo.commit(&commits).await.unwrap(), [Created, Existed]);
+    // The answer was lost, and the group is committed again.
+    assert_eq!(repo.commit(&commits).await.unwrap(), [Existed; 2]);
+    assert_eq!(live(&*repo).await, [id]);
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
 }
 
