@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use graviton_core::block::memory::MemoryBlockStore;
 use graviton_core::manifest::SqliteManifestRepo;
@@ -12,6 +13,7 @@ use graviton_core::testing::{Fault, FaultyBlockStore, Operation, Recipe};
 use graviton_core::{
     AsyncStore, BlobId, BlobReader, Code, Durability, Error, ManifestRepo, Result, Settings,
 };
+use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
 /// The parts of a store, which outlive an open one.
@@ -19,7 +21,7 @@ struct Parts {
     blocks: Arc<FaultyBlockStore>,
     memory: MemoryBlockStore,
     manifests: Arc<dyn ManifestRepo>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Parts {
@@ -29,11 +31,21 @@ impl Parts {
         let manifests = SqliteManifestRepo::open(&path, Durability::Full, true).await.unwrap();
         let memory = MemoryBlockStore::new();
         let blocks = Arc::new(FaultyBlockStore::new(Arc::new(memory.clone())));
-        Parts { blocks, memory, manifests: Arc::new(manifests), _directory: directory }
+        Parts { blocks, memory, manifests: Arc::new(manifests), directory }
     }
 
     async fn open(&self, chunker: &str) -> Result<AsyncStore> {
         self.open_with(Settings { chunker: chunker.parse()?, ..Settings::default() }).await
+    }
+
+    /// Changes rows behind the store's back.
+    async fn sql(&self, statement: String) {
+        let path = self.directory.path().join("manifests.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut connection = options.connect().await.unwrap();
+        let changed = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        assert!(changed.rows_affected() > 0);
+        connection.close().await.unwrap();
     }
 
     async fn open_with(&self, settings: Settings) -> Result<AsyncStore> {
@@ -234,6 +246,42 @@ async fn concurrent_puts_get_their_own_results() {
     }
 }
 
+/// A source that is faster than the store is held back by the window.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_store_holds_the_source_back() {
+    let window = 8 << 20;
+    let parts = Parts::new().await;
+    let chunker = "fixed:65536".parse().unwrap();
+    let store = parts.open_with(Settings { chunker, window, ..Settings::default() }).await.unwrap();
+    parts.blocks.break_from(Operation::Put, 1, Fault::Stall);
+    let written = Arc::new(AtomicUsize::new(0));
+    let source = {
+        let (store, written) = (store.clone(), Arc::clone(&written));
+        tokio::spawn(async move {
+            let mut writer = store.writer().await?;
+            // Not a multiple of a block, so that no two blocks are the same.
+            for piece in content("repeat:slow:999999:24000000").chunks(100_000) {
+                writer.write(piece).await?;
+                written.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+            writer.finish().await
+        })
+    };
+    // Until it has come to a stop. A slow machine only makes this see less.
+    let mut quiet = (0, 0);
+    while quiet.1 < 10 {
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let now = written.load(Ordering::Relaxed);
+        quiet = if now == quiet.0 && now > 0 { (now, quiet.1 + 1) } else { (now, 0) };
+    }
+    assert!(quiet.0 <= window, "{} bytes are under way", quiet.0);
+    assert!(!source.is_finished());
+    parts.blocks.mend();
+    let put = source.await.unwrap().unwrap();
+    let (read, error) = read_to_end(&mut store.reader(&put.id).await.unwrap()).await;
+    assert!(error.is_none() && BlobId::of(put.id.algo(), &read) == put.id);
+}
+
 /// For each read of a block: what comes out is a prefix of the content and then the error, and what follows
 /// can be read once the fault is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,10 +363,71 @@ async fn a_damaged_block_is_reported_and_mended_by_the_next_put() {
             let (read, error) = read_to_end(&mut store.reader(&id).await.unwrap()).await;
             assert!(error.is_none() && read == bytes, "{recipe} is not mended");
         }
-        // Of the right length: only a read can tell.
+        // Of the right length: only a read can tell, and a put only once `verify` has cleared the row.
         parts.memory.damage(&key, Some(vec![0; 1_000].into()));
         assert_eq!(store.read_range(&id, 2_000..2_001).await.unwrap_err().code(), Code::CorruptBlock);
-        parts.memory.damage(&key, Some(bytes[2_000..3_000].to_vec().into()));
+        assert_eq!(store.put(&bytes[..]).await.unwrap().fresh_blocks, 0);
+        parts
+            .sql(format!("UPDATE block SET stored = FALSE WHERE hex(digest) = upper('{}')", key.digest()))
+            .await;
+        assert_eq!(store.put(&bytes[..]).await.unwrap().fresh_blocks, 1);
+        assert_eq!(store.read_range(&id, 2_000..3_000).await.unwrap(), bytes[2_000..3_000]);
+        let stored = parts.manifests.known(&[], &[key]).await.unwrap().stored;
+        assert_eq!(stored, [Some(true)], "{recipe}");
+    }
+}
+
+/// A range read asks for the blocks that it needs and no other: neither the one behind a range that ends
+/// with its block, nor blocks ahead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_read_touches_only_its_blocks() {
+    let parts = Parts::new().await;
+    let store = parts.open("fixed:1000").await.unwrap();
+    let bytes = content("xof:ranges:100000");
+    let id = store.put(&bytes[..]).await.unwrap().id;
+    for (start, end, blocks) in [
+        (0, 1, 1),
+        (500, 1_000, 1),
+        (0, 2_000, 2),
+        (999, 1_001, 2),
+        (50_000, 60_000, 10),
+        (99_999, 100_000, 1),
+    ] {
+        let before = parts.blocks.count(Operation::Get);
+        let read = store.read_range(&id, start as u64..end as u64).await.unwrap();
+        assert!(read == bytes[start..end]);
+        // Of what is fetched ahead nobody waits: give it time to be seen.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert_eq!(parts.blocks.count(Operation::Get) - before, blocks, "for {start}..{end}");
+    }
+    // So what is beside a range may be damaged.
+    let behind = store.manifest(&id, 2_000, 1).await.unwrap()[0].key;
+    parts.memory.damage(&behind, None);
+    assert!(store.read_range(&id, 0..2_000).await.unwrap() == bytes[..2_000]);
+}
+
+/// Without verification a block of another length must not end the stream early or make it panic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_read_is_an_error_without_verification_too() {
+    let parts = Parts::new().await;
+    let settings =
+        Settings { chunker: "fixed:1000".parse().unwrap(), verify_reads: false, ..Settings::default() };
+    let store = parts.open_with(settings).await.unwrap();
+    let bytes = content("xof:unverified:5500");
+    let id = store.put(&bytes[..]).await.unwrap().id;
+    for nth in 1..=6 {
+        parts.blocks.break_at(Operation::Get, nth, Fault::Short);
+        let mut reader = store.reader(&id).await.unwrap();
+        let mut read = 0;
+        // Bounded, for an empty piece moves no further.
+        let error = loop {
+            match reader.next().await {
+                Ok(Some(next)) if !next.is_empty() => read += next.len(),
+                Ok(_) => panic!("the stream ends after {read} bytes"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), Code::CorruptBlock);
     }
 }
 

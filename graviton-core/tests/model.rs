@@ -76,12 +76,23 @@ fn places() -> impl Strategy<Value = Place> {
     (prop_oneof![0_u16..=1_000, Just(0), Just(1_000)], -2_i8..=2)
 }
 
+/// A content, and what it is claimed to be: itself, another one of its size, or any other.
+fn claims() -> impl Strategy<Value = (Content, Content)> {
+    (contents(), contents(), 0..3_u8).prop_map(|(content, other, kind)| {
+        let claimed = match kind {
+            0 => content.clone(),
+            1 => Content { own_seed: (content.own_seed + 1) % 3, ..content.clone() },
+            _ => other,
+        };
+        (content, claimed)
+    })
+}
+
 fn steps() -> impl Strategy<Value = Step> {
     let blob = || 0_usize..100;
     prop_oneof![
         6 => contents().prop_map(Step::Put),
-        2 => (contents(), contents())
-            .prop_map(|(content, claimed)| Step::PutExpecting { content, claimed }),
+        2 => claims().prop_map(|(content, claimed)| Step::PutExpecting { content, claimed }),
         1 => (contents(), 1_usize..5).prop_map(|(content, pieces)| Step::Drop { content, pieces }),
         2 => (contents(), 1_usize..5).prop_map(|(content, pieces)| Step::Write { content, pieces }),
         2 => blob().prop_map(Step::Get),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::block::{Block, BlockStore, Published, missing};
 use crate::error::{Code, Error, Result};
@@ -43,6 +44,8 @@ pub enum Fault {
     Missing,
     /// A put works, and its answer proves nothing: as if another writer had replaced the blocks since.
     Unproven,
+    /// A put waits until the store is mended, and then works.
+    Stall,
 }
 
 /// A block store over another one that fails at the operation it is told to.
@@ -62,12 +65,14 @@ pub enum Fault {
 pub struct FaultyBlockStore {
     inner: Arc<dyn BlockStore>,
     plan: Mutex<Plan>,
+    mended: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Plan {
     fault: Option<Armed>,
     hits: u64,
+    mended: u64,
     /// What was asked so far: each kind with the number of times.
     asked: Vec<(Operation, u64)>,
 }
@@ -84,7 +89,7 @@ struct Armed {
 impl FaultyBlockStore {
     /// A store that works until it is broken.
     pub fn new(inner: Arc<dyn BlockStore>) -> FaultyBlockStore {
-        FaultyBlockStore { inner, plan: Mutex::default() }
+        FaultyBlockStore { inner, plan: Mutex::default(), mended: Notify::new() }
     }
 
     /// Breaks the `nth` such operation from now on (1 is the next one), and only that.
@@ -99,7 +104,11 @@ impl FaultyBlockStore {
 
     /// From now on everything works.
     pub fn mend(&self) {
-        self.plan().fault = None;
+        let mut plan = self.plan();
+        plan.fault = None;
+        plan.mended += 1;
+        drop(plan);
+        self.mended.notify_waiters();
     }
 
     /// How many operations were broken so far.
@@ -146,6 +155,18 @@ impl FaultyBlockStore {
         Some(fault)
     }
 
+    async fn stall(&self) {
+        let before = self.plan().mended;
+        loop {
+            // Made before the look, so that it is told of what comes behind.
+            let notified = self.mended.notified();
+            if self.plan().mended != before {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// For operations of which only a failure makes sense.
     fn fail(&self, operation: Operation) -> Result<()> {
         match self.next(operation) {
@@ -181,6 +202,10 @@ impl BlockStore for FaultyBlockStore {
             Some(Fault::Unproven) => {
                 self.inner.put(blocks).await?;
                 Ok(Published::without_proof())
+            }
+            Some(Fault::Stall) => {
+                self.stall().await;
+                self.inner.put(blocks).await
             }
             _ => self.inner.put(blocks).await,
         }
