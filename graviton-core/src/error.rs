@@ -409,4 +409,13 @@ mod tests {
         assert_eq!(edited.to_string(), "put: cannot write x: no space left on the device");
         assert_eq!((edited.code(), edited.errno()), (Code::NoSpace, Some(28)));
     }
+
+    #[test]
+    fn being_out_of_descriptors_is_no_fault_of_the_disk() {
+        for errno in [23, 24] {
+            let error = Error::io("cannot open x", io::Error::from_raw_os_error(errno));
+            assert_eq!((error.code(), error.is_retryable()), (Code::BackendUnavailable, true));
+        }
+        assert_eq!(Error::io("cannot open x", io::Error::from_raw_os_error(5)).code(), Code::Io);
+    }
 }

@@ -255,11 +255,8 @@ impl Report<'_> {
                 Err(failure) => {
                     self.flush()?;
                     self.progress.pause(|| failure.report());
-                    self.exit_code = match self.exit_code {
-                        0 => failure.exit_code(),
-                        // Several failed, or differently: no single code says more.
-                        _ => 1,
-                    };
+                    // Of several, no single code says more than that not all went well.
+                    self.exit_code = if self.paths.len() == 1 { failure.exit_code() } else { 1 };
                 }
             }
             self.printed += 1;

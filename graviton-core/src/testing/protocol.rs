@@ -276,21 +276,6 @@ async fn a_pinned_commit_can_be_repeated(place: &impl DatabasePlace) {
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
 }
 
-async fn a_pinned_commit_can_be_repeated(place: &impl DatabasePlace) {
-    let repo = place.open(Durability::Full).await;
-    let writer = repo.register_writer(LEASE).await.unwrap();
-    let entries = entries_of(&keys(0..2));
-    let (id, twin) = (id_of("one", &entries), id_of("one", &entries));
-    let (row, blocks) = pinned(&*repo, writer, &entries).await;
-    let (twin_row, _) = pinned(&*repo, writer, &entries).await;
-    let commits = [commit_of(row, id, blocks.clone()), commit_of(twin_row, twin, blocks)];
-    assert_eq!(repo.commit(&commits).await.unwrap(), [Created, Existed]);
-    // The answer was lost, and the group is committed again.
-    assert_eq!(repo.commit(&commits).await.unwrap(), [Existed; 2]);
-    assert_eq!(live(&*repo).await, [id]);
-    assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
-}
-
 async fn a_whole_blob_is_committed_at_once(place: &impl DatabasePlace) {
     let (repo, other) = (place.open(Durability::Full).await, place.open(Durability::Full).await);
     let asked = Arc::new(Mutex::new(HashSet::new()));

@@ -53,7 +53,7 @@ pub(super) struct Database {
     path: PathBuf,
     /// Connections that nobody reads with at the moment.
     readers: Mutex<Vec<Connection>>,
-    may_read: Semaphore,
+    may_read: Arc<Semaphore>,
     writer: Mutex<Option<Writer>>,
     closed: AtomicBool,
 }
@@ -80,7 +80,7 @@ impl Database {
             let database = Database {
                 path,
                 readers: Mutex::default(),
-                may_read: Semaphore::new(READERS),
+                may_read: Arc::new(Semaphore::new(READERS)),
                 writer: Mutex::default(),
                 closed: AtomicBool::new(false),
             };
@@ -105,9 +105,11 @@ impl Database {
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T> {
-        let _permit = self.may_read.acquire().await;
+        let permit = Arc::clone(&self.may_read).acquire_owned().await;
         let database = Arc::clone(self);
         blocking::run(move || {
+            // Given back when the query is done, whether or not anybody still polls for its result.
+            let _permit = permit;
             database.check_open()?;
             let free = locked(&database.readers).pop();
             let connection = match free {

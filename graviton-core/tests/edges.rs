@@ -1,0 +1,159 @@
+//! Cases that were once wrong, each as small as it can be.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use graviton_core::{BlobId, Code, Config, Store};
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn block_file(root: &std::path::Path, store: &Store, id: &BlobId, number: usize) -> std::path::PathBuf {
+    let entries = store.manifest(id, 0, 1000).unwrap();
+    let key = entries[number].key;
+    root.join("cas/blocks").join(key.algo().name()).join(key.name())
+}
+
+fn replace(path: &std::path::Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn blocks_larger_than_what_is_fetched_ahead_are_read_back() {
+    let content = noise(1, 40 << 20);
+    for chunker in ["fixed:8388609", "fixed:16777216"] {
+        let directory = tempfile::tempdir().unwrap();
+        let store =
+            Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", chunker).unwrap().open().unwrap();
+        let id = store.put(&content[..]).unwrap().id;
+        let mut back = Vec::new();
+        store.reader(&id).unwrap().read_to_end(&mut back).unwrap();
+        assert!(back == content, "{chunker}");
+    }
+}
+
+#[test]
+fn a_reader_that_failed_goes_on_after_a_seek_to_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let id = store.put(&noise(2, 300_000)[..]).unwrap().id;
+    let path = block_file(directory.path(), &store, &id, 0);
+    let (away, mut reader) = (path.with_extension("away"), store.reader(&id).unwrap());
+    std::fs::rename(&path, &away).unwrap();
+    let mut buffer = [0; 10];
+    for _ in 0..2 {
+        let error = graviton_core::Error::from(reader.read(&mut buffer).unwrap_err());
+        assert_eq!(error.code(), Code::MissingBlock);
+    }
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(reader.seek(SeekFrom::Start(0)).unwrap(), 0);
+    reader.read_exact(&mut buffer).unwrap();
+    assert_eq!(buffer, noise(2, 300_000)[..10]);
+}
+
+#[test]
+fn a_block_that_was_read_altered_is_written_again_by_the_next_put() {
+    for length in [10_000, 20 << 20] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let content = noise(3, length);
+        let id = store.put(&content[..]).unwrap().id;
+        replace(&block_file(directory.path(), &store, &id, 0), |bytes| bytes[0] ^= 1);
+        assert_eq!(store.read_range(&id, 0..10).unwrap_err().code(), Code::CorruptBlock);
+        assert_eq!(store.put(&content[..]).unwrap().fresh_blocks, 1);
+        assert_eq!(store.read_range(&id, 0..10).unwrap(), content[..10]);
+    }
+}
+
+#[test]
+fn a_full_store_does_not_take_over_what_was_not_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = Store::open(directory.path()).unwrap();
+    full.put(&b"first"[..]).unwrap();
+    let relaxed = Config::for_directory(directory.path())
+        .set("GRAVITON_DURABILITY", "relaxed")
+        .unwrap()
+        .open()
+        .unwrap();
+    relaxed.put(&b"not synced"[..]).unwrap();
+    let recorded = || -> String {
+        let database = rusqlite::Connection::open(directory.path().join("manifests.db")).unwrap();
+        database.query_row("SELECT durability FROM store", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(recorded(), "relaxed");
+    assert!(!full.put(&b"not synced"[..]).unwrap().created);
+    assert_eq!(recorded(), "full");
+}
+
+#[test]
+fn a_writer_whose_row_is_gone_is_registered_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    // Long enough for the long path.
+    store.put(&noise(4, 5 << 20)[..]).unwrap();
+    let database = rusqlite::Connection::open(directory.path().join("manifests.db")).unwrap();
+    assert_eq!(database.execute("DELETE FROM writer", []).unwrap(), 1);
+    store.put(&noise(5, 5 << 20)[..]).unwrap();
+    let rows: i64 = database.query_row("SELECT count(*) FROM writer", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1);
+    store.close();
+    let rows: i64 = database.query_row("SELECT count(*) FROM writer", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[test]
+fn a_put_whose_pending_row_was_expired_fails_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut writer = store.writer().unwrap();
+    let content = noise(6, 10 << 20);
+    std::io::Write::write_all(&mut writer, &content).unwrap();
+    let database = rusqlite::Connection::open(directory.path().join("manifests.db")).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    // What a collector does with the blobs of a writer whose lease is over.
+    let expired = database.execute("UPDATE blob SET state = 2, deleted_at = 1 WHERE state = 0", []).unwrap();
+    assert_eq!(expired, 1);
+    assert_eq!(writer.finish().unwrap_err().code(), Code::WriterExpired);
+    assert_eq!(store.list(None, 10).unwrap(), []);
+    assert!(store.put(&content[..]).unwrap().created);
+}
+
+/// Futures that are polled once and then left alone hold nothing that others need.
+#[test]
+fn puts_that_nobody_drives_do_not_stop_others() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Config::for_directory(directory.path()).open_async().await.unwrap();
+        store.put(&b"the first put makes the directories"[..]).await.unwrap();
+        let mut idle = Vec::new();
+        for number in 0..3_000_u32 {
+            let store = store.clone();
+            let mut put = Box::pin(async move { store.put(&number.to_le_bytes()[..]).await });
+            for _ in 0..3 {
+                std::future::poll_fn(|context| {
+                    let _ = put.as_mut().poll(context);
+                    std::task::Poll::Ready(())
+                })
+                .await;
+            }
+            idle.push(put);
+            if number % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        store.put(&b"another"[..]).await.unwrap();
+    });
+}
