@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Code, Error, Result};
 
 /// So many bytes of a stream are read, cut and hashed as one piece of work.
-const BODY: usize = 2 << 20;
+const BODY: usize = 4 << 20;
 
 /// The free buffers of a store, all of one size.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ pub(super) const FIRST_ENTRIES: usize = 64;
 const MORE_ENTRIES: usize = 512;
 
 /// Bytes that are fetched ahead at most, and blocks: small blocks are many files.
-const AHEAD_BYTES: u64 = 8 << 20;
+const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
 /// Reads one blob, from its start or any other place.

@@ -6,10 +6,11 @@
 //! Writing is in `publish`; its invariant is that *whatever stands under a final name was durable before
 //! it got that name*, so that one writer may replace another's file at any moment.
 
+mod memory;
 mod publish;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -53,6 +54,8 @@ struct Shared {
     /// One permit for each file that may be open for writing at once.
     files: Arc<Semaphore>,
     most_files: usize,
+    /// What blocks are read into.
+    memory: memory::Pool,
 }
 
 impl FsBlockStore {
@@ -74,6 +77,7 @@ impl FsBlockStore {
             writable: tokio::sync::OnceCell::new(),
             files: Arc::new(Semaphore::new(most_files)),
             most_files,
+            memory: memory::Pool::default(),
         }))
     }
 
@@ -151,18 +155,15 @@ impl Shared {
                 format!("block {key} has no range {start}..{end}"),
             ));
         }
-        let mut bytes = Vec::with_capacity(end - start);
-        if start == 0 {
-            (&file).take(end as u64).read_to_end(&mut bytes).map_err(failed)?;
-        } else {
-            bytes.resize(end - start, 0);
-            file.read_exact_at(&mut bytes, start as u64).map_err(failed)?;
-        }
-        if bytes.len() != end - start {
+        let mut memory = self.memory.take(end - start);
+        match file.read_exact_at(memory.as_mut(), start as u64) {
+            Ok(()) => Ok(Bytes::from_owner(memory)),
             // It was cut off between the look at its length and the reading.
-            return Err(wrong_length(key, &place(), bytes.len() as u64));
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(wrong_length(key, &place(), file.metadata().map_err(failed)?.len()))
+            }
+            Err(error) => Err(failed(error)),
         }
-        Ok(bytes.into())
     }
 
     fn read_store_id(&self) -> Result<Option<String>> {
