@@ -70,6 +70,7 @@ impl FastCdc {
         self.scan_slowly(bytes, at, to, mask)
     }
 
+    #[expect(clippy::many_single_char_names, reason = "four lanes, each a hash and a word")]
     fn stripe_has_hit(&self, bytes: &[u8], at: usize, mask: u64) -> bool {
         let mut hashes = [0_u64; LANES];
         for (number, hash) in hashes.iter_mut().enumerate() {

@@ -15,8 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Code, Error, Result};
 
-/// So many bytes of a stream are read, cut and hashed as one piece of work.
+/// So many bytes of a stream are read, cut and hashed as one piece of work; less in a small window, but never
+/// less than a small blob has.
 const BODY: usize = 4 << 20;
+const LEAST_BODY: usize = 1 << 20;
 
 /// The free buffers of a store, all of one size.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Buffers {
     /// Buffers for blocks of up to `max_block` bytes, of which a put uses `window` bytes, but at least
     /// three buffers: one being filled, one being cut, one being written.
     pub(super) fn new(max_block: usize, window: usize) -> Buffers {
-        let body = BODY.max(max_block);
+        let body = BODY.min(window / 4).max(LEAST_BODY).max(max_block);
         let count = (window / (max_block + body)).max(3);
         Buffers { headroom: max_block, body, window: count, free: Mutex::new(Vec::new()) }
     }
