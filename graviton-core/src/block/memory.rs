@@ -56,13 +56,14 @@ impl BlockStore for MemoryBlockStore {
         let mut written = HashMap::new();
         for Block { key, bytes } in blocks {
             let copy = Bytes::copy_from_slice(&bytes);
-            written.insert(key, copy.as_ptr() as usize);
+            written.insert(key, copy.clone());
             state.blocks.insert(key, copy);
         }
         let store = self.clone();
+        // The proof keeps what was written, so that nothing else can be at its address.
         Ok(Published::proven_by(move |key| {
-            let now = store.state().blocks.get(key).map(|bytes| bytes.as_ptr() as usize);
-            now.is_some() && now == written.get(key).copied()
+            let now = store.state().blocks.get(key).map(|bytes| bytes.as_ptr());
+            now.is_some() && now == written.get(key).map(|bytes| bytes.as_ptr())
         }))
     }
 
