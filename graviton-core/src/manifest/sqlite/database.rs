@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -114,7 +114,9 @@ impl Database {
             let free = locked(&database.readers).pop();
             let connection = match free {
                 Some(connection) => connection,
-                None => database.connect_reader().map_err(|problem| database.failed(problem))?,
+                None => {
+                    patiently(|| database.connect_reader()).map_err(|problem| database.failed(problem))?
+                }
             };
             let result = work(&connection);
             locked(&database.readers).push(connection);
@@ -143,7 +145,7 @@ impl Database {
         self.check_open()?;
         let writer = match guard.as_mut() {
             Some(writer) => writer,
-            None => guard.insert(Writer { connection: self.connect_writer()?, synced: None }),
+            None => guard.insert(Writer { connection: patiently(|| self.connect_writer())?, synced: None }),
         };
         if writer.synced != Some(synced) {
             writer.synced = None;
@@ -216,6 +218,23 @@ impl Database {
         match problem {
             Problem::Ours(error) => error,
             Problem::Sqlite(error) => failed(&self.path, error),
+        }
+    }
+}
+
+/// Opens a connection, again and again while another process makes or closes the database: SQLite does not
+/// wait for the change to a write-ahead log, where to wait could be a deadlock, and says at once that it is busy.
+fn patiently(connect: impl Fn() -> Result<Connection, Problem>) -> Result<Connection, Problem> {
+    let started = Instant::now();
+    loop {
+        match connect() {
+            Err(Problem::Sqlite(error))
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && started.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
         }
     }
 }
