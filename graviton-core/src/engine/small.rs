@@ -69,7 +69,7 @@ pub(super) fn ingest(core: &Arc<Core>, commits: &Arc<Commits>) -> Ingest {
 
 /// All three steps. The batch itself commits, so that no open file waits for a caller to go on.
 async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> Vec<Result<Small>> {
-    let mut ingested: Vec<Result<Ingested>> = match write_missing(core, batch).await {
+    let ingested: Vec<Result<Ingested>> = match write_missing(core, batch).await {
         Ok(ingested) => ingested.into_iter().map(Ok).collect(),
         Err(error) if batch.len() == 1 || error.code() != Code::NoSpace => {
             batch.iter().map(|_| Err(error.clone())).collect()
@@ -98,7 +98,7 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
         Err(error) => return batch.iter().map(|_| Err(error.clone())).collect(),
     };
     let mut outcomes = outcomes.into_iter();
-    let finish = |one: Ingested| {
+    let mut finish = |one: Ingested| {
         let Ingested { mut receipt, .. } = one;
         if receipt.created {
             match outcomes.next().unwrap_or(Ok(Committed::NotInPlace))? {
@@ -109,8 +109,7 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
         }
         Ok(Small::Done(receipt))
     };
-    let mut finish = finish;
-    ingested.drain(..).map(|one| one.and_then(&mut finish)).collect()
+    ingested.into_iter().map(|one| one.and_then(&mut finish)).collect()
 }
 
 /// Steps 1 and 2, for a batch.
