@@ -6,9 +6,14 @@
 //! references. Every method is one transaction or one query; none is held open between calls.
 
 mod batch;
+mod connection;
 mod plan;
+pub mod postgres;
+mod repo;
+mod schema;
 mod sql;
 pub mod sqlite;
+mod steps;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +24,8 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 
+pub use postgres::PostgresManifestRepo;
+pub use repo::SqlManifestRepo;
 pub use sqlite::SqliteManifestRepo;
 
 /// The row of a blob. Ids are never reused.
@@ -236,7 +243,7 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
 
     /// Commits several blobs in one transaction and one sync, durably. A member whose condition does not
     /// hold drops out and does not hurt the others; an error is of all of them. Doing it again after an
-    /// unknown outcome is safe: what was committed is `Existed`.
+    /// unknown outcome is safe: a pinned blob that was committed is `Created`, a whole one `Existed`.
     async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>>;
 
     /// Looks up ids and keys, in one query.

@@ -6,11 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::batch::{Batch, Row};
-use super::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, sql};
+use super::sql::{self, Sql};
+use super::{BlobRow, BlockRow, Commit, Committed, ManifestEntry};
 use crate::key::{BlobId, BlockKey};
 
 /// States of a blob row.
 pub(super) const PENDING: i64 = 0;
+const LIVE: i64 = 1;
 
 /// The group: what has to be looked up for it.
 pub(super) struct Plan<'a> {
@@ -18,12 +20,16 @@ pub(super) struct Plan<'a> {
     rows: Vec<BlobRow>,
     ids: Vec<BlobId>,
     keys: Vec<BlockKey>,
+    /// Blocks of pending blobs that are to be marked.
+    blocks: Vec<BlockRow>,
 }
 
 /// What the query found.
 #[derive(Default)]
 pub(super) struct Facts {
     pending: HashSet<BlobRow>,
+    /// Rows that an earlier try made live.
+    committed: HashSet<BlobRow>,
     live: HashSet<BlobId>,
     /// Whether the row says `stored`, and whether it is doomed.
     blocks: HashMap<BlockKey, (bool, bool)>,
@@ -44,10 +50,17 @@ pub(super) struct Changes<'a> {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(commits: &'a [Commit]) -> Plan<'a> {
-        let mut plan = Plan { commits, rows: Vec::new(), ids: Vec::new(), keys: Vec::new() };
+        let mut plan = Plan {
+            commits,
+            rows: Vec::new(),
+            ids: Vec::new(),
+            keys: Vec::new(),
+            blocks: Vec::new(),
+        };
         for commit in commits {
             match commit {
-                Commit::Pinned { row, id, .. } => {
+                Commit::Pinned { row, id, stored, .. } => {
+                    plan.blocks.extend(stored);
                     plan.rows.push(*row);
                     plan.ids.push(*id);
                 }
@@ -63,6 +76,26 @@ impl<'a> Plan<'a> {
         plan
     }
 
+    /// The batches of what has to be locked where others write at the same time: of blocks, and of blobs.
+    pub(super) fn to_lock(&self) -> (String, String) {
+        let blocks = Batch::new()
+            .numbers("blocks", self.blocks.iter().map(|row| row.0))
+            .rows("keys", &self.keys, Row::key);
+        (blocks.finish(), Batch::new().numbers("rows", self.rows.iter().map(|row| row.0)).finish())
+    }
+
+    pub(super) fn has_blocks(&self) -> bool {
+        !self.blocks.is_empty() || self.has_keys()
+    }
+
+    pub(super) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    pub(super) fn has_rows(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
     /// The batch of [`sql::CHECK`].
     pub(super) fn question(&self) -> String {
         Batch::new()
@@ -76,6 +109,7 @@ impl<'a> Plan<'a> {
     pub(super) fn learn(&self, facts: &mut Facts, what: i64, place: usize, first: i64, second: i64) {
         match what {
             0 if first == PENDING => drop(facts.pending.insert(self.rows[place])),
+            0 if first == LIVE => drop(facts.committed.insert(self.rows[place])),
             1 => drop(facts.live.insert(self.ids[place])),
             2 => drop(facts.blocks.insert(self.keys[place], (first != 0, second != 0))),
             3 => facts.relaxed = first != 0,
@@ -91,6 +125,7 @@ impl<'a> Plan<'a> {
             .iter()
             .map(|commit| match commit {
                 // Committed before, and the answer was lost.
+                Commit::Pinned { row, .. } if facts.committed.contains(row) => Committed::Created,
                 Commit::Pinned { row, id, .. } if !facts.pending.contains(row) && live.contains(id) => {
                     Committed::Existed
                 }
@@ -132,7 +167,7 @@ impl<'a> Plan<'a> {
 
 impl Changes<'_> {
     /// The statements to run, in the order in which rows are locked, and the batch that all of them take.
-    pub(super) fn statements(&self) -> (Vec<&'static str>, String) {
+    pub(super) fn statements(&self) -> (Vec<Sql>, String) {
         let mut statements = Vec::new();
         let mut batch = Batch::new();
         if !self.whole.is_empty() || !self.healed.is_empty() {

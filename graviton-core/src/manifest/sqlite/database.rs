@@ -3,20 +3,24 @@
 //! SQLite is called on the thread that asks (or on a blocking thread, for an asynchronous caller), through
 //! `rusqlite`. sqlx, which Postgres is to use, runs each SQLite connection on a thread of its own, and the
 //! two thread switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs
-//! with it, of which SQLite needed 10. A transaction is one closure without a wait in it, so that no
-//! dropped future can leave one open.
+//! with it, of which SQLite needed 10. A transaction runs to its end without a wait in it, so
+//! that no dropped future can leave one open.
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::forked;
+use crate::manifest::connection::{Database, Ending, Problem, Step};
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 
@@ -29,27 +33,12 @@ const READERS: usize = 8;
 /// Texts of statements that a connection keeps compiled.
 const STATEMENTS: usize = 64;
 
-/// What can go wrong inside a query: SQLite says so, or we do.
-pub(super) enum Problem {
-    Sqlite(rusqlite::Error),
-    Ours(Error),
-}
-
-impl From<rusqlite::Error> for Problem {
-    fn from(error: rusqlite::Error) -> Problem {
-        Problem::Sqlite(error)
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Problem {
-        Problem::Ours(error)
-    }
-}
-
 /// One SQLite file.
 #[derive(Debug)]
-pub(super) struct Database {
+pub struct SqliteDatabase(Arc<File>);
+
+#[derive(Debug)]
+struct File {
     path: PathBuf,
     /// Connections that nobody reads with at the moment.
     readers: Mutex<Vec<Connection>>,
@@ -70,29 +59,83 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Database {
+impl SqliteDatabase {
     /// The file at `path`, and whether it is there. Opens nothing yet.
-    pub(super) async fn new(path: &Path) -> Result<(Arc<Database>, bool)> {
+    pub(super) async fn new(path: &Path) -> Result<(SqliteDatabase, bool)> {
         let path = std::path::absolute(path)
             .map_err(|error| Error::io(format!("cannot use {}", path.display()), error))?;
         blocking::run(move || {
             let there = exists(&path)?;
-            let database = Database {
+            let file = File {
                 path,
                 readers: Mutex::default(),
                 may_read: Arc::new(Semaphore::new(READERS)),
                 writer: Mutex::default(),
                 closed: AtomicBool::new(false),
             };
-            Ok((Arc::new(database), there))
+            Ok((SqliteDatabase(Arc::new(file)), there))
         })
         .await?
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
+    }
+}
+
+impl Database for SqliteDatabase {
+    async fn read<S: Step>(&self, step: S) -> Result<S::Answer> {
+        let permit = Arc::clone(&self.0.may_read).acquire_owned().await;
+        let file = Arc::clone(&self.0);
+        blocking::run(move || {
+            // Given back when the query is done, whether or not anybody still polls for its result.
+            let _permit = permit;
+            file.check_open()?;
+            let free = locked(&file.readers).pop();
+            let mut connection = match free {
+                Some(connection) => connection,
+                None => patiently(|| file.connect_reader()).map_err(|problem| file.failed(problem))?,
+            };
+            let result = at_once(step.run(&mut connection));
+            locked(&file.readers).push(connection);
+            match result {
+                Ok(Ending::Commit(answer) | Ending::RollBack(answer)) => Ok(answer),
+                Err(problem) => Err(file.failed(problem)),
+            }
+        })
+        .await?
     }
 
+    async fn write<S: Step>(&self, durable: bool, step: S) -> Result<S::Answer> {
+        let file = Arc::clone(&self.0);
+        blocking::run(move || file.write_here(durable, &step).map_err(|problem| file.failed(problem))).await?
+    }
+
+    /// What is in the write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that
+    /// fails here matters.
+    async fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        // Those who are reading now finish first.
+        let _all = self.0.may_read.acquire_many(READERS as u32).await;
+        let file = Arc::clone(&self.0);
+        let closing = blocking::run(move || {
+            locked(&file.readers).clear();
+            drop(locked(&file.writer).take());
+        });
+        let _ = closing.await;
+    }
+}
+
+/// The result of a future that does not wait: SQLite has answered when its functions return.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(result) => result,
+        Poll::Pending => unreachable!("a step waited for something other than the database"),
+    }
+}
+
+impl File {
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::Closed, "the store is closed"));
@@ -100,47 +143,8 @@ impl Database {
         Ok(())
     }
 
-    /// Runs queries that only read.
-    pub(super) async fn read<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T> {
-        let permit = Arc::clone(&self.may_read).acquire_owned().await;
-        let database = Arc::clone(self);
-        blocking::run(move || {
-            // Given back when the query is done, whether or not anybody still polls for its result.
-            let _permit = permit;
-            database.check_open()?;
-            let free = locked(&database.readers).pop();
-            let connection = match free {
-                Some(connection) => connection,
-                None => {
-                    patiently(|| database.connect_reader()).map_err(|problem| database.failed(problem))?
-                }
-            };
-            let result = work(&connection);
-            locked(&database.readers).push(connection);
-            result.map_err(|problem| database.failed(problem))
-        })
-        .await?
-    }
-
-    /// Runs a transaction that writes; its commit is synced if asked. Rolled back on an error.
-    pub(super) async fn write<T: Send + 'static>(
-        self: &Arc<Self>,
-        synced: bool,
-        work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T> {
-        let database = Arc::clone(self);
-        blocking::run(move || database.write_here(synced, work).map_err(|problem| database.failed(problem)))
-            .await?
-    }
-
-    fn write_here<T>(
-        &self,
-        synced: bool,
-        work: impl FnOnce(&Connection) -> Result<T, Problem>,
-    ) -> Result<T, Problem> {
+    /// Runs a transaction; its commit is synced if asked. Rolled back on an error.
+    fn write_here<S: Step>(&self, synced: bool, step: &S) -> Result<S::Answer, Problem> {
         let mut guard = locked(&self.writer);
         self.check_open()?;
         let writer = match guard.as_mut() {
@@ -152,10 +156,12 @@ impl Database {
             writer.connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
             writer.synced = Some(synced);
         }
-        let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = work(&transaction)?;
-        transaction.commit()?;
-        Ok(result)
+        let transaction = Transaction::begin(&mut writer.connection)?;
+        match at_once(step.run(&mut *transaction.0))? {
+            Ending::Commit(answer) => transaction.commit().map(|()| answer),
+            // Rolled back when it is dropped.
+            Ending::RollBack(answer) => Ok(answer),
+        }
     }
 
     fn connect_reader(&self) -> Result<Connection, Problem> {
@@ -200,24 +206,11 @@ impl Database {
         Ok(connection)
     }
 
-    /// Closes the connections. What is in the write-ahead log is committed, whether or not it can be
-    /// checkpointed now, so that nothing that fails here matters.
-    pub(super) async fn close(self: &Arc<Self>) {
-        self.closed.store(true, Ordering::Release);
-        // Those who are reading now finish first.
-        let _all = self.may_read.acquire_many(READERS as u32).await;
-        let database = Arc::clone(self);
-        let closing = blocking::run(move || {
-            locked(&database.readers).clear();
-            drop(locked(&database.writer).take());
-        });
-        let _ = closing.await;
-    }
-
     fn failed(&self, problem: Problem) -> Error {
         match problem {
             Problem::Ours(error) => error,
             Problem::Sqlite(error) => failed(&self.path, error),
+            Problem::Postgres(error) => Error::new(Code::Internal, error.to_string()),
         }
     }
 }
@@ -235,6 +228,31 @@ fn patiently(connect: impl Fn() -> Result<Connection, Problem>) -> Result<Connec
                 std::thread::sleep(Duration::from_millis(5));
             }
             result => return result,
+        }
+    }
+}
+
+/// A transaction, rolled back unless it was committed. `rusqlite`'s own lends out no `&mut Connection`, which is what
+/// can be sent with a future.
+struct Transaction<'a>(&'a mut Connection);
+
+impl Transaction<'_> {
+    fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Problem> {
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(Transaction(connection))
+    }
+
+    fn commit(self) -> Result<(), Problem> {
+        self.0.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // SQLite rolls back by itself after some errors.
+        if !self.0.is_autocommit() {
+            let _ = self.0.execute_batch("ROLLBACK");
         }
     }
 }

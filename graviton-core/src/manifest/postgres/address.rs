@@ -1,0 +1,238 @@
+//! Where a Postgres database is: the URL of the configuration, checked, without its secrets in any message.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+use url::Url;
+
+use crate::error::{Code, Error, Result};
+
+/// Parameters of a URL that mean something; any other is an error, for it may be about security.
+const PARAMETERS: &[&str] = &[
+    "sslmode", "sslrootcert", "sslcert", "sslkey", "host", "hostaddr", "port", "dbname", "user", "password",
+    "application_name", "options",
+];
+
+/// How to reach a database of a Postgres server.
+#[derive(Clone)]
+pub struct PostgresAddress {
+    options: PgConnectOptions,
+    name: String,
+    variable: &'static str,
+}
+
+impl PostgresAddress {
+    /// The address in `url`, as libpq writes it (`postgres://user:password@host:port/database?sslmode=…`), or as JDBC
+    /// does (`jdbc:postgresql://host:port/database`). `variable` is the setting that it comes from, for messages.
+    ///
+    /// `user` and `password` fill in what the URL does not say. If it says something else, that is `config`.
+    pub fn parse(
+        variable: &'static str,
+        url: &str,
+        user: Option<&str>,
+        password: Option<&str>,
+    ) -> Result<PostgresAddress> {
+        let mut url = match url.strip_prefix("jdbc:") {
+            Some(url) => from_jdbc(variable, url)?,
+            None => parse(variable, url)?,
+        };
+        for (parameter, _) in url.query_pairs() {
+            if !PARAMETERS.contains(&&*parameter) && !parameter.starts_with("options[") {
+                let known = PARAMETERS.join(", ");
+                return Err(wrong(variable, &format!("{parameter:?} is no parameter of it"))
+                    .with_advice(format!("the parameters are {known}")));
+            }
+        }
+        if let Some(user) = user {
+            let said = parameter(&url, "user").unwrap_or_else(|| decoded(url.username()));
+            if !said.is_empty() && said != user {
+                return Err(wrong(variable, "it names another user than PG_USERNAME")
+                    .with_advice("name the user in one place"));
+            }
+        }
+        if let Some(password) = password {
+            let said = parameter(&url, "password").or_else(|| url.password().map(decoded));
+            if said.is_some_and(|said| said != password) {
+                return Err(wrong(variable, "it holds another password than PG_PASSWORD")
+                    .with_advice("give the password in one place"));
+            }
+        }
+        if url.host_str().is_none_or(str::is_empty) && parameter(&url, "host").is_none() {
+            // sqlx would look at PGHOST.
+            let _ = url.set_host(Some("localhost"));
+        }
+        let port = url.port();
+        // sqlx's words may repeat a value, and a value may be the password.
+        let mut options: PgConnectOptions = url.as_str().parse().map_err(|_| {
+            wrong(variable, "a value in it is not possible").with_advice("check its port and its sslmode")
+        })?;
+        if port.is_none() && parameter(&url, "port").is_none() {
+            options = options.port(5432);
+        }
+        if let Some(user) = user {
+            options = options.username(user);
+        }
+        if let Some(password) = password {
+            options = options.password(password);
+        }
+        let database = options.get_database().unwrap_or(options.get_username()).to_owned();
+        options = options.database(&database);
+        if options.get_application_name().is_none() {
+            options = options.application_name("graviton");
+        }
+        let host = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => options.get_host().to_owned(),
+        };
+        let name = format!("postgres://{host}:{}/{database}", options.get_port());
+        // The last two bound how long a row stays locked for others: by us, and by one of us that was cut off.
+        let options = options.disable_statement_logging().options([
+            ("search_path", "graviton"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ]);
+        Ok(PostgresAddress { options, name, variable })
+    }
+
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// Host, port and database, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The setting that it comes from.
+    pub(super) fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    /// The settings that user and password come from.
+    pub(super) fn credentials(&self) -> &'static str {
+        if self.variable == "PG_JDBC_URL" { "PG_USERNAME and PG_PASSWORD" } else { "the user and password in GRAVITON_MANIFEST_URL" }
+    }
+}
+
+impl fmt::Debug for PostgresAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PostgresAddress").field(&self.name).finish()
+    }
+}
+
+fn wrong(variable: &str, why: &str) -> Error {
+    Error::new(Code::Config, format!("{variable} is not an address of Postgres: {why}"))
+}
+
+fn parse(variable: &'static str, url: &str) -> Result<Url> {
+    let form = "postgres://user:password@host:port/database";
+    let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+    parsed.filter(|url| !url.cannot_be_a_base()).ok_or_else(|| {
+        wrong(variable, "it is not a URL of that kind").with_advice(format!(
+            "use the form {form}, with special characters of the password written as %XX"
+        ))
+    })
+}
+
+/// <https://jdbc.postgresql.org/documentation/use/#connecting-to-the-database>. Properties of the driver that are
+/// about speed or names do not matter here; those about encryption do.
+fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
+    let rest = url.strip_prefix("postgresql:").ok_or_else(|| {
+        wrong(variable, "it is not of the form jdbc:postgresql:…")
+            .with_advice("use the form jdbc:postgresql://host:port/database")
+    })?;
+    let text = match rest.strip_prefix("//") {
+        Some(rest) => format!("postgresql://{rest}"),
+        None => format!("postgresql://localhost/{}", rest.trim_start_matches('/')),
+    };
+    let hosts = text["postgresql://".len()..].split(['/', '?']).next().unwrap_or_default();
+    if hosts.contains(',') {
+        return Err(wrong(variable, "it names several hosts").with_advice("name the one that takes writes"));
+    }
+    let mut url = parse(variable, &text)?;
+    let properties: Vec<(String, String)> =
+        url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let mut kept = Vec::new();
+    for (name, value) in properties {
+        match name.as_str() {
+            "user" | "password" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => kept.push((name, value)),
+            // What the driver does with it alone.
+            "ssl" if value.is_empty() || value == "true" => kept.push(("sslmode".to_owned(), "verify-full".to_owned())),
+            "ssl" => {}
+            "ApplicationName" => kept.push(("application_name".to_owned(), value)),
+            _ if name.starts_with("ssl") || name.starts_with("gss") || name == "channelBinding" => {
+                return Err(wrong(variable, &format!("the property {name:?} is not supported"))
+                    .with_advice("use sslmode, sslrootcert, sslcert and sslkey"));
+            }
+            _ => {}
+        }
+    }
+    if kept.is_empty() {
+        url.set_query(None);
+    } else {
+        url.query_pairs_mut().clear().extend_pairs(kept);
+    }
+    Ok(url)
+}
+
+fn parameter(url: &Url, name: &str) -> Option<String> {
+    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(url: &str) -> String {
+        PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), None).unwrap().name
+    }
+
+    #[test]
+    fn both_forms_of_a_url_name_the_same_database() {
+        for url in [
+            "postgres://u:p@db.example:6000/graviton",
+            "postgresql://db.example:6000/graviton?sslmode=require",
+            "jdbc:postgresql://db.example:6000/graviton?reWriteBatchedInserts=true&ssl=true",
+        ] {
+            assert_eq!(name(url), "postgres://db.example:6000/graviton");
+        }
+        assert_eq!(name("jdbc:postgresql:graviton"), "postgres://localhost:5432/graviton");
+        assert_eq!(name("postgres://h"), "postgres://h:5432/u");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_secret() {
+        for url in [
+            "postgres:secret",
+            "postgres://u:secret@h/d?sslmode=secret",
+            "postgres://u:secret@h/d?sslmodus=disable",
+            "mysql://u:secret@h/d",
+            "postgres://u:secret@h:port/d",
+            "postgres://other:secret@h/d",
+            "jdbc:postgresql://h,i/d",
+            "jdbc:postgresql://h/d?sslfactory=secret",
+            "jdbc:mysql://h/d",
+            "postgres://u:wrong@h/d",
+        ] {
+            let error = PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), Some("secret"));
+            let error = error.expect_err(url);
+            assert_eq!(error.code(), Code::Config, "{url}");
+            assert!(error.advice().is_some(), "{url}");
+            let text = format!("{error:?} {:?}", error.advice());
+            assert!(!text.contains("secret") && text.contains("GRAVITON_MANIFEST_URL"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_have_any_characters() {
+        let url = "postgres://u:p%40%2F%25x+y@h/d";
+        let address = PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), Some("p@/%x+y")).unwrap();
+        assert!(!format!("{address:?}").contains("x+y"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The connections to one Postgres database, and how a step gets through.
+//!
+//! A few connections are kept and handed out again. sqlx's own pool is not used, for two reasons: it tries again for
+//! as long as it may while connections are refused, and then says only that it took too long; and after a restart of
+//! the server each dead connection that it keeps costs one failed call (or each call one more round trip, to find out).
+//! Here the first lost connection throws all idle ones away.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::{ConnectOptions, Connection as _, Executor, PgConnection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::PostgresAddress;
+use super::failure::{Remedy, failed, remedy};
+use crate::error::{Code, Error, Result};
+use crate::manifest::connection::{Database, Ending, Problem, Step};
+
+/// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by default.
+const CONNECTIONS: usize = 10;
+/// How long a call waits for one of them.
+const QUEUE: Duration = Duration::from_secs(30);
+/// How long it may take to connect: an open store is to be had, or an error, within 10 seconds.
+const CONNECT: Duration = Duration::from_secs(8);
+/// A connection that nobody needed for so long is closed.
+const IDLE: Duration = Duration::from_secs(300);
+/// For so long a step that meets others' locks is run again.
+const CONFLICTS: Duration = Duration::from_secs(60);
+/// For so long the outcome of a commit is asked for whose answer was lost.
+const UNKNOWN: Duration = Duration::from_secs(40);
+/// So many lost connections one after another are enough.
+const LOSSES: u32 = 3;
+
+/// One database of a Postgres server.
+#[derive(Debug)]
+pub struct PostgresDatabase {
+    address: PostgresAddress,
+    pool: Arc<Pool>,
+    /// The session that renews the lease, however busy the others are.
+    renewal: tokio::sync::Mutex<Option<PgConnection>>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    /// Connections that nobody uses at the moment, and since when.
+    idle: Mutex<Vec<(PgConnection, Instant)>>,
+    places: Arc<Semaphore>,
+    closed: AtomicBool,
+}
+
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in use. Dropped, it is closed, and the server rolls back what it was doing; given back, it is kept.
+struct Session {
+    connection: PgConnection,
+    pool: Arc<Pool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Session {
+    fn give_back(self) {
+        self.pool.idle().push((self.connection, Instant::now()));
+    }
+}
+
+/// How one try of a step failed.
+struct Failure {
+    error: Error,
+    remedy: Remedy,
+    /// Whether the step may have been committed all the same.
+    unknown: bool,
+}
+
+impl PostgresDatabase {
+    pub(super) fn new(address: PostgresAddress) -> PostgresDatabase {
+        PostgresDatabase {
+            address,
+            pool: Arc::new(Pool {
+                idle: Mutex::default(),
+                places: Arc::new(Semaphore::new(CONNECTIONS)),
+                closed: AtomicBool::new(false),
+            }),
+            renewal: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    async fn session(&self) -> Result<Session> {
+        let name = self.address.name();
+        let place = timeout(QUEUE, Arc::clone(&self.pool.places).acquire_owned()).await;
+        let place = place.map_err(|_| {
+            let why = format!("all {CONNECTIONS} connections to the database {name} are busy");
+            Error::new(Code::BackendUnavailable, why).with_advice("do less at once, or try again")
+        })?;
+        let (Ok(place), false) = (place, self.pool.closed.load(Ordering::Acquire)) else {
+            return Err(Error::new(Code::Closed, "the store is closed"));
+        };
+        let idle = {
+            let mut idle = self.pool.idle();
+            idle.retain(|(_, since)| since.elapsed() < IDLE);
+            idle.pop()
+        };
+        let connection = match idle {
+            Some((connection, _)) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Session { connection, pool: Arc::clone(&self.pool), _place: place })
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let Ok(connected) = timeout(CONNECT, self.address.options().connect()).await else {
+            let (name, seconds) = (self.address.name(), CONNECT.as_secs());
+            let why = format!("the database {name} cannot be reached: no answer within {seconds} seconds");
+            return Err(Error::new(Code::BackendUnavailable, why)
+                .with_advice(format!("check that it runs and that {} names its host", self.address.variable())));
+        };
+        connected.map_err(|error| failed(&self.address, error.into()))
+    }
+
+    /// Runs the step until it gets through, or there is no hope.
+    async fn run<S: Step>(&self, transaction: bool, step: &S) -> Result<S::Answer> {
+        let started = Instant::now();
+        let mut unknown = false;
+        let mut losses = 0;
+        for tries in 0.. {
+            let failure = match self.try_once(transaction, step).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            unknown |= failure.unknown;
+            let again = match failure.remedy {
+                Remedy::RunAgain => started.elapsed() < CONFLICTS,
+                Remedy::Reconnect => {
+                    losses += 1;
+                    losses < LOSSES || unknown && started.elapsed() < UNKNOWN
+                }
+                Remedy::None => unknown && failure.error.is_retryable() && started.elapsed() < UNKNOWN,
+            };
+            if !again && unknown {
+                let advice = "the blobs may have been committed all the same; put them again to be sure";
+                return Err(failure.error.with_advice(advice));
+            }
+            if !again {
+                return Err(failure.error);
+            }
+            tokio::time::sleep(pause(tries)).await;
+        }
+        unreachable!("the loop ends by itself only after four billion tries")
+    }
+
+    async fn try_once<S: Step>(&self, transaction: bool, step: &S) -> Result<S::Answer, Failure> {
+        let connected = self.session().await;
+        let mut session =
+            connected.map_err(|error| Failure { error, remedy: Remedy::None, unknown: false })?;
+        let mut committing = false;
+        let running = run_on(&mut session.connection, transaction, step, &mut committing);
+        let Ok(result) = timeout(S::PATIENCE, running).await else {
+            let (name, seconds) = (self.address.name(), S::PATIENCE.as_secs());
+            let why = format!("the database {name} did not answer within {seconds} seconds");
+            let error = Error::new(Code::BackendUnavailable, why).with_advice("try again");
+            return Err(Failure { error, remedy: Remedy::None, unknown: committing });
+        };
+        let problem = match result {
+            Ok(answer) => {
+                session.give_back();
+                return Ok(answer);
+            }
+            Err(problem) => problem,
+        };
+        let remedy = remedy(&problem);
+        if remedy == Remedy::Reconnect {
+            self.pool.idle().clear();
+        } else if !transaction || session.connection.execute("ROLLBACK").await.is_ok() {
+            session.give_back();
+        }
+        let unknown = committing && remedy == Remedy::Reconnect;
+        Err(Failure { error: failed(&self.address, problem), remedy, unknown })
+    }
+}
+
+/// Runs the step on this connection; `committing` is true from the moment on when it may take effect.
+async fn run_on<S: Step>(
+    connection: &mut PgConnection,
+    transaction: bool,
+    step: &S,
+    committing: &mut bool,
+) -> Result<S::Answer, Problem> {
+    if !transaction {
+        let (Ending::Commit(answer) | Ending::RollBack(answer)) = step.run(connection).await?;
+        return Ok(answer);
+    }
+    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    match step.run(connection).await? {
+        Ending::Commit(answer) => {
+            *committing = true;
+            connection.execute("COMMIT").await?;
+            Ok(answer)
+        }
+        Ending::RollBack(answer) => {
+            connection.execute("ROLLBACK").await?;
+            Ok(answer)
+        }
+    }
+}
+
+/// How long to wait before the next try: longer each time, and not the same for all who wait.
+fn pause(tries: u32) -> Duration {
+    let most = 10_u64 << tries.min(6);
+    let mut random = [0; 8];
+    // Without a random number all wait the same time, which is only slower.
+    let _ = getrandom::fill(&mut random);
+    Duration::from_millis(most / 2 + u64::from_le_bytes(random) % (most / 2 + 1))
+}
+
+impl Database for PostgresDatabase {
+    async fn read<S: Step>(&self, step: S) -> Result<S::Answer> {
+        self.run(false, &step).await
+    }
+
+    async fn write<S: Step>(&self, _durable: bool, step: S) -> Result<S::Answer> {
+        self.run(!S::SINGLE, &step).await
+    }
+
+    async fn renew<S: Step>(&self, step: S) -> Result<S::Answer> {
+        let mut held = self.renewal.lock().await;
+        let mut again = held.is_some();
+        loop {
+            if self.pool.closed.load(Ordering::Acquire) {
+                return Err(Error::new(Code::Closed, "the store is closed"));
+            }
+            // Taken, so that a connection in an unknown state is never used again.
+            let mut connection = match held.take() {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let mut committing = false;
+            let problem = match timeout(CONNECT, run_on(&mut connection, false, &step, &mut committing)).await {
+                Ok(Ok(answer)) => {
+                    *held = Some(connection);
+                    return Ok(answer);
+                }
+                Ok(Err(problem)) => problem,
+                Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into(),
+            };
+            if !again {
+                return Err(failed(&self.address, problem));
+            }
+            again = false;
+        }
+    }
+
+    async fn close(&self) {
+        self.pool.closed.store(true, Ordering::Release);
+        // Who is at work finishes first.
+        let _all = timeout(QUEUE, self.pool.places.acquire_many(CONNECTIONS as u32)).await;
+        let idle = std::mem::take(&mut *self.pool.idle());
+        let renewal = self.renewal.lock().await.take();
+        for connection in idle.into_iter().map(|(connection, _)| connection).chain(renewal) {
+            let _ = timeout(Duration::from_secs(1), connection.close()).await;
+        }
+    }
+}

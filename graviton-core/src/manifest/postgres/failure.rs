@@ -1,0 +1,112 @@
+//! What Postgres' errors mean to us: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+
+use super::PostgresAddress;
+use crate::error::{Code, Error};
+use crate::manifest::connection::Problem;
+
+/// What can be done about a step that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// It met another transaction; run it again on the same connection.
+    RunAgain,
+    /// The connection is lost; run it again on another one.
+    Reconnect,
+    /// Nothing by us.
+    None,
+}
+
+pub(super) fn remedy(problem: &Problem) -> Remedy {
+    let error = match problem {
+        Problem::Postgres(error) => error,
+        Problem::Ours(_) | Problem::Sqlite(_) => return Remedy::None,
+    };
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            // Serialization failure, deadlock, a lock that was not to be had in time.
+            Some("40001" | "40P01" | "55P03") => Remedy::RunAgain,
+            // Somebody else made the same content live between our look and our commit.
+            Some("23505") if error.constraint() == Some("blob_live") => Remedy::RunAgain,
+            // Terminated, shutting down, crashed; time-outs that end the session; read-only since a fail-over.
+            Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25006") => Remedy::Reconnect,
+            Some(code) if code.starts_with("08") => Remedy::Reconnect,
+            _ => Remedy::None,
+        },
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Remedy::Reconnect,
+        _ => Remedy::None,
+    }
+}
+
+/// The error of a step or connection that failed for good. None of its texts has a secret in it: Postgres' messages
+/// name users and databases, and no passwords.
+pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
+    let error = match problem {
+        Problem::Ours(error) => return error,
+        Problem::Postgres(error) => error,
+        Problem::Sqlite(error) => return Error::new(Code::Internal, error.to_string()),
+    };
+    let (code, what, advice) = explain(address, &error);
+    let why = match &error {
+        sqlx::Error::Database(error) => format!("{} ({})", error.message(), error.code().unwrap_or_default()),
+        sqlx::Error::Io(error) => deepest(error),
+        sqlx::Error::Tls(error) => deepest(error.as_ref()),
+        error => deepest(error),
+    };
+    Error::new(code, format!("the database {} {what}: {why}", address.name())).with_advice(advice).with_source(error)
+}
+
+/// The cause behind "error communicating with the database".
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static str, String) {
+    let variable = address.variable();
+    let unavailable = |what| (Code::BackendUnavailable, what, "try again".to_owned());
+    match error {
+        sqlx::Error::Io(_) => {
+            let advice = format!("check that it runs and that {variable} names its host and port, then try again");
+            (Code::BackendUnavailable, "cannot be reached", advice)
+        }
+        sqlx::Error::Tls(_) => {
+            let advice = format!("check sslmode and sslrootcert in {variable}, and the server's certificate");
+            (Code::Config, "refuses TLS as it was asked for", advice)
+        }
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => unavailable("broke the connection off"),
+        sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or_default() {
+            "28P01" | "28000" => {
+                let advice = format!("check {}", address.credentials());
+                (Code::Config, "refuses the user or the password", advice)
+            }
+            "3D000" => (Code::Config, "does not exist", format!("make it, or check {variable}")),
+            "42501" => (
+                Code::Forbidden,
+                "does not allow this to its user",
+                "grant the user the right to create the schema `graviton`, or to use it and its tables".to_owned(),
+            ),
+            "42P01" | "42703" | "3F000" => {
+                let advice = "restore the database from a backup, or choose another one".to_owned();
+                (Code::Config, "has lost tables of Graviton's", advice)
+            }
+            "53100" => (Code::NoSpace, "is full", "free some space on the server's disk and try again".to_owned()),
+            "53300" => unavailable("has no more connections to give"),
+            "53200" => unavailable("is out of memory"),
+            "57014" => unavailable("stopped a statement"),
+            "25006" => unavailable("is read-only, as a standby is"),
+            "40001" | "40P01" | "55P03" | "23505" => unavailable("is busy with the same rows"),
+            "XX001" | "XX002" => (Code::Internal, "is damaged", "restore it from a backup".to_owned()),
+            "58030" => unavailable("has trouble with its disk"),
+            code if code.starts_with("57P") || code.starts_with("08") || code == "25P03" => {
+                unavailable("broke the connection off")
+            }
+            _ => (Code::Internal, "answered with an unexpected error", "please report this".to_owned()),
+        },
+        _ => (Code::Internal, "gave an unexpected answer", "please report this".to_owned()),
+    }
+}

@@ -1,0 +1,48 @@
+//! Manifests in Postgres: shared by any number of processes on any number of hosts.
+//!
+//! The steps are those of SQLite. What is different is that others write at the same time, so that rows are locked
+//! before they are looked at; that a step can meet another's locks and is then run again; and that the connection can
+//! be lost in the middle, even between a commit and its answer. Then the step is run again too, for it leaves the same
+//! behind as if it had run once: so a commit's outcome is found out, never guessed.
+//!
+//! Every step is committed synchronously, pins too: other than with SQLite, a writer outlives a crash of its database,
+//! and must not go on with some of its pins lost. What the server's `synchronous_commit` is set to by its administrator
+//! is respected; a fail-over must lose no commit.
+
+mod address;
+mod connection;
+mod database;
+mod failure;
+
+use super::Durability;
+use super::repo::{SqlManifestRepo, not_up_to_date};
+use super::schema::Schema;
+use crate::error::Result;
+
+pub use address::PostgresAddress;
+pub use database::PostgresDatabase;
+
+/// Manifests in a database of a Postgres server, in the schema `graviton`.
+pub type PostgresManifestRepo = SqlManifestRepo<PostgresDatabase>;
+
+impl PostgresManifestRepo {
+    /// Opens the database; with `create`, makes the tables if they are missing.
+    ///
+    /// Answers within 10 seconds: a server that cannot be reached is `backend-unavailable`, wrong credentials or a
+    /// database that does not exist are `config`. A schema that a newer version wrote is `version`.
+    pub async fn open(
+        address: &PostgresAddress,
+        durability: Durability,
+        create: bool,
+    ) -> Result<PostgresManifestRepo> {
+        let repo = SqlManifestRepo { database: PostgresDatabase::new(address.clone()), durability };
+        let name = address.name();
+        if repo.schema(name).await? != Schema::Current {
+            if !create {
+                return Err(not_up_to_date(name));
+            }
+            repo.migrate(name).await?;
+        }
+        Ok(repo)
+    }
+}

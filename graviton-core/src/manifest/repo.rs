@@ -1,0 +1,131 @@
+//! A manifest repository over any database that carries out the steps of the protocol.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::connection::{Database, Step};
+use super::{
+    BlobRecord, BlobRow, BlockRow, Commit, Committed, Durability, Known, ManifestEntry, ManifestRepo, Pinned,
+    StoreRecord, Totals, WriterId, schema, steps,
+};
+use super::schema::Schema;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+
+/// Manifests in a database that speaks SQL; [`super::SqliteManifestRepo`] and [`super::PostgresManifestRepo`].
+///
+/// Only what must survive a power cut is synced: pins serve living processes, so that
+/// their transactions are left to the next sync, which a commit makes.
+#[derive(Debug)]
+pub struct SqlManifestRepo<D> {
+    pub(super) database: D,
+    pub(super) durability: Durability,
+}
+
+fn no_row() -> Error {
+    Error::new(Code::Internal, "the database gave no row where there is always one")
+        .with_advice("restore the database from a backup")
+}
+
+/// The error for a store that is opened only to be read and has to be migrated first.
+pub(super) fn not_up_to_date(name: &str) -> Error {
+    Error::new(Code::Version, format!("{name} has no schema, or that of an older version"))
+        .with_advice("open the store once for writing, which brings it up to date")
+}
+
+fn random_id() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Code::Io, format!("the system gives no random numbers: {error}")))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+#[async_trait]
+impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
+    async fn store(&self) -> Result<StoreRecord> {
+        self.database.read(steps::ReadStore).await?.ok_or_else(no_row)
+    }
+
+    async fn set_block_location(&self, location: &str) -> Result<()> {
+        self.write_durably(steps::SetBlockLocation(location.to_owned())).await
+    }
+
+    async fn set_durability(&self, durability: Durability) -> Result<()> {
+        self.write_durably(steps::SetDurability(durability)).await
+    }
+
+    async fn register_writer(&self, lease: Duration) -> Result<WriterId> {
+        self.database.write(false, steps::RegisterWriter(lease)).await?.ok_or_else(no_row)
+    }
+
+    async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool> {
+        self.database.renew(steps::RenewWriter(writer, lease)).await
+    }
+
+    async fn remove_writer(&self, writer: WriterId) -> Result<()> {
+        self.database.write(false, steps::RemoveWriter(writer)).await
+    }
+
+    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>> {
+        self.database.write(false, steps::Begin { writer, chunker: chunker.to_owned() }).await
+    }
+
+    async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
+        self.database.write(false, steps::Pin::new(blob, entries)).await
+    }
+
+    async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool> {
+        self.database.write(false, steps::MarkStored::new(blob, blocks, self.durability)).await
+    }
+
+    async fn abort(&self, blob: BlobRow) -> Result<()> {
+        self.database.write(false, steps::Abort(blob)).await
+    }
+
+    async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>> {
+        self.write_durably(steps::CommitAll { commits, durability: self.durability }).await
+    }
+
+    async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known> {
+        self.database.read(steps::LookUp::new(ids, keys)).await
+    }
+
+    async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>> {
+        self.database.read(steps::Find { id: *id, entries }).await
+    }
+
+    async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
+        self.database.read(steps::Entries { blob, from, limit }).await
+    }
+
+    async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>> {
+        self.database.read(steps::List { after: after.copied(), limit }).await
+    }
+
+    async fn totals(&self) -> Result<Totals> {
+        self.database.read(steps::CountTotals).await?.ok_or_else(no_row)
+    }
+
+    async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+#[allow(private_bounds, reason = "sealed: only the databases of this folder are meant")]
+impl<D: Database> SqlManifestRepo<D> {
+    /// What is in the database that is called `name` in messages.
+    pub(super) async fn schema(&self, name: &str) -> Result<Schema> {
+        self.database.read(schema::Look { name: name.to_owned() }).await
+    }
+
+    pub(super) async fn migrate(&self, name: &str) -> Result<()> {
+        self.write_durably(schema::Migrate { name: name.to_owned(), id: random_id()? }).await
+    }
+
+    /// A transaction that is synced at its commit, if the store promises that.
+    async fn write_durably<S: Step>(&self, step: S) -> Result<S::Answer> {
+        self.database.write(self.durability == Durability::Full, step).await
+    }
+}
