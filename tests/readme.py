@@ -2,11 +2,12 @@
 """Runs the README's commands word for word: every ```sh block that follows the comment `<!-- run -->`.
 
 They run in order, in one copy of the checkout, so that they leave nothing behind here. A test of the README's own:
-a README without such a block fails.
+a README without such a block fails. Needs PostgreSQL, and some ports that the README names.
 """
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^<!-- run -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS_EACH = 900
+OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
 
 
 def fresh_copy(to):
@@ -26,21 +28,44 @@ def fresh_copy(to):
             shutil.copy2(REPOSITORY / name, to / name)
 
 
+def run(block, **options):
+    """The exit code."""
+    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", block], stdin=subprocess.DEVNULL, start_new_session=True,
+                               **options)
+    try:
+        return process.wait(SECONDS_EACH)
+    except subprocess.TimeoutExpired:
+        return f"none after {SECONDS_EACH} s"
+    finally:
+        end(process)
+
+
+def end(process):
+    """First so that it can stop what it started, then with all that is left of it."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     blocks = BLOCK.findall((REPOSITORY / "README.md").read_text())
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute()
     copy = target / "readme"
     fresh_copy(copy)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAVITON_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment["CARGO_TARGET_DIR"] = str(target)
     failed = 0
     for block in blocks:
         print(f"$ {block.rstrip()}", flush=True)
-        command = ["bash", "-euo", "pipefail", "-c", block]
-        try:
-            code = subprocess.run(command, cwd=copy, env=environment, stdin=subprocess.DEVNULL, timeout=SECONDS_EACH).returncode
-        except subprocess.TimeoutExpired:
-            code = f"none after {SECONDS_EACH} s"
+        code = run(block, cwd=copy, env=environment)
         if code != 0:
             failed += 1
             print(f"README.md: exit code {code}", flush=True)

@@ -52,7 +52,8 @@ impl Scene {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("GRAVITON_") {
+            let ours = ["GRAVITON_", "QUASAR_", "MINIO_", "PG_"];
+            if ours.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
             }
         }
