@@ -1,5 +1,8 @@
 //! The suites of `graviton_core::testing`, over everything in this crate that they are for.
 
+#[path = "support/postgres.rs"]
+mod postgres;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +10,8 @@ use bytes::Bytes;
 use graviton_core::block::memory::MemoryBlockStore;
 use graviton_core::testing::{BlockPlace, DatabasePlace, block_store_conformance, manifest_repo_conformance};
 use graviton_core::{BlockKey, BlockStore, Durability, ManifestRepo};
-use graviton_core::{block::FsBlockStore, manifest::SqliteManifestRepo};
+use graviton_core::{block::FsBlockStore, manifest::PostgresManifestRepo, manifest::SqliteManifestRepo};
+use postgres::TestDatabase;
 use tempfile::TempDir;
 
 struct Memory(MemoryBlockStore);
@@ -111,4 +115,20 @@ impl DatabasePlace for Sqlite {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn manifests_in_sqlite() {
     manifest_repo_conformance(async || Sqlite(tempfile::tempdir().unwrap())).await;
+}
+
+#[async_trait]
+impl DatabasePlace for TestDatabase {
+    async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo> {
+        Arc::new(PostgresManifestRepo::open(&self.address(), durability, true).await.unwrap())
+    }
+
+    async fn sql(&self, statement: &str) {
+        TestDatabase::sql(self, statement).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn manifests_in_postgres() {
+    manifest_repo_conformance(TestDatabase::create).await;
 }

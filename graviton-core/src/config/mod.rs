@@ -3,6 +3,8 @@
 //! A [`Config`] is plain data: names and texts, checked when they are set and again together when the store
 //! is opened. The library reads the environment only in [`Config::from_env`].
 
+mod database;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,9 +16,10 @@ use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::engine::{AsyncStore, Settings};
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Durability, ManifestRepo, SqliteManifestRepo};
+use crate::manifest::{Durability, ManifestRepo, PostgresManifestRepo, SqliteManifestRepo};
 use crate::runtime;
 use crate::store::Store;
+use database::Manifests;
 
 /// A setting that exists.
 #[derive(Debug)]
@@ -40,7 +43,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_BLOB_BACKEND", "fs", "where block bytes live: fs"),
     setting("GRAVITON_FS_ROOT", "./.graviton", "the directory of the store"),
     setting("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
-    setting("GRAVITON_MANIFEST_URL", "", "sqlite:PATH; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
+    setting("GRAVITON_MANIFEST_URL", "",
+        "sqlite:PATH or postgres://user:password@host:port/database; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
+    setting("PG_JDBC_URL", "", "the same for an existing deployment: jdbc:postgresql://host:port/database"),
+    setting("PG_USERNAME", "", "the user for it"),
+    setting("PG_PASSWORD", "", "the password for it"),
     setting("GRAVITON_HASH", "blake3", "the algorithm for what is written: blake3 or sha256; both are always readable"),
     setting("GRAVITON_CHUNKER", "fastcdc:65536:262144:1048576",
         "how streams are cut: fixed:<bytes>, fastcdc:<min>:<avg>:<max> or delimiter:<hex>:<max>"),
@@ -59,9 +66,6 @@ const NOT_YET: &[&str] = &[
     "GRAVITON_S3_BLOCK_BUCKET",
     "GRAVITON_S3_BLOCK_PREFIX",
     "GRAVITON_S3_REGION",
-    "PG_JDBC_URL",
-    "PG_USERNAME",
-    "PG_PASSWORD",
     "GRAVITON_HTTP_ADDR",
     "GRAVITON_HTTP_PORT",
 ];
@@ -102,10 +106,6 @@ impl Config {
     /// Graviton's are none of our business.
     pub fn from_env() -> Result<Config> {
         let mut config = Config::new();
-        if std::env::var_os("PG_JDBC_URL").is_some_and(|url| !url.is_empty()) {
-            // Not to be passed over: the manifests of that deployment are there.
-            return Err(unknown("PG_JDBC_URL"));
-        }
         for setting in SETTINGS {
             match std::env::var(setting.name) {
                 Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,
@@ -195,14 +195,16 @@ impl Config {
             )
             .with_advice("name a directory with GRAVITON_FS_ROOT"));
         }
-        let database = match self.values.get("GRAVITON_MANIFEST_URL") {
-            Some(url) => sqlite_path(url)?,
-            None => root.join("manifests.db"),
-        };
         let blocks: Arc<dyn BlockStore> =
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full));
-        let manifests: Arc<dyn ManifestRepo> =
-            Arc::new(SqliteManifestRepo::open(&database, durability, !read_only).await?);
+        let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
+            Manifests::Sqlite(path) => {
+                Arc::new(SqliteManifestRepo::open(&path, durability, !read_only).await?)
+            }
+            Manifests::Postgres(address) => {
+                Arc::new(PostgresManifestRepo::open(&address, durability, !read_only).await?)
+            }
+        };
         AsyncStore::new(blocks, manifests, settings).await
     }
 
@@ -217,7 +219,10 @@ impl fmt::Debug for Config {
         let directory = self.directory.iter().map(|path| (&"GRAVITON_FS_ROOT", path.to_str().unwrap_or("…")));
         let shown = self.values.iter().map(|(name, value)| {
             // A URL may hold a password.
-            let secret = *name == "GRAVITON_MANIFEST_URL" && !value.starts_with("sqlite:");
+            let secret = match *name {
+                "GRAVITON_MANIFEST_URL" => !value.starts_with("sqlite:"),
+                name => matches!(name, "PG_JDBC_URL" | "PG_PASSWORD"),
+            };
             (name, if secret { "…" } else { value.as_str() })
         });
         f.debug_map().entries(directory).entries(shown).finish()
@@ -244,7 +249,8 @@ fn check(name: &str, value: &str) -> Result<()> {
         },
         "GRAVITON_FS_ROOT" if value.is_empty() => Err(wrong(name, value, "it is empty", "name a directory")),
         "GRAVITON_FS_BLOCK_PREFIX" => prefix(value).map(drop),
-        "GRAVITON_MANIFEST_URL" => sqlite_path(value).map(drop),
+        "GRAVITON_MANIFEST_URL" => database::check_url(value),
+        "PG_JDBC_URL" => database::check_jdbc(value),
         "GRAVITON_HASH" => algo(value).map(drop),
         "GRAVITON_CHUNKER" => value.parse::<ChunkerSpec>().map(drop),
         "GRAVITON_DURABILITY" => durability(value).map(drop),
@@ -269,16 +275,6 @@ fn prefix(value: &str) -> Result<&str> {
         "it leads out of the root",
         "use a relative path without . and ..",
     ))
-}
-
-fn sqlite_path(url: &str) -> Result<PathBuf> {
-    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        // Not shown: it may hold a password.
-        _ => Err(Error::new(Code::Config, "GRAVITON_MANIFEST_URL is not of the form sqlite:PATH")
-            .with_advice("this version keeps manifests in SQLite; use sqlite:PATH")),
-    }
 }
 
 fn algo(value: &str) -> Result<Algo> {
@@ -383,7 +379,13 @@ mod tests {
     #[test]
     fn debug_shows_no_password() {
         let mut config = Config::new();
-        config.values.insert("GRAVITON_MANIFEST_URL", "postgres://u:secret@h/d".into());
+        for (name, value) in [
+            ("GRAVITON_MANIFEST_URL", "postgres://u:secret@h/d"),
+            ("PG_JDBC_URL", "jdbc:postgresql://h/d?password=secret"),
+            ("PG_PASSWORD", "secret"),
+        ] {
+            config = config.set(name, value).unwrap();
+        }
         assert!(!format!("{config:?}").contains("secret"));
     }
 }

@@ -50,13 +50,8 @@ pub(super) struct Changes<'a> {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(commits: &'a [Commit]) -> Plan<'a> {
-        let mut plan = Plan {
-            commits,
-            rows: Vec::new(),
-            ids: Vec::new(),
-            keys: Vec::new(),
-            blocks: Vec::new(),
-        };
+        let mut plan =
+            Plan { commits, rows: Vec::new(), ids: Vec::new(), keys: Vec::new(), blocks: Vec::new() };
         for commit in commits {
             match commit {
                 Commit::Pinned { row, id, stored, .. } => {
@@ -78,9 +73,11 @@ impl<'a> Plan<'a> {
 
     /// The batches of what has to be locked where others write at the same time: of blocks, and of blobs.
     pub(super) fn to_lock(&self) -> (String, String) {
-        let blocks = Batch::new()
-            .numbers("blocks", self.blocks.iter().map(|row| row.0))
-            .rows("keys", &self.keys, Row::key);
+        let blocks = Batch::new().numbers("blocks", self.blocks.iter().map(|row| row.0)).rows(
+            "keys",
+            &self.keys,
+            Row::key,
+        );
         (blocks.finish(), Batch::new().numbers("rows", self.rows.iter().map(|row| row.0)).finish())
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::connection::{Database, Step};
+use super::schema::Schema;
 use super::{
     BlobRecord, BlobRow, BlockRow, Commit, Committed, Durability, Known, ManifestEntry, ManifestRepo, Pinned,
     StoreRecord, Totals, WriterId, schema, steps,
 };
-use super::schema::Schema;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 
@@ -29,9 +29,13 @@ fn no_row() -> Error {
         .with_advice("restore the database from a backup")
 }
 
-/// The error for a store that is opened only to be read and has to be migrated first.
-pub(super) fn not_up_to_date(name: &str) -> Error {
-    Error::new(Code::Version, format!("{name} has no schema, or that of an older version"))
+/// The error for a store that is opened only to be read, and would have to be made or migrated first.
+pub(super) fn not_current(schema: Schema, name: &str) -> Error {
+    if schema == Schema::Absent {
+        return Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
+            .with_advice("check the setting, or put something to create the store");
+    }
+    Error::new(Code::Version, format!("{name} has the schema of an older version"))
         .with_advice("open the store once for writing, which brings it up to date")
 }
 

@@ -77,7 +77,14 @@ macro_rules! postgres {
 /// The row of the batch with the key of a row of this table.
 macro_rules! same_key {
     ($left:literal) => {
-        concat!($left, ".algo = input.algo AND ", $left, ".digest = input.digest AND ", $left, ".size = input.size")
+        concat!(
+            $left,
+            ".algo = input.algo AND ",
+            $left,
+            ".digest = input.digest AND ",
+            $left,
+            ".size = input.size"
+        )
     };
 }
 

@@ -277,8 +277,7 @@ impl Step for LookUp {
     type Answer = Known;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Known>, Problem> {
-        let mut known =
-            Known { live: vec![false; self.ids], stored: vec![None; self.keys], relaxed: false };
+        let mut known = Known { live: vec![false; self.ids], stored: vec![None; self.keys], relaxed: false };
         connection
             .rows(sql::CHECK, &[Text(&self.question)], |row| {
                 let place = row.number(1)? as usize;

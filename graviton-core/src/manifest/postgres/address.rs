@@ -11,8 +11,18 @@ use crate::error::{Code, Error, Result};
 
 /// Parameters of a URL that mean something; any other is an error, for it may be about security.
 const PARAMETERS: &[&str] = &[
-    "sslmode", "sslrootcert", "sslcert", "sslkey", "host", "hostaddr", "port", "dbname", "user", "password",
-    "application_name", "options",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
 ];
 
 /// How to reach a database of a Postgres server.
@@ -112,7 +122,11 @@ impl PostgresAddress {
 
     /// The settings that user and password come from.
     pub(super) fn credentials(&self) -> &'static str {
-        if self.variable == "PG_JDBC_URL" { "PG_USERNAME and PG_PASSWORD" } else { "the user and password in GRAVITON_MANIFEST_URL" }
+        if self.variable == "PG_JDBC_URL" {
+            "PG_USERNAME and PG_PASSWORD"
+        } else {
+            "the user and password in GRAVITON_MANIFEST_URL"
+        }
     }
 }
 
@@ -157,9 +171,13 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
     let mut kept = Vec::new();
     for (name, value) in properties {
         match name.as_str() {
-            "user" | "password" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => kept.push((name, value)),
+            "user" | "password" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => {
+                kept.push((name, value))
+            }
             // What the driver does with it alone.
-            "ssl" if value.is_empty() || value == "true" => kept.push(("sslmode".to_owned(), "verify-full".to_owned())),
+            "ssl" if value.is_empty() || value == "true" => {
+                kept.push(("sslmode".to_owned(), "verify-full".to_owned()))
+            }
             "ssl" => {}
             "ApplicationName" => kept.push(("application_name".to_owned(), value)),
             _ if name.starts_with("ssl") || name.starts_with("gss") || name == "channelBinding" => {
@@ -232,7 +250,8 @@ mod tests {
     #[test]
     fn a_password_may_have_any_characters() {
         let url = "postgres://u:p%40%2F%25x+y@h/d";
-        let address = PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), Some("p@/%x+y")).unwrap();
+        let address =
+            PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), Some("p@/%x+y")).unwrap();
         assert!(!format!("{address:?}").contains("x+y"));
     }
 }

@@ -116,8 +116,10 @@ impl PostgresDatabase {
         let Ok(connected) = timeout(CONNECT, self.address.options().connect()).await else {
             let (name, seconds) = (self.address.name(), CONNECT.as_secs());
             let why = format!("the database {name} cannot be reached: no answer within {seconds} seconds");
-            return Err(Error::new(Code::BackendUnavailable, why)
-                .with_advice(format!("check that it runs and that {} names its host", self.address.variable())));
+            return Err(Error::new(Code::BackendUnavailable, why).with_advice(format!(
+                "check that it runs and that {} names its host",
+                self.address.variable()
+            )));
         };
         connected.map_err(|error| failed(&self.address, error.into()))
     }
@@ -239,7 +241,8 @@ impl Database for PostgresDatabase {
                 None => self.connect().await?,
             };
             let mut committing = false;
-            let problem = match timeout(CONNECT, run_on(&mut connection, false, &step, &mut committing)).await {
+            let problem = match timeout(CONNECT, run_on(&mut connection, false, &step, &mut committing)).await
+            {
                 Ok(Ok(answer)) => {
                     *held = Some(connection);
                     return Ok(answer);

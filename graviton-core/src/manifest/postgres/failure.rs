@@ -51,7 +51,9 @@ pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
         sqlx::Error::Tls(error) => deepest(error.as_ref()),
         error => deepest(error),
     };
-    Error::new(code, format!("the database {} {what}: {why}", address.name())).with_advice(advice).with_source(error)
+    Error::new(code, format!("the database {} {what}: {why}", address.name()))
+        .with_advice(advice)
+        .with_source(error)
 }
 
 /// The cause behind "error communicating with the database".
@@ -71,7 +73,8 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
     let unavailable = |what| (Code::BackendUnavailable, what, "try again".to_owned());
     match error {
         sqlx::Error::Io(_) => {
-            let advice = format!("check that it runs and that {variable} names its host and port, then try again");
+            let advice =
+                format!("check that it runs and that {variable} names its host and port, then try again");
             (Code::BackendUnavailable, "cannot be reached", advice)
         }
         sqlx::Error::Tls(_) => {
@@ -88,13 +91,16 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             "42501" => (
                 Code::Forbidden,
                 "does not allow this to its user",
-                "grant the user the right to create the schema `graviton`, or to use it and its tables".to_owned(),
+                "grant the user the right to create the schema `graviton`, or to use it and its tables"
+                    .to_owned(),
             ),
             "42P01" | "42703" | "3F000" => {
                 let advice = "restore the database from a backup, or choose another one".to_owned();
                 (Code::Config, "has lost tables of Graviton's", advice)
             }
-            "53100" => (Code::NoSpace, "is full", "free some space on the server's disk and try again".to_owned()),
+            "53100" => {
+                (Code::NoSpace, "is full", "free some space on the server's disk and try again".to_owned())
+            }
             "53300" => unavailable("has no more connections to give"),
             "53200" => unavailable("is out of memory"),
             "57014" => unavailable("stopped a statement"),

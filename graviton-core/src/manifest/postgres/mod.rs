@@ -15,7 +15,7 @@ mod database;
 mod failure;
 
 use super::Durability;
-use super::repo::{SqlManifestRepo, not_up_to_date};
+use super::repo::{SqlManifestRepo, not_current};
 use super::schema::Schema;
 use crate::error::Result;
 
@@ -37,9 +37,10 @@ impl PostgresManifestRepo {
     ) -> Result<PostgresManifestRepo> {
         let repo = SqlManifestRepo { database: PostgresDatabase::new(address.clone()), durability };
         let name = address.name();
-        if repo.schema(name).await? != Schema::Current {
+        let schema = repo.schema(name).await?;
+        if schema != Schema::Current {
             if !create {
-                return Err(not_up_to_date(name));
+                return Err(not_current(schema, name));
             }
             repo.migrate(name).await?;
         }

@@ -20,9 +20,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::forked;
-use crate::manifest::connection::{Database, Ending, Problem, Step};
 use crate::blocking;
 use crate::error::{Code, Error, Result};
+use crate::manifest::connection::{Database, Ending, Problem, Step};
 
 /// How long a process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);

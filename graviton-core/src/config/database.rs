@@ -1,0 +1,132 @@
+//! Which database keeps the manifests: `GRAVITON_MANIFEST_URL`, or the `PG_*` settings of an existing deployment.
+
+use std::path::PathBuf;
+
+use super::Config;
+use crate::error::{Code, Error, Result};
+use crate::manifest::postgres::PostgresAddress;
+
+const URL: &str = "GRAVITON_MANIFEST_URL";
+const JDBC: &str = "PG_JDBC_URL";
+
+/// The database of the manifests.
+pub(super) enum Manifests {
+    Sqlite(PathBuf),
+    Postgres(PostgresAddress),
+}
+
+/// Whether the value is possible for `GRAVITON_MANIFEST_URL` by itself.
+pub(super) fn check_url(value: &str) -> Result<()> {
+    if value.starts_with("postgres:") || value.starts_with("postgresql:") {
+        return PostgresAddress::parse(URL, value, None, None).map(drop);
+    }
+    sqlite_path(value).map(drop)
+}
+
+/// Whether the value is possible for `PG_JDBC_URL` by itself.
+pub(super) fn check_jdbc(value: &str) -> Result<()> {
+    if !value.starts_with("jdbc:") {
+        return Err(Error::new(Code::Config, format!("{JDBC} is not a JDBC URL"))
+            .with_advice("use the form jdbc:postgresql://host:port/database"));
+    }
+    PostgresAddress::parse(JDBC, value, None, None).map(drop)
+}
+
+impl Config {
+    /// What the settings together say, which must not contradict each other.
+    pub(super) fn manifests(&self) -> Result<Manifests> {
+        let value = |name| self.values.get(name).map(String::as_str);
+        let (user, password) = (value("PG_USERNAME"), value("PG_PASSWORD"));
+        let jdbc = match value(JDBC) {
+            Some(url) => Some(PostgresAddress::parse(JDBC, url, user, password)?),
+            None => None,
+        };
+        let Some(url) = value(URL) else {
+            return match (jdbc, user.or(password)) {
+                (Some(address), _) => Ok(Manifests::Postgres(address)),
+                (None, Some(_)) => {
+                    let name = if user.is_some() { "PG_USERNAME" } else { "PG_PASSWORD" };
+                    Err(Error::new(Code::Config, format!("{name} is set, and {JDBC} is not")).with_advice(
+                        format!(
+                            "set {JDBC} to keep manifests in Postgres, or unset {name} to keep them in SQLite"
+                        ),
+                    ))
+                }
+                (None, None) => Ok(Manifests::Sqlite(self.root().join("manifests.db"))),
+            };
+        };
+        if url.starts_with("sqlite:") {
+            return match jdbc {
+                None => Ok(Manifests::Sqlite(sqlite_path(url)?)),
+                Some(jdbc) => Err(another(&format!("{URL} names a SQLite database"), &jdbc)),
+            };
+        }
+        let address = PostgresAddress::parse(URL, url, user, password)?;
+        match jdbc {
+            Some(jdbc) if jdbc.name() != address.name() => {
+                Err(another(&format!("{URL} names {}", address.name()), &jdbc))
+            }
+            _ => Ok(Manifests::Postgres(address)),
+        }
+    }
+}
+
+fn another(first: &str, jdbc: &PostgresAddress) -> Error {
+    Error::new(Code::Config, format!("{first}, and {JDBC} names {}", jdbc.name()))
+        .with_advice("set only the one where the manifests are")
+}
+
+fn sqlite_path(url: &str) -> Result<PathBuf> {
+    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    match path {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        // Not shown: it may hold a password.
+        _ => Err(Error::new(Code::Config, format!("{URL} is neither sqlite:PATH nor postgres://…"))
+            .with_advice("use sqlite:PATH, or postgres://user:password@host:port/database")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifests(settings: &[(&str, &str)]) -> Result<String> {
+        let set = |config: Config, (name, value): &(&str, &str)| config.set(name, value);
+        Ok(match settings.iter().try_fold(Config::new(), set)?.manifests()? {
+            Manifests::Sqlite(path) => path.display().to_string(),
+            Manifests::Postgres(address) => address.name().to_owned(),
+        })
+    }
+
+    #[test]
+    fn the_settings_choose_one_database() {
+        let jdbc = ("PG_JDBC_URL", "jdbc:postgresql://h:1/d");
+        let user = ("PG_USERNAME", "u");
+        assert_eq!(manifests(&[]).unwrap(), "./.graviton/manifests.db");
+        assert_eq!(manifests(&[("GRAVITON_MANIFEST_URL", "sqlite:/x.db")]).unwrap(), "/x.db");
+        assert_eq!(manifests(&[jdbc, user, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
+        let same = ("GRAVITON_MANIFEST_URL", "postgres://u:p@h:1/d?sslmode=disable");
+        assert_eq!(manifests(&[jdbc, same]).unwrap(), "postgres://h:1/d");
+        assert_eq!(manifests(&[same, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
+    }
+
+    #[test]
+    fn contradictions_name_their_settings_and_no_secret() {
+        let jdbc = ("PG_JDBC_URL", "jdbc:postgresql://h:1/d?password=secret");
+        for (settings, named) in [
+            (vec![("PG_USERNAME", "u")], "PG_JDBC_URL"),
+            (vec![("PG_PASSWORD", "secret")], "PG_PASSWORD"),
+            (vec![jdbc, ("GRAVITON_MANIFEST_URL", "sqlite:x.db")], "PG_JDBC_URL"),
+            (vec![jdbc, ("GRAVITON_MANIFEST_URL", "postgres://h:2/d")], "GRAVITON_MANIFEST_URL"),
+            (vec![("GRAVITON_MANIFEST_URL", "postgres://u:secret@h/d"), ("PG_USERNAME", "v")], "PG_USERNAME"),
+            (vec![jdbc, ("PG_PASSWORD", "other")], "PG_PASSWORD"),
+            (vec![("PG_JDBC_URL", "postgres://u:secret@h/d")], "PG_JDBC_URL"),
+            (vec![("GRAVITON_MANIFEST_URL", "mysql://u:secret@h/d")], "GRAVITON_MANIFEST_URL"),
+        ] {
+            let error = manifests(&settings).unwrap_err();
+            assert_eq!(error.code(), Code::Config);
+            let text = format!("{error:?} {:?}", error.advice());
+            assert!(text.contains(named) && !text.contains("secret"), "{text}");
+        }
+    }
+}
