@@ -1,5 +1,7 @@
 //! Databases of the Postgres server that `tests/servers` started.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use graviton_core::manifest::postgres::PostgresAddress;

@@ -71,16 +71,18 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static str, String) {
     let variable = address.variable();
     let unavailable = |what| (Code::BackendUnavailable, what, "try again".to_owned());
+    let certificate = format!("check sslmode and sslrootcert in {variable}, and the server's certificate");
     match error {
+        // So TLS says that it does not like what came.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            (Code::Config, "cannot be trusted", certificate)
+        }
         sqlx::Error::Io(_) => {
             let advice =
                 format!("check that it runs and that {variable} names its host and port, then try again");
             (Code::BackendUnavailable, "cannot be reached", advice)
         }
-        sqlx::Error::Tls(_) => {
-            let advice = format!("check sslmode and sslrootcert in {variable}, and the server's certificate");
-            (Code::Config, "refuses TLS as it was asked for", advice)
-        }
+        sqlx::Error::Tls(_) => (Code::Config, "cannot be reached over TLS", certificate),
         sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => unavailable("broke the connection off"),
         sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or_default() {
             "28P01" | "28000" => {
