@@ -6,8 +6,8 @@
 //! before blobs, in key order: with row locks that order is what avoids deadlocks. Times are milliseconds since
 //! 1970 by the database's clock.
 //!
-//! Why JSON for Postgres too, where arrays would do: one text serves both, and a pin of 256 blocks takes as long
-//! (`tests/bench/batches.sql`).
+//! Why JSON for Postgres too, where arrays of bytes would do: one text serves both. To look up 256 keys takes 0.8 ms with
+//! it and 0.55 ms with arrays (`tests/bench/batches.sql`), which is nothing beside the bytes of 256 blocks.
 
 /// One statement in both dialects.
 #[derive(Debug, Clone, Copy)]
