@@ -43,6 +43,7 @@ use transport::Trace;
 
 pub use client::Patience;
 pub use location::{S3Location, S3Server};
+pub(crate) use location::{check_bucket, check_prefix, check_url};
 
 const STORE_ID: &str = "store-id";
 
