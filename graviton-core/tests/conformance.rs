@@ -2,6 +2,8 @@
 
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/s3.rs"]
+mod s3;
 
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use graviton_core::testing::{BlockPlace, DatabasePlace, block_store_conformance,
 use graviton_core::{BlockKey, BlockStore, Durability, ManifestRepo};
 use graviton_core::{block::FsBlockStore, manifest::PostgresManifestRepo, manifest::SqliteManifestRepo};
 use postgres::TestDatabase;
+use s3::Prefix;
 use tempfile::TempDir;
 
 struct Memory(MemoryBlockStore);
@@ -92,6 +95,27 @@ async fn blocks_as_files_that_are_named_from_the_start() {
 async fn blocks_as_files_that_are_not_synced() {
     block_store_conformance(async || Directory { directory: tempfile::tempdir().unwrap(), durable: false })
         .await;
+}
+
+#[async_trait]
+impl BlockPlace for Prefix {
+    async fn open(&self) -> Arc<dyn BlockStore> {
+        Arc::new(self.store())
+    }
+
+    async fn damage(&self, key: &BlockKey, bytes: Option<Bytes>) {
+        self.damage(key, bytes).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn blocks_in_seaweedfs() {
+    block_store_conformance(async || Prefix::new(&s3::seaweedfs())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn blocks_in_moto() {
+    block_store_conformance(async || Prefix::new(&s3::moto())).await;
 }
 
 struct Sqlite(TempDir);

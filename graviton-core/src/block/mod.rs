@@ -10,6 +10,7 @@
 pub mod fs;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+pub mod s3;
 
 use std::fmt;
 use std::ops::Range;
@@ -21,6 +22,7 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
 pub use fs::FsBlockStore;
+pub use s3::S3BlockStore;
 
 /// A block on its way into a store: its bytes, and their key, which the engine computed from them.
 #[derive(Debug, Clone)]

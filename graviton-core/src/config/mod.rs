@@ -1,9 +1,11 @@
 //! One vocabulary of settings, in every language and in the environment.
 //!
 //! A [`Config`] is plain data: names and texts, checked when they are set and again together when the store
-//! is opened. The library reads the environment only in [`Config::from_env`].
+//! is opened. The library reads the environment only in [`Config::from_env`], and, where blocks are in AWS, the
+//! standard `AWS_*` variables at open.
 
 mod database;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{BlockStore, FsBlockStore};
+use crate::block::{BlockStore, FsBlockStore, S3BlockStore};
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::engine::{AsyncStore, Settings};
@@ -40,9 +42,15 @@ const fn setting(name: &'static str, default: &'static str, meaning: &'static st
 /// All settings, in the order in which they are documented.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    setting("GRAVITON_BLOB_BACKEND", "fs", "where block bytes live: fs"),
+    setting("GRAVITON_BLOB_BACKEND", "fs", "where block bytes live: fs, s3 or minio"),
     setting("GRAVITON_FS_ROOT", "./.graviton", "the directory of the store"),
     setting("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
+    setting("QUASAR_MINIO_URL", "", "the S3 server, such as http://localhost:9000; s3 without one uses AWS"),
+    setting("MINIO_ROOT_USER", "", "the access key for it"),
+    setting("MINIO_ROOT_PASSWORD", "", "the secret key for it"),
+    setting("GRAVITON_S3_BLOCK_BUCKET", "graviton-blocks", "the bucket of the blocks, which must exist"),
+    setting("GRAVITON_S3_BLOCK_PREFIX", "cas/blocks", "what the blocks' keys begin with; / for nothing"),
+    setting("GRAVITON_S3_REGION", "us-east-1", "the region of the bucket; with AWS, AWS_REGION goes before this default"),
     setting("GRAVITON_MANIFEST_URL", "",
         "sqlite:PATH or postgres://user:password@host:port/database; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
     setting("PG_JDBC_URL", "", "the same for an existing deployment: jdbc:postgresql://host:port/database"),
@@ -59,16 +67,7 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Settings of the design that this version knows by name and cannot do yet, so that they are refused with
 /// a better word than `unknown`.
-const NOT_YET: &[&str] = &[
-    "QUASAR_MINIO_URL",
-    "MINIO_ROOT_USER",
-    "MINIO_ROOT_PASSWORD",
-    "GRAVITON_S3_BLOCK_BUCKET",
-    "GRAVITON_S3_BLOCK_PREFIX",
-    "GRAVITON_S3_REGION",
-    "GRAVITON_HTTP_ADDR",
-    "GRAVITON_HTTP_PORT",
-];
+const NOT_YET: &[&str] = &["GRAVITON_HTTP_ADDR", "GRAVITON_HTTP_PORT"];
 
 /// Where a store is, and how it works.
 ///
@@ -108,6 +107,10 @@ impl Config {
         let mut config = Config::new();
         for setting in SETTINGS {
             match std::env::var(setting.name) {
+                // They may be another program's, and are checked when they are used.
+                Ok(value) if !value.is_empty() && s3::is_unused(&config, setting.name) => {
+                    config.values.insert(setting.name, value);
+                }
                 Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,
                 Ok(_) | Err(std::env::VarError::NotPresent) => {}
                 Err(std::env::VarError::NotUnicode(_)) => {
@@ -132,7 +135,8 @@ impl Config {
         Ok(self)
     }
 
-    /// The value of a setting: as it was set, or its default.
+    /// The value of a setting: as it was set, or its default. A secret that was set is not given away; it
+    /// reads `…`.
     pub fn get(&self, name: &str) -> Result<String> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             return Err(unknown(name));
@@ -143,7 +147,11 @@ impl Config {
         if name == "GRAVITON_MANIFEST_URL" && !self.values.contains_key(name) {
             return Ok(format!("sqlite:{}", self.root().join("manifests.db").display()));
         }
-        Ok(self.values.get(setting.name).cloned().unwrap_or_else(|| setting.default.to_owned()))
+        match self.values.get(setting.name) {
+            Some(value) if is_secret(name, value) => Ok("…".to_owned()),
+            Some(value) => Ok(value.clone()),
+            None => Ok(setting.default.to_owned()),
+        }
     }
 
     /// Takes over blocks that are already in the place and carry no `store-id`, as the first Graviton
@@ -177,7 +185,6 @@ impl Config {
 
     async fn open_as(&self, read_only: bool) -> Result<AsyncStore> {
         let root = self.root();
-        let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
         let durability = durability(&self.get("GRAVITON_DURABILITY")?)?;
         let settings = Settings {
             algo: algo(&self.get("GRAVITON_HASH")?)?,
@@ -195,8 +202,13 @@ impl Config {
             )
             .with_advice("name a directory with GRAVITON_FS_ROOT"));
         }
-        let blocks: Arc<dyn BlockStore> =
-            Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full));
+        let blocks: Arc<dyn BlockStore> = match s3::location(self)? {
+            Some(location) => Arc::new(S3BlockStore::new(location)?),
+            None => {
+                let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
+                Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
+            }
+        };
         let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
             Manifests::Sqlite(path) => {
                 Arc::new(SqliteManifestRepo::open(&path, durability, !read_only).await?)
@@ -217,22 +229,28 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directory = self.directory.iter().map(|path| (&"GRAVITON_FS_ROOT", path.to_str().unwrap_or("…")));
-        let shown = self.values.iter().map(|(name, value)| {
-            // A URL may hold a password.
-            let secret = match *name {
-                "GRAVITON_MANIFEST_URL" => !value.starts_with("sqlite:"),
-                name => matches!(name, "PG_JDBC_URL" | "PG_PASSWORD"),
-            };
-            (name, if secret { "…" } else { value.as_str() })
-        });
+        let shown = self
+            .values
+            .iter()
+            .map(|(name, value)| (name, if is_secret(name, value) { "…" } else { value.as_str() }));
         f.debug_map().entries(directory).entries(shown).finish()
+    }
+}
+
+/// Whether the value must not be shown.
+fn is_secret(name: &str, value: &str) -> bool {
+    match name {
+        // URLs may hold a password.
+        "GRAVITON_MANIFEST_URL" => !value.starts_with("sqlite:"),
+        "PG_JDBC_URL" | "PG_PASSWORD" => true,
+        name => s3::is_secret(name, value),
     }
 }
 
 fn unknown(name: &str) -> Error {
     if NOT_YET.contains(&name) {
         return Error::new(Code::Config, format!("{name} is not supported by this version"))
-            .with_advice("this version keeps blocks as files and manifests in SQLite");
+            .with_advice("unset it: this version has no HTTP server");
     }
     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     Error::new(Code::Config, format!("{name:?} is not a setting"))
@@ -243,10 +261,10 @@ fn unknown(name: &str) -> Error {
 fn check(name: &str, value: &str) -> Result<()> {
     match name {
         "GRAVITON_BLOB_BACKEND" => match value {
-            "fs" => Ok(()),
-            "s3" | "minio" => Err(wrong(name, value, "this version keeps blocks as files only", "use fs")),
-            _ => Err(wrong(name, value, "there is no such backend", "use fs")),
+            "fs" | "s3" | "minio" => Ok(()),
+            _ => Err(wrong(name, value, "there is no such backend", "use fs, s3 or minio")),
         },
+        _ if s3::NAMES.contains(&name) => s3::check(name, value),
         "GRAVITON_FS_ROOT" if value.is_empty() => Err(wrong(name, value, "it is empty", "name a directory")),
         "GRAVITON_FS_BLOCK_PREFIX" => prefix(value).map(drop),
         "GRAVITON_MANIFEST_URL" => database::check_url(value),
@@ -342,7 +360,7 @@ mod tests {
     fn impossible_values_are_refused_where_they_are_set() {
         for (name, value) in [
             ("GRAVITON_BLOB_BACKEND", "ftp"),
-            ("GRAVITON_BLOB_BACKEND", "s3"),
+            ("GRAVITON_BLOB_BACKEND", "S3"),
             ("GRAVITON_FS_ROOT", ""),
             ("GRAVITON_FS_BLOCK_PREFIX", "../x"),
             ("GRAVITON_FS_BLOCK_PREFIX", "/x"),
@@ -357,7 +375,13 @@ mod tests {
             ("GRAVITON_GC_GRACE", "h"),
             ("GRAVITON_GC_GRACE", "99999999999999999999h"),
             ("graviton_hash", "blake3"),
-            ("GRAVITON_S3_REGION", "x"),
+            ("GRAVITON_HTTP_PORT", "x"),
+            ("QUASAR_MINIO_URL", "localhost:9000"),
+            ("MINIO_ROOT_USER", ""),
+            ("MINIO_ROOT_PASSWORD", ""),
+            ("GRAVITON_S3_BLOCK_BUCKET", "a/b"),
+            ("GRAVITON_S3_BLOCK_PREFIX", "a/../b"),
+            ("GRAVITON_S3_REGION", ""),
         ] {
             let error = Config::new().set(name, value).unwrap_err();
             assert_eq!(error.code(), Code::Config, "{name}={value}");

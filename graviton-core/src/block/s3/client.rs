@@ -1,0 +1,94 @@
+//! The client of `object_store`, and how patient it is.
+
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::{BackoffConfig, RetryConfig};
+
+use super::failure::root_cause;
+use super::location::S3Location;
+use super::transport::Connector;
+use crate::error::{Code, Error, Result};
+
+/// For how long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For one attempt, from connecting to the last byte of the answer.
+    pub attempt: Duration,
+    /// For all attempts together, and the pauses between them.
+    pub total: Duration,
+}
+
+/// A link that is slower than this for each request makes large blocks fail.
+const LEAST_BYTES_PER_SECOND: u64 = 256 << 10;
+
+impl Patience {
+    /// Outlasts a server that is restarted, or that asks its clients to slow down.
+    pub(super) const USUAL: Patience =
+        Patience { attempt: Duration::from_secs(30), total: Duration::from_secs(60) };
+
+    /// For what is asked when a store is opened: two requests one after the other, each of which may take
+    /// so long, are to end within ten seconds.
+    pub(super) const OPENING: Patience =
+        Patience { attempt: Duration::from_secs(4), total: Duration::from_millis(4_500) };
+
+    /// The patience that so many more bytes on the way deserve.
+    pub(super) fn for_bytes(self, bytes: usize) -> Patience {
+        let more = Duration::from_millis(bytes as u64 * 1_000 / LEAST_BYTES_PER_SECOND);
+        Patience { attempt: self.attempt + more, total: self.total + more }
+    }
+}
+
+/// A client, and the URL of the server that it talks to.
+pub(super) struct Client {
+    pub(super) s3: AmazonS3,
+    pub(super) endpoint: String,
+    /// Whether `endpoint` is AWS's own.
+    pub(super) is_aws: bool,
+}
+
+/// A client that repeats a request up to so many times, for as long as its caller waits. The time-out is
+/// that of requests which bring none of their own along.
+pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) -> Result<Client> {
+    let mut builder = match location.server() {
+        Some(server) => AmazonS3Builder::new()
+            .with_endpoint(server.endpoint())
+            .with_allow_http(server.endpoint().starts_with("http:"))
+            .with_access_key_id(server.user())
+            .with_secret_access_key(server.password())
+            .with_virtual_hosted_style_request(false),
+        None => AmazonS3Builder::from_env(),
+    };
+    if let Some(region) = location.region() {
+        builder = builder.with_region(region);
+    }
+    let of_env = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+    let given = of_env.iter().find_map(|key| builder.get_config_value(key));
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+    let is_aws = given.is_none();
+    let endpoint = given.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+    let endpoint = endpoint.trim_end_matches('/').to_owned();
+    let built = builder
+        .with_bucket_name(location.bucket())
+        // The signature covers a digest of the bytes too, but not every server compares that with what came.
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_http_connector(Connector { attempt: time_out, plain: endpoint.starts_with("http:") })
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(50),
+                max_backoff: Duration::from_secs(5),
+                base: 2.0,
+            },
+            max_retries: retries,
+            // Whoever asks ends it sooner.
+            retry_timeout: Duration::from_secs(240),
+        })
+        .build();
+    let s3 = built.map_err(|error| {
+        Error::new(Code::Config, format!("cannot make a client for {endpoint}: {}", root_cause(&error)))
+            .with_advice("check the variables AWS_*, QUASAR_MINIO_URL and MINIO_ROOT_*")
+    })?;
+    Ok(Client { s3, endpoint, is_aws })
+}

@@ -1,0 +1,413 @@
+//! What can go wrong with S3, and what each failure is called.
+//!
+//! - Wrong credentials, a bucket that does not exist and a wrong region are `config`, each naming its
+//!   setting: nothing gets better by trying again.
+//! - A permission that is missing is `forbidden` and named.
+//! - What passes (no connection, no answer in time, an overloaded or failing server, an upload damaged on
+//!   its way) was tried again before it comes here, and is `backend-unavailable`.
+//!
+//! An answer that fits nothing of this is an error too. Only a 404 that is not about the bucket says that
+//! an object is absent.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::location::S3Location;
+use crate::error::{Code, Error};
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The server answered with no success.
+    Refused(Refusal),
+    /// There was no answer, or not all of it.
+    Broken(String),
+    /// There was no request, or an answer that makes no sense.
+    Senseless(String),
+}
+
+/// An answer that is no success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    /// As S3 names it; empty where the answer has no body.
+    pub(super) code: String,
+    message: String,
+    /// Where the bucket really is, if the server says so.
+    region: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, body: &str, region: Option<String>) -> Refusal {
+        Refusal { status, code: element(body, "Code"), message: element(body, "Message"), region }
+    }
+}
+
+/// The text of an XML element. That is all that is needed of an error, and nothing else of it is kept: it can
+/// have the access key in it.
+fn element(body: &str, name: &str) -> String {
+    const MOST: usize = 300;
+    let (start, end) = (format!("<{name}>"), format!("</{name}>"));
+    let inside =
+        body.split_once(&start).and_then(|(_, rest)| rest.split_once(&end)).map_or("", |(text, _)| text);
+    let text: String = inside.chars().filter(|letter| !letter.is_control()).take(MOST).collect();
+    let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
+    text.replace("&apos;", "'").replace("&amp;", "&").trim().to_owned()
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused(Refusal { status, code, message, .. }) => {
+                write!(f, "the server answered {status}")?;
+                match (code.is_empty(), message.is_empty()) {
+                    (true, _) => Ok(()),
+                    (false, true) => write!(f, " {code}"),
+                    (false, false) => write!(f, " {code}: {}", message.trim_end_matches('.')),
+                }
+            }
+            Failure::Broken(reason) | Failure::Senseless(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The innermost cause, which is the one that says something: "connection refused" below four layers of
+/// "error sending request".
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let mut text = innermost.to_string();
+    if let Some(at) = text.find(" (os error") {
+        text.truncate(at);
+    }
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        // Not the first letter of an abbreviation.
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain([second]).chain(letters).collect()
+        }
+        _ => text,
+    }
+}
+
+/// The action that a permission is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Read,
+    Write,
+    List,
+}
+
+impl Failure {
+    pub(super) fn silent(after: Duration) -> Failure {
+        Failure::Broken(format!("no answer within {after:?}"))
+    }
+
+    /// Whether the same request may succeed in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Failure::Broken(_) => true,
+            Failure::Senseless(_) => false,
+            Failure::Refused(Refusal { status, code, .. }) => match status {
+                // The bytes were damaged or stopped on their way.
+                400 => matches!(
+                    code.as_str(),
+                    "BadDigest"
+                        | "IncompleteBody"
+                        | "RequestTimeout"
+                        | "XAmzContentSHA256Mismatch"
+                        | "XAmzContentChecksumMismatch"
+                ),
+                409 => matches!(code.as_str(), "ConditionalRequestConflict" | "OperationAborted"),
+                // Not implemented; out of space.
+                501 | 507 => false,
+                408 | 429 => true,
+                status => *status >= 500,
+            },
+        }
+    }
+
+    /// Whether it says that there is no such object.
+    pub(super) fn is_absence(&self) -> bool {
+        // Servers name it differently, and a HEAD is answered without a body.
+        matches!(self, Failure::Refused(Refusal { status: 404, code, .. }) if code != "NoSuchBucket")
+    }
+
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Failure::Refused(refusal) => Some(refusal.status),
+            _ => None,
+        }
+    }
+
+    /// The error for the caller: `tried` is what was being done and to what, `key` the object or prefix.
+    pub(super) fn explain(
+        self,
+        location: &S3Location,
+        endpoint: &str,
+        action: Action,
+        key: &str,
+        tried: &str,
+    ) -> Error {
+        let bucket = location.bucket();
+        let (code, why, advice) = match &self {
+            Failure::Refused(refusal) => match Kind::of(refusal) {
+                Kind::NoBucket => (
+                    Code::Config,
+                    format!("bucket {bucket:?} does not exist at {endpoint}"),
+                    "create the bucket, or name another with GRAVITON_S3_BLOCK_BUCKET".to_owned(),
+                ),
+                Kind::BadBucketName => (
+                    Code::Config,
+                    format!("{endpoint} does not take {bucket:?} for the name of a bucket"),
+                    "name another bucket with GRAVITON_S3_BLOCK_BUCKET".to_owned(),
+                ),
+                Kind::Credentials => (
+                    Code::Config,
+                    format!("{endpoint} does not accept the credentials: {self}"),
+                    credentials_advice(location),
+                ),
+                Kind::Clock => (
+                    Code::Config,
+                    format!("the clock of this machine is wrong, or that of {endpoint}: {self}"),
+                    "set the clock".to_owned(),
+                ),
+                Kind::Region => (
+                    Code::Config,
+                    match &refusal.region {
+                        Some(region) => format!("bucket {bucket:?} is in the region {region}: {self}"),
+                        None => format!("bucket {bucket:?} is in another region: {self}"),
+                    },
+                    "set GRAVITON_S3_REGION to the region of the bucket".to_owned(),
+                ),
+                Kind::Forbidden => {
+                    let (permission, more) = match action {
+                        Action::Read => (
+                            "s3:GetObject",
+                            "; without s3:ListBucket on the bucket an object that is absent looks like that too",
+                        ),
+                        Action::Write => ("s3:PutObject", ""),
+                        Action::List => ("s3:ListBucket", ""),
+                    };
+                    (
+                        Code::Forbidden,
+                        format!(
+                            "permission {permission} is missing for {key:?} in bucket {bucket:?} ({self})"
+                        ),
+                        format!("grant {permission} on {} to these credentials{more}", location.path()),
+                    )
+                }
+                Kind::Full => (Code::NoSpace, self.to_string(), "free some space on that server".to_owned()),
+                Kind::Quota => {
+                    (Code::QuotaExceeded, self.to_string(), "raise the quota of the bucket".to_owned())
+                }
+                Kind::Passing => (Code::BackendUnavailable, self.to_string(), "try again later".to_owned()),
+                Kind::Other => (
+                    Code::Config,
+                    format!("{self}, which is not what S3 answers to that"),
+                    format!("check that {endpoint} is the address of an S3 server, not of its console"),
+                ),
+            },
+            Failure::Broken(reason) => (
+                Code::BackendUnavailable,
+                format!("{endpoint}: {reason}"),
+                match location.server() {
+                    Some(_) => {
+                        "check that this server runs and can be reached (QUASAR_MINIO_URL), and try again"
+                    }
+                    None => "check that it can be reached from here, and try again",
+                }
+                .to_owned(),
+            ),
+            Failure::Senseless(reason) => (
+                Code::Config,
+                reason.clone(),
+                match location.server() {
+                    Some(_) => format!("check that {endpoint} is the address of an S3 server"),
+                    None => credentials_advice(location),
+                },
+            ),
+        };
+        Error::new(code, format!("{tried}: {why}")).with_advice(advice).with_source(self)
+    }
+}
+
+fn credentials_advice(location: &S3Location) -> String {
+    match location.server() {
+        Some(_) => "check MINIO_ROOT_USER and MINIO_ROOT_PASSWORD",
+        None => {
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role of this machine"
+        }
+    }
+    .to_owned()
+}
+
+enum Kind {
+    NoBucket,
+    BadBucketName,
+    Credentials,
+    Clock,
+    Region,
+    Forbidden,
+    Full,
+    Quota,
+    Passing,
+    Other,
+}
+
+impl Kind {
+    fn of(refusal: &Refusal) -> Kind {
+        match (refusal.status, refusal.code.as_str()) {
+            (_, "NoSuchBucket") => Kind::NoBucket,
+            (_, "InvalidBucketName") => Kind::BadBucketName,
+            (
+                _,
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "InvalidToken"
+                | "ExpiredToken"
+                | "TokenRefreshRequired"
+                | "InvalidSecurity"
+                | "InvalidClientTokenId"
+                | "NotSignedUp",
+            ) => Kind::Credentials,
+            (_, "RequestTimeTooSkewed" | "RequestExpired") => Kind::Clock,
+            (
+                _,
+                "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException",
+            )
+            | (301 | 307, _) => Kind::Region,
+            (_, "XMinioStorageFull" | "InsufficientStorage") | (507, _) => Kind::Full,
+            (_, "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => Kind::Quota,
+            (401, _) => Kind::Credentials,
+            (403, _) => Kind::Forbidden,
+            _ if Failure::Refused(refusal.clone()).is_passing() => Kind::Passing,
+            _ => Kind::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::s3::S3Server;
+
+    const ENDPOINT: &str = "http://h:9000";
+
+    fn refused(status: u16, code: &str) -> Failure {
+        let body = format!(
+            "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>Because &amp; so.</Message>\
+             <AWSAccessKeyId>AKIASECRET</AWSAccessKeyId></Error>"
+        );
+        Failure::Refused(Refusal::new(status, &body, None))
+    }
+
+    fn explained(failure: Failure, action: Action) -> Error {
+        let server = S3Server::new(ENDPOINT, "user", "password").unwrap();
+        let location = S3Location::new("the-bucket", "the/prefix").unwrap().at(server);
+        failure.explain(&location, ENDPOINT, action, "the/prefix/key", "cannot do it")
+    }
+
+    #[test]
+    fn each_refusal_has_its_code_and_names_what_to_change() {
+        for (status, code, expected, named) in [
+            (404, "NoSuchBucket", Code::Config, "GRAVITON_S3_BLOCK_BUCKET"),
+            (400, "InvalidBucketName", Code::Config, "GRAVITON_S3_BLOCK_BUCKET"),
+            (403, "InvalidAccessKeyId", Code::Config, "MINIO_ROOT_USER"),
+            (403, "SignatureDoesNotMatch", Code::Config, "MINIO_ROOT_PASSWORD"),
+            (400, "ExpiredToken", Code::Config, "credentials"),
+            (401, "", Code::Config, "credentials"),
+            (403, "RequestTimeTooSkewed", Code::Config, "clock"),
+            (400, "AuthorizationHeaderMalformed", Code::Config, "GRAVITON_S3_REGION"),
+            (301, "PermanentRedirect", Code::Config, "GRAVITON_S3_REGION"),
+            (403, "AccessDenied", Code::Forbidden, "s3:GetObject"),
+            (403, "", Code::Forbidden, "the/prefix/key"),
+            (503, "SlowDown", Code::BackendUnavailable, "SlowDown"),
+            (500, "", Code::BackendUnavailable, "500"),
+            (429, "", Code::BackendUnavailable, "429"),
+            (400, "BadDigest", Code::BackendUnavailable, "BadDigest"),
+            (507, "XMinioStorageFull", Code::NoSpace, "507"),
+            (400, "XMinioAdminBucketQuotaExceeded", Code::QuotaExceeded, "quota"),
+            (405, "MethodNotAllowed", Code::Config, "console"),
+            (404, "", Code::Config, "404"),
+        ] {
+            let error = explained(refused(status, code), Action::Read);
+            let text = format!("{error} {}", error.advice().unwrap());
+            assert_eq!(error.code(), expected, "{text}");
+            assert!(text.contains(named) && text.starts_with("cannot do it: "), "{text}");
+            assert!(!text.contains("AKIASECRET"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_permission_is_named() {
+        for (action, permission) in
+            [(Action::Read, "s3:GetObject"), (Action::Write, "s3:PutObject"), (Action::List, "s3:ListBucket")]
+        {
+            let error = explained(refused(403, "AccessDenied"), action);
+            let text = error.to_string();
+            assert!(text.contains(permission) && text.contains("the-bucket"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_404_about_the_object_is_absence() {
+        assert!(refused(404, "NoSuchKey").is_absence());
+        assert!(Failure::Refused(Refusal::new(404, "", None)).is_absence());
+        assert!(Failure::Refused(Refusal::new(404, "<html>not found</html>", None)).is_absence());
+        for other in [refused(404, "NoSuchBucket"), refused(403, ""), refused(500, ""), refused(410, "")] {
+            assert!(!other.is_absence(), "{other}");
+        }
+        assert!(!Failure::Broken("connection refused".into()).is_absence());
+    }
+
+    #[test]
+    fn what_passes_is_tried_again() {
+        for passing in [
+            refused(500, "InternalError"),
+            refused(503, "SlowDown"),
+            refused(408, ""),
+            refused(429, ""),
+            refused(400, "RequestTimeout"),
+            refused(400, "BadDigest"),
+            refused(409, "OperationAborted"),
+            Failure::Broken(String::new()),
+        ] {
+            assert!(passing.is_passing(), "{passing}");
+        }
+        for lasting in [
+            refused(400, "InvalidRequest"),
+            refused(403, "SlowDownNot"),
+            refused(404, ""),
+            refused(409, "BucketNotEmpty"),
+            refused(412, ""),
+            refused(416, ""),
+            refused(501, "NotImplemented"),
+            refused(507, ""),
+            Failure::Senseless(String::new()),
+        ] {
+            assert!(!lasting.is_passing(), "{lasting}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_an_answer_is_kept_short_and_on_one_line() {
+        let body = format!("<Code>A</Code><Message>one\ntwo &lt;{}</Message>", "x".repeat(1_000));
+        let text = Failure::Refused(Refusal::new(400, &body, None)).to_string();
+        assert!(text.starts_with("the server answered 400 A: onetwo <xxx") && text.len() < 400, "{text}");
+        assert_eq!(element("<Code></Code>", "Code"), "");
+        assert_eq!(element("</Code><Code>", "Code"), "");
+    }
+
+    #[test]
+    fn the_innermost_cause_is_told() {
+        let io = std::io::Error::from_raw_os_error(111);
+        let error = Error::new(Code::Io, "outer").with_source(io);
+        assert_eq!(root_cause(&error), "connection refused");
+        assert_eq!(root_cause(&Error::new(Code::Io, "TLS failed")), "TLS failed");
+    }
+}

@@ -1,0 +1,258 @@
+//! Which bucket, at which server, under which prefix, and with whose credentials.
+//!
+//! Plain data, checked when it is made. The errors name the settings that the values came from: those
+//! names are the same in every language.
+
+use std::fmt;
+
+use url::Url;
+
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+/// A key of S3 has at most 1,024 bytes; this leaves room for an algorithm, a digest and a size.
+const MOST_PREFIX_BYTES: usize = 900;
+
+/// Where blocks are in S3, and how to get there.
+#[derive(Debug, Clone)]
+pub struct S3Location {
+    bucket: String,
+    /// Without a slash at either end; may be empty.
+    prefix: String,
+    region: Option<String>,
+    server: Option<S3Server>,
+}
+
+/// A server of one's own, such as MinIO, with the credentials for it.
+#[derive(Clone)]
+pub struct S3Server {
+    endpoint: String,
+    user: String,
+    password: String,
+}
+
+impl S3Location {
+    /// Objects under the prefix (which may be empty or end with a slash) in the bucket. The server, the
+    /// credentials and the region are those of AWS, as the standard `AWS_*` variables say.
+    pub fn new(bucket: &str, prefix: &str) -> Result<S3Location> {
+        check_bucket(bucket)?;
+        let prefix = check_prefix(prefix)?;
+        Ok(S3Location { bucket: bucket.to_owned(), prefix: prefix.to_owned(), region: None, server: None })
+    }
+
+    /// The same at this server.
+    #[must_use]
+    pub fn at(self, server: S3Server) -> S3Location {
+        S3Location { server: Some(server), ..self }
+    }
+
+    /// The same in this region.
+    #[must_use]
+    pub fn in_region(self, region: &str) -> S3Location {
+        S3Location { region: Some(region.to_owned()), ..self }
+    }
+
+    /// The name of the bucket.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    pub(super) fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    pub(super) fn server(&self) -> Option<&S3Server> {
+        self.server.as_ref()
+    }
+
+    /// The key of a block's object.
+    pub fn key_of(&self, key: &BlockKey) -> String {
+        self.under_prefix(&format!("{}/{}", key.algo().name(), key.name()))
+    }
+
+    pub(super) fn under_prefix(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
+    }
+
+    /// The bucket and the prefix, joined.
+    pub(super) fn path(&self) -> String {
+        if self.prefix.is_empty() { self.bucket.clone() } else { format!("{}/{}", self.bucket, self.prefix) }
+    }
+}
+
+impl S3Server {
+    /// The server at this URL: `http` or `https`, a host, perhaps a port.
+    pub fn new(url: &str, user: &str, password: &str) -> Result<S3Server> {
+        Ok(S3Server { endpoint: check_url(url)?, user: user.to_owned(), password: password.to_owned() })
+    }
+
+    /// Its URL in the one form in which it is written everywhere.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn password(&self) -> &str {
+        &self.password
+    }
+}
+
+impl fmt::Debug for S3Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Server").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+fn wrong(name: &str, value: &str, why: &str, advice: &str) -> Error {
+    Error::new(Code::Config, format!("{name} cannot be {value:?}: {why}")).with_advice(advice)
+}
+
+/// The same server always gives the same text: lower case, no default port, no slash at the end.
+pub(crate) fn check_url(value: &str) -> Result<String> {
+    const NAME: &str = "QUASAR_MINIO_URL";
+    const EXAMPLE: &str = "use a URL such as http://localhost:9000";
+    // Whatever has an @ may hold a password, also where it is no URL.
+    if value.contains('@') {
+        return Err(Error::new(
+            Code::Config,
+            format!("{NAME} holds credentials, or an @ that is out of place"),
+        )
+        .with_advice("put the credentials into MINIO_ROOT_USER and MINIO_ROOT_PASSWORD"));
+    }
+    let url = Url::parse(value).map_err(|_| wrong(NAME, value, "it is no URL", EXAMPLE))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong(NAME, value, "it does not begin with http:// or https:// and a host", EXAMPLE));
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong(
+            NAME,
+            value,
+            "it goes on behind the host and port",
+            "name the bucket with GRAVITON_S3_BLOCK_BUCKET and the prefix with GRAVITON_S3_BLOCK_PREFIX",
+        ));
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+/// The rules of S3, with the capitals and underscores that old buckets and other servers may have.
+pub(crate) fn check_bucket(value: &str) -> Result<()> {
+    let possible = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
+    let at_the_ends = |letter: char| letter.is_ascii_alphanumeric();
+    if (3..=63).contains(&value.len())
+        && value.chars().all(possible)
+        && value.starts_with(at_the_ends)
+        && value.ends_with(at_the_ends)
+        && !value.contains("..")
+    {
+        return Ok(());
+    }
+    Err(wrong(
+        "GRAVITON_S3_BLOCK_BUCKET",
+        value,
+        "it is no name of a bucket",
+        "use 3 to 63 lower-case letters, digits, dots and hyphens, with a letter or digit at both ends",
+    ))
+}
+
+/// The prefix without the slash that it may end with.
+pub(crate) fn check_prefix(value: &str) -> Result<&str> {
+    const ADVICE: &str = "use names with / between them, such as cas/blocks, or / alone for no prefix";
+    let refused = |why| Err(wrong("GRAVITON_S3_BLOCK_PREFIX", value, why, ADVICE));
+    let prefix = value.strip_suffix('/').unwrap_or(value);
+    if prefix.is_empty() {
+        return Ok(prefix);
+    }
+    if prefix.len() > MOST_PREFIX_BYTES {
+        return refused("it is too long");
+    }
+    if prefix.chars().any(char::is_control) {
+        return refused("it has a control character");
+    }
+    if prefix.starts_with('/') {
+        return refused("it begins with a slash");
+    }
+    if prefix.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return refused("a part of it is empty, . or ..");
+    }
+    Ok(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Algo;
+
+    fn location(prefix: &str) -> S3Location {
+        S3Location::new("graviton-blocks", prefix).unwrap()
+    }
+
+    #[test]
+    fn keys_are_exactly_those_of_the_layout() {
+        let key = BlockKey::of(Algo::Blake3, b"x").unwrap();
+        let name = format!("blake3/{}-1", key.digest());
+        assert_eq!(location("cas/blocks").key_of(&key), format!("cas/blocks/{name}"));
+        assert_eq!(location("cas/blocks/").key_of(&key), format!("cas/blocks/{name}"));
+        assert_eq!(location("ü/a b~").key_of(&key), format!("ü/a b~/{name}"));
+        for none in ["", "/"] {
+            assert_eq!(location(none).key_of(&key), name);
+            assert_eq!(location(none).under_prefix("store-id"), "store-id");
+            assert_eq!(location(none).path(), "graviton-blocks");
+        }
+        assert_eq!(location("a/").path(), "graviton-blocks/a");
+    }
+
+    #[test]
+    fn a_prefix_that_leads_elsewhere_is_refused() {
+        for prefix in ["..", "a/../b", "./a", "a//b", "//", "a//", "/a", "a\nb", "a\u{7f}", &"x".repeat(901)]
+        {
+            let error = S3Location::new("bucket", prefix).unwrap_err();
+            assert_eq!(error.code(), Code::Config, "{prefix:?}");
+            assert!(error.to_string().contains("GRAVITON_S3_BLOCK_PREFIX"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_buckets_are_taken() {
+        for bucket in ["", "ab", "-abc", "abc-", "a..b", "a/b", "a b", "ü-bucket", "a\0b", &"x".repeat(64)] {
+            let error = S3Location::new(bucket, "").unwrap_err();
+            assert_eq!(error.code(), Code::Config, "{bucket:?}");
+            assert!(error.to_string().contains("GRAVITON_S3_BLOCK_BUCKET"), "{error}");
+        }
+        for bucket in ["abc", "a.b-c", "Old_Bucket", &"x".repeat(63)] {
+            S3Location::new(bucket, "").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_server_has_one_name() {
+        for (url, endpoint) in [
+            ("http://localhost:9000", "http://localhost:9000"),
+            ("HTTP://LocalHost:9000/", "http://localhost:9000"),
+            ("https://s3.example.com:443", "https://s3.example.com"),
+            ("http://[::1]:9000", "http://[::1]:9000"),
+        ] {
+            assert_eq!(S3Server::new(url, "u", "p").unwrap().endpoint(), endpoint);
+        }
+        for url in
+            ["", "localhost:9000", "ftp://h", "http://", "http://h:99999", "http://h/bucket", "http://h/?a=b"]
+        {
+            let error = S3Server::new(url, "u", "p").unwrap_err();
+            assert_eq!(error.code(), Code::Config, "{url}");
+            assert!(error.to_string().contains("QUASAR_MINIO_URL"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        for url in ["http://u:secret@h:9000", "http://u:sec ret@h", "://u:secret@h", "http://secret@h"] {
+            let error = S3Server::new(url, "u", "p").unwrap_err();
+            let shown = format!("{error} {error:?} {:?}", error.advice());
+            assert!(!shown.contains("sec"), "{shown}");
+        }
+        let server = S3Server::new("http://h", "user", "secret").unwrap();
+        assert!(!format!("{server:?} {:?}", location("").at(server.clone())).contains("secret"));
+    }
+}
