@@ -12,7 +12,7 @@ const JDBC: &str = "PG_JDBC_URL";
 /// The database of the manifests.
 pub(super) enum Manifests {
     Sqlite(PathBuf),
-    Postgres(PostgresAddress),
+    Postgres(Box<PostgresAddress>),
 }
 
 /// Whether the value is possible for `GRAVITON_MANIFEST_URL` by itself.
@@ -43,7 +43,7 @@ impl Config {
         };
         let Some(url) = value(URL) else {
             return match (jdbc, user.or(password)) {
-                (Some(address), _) => Ok(Manifests::Postgres(address)),
+                (Some(address), _) => Ok(Manifests::Postgres(Box::new(address))),
                 (None, Some(_)) => {
                     let name = if user.is_some() { "PG_USERNAME" } else { "PG_PASSWORD" };
                     Err(Error::new(Code::Config, format!("{name} is set, and {JDBC} is not")).with_advice(
@@ -66,7 +66,7 @@ impl Config {
             Some(jdbc) if jdbc.name() != address.name() => {
                 Err(another(&format!("{URL} names {}", address.name()), &jdbc))
             }
-            _ => Ok(Manifests::Postgres(address)),
+            _ => Ok(Manifests::Postgres(Box::new(address))),
         }
     }
 }

@@ -105,7 +105,7 @@ impl PinnedPut {
             match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
                 Pinned::Blocks(blocks) => return Ok(blocks),
                 Pinned::Expired => return Err(expired()),
-                Pinned::Doomed(remaining) => {
+                Pinned::Doomed { remaining, .. } => {
                     // It usually ends much sooner: when the collector has deleted the row.
                     let pause = remaining.min(Duration::from_millis(20));
                     patience = patience.checked_sub(pause).ok_or_else(|| {

@@ -1,10 +1,10 @@
 //! What the two databases have in common: statements go in, rows come out, and a [`Step`] is one transaction.
 //!
 //! The steps of the protocol are written once (`steps`), against [`Connection`]; `sqlite` and `postgres` only
-//! carry them out. SQLite's connection answers before it returns, so that its futures never wait; Postgres' are
-//! round trips.
+//! carry them out. SQLite's connection answers before it returns, and Postgres' makes a round trip.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use super::sql::Sql;
@@ -152,6 +152,15 @@ pub(super) trait Database: std::fmt::Debug + Send + Sync + 'static {
     fn renew<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send {
         self.write(false, step)
     }
+
+    /// Whether it is on this host, used by its processes only.
+    const LOCAL: bool;
+
+    /// What the database itself finds wrong with its file or indexes.
+    fn integrity(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
+
+    /// Writes a consistent copy to a new file.
+    fn backup(&self, to: &Path) -> impl Future<Output = Result<()>> + Send;
 
     /// Closes the connections in an orderly way.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -16,6 +16,9 @@ pub mod sqlite;
 mod steps;
 
 use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +42,10 @@ pub struct BlockRow(pub i64);
 /// The row of a writer: an open store that puts, alive for as long as its lease is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(pub i64);
+
+/// One run of the collector: a random number that no other run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Collection(pub i64);
 
 /// How much of what was put survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,8 +114,13 @@ impl ManifestEntry {
 pub enum Pinned {
     /// The blocks are pinned: for each one its row, and whether its bytes are known to be there.
     Blocks(Vec<PinnedBlock>),
-    /// A collector is about to delete one of them. Nothing was changed; try again after so long.
-    Doomed(Duration),
+    /// A collector is about to delete one of them. Nothing was changed; try again when that is over.
+    Doomed {
+        /// After so long at the latest.
+        remaining: Duration,
+        /// The collector.
+        by: Collection,
+    },
     /// The blob is not pending any more: the writer's lease ran out. Nothing was changed.
     Expired,
 }
@@ -200,6 +212,68 @@ pub struct Totals {
     pub blocks: u64,
     /// The sum of their sizes in bytes.
     pub stored_bytes: u64,
+    /// Deleted blobs that can still be restored.
+    pub dead_blobs: u64,
+    /// The sum of their sizes in bytes.
+    pub dead_bytes: u64,
+    /// Bytes of blocks that neither a live blob nor a put refers to: what a collection with no grace would free.
+    pub reclaimable_bytes: u64,
+}
+
+/// What became of an undeletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// The blob is live again.
+    Restored,
+    /// It was live all the time, or was put again.
+    Live,
+    /// It is not there, or its references began to go.
+    NotFound,
+}
+
+/// What [`ManifestRepo::doom`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doomed {
+    /// Blocks that are doomed now.
+    pub blocks: Vec<BlockRow>,
+    /// The sum of their sizes.
+    pub bytes: u64,
+    /// Candidates that something refers to again: they are none any more.
+    pub referenced: u64,
+    /// The last candidate that was looked at; `None` if there was none.
+    pub last: Option<BlockRow>,
+}
+
+/// What a collection would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GarbagePlan {
+    /// Deleted blobs that it would reap, by name, as many as were asked for.
+    pub named: Vec<BlobId>,
+    /// All blobs that it would reap, abandoned puts among them.
+    pub blobs: u64,
+    /// Blocks that nothing would refer to then.
+    pub blocks: u64,
+    /// The sum of their sizes.
+    pub bytes: u64,
+}
+
+/// Deletes the bytes of blocks; true if all of them are gone, durably. For [`ManifestRepo::sweep`].
+pub type DeleteBytes = dyn Fn(Vec<BlockKey>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync;
+
+/// Looks at the bytes of a block; true if they are right. For [`ManifestRepo::recheck`].
+pub type LookAgain = dyn Fn(BlockKey) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> + Send + Sync;
+
+/// A block's row, for a verification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRecord {
+    /// The row.
+    pub row: BlockRow,
+    /// The block.
+    pub key: BlockKey,
+    /// Whether its bytes are said to be in the block store.
+    pub stored: bool,
+    /// Whether a live blob refers to it.
+    pub live: bool,
 }
 
 /// The database of manifests.
@@ -258,6 +332,82 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
 
     /// Up to `limit` live blobs behind `after`, ordered by algorithm, digest and size.
     async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>>;
+
+    /// Deletes the live blob of that id, durably: no query that begins later finds it. False if there is none.
+    async fn delete(&self, id: &BlobId) -> Result<bool>;
+
+    /// Makes a deleted blob live again, as long as the collector has not begun with it.
+    async fn restore(&self, id: &BlobId) -> Result<Restored>;
+
+    /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers that have
+    /// none. Returns how many blobs. One that is just being committed counts as alive.
+    async fn expire(&self, limit: usize) -> Result<u64>;
+
+    /// Takes the names of up to `limit` blobs that were deleted at least `grace` ago: from now on nobody restores them.
+    async fn take_names(&self, grace: Duration, limit: usize) -> Result<u64>;
+
+    /// Up to `limit` deleted blobs without a name, behind `after`, ordered.
+    async fn nameless(&self, after: BlobRow, limit: usize) -> Result<Vec<BlobRow>>;
+
+    /// Drops up to `limit` references of a nameless blob, and marks their blocks as candidates in the same transaction.
+    /// True once the blob itself is gone.
+    async fn reap(&self, blob: BlobRow, limit: usize) -> Result<bool>;
+
+    /// Looks at up to `limit` candidates behind `after` that no collector has doomed. Those that nothing refers to, looked
+    /// up while their rows are locked, are not stored any more and doomed by this collection for as long as it `lasts`, in
+    /// any case durably: until then nobody pins them. The others are no candidates any more.
+    async fn doom(&self, by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed>;
+
+    /// Removes the rows of those blocks that this collection still dooms and nothing refers to, calls `delete` with their
+    /// keys under the locks, and commits if that says that all bytes are gone. Otherwise it changes nothing. `delete` may
+    /// be called again, for rows that are locked again and looked at again. Not to be dropped before it returns.
+    async fn sweep(
+        &self,
+        by: Collection,
+        rows: Vec<BlockRow>,
+        delete: Arc<DeleteBytes>,
+    ) -> Result<Vec<BlockKey>>;
+
+    /// Ends dooms of this collection before their time: nothing that was begun for them is still under way.
+    async fn lift(&self, by: Collection, rows: Vec<BlockRow>) -> Result<()>;
+
+    /// Ends all dooms of a collection whose process is gone.
+    async fn lift_all(&self, by: Collection) -> Result<()>;
+
+    /// How many candidates are doomed.
+    async fn count_doomed(&self) -> Result<u64>;
+
+    /// What a collection with this grace would do; names up to `limit` blobs.
+    async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan>;
+
+    /// Up to `limit` blocks behind `after`, ordered by row.
+    async fn blocks(&self, after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>>;
+
+    /// What is known of these blocks: those that have a row, in any order.
+    async fn blocks_by_key(&self, keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>>;
+
+    /// Up to `limit` live blobs that refer to a block.
+    async fn blobs_of(&self, block: BlockRow, limit: usize) -> Result<Vec<BlobId>>;
+
+    /// Locks the row of a block and calls `look`; if that says that the bytes are not right, marks the block as not
+    /// stored, so that the next put of it writes it anew. True if so. A block that is doomed or gone is left alone.
+    async fn recheck(&self, block: BlockRow, look: Arc<LookAgain>) -> Result<bool>;
+
+    /// Inserts rows for blocks that have none, as candidates that are not stored.
+    async fn adopt(&self, keys: Vec<BlockKey>) -> Result<u64>;
+
+    /// Marks blocks that nothing refers to as candidates, wherever that was not done. Costs time proportional to what is
+    /// stored.
+    async fn mark_forgotten(&self) -> Result<u64>;
+
+    /// What the database itself finds wrong with its file or indexes, as lines for people.
+    async fn integrity(&self) -> Result<Vec<String>>;
+
+    /// Writes a consistent copy of the database to a new file, while it is in use.
+    async fn backup(&self, to: &Path) -> Result<()>;
+
+    /// Whether the database is on this host, used by its processes only.
+    fn is_local(&self) -> bool;
 
     /// Counts everything. Costs time proportional to what is stored.
     async fn totals(&self) -> Result<Totals>;

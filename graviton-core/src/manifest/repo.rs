@@ -1,5 +1,6 @@
 //! A manifest repository over any database that carries out the steps of the protocol.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use async_trait::async_trait;
 use super::connection::{Database, Step};
 use super::schema::Schema;
 use super::{
-    BlobRecord, BlobRow, BlockRow, Commit, Committed, Durability, Known, ManifestEntry, ManifestRepo, Pinned,
-    StoreRecord, Totals, WriterId, schema, steps,
+    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, DeleteBytes, Doomed,
+    Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Pinned, Restored, StoreRecord,
+    Totals, WriterId, schema, steps,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -106,6 +108,95 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
 
     async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>> {
         self.database.read(steps::List { after: after.copied(), limit }).await
+    }
+
+    async fn delete(&self, id: &BlobId) -> Result<bool> {
+        self.write_durably(steps::Delete(*id)).await
+    }
+
+    async fn restore(&self, id: &BlobId) -> Result<Restored> {
+        self.write_durably(steps::Restore(*id)).await
+    }
+
+    async fn expire(&self, limit: usize) -> Result<u64> {
+        self.database.write(false, steps::Expire { limit }).await
+    }
+
+    async fn take_names(&self, grace: Duration, limit: usize) -> Result<u64> {
+        self.database.write(false, steps::TakeNames { grace, limit }).await
+    }
+
+    async fn nameless(&self, after: BlobRow, limit: usize) -> Result<Vec<BlobRow>> {
+        self.database.read(steps::Nameless { after, limit }).await
+    }
+
+    async fn reap(&self, blob: BlobRow, limit: usize) -> Result<bool> {
+        self.database.write(false, steps::Reap { blob, limit }).await
+    }
+
+    async fn doom(&self, by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed> {
+        self.database.write(true, steps::Doom { collection: by, after, limit, lasts }).await
+    }
+
+    async fn sweep(
+        &self,
+        by: Collection,
+        rows: Vec<BlockRow>,
+        delete: Arc<DeleteBytes>,
+    ) -> Result<Vec<BlockKey>> {
+        self.database.write(false, steps::Sweep { collection: by, rows, delete }).await
+    }
+
+    async fn lift(&self, by: Collection, rows: Vec<BlockRow>) -> Result<()> {
+        self.database.write(false, steps::Lift { collection: by, rows }).await
+    }
+
+    async fn lift_all(&self, by: Collection) -> Result<()> {
+        self.database.write(false, steps::LiftAll(by)).await
+    }
+
+    async fn count_doomed(&self) -> Result<u64> {
+        self.database.read(steps::CountDoomed).await
+    }
+
+    async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan> {
+        self.database.read(steps::PlanGarbage { grace, limit }).await
+    }
+
+    async fn blocks(&self, after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>> {
+        self.database.read(steps::BlockPage { after, limit }).await
+    }
+
+    async fn blocks_by_key(&self, keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>> {
+        self.database.read(steps::BlocksByKey(keys)).await
+    }
+
+    async fn blobs_of(&self, block: BlockRow, limit: usize) -> Result<Vec<BlobId>> {
+        self.database.read(steps::BlobsOf { block, limit }).await
+    }
+
+    async fn recheck(&self, block: BlockRow, look: Arc<LookAgain>) -> Result<bool> {
+        self.database.write(true, steps::Recheck { block, look }).await
+    }
+
+    async fn adopt(&self, keys: Vec<BlockKey>) -> Result<u64> {
+        self.database.write(false, steps::Adopt(keys)).await
+    }
+
+    async fn mark_forgotten(&self) -> Result<u64> {
+        self.database.write(false, steps::MarkForgotten).await
+    }
+
+    async fn integrity(&self) -> Result<Vec<String>> {
+        self.database.integrity().await
+    }
+
+    async fn backup(&self, to: &Path) -> Result<()> {
+        self.database.backup(to).await
+    }
+
+    fn is_local(&self) -> bool {
+        D::LOCAL
     }
 
     async fn totals(&self) -> Result<Totals> {

@@ -8,10 +8,16 @@ use super::connection::{Columns, Connection, Ending, Problem, Step, Value};
 use super::sql::{self, Sql};
 use crate::error::{Code, Error, Result};
 
-const MIGRATIONS: &[Sql] = &[Sql {
-    sqlite: include_str!("../../migrations/sqlite/0001_first.sql"),
-    postgres: include_str!("../../migrations/postgres/0001_first.sql"),
-}];
+macro_rules! migration {
+    ($file:literal) => {
+        Sql {
+            sqlite: include_str!(concat!("../../migrations/sqlite/", $file)),
+            postgres: include_str!(concat!("../../migrations/postgres/", $file)),
+        }
+    };
+}
+
+const MIGRATIONS: &[Sql] = &[migration!("0001_first.sql"), migration!("0002_collect.sql")];
 
 /// The schema that this version writes.
 const VERSION: i64 = MIGRATIONS.len() as i64;

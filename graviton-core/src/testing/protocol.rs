@@ -174,7 +174,7 @@ async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
     doom(place, &blocks[1..2], in_a_minute()).await;
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     match repo.pin(row, &entries_of(&keys(0..5))).await.unwrap() {
-        Pinned::Doomed(remaining) => assert!(remaining <= Duration::from_secs(61), "{remaining:?}"),
+        Pinned::Doomed { remaining, .. } => assert!(remaining <= Duration::from_secs(61), "{remaining:?}"),
         other => panic!("a doomed block was pinned: {other:?}"),
     }
     assert_eq!(repo.entries(row, 0, 10).await.unwrap(), [], "a refused pin left references");

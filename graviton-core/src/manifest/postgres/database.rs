@@ -5,6 +5,7 @@
 //! the server each dead connection that it keeps costs one failed call (or each call one more round trip, to find out).
 //! Here the first lost connection throws all idle ones away.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 
 use super::PostgresAddress;
 use super::failure::{Remedy, failed, remedy};
+use super::integrity::Dangling;
 use crate::error::{Code, Error, Result};
 use crate::manifest::connection::{Database, Ending, Problem, Step};
 
@@ -255,6 +257,20 @@ impl Database for PostgresDatabase {
             }
             again = false;
         }
+    }
+
+    const LOCAL: bool = false;
+
+    /// The server checks its pages as it reads them, if it has checksums; what holds our tables together is checked here.
+    async fn integrity(&self) -> Result<Vec<String>> {
+        self.read(Dangling).await
+    }
+
+    async fn backup(&self, _to: &Path) -> Result<()> {
+        let why =
+            format!("the manifests are in {}, which is not a file of ours to copy", self.address.name());
+        Err(Error::new(Code::Unsupported, why)
+            .with_advice("use pg_dump --schema=graviton, or the server's own backups"))
     }
 
     async fn close(&self) {

@@ -13,6 +13,7 @@ mod address;
 mod connection;
 mod database;
 mod failure;
+mod integrity;
 
 use super::Durability;
 use super::repo::{SqlManifestRepo, not_current};

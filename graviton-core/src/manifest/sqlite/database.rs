@@ -6,13 +6,10 @@
 //! with it, of which SQLite needed 10. A transaction runs to its end without a wait in it, so
 //! that no dropped future can leave one open.
 
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -22,7 +19,9 @@ use tokio::sync::Semaphore;
 use super::forked;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
-use crate::manifest::connection::{Database, Ending, Problem, Step};
+use crate::manifest::connection::{self, Columns, Database, Ending, Problem, Step, Value};
+use crate::manifest::sql::Sql;
+use crate::runtime;
 
 /// How long a process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,7 +95,7 @@ impl Database for SqliteDatabase {
                 Some(connection) => connection,
                 None => patiently(|| file.connect_reader()).map_err(|problem| file.failed(problem))?,
             };
-            let result = at_once(step.run(&mut connection));
+            let result = runtime::drive(step.run(&mut connection));
             locked(&file.readers).push(connection);
             match result {
                 Ok(Ending::Commit(answer) | Ending::RollBack(answer)) => Ok(answer),
@@ -109,6 +108,21 @@ impl Database for SqliteDatabase {
     async fn write<S: Step>(&self, durable: bool, step: S) -> Result<S::Answer> {
         let file = Arc::clone(&self.0);
         blocking::run(move || file.write_here(durable, &step).map_err(|problem| file.failed(problem))).await?
+    }
+
+    const LOCAL: bool = true;
+
+    async fn integrity(&self) -> Result<Vec<String>> {
+        self.read(Integrity).await
+    }
+
+    /// `VACUUM INTO`: a copy of one moment, written by the connection of a reader, while others write.
+    async fn backup(&self, to: &Path) -> Result<()> {
+        let Some(to) = to.to_str().map(str::to_owned) else {
+            return Err(Error::new(Code::InvalidArgument, format!("{} is not Unicode text", to.display()))
+                .with_advice("choose another name"));
+        };
+        self.read(CopyInto(to)).await
     }
 
     /// What is in the write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that
@@ -126,12 +140,39 @@ impl Database for SqliteDatabase {
     }
 }
 
-/// The result of a future that does not wait: SQLite has answered when its functions return.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(future).poll(&mut context) {
-        Poll::Ready(result) => result,
-        Poll::Pending => unreachable!("a step waited for something other than the database"),
+/// SQLite's own look at its file, and at the references between tables.
+struct Integrity;
+
+impl Step for Integrity {
+    type Answer = Vec<String>;
+
+    async fn run<C: connection::Connection>(
+        &self,
+        connection: &mut C,
+    ) -> Result<Ending<Self::Answer>, Problem> {
+        let mut found = connection.rows(INTEGRITY_CHECK, &[], |row| row.text(0)).await?;
+        found.retain(|line| line != "ok");
+        let dangling = connection.rows(FOREIGN_KEY_CHECK, &[], |row| {
+            Ok(format!("a row of {} refers to a row of {} that is not there", row.text(0)?, row.text(1)?))
+        });
+        found.extend(dangling.await?);
+        Ok(Ending::Commit(found))
+    }
+}
+
+const INTEGRITY_CHECK: Sql = Sql { sqlite: "PRAGMA integrity_check(100)", postgres: "" };
+const FOREIGN_KEY_CHECK: Sql =
+    Sql { sqlite: "SELECT \"table\", parent FROM pragma_foreign_key_check LIMIT 100", postgres: "" };
+const VACUUM_INTO: Sql = Sql { sqlite: "VACUUM INTO $1", postgres: "" };
+
+struct CopyInto(String);
+
+impl Step for CopyInto {
+    type Answer = ();
+
+    async fn run<C: connection::Connection>(&self, connection: &mut C) -> Result<Ending<()>, Problem> {
+        connection.execute(VACUUM_INTO, &[Value::Text(&self.0)]).await?;
+        Ok(Ending::Commit(()))
     }
 }
 
@@ -157,7 +198,7 @@ impl File {
             writer.synced = Some(synced);
         }
         let transaction = Transaction::begin(&mut writer.connection)?;
-        match at_once(step.run(&mut *transaction.0))? {
+        match runtime::drive(step.run(&mut *transaction.0))? {
             Ending::Commit(answer) => transaction.commit().map(|()| answer),
             // Rolled back when it is dropped.
             Ending::RollBack(answer) => Ok(answer),

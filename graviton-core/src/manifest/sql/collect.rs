@@ -1,0 +1,81 @@
+//! Deletion, and the steps of the collector.
+//!
+//! A blob that is reaped loses its name first, in one update. That is what an undeletion looks for, so that from there
+//! on nobody brings the blob back while its references go, and a collector that comes later knows what to go on with.
+
+use super::Sql;
+
+statements! {
+    /// `$1`, `$2`, `$3` id.
+    DELETE_BLOB = ["UPDATE blob SET state = 2, deleted_at = " now
+        " WHERE algo = $1 AND digest = $2 AND size = $3 AND state = 1"];
+    /// `$1`, `$2`, `$3` id: the row that was deleted last.
+    RESTORE_FIND = ["SELECT id FROM blob WHERE algo = $1 AND digest = $2 AND size = $3 AND state = 2 \
+        ORDER BY deleted_at DESC, id DESC LIMIT 1" for_update];
+    RESTORE = ["UPDATE blob SET state = 1, deleted_at = NULL WHERE id = $1"];
+
+    /// `$1` limit: pending blobs of writers whose lease is over. One that is being pinned or committed is locked, and
+    /// counts as alive.
+    EXPIRE_BLOBS = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE state = 0 AND id IN (\
+        SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
+        WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now " ORDER BY blob.id LIMIT $1"
+        skip_locked_blobs ")"];
+    EXPIRE_WRITERS = ["DELETE FROM writer WHERE id IN (SELECT id FROM writer WHERE expires_at <= " now
+        " AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = writer.id AND state = 0)" skip_locked ")"];
+
+    /// `$1` grace, `$2` limit.
+    TAKE_NAMES = ["UPDATE blob SET algo = NULL, digest = NULL, size = NULL WHERE id IN (\
+        SELECT id FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= " now " - $1 \
+        ORDER BY deleted_at LIMIT $2" skip_locked ")"];
+    /// `$1` behind this row, `$2` limit: blobs whose references are to go.
+    NAMELESS = ["SELECT id FROM blob WHERE state = 2 AND digest IS NULL AND id > $1 ORDER BY id LIMIT $2"];
+    /// `$1` blob, `$2` limit.
+    REAP_REFERENCES = ["SELECT block_offset, block_id FROM blob_block WHERE blob_id = $1 \
+        ORDER BY block_offset LIMIT $2"];
+    /// `$1` {rows: [block]}.
+    MARK_CANDIDATES = ["UPDATE block SET candidate = TRUE \
+        WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT candidate"];
+    /// `$1` blob, `$2` up to this offset.
+    DROP_REFERENCES = ["DELETE FROM blob_block WHERE blob_id = $1 AND block_offset <= $2"];
+    DROP_BLOB = ["DELETE FROM blob WHERE id = $1 AND state = 2 AND digest IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM blob_block WHERE blob_id = $1)"];
+
+    /// `$1` behind this row, `$2` limit: candidates that no collector has doomed.
+    CANDIDATES = ["SELECT id, size FROM block WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now
+        " ORDER BY id LIMIT $2" skip_locked];
+    COUNT_DOOMED = ["SELECT count(*) FROM block WHERE candidate AND doomed_until > " now];
+    /// `$1` {rows: [block]}: those that something refers to. Asked while they are locked.
+    REFERENCED = ["SELECT input.number FROM " (numbers "rows")
+        " WHERE EXISTS (SELECT 1 FROM blob_block WHERE block_id = input.number)"];
+    /// `$1` {rows: [block]}.
+    UNMARK = ["UPDATE block SET candidate = FALSE, doomed_by = NULL, doomed_until = NULL \
+        WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {rows: [block]}, `$2` collection, `$3` for how long.
+    DOOM = ["WITH chosen AS (SELECT number FROM " (numbers "rows") ") \
+        UPDATE block SET doomed_by = $2, doomed_until = " now " + $3, stored = FALSE \
+        WHERE id IN (SELECT number FROM chosen)"];
+    /// `$1` {rows: [block]}, `$2` collection: those that are still its own and that nothing refers to.
+    SWEEPABLE = ["SELECT id, algo, digest, size FROM block WHERE id IN (SELECT number FROM " (numbers "rows")
+        ") AND doomed_by = $2 AND doomed_until > " now
+        " AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) ORDER BY algo, digest, size"];
+    /// `$1` {rows: [block]}: foreign keys object if something refers to one.
+    DROP_BLOCKS = ["DELETE FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {rows: [block]}, `$2` collection.
+    LIFT = ["UPDATE block SET doomed_by = NULL, doomed_until = NULL \
+        WHERE id IN (SELECT number FROM " (numbers "rows") ") AND doomed_by = $2"];
+    /// `$1` collection that is known to be dead.
+    LIFT_ALL = ["UPDATE block SET doomed_by = NULL, doomed_until = NULL WHERE doomed_by = $1 AND candidate"];
+
+    /// `$1` grace, `$2` limit: live no more, and what a collection would reap.
+    PLAN_BLOBS = ["SELECT algo, digest, size FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= "
+        now " - $1 ORDER BY algo, digest, size LIMIT $2"];
+    /// `$1` grace: how many blobs would be reaped, how many blocks would then be deleted, and their bytes.
+    PLAN_TOTALS = ["WITH garbage AS (SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
+        WHERE blob.state = 2 AND (blob.digest IS NULL OR blob.deleted_at <= " now " - $1) \
+        OR blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now "), \
+        loose AS (SELECT id, size FROM block WHERE id IN (SELECT id FROM block WHERE candidate \
+        UNION SELECT block_id FROM blob_block WHERE blob_id IN (SELECT id FROM garbage)) \
+        AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id \
+        AND blob_id NOT IN (SELECT id FROM garbage))) \
+        SELECT (SELECT count(*) FROM garbage), count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM loose"];
+}

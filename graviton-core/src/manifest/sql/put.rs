@@ -1,0 +1,91 @@
+//! The put protocol.
+
+use super::Sql;
+
+statements! {
+    REGISTER_WRITER = ["INSERT INTO writer (expires_at) VALUES (" now " + $1) RETURNING id"];
+    /// `$1` lease, `$2` writer.
+    RENEW_WRITER = ["UPDATE writer SET expires_at = " now " + $1 WHERE id = $2"];
+    REMOVE_WRITER = ["DELETE FROM writer WHERE id = $1 \
+        AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = $1 AND state = 0)"];
+
+    /// `$1` chunker, `$2` writer. Whoever wants to remove the writer waits, and then finds the blob.
+    BEGIN = ["INSERT INTO blob (state, writer_id, chunker, created_at) SELECT 0, id, $1, " now
+        " FROM writer WHERE id = $2" for_share " RETURNING id"];
+    ABORT = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE id = $1 AND state = 0"];
+    /// Held until the transaction ends: nobody expires the blob meanwhile.
+    BLOB_STATE = ["SELECT state FROM blob WHERE id = $1" for_share];
+
+    /// `$1` {keys: [[algo, hex, size, offset]]}. Inserts or locks. A doom that ran out is taken off: its collector
+    /// finds the block its own no longer.
+    PIN_BLOCKS = ["INSERT INTO block (algo, digest, size) \
+        SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
+        ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
+        WHERE block.doomed_until <= " now];
+    /// `$1` as before: a row for each key, in their order, with for how long it is still doomed.
+    PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now ", block.doomed_by FROM " (keys "keys")
+        " CROSS JOIN block WHERE " (same "block") " ORDER BY input.place"];
+    /// `$1` as before, `$2` blob.
+    PIN_REFERENCES = ["INSERT INTO blob_block (blob_id, block_offset, block_id) \
+        SELECT blob.id, input.block_offset, block.id FROM " (keys "keys", 3 number "block_offset")
+        " CROSS JOIN block CROSS JOIN blob WHERE " (same "block") " AND blob.id = $2 ON CONFLICT DO NOTHING"];
+
+    /// `$1` {rows: [block]}: only where rows have to be locked.
+    LOCK_BLOCKS = ["SELECT id FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ") \
+        ORDER BY algo, digest, size" for_update];
+    /// `$1` {rows: [block]}.
+    MARK_STORED = ["UPDATE block SET stored = TRUE \
+        WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
+
+    /// `$1` {blocks: [block], keys: [[algo, hex, size]]}: only where rows have to be locked.
+    COMMIT_LOCK_BLOCKS = ["SELECT id FROM block WHERE id IN (SELECT number FROM " (numbers "blocks")
+        " UNION SELECT block.id FROM " (keys "keys") " CROSS JOIN block WHERE " (same "block") ") \
+        ORDER BY algo, digest, size" for_update];
+    /// `$1` as before: inserts rows for those that have none, and locks those that somebody inserted meanwhile.
+    /// Gives the inserted ones. Only where rows have to be locked.
+    COMMIT_CLAIM = ["INSERT INTO block (algo, digest, size) \
+        SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
+        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = block.stored WHERE FALSE RETURNING id"];
+    /// `$1` {rows: [block]}: those that were claimed for a blob that dropped out.
+    COMMIT_DISCLAIM = ["DELETE FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
+    /// `$1` {rows: [pending blob]}: only where rows have to be locked.
+    COMMIT_LOCK_BLOBS = ["SELECT id FROM blob WHERE id IN (SELECT number FROM " (numbers "rows") ") \
+        ORDER BY id" for_update];
+    /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what, place, a, b)
+    /// for each thing found: 0 the state of a pending blob, 1 a live blob of that id, 2 a block, whether it is
+    /// stored and whether it is doomed, 3 whether the store holds blocks that are not durable.
+    CHECK = ["SELECT 0 AS what, input.place AS place, blob.state AS a, 0 AS b FROM " (numbers "rows")
+        " CROSS JOIN blob WHERE blob.id = input.number \
+        UNION ALL SELECT 1, input.place, 0, 0 FROM " (keys "ids") " CROSS JOIN blob \
+        WHERE " (same "blob") " AND blob.state = 1 \
+        UNION ALL SELECT 2, input.place, CAST(block.stored AS INTEGER), \
+        CAST(coalesce(block.doomed_until > " now ", FALSE) AS INTEGER) FROM " (keys "keys")
+        " CROSS JOIN block WHERE " (same "block") " \
+        UNION ALL SELECT 3, 0, CAST(durability = 'relaxed' AS INTEGER), 0 FROM store"];
+
+    /// `$1` {stored: [block]}.
+    COMMIT_STORED = ["UPDATE block SET stored = TRUE \
+        WHERE id IN (SELECT number FROM " (numbers "stored") ") AND NOT stored"];
+    /// `$1` {live: [[algo, hex, size, blob, block count]]}.
+    COMMIT_PINNED = ["UPDATE blob SET state = 1, algo = input.algo, digest = input.digest, size = input.size, \
+        block_count = input.block_count, created_at = " now
+        " FROM " (keys "live", 3 number "blob_id", 4 number "block_count") " WHERE blob.id = input.blob_id"];
+    /// `$1` {again: [blob]}: the content is live under another row.
+    COMMIT_AGAIN = ["UPDATE blob SET state = 2, deleted_at = " now
+        " WHERE id IN (SELECT number FROM " (numbers "again") ")"];
+    /// `$1` {keys: [[algo, hex, size]]}: blocks that are in place.
+    COMMIT_BLOCKS = ["INSERT INTO block (algo, digest, size, stored) \
+        SELECT DISTINCT algo, digest, size, TRUE FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
+        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = TRUE, doomed_by = NULL, doomed_until = NULL \
+        WHERE NOT block.stored OR block.doomed_by IS NOT NULL"];
+    /// `$1` {ids: [[algo, hex, size, block count, chunker]]}.
+    COMMIT_BLOBS = ["INSERT INTO blob (state, algo, digest, size, block_count, chunker, created_at) \
+        SELECT 1, algo, digest, size, block_count, chunker, " now
+        " FROM " (keys "ids", 3 number "block_count", 4 text "chunker")];
+    /// `$1` {references: [[algo, hex, size of the blob, offset, algo, hex, size of the block]]}.
+    COMMIT_REFERENCES = ["INSERT INTO blob_block (blob_id, block_offset, block_id) \
+        SELECT blob.id, input.block_offset, block.id FROM "
+        (keys "references", 3 number "block_offset", 4 number "block_algo", 5 hex "block_digest", 6 number "block_size")
+        " CROSS JOIN blob CROSS JOIN block WHERE " (same "blob") " AND blob.state = 1 \
+        AND block.algo = input.block_algo AND block.digest = input.block_digest AND block.size = input.block_size"];
+}

@@ -1,0 +1,43 @@
+//! The store itself, and reading.
+
+use super::Sql;
+
+/// Names of tables.
+pub(in crate::manifest) const TABLES: Sql = Sql {
+    sqlite: "SELECT name FROM sqlite_schema WHERE type = 'table'",
+    postgres: "SELECT CAST(tablename AS TEXT) FROM pg_catalog.pg_tables WHERE schemaname = 'graviton'",
+};
+
+statements! {
+    SET_SCHEMA_VERSION = ["UPDATE store SET schema_version = $1"];
+    STORE = ["SELECT id, block_location, durability, schema_version FROM store"];
+    INSERT_STORE = ["INSERT INTO store (id, block_location, durability, schema_version) VALUES ($1, '', 'full', $2)"];
+    SET_BLOCK_LOCATION = ["UPDATE store SET block_location = $1"];
+    SET_DURABILITY = ["UPDATE store SET durability = $1 WHERE durability <> $1"];
+
+    /// `$1`, `$2`, `$3` id, `$4` limit: one row for each entry, one with nulls for the empty blob.
+    FIND = ["SELECT blob.id, blob.block_count, blob.chunker, blob.created_at, \
+        blob_block.block_offset, block.algo, block.digest, block.size FROM blob \
+        LEFT JOIN blob_block ON blob_block.blob_id = blob.id LEFT JOIN block ON block.id = blob_block.block_id \
+        WHERE blob.algo = $1 AND blob.digest = $2 AND blob.size = $3 AND blob.state = 1 \
+        ORDER BY blob_block.block_offset LIMIT $4"];
+    /// `$1` blob, `$2` from, `$3` limit.
+    ENTRIES = ["SELECT block_offset, algo, digest, size \
+        FROM blob_block JOIN block ON block.id = block_id WHERE blob_id = $1 AND block_offset >= coalesce( \
+        (SELECT max(block_offset) FROM blob_block WHERE blob_id = $1 AND block_offset <= $2), 0) \
+        ORDER BY block_offset LIMIT $3"];
+    /// `$1`, `$2`, `$3` id, `$4` limit.
+    LIST = ["SELECT id, algo, digest, size, block_count, chunker, created_at FROM blob \
+        WHERE state = 1 AND (algo, digest, size) > ($1, $2, $3) ORDER BY algo, digest, size LIMIT $4"];
+    /// Live blobs and their bytes, stored blocks and theirs, deleted blobs that can still be restored and theirs, and
+    /// the bytes of blocks that neither a live nor a pending blob refers to.
+    TOTALS = ["SELECT (SELECT count(*) FROM blob WHERE state = 1), \
+        (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE state = 1), \
+        (SELECT count(*) FROM block WHERE stored), \
+        (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM block WHERE stored), \
+        (SELECT count(*) FROM blob WHERE state = 2 AND digest IS NOT NULL), \
+        (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE state = 2), \
+        (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM block WHERE (stored OR candidate) \
+        AND NOT EXISTS (SELECT 1 FROM blob_block JOIN blob ON blob.id = blob_block.blob_id \
+        WHERE blob_block.block_id = block.id AND blob.state <> 2))"];
+}

@@ -1,0 +1,189 @@
+//! The store itself, and reading.
+
+use std::time::Duration;
+
+use super::only;
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::batch::{self, Batch};
+use crate::manifest::connection::{Columns, Connection, Ending, Problem, Step, Value};
+use crate::manifest::{BlobRecord, BlobRow, Durability, Known, ManifestEntry, StoreRecord, Totals, sql};
+
+use Ending::Commit as Keep;
+use Value::{Bytes, Number, Text};
+
+pub(in crate::manifest) struct ReadStore;
+
+impl Step for ReadStore {
+    type Answer = Option<StoreRecord>;
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let found = connection.rows(sql::STORE, &[], |row| {
+            let relaxed = row.text(2)? == Durability::Relaxed.name();
+            let durability = if relaxed { Durability::Relaxed } else { Durability::Full };
+            Ok(StoreRecord { id: row.text(0)?, block_location: row.text(1)?, durability })
+        });
+        Ok(Keep(only(found.await?)))
+    }
+}
+
+pub(in crate::manifest) struct SetBlockLocation(pub(in crate::manifest) String);
+
+impl Step for SetBlockLocation {
+    type Answer = ();
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<()>, Problem> {
+        connection.execute(sql::SET_BLOCK_LOCATION, &[Text(&self.0)]).await?;
+        Ok(Keep(()))
+    }
+}
+
+pub(in crate::manifest) struct SetDurability(pub(in crate::manifest) Durability);
+
+impl Step for SetDurability {
+    type Answer = ();
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<()>, Problem> {
+        connection.execute(sql::SET_DURABILITY, &[Text(self.0.name())]).await?;
+        Ok(Keep(()))
+    }
+}
+
+pub(in crate::manifest) struct LookUp {
+    ids: usize,
+    keys: usize,
+    question: String,
+}
+
+impl LookUp {
+    pub(in crate::manifest) fn new(ids: &[BlobId], keys: &[BlockKey]) -> LookUp {
+        let question =
+            Batch::new().rows("ids", ids, batch::Row::id).rows("keys", keys, batch::Row::key).finish();
+        LookUp { ids: ids.len(), keys: keys.len(), question }
+    }
+}
+
+impl Step for LookUp {
+    type Answer = Known;
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Known>, Problem> {
+        let mut known = Known { live: vec![false; self.ids], stored: vec![None; self.keys], relaxed: false };
+        connection
+            .rows(sql::CHECK, &[Text(&self.question)], |row| {
+                let place = row.number(1)? as usize;
+                match row.number(0)? {
+                    1 => known.live[place] = true,
+                    2 => known.stored[place] = Some(row.truth(2)? && !row.truth(3)?),
+                    3 => known.relaxed = row.truth(2)?,
+                    _ => {}
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Keep(known))
+    }
+}
+
+pub(in crate::manifest) struct Find {
+    pub(in crate::manifest) id: BlobId,
+    pub(in crate::manifest) entries: usize,
+}
+
+impl Step for Find {
+    type Answer = Option<(BlobRecord, Vec<ManifestEntry>)>;
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let id = &self.id;
+        let values = [
+            Number(id.algo().number()),
+            Bytes(id.digest().as_bytes()),
+            Number(id.size() as i64),
+            Number(self.entries.max(1) as i64),
+        ];
+        let mut record = None;
+        let mut manifest = Vec::new();
+        connection
+            .rows(sql::FIND, &values, |row| {
+                if record.is_none() {
+                    record = Some(BlobRecord {
+                        row: BlobRow(row.number(0)?),
+                        id: *id,
+                        block_count: row.number(1)? as u64,
+                        chunker: row.text(2)?,
+                        created_at_ms: row.number(3)?,
+                    });
+                }
+                // The empty blob has one row, without a block.
+                if manifest.len() < self.entries && row.optional(4)?.is_some() {
+                    manifest.push(row.entry(4)?);
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Keep(record.map(|record| (record, manifest))))
+    }
+}
+
+pub(in crate::manifest) struct Entries {
+    pub(in crate::manifest) blob: BlobRow,
+    pub(in crate::manifest) from: u64,
+    pub(in crate::manifest) limit: usize,
+}
+
+impl Step for Entries {
+    type Answer = Vec<ManifestEntry>;
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let values = [Number(self.blob.0), Number(self.from as i64), Number(self.limit as i64)];
+        Ok(Keep(connection.rows(sql::ENTRIES, &values, |row| row.entry(0)).await?))
+    }
+}
+
+pub(in crate::manifest) struct List {
+    pub(in crate::manifest) after: Option<BlobId>,
+    pub(in crate::manifest) limit: usize,
+}
+
+impl Step for List {
+    type Answer = Vec<BlobRecord>;
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let (algo, digest, size) = match &self.after {
+            Some(id) => (id.algo().number(), id.digest().as_bytes().as_slice(), id.size() as i64),
+            None => (0, [].as_slice(), 0),
+        };
+        let values = [Number(algo), Bytes(digest), Number(size), Number(self.limit as i64)];
+        let records = connection.rows(sql::LIST, &values, |row| {
+            Ok(BlobRecord {
+                row: BlobRow(row.number(0)?),
+                id: row.id(1)?,
+                block_count: row.number(4)? as u64,
+                chunker: row.text(5)?,
+                created_at_ms: row.number(6)?,
+            })
+        });
+        Ok(Keep(records.await?))
+    }
+}
+
+pub(in crate::manifest) struct CountTotals;
+
+impl Step for CountTotals {
+    type Answer = Option<Totals>;
+    /// It counts everything.
+    const PATIENCE: Duration = Duration::from_secs(3_600);
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let totals = connection.rows(sql::TOTALS, &[], |row| {
+            Ok(Totals {
+                blobs: row.number(0)? as u64,
+                logical_bytes: row.number(1)? as u64,
+                blocks: row.number(2)? as u64,
+                stored_bytes: row.number(3)? as u64,
+                dead_blobs: row.number(4)? as u64,
+                dead_bytes: row.number(5)? as u64,
+                reclaimable_bytes: row.number(6)? as u64,
+            })
+        });
+        Ok(Keep(only(totals.await?)))
+    }
+}
