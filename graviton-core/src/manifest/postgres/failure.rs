@@ -1,5 +1,7 @@
 //! What Postgres' errors mean to us: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 
+use std::io::ErrorKind;
+
 use super::PostgresAddress;
 use crate::error::{Code, Error};
 use crate::manifest::connection::Problem;
@@ -74,8 +76,15 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
     let certificate = format!("check sslmode and sslrootcert in {variable}, and the server's certificate");
     match error {
         // So TLS says that it does not like what came.
-        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
             (Code::Config, "cannot be trusted", certificate)
+        }
+        // Of a file, before anything is sent; but a socket of the server's is one too.
+        sqlx::Error::Io(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+                && address.options().get_socket().is_none() =>
+        {
+            (Code::Config, "cannot be reached with these certificates", certificate)
         }
         sqlx::Error::Io(_) => {
             let advice =
@@ -83,7 +92,11 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             (Code::BackendUnavailable, "cannot be reached", advice)
         }
         sqlx::Error::Tls(_) => (Code::Config, "cannot be reached over TLS", certificate),
-        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => unavailable("broke the connection off"),
+        // Also what is no Postgres at all ends here.
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            let advice = format!("try again; if that does not help, check {variable}");
+            (Code::BackendUnavailable, "broke the connection off", advice)
+        }
         sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or_default() {
             "28P01" | "28000" => {
                 let advice = format!("check {}", address.credentials());
