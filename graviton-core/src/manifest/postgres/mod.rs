@@ -14,6 +14,8 @@ mod connection;
 mod database;
 mod failure;
 mod integrity;
+#[cfg(test)]
+mod interleavings;
 
 use super::Durability;
 use super::repo::{SqlManifestRepo, not_current};
