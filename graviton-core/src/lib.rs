@@ -50,7 +50,11 @@ pub use block::BlockStore;
 pub use chunker::ChunkerSpec;
 pub use config::{Config, SETTINGS, Setting};
 pub use digest::{Algo, Digest, Hasher};
-pub use engine::{AsyncStore, BlobReader, BlobStat, BlobWriter, PutReceipt, Settings, StoreStats};
+pub use engine::{
+    AsyncStore, BlobReader, BlobStat, BlobWriter, CopyOptions, CopyReport, Damage, Finding, GcOptions,
+    GcReport, PutReceipt, RepairReport, Settings, StoreStats, Timing, VerifyCursor, VerifyEvent,
+    VerifyOptions, VerifyReport,
+};
 pub use error::{Code, Error, Result};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo};

@@ -5,13 +5,16 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{ControlFlow, Deref, DerefMut, Range};
 use std::path::Path;
 
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::engine::{AsyncStore, BlobReader, BlobStat, BlobWriter, PutReceipt, StoreStats, source_failed};
+use crate::engine::{
+    AsyncStore, BlobReader, BlobStat, BlobWriter, CopyOptions, CopyReport, GcOptions, GcReport, PutReceipt,
+    RepairReport, StoreStats, VerifyEvent, VerifyOptions, VerifyReport, source_failed,
+};
 use crate::error::{Code, Error, Result};
 use crate::key::BlobId;
 use crate::manifest::ManifestEntry;
@@ -128,6 +131,100 @@ impl Store {
     /// Sums over the store. Costs time proportional to what is stored.
     pub fn stats(&self) -> Result<StoreStats> {
         self.run(self.inner.stats())
+    }
+
+    /// Deletes a blob: once this has returned, no process finds it any more; `not-found` if it is not there. It can be
+    /// [`restore`](Store::restore)d for the grace; its space comes back with the next [`gc`](Store::gc) after that.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// use graviton_core::{Code, Config, GcOptions, Store};
+    /// use std::ops::ControlFlow;
+    /// use std::time::Duration;
+    ///
+    /// let store = Store::open(directory.path())?;
+    /// let put = store.put(&b"no longer wanted"[..])?;
+    /// store.delete(&put.id)?;
+    /// assert_eq!(store.delete(&put.id).unwrap_err().code(), Code::NotFound);
+    /// store.restore(&put.id)?;
+    /// store.delete(&put.id)?;
+    /// let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+    /// let report = store.gc(&options, |_| ControlFlow::Continue(()))?;
+    /// assert_eq!((report.blobs, report.blocks, report.bytes), (1, 1, 16));
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn delete(&self, id: &BlobId) -> Result<()> {
+        self.run(self.inner.delete(id))
+    }
+
+    /// Brings a deleted blob back, as long as no collection has begun with it: within the grace it is certain.
+    pub fn restore(&self, id: &BlobId) -> Result<()> {
+        self.run(self.inner.restore(id))
+    }
+
+    /// Deletes what nothing refers to, beside everything else that goes on. `progress` is called after each step with
+    /// what was done so far, on this thread, and may end it.
+    pub fn gc(
+        &self,
+        options: &GcOptions,
+        progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
+    ) -> Result<GcReport> {
+        self.run(self.inner.gc(options, progress))
+    }
+
+    /// Looks whether everything is there and intact, and tells of what is not, on this thread. `tell` may end it.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// use graviton_core::{Store, VerifyEvent, VerifyOptions};
+    /// use std::ops::ControlFlow;
+    ///
+    /// let store = Store::open(directory.path())?;
+    /// store.put(&b"intact"[..])?;
+    /// let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
+    /// let report = store.verify(&options, |event| {
+    ///     if let VerifyEvent::Found(finding) = event {
+    ///         println!("{finding:?}");
+    ///     }
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert!(report.is_clean() && report.blocks == 1);
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn verify(
+        &self,
+        options: &VerifyOptions,
+        tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
+    ) -> Result<VerifyReport> {
+        self.run(self.inner.verify(options, tell))
+    }
+
+    /// Replaces blocks that are missing or damaged by those of another store, after verifying them.
+    pub fn repair_from(
+        &self,
+        other: &Store,
+        progress: impl FnMut(&RepairReport) -> ControlFlow<()> + Send,
+    ) -> Result<RepairReport> {
+        other.inner.check()?;
+        self.run(self.inner.repair_from(&other.inner, progress))
+    }
+
+    /// Brings blobs with their manifests from another store, verified; moves only blocks that are missing here. What was
+    /// interrupted can be called again.
+    pub fn copy_from(
+        &self,
+        other: &Store,
+        options: &CopyOptions,
+        progress: impl FnMut(&CopyReport) -> ControlFlow<()> + Send,
+    ) -> Result<CopyReport> {
+        other.inner.check()?;
+        self.run(self.inner.copy_from(&other.inner, options, progress))
+    }
+
+    /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests in SQLite:
+    /// elsewhere it is `unsupported`.
+    pub fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
+        self.run(self.inner.backup(to))
     }
 
     /// Closes the store in an orderly way and waits for it. Later calls, on any clone, are `closed`.

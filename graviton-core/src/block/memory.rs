@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Block, BlockStore, Published};
+use super::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::manifest::Collection;
 
 /// Blocks in memory. Clones share their blocks; nothing survives the process.
 #[derive(Debug, Clone, Default)]
@@ -118,11 +120,60 @@ impl BlockStore for MemoryBlockStore {
         Ok(!self.state().blocks.is_empty())
     }
 
+    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+        let delete = |key| {
+            if until.has_passed() {
+                return Deleted::NotBegun;
+            }
+            self.state().blocks.remove(key);
+            Deleted::Gone
+        };
+        keys.iter().map(delete).collect()
+    }
+
+    fn deletion_takes(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        let listed = |(key, bytes): (&BlockKey, &Bytes)| Listed { key: *key, length: bytes.len() as u64 };
+        Ok(Box::new(Page(self.state().blocks.iter().map(listed).collect())))
+    }
+
+    async fn remove_leftovers(&self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn lock_collection(&self, _by: Collection) -> Result<Option<CollectionLock>> {
+        Ok(None)
+    }
+
+    fn is_collection_gone(&self, _by: Collection) -> bool {
+        false
+    }
+
+    async fn release_reserve(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn keep_reserve(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn is_local(&self) -> bool {
         true
     }
 
     fn proves_publication(&self) -> bool {
         true
+    }
+}
+
+struct Page(Vec<Listed>);
+
+#[async_trait]
+impl Listing for Page {
+    async fn next(&mut self) -> Result<Vec<Listed>> {
+        Ok(std::mem::take(&mut self.0))
     }
 }

@@ -7,6 +7,7 @@
 //! Nothing outside this folder may assume that one block is one file or object: a later store packs many
 //! small blocks into one.
 
+mod deadline;
 pub mod fs;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
@@ -14,13 +15,16 @@ pub mod s3;
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::manifest::Collection;
 
+pub use deadline::Deadline;
 pub use fs::FsBlockStore;
 pub use s3::S3BlockStore;
 
@@ -80,6 +84,32 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// Whether any block is stored here.
     async fn has_blocks(&self) -> Result<bool>;
 
+    /// Deletes these blocks, durably, and says of each what became of it, in their order. No deletion begins after the
+    /// deadline, and none is repeated: who asks decides whether it still may be. A block that is not there is gone.
+    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted>;
+
+    /// A deletion that was begun has ended after so long, whether or not its answer came.
+    fn deletion_takes(&self) -> Duration;
+
+    /// Everything that is stored under the name of a block.
+    async fn list(&self) -> Result<Box<dyn Listing>>;
+
+    /// Removes what dead processes left half-written. Returns how many.
+    async fn remove_leftovers(&self) -> Result<u64>;
+
+    /// Takes the lock that says that this collection's process is alive, where there is such a thing: if every
+    /// process that uses the blocks is on this host. Dropped, it is released.
+    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>>;
+
+    /// Whether the process of this collection is known to be gone.
+    fn is_collection_gone(&self, by: Collection) -> bool;
+
+    /// Frees the space that is kept for deletion on a full disk. False if there is none.
+    async fn release_reserve(&self) -> Result<bool>;
+
+    /// Keeps some space for deletion on a full disk, if it is not kept and there is enough.
+    async fn keep_reserve(&self) -> Result<()>;
+
     /// Whether the work is done on the calling thread, by local system calls, so that to hash what was read
     /// right there is cheapest. Otherwise calls wait for a network.
     fn is_local(&self) -> bool;
@@ -88,6 +118,36 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// before it is referenced, in one transaction instead of two (`engine::small`).
     fn proves_publication(&self) -> bool;
 }
+
+/// What became of a deletion.
+#[derive(Debug, Clone)]
+pub enum Deleted {
+    /// The block is not there any more, durably.
+    Gone,
+    /// Nothing was done: the deadline had passed.
+    NotBegun,
+    /// It may be there or not, now or later.
+    Unknown(Error),
+}
+
+/// A block that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its key, as its name says.
+    pub key: BlockKey,
+    /// How many bytes are there.
+    pub length: u64,
+}
+
+/// A walk over all blocks, in no order. What comes or goes meanwhile is met or not.
+#[async_trait]
+pub trait Listing: Send {
+    /// The next blocks, up to a few thousand; none at the end.
+    async fn next(&mut self) -> Result<Vec<Listed>>;
+}
+
+/// Held by a collection for as long as it runs.
+pub type CollectionLock = Box<dyn std::any::Any + Send + Sync>;
 
 /// What [`BlockStore::put`] leaves behind: a proof, for as long as it is kept, of what was written.
 pub struct Published(Option<Box<StillThere>>);

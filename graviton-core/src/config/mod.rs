@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::block::{BlockStore, FsBlockStore, S3BlockStore};
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
-use crate::engine::{AsyncStore, Settings};
+use crate::engine::{AsyncStore, Settings, Timing};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Durability, ManifestRepo, PostgresManifestRepo, SqliteManifestRepo};
 use crate::runtime;
@@ -88,6 +88,7 @@ pub struct Config {
     /// A directory that came as a path, which need not be text; it goes before `GRAVITON_FS_ROOT`.
     directory: Option<PathBuf>,
     adopt: bool,
+    timing: Option<Timing>,
 }
 
 impl Config {
@@ -162,6 +163,15 @@ impl Config {
         self
     }
 
+    /// Other times for leases and dooms, so that a test need not wait for a minute. The same in every process that shares
+    /// the store.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Config {
+        self.timing = Some(timing);
+        self
+    }
+
     /// Opens the store, and creates it if it is not there.
     pub fn open(&self) -> Result<Store> {
         runtime::block_on(self.open_async())?.map(Store::new)
@@ -193,6 +203,8 @@ impl Config {
             verify_reads: truth(&self.get("GRAVITON_VERIFY_READS")?)?,
             read_only,
             adopt: self.adopt,
+            grace: duration(&self.get("GRAVITON_GC_GRACE")?)?,
+            timing: self.timing.unwrap_or(Timing::USUAL),
             ..Settings::default()
         };
         if root.exists() && !root.is_dir() {

@@ -6,21 +6,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use super::Timing;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{BlobRow, ManifestRepo, WriterId};
-
-const LEASE: Duration = Duration::from_secs(60);
-const RENEWAL: Duration = Duration::from_secs(15);
 
 /// The current lease of an open store, if it has one.
 #[derive(Debug)]
 pub(super) struct Leases {
     manifests: Arc<dyn ManifestRepo>,
+    timing: Timing,
     current: Mutex<Option<Renewed>>,
 }
 
@@ -49,14 +47,14 @@ impl Lease {
 pub(super) fn expired() -> Error {
     Error::new(
         Code::WriterExpired,
-        "the put took a pause longer than its lease of 60 seconds, and what it wrote may have been collected",
+        "the put took a pause longer than its lease, and what it wrote may have been collected",
     )
     .with_advice("put it again")
 }
 
 impl Leases {
-    pub(super) fn new(manifests: Arc<dyn ManifestRepo>) -> Leases {
-        Leases { manifests, current: Mutex::new(None) }
+    pub(super) fn new(manifests: Arc<dyn ManifestRepo>, timing: Timing) -> Leases {
+        Leases { manifests, timing, current: Mutex::new(None) }
     }
 
     /// The lease of this store, registered now if there is none.
@@ -68,9 +66,9 @@ impl Leases {
         {
             return Ok(Arc::clone(&renewed.lease));
         }
-        let writer = self.manifests.register_writer(LEASE).await?;
+        let writer = self.manifests.register_writer(self.timing.lease).await?;
         let lease = Arc::new(Lease { writer, lost: AtomicBool::new(false) });
-        let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease)));
+        let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease), self.timing));
         *current = Some(Renewed { lease: Arc::clone(&lease), renewal });
         Ok(lease)
     }
@@ -111,10 +109,10 @@ impl Drop for Leases {
     }
 }
 
-async fn renew(manifests: Arc<dyn ManifestRepo>, lease: Arc<Lease>) {
+async fn renew(manifests: Arc<dyn ManifestRepo>, lease: Arc<Lease>, timing: Timing) {
     loop {
-        tokio::time::sleep(RENEWAL).await;
-        match manifests.renew_writer(lease.writer, LEASE).await {
+        tokio::time::sleep(timing.renewal).await;
+        match manifests.renew_writer(lease.writer, timing.lease).await {
             // After an error the database is away, or full. Whether the row outlives that is seen later.
             Ok(true) | Err(_) => {}
             Ok(false) => {

@@ -3,19 +3,24 @@
 //! ```text
 //! write -> small  ┐                    read -> manifest windows, blocks ahead, verified
 //!       -> pinned ┴-> commit (grouped)
+//! delete, collect: what is dead goes    verify, copy: what is wrong is found and mended
 //! ```
 //! The engine decides what is durable when, and in which order; it is the only one that does. It runs on
 //! the tokio runtime of whoever calls it, and its methods never block their thread. The synchronous
 //! [`crate::Store`] drives it.
 
 mod buffer;
+mod collect;
 mod commit;
+mod copy;
+mod delete;
 mod group;
 mod latch;
 mod lease;
 mod pinned;
 mod read;
 mod small;
+mod verify;
 mod write;
 
 use std::collections::HashSet;
@@ -24,6 +29,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -41,7 +47,10 @@ use latch::Latch;
 use lease::Leases;
 use small::Ingest;
 
+pub use collect::{GcOptions, GcReport};
+pub use copy::{CopyOptions, CopyReport, RepairReport};
 pub use read::BlobReader;
+pub use verify::{Damage, Finding, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport};
 pub(crate) use write::source_failed;
 pub use write::{BlobWriter, PutReceipt};
 
@@ -62,6 +71,35 @@ pub struct Settings {
     pub read_only: bool,
     /// Whether blocks without a `store-id` beside them are taken over.
     pub adopt: bool,
+    /// How long a deleted blob is kept, unless a collection is told otherwise.
+    pub grace: Duration,
+    /// The times that the protocol is built on, the same in every process that shares the database. Not to be changed but
+    /// by tests that cannot wait for a minute.
+    pub timing: Timing,
+}
+
+/// The times that the protocol is built on. The database's clock must not jump by as much as the doom is longer than the
+/// last deletion.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// For how long a writer counts as alive without a word from it.
+    pub lease: Duration,
+    /// How often it says so.
+    pub renewal: Duration,
+    /// For how long nobody pins a block that a collector is about to delete.
+    pub doom: Duration,
+    /// How long after the doom its last deletion may still be under way.
+    pub last_deletion: Duration,
+}
+
+impl Timing {
+    /// What every store that shares a database uses.
+    pub(crate) const USUAL: Timing = Timing {
+        lease: Duration::from_secs(60),
+        renewal: Duration::from_secs(15),
+        doom: Duration::from_secs(60),
+        last_deletion: Duration::from_secs(30),
+    };
 }
 
 impl Default for Settings {
@@ -74,6 +112,8 @@ impl Default for Settings {
             window: 64 << 20,
             read_only: false,
             adopt: false,
+            grace: Duration::from_secs(3_600),
+            timing: Timing::USUAL,
         }
     }
 }
@@ -104,6 +144,12 @@ pub struct StoreStats {
     pub blocks: u64,
     /// The sum of their sizes in bytes.
     pub stored_bytes: u64,
+    /// Deleted blobs that can still be restored.
+    pub dead_blobs: u64,
+    /// The sum of their sizes in bytes.
+    pub dead_bytes: u64,
+    /// Bytes of blocks that neither a live blob nor a put refers to: what a collection without grace would free.
+    pub reclaimable_bytes: u64,
 }
 
 impl StoreStats {
@@ -160,6 +206,8 @@ struct Engine {
     /// Set once the identity of the block location was established for writing.
     writable: tokio::sync::OnceCell<()>,
     adopt: bool,
+    grace: Duration,
+    timing: Timing,
 }
 
 fn not_found(id: &BlobId) -> Error {
@@ -192,13 +240,15 @@ impl AsyncStore {
         let store = AsyncStore(Arc::new(Engine {
             core,
             buffers,
-            leases: Leases::new(manifests),
+            leases: Leases::new(manifests, settings.timing),
             ingest,
             commits,
             process: std::process::id(),
             closed: AtomicBool::new(false),
             writable: tokio::sync::OnceCell::new(),
             adopt: settings.adopt,
+            grace: settings.grace,
+            timing: settings.timing,
         }));
         store.0.check_identity().await?;
         Ok(store)
@@ -305,6 +355,9 @@ impl AsyncStore {
             logical_bytes: totals.logical_bytes,
             blocks: totals.blocks,
             stored_bytes: totals.stored_bytes,
+            dead_blobs: totals.dead_blobs,
+            dead_bytes: totals.dead_bytes,
+            reclaimable_bytes: totals.reclaimable_bytes,
         })
     }
 
@@ -429,6 +482,8 @@ impl Engine {
                 if record.block_location != location {
                     core.manifests.set_block_location(&location).await?;
                 }
+                // Without it everything works, but on a full disk.
+                let _ = core.blocks.keep_reserve().await;
                 match (core.durability, record.durability) {
                     (Durability::Full, Durability::Relaxed) => core.make_durable().await,
                     _ => Ok(()),

@@ -47,8 +47,13 @@ pub(super) struct PinnedPut {
 
 impl PinnedPut {
     pub(super) async fn begin(engine: &Engine) -> Result<PinnedPut> {
+        PinnedPut::begin_cut_by(engine, &engine.core.chunker_text).await
+    }
+
+    /// For blocks that were cut elsewhere, with this setting.
+    pub(super) async fn begin_cut_by(engine: &Engine, chunker: &str) -> Result<PinnedPut> {
         let core = Arc::clone(&engine.core);
-        let (lease, row) = core.latch.watch(engine.leases.begin(&core.chunker_text).await)?;
+        let (lease, row) = core.latch.watch(engine.leases.begin(chunker).await)?;
         Ok(PinnedPut {
             core,
             lease,
@@ -65,7 +70,13 @@ impl PinnedPut {
 
     /// Pins these blocks and starts to write those that are not there yet.
     pub(super) async fn add(&mut self, entries: &[ManifestEntry], bytes: &[Bytes]) -> Result<()> {
-        let pinned = self.pin(entries).await?;
+        let pinned = self.pin_missing(entries).await?;
+        self.store(entries, &pinned, bytes).await
+    }
+
+    /// Pins these blocks. Those that come back as not stored are to be stored: they are not there, or damaged.
+    pub(super) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
+        let mut pinned = self.pin(entries).await?;
         self.blocks += entries.len() as u64;
         let stored: Vec<BlockKey> = entries
             .iter()
@@ -74,11 +85,24 @@ impl PinnedPut {
             .map(|(entry, _)| entry.key)
             .collect();
         let damaged: HashSet<BlockKey> = self.core.damaged(&stored).await?.into_iter().collect();
+        for (entry, block) in entries.iter().zip(&mut pinned) {
+            block.stored &= !damaged.contains(&entry.key);
+        }
+        Ok(pinned)
+    }
+
+    /// Starts to write those of the pinned blocks that are not stored.
+    pub(super) async fn store(
+        &mut self,
+        entries: &[ManifestEntry],
+        pinned: &[PinnedBlock],
+        bytes: &[Bytes],
+    ) -> Result<()> {
         let mut fresh = Vec::new();
         let mut rows = Vec::new();
-        for ((entry, block), bytes) in entries.iter().zip(&pinned).zip(bytes) {
+        for ((entry, block), bytes) in entries.iter().zip(pinned).zip(bytes) {
             let key = entry.key;
-            if (!block.stored || damaged.contains(&key)) && self.unmarked.insert(key) {
+            if !block.stored && self.unmarked.insert(key) {
                 self.fresh_blocks += 1;
                 self.fresh_bytes += key.size() as u64;
                 fresh.push(Block { key, bytes: bytes.clone() });
@@ -105,6 +129,9 @@ impl PinnedPut {
             match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
                 Pinned::Blocks(blocks) => return Ok(blocks),
                 Pinned::Expired => return Err(expired()),
+                Pinned::Doomed { by, .. } if self.core.is_collection_gone(by) => {
+                    self.core.manifests.lift_all(by).await?;
+                }
                 Pinned::Doomed { remaining, .. } => {
                     // It usually ends much sooner: when the collector has deleted the row.
                     let pause = remaining.min(Duration::from_millis(20));
@@ -133,11 +160,24 @@ impl PinnedPut {
         Ok(())
     }
 
-    /// Waits until everything is durable, and makes the blob live.
-    pub(super) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
+    async fn wait_for_writes(&mut self) -> Result<()> {
         while let Some(written) = self.writes.join_next().await {
             self.marks.extend(blocking::joined(written)??);
         }
+        Ok(())
+    }
+
+    /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are live.
+    pub(super) async fn release(mut self) -> Result<()> {
+        self.wait_for_writes().await?;
+        self.mark(1).await?;
+        self.settled = true;
+        self.core.manifests.abort(self.row).await
+    }
+
+    /// Waits until everything is durable, and makes the blob live.
+    pub(super) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
+        self.wait_for_writes().await?;
         self.mark(2 * MOST_BLOCKS).await?;
         self.lease.check()?;
         let stored = self.marks.iter().map(|written| written.row).collect();

@@ -235,9 +235,7 @@ pub enum Restored {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doomed {
     /// Blocks that are doomed now.
-    pub blocks: Vec<BlockRow>,
-    /// The sum of their sizes.
-    pub bytes: u64,
+    pub blocks: Vec<(BlockRow, BlockKey)>,
     /// Candidates that something refers to again: they are none any more.
     pub referenced: u64,
     /// The last candidate that was looked at; `None` if there was none.
@@ -374,8 +372,8 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
     /// Ends all dooms of a collection whose process is gone.
     async fn lift_all(&self, by: Collection) -> Result<()>;
 
-    /// How many candidates are doomed.
-    async fn count_doomed(&self) -> Result<u64>;
+    /// The collections that doom blocks, and how many each.
+    async fn dooming(&self) -> Result<Vec<(Collection, u64)>>;
 
     /// What a collection with this grace would do; names up to `limit` blobs.
     async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan>;

@@ -155,8 +155,8 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
         self.database.write(false, steps::LiftAll(by)).await
     }
 
-    async fn count_doomed(&self) -> Result<u64> {
-        self.database.read(steps::CountDoomed).await
+    async fn dooming(&self) -> Result<Vec<(Collection, u64)>> {
+        self.database.read(steps::Dooming).await
     }
 
     async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan> {

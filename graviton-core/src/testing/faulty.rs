@@ -3,14 +3,16 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::block::{Block, BlockStore, Published, missing};
+use crate::block::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listing, Published, missing};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::manifest::Collection;
 
 /// What a caller asks of a block store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Operation {
     Look,
     /// [`BlockStore::sync_all`].
     Sync,
+    /// [`BlockStore::delete`].
+    Delete,
     /// [`BlockStore::store_id`], [`BlockStore::create_store_id`] and [`BlockStore::has_blocks`].
     Identity,
 }
@@ -245,6 +249,51 @@ impl BlockStore for FaultyBlockStore {
     async fn sync_all(&self) -> Result<()> {
         self.fail(Operation::Sync)?;
         self.inner.sync_all().await
+    }
+
+    /// A failure deletes the first half of the blocks before, or all of them, and then nothing is known.
+    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+        let fault = self.next(Operation::Delete);
+        let (sent, code) = match fault {
+            Some(Fault::Fail(code)) => (&keys[..keys.len() / 2], code),
+            Some(Fault::FailAfter(code)) => (keys, code),
+            Some(Fault::Stall) => {
+                self.stall().await;
+                return self.inner.delete(keys, until).await;
+            }
+            _ => return self.inner.delete(keys, until).await,
+        };
+        self.inner.delete(sent, until).await;
+        keys.iter().map(|_| Deleted::Unknown(failure(code))).collect()
+    }
+
+    fn deletion_takes(&self) -> Duration {
+        self.inner.deletion_takes()
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        self.fail(Operation::Look)?;
+        self.inner.list().await
+    }
+
+    async fn remove_leftovers(&self) -> Result<u64> {
+        self.inner.remove_leftovers().await
+    }
+
+    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>> {
+        self.inner.lock_collection(by)
+    }
+
+    fn is_collection_gone(&self, by: Collection) -> bool {
+        self.inner.is_collection_gone(by)
+    }
+
+    async fn release_reserve(&self) -> Result<bool> {
+        self.inner.release_reserve().await
+    }
+
+    async fn keep_reserve(&self) -> Result<()> {
+        self.inner.keep_reserve().await
     }
 
     fn location(&self) -> String {

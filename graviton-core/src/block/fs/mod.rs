@@ -6,8 +6,10 @@
 //! Writing is in `publish`; its invariant is that *whatever stands under a final name was durable before
 //! it got that name*, so that one writer may replace another's file at any moment.
 
+mod collection;
 mod memory;
 mod publish;
+mod reserve;
 
 use std::fs::File;
 use std::io::Write;
@@ -19,6 +21,7 @@ use std::sync::atomic::AtomicBool;
 #[cfg(any(test, feature = "testing"))]
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,11 +29,14 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use super::{Block, BlockStore, Published, missing, wrong_length};
+use super::{
+    Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published, missing, wrong_length,
+};
 use crate::blocking;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::manifest::Collection;
 
 const STORE_ID: &str = "store-id";
 const TEMPORARY: &str = ".tmp";
@@ -199,6 +205,106 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+        let mut touched = [false; Algo::ALL.len()];
+        let mut deleted: Vec<Deleted> = keys
+            .iter()
+            .map(|key| match self.directory(key.algo()) {
+                Ok(_) if until.has_passed() => Deleted::NotBegun,
+                Ok(None) => Deleted::Gone,
+                Ok(Some(directory)) => {
+                    touched[key.algo() as usize] = true;
+                    match rustix::fs::unlinkat(directory, key.name(), AtFlags::empty()) {
+                        Ok(()) | Err(Errno::NOENT) => Deleted::Gone,
+                        Err(error) => {
+                            let tried = format!("cannot remove {}", self.path(key).display());
+                            Deleted::Unknown(Error::io(tried, error.into()))
+                        }
+                    }
+                }
+                Err(error) => Deleted::Unknown(error),
+            })
+            .collect();
+        if !self.durable {
+            return deleted;
+        }
+        for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
+            let Err(error) = sync_directory(&self.blocks.join(algo.name())) else { continue };
+            for (key, deleted) in keys.iter().zip(&mut deleted) {
+                if key.algo() == algo && matches!(deleted, Deleted::Gone) {
+                    *deleted = Deleted::Unknown(error.clone());
+                }
+            }
+        }
+        deleted
+    }
+}
+
+/// The directories of the algorithms, one after the other.
+struct DirectoryListing {
+    shared: Arc<Shared>,
+    reading: Option<(Algo, std::fs::ReadDir)>,
+    rest: Vec<Algo>,
+}
+
+/// Names of one page.
+const PAGE: usize = 2_048;
+
+#[async_trait]
+impl Listing for DirectoryListing {
+    async fn next(&mut self) -> Result<Vec<Listed>> {
+        loop {
+            let (algo, mut entries) = match self.reading.take() {
+                Some(reading) => reading,
+                None => {
+                    let Some(algo) = self.rest.pop() else { return Ok(Vec::new()) };
+                    match std::fs::read_dir(self.shared.blocks.join(algo.name())) {
+                        Ok(entries) => (algo, entries),
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(cannot_list(&self.shared.blocks.join(algo.name()), error)),
+                    }
+                }
+            };
+            let blocks = self.shared.blocks.join(algo.name());
+            let (page, entries) = blocking::run(move || {
+                let page = read_page(algo, &mut entries).map_err(|error| cannot_list(&blocks, error));
+                (page, entries)
+            })
+            .await?;
+            if let Some(page) = page? {
+                self.reading = Some((algo, entries));
+                // What has other names than blocks have is none of ours.
+                if !page.is_empty() {
+                    return Ok(page);
+                }
+            }
+        }
+    }
+}
+
+fn cannot_list(path: &Path, error: std::io::Error) -> Error {
+    Error::io(format!("cannot list {}", path.display()), error)
+}
+
+/// Some of the blocks of a directory; `None` at its end.
+fn read_page(algo: Algo, entries: &mut std::fs::ReadDir) -> std::io::Result<Option<Vec<Listed>>> {
+    let mut page = Vec::new();
+    for count in 0..PAGE {
+        let Some(entry) = entries.next() else { return Ok((count > 0).then_some(page)) };
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(Ok(key)) = name.to_str().map(|name| BlockKey::from_name(algo, name)) else { continue };
+        match entry.metadata() {
+            Ok(metadata) => page.push(Listed { key, length: metadata.len() }),
+            // Deleted since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(page))
+}
+
 fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
@@ -307,6 +413,45 @@ impl BlockStore for FsBlockStore {
             Ok(false)
         })
         .await
+    }
+
+    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+        let (shared, owned) = (Arc::clone(&self.0), keys.to_vec());
+        let deleted = blocking::run(move || shared.delete(&owned, until)).await;
+        deleted.unwrap_or_else(|error| keys.iter().map(|_| Deleted::Unknown(error.clone())).collect())
+    }
+
+    /// A local call has ended when it returns.
+    fn deletion_takes(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        Ok(Box::new(DirectoryListing {
+            shared: Arc::clone(&self.0),
+            reading: None,
+            rest: Algo::ALL.to_vec(),
+        }))
+    }
+
+    async fn remove_leftovers(&self) -> Result<u64> {
+        self.with_shared(publish::remove_leftovers).await
+    }
+
+    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>> {
+        Ok(Some(Box::new(collection::CollectionFile::lock(&self.0.blocks, by)?)))
+    }
+
+    fn is_collection_gone(&self, by: Collection) -> bool {
+        collection::is_gone(&self.0.blocks, by)
+    }
+
+    async fn release_reserve(&self) -> Result<bool> {
+        self.with_shared(|shared| reserve::release(&shared.root)).await
+    }
+
+    async fn keep_reserve(&self) -> Result<()> {
+        self.with_shared(|shared| reserve::keep(&shared.root)).await
     }
 
     fn is_local(&self) -> bool {

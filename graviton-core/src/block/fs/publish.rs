@@ -77,6 +77,30 @@ impl Drop for TemporaryName {
     }
 }
 
+/// Removes the files of writers that are gone; a file of a living one is locked. Returns how many there were.
+pub(super) fn remove_leftovers(shared: &Shared) -> Result<u64> {
+    let path = shared.blocks.join(TEMPORARY);
+    let failed = |error: std::io::Error| Error::io(format!("cannot list {}", path.display()), error);
+    let entries = match std::fs::read_dir(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed)?,
+    };
+    let temporary = shared.open_temporary()?;
+    let mut removed = 0;
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(file) = rustix::fs::openat(&temporary, &name, flags, Mode::empty()) else { continue };
+        // One that cannot be removed is gone already, or not ours to remove: it only takes space.
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && rustix::fs::unlinkat(&temporary, &name, AtFlags::empty()).is_ok()
+        {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 pub(super) async fn publish(shared: &Arc<Shared>, blocks: Vec<Block>) -> Result<Published> {
     if blocks.len() <= shared.most_files {
         let permit = permits(shared, blocks.len()).await?;
@@ -156,7 +180,7 @@ impl Shared {
             self.directory(algo)?;
         }
         let temporary = self.open_temporary()?;
-        self.remove_leftovers(&temporary)?;
+        remove_leftovers(self)?;
         // An unnamed file gets its name through /proc.
         let possible = std::path::Path::new("/proc/self/fd").exists();
         let unnamed = AtomicBool::new(possible && !self.named_temporaries.load(Ordering::Relaxed));
@@ -167,22 +191,6 @@ impl Shared {
         let path = self.blocks.join(TEMPORARY);
         open_directory(&path)
             .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
-    }
-
-    /// Removes the files of writers that are gone. A file of a living one is locked.
-    fn remove_leftovers(&self, temporary: &OwnedFd) -> Result<()> {
-        let path = self.blocks.join(TEMPORARY);
-        let failed = |error: std::io::Error| Error::io(format!("cannot list {}", path.display()), error);
-        for entry in std::fs::read_dir(&path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let Ok(file) = rustix::fs::openat(temporary, &name, flags, Mode::empty()) else { continue };
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                // Gone already, or not ours to remove: it only takes space.
-                let _ = rustix::fs::unlinkat(temporary, &name, AtFlags::empty());
-            }
-        }
-        Ok(())
     }
 
     /// Step 1.

@@ -21,9 +21,11 @@ mod transport;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
@@ -31,11 +33,14 @@ use object_store::{Extensions, GetOptions, GetRange, ObjectStore, PutMode, PutOp
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Block, BlockStore, Published, missing, wrong_length};
+use super::{
+    Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published, missing, wrong_length,
+};
 use crate::blocking;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::manifest::Collection;
 
 use client::client;
 use failure::{Action, Failure, root_cause};
@@ -57,6 +62,13 @@ const MOST_OF_A_LIST: usize = 64 << 10;
 const MOST_PUTS: usize = 32;
 const MOST_GETS: usize = 64;
 
+/// Objects that one request deletes, and how long it may take.
+const MOST_DELETED: usize = 1_000;
+const DELETION: Duration = Duration::from_secs(10);
+
+/// A page of a thousand keys.
+const MOST_OF_A_PAGE: usize = 8 << 20;
+
 /// In practice the total time ends the repeating, not the count.
 const RETRIES: usize = 1_000;
 
@@ -70,6 +82,8 @@ struct Shared {
     /// What [`BlockStore::location`] says.
     name: String,
     s3: AmazonS3,
+    /// For deletions, which are never repeated by the client underneath.
+    deleting: AmazonS3,
     usual: Patience,
     opening: Patience,
     puts: Arc<Semaphore>,
@@ -85,12 +99,14 @@ impl S3BlockStore {
     /// The same with other time-outs: the usual ones, and those of what is asked when a store is opened.
     pub fn with_patience(location: S3Location, usual: Patience, opening: Patience) -> Result<S3BlockStore> {
         let client = client(&location, RETRIES, usual.attempt)?;
+        let deleting = self::client(&location, 0, DELETION)?.s3;
         let scheme = if client.is_aws { "s3:/" } else { client.endpoint.as_str() };
         Ok(S3BlockStore(Arc::new(Shared {
             name: format!("{scheme}/{}", location.path()),
             location,
             endpoint: client.endpoint,
             s3: client.s3,
+            deleting,
             usual,
             opening,
             puts: Arc::new(Semaphore::new(MOST_PUTS)),
@@ -280,6 +296,38 @@ impl Shared {
         })
     }
 
+    /// One request, which is not repeated.
+    async fn delete(&self, keys: &[BlockKey]) -> Result<()> {
+        let paths: Result<Vec<Path>> = keys.iter().map(|key| path(&self.location.key_of(key))).collect();
+        let paths = futures_util::stream::iter(paths?.into_iter().map(Ok)).boxed();
+        let deleting = self.deleting.delete_stream(paths).try_for_each(|_| async { Ok(()) });
+        let failure = match tokio::time::timeout(DELETION, deleting).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => Failure::Broken(root_cause(&error)),
+            Err(_) => Failure::silent(DELETION),
+        };
+        let tried = format!("cannot delete {} blocks from {}", keys.len(), self.name);
+        Err(self.explain(failure, Action::Write, &self.location.under_prefix(""), &tried))
+    }
+
+    async fn page(&self, algo: Algo, token: Option<String>) -> Result<(Vec<Listed>, Option<String>)> {
+        let prefix = format!("{}/", self.location.under_prefix(algo.name()));
+        let list = |extensions: Extensions| {
+            let options =
+                PaginatedListOptions { page_token: token, extensions, ..PaginatedListOptions::default() };
+            self.s3.list_paginated(Some(&prefix), options)
+        };
+        let listed = self.ask(self.usual, MOST_OF_A_PAGE, list).await.map_err(|failure| {
+            let tried = format!("cannot list the blocks in {}", self.name);
+            self.explain(failure, Action::List, &prefix, &tried)
+        })?;
+        let block = |object: &object_store::ObjectMeta| {
+            let name = object.location.as_ref().strip_prefix(&prefix)?;
+            Some(Listed { key: BlockKey::from_name(algo, name).ok()?, length: object.size })
+        };
+        Ok((listed.result.objects.iter().filter_map(block).collect(), listed.page_token))
+    }
+
     async fn has_blocks(&self) -> Result<bool> {
         let prefixes = Algo::ALL.map(|algo| format!("{}/", self.location.under_prefix(algo.name())));
         let list = |extensions: Extensions| async move {
@@ -300,6 +348,34 @@ impl Shared {
             let tried = format!("cannot look for blocks in {}", self.name);
             self.explain(failure, Action::List, &self.location.under_prefix(""), &tried)
         })
+    }
+}
+
+/// The objects of the algorithms, one after the other.
+struct BucketListing {
+    shared: Arc<Shared>,
+    rest: Vec<Algo>,
+    /// Where to go on.
+    next: Option<(Algo, String)>,
+}
+
+#[async_trait]
+impl Listing for BucketListing {
+    async fn next(&mut self) -> Result<Vec<Listed>> {
+        loop {
+            let (algo, token) = match self.next.take() {
+                Some((algo, token)) => (algo, Some(token)),
+                None => match self.rest.pop() {
+                    Some(algo) => (algo, None),
+                    None => return Ok(Vec::new()),
+                },
+            };
+            let (page, token) = self.shared.page(algo, token).await?;
+            self.next = token.map(|token| (algo, token));
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
     }
 }
 
@@ -365,6 +441,50 @@ impl BlockStore for S3BlockStore {
 
     async fn has_blocks(&self) -> Result<bool> {
         self.0.has_blocks().await
+    }
+
+    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for part in keys.chunks(MOST_DELETED) {
+            if until.has_passed() {
+                deleted.extend(part.iter().map(|_| Deleted::NotBegun));
+                continue;
+            }
+            match self.0.delete(part).await {
+                Ok(()) => deleted.extend(part.iter().map(|_| Deleted::Gone)),
+                Err(error) => deleted.extend(part.iter().map(|_| Deleted::Unknown(error.clone()))),
+            }
+        }
+        deleted
+    }
+
+    fn deletion_takes(&self) -> Duration {
+        DELETION
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        Ok(Box::new(BucketListing { shared: Arc::clone(&self.0), rest: Algo::ALL.to_vec(), next: None }))
+    }
+
+    /// A put is visible as a whole or not at all, and what a server keeps of half a put is its own.
+    async fn remove_leftovers(&self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn lock_collection(&self, _by: Collection) -> Result<Option<CollectionLock>> {
+        Ok(None)
+    }
+
+    fn is_collection_gone(&self, _by: Collection) -> bool {
+        false
+    }
+
+    async fn release_reserve(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn keep_reserve(&self) -> Result<()> {
+        Ok(())
     }
 
     fn is_local(&self) -> bool {

@@ -41,9 +41,10 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE blob_id = $1)"];
 
     /// `$1` behind this row, `$2` limit: candidates that no collector has doomed.
-    CANDIDATES = ["SELECT id, size FROM block WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now
+    CANDIDATES = ["SELECT id, algo, digest, size FROM block WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now
         " ORDER BY id LIMIT $2" skip_locked];
-    COUNT_DOOMED = ["SELECT count(*) FROM block WHERE candidate AND doomed_until > " now];
+    /// Collections that doom something, and how many blocks each.
+    DOOMING = ["SELECT doomed_by, count(*) FROM block WHERE candidate AND doomed_until > " now " GROUP BY doomed_by"];
     /// `$1` {rows: [block]}: those that something refers to. Asked while they are locked.
     REFERENCED = ["SELECT input.number FROM " (numbers "rows")
         " WHERE EXISTS (SELECT 1 FROM blob_block WHERE block_id = input.number)"];

@@ -116,13 +116,35 @@ impl Database for SqliteDatabase {
         self.read(Integrity).await
     }
 
-    /// `VACUUM INTO`: a copy of one moment, written by the connection of a reader, while others write.
+    /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and durable.
     async fn backup(&self, to: &Path) -> Result<()> {
-        let Some(to) = to.to_str().map(str::to_owned) else {
+        let directory = match to.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let failed = |error: io::Error| Error::io(format!("cannot write {}", to.display()), error);
+        let work = tempfile::Builder::new().prefix(".backup-").tempdir_in(directory).map_err(failed)?;
+        let copy = work.path().join("copy");
+        let Some(name) = copy.to_str().map(str::to_owned) else {
             return Err(Error::new(Code::InvalidArgument, format!("{} is not Unicode text", to.display()))
                 .with_advice("choose another name"));
         };
-        self.read(CopyInto(to)).await
+        self.read(CopyInto(name)).await?;
+        let (to, directory) = (to.to_owned(), directory.to_owned());
+        blocking::run(move || {
+            let failed = |error: io::Error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    Error::new(Code::InvalidArgument, format!("{} is there already", to.display()))
+                        .with_advice("name a file that does not exist yet")
+                }
+                _ => Error::io(format!("cannot write {}", to.display()), error),
+            };
+            std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;
+            std::fs::hard_link(&copy, &to).map_err(failed)?;
+            drop(work);
+            std::fs::File::open(&directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        })
+        .await?
     }
 
     /// What is in the write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that

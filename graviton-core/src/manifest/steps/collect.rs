@@ -1,5 +1,6 @@
 //! Deletion, and the steps of the collector.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,25 +147,24 @@ impl Step for Doom {
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Doomed>, Problem> {
         let values = [Number(self.after.0), Number(self.limit as i64)];
         let candidates = connection
-            .rows(sql::CANDIDATES, &values, |row| Ok((row.number(0)?, row.number(1)? as u64)))
+            .rows(sql::CANDIDATES, &values, |row| Ok((BlockRow(row.number(0)?), row.key(1)?)))
             .await?;
-        let Some(&(last, _)) = candidates.last() else { return Ok(RollBack(Doomed::default())) };
+        let last = candidates.last().map(|(row, _)| *row);
+        if last.is_none() {
+            return Ok(RollBack(Doomed::default()));
+        }
         // Looked up while they are locked: a put that refers to one of them from now on waits for that lock first.
-        let all = rows_batch(candidates.iter().map(|(row, _)| *row));
+        let all = rows_batch(candidates.iter().map(|(row, _)| row.0));
         let referenced = connection.rows(sql::REFERENCED, &[Text(&all)], |row| row.number(0)).await?;
         if !referenced.is_empty() {
             connection.execute(sql::UNMARK, &[Text(&rows_batch(referenced.iter().copied()))]).await?;
         }
-        let mut doomed =
-            Doomed { last: Some(BlockRow(last)), referenced: referenced.len() as u64, ..Doomed::default() };
-        for (row, size) in candidates {
-            if !referenced.contains(&row) {
-                doomed.blocks.push(BlockRow(row));
-                doomed.bytes += size;
-            }
-        }
+        let referenced: HashSet<i64> = referenced.into_iter().collect();
+        let mut blocks = candidates;
+        blocks.retain(|(row, _)| !referenced.contains(&row.0));
+        let doomed = Doomed { blocks, referenced: referenced.len() as u64, last };
         if !doomed.blocks.is_empty() {
-            let rows = rows_batch(doomed.blocks.iter().map(|row| row.0));
+            let rows = rows_batch(doomed.blocks.iter().map(|(row, _)| row.0));
             let lasts = Number(self.lasts.as_millis() as i64);
             connection.execute(sql::DOOM, &[Text(&rows), Number(self.collection.0), lasts]).await?;
         }
@@ -232,14 +232,16 @@ impl Step for LiftAll {
     }
 }
 
-pub(in crate::manifest) struct CountDoomed;
+pub(in crate::manifest) struct Dooming;
 
-impl Step for CountDoomed {
-    type Answer = u64;
+impl Step for Dooming {
+    type Answer = Vec<(Collection, u64)>;
 
-    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<u64>, Problem> {
-        let counts = connection.rows(sql::COUNT_DOOMED, &[], |row| row.number(0)).await?;
-        Ok(Keep(only(counts).unwrap_or(0) as u64))
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let dooming = connection
+            .rows(sql::DOOMING, &[], |row| Ok((Collection(row.number(0)?), row.number(1)? as u64)))
+            .await?;
+        Ok(Keep(dooming))
     }
 }
 

@@ -1,0 +1,46 @@
+//! `<root>/reserve`: some space that nothing uses, so that on a full disk there is room to delete.
+//!
+//! To delete is to write: rows change before a byte is free. On a full disk that fails, unless something goes first.
+
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+const NAME: &str = "reserve";
+const SIZE: usize = 4 << 20;
+
+/// On a disk with less than so many times the reserve free, it would do more harm than good.
+const ROOM: u64 = 4;
+
+/// Makes the file, if it is not there and there is room for it.
+pub(super) fn keep(root: &Path) -> Result<()> {
+    let path = root.join(NAME);
+    let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
+    if path.exists() || !root.is_dir() {
+        return Ok(());
+    }
+    let disk = rustix::fs::statvfs(root).map_err(|error| failed(error.into()))?;
+    if disk.f_bavail * disk.f_frsize < ROOM * SIZE as u64 {
+        return Ok(());
+    }
+    let mut file = tempfile::Builder::new().prefix(".reserve-").tempfile_in(root).map_err(failed)?;
+    // Not zeros, which some filesystems do not store.
+    let bytes: Vec<u8> =
+        (0..SIZE as u32 / 4).flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    file.write_all(&bytes).map_err(failed)?;
+    match file.persist_noclobber(&path) {
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(failed(error.error)),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the space free. False if there was none.
+pub(super) fn release(root: &Path) -> Result<bool> {
+    let path = root.join(NAME);
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("cannot remove {}", path.display()), error)),
+    }
+}

@@ -1,0 +1,329 @@
+//! The collector: what nothing refers to goes, beside any number of writers, readers and other collectors.
+//!
+//! 1. *Expire*: puts of writers that are gone become deleted blobs.
+//! 2. *Reap*: deleted blobs whose grace is over lose their names, then their references. Blocks that lose one become
+//!    candidates, so that the work is proportional to what was deleted, not to what is stored.
+//! 3. *Doom*: candidates that nothing refers to, looked up under their row locks. From here on nobody relies on them.
+//! 4. *Sweep*: under the locks once more, their rows and bytes are deleted.
+//!
+//! It may be interrupted anywhere: each step leaves what the next collection goes on with. The row lock alone would not
+//! be enough, for a collector that loses its database session loses the lock and does not know: that is what the doom is
+//! for. It outlasts every deletion that was begun for it (`Timing`), and until it is over nobody stores the block anew.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{AsyncStore, Core, Engine};
+use crate::block::{Deadline, Deleted};
+use crate::blocking;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::{BlobRow, BlockRow, Collection, DeleteBytes};
+
+/// Rows that one transaction is about, and blocks that are deleted together.
+const ROWS: usize = 1_024;
+const BLOCKS: usize = 256;
+
+/// Blobs that a plan names.
+const NAMED: usize = 10_000;
+
+/// What a collection is to do.
+#[derive(Debug, Clone, Default)]
+pub struct GcOptions {
+    /// Blobs that were deleted longer ago go; by default as the store is configured (`GRAVITON_GC_GRACE`).
+    pub grace: Option<Duration>,
+    /// Only find out what there is to do.
+    pub dry_run: bool,
+    /// No step begins after so long.
+    pub max_time: Option<Duration>,
+    /// So many blocks are deleted at most.
+    pub max_blocks: Option<u64>,
+    /// About so many bytes are deleted at most.
+    pub max_bytes: Option<u64>,
+    /// So many blocks are deleted in a second at most.
+    pub blocks_per_second: Option<u32>,
+}
+
+/// What a collection did, or, after a dry run, would do.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct GcReport {
+    /// Whether it was a dry run.
+    pub dry_run: bool,
+    /// Puts of writers that are gone.
+    pub abandoned_puts: u64,
+    /// Deleted blobs that went, those of abandoned and failed puts among them.
+    pub blobs: u64,
+    /// The names of some of them; of a dry run only.
+    pub named: Vec<BlobId>,
+    /// Blocks that were deleted.
+    pub blocks: u64,
+    /// The sum of their sizes in bytes.
+    pub bytes: u64,
+    /// Blocks that lost a reference and are kept, because something else refers to them.
+    pub kept_referenced: u64,
+    /// Blocks that are kept for now because another collection is about to delete them, or was when it died.
+    pub kept_doomed: u64,
+    /// Blocks that could not be deleted; the next collection tries again.
+    pub kept_failed: u64,
+    /// Files of dead processes that were removed.
+    pub leftovers: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether nothing is left to do; false if a limit or the caller ended it.
+    pub complete: bool,
+}
+
+impl AsyncStore {
+    /// Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and of puts whose
+    /// process is gone. Any number of them may run at once, beside everything else; it may be stopped at any moment, by
+    /// `progress` (called after each step with what was done so far) or by being dropped.
+    ///
+    /// On a full disk it first gives the space free that is kept for this.
+    pub async fn gc(
+        &self,
+        options: &GcOptions,
+        mut progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
+    ) -> Result<GcReport> {
+        let engine = self.engine()?;
+        let started = Instant::now();
+        let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
+        let grace = options.grace.unwrap_or(engine.grace);
+        if options.dry_run {
+            let plan = engine.core.manifests.plan_garbage(grace, NAMED).await?;
+            report.blobs = plan.blobs;
+            report.named = plan.named;
+            report.blocks = plan.blocks;
+            report.bytes = plan.bytes;
+            report.complete = true;
+        } else {
+            engine.check_writable()?;
+            engine.check_identity().await?;
+            let mut run = Run::new(engine, options, grace, started)?;
+            let mut done = run.all(&mut report, &mut progress).await;
+            if let Err(error) = &done
+                && engine.makes_room(error).await
+            {
+                done = run.all(&mut report, &mut progress).await;
+            }
+            done?;
+            let _ = engine.core.blocks.keep_reserve().await;
+        }
+        report.seconds = started.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}
+
+impl Core {
+    /// Whether the process of this collection is known to be gone, with everything that it had begun.
+    pub(super) fn is_collection_gone(&self, by: Collection) -> bool {
+        self.manifests.is_local() && self.blocks.is_local() && self.blocks.is_collection_gone(by)
+    }
+}
+
+/// One collection.
+struct Run<'a> {
+    engine: &'a Engine,
+    options: &'a GcOptions,
+    grace: Duration,
+    started: Instant,
+    by: Collection,
+    /// Held, where there is such a thing, until all that was begun has ended.
+    lock: Arc<Option<crate::block::CollectionLock>>,
+}
+
+/// What a run does next.
+type Next = ControlFlow<()>;
+
+impl<'a> Run<'a> {
+    fn new(engine: &'a Engine, options: &'a GcOptions, grace: Duration, started: Instant) -> Result<Run<'a>> {
+        let core = &engine.core;
+        let by = Collection(random()?);
+        let lock = if core.manifests.is_local() && core.blocks.is_local() {
+            match core.blocks.lock_collection(by) {
+                Err(error) if error.code() == Code::NoSpace && engine.core.blocks.is_local() => None,
+                lock => lock?,
+            }
+        } else {
+            None
+        };
+        Ok(Run { engine, options, grace, started, by, lock: Arc::new(lock) })
+    }
+
+    async fn all(
+        &mut self,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
+        let core = &self.engine.core;
+        let manifests = &core.manifests;
+        report.leftovers += core.blocks.remove_leftovers().await?;
+        loop {
+            let expired = manifests.expire(ROWS).await?;
+            report.abandoned_puts += expired;
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(());
+            }
+            if expired < ROWS as u64 {
+                break;
+            }
+        }
+        while manifests.take_names(self.grace, ROWS).await? == ROWS as u64 {
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(());
+            }
+        }
+        let mut after = BlobRow(0);
+        loop {
+            let blobs = manifests.nameless(after, ROWS).await?;
+            let Some(last) = blobs.last().copied() else { break };
+            after = last;
+            for blob in blobs {
+                while !manifests.reap(blob, ROWS).await? {
+                    if self.may_go_on(report, progress).is_break() {
+                        return Ok(());
+                    }
+                }
+                report.blobs += 1;
+                if self.may_go_on(report, progress).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        for (by, _) in manifests.dooming().await? {
+            if core.is_collection_gone(by) {
+                manifests.lift_all(by).await?;
+            }
+        }
+        let mut after = BlockRow(0);
+        while let Some(last) = self.doom_and_sweep(after, report).await? {
+            after = last;
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(());
+            }
+            self.slow_down(report).await;
+        }
+        let others = manifests.dooming().await?;
+        report.kept_doomed = others.iter().filter(|(by, _)| *by != self.by).map(|(_, count)| count).sum();
+        report.complete = true;
+        Ok(())
+    }
+
+    /// Whether neither the caller nor a limit ends the run.
+    fn may_go_on(
+        &self,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) -> Next {
+        report.seconds = self.started.elapsed().as_secs_f64();
+        progress(report)?;
+        let options = self.options;
+        let over = options.max_time.is_some_and(|most| self.started.elapsed() >= most)
+            || options.max_blocks.is_some_and(|most| report.blocks >= most)
+            || options.max_bytes.is_some_and(|most| report.bytes >= most);
+        if over { Next::Break(()) } else { Next::Continue(()) }
+    }
+
+    async fn slow_down(&self, report: &GcReport) {
+        if let Some(rate) = self.options.blocks_per_second {
+            let due = Duration::from_secs_f64(report.blocks as f64 / f64::from(rate.max(1)));
+            tokio::time::sleep(due.saturating_sub(self.started.elapsed())).await;
+        }
+    }
+
+    /// Steps 3 and 4 for the next candidates; where they end, or nothing if there are no more.
+    async fn doom_and_sweep(&self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
+        let most = self.options.max_blocks.map_or(BLOCKS as u64, |most| most.saturating_sub(report.blocks));
+        let limit = most.clamp(1, BLOCKS as u64) as usize;
+        let core = &self.engine.core;
+        let timing = self.engine.timing;
+        // Before the doom is sent: by the database's clock it begins no earlier.
+        let until = Deadline::after(timing.last_deletion).earlier_by(core.blocks.deletion_takes());
+        let doomed = core.manifests.doom(self.by, after, limit, timing.doom).await?;
+        report.kept_referenced += doomed.referenced;
+        if !doomed.blocks.is_empty() {
+            // A task of its own, which nobody cancels: until the last deletion has returned, the locks are held.
+            let (core, by, lock) = (Arc::clone(core), self.by, Arc::clone(&self.lock));
+            let sweeping = tokio::spawn(async move {
+                let swept = sweep(&core, by, doomed.blocks, until).await;
+                drop(lock);
+                swept
+            });
+            let swept = blocking::joined(sweeping.await)??;
+            report.blocks += swept.blocks;
+            report.bytes += swept.bytes;
+            report.kept_failed += swept.failed;
+        }
+        Ok(doomed.last)
+    }
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Swept {
+    blocks: u64,
+    bytes: u64,
+    failed: u64,
+}
+
+async fn sweep(
+    core: &Arc<Core>,
+    by: Collection,
+    doomed: Vec<(BlockRow, BlockKey)>,
+    until: Deadline,
+) -> Result<Swept> {
+    // Blocks whose deletion was begun and is not known to have ended.
+    let unknown: Arc<Mutex<Vec<BlockKey>>> = Arc::default();
+    let failure: Arc<Mutex<Option<Error>>> = Arc::default();
+    let (blocks, begun, why) = (Arc::clone(&core.blocks), Arc::clone(&unknown), Arc::clone(&failure));
+    let delete: Arc<DeleteBytes> = Arc::new(move |keys| {
+        let (blocks, begun, why) = (Arc::clone(&blocks), Arc::clone(&begun), Arc::clone(&why));
+        Box::pin(async move {
+            begun.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&keys);
+            let deleted = blocks.delete(&keys, until).await;
+            let mut open = Vec::new();
+            for (key, deleted) in keys.iter().zip(&deleted) {
+                if let Deleted::Unknown(error) = deleted {
+                    open.push(*key);
+                    *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+                }
+            }
+            *begun.lock().unwrap_or_else(PoisonError::into_inner) = open;
+            deleted.iter().all(|deleted| matches!(deleted, Deleted::Gone))
+        })
+    });
+    let rows = doomed.iter().map(|(row, _)| *row).collect();
+    let swept = core.manifests.sweep(by, rows, delete).await;
+    let gone = match &swept {
+        Ok(gone) => gone.as_slice(),
+        Err(_) => &[],
+    };
+    if gone.len() < doomed.len() {
+        // What is not under way any more loses its doom; the rest keeps it until it has run out.
+        let unknown = std::mem::take(&mut *unknown.lock().unwrap_or_else(PoisonError::into_inner));
+        let given_up = doomed.iter().filter(|(_, key)| !gone.contains(key) && !unknown.contains(key));
+        let lifted = core.manifests.lift(by, given_up.map(|(row, _)| *row).collect()).await;
+        if swept.is_ok() {
+            lifted?;
+        }
+    }
+    let gone = swept?;
+    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(error) = failure {
+        core.latch.watch(Err(error))?;
+    }
+    Ok(Swept {
+        blocks: gone.len() as u64,
+        bytes: gone.iter().map(|key| key.size() as u64).sum(),
+        failed: (doomed.len() - gone.len()) as u64,
+    })
+}
+
+/// A number that no other collection has.
+fn random() -> Result<i64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Code::Io, format!("the system gives no random numbers: {error}")))?;
+    Ok(i64::from_le_bytes(bytes) >> 1 & i64::MAX)
+}

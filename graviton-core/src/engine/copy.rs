@@ -1,0 +1,284 @@
+//! From one store to another, of whatever kinds: copies of blobs, and blocks to mend what is damaged.
+//!
+//! Everything goes through the put protocol of the store that it comes to: pinned first, so that no collector takes away
+//! what is relied on. Blocks that are there already are not fetched from the other store.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::pinned::PinnedPut;
+use super::verify::look;
+use super::{AsyncStore, Core, Engine, not_found, read};
+use crate::blocking;
+use crate::digest::Hasher;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::{BlockRecord, BlockRow, ManifestEntry};
+
+/// What is pinned and in memory at once.
+const BATCH_BLOCKS: usize = 256;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Blocks that are fetched at once.
+const TOGETHER: usize = 8;
+
+/// What is to be copied.
+#[derive(Debug, Clone, Default)]
+pub struct CopyOptions {
+    /// These blobs; all of the other store if there are none.
+    pub ids: Vec<BlobId>,
+}
+
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct CopyReport {
+    /// Blobs that are new here.
+    pub blobs: u64,
+    /// Blobs that were here already.
+    pub present: u64,
+    /// Blocks that were fetched from the other store.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether all was done; false if the caller ended it.
+    pub complete: bool,
+}
+
+/// What was mended.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Blocks that were looked at.
+    pub checked: u64,
+    /// Bad blocks that are whole again.
+    pub repaired: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bad blocks that the other store does not have either, or not whole.
+    pub lost: Vec<BlockKey>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether all was looked at; false if the caller ended it.
+    pub complete: bool,
+}
+
+impl AsyncStore {
+    /// Brings blobs with their manifests from another store, verified: every block, and each blob as a whole. Those that
+    /// are here already cost one look-up, so that what was interrupted can be called again. `progress` may end it.
+    pub async fn copy_from(
+        &self,
+        other: &AsyncStore,
+        options: &CopyOptions,
+        mut progress: impl FnMut(&CopyReport) -> ControlFlow<()> + Send,
+    ) -> Result<CopyReport> {
+        let engine = self.engine()?;
+        let source = &other.engine()?.core;
+        engine.prepare_to_write().await?;
+        let started = Instant::now();
+        let mut report = CopyReport::default();
+        let mut after = None;
+        loop {
+            let ids: Vec<BlobId> = if options.ids.is_empty() {
+                let records = source.manifests.list(after.as_ref(), BATCH_BLOCKS).await?;
+                records.into_iter().map(|record| record.id).collect()
+            } else {
+                std::mem::take(&mut after).map_or_else(|| options.ids.clone(), |_: BlobId| Vec::new())
+            };
+            let Some(last) = ids.last().copied() else { break };
+            after = Some(last);
+            for id in ids {
+                if engine.core.manifests.find(&id, 0).await?.is_some() {
+                    report.present += 1;
+                } else if copy_blob(engine, source, &id, !options.ids.is_empty(), &mut report).await? {
+                    report.blobs += 1;
+                }
+                report.seconds = started.elapsed().as_secs_f64();
+                if progress(&report).is_break() {
+                    return Ok(report);
+                }
+            }
+        }
+        report.complete = true;
+        Ok(report)
+    }
+
+    /// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another
+    /// store, after verifying them. `progress` may end it.
+    pub async fn repair_from(
+        &self,
+        other: &AsyncStore,
+        mut progress: impl FnMut(&RepairReport) -> ControlFlow<()> + Send,
+    ) -> Result<RepairReport> {
+        let engine = self.engine()?;
+        let source = &other.engine()?.core;
+        engine.prepare_to_write().await?;
+        let started = Instant::now();
+        let mut report = RepairReport::default();
+        let mut after = BlockRow(0);
+        loop {
+            let records = engine.core.manifests.blocks(after, BATCH_BLOCKS).await?;
+            let Some(last) = records.last() else { break };
+            after = last.row;
+            repair_blocks(engine, source, records, &mut report).await?;
+            report.seconds = started.elapsed().as_secs_f64();
+            if progress(&report).is_break() {
+                return Ok(report);
+            }
+        }
+        report.complete = true;
+        Ok(report)
+    }
+
+    /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests in SQLite:
+    /// elsewhere it is `unsupported`.
+    pub async fn backup(&self, to: impl AsRef<std::path::Path>) -> Result<()> {
+        self.engine()?.core.manifests.backup(to.as_ref()).await
+    }
+}
+
+/// Whether the blob is new here.
+async fn copy_blob(
+    engine: &Engine,
+    source: &Arc<Core>,
+    id: &BlobId,
+    wanted: bool,
+    report: &mut CopyReport,
+) -> Result<bool> {
+    let Some((record, _)) = source.manifests.find(id, 0).await? else {
+        // One that was deleted since it was listed is not missed.
+        return if wanted { Err(not_found(id)) } else { Ok(false) };
+    };
+    let mut put = PinnedPut::begin_cut_by(engine, &record.chunker).await?;
+    let mut hasher = Hasher::new(id.algo());
+    let mut end = 0;
+    while end < id.size() {
+        let mut entries = source.manifests.entries(record.row, end, BATCH_BLOCKS).await?;
+        let mut bytes = 0;
+        let count = entries.iter().take_while(|entry| {
+            bytes += entry.key.size();
+            bytes <= BATCH_BYTES
+        });
+        entries.truncate(count.count().max(1));
+        if entries.is_empty() {
+            return Err(broken(id, source));
+        }
+        for entry in &entries {
+            if entry.offset != end {
+                return Err(broken(id, source));
+            }
+            end = entry.end();
+        }
+        hasher = copy_batch(engine, source, &mut put, &entries, hasher, report).await?;
+    }
+    if end != id.size() || hasher.finish() != *id.digest() {
+        return Err(broken(id, source));
+    }
+    Ok(put.commit(engine, *id).await?.created)
+}
+
+fn broken(id: &BlobId, source: &Core) -> Error {
+    let why = format!("cannot copy blob {id}: its manifest in {} does not give it", source.blocks.location());
+    Error::new(Code::CorruptBlock, why).with_advice("verify the other store")
+}
+
+async fn copy_batch(
+    engine: &Engine,
+    source: &Arc<Core>,
+    put: &mut PinnedPut,
+    entries: &[ManifestEntry],
+    mut hasher: Hasher,
+    report: &mut CopyReport,
+) -> Result<Hasher> {
+    let mut pinned = put.pin_missing(entries).await?;
+    let mut fetching: VecDeque<(usize, Fetching)> = VecDeque::new();
+    let mut bytes: Vec<Bytes> = Vec::with_capacity(entries.len());
+    let mut next = 0;
+    while bytes.len() < entries.len() {
+        while fetching.len() < TOGETHER && next < entries.len() {
+            let core = if pinned[next].stored { &engine.core } else { source };
+            fetching.push_back((next, Fetching::begin(core, entries[next].key)));
+            next += 1;
+        }
+        let Some((at, mut task)) = fetching.pop_front() else { break };
+        let block = match blocking::joined((&mut task.0).await)? {
+            Ok(block) => block,
+            // Ours is damaged; the other's is not.
+            Err(error) if pinned[at].stored && is_damage(&error) => {
+                pinned[at].stored = false;
+                read::fetch_verified(source, entries[at].key).await?
+            }
+            Err(error) => return Err(error),
+        };
+        if !pinned[at].stored {
+            report.blocks += 1;
+            report.bytes += block.len() as u64;
+        }
+        bytes.push(block);
+    }
+    let all = bytes.clone();
+    hasher = blocking::run_elsewhere(move || {
+        for block in &all {
+            hasher.update(block);
+        }
+        hasher
+    })
+    .await?;
+    put.store(entries, &pinned, &bytes).await?;
+    Ok(hasher)
+}
+
+/// A task that ends with its handle.
+struct Fetching(JoinHandle<Result<Bytes>>);
+
+impl Fetching {
+    fn begin(core: &Arc<Core>, key: BlockKey) -> Fetching {
+        let core = Arc::clone(core);
+        Fetching(tokio::spawn(async move { read::fetch_verified(&core, key).await }))
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error.code(), Code::MissingBlock | Code::CorruptBlock)
+}
+
+async fn repair_blocks(
+    engine: &Engine,
+    source: &Arc<Core>,
+    records: Vec<BlockRecord>,
+    report: &mut RepairReport,
+) -> Result<()> {
+    for record in records.into_iter().filter(|record| record.live) {
+        report.checked += 1;
+        if look(&engine.core, record.key, true).await?.is_none() || !engine.core.recheck(record.row).await? {
+            continue;
+        }
+        let bytes = match read::fetch_verified(source, record.key).await {
+            Ok(bytes) => bytes,
+            Err(error) if is_damage(&error) => {
+                report.lost.push(record.key);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut put = PinnedPut::begin(engine).await?;
+        put.add(&[ManifestEntry { offset: 0, key: record.key }], &[bytes]).await?;
+        put.release().await?;
+        report.repaired += 1;
+        report.bytes += record.key.size() as u64;
+    }
+    Ok(())
+}
