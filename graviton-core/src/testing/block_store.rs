@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::Recipe;
-use crate::block::{Block, BlockStore};
+use crate::block::{Block, BlockStore, Deadline, Deleted, Listed};
 use crate::digest::Algo;
 use crate::error::Code;
 use crate::key::{BlockKey, MAX_BLOCK_SIZE};
@@ -38,6 +39,9 @@ pub async fn block_store_conformance<P: BlockPlace>(make: impl AsyncFn() -> P) {
     one_id_wins(&make().await).await;
     many_blocks_in_one_put(&make().await).await;
     concurrent_puts_of_the_same_and_of_other_blocks(&make().await).await;
+    what_is_deleted_is_gone(&make().await).await;
+    a_deletion_that_comes_too_late_is_not_begun(&make().await).await;
+    a_listing_meets_every_block_once(&make().await).await;
 }
 
 fn content(recipe: &str) -> Bytes {
@@ -250,4 +254,75 @@ async fn concurrent_puts_of_the_same_and_of_other_blocks(place: &impl BlockPlace
     for block in puts.join_all().await.iter().flatten() {
         assert_holds(&*stores[0], block).await;
     }
+}
+
+async fn what_is_deleted_is_gone(place: &impl BlockPlace) {
+    let (store, other) = (place.open().await, place.open().await);
+    let blocks: Vec<Block> = (0..5).map(|number| random(&format!("delete{number}"), 2_000)).collect();
+    let proof = store.put(blocks.clone()).await.unwrap();
+    let absent = random("never there", 10).key;
+    let sha = block(Algo::Sha256, blocks[0].bytes.clone());
+    store.put(vec![sha.clone()]).await.unwrap();
+    // Of both algorithms, one that was never there, and one twice.
+    let keys = [blocks[0].key, absent, sha.key, blocks[3].key, blocks[3].key];
+    let deleted = store.delete(&keys, in_a_minute()).await;
+    assert_eq!(deleted.len(), keys.len());
+    assert!(deleted.iter().all(|deleted| matches!(deleted, Deleted::Gone)), "{deleted:?}");
+    for store in [&store, &other] {
+        for key in &keys {
+            assert_eq!(store.length(key).await.unwrap(), None, "{key} is still there");
+            assert_eq!(store.get(key, None).await.unwrap_err().code(), Code::MissingBlock);
+        }
+        for kept in [1, 2, 4] {
+            assert_holds(&**store, &blocks[kept]).await;
+        }
+    }
+    assert!(!proof.is_in_place(&blocks[0].key));
+    store.put(vec![blocks[0].clone()]).await.unwrap();
+    assert_holds(&*other, &blocks[0]).await;
+    assert!(store.delete(&[], in_a_minute()).await.is_empty());
+}
+
+fn in_a_minute() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+async fn a_deletion_that_comes_too_late_is_not_begun(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let blocks: Vec<Block> = (0..3).map(|number| random(&format!("late{number}"), 2_000)).collect();
+    store.put(blocks.clone()).await.unwrap();
+    let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
+    let deleted = store.delete(&keys, Deadline::after(Duration::ZERO)).await;
+    assert!(deleted.iter().all(|deleted| matches!(deleted, Deleted::NotBegun)), "{deleted:?}");
+    for block in &blocks {
+        assert_holds(&*store, block).await;
+    }
+}
+
+/// More than one request or read of a directory gives.
+async fn a_listing_meets_every_block_once(place: &impl BlockPlace) {
+    let store = place.open().await;
+    assert!(store.list().await.unwrap().next().await.unwrap().is_empty(), "an empty place has blocks");
+    let count = if store.is_local() { 2_500 } else { 1_050 };
+    let mut blocks: Vec<Block> = (0..count).map(|number| random(&format!("list{number}"), 30)).collect();
+    blocks.push(block(Algo::Sha256, content("xof:list:99")));
+    store.put(blocks.clone()).await.unwrap();
+    store.create_store_id("no-block").await.unwrap();
+    place.damage(&blocks[7].key, Some(Bytes::from_static(b"short"))).await;
+    let mut expected: Vec<Listed> =
+        blocks.iter().map(|block| Listed { key: block.key, length: block.key.size() as u64 }).collect();
+    expected[7].length = 5;
+    expected.sort_unstable();
+    let mut listed = Vec::new();
+    let mut listing = place.open().await.list().await.unwrap();
+    loop {
+        let page = listing.next().await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(page);
+    }
+    listed.sort_unstable();
+    assert!(listed == expected, "{} listed, {} stored", listed.len(), expected.len());
+    assert_eq!(store.remove_leftovers().await.unwrap(), 0);
 }

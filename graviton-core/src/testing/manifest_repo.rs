@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 
-use super::protocol;
+use super::{collection, protocol};
 use crate::digest::{Algo, Digest};
 use crate::error::Code;
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
@@ -38,6 +38,7 @@ pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() ->
     totals_count_live_blobs_and_stored_blocks(&make().await).await;
     concurrent_puts_do_not_mix(&make().await).await;
     a_closed_repository_says_so(&make().await).await;
+    collection::all(&make).await;
     protocol::all(make).await;
 }
 

@@ -10,6 +10,7 @@
 #![allow(clippy::missing_panics_doc, reason = "suites panic where a test would")]
 
 mod block_store;
+mod collection;
 mod faulty;
 mod manifest_repo;
 mod protocol;
