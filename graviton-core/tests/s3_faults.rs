@@ -339,6 +339,66 @@ async fn only_what_is_needed_is_sent() {
     again.close().await;
 }
 
+/// Of one range, with and without verification.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_read_fetches_what_it_needs() {
+    let scene = Scene::new().await;
+    let bytes = content("xof:ranges:9500");
+    let store = scene.open_with(settings("fixed:1000")).await.unwrap();
+    let id = store.put(&bytes[..]).await.unwrap().id;
+    store.close().await;
+    for (verify_reads, range, ranges) in [
+        (true, 1_250..1_260, vec![None]),
+        (true, 1_250..3_001, vec![None, None, None]),
+        (false, 1_250..1_260, vec![Some("bytes=250-259")]),
+        (false, 1_250..3_001, vec![Some("bytes=250-999"), None, Some("bytes=0-0")]),
+        (false, 2_000..4_000, vec![None, None]),
+        (false, 9_400..99_999, vec![Some("bytes=400-499")]),
+        (false, 5..5, vec![]),
+    ] {
+        let store = scene.open_with(Settings { verify_reads, ..settings("fixed:1000") }).await.unwrap();
+        scene.proxy.take_seen();
+        let end = range.end.min(9_500) as usize;
+        let got = store.read_range(&id, range.clone()).await.unwrap();
+        assert!(got == bytes[range.start as usize..end], "{range:?}");
+        let mut seen: Vec<Option<String>> = scene.blocks_seen().into_iter().map(|seen| seen.range).collect();
+        let mut expected: Vec<Option<String>> = ranges.iter().map(|range| range.map(str::to_owned)).collect();
+        // Blocks are fetched at the same time.
+        seen.sort();
+        expected.sort();
+        assert_eq!(seen, expected, "{range:?}, verified: {verify_reads}");
+        store.close().await;
+    }
+}
+
+/// Places, directions and limits in any order, over pieces of blocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_jumps_reads_the_right_bytes() {
+    let scene = Scene::new().await;
+    let bytes = content("xof:jumps:9500");
+    let store = scene.open_with(Settings { verify_reads: false, ..settings("fixed:1000") }).await.unwrap();
+    let id = store.put(&bytes[..]).await.unwrap().id;
+    let mut reader = store.reader(&id).await.unwrap();
+    let mut numbers = 1_u64;
+    let mut next = |below: u64| {
+        numbers = numbers.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (numbers >> 33) % below
+    };
+    for _ in 0..150 {
+        let position = if next(3) == 0 { reader.position() } else { next(9_501) };
+        reader.limit(if next(2) == 0 { 9_500 } else { next(9_501) });
+        reader.seek(position);
+        for _ in 0..next(4) {
+            let at = reader.position() as usize;
+            if let Some(got) = reader.next_up_to(1 + next(1_500)).await.unwrap() {
+                assert!(got == bytes[at..at + got.len()], "other bytes at {at}");
+                assert_eq!(reader.position() as usize, at + got.len());
+            }
+        }
+    }
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_a_store_are_bounded_and_end_together() {
     let scene = Scene::new().await;
