@@ -62,9 +62,9 @@ fn rows(doomed: &[(BlockRow, BlockKey)]) -> Vec<BlockRow> {
 /// Notes what it is asked to delete, and says whether it is gone.
 fn noting(gone: bool) -> (Arc<Mutex<Vec<BlockKey>>>, Arc<DeleteBytes>) {
     let noted: Arc<Mutex<Vec<BlockKey>>> = Arc::default();
-    let notes = Arc::clone(&noted);
+    let asked = Arc::clone(&noted);
     let delete = move |keys: Vec<BlockKey>| {
-        notes.lock().unwrap().extend(keys);
+        asked.lock().unwrap().extend(keys);
         Box::pin(async move { gone }) as _
     };
     (noted, Arc::new(delete))
