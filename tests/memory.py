@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A long stream goes in and out of the command line in bounded memory, and comes out as it went in.
 
-usage: tests/memory.py GRAVITON MEBIBYTES
+usage: tests/memory.py GRAVITON MEBIBYTES [shared]
 
 The stream is made as it goes and never repeats within it, so that nothing is deduplicated. The store is made under the
-target directory and takes as much disk as the stream.
+target directory and takes as much disk as the stream; with `shared`, its blocks are in S3 and its manifests in PostgreSQL,
+those of tests/servers.
 """
 import hashlib
 import os
@@ -34,14 +35,30 @@ def peak_mib(process):
     return usage.ru_maxrss / 1024
 
 
+def shared_store():
+    """The settings of a store on the servers."""
+    given = os.environ
+    return {
+        "GRAVITON_BLOB_BACKEND": "minio",
+        "QUASAR_MINIO_URL": given["GRAVITON_TEST_S3"],
+        "MINIO_ROOT_USER": given["GRAVITON_TEST_S3_USER"],
+        "MINIO_ROOT_PASSWORD": given["GRAVITON_TEST_S3_PASSWORD"],
+        "GRAVITON_S3_BLOCK_BUCKET": "graviton-test",
+        "GRAVITON_S3_BLOCK_PREFIX": f"memory-{os.getpid()}",
+        "GRAVITON_MANIFEST_URL": given["GRAVITON_TEST_POSTGRES"] + "/postgres",
+    }
+
+
 def main():
     graviton, mebibytes = os.path.abspath(sys.argv[1]), int(sys.argv[2])
+    environment = {**os.environ, **(shared_store() if sys.argv[3:] == ["shared"] else {})}
     place = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).resolve().parents[1] / "target"))
     place.mkdir(parents=True, exist_ok=True)
     root = tempfile.mkdtemp(prefix="memory-", dir=place)
     problems = []
     try:
-        put = subprocess.Popen([graviton, "--root", root, "put", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        put = subprocess.Popen([graviton, "--root", root, "put", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               env=environment)
         sent = hashlib.sha256()
         try:
             for piece in pieces(mebibytes):
@@ -56,7 +73,7 @@ def main():
         if put.returncode != 0 or peak > LIMIT_MIB:
             problems.append("put")
 
-        get = subprocess.Popen([graviton, "--root", root, "get", blob], stdout=subprocess.PIPE)
+        get = subprocess.Popen([graviton, "--root", root, "get", blob], stdout=subprocess.PIPE, env=environment)
         got = hashlib.sha256()
         for piece in iter(lambda: get.stdout.read(PIECE), b""):
             got.update(piece)

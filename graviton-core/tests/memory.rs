@@ -1,13 +1,19 @@
 //! Memory is bounded by the window, whatever the blob's size: a put and a get of a stream in a process of its
 //! own, whose largest resident size the kernel keeps.
 
+#[path = "support/pair.rs"]
+mod pair;
+#[path = "support/postgres.rs"]
+mod postgres;
+
 use std::io::Read;
 use std::process::Command;
 
 use graviton_core::testing::Recipe;
 use graviton_core::{Algo, BlobId, Config, Hasher};
+use pair::{Blocks, Manifests, Pair};
 
-const DIRECTORY: &str = "GRAVITON_TEST_DIRECTORY";
+const TASK: &str = "GRAVITON_TEST_TASK";
 const GIB: &str = "GRAVITON_MEMORY_GIB";
 
 /// What issue 2 promises.
@@ -48,9 +54,9 @@ fn most_resident() -> u64 {
 #[test]
 #[ignore = "not a test: what the test starts as another process"]
 fn child() {
-    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let Ok(_) = std::env::var(TASK) else { return };
     let size = std::env::var(GIB).map_or(1.0, |gib| gib.parse::<f64>().unwrap()) * f64::from(1 << 30);
-    let store = Config::for_directory(directory).open().unwrap();
+    let store = Config::from_env().unwrap().open().unwrap();
     let put = store.put(Repeated::new(size as u64)).unwrap();
     let after_put = most_resident();
 
@@ -69,16 +75,33 @@ fn child() {
 }
 
 /// `GRAVITON_MEMORY_GIB` sets the size of the stream.
-#[test]
-fn a_long_stream_takes_little_memory() {
-    let directory = tempfile::tempdir().unwrap();
+fn assert_a_long_stream_takes_little_memory(pair: &Pair) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--ignored", "--nocapture"])
-        .env(DIRECTORY, directory.path())
+        .env(TASK, "put and get")
+        .env("GRAVITON_FS_ROOT", pair.root.path())
+        .envs(pair.settings.iter().map(|(name, value)| (*name, value)))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("MiB after the get"), "the child did not run: {text}");
     println!("{text}");
+}
+
+/// With the default chunker.
+fn pair(blocks: Blocks, manifests: Manifests) -> Pair {
+    let mut pair = Pair::new(blocks, manifests);
+    pair.settings.retain(|(name, _)| *name != "GRAVITON_CHUNKER");
+    pair
+}
+
+#[test]
+fn a_long_stream_takes_little_memory() {
+    assert_a_long_stream_takes_little_memory(&pair(Blocks::Files, Manifests::Sqlite));
+}
+
+#[test]
+fn a_long_stream_takes_little_memory_with_s3_and_postgres() {
+    assert_a_long_stream_takes_little_memory(&pair(Blocks::S3, Manifests::Postgres));
 }

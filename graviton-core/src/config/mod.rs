@@ -225,12 +225,11 @@ impl Config {
             )
             .with_advice("name a directory with GRAVITON_FS_ROOT"));
         }
-        let blocks: Arc<dyn BlockStore> = match s3::location(self)? {
-            Some(location) => Arc::new(S3BlockStore::new(location)?),
-            None => {
-                let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
-                Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
-            }
+        let blocks: Arc<dyn BlockStore> = if let Some(location) = s3::location(self)? {
+            Arc::new(S3BlockStore::new(location)?)
+        } else {
+            let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
+            Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
         };
         let database = self.manifests()?;
         let manifests = match open_manifests(&database, durability, opening == Opening::Create).await {

@@ -2,7 +2,8 @@
 //!
 //! The manifest is read in windows, each a query of its own, so that nothing is locked or held between them
 //! and nobody holds a whole manifest. Blocks are fetched ahead, more the longer the reading goes straight
-//! on, and verified in parallel; a jump to elsewhere costs one block.
+//! on, and verified in parallel; a jump to elsewhere costs one block, or, over a network and without
+//! verification, the part of it that is wanted.
 //!
 //! A hole in the manifest, a block that is missing, short, long or altered is an error that names the block
 //! and the blob. It never is the end of the stream.
@@ -26,8 +27,10 @@ use crate::runtime;
 pub(super) const FIRST_ENTRIES: usize = 64;
 const MORE_ENTRIES: usize = 512;
 
-/// Bytes that are fetched ahead at most, and blocks: small blocks are many files.
+/// Bytes that are fetched ahead at most, and blocks: small blocks are many files. From over a network more, as
+/// an answer takes its time; with the largest blocks, what is fetched and what is handed out are 64 MiB.
 const AHEAD_BYTES: u64 = 4 << 20;
+const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
 /// Reads one blob, from its start or any other place.
@@ -45,12 +48,30 @@ pub struct BlobReader {
     entries: VecDeque<ManifestEntry>,
     /// Where the next entry must start.
     next_entry: u64,
-    ahead: VecDeque<(ManifestEntry, Fetching)>,
+    ahead: VecDeque<(Piece, Fetching)>,
     /// How many bytes may be fetched ahead: grows as long as the reading goes straight on.
     allowance: u64,
-    /// The block that holds the position, or held it last.
-    current: Option<(ManifestEntry, Bytes)>,
+    /// The piece that holds the position, or held it last.
+    current: Option<(Piece, Bytes)>,
     failed: Option<Error>,
+}
+
+/// What is fetched of a block: all of it, or, where nobody verifies it, only what is wanted.
+#[derive(Debug, Clone)]
+struct Piece {
+    entry: ManifestEntry,
+    /// The part of the blob that it is.
+    range: Range<u64>,
+}
+
+impl Piece {
+    /// The range inside the block; `None` for the whole block.
+    fn within_block(&self) -> Option<Range<usize>> {
+        let Range { start, end } = self.range;
+        let whole = (start, end) == (self.entry.offset, self.entry.end());
+        let inside = |offset: u64| (offset - self.entry.offset) as usize;
+        (!whole).then(|| inside(start)..inside(end))
+    }
 }
 
 #[derive(Debug)]
@@ -128,8 +149,8 @@ impl BlobReader {
             return Ok(None);
         }
         match self.block_at_position().await {
-            Ok((entry, bytes)) => {
-                let start = (self.position - entry.offset) as usize;
+            Ok((piece, bytes)) => {
+                let start = (self.position - piece.range.start) as usize;
                 let length = ((bytes.len() - start) as u64).min(most).min(self.end - self.position);
                 self.position += length;
                 Ok(Some(bytes.slice(start..start + length as usize)))
@@ -143,36 +164,37 @@ impl BlobReader {
         }
     }
 
-    async fn block_at_position(&mut self) -> Result<(ManifestEntry, Bytes)> {
-        if let Some((entry, bytes)) = &self.current
-            && holds(entry, self.position)
+    async fn block_at_position(&mut self) -> Result<(Piece, Bytes)> {
+        if let Some((piece, bytes)) = &self.current
+            && piece.range.contains(&self.position)
         {
-            return Ok((*entry, bytes.clone()));
+            return Ok((piece.clone(), bytes.clone()));
         }
         self.skip_to_position().await?;
         self.fetch_ahead().await?;
-        let Some((entry, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
+        let Some((piece, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
         let bytes = match fetching {
-            Fetching::Here => fetch(&self.core, entry.key).await?,
+            Fetching::Here => fetch(&self.core, piece.clone()).await?,
             Fetching::Task(mut task) => blocking::joined((&mut task.0).await)??,
         };
-        self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(AHEAD_BYTES);
+        let most = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
+        self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(most);
         // What is wrong further on is said when it is reached.
         let _ = self.fetch_ahead().await;
-        self.current = Some((entry, bytes.clone()));
-        Ok((entry, bytes))
+        self.current = Some((piece.clone(), bytes.clone()));
+        Ok((piece, bytes))
     }
 
     /// Drops what is before the position, and everything if the position is elsewhere.
     async fn skip_to_position(&mut self) -> Result<()> {
-        while self.ahead.front().is_some_and(|(entry, _)| entry.end() <= self.position) {
+        while self.ahead.front().is_some_and(|(piece, _)| piece.range.end <= self.position) {
             self.ahead.pop_front();
         }
-        if self.ahead.front().is_some_and(|(entry, _)| holds(entry, self.position)) {
+        if self.ahead.front().is_some_and(|(piece, _)| piece.range.contains(&self.position)) {
             return Ok(());
         }
         let straight_on = self.ahead.is_empty()
-            && self.current.as_ref().is_none_or(|(entry, _)| entry.end() == self.position);
+            && self.current.as_ref().is_none_or(|(piece, _)| piece.range.end == self.position);
         if !straight_on {
             self.ahead.clear();
             self.allowance = 0;
@@ -196,7 +218,7 @@ impl BlobReader {
 
     /// Begins to fetch what may be fetched; at least the first block is planned.
     async fn fetch_ahead(&mut self) -> Result<()> {
-        let mut bytes: u64 = self.ahead.iter().map(|(entry, _)| entry.key.size() as u64).sum();
+        let mut bytes: u64 = self.ahead.iter().map(|(piece, _)| piece.range.end - piece.range.start).sum();
         while self.ahead.is_empty() || (bytes < self.allowance && self.ahead.len() < AHEAD_BLOCKS) {
             if self.next_entry >= self.end {
                 return Ok(());
@@ -209,13 +231,27 @@ impl BlobReader {
                 return Err(hole());
             }
             self.next_entry = entry.end();
-            bytes += entry.key.size() as u64;
+            let piece = self.piece_of(entry);
+            bytes += piece.range.end - piece.range.start;
             let alone = self.ahead.is_empty() && self.allowance == 0;
             let fetching =
-                if alone { Fetching::Here } else { Fetching::Task(fetch_in_task(&self.core, entry.key)) };
-            self.ahead.push_back((entry, fetching));
+                if alone { Fetching::Here } else { Fetching::Task(fetch_in_task(&self.core, piece.clone())) };
+            self.ahead.push_back((piece, fetching));
         }
         Ok(())
+    }
+
+    fn piece_of(&self, entry: ManifestEntry) -> Piece {
+        let whole = entry.offset..entry.end();
+        // The digest is one of the whole block: to verify a byte takes all the others. And from a file, the
+        // bytes around those that are wanted cost next to nothing.
+        let range = if self.core.verify_reads || self.core.blocks.is_local() {
+            whole
+        } else {
+            let first = if holds(&entry, self.position) { self.position } else { whole.start };
+            first..whole.end.min(self.end)
+        };
+        Piece { entry, range }
     }
 
     async fn manifest(&self, from: u64) -> Result<Vec<ManifestEntry>> {
@@ -233,8 +269,12 @@ fn holds(entry: &ManifestEntry, position: u64) -> bool {
     (entry.offset..entry.end()).contains(&position)
 }
 
-/// The verified bytes of a block.
-async fn fetch(core: &Arc<Core>, key: BlockKey) -> Result<Bytes> {
+/// The bytes of a piece, verified if it is a whole block.
+async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
+    let key = piece.entry.key;
+    if let Some(range) = piece.within_block() {
+        return core.blocks.get(&key, Some(range)).await;
+    }
     let bytes = core.blocks.get(&key, None).await?;
     if !core.verify_reads || core.blocks.is_local() && blocking::may_block_here() {
         return core.verified(key, bytes);
@@ -250,13 +290,13 @@ pub(super) async fn fetch_verified(core: &Arc<Core>, key: BlockKey) -> Result<By
     blocking::run_elsewhere(move || core.compared(key, bytes)).await?
 }
 
-fn fetch_in_task(core: &Arc<Core>, key: BlockKey) -> Task {
+fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task {
     let core = Arc::clone(core);
     if core.blocks.is_local() {
         // One thread reads and hashes, while the bytes are in its cache.
-        Task(tokio::task::spawn_blocking(move || runtime::drive(fetch(&core, key))))
+        Task(tokio::task::spawn_blocking(move || runtime::drive(fetch(&core, piece))))
     } else {
-        Task(tokio::spawn(async move { fetch(&core, key).await }))
+        Task(tokio::spawn(async move { fetch(&core, piece).await }))
     }
 }
 

@@ -31,14 +31,18 @@ fn no_row() -> Error {
         .with_advice("restore the database from a backup")
 }
 
-/// The error for a store that is opened only to be read, and would have to be made or migrated first.
-pub(super) fn not_current(schema: Schema, name: &str) -> Error {
-    if schema == Schema::Absent {
-        return Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
-            .with_advice("check the setting, or put something to create the store");
+/// A repository that must not be changed, whose schema is not the current one: an older one can be read as it is, for
+/// all that was changed since were indexes.
+pub(super) fn only_to_read<D>(
+    repo: SqlManifestRepo<D>,
+    schema: Schema,
+    name: &str,
+) -> Result<SqlManifestRepo<D>> {
+    if schema == Schema::Old {
+        return Ok(repo);
     }
-    Error::new(Code::Version, format!("{name} has the schema of an older version"))
-        .with_advice("open the store once for writing, which brings it up to date")
+    Err(Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
+        .with_advice("check the setting, or put something to create the store"))
 }
 
 fn random_id() -> Result<String> {

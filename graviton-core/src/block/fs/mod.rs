@@ -255,15 +255,14 @@ const PAGE: usize = 2_048;
 impl Listing for DirectoryListing {
     async fn next(&mut self) -> Result<Vec<Listed>> {
         loop {
-            let (algo, mut entries) = match self.reading.take() {
-                Some(reading) => reading,
-                None => {
-                    let Some(algo) = self.rest.pop() else { return Ok(Vec::new()) };
-                    match std::fs::read_dir(self.shared.blocks.join(algo.name())) {
-                        Ok(entries) => (algo, entries),
-                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                        Err(error) => return Err(cannot_list(&self.shared.blocks.join(algo.name()), error)),
-                    }
+            let (algo, mut entries) = if let Some(reading) = self.reading.take() {
+                reading
+            } else {
+                let Some(algo) = self.rest.pop() else { return Ok(Vec::new()) };
+                match std::fs::read_dir(self.shared.blocks.join(algo.name())) {
+                    Ok(entries) => (algo, entries),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(cannot_list(&self.shared.blocks.join(algo.name()), error)),
                 }
             };
             let blocks = self.shared.blocks.join(algo.name());

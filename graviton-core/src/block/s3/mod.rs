@@ -259,7 +259,7 @@ impl Shared {
                 Ok(Some(id.to_owned()))
             }
             _ => Err(Error::new(Code::Config, format!("{}: what is there is no id", tried())).with_advice(
-                format!("check that {} is an S3 server, and who wrote that object", self.endpoint),
+                format!("check that {} is the address of an S3 server, not of its console", self.endpoint),
             )),
         }
     }

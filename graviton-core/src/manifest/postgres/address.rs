@@ -172,11 +172,11 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
     for (name, value) in properties {
         match name.as_str() {
             "user" | "password" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => {
-                kept.push((name, value))
+                kept.push((name, value));
             }
             // What the driver does with it alone.
             "ssl" if value.is_empty() || value == "true" => {
-                kept.push(("sslmode".to_owned(), "verify-full".to_owned()))
+                kept.push(("sslmode".to_owned(), "verify-full".to_owned()));
             }
             "ssl" => {}
             "ApplicationName" => kept.push(("application_name".to_owned(), value)),

@@ -14,9 +14,11 @@ mod connection;
 mod database;
 mod failure;
 mod integrity;
+#[cfg(test)]
+mod interleavings;
 
 use super::Durability;
-use super::repo::{SqlManifestRepo, not_current};
+use super::repo::{SqlManifestRepo, only_to_read};
 use super::schema::Schema;
 use crate::error::Result;
 
@@ -41,7 +43,7 @@ impl PostgresManifestRepo {
         let schema = repo.schema(name).await?;
         if schema != Schema::Current {
             if !create {
-                return Err(not_current(schema, name));
+                return only_to_read(repo, schema, name);
             }
             repo.migrate(name).await?;
         }

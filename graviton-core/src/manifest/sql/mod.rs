@@ -97,7 +97,7 @@ macro_rules! statements {
         $($(#[$doc])* pub(in crate::manifest) const $name: Sql = sql!($($piece)+);)+
 
         #[cfg(test)]
-        pub(super) const ALL: &[(&str, Sql)] = &[$((stringify!($name), $name)),+];
+        pub(super) const STATEMENTS: &[(&str, Sql)] = &[$((stringify!($name), $name)),+];
     };
 }
 
@@ -113,12 +113,12 @@ pub(super) use verify::*;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     /// SQLite numbers named places by their first appearance, Postgres by their name.
     #[test]
     fn places_appear_in_the_order_of_their_numbers() {
-        for (name, sql) in [collect::ALL, put::ALL, read::ALL, verify::ALL].concat() {
+        use crate::manifest::sql::{collect, put, read, verify};
+        let all = [collect::STATEMENTS, put::STATEMENTS, read::STATEMENTS, verify::STATEMENTS];
+        for (name, sql) in all.concat() {
             for text in [sql.sqlite, sql.postgres] {
                 let mut most = 0;
                 for (at, _) in text.match_indices('$') {

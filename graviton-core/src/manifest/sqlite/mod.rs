@@ -17,7 +17,7 @@ mod forked;
 use std::path::Path;
 
 use super::Durability;
-use super::repo::{SqlManifestRepo, not_current};
+use super::repo::{SqlManifestRepo, only_to_read};
 use super::schema::Schema;
 use crate::block::fs::create_durable_directory;
 use crate::blocking;
@@ -46,7 +46,7 @@ impl SqliteManifestRepo {
         let schema = if there { repo.schema(&name).await? } else { Schema::Absent };
         if schema != Schema::Current {
             if !create {
-                return Err(not_current(schema, &name));
+                return only_to_read(repo, schema, &name);
             }
             // SQLite syncs the directory for its journals; the name of the database itself is ours to sync.
             repo.make_directory().await?;

@@ -1,0 +1,256 @@
+//! A proxy of HTTP that does harm on demand, between a store and a real S3 server.
+//!
+//! It passes bytes on as they are, `Host` included, so that signatures hold. Each connection of the client
+//! has one of its own to the server.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What happens to a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// This status and this body are the answer; the server does not hear of it.
+    Answer(u16, &'static str),
+    /// The connection is reset before an answer; the server does not hear of it.
+    Reset,
+    /// The server has done it, and its answer is lost.
+    LostReply,
+    /// The answer says how long it is, and breaks off after so many bytes of its body.
+    BrokenOff(usize),
+    /// The answer is whole, and ends after so many bytes of its body.
+    Truncated(usize),
+    /// This byte of the answer's body is another.
+    FlippedAnswer(usize),
+    /// This byte of the request's body is another.
+    FlippedRequest(usize),
+    /// The answer comes so much later.
+    Slow(Duration),
+    /// There is no answer, ever.
+    Silent,
+}
+
+/// An error of S3.
+pub(crate) fn error(status: u16, code: &str) -> Fault {
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>Injected.</Message></Error>");
+    Fault::Answer(status, body.leak())
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    /// With the query.
+    pub(crate) target: String,
+    pub(crate) range: Option<String>,
+}
+
+struct Order {
+    method: &'static str,
+    part: String,
+    times: usize,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct State {
+    server: String,
+    seen: Mutex<Vec<Seen>>,
+    orders: Mutex<Vec<Order>>,
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    state: Arc<State>,
+    listening: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl Proxy {
+    /// In front of the server at this URL.
+    pub(crate) async fn to(url: &str) -> Proxy {
+        let server = url.strip_prefix("http://").unwrap().to_owned();
+        let state = Arc::new(State { server, ..State::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::clone(&state);
+        let listening = tokio::spawn(async move {
+            loop {
+                let Ok((client, _)) = listener.accept().await else { return };
+                let state = Arc::clone(&shared);
+                // However a connection ends, it is over.
+                tokio::spawn(async move { drop(state.serve(client).await) });
+            }
+        });
+        Proxy { url, state, listening }
+    }
+
+    /// The next so many requests of this method (all, if empty) whose target contains this are harmed. Of
+    /// several orders that fit, the first that is left counts.
+    pub(crate) fn harm(&self, method: &'static str, part: &str, times: usize, fault: Fault) {
+        let order = Order { method, part: part.to_owned(), times, fault };
+        self.state.orders.lock().unwrap().push(order);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.state.orders.lock().unwrap().clear();
+    }
+
+    /// The requests so far; forgets them.
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.state.seen.lock().unwrap())
+    }
+
+    /// How many requests have been on their way at once; forgets it.
+    pub(crate) fn take_most_under_way(&self) -> usize {
+        self.state.most_under_way.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// One message: its head with the empty line, and its body.
+struct Message {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Message {
+    fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        [self.head.as_bytes(), &self.body].concat()
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// The next message of the stream, `None` at its end. `bodiless` answers have a length and no body.
+async fn read(stream: &mut TcpStream, bodiless: bool) -> std::io::Result<Option<Message>> {
+    let mut bytes = Vec::new();
+    let head_end = loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let body = bytes.split_off(head_end);
+    let mut message = Message { head: String::from_utf8(bytes).unwrap(), body };
+    assert!(message.header("transfer-encoding").is_none(), "the proxy knows no chunks: {}", message.head);
+    let length = if bodiless {
+        0
+    } else {
+        message.header("content-length").map_or(0, |length| length.parse().unwrap())
+    };
+    let read = message.body.len();
+    message.body.resize(length, 0);
+    stream.read_exact(&mut message.body[read..]).await?;
+    Ok(Some(message))
+}
+
+impl State {
+    fn order(&self, seen: &Seen) -> Option<Fault> {
+        let mut orders = self.orders.lock().unwrap();
+        let order = orders.iter_mut().find(|order| {
+            order.times > 0
+                && (order.method.is_empty() || order.method == seen.method)
+                && seen.target.contains(&order.part)
+        })?;
+        order.times -= 1;
+        Some(order.fault.clone())
+    }
+
+    async fn serve(&self, mut client: TcpStream) -> std::io::Result<()> {
+        let mut server = TcpStream::connect(&self.server).await?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        while let Some(request) = read(&mut client, false).await? {
+            let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
+            let goes_on = self.pass_on(request, &mut client, &mut server).await;
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+            if !goes_on? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One request and its answer; whether the connection is still of use.
+    async fn pass_on(
+        &self,
+        mut request: Message,
+        client: &mut TcpStream,
+        server: &mut TcpStream,
+    ) -> std::io::Result<bool> {
+        let mut words = request.head.split(' ');
+        let method = words.next().unwrap().to_owned();
+        let target = words.next().unwrap().to_owned();
+        let range = request.header("range").map(str::to_owned);
+        let seen = Seen { method, target, range };
+        let bodiless = seen.method == "HEAD";
+        let fault = self.order(&seen);
+        self.seen.lock().unwrap().push(seen);
+        match &fault {
+            Some(Fault::Answer(status, body)) => {
+                let body = if bodiless { "" } else { body };
+                let answer =
+                    format!("HTTP/1.1 {status} Injected\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                client.write_all(answer.as_bytes()).await?;
+                return Ok(true);
+            }
+            Some(Fault::Reset) => {
+                client.set_zero_linger()?;
+                return Ok(false);
+            }
+            Some(Fault::Silent) => {
+                // Until the client gives up.
+                let _ = client.read(&mut [0]).await;
+                return Ok(false);
+            }
+            Some(Fault::FlippedRequest(at)) => request.body[*at] ^= 1,
+            _ => {}
+        }
+        server.write_all(&request.whole()).await?;
+        let Some(mut answer) = read(server, bodiless).await? else { return Ok(false) };
+        match fault {
+            Some(Fault::LostReply) => return Ok(false),
+            Some(Fault::BrokenOff(length)) => {
+                answer.body.truncate(length);
+                client.write_all(&answer.whole()).await?;
+                return Ok(false);
+            }
+            Some(Fault::Truncated(length)) => {
+                let before = format!("Content-Length: {}", answer.body.len());
+                assert!(answer.head.contains(&before), "{}", answer.head);
+                answer.head = answer.head.replace(&before, &format!("Content-Length: {length}"));
+                answer.body.truncate(length);
+            }
+            Some(Fault::FlippedAnswer(at)) => answer.body[at] ^= 1,
+            Some(Fault::Slow(duration)) => tokio::time::sleep(duration).await,
+            _ => {}
+        }
+        client.write_all(&answer.whole()).await?;
+        Ok(true)
+    }
+}

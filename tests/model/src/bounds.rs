@@ -1,0 +1,216 @@
+//! How much is tried, and which rules are left out to see that it shows.
+//!
+//! A mutant that looks too early takes a step twice: the first time it looks, the second time it acts.
+
+use std::fmt;
+
+use crate::state::{COLLECTORS, Content, WRITERS};
+use Content::{A, B, Both};
+
+/// A finite part of what can happen.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each allows some steps, apart from the others")]
+pub(crate) struct Bounds {
+    pub(crate) name: &'static str,
+    /// What it reaches that others do not.
+    pub(crate) what: &'static str,
+    /// What each writer puts, one after the other.
+    pub(crate) programs: [&'static [Content]; WRITERS],
+    /// Which of them try the short path first. Only where blocks are files that can be recognised.
+    pub(crate) short_path: [bool; WRITERS],
+    /// What is live at the beginning.
+    pub(crate) live: &'static [Content],
+    /// How many collections each collector begins.
+    pub(crate) collections: [u8; COLLECTORS],
+    pub(crate) restore: bool,
+    pub(crate) reader: bool,
+    pub(crate) verify: bool,
+    pub(crate) adopt: bool,
+    /// How often bytes are damaged from outside.
+    pub(crate) damages: u8,
+    pub(crate) lost_answers: bool,
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |contents: &[Content]| {
+            contents.iter().map(|content| content.blocks().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let flags = [
+            ("restore", self.restore),
+            ("reader", self.reader),
+            ("verify", self.verify),
+            ("adopt", self.adopt),
+            ("damage", self.damages > 0),
+            ("lost answers", self.lost_answers),
+        ];
+        write!(f, "{}; live {}", self.what, names(self.live))?;
+        for (program, short) in self.programs.iter().zip(self.short_path) {
+            write!(f, "; puts {}{}", names(program), if short { " short" } else { "" })?;
+        }
+        write!(f, "; collections {:?}", self.collections)?;
+        flags.iter().filter(|(_, on)| *on).try_for_each(|(name, _)| write!(f, "; {name}"))
+    }
+}
+
+const LONG: Bounds = Bounds {
+    name: "",
+    what: "",
+    programs: [&[Both], &[A]],
+    short_path: [false, false],
+    live: &[A],
+    collections: [1, 1],
+    restore: false,
+    reader: false,
+    verify: false,
+    adopt: false,
+    damages: 0,
+    lost_answers: false,
+};
+
+/// Checked in every run of the tests.
+pub(crate) const SHORT_LEG: &[Bounds] = &[
+    Bounds { name: "long", what: "two writers, two collectors, shared blocks", ..LONG },
+    Bounds {
+        name: "long-again",
+        what: "a writer that puts a second blob",
+        programs: [&[Both, A], &[A]],
+        lost_answers: true,
+        ..LONG
+    },
+    Bounds {
+        name: "collect-again",
+        what: "a collector that collects a second time",
+        programs: [&[A, A], &[A]],
+        collections: [2, 1],
+        ..LONG
+    },
+    Bounds { name: "short", what: "the short path beside the long one", short_path: [true, false], ..LONG },
+    Bounds {
+        name: "files",
+        what: "the short path beside itself, and files without rows",
+        programs: [&[Both], &[A]],
+        short_path: [true, true],
+        adopt: true,
+        ..LONG
+    },
+    Bounds {
+        name: "restore",
+        what: "deleting and restoring beside a reader",
+        programs: [&[A], &[Both]],
+        live: &[A, Both],
+        restore: true,
+        reader: true,
+        lost_answers: true,
+        ..LONG
+    },
+    Bounds {
+        name: "verify",
+        what: "damage, verify and healing",
+        short_path: [true, false],
+        verify: true,
+        damages: 1,
+        ..LONG
+    },
+    Bounds {
+        name: "adopt",
+        what: "adopting what has no row",
+        programs: [&[A], &[A]],
+        short_path: [true, false],
+        verify: true,
+        adopt: true,
+        ..LONG
+    },
+    Bounds {
+        name: "all",
+        what: "everything together, with one block",
+        programs: [&[A], &[A]],
+        short_path: [true, false],
+        restore: true,
+        reader: true,
+        verify: true,
+        adopt: true,
+        damages: 1,
+        ..LONG
+    },
+];
+
+/// Checked when asked for by name.
+pub(crate) const LONG_LEG: &[Bounds] = &[
+    Bounds {
+        name: "long-long",
+        what: "four puts, three collections",
+        programs: [&[Both, A], &[Both, B]],
+        collections: [2, 1],
+        ..LONG
+    },
+    Bounds {
+        name: "files-long",
+        what: "more of `files`",
+        programs: [&[Both], &[A, A]],
+        short_path: [true, true],
+        adopt: true,
+        lost_answers: true,
+        ..LONG
+    },
+    Bounds {
+        name: "short-long",
+        what: "two puts each on the short path, three collections",
+        programs: [&[Both, A], &[Both, A]],
+        short_path: [true, true],
+        collections: [2, 1],
+        restore: true,
+        adopt: true,
+        ..LONG
+    },
+    Bounds {
+        name: "all-long",
+        what: "everything together, with two collectors",
+        programs: [&[A], &[A]],
+        short_path: [true, false],
+        restore: true,
+        reader: true,
+        verify: true,
+        adopt: true,
+        damages: 1,
+        lost_answers: true,
+        ..LONG
+    },
+];
+
+macro_rules! mutants {
+    ($($mutant:ident $bounds:literal $what:literal,)*) => {
+        /// A rule that is left out.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Mutant { $($mutant,)* }
+
+        /// Every mutant, the bounds that catch it, and what it does.
+        pub(crate) const MUTANTS: &[(Mutant, &str, &str)] = &[$((Mutant::$mutant, $bounds, $what),)*];
+    };
+}
+
+mutants! {
+    NoReference "long" "a pin inserts no reference",
+    NoWaiting "long" "a pin does not wait for a doom",
+    PinLooksFirst "long" "whether a block is doomed is looked up before it is locked",
+    SharesEarlierStores "long" "a put takes the result of a store that began before its pin",
+    MarkUnchecked "long" "a block is marked stored although the blob is not pending",
+    MarkLooksFirst "long" "whether the blob is pending is looked up before the blocks are locked",
+    CommitUnchecked "long" "a commit does not look whether its blob is still pending",
+    StaysStored "long" "bytes are deleted while the row says stored",
+    StolenDoom "long" "a collector ignores another's doom",
+    LooksBeforeLocking "long" "references are looked up before the block is locked",
+    ShortDoom "long" "a doom runs out while its zombie may still delete",
+    SweepsLate "long" "a deletion starts although the doom has run out",
+    RowFirst "long" "reaping deletes the row of the blob before its references",
+    ReapsWithoutMark "long" "a dropped reference does not make its block a candidate",
+    ExpiresWhatWasPending "restore" "expiring does not look again whether the blob is pending",
+    NoGrace "restore" "a blob is reaped while somebody reads it",
+    ReapsWithoutClaim "restore" "reaping starts with the references, and the row keeps its id",
+    RestoresBlindly "restore" "restoring does not look again whether the blob has its id",
+    NoProof "short" "the short path does not look whether its files are in place",
+    ShortIgnoresDoom "short" "the short path does not heed a doom",
+    ShortLooksFirst "short" "the short path looks for its files before it locks the rows",
+    VerifiesUnlocked "verify" "verify clears what it read before it had the lock",
+    AdoptsAsStored "adopt" "verify adopts a file as stored",
+}
