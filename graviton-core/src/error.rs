@@ -78,8 +78,10 @@ pub enum Code {
     Io,
     /// An earlier failed write made this store refuse further writes until it is opened again.
     Latched,
-    /// A bug in Graviton, or a database that another program changed.
+    /// A bug in Graviton.
     Internal,
+    /// The database is damaged, or another program changed it.
+    CorruptDatabase,
 }
 
 struct Facts {
@@ -134,6 +136,7 @@ const TABLE: &[Facts] = &[
     facts(Code::Io, "io", -25, "IoError", 500, 1, false),
     facts(Code::Latched, "latched", -26, "LatchedError", 500, 1, false),
     facts(Code::Internal, "internal", -27, "InternalError", 500, 1, false),
+    facts(Code::CorruptDatabase, "corrupt-database", -28, "CorruptDatabaseError", 500, 4, false),
 ];
 
 impl Code {
@@ -389,7 +392,7 @@ mod tests {
                 assert_ne!(facts.python, other.python);
             }
         }
-        assert_eq!(TABLE.len(), Code::Internal as usize + 1);
+        assert_eq!(TABLE.len(), Code::CorruptDatabase as usize + 1);
     }
 
     #[test]

@@ -197,3 +197,19 @@ fn blobs_are_copied_between_all_pairs() {
         source = target;
     }
 }
+
+#[test]
+fn a_grace_longer_than_time_can_be_counted_keeps_everything() {
+    for pair in Pair::all() {
+        let store = pair.open();
+        let put = store.put(&b"for ever"[..]).unwrap();
+        store.delete(&put.id).unwrap();
+        for dry_run in [true, false] {
+            let options = GcOptions { grace: Some(Duration::MAX), dry_run, ..GcOptions::default() };
+            let report = store.gc(&options, |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!((report.blobs, report.blocks), (0, 0), "{pair:?}");
+        }
+        store.restore(&put.id).unwrap();
+        assert_eq!(read(&store, &put.id), b"for ever");
+    }
+}

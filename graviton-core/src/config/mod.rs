@@ -5,6 +5,7 @@
 //! standard `AWS_*` variables at open.
 
 mod database;
+mod other;
 mod s3;
 
 use std::collections::BTreeMap;
@@ -177,6 +178,11 @@ impl Config {
         runtime::block_on(self.open_async())?.map(Store::new)
     }
 
+    /// Opens a store that exists. One that does not is `not-found`, and is not created.
+    pub fn open_existing(&self) -> Result<Store> {
+        runtime::block_on(self.open_existing_async())?.map(Store::new)
+    }
+
     /// Opens a store that exists, to be read only: nothing is written, and its directory may be read-only.
     /// A store that does not exist is `not-found`.
     pub fn open_read_only(&self) -> Result<Store> {
@@ -185,15 +191,20 @@ impl Config {
 
     /// Like [`open`](Config::open), on the tokio runtime of the caller.
     pub async fn open_async(&self) -> Result<AsyncStore> {
-        self.open_as(false).await
+        self.open_as(Opening::Create).await
+    }
+
+    /// Like [`open_existing`](Config::open_existing), on the tokio runtime of the caller.
+    pub async fn open_existing_async(&self) -> Result<AsyncStore> {
+        self.open_as(Opening::Existing).await
     }
 
     /// Like [`open_read_only`](Config::open_read_only), on the tokio runtime of the caller.
     pub async fn open_read_only_async(&self) -> Result<AsyncStore> {
-        self.open_as(true).await
+        self.open_as(Opening::ToRead).await
     }
 
-    async fn open_as(&self, read_only: bool) -> Result<AsyncStore> {
+    async fn open_as(&self, opening: Opening) -> Result<AsyncStore> {
         let root = self.root();
         let durability = durability(&self.get("GRAVITON_DURABILITY")?)?;
         let settings = Settings {
@@ -201,7 +212,7 @@ impl Config {
             chunker: self.get("GRAVITON_CHUNKER")?.parse()?,
             durability,
             verify_reads: truth(&self.get("GRAVITON_VERIFY_READS")?)?,
-            read_only,
+            read_only: opening == Opening::ToRead,
             adopt: self.adopt,
             grace: duration(&self.get("GRAVITON_GC_GRACE")?)?,
             timing: self.timing.unwrap_or(Timing::USUAL),
@@ -220,13 +231,13 @@ impl Config {
             let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
         };
-        let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
-            Manifests::Sqlite(path) => {
-                Arc::new(SqliteManifestRepo::open(&path, durability, !read_only).await?)
+        let database = self.manifests()?;
+        let manifests = match open_manifests(&database, durability, opening == Opening::Create).await {
+            // Its schema is old (or too new, which the second try says as well): it exists, and may be brought up to date.
+            Err(error) if opening == Opening::Existing && error.code() == Code::Version => {
+                open_manifests(&database, durability, true).await?
             }
-            Manifests::Postgres(address) => {
-                Arc::new(PostgresManifestRepo::open(&address, durability, !read_only).await?)
-            }
+            opened => opened?,
         };
         AsyncStore::new(blocks, manifests, settings).await
     }
@@ -235,6 +246,28 @@ impl Config {
         let text = || self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str);
         self.directory.clone().unwrap_or_else(|| PathBuf::from(text()))
     }
+}
+
+/// What opening a store may do to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// It is made if it is not there.
+    Create,
+    Existing,
+    ToRead,
+}
+
+async fn open_manifests(
+    database: &Manifests,
+    durability: Durability,
+    create: bool,
+) -> Result<Arc<dyn ManifestRepo>> {
+    Ok(match database {
+        Manifests::Sqlite(path) => Arc::new(SqliteManifestRepo::open(path, durability, create).await?),
+        Manifests::Postgres(address) => {
+            Arc::new(PostgresManifestRepo::open(address, durability, create).await?)
+        }
+    })
 }
 
 impl fmt::Debug for Config {

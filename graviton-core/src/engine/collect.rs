@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::verify::GLANCE;
 use super::{AsyncStore, Core, Engine};
 use crate::block::{Deadline, Deleted};
 use crate::blocking;
@@ -202,7 +203,9 @@ impl<'a> Run<'a> {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(());
             }
-            self.slow_down(report).await;
+            if self.slow_down(report, progress).await.is_break() {
+                return Ok(());
+            }
         }
         let others = manifests.dooming().await?;
         report.kept_doomed = others.iter().filter(|(by, _)| *by != self.by).map(|(_, count)| count).sum();
@@ -225,16 +228,29 @@ impl<'a> Run<'a> {
         if over { Next::Break(()) } else { Next::Continue(()) }
     }
 
-    async fn slow_down(&self, report: &GcReport) {
-        if let Some(rate) = self.options.blocks_per_second {
-            let due = Duration::from_secs_f64(report.blocks as f64 / f64::from(rate.max(1)));
-            tokio::time::sleep(due.saturating_sub(self.started.elapsed())).await;
+    /// Waits until more may be deleted, and looks meanwhile whether the run is to end.
+    async fn slow_down(
+        &self,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) -> Next {
+        let Some(rate) = self.options.blocks_per_second else { return Next::Continue(()) };
+        let due = Duration::from_secs_f64(report.blocks as f64 / f64::from(rate.max(1)));
+        loop {
+            let left = due.saturating_sub(self.started.elapsed());
+            if left.is_zero() {
+                return Next::Continue(());
+            }
+            tokio::time::sleep(left.min(GLANCE)).await;
+            self.may_go_on(report, progress)?;
         }
     }
 
     /// Steps 3 and 4 for the next candidates; where they end, or nothing if there are no more.
     async fn doom_and_sweep(&self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
         let most = self.options.max_blocks.map_or(BLOCKS as u64, |most| most.saturating_sub(report.blocks));
+        // What may be deleted in a second, and no more, goes at once.
+        let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
         let limit = most.clamp(1, BLOCKS as u64) as usize;
         let core = &self.engine.core;
         let timing = self.engine.timing;

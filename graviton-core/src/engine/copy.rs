@@ -46,6 +46,8 @@ pub struct CopyReport {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Blobs that the other store does not have whole. They were left out.
+    pub damaged: Vec<BlobId>,
     /// How long it took.
     pub seconds: f64,
     /// Whether all was done; false if the caller ended it.
@@ -72,7 +74,8 @@ pub struct RepairReport {
 
 impl AsyncStore {
     /// Brings blobs with their manifests from another store, verified: every block, and each blob as a whole. Those that
-    /// are here already cost one look-up, so that what was interrupted can be called again. `progress` may end it.
+    /// are here already cost one look-up, so that what was interrupted can be called again. One that is damaged in the
+    /// other store is named in the report, and the others are copied. `progress` may end it.
     pub async fn copy_from(
         &self,
         other: &AsyncStore,
@@ -95,13 +98,25 @@ impl AsyncStore {
             let Some(last) = ids.last().copied() else { break };
             after = Some(last);
             for id in ids {
+                let mut tell = |report: &mut CopyReport| {
+                    report.seconds = started.elapsed().as_secs_f64();
+                    progress(report)
+                };
                 if engine.core.manifests.find(&id, 0).await?.is_some() {
                     report.present += 1;
-                } else if copy_blob(engine, source, &id, !options.ids.is_empty(), &mut report).await? {
-                    report.blobs += 1;
+                } else {
+                    let wanted = !options.ids.is_empty();
+                    match copy_blob(engine, source, &id, wanted, &mut report, &mut tell).await {
+                        Ok(Copied::Created) => report.blobs += 1,
+                        Ok(Copied::Existed) => report.present += 1,
+                        Ok(Copied::Gone) => {}
+                        Ok(Copied::Ended) => return Ok(report),
+                        // The others are none the worse for it.
+                        Err(error) if is_damage(&error) => report.damaged.push(id),
+                        Err(error) => return Err(error),
+                    }
                 }
-                report.seconds = started.elapsed().as_secs_f64();
-                if progress(&report).is_break() {
+                if tell(&mut report).is_break() {
                     return Ok(report);
                 }
             }
@@ -127,10 +142,12 @@ impl AsyncStore {
             let records = engine.core.manifests.blocks(after, BATCH_BLOCKS).await?;
             let Some(last) = records.last() else { break };
             after = last.row;
-            repair_blocks(engine, source, records, &mut report).await?;
-            report.seconds = started.elapsed().as_secs_f64();
-            if progress(&report).is_break() {
-                return Ok(report);
+            for record in records.into_iter().filter(|record| record.live) {
+                repair_block(engine, source, &record, &mut report).await?;
+                report.seconds = started.elapsed().as_secs_f64();
+                if progress(&report).is_break() {
+                    return Ok(report);
+                }
             }
         }
         report.complete = true;
@@ -144,17 +161,27 @@ impl AsyncStore {
     }
 }
 
-/// Whether the blob is new here.
+/// What became of a blob.
+enum Copied {
+    Created,
+    /// Somebody else put it meanwhile.
+    Existed,
+    /// It was deleted in the other store after it was listed.
+    Gone,
+    /// The caller ended it.
+    Ended,
+}
+
 async fn copy_blob(
     engine: &Engine,
     source: &Arc<Core>,
     id: &BlobId,
     wanted: bool,
     report: &mut CopyReport,
-) -> Result<bool> {
+    tell: &mut (impl FnMut(&mut CopyReport) -> ControlFlow<()> + Send),
+) -> Result<Copied> {
     let Some((record, _)) = source.manifests.find(id, 0).await? else {
-        // One that was deleted since it was listed is not missed.
-        return if wanted { Err(not_found(id)) } else { Ok(false) };
+        return if wanted { Err(not_found(id)) } else { Ok(Copied::Gone) };
     };
     let mut put = PinnedPut::begin_cut_by(engine, &record.chunker).await?;
     let mut hasher = Hasher::new(id.algo());
@@ -177,11 +204,14 @@ async fn copy_blob(
             end = entry.end();
         }
         hasher = copy_batch(engine, source, &mut put, &entries, hasher, report).await?;
+        if tell(report).is_break() {
+            return Ok(Copied::Ended);
+        }
     }
     if end != id.size() || hasher.finish() != *id.digest() {
         return Err(broken(id, source));
     }
-    Ok(put.commit(engine, *id).await?.created)
+    Ok(if put.commit(engine, *id).await?.created { Copied::Created } else { Copied::Existed })
 }
 
 fn broken(id: &BlobId, source: &Core) -> Error {
@@ -255,30 +285,28 @@ fn is_damage(error: &Error) -> bool {
     matches!(error.code(), Code::MissingBlock | Code::CorruptBlock)
 }
 
-async fn repair_blocks(
+async fn repair_block(
     engine: &Engine,
     source: &Arc<Core>,
-    records: Vec<BlockRecord>,
+    record: &BlockRecord,
     report: &mut RepairReport,
 ) -> Result<()> {
-    for record in records.into_iter().filter(|record| record.live) {
-        report.checked += 1;
-        if look(&engine.core, record.key, true).await?.is_none() || !engine.core.recheck(record.row).await? {
-            continue;
-        }
-        let bytes = match read::fetch_verified(source, record.key).await {
-            Ok(bytes) => bytes,
-            Err(error) if is_damage(&error) => {
-                report.lost.push(record.key);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let mut put = PinnedPut::begin(engine).await?;
-        put.add(&[ManifestEntry { offset: 0, key: record.key }], &[bytes]).await?;
-        put.release().await?;
-        report.repaired += 1;
-        report.bytes += record.key.size() as u64;
+    report.checked += 1;
+    if look(&engine.core, record.key, true).await?.is_none() || !engine.core.recheck(record.row).await? {
+        return Ok(());
     }
+    let bytes = match read::fetch_verified(source, record.key).await {
+        Ok(bytes) => bytes,
+        Err(error) if is_damage(&error) => {
+            report.lost.push(record.key);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut put = PinnedPut::begin(engine).await?;
+    put.add(&[ManifestEntry { offset: 0, key: record.key }], &[bytes]).await?;
+    put.release().await?;
+    report.repaired += 1;
+    report.bytes += record.key.size() as u64;
     Ok(())
 }

@@ -32,6 +32,9 @@ const BLOCKS: usize = 512;
 /// Blobs that one bad block names.
 const NAMED: usize = 1_000;
 
+/// How long a wait may last until the caller is asked again.
+pub(super) const GLANCE: Duration = Duration::from_millis(100);
+
 /// Blocks that are looked at together, here and over a network; each is in memory.
 const TOGETHER_HERE: usize = 4;
 const TOGETHER_THERE: usize = 16;
@@ -189,15 +192,21 @@ impl AsyncStore {
     /// Looks whether everything is there and intact, and tells of what is not. `tell` may end it early.
     ///
     /// Nothing is changed, except that a bad block is marked as not stored, so that the next put of it writes it anew (in
-    /// a store that was opened only to be read, not even that).
+    /// a store that was opened only to be read, or that may not be written to, not even that).
     pub async fn verify(
         &self,
         options: &VerifyOptions,
         tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
     ) -> Result<VerifyReport> {
         let core = &self.engine()?.core;
-        let mut check =
-            Check { core, options, tell, report: VerifyReport::default(), started: Instant::now() };
+        let mut check = Check {
+            core,
+            options,
+            tell,
+            report: VerifyReport::default(),
+            started: Instant::now(),
+            may_write: !core.read_only,
+        };
         let ended = if options.ids.is_empty() { check.everything().await } else { check.some_blobs().await };
         match ended {
             Ok(()) | Err(Stop::Ended) => {
@@ -228,6 +237,8 @@ struct Check<'a, T> {
     tell: T,
     report: VerifyReport,
     started: Instant,
+    /// Whether bad blocks can be marked.
+    may_write: bool,
 }
 
 impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
@@ -238,6 +249,10 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
     /// Notes how far it got; it can go on from there.
     fn reached(&mut self, place: Option<Place>) -> Result<(), Stop> {
         self.report.cursor = place.map(VerifyCursor);
+        self.tell_progress()
+    }
+
+    fn tell_progress(&mut self) -> Result<(), Stop> {
         self.report.seconds = self.started.elapsed().as_secs_f64();
         if (self.tell)(VerifyEvent::Progress(&self.report)).is_break() { Err(Stop::Ended) } else { Ok(()) }
     }
@@ -276,8 +291,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 keys.sort_unstable();
                 keys.dedup();
                 let records = core.manifests.blocks_by_key(keys).await?;
-                self.blocks(records).await?;
-                self.reached(None)?;
+                self.blocks(records, false).await?;
             }
         }
         self.reached(None)
@@ -315,13 +329,13 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             let records = self.core.manifests.blocks(after, BLOCKS).await?;
             let Some(last) = records.last() else { return Ok(()) };
             after = last.row;
-            self.blocks(records).await?;
+            self.blocks(records, true).await?;
             self.reached(Some(Place::Blocks(after)))?;
         }
     }
 
-    /// Looks at these blocks, several at a time.
-    async fn blocks(&mut self, records: Vec<BlockRecord>) -> Result<(), Stop> {
+    /// Looks at these blocks, several at a time. With `in_order` one can go on behind each of them.
+    async fn blocks(&mut self, records: Vec<BlockRecord>, in_order: bool) -> Result<(), Stop> {
         let together = if self.core.blocks.is_local() { TOGETHER_HERE } else { TOGETHER_THERE };
         let mut waiting = records.into_iter().filter(|record| record.stored || record.live);
         let mut looking: VecDeque<(BlockRecord, Looking)> = VecDeque::new();
@@ -329,7 +343,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             while looking.len() < together
                 && let Some(record) = waiting.next()
             {
-                self.slow_down().await;
+                self.slow_down().await?;
                 if self.options.deep {
                     self.report.bytes += record.key.size() as u64;
                 }
@@ -340,19 +354,25 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             let Some((record, mut looked)) = looking.pop_front() else { return Ok(()) };
             self.report.blocks += 1;
             if let Some(damage) = blocking::joined((&mut looked.0).await)?? {
-                self.damaged(record, damage).await?;
+                self.damaged(&record, damage).await?;
             }
+            self.reached(in_order.then_some(Place::Blocks(record.row)))?;
         }
     }
 
-    async fn damaged(&mut self, record: BlockRecord, damage: Damage) -> Result<(), Stop> {
+    async fn damaged(&mut self, record: &BlockRecord, damage: Damage) -> Result<(), Stop> {
         let core = self.core;
-        if core.read_only {
-            // Nobody's lock; so the same look again has to do.
-            if look(core, record.key, true).await?.is_none() {
-                return Ok(());
+        let rechecked = if self.may_write { core.recheck(record.row).await } else { Ok(true) };
+        let bad = match rechecked {
+            Err(error) if error.code() == Code::Forbidden => {
+                // Who may only read the store can find out about it all the same.
+                self.may_write = false;
+                true
             }
-        } else if !core.recheck(record.row).await? {
+            bad => bad?,
+        };
+        // Without the lock, the same look again has to do.
+        if !bad || !self.may_write && look(core, record.key, true).await?.is_none() {
             return Ok(());
         }
         let blobs = core.manifests.blobs_of(record.row, NAMED).await?;
@@ -398,10 +418,17 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         Ok(())
     }
 
-    async fn slow_down(&self) {
-        if let Some(rate) = self.options.bytes_per_second {
-            let due = Duration::from_secs_f64(self.report.bytes as f64 / rate.max(1) as f64);
-            tokio::time::sleep(due.saturating_sub(self.started.elapsed())).await;
+    /// Waits until it may read on, and lets the caller end it meanwhile.
+    async fn slow_down(&mut self) -> Result<(), Stop> {
+        let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
+        let due = Duration::from_secs_f64(self.report.bytes as f64 / rate.max(1) as f64);
+        loop {
+            let left = due.saturating_sub(self.started.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            tokio::time::sleep(left.min(GLANCE)).await;
+            self.tell_progress()?;
         }
     }
 }

@@ -85,7 +85,7 @@ pub(super) trait Columns {
 
 /// The error for a row that no Graviton wrote.
 fn foreign() -> Error {
-    Error::new(Code::Internal, "the database holds a row that Graviton never wrote")
+    Error::new(Code::CorruptDatabase, "the database holds a row that Graviton never wrote")
         .with_advice("restore the database from a backup")
 }
 

@@ -27,7 +27,7 @@ pub struct SqlManifestRepo<D> {
 }
 
 fn no_row() -> Error {
-    Error::new(Code::Internal, "the database gave no row where there is always one")
+    Error::new(Code::CorruptDatabase, "the database gave no row where there is always one")
         .with_advice("restore the database from a backup")
 }
 

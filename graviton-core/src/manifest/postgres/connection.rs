@@ -26,9 +26,9 @@ impl Columns for PgRow {
 
     fn digest(&self, column: usize) -> Result<Digest, Problem> {
         let bytes: &[u8] = self.try_get(column)?;
-        let bytes = bytes
-            .try_into()
-            .map_err(|_| Error::new(Code::Internal, "the database holds a digest of another length"))?;
+        let bytes = bytes.try_into().map_err(|_| {
+            Error::new(Code::CorruptDatabase, "the database holds a digest of another length")
+        })?;
         Ok(Digest::from_bytes(bytes))
     }
 }

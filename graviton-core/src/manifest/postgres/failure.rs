@@ -121,7 +121,7 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             "57014" => unavailable("stopped a statement"),
             "25006" => unavailable("is read-only, as a standby is"),
             "40001" | "40P01" | "55P03" | "23505" => unavailable("is busy with the same rows"),
-            "XX001" | "XX002" => (Code::Internal, "is damaged", "restore it from a backup".to_owned()),
+            "XX001" | "XX002" => (Code::CorruptDatabase, "is damaged", "restore it from a backup".to_owned()),
             "58030" => unavailable("has trouble with its disk"),
             code if code.starts_with("57P") || code.starts_with("08") || code == "25P03" => {
                 unavailable("broke the connection off")

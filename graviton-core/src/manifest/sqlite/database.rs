@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::forked;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
-use crate::manifest::connection::{self, Columns, Database, Ending, Problem, Step, Value};
+use crate::manifest::connection::{self, Columns, Database, Ending, Problem, Step};
 use crate::manifest::sql::Sql;
 use crate::runtime;
 
@@ -40,10 +40,34 @@ pub struct SqliteDatabase(Arc<File>);
 struct File {
     path: PathBuf,
     /// Connections that nobody reads with at the moment.
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Reader>>,
     may_read: Arc<Semaphore>,
     writer: Mutex<Option<Writer>>,
     closed: AtomicBool,
+}
+
+/// A connection that reads.
+#[derive(Debug)]
+struct Reader {
+    connection: Connection,
+    /// What the file was like, if SQLite was told that it does not change.
+    frozen: Option<Stamp>,
+}
+
+/// When the file was changed, and its length.
+type Stamp = (std::time::SystemTime, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+impl Reader {
+    /// Whether it still sees what there is. One that takes the file for frozen does not notice that somebody writes after
+    /// all: another process, or this one once a full disk has room again.
+    fn is_current(&self, path: &Path) -> bool {
+        self.frozen.is_none() || !has_log(path) && stamp(path) == self.frozen
+    }
 }
 
 /// The connection that writes.
@@ -90,13 +114,13 @@ impl Database for SqliteDatabase {
             // Given back when the query is done, whether or not anybody still polls for its result.
             let _permit = permit;
             file.check_open()?;
-            let free = locked(&file.readers).pop();
-            let mut connection = match free {
-                Some(connection) => connection,
+            let free = locked(&file.readers).pop().filter(|reader| reader.is_current(&file.path));
+            let mut reader = match free {
+                Some(reader) => reader,
                 None => patiently(|| file.connect_reader()).map_err(|problem| file.failed(problem))?,
             };
-            let result = runtime::drive(step.run(&mut connection));
-            locked(&file.readers).push(connection);
+            let result = runtime::drive(step.run(&mut reader.connection));
+            locked(&file.readers).push(reader);
             match result {
                 Ok(Ending::Commit(answer) | Ending::RollBack(answer)) => Ok(answer),
                 Err(problem) => Err(file.failed(problem)),
@@ -129,9 +153,10 @@ impl Database for SqliteDatabase {
             return Err(Error::new(Code::InvalidArgument, format!("{} is not Unicode text", to.display()))
                 .with_advice("choose another name"));
         };
-        self.read(CopyInto(name)).await?;
-        let (to, directory) = (to.to_owned(), directory.to_owned());
+        let (file, to, directory) = (Arc::clone(&self.0), to.to_owned(), directory.to_owned());
         blocking::run(move || {
+            file.check_open()?;
+            file.copy_into(&name).map_err(|problem| file.failed(problem))?;
             let failed = |error: io::Error| match error.kind() {
                 io::ErrorKind::AlreadyExists => {
                     Error::new(Code::InvalidArgument, format!("{} is there already", to.display()))
@@ -172,33 +197,40 @@ impl Step for Integrity {
         &self,
         connection: &mut C,
     ) -> Result<Ending<Self::Answer>, Problem> {
-        let mut found = connection.rows(INTEGRITY_CHECK, &[], |row| row.text(0)).await?;
+        let found = connection.rows(INTEGRITY_CHECK, &[], |row| row.text(0)).await;
+        let mut found = damage_is_found(found)?;
         found.retain(|line| line != "ok");
         let dangling = connection.rows(FOREIGN_KEY_CHECK, &[], |row| {
             Ok(format!("a row of {} refers to a row of {} that is not there", row.text(0)?, row.text(1)?))
         });
-        found.extend(dangling.await?);
+        found.extend(damage_is_found(dangling.await)?);
         Ok(Ending::Commit(found))
+    }
+}
+
+/// Damage that keeps SQLite from looking further is what was looked for, and no failure.
+fn damage_is_found(found: Result<Vec<String>, Problem>) -> Result<Vec<String>, Problem> {
+    match found {
+        Err(Problem::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Ok(vec![error.to_string()])
+        }
+        found => found,
     }
 }
 
 const INTEGRITY_CHECK: Sql = Sql { sqlite: "PRAGMA integrity_check(100)", postgres: "" };
 const FOREIGN_KEY_CHECK: Sql =
     Sql { sqlite: "SELECT \"table\", parent FROM pragma_foreign_key_check LIMIT 100", postgres: "" };
-const VACUUM_INTO: Sql = Sql { sqlite: "VACUUM INTO $1", postgres: "" };
-
-struct CopyInto(String);
-
-impl Step for CopyInto {
-    type Answer = ();
-
-    async fn run<C: connection::Connection>(&self, connection: &mut C) -> Result<Ending<()>, Problem> {
-        connection.execute(VACUUM_INTO, &[Value::Text(&self.0)]).await?;
-        Ok(Ending::Commit(()))
-    }
-}
 
 impl File {
+    /// Over a connection of its own: those that read refuse everything that writes, be it to another file.
+    fn copy_into(&self, name: &str) -> Result<(), Problem> {
+        let Reader { connection, .. } = patiently(|| self.connect_reader())?;
+        connection.pragma_update(None, "query_only", false)?;
+        connection.execute("VACUUM INTO ?1", [name])?;
+        Ok(())
+    }
+
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::Closed, "the store is closed"));
@@ -227,7 +259,7 @@ impl File {
         }
     }
 
-    fn connect_reader(&self) -> Result<Connection, Problem> {
+    fn connect_reader(&self) -> Result<Reader, Problem> {
         forked::note(&self.path)?;
         let open = |path: &Path, how: OpenFlags| {
             let connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -246,9 +278,10 @@ impl File {
             // nobody can begin to.
             Err(error) if is_about_other_files(&error) && !has_log(&self.path) => {
                 let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-                Ok(open(Path::new(&immutable_uri(&self.path)), how)?)
+                let frozen = stamp(&self.path);
+                Ok(Reader { connection: open(Path::new(&immutable_uri(&self.path)), how)?, frozen })
             }
-            result => Ok(result?),
+            result => Ok(Reader { connection: result?, frozen: None }),
         }
     }
 
@@ -280,7 +313,7 @@ impl File {
 
 /// Opens a connection, again and again while another process makes or closes the database: SQLite does not
 /// wait for the change to a write-ahead log, where to wait could be a deadlock, and says at once that it is busy.
-fn patiently(connect: impl Fn() -> Result<Connection, Problem>) -> Result<Connection, Problem> {
+fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> {
     let started = Instant::now();
     loop {
         match connect() {
@@ -406,7 +439,7 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
             "choose another directory or another GRAVITON_MANIFEST_URL",
         ),
         Some(ErrorCode::DatabaseCorrupt) => {
-            (Code::Internal, "is damaged", "restore the database from a backup")
+            (Code::CorruptDatabase, "is damaged", "restore the database from a backup")
         }
         _ => (Code::Internal, "answered with an unexpected error", "please report this"),
     };

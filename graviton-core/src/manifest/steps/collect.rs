@@ -18,6 +18,11 @@ fn name(id: &BlobId) -> [Value<'_>; 3] {
     [Number(id.algo().number()), Bytes(id.digest().as_bytes()), Number(id.size() as i64)]
 }
 
+/// A duration that is longer than the database can count is for ever.
+fn milliseconds(duration: Duration) -> Value<'static> {
+    Number(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}
+
 fn rows_batch(rows: impl IntoIterator<Item = i64>) -> String {
     Batch::new().numbers("rows", rows).finish()
 }
@@ -77,7 +82,7 @@ impl Step for TakeNames {
     type Answer = u64;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<u64>, Problem> {
-        let values = [Number(self.grace.as_millis() as i64), Number(self.limit as i64)];
+        let values = [milliseconds(self.grace), Number(self.limit as i64)];
         Ok(Keep(connection.execute(sql::TAKE_NAMES, &values).await?))
     }
 }
@@ -255,7 +260,7 @@ impl Step for PlanGarbage {
     const PATIENCE: Duration = Duration::from_secs(600);
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<GarbagePlan>, Problem> {
-        let grace = Number(self.grace.as_millis() as i64);
+        let grace = milliseconds(self.grace);
         let named =
             connection.rows(sql::PLAN_BLOBS, &[grace, Number(self.limit as i64)], |row| row.id(0)).await?;
         let totals = connection
