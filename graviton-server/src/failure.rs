@@ -54,6 +54,16 @@ impl Failure {
         Failure { error: self.error.within(format!("cannot put {path}")), ..self }
     }
 
+    /// The same failure with something better to do about it.
+    pub(crate) fn advising(self, advice: impl Into<String>) -> Failure {
+        Failure { error: self.error.with_advice(advice), ..self }
+    }
+
+    /// The same failure, when more is known of what it means.
+    pub(crate) fn exiting_with(self, exit_code: u8) -> Failure {
+        Failure { exit_code, ..self }
+    }
+
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         self.exit_code
@@ -67,6 +77,24 @@ impl Failure {
         }
         // One write, so that nothing comes between the lines.
         let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// What was not found among several, while the others were seen to.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    exit_code: u8,
+}
+
+impl Tally {
+    pub(crate) fn report(&mut self, failure: &Failure) {
+        failure.report();
+        self.exit_code = failure.exit_code();
+    }
+
+    /// The exit code if nothing else goes wrong.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.exit_code
     }
 }
 

@@ -111,13 +111,19 @@ pub(crate) async fn stats(context: &Context) -> Result<(), Failure> {
             ("blocks", stats.blocks.into()),
             ("stored_bytes", stats.stored_bytes.into()),
             ("dedup_ratio", ratio.into()),
+            ("dead_blobs", stats.dead_blobs.into()),
+            ("dead_bytes", stats.dead_bytes.into()),
+            ("reclaimable_bytes", stats.reclaimable_bytes.into()),
         ]))?;
     } else {
-        lines.add(&format!("blobs          {}", stats.blobs))?;
-        lines.add(&format!("logical bytes  {}", bytes_in_words(stats.logical_bytes)))?;
-        lines.add(&format!("blocks         {}", stats.blocks))?;
-        lines.add(&format!("stored bytes   {}", bytes_in_words(stats.stored_bytes)))?;
-        lines.add(&format!("dedup ratio    {ratio:.2}"))?;
+        lines.add(&format!("blobs              {}", stats.blobs))?;
+        lines.add(&format!("logical bytes      {}", bytes_in_words(stats.logical_bytes)))?;
+        lines.add(&format!("blocks             {}", stats.blocks))?;
+        lines.add(&format!("stored bytes       {}", bytes_in_words(stats.stored_bytes)))?;
+        lines.add(&format!("dedup ratio        {ratio:.2}"))?;
+        lines.add(&format!("dead blobs         {}", stats.dead_blobs))?;
+        lines.add(&format!("dead bytes         {}", bytes_in_words(stats.dead_bytes)))?;
+        lines.add(&format!("reclaimable bytes  {}", bytes_in_words(stats.reclaimable_bytes)))?;
     }
     lines.flush()
 }

@@ -9,6 +9,7 @@
 //! control expect.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -20,6 +21,9 @@ use crate::failure::Failure;
 
 /// So long a blocked system call is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// So long work is waited for that was asked to end. Less than the above, for what it did is still to be told.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Whether this process was asked to end. Clones are one.
 #[derive(Debug, Clone)]
@@ -64,6 +68,11 @@ impl Interrupt {
         }
     }
 
+    /// For work that asks whether to go on.
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
+        if self.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
     /// Waits until the process is asked to end.
     pub(crate) async fn wait(&self) -> Failure {
         // Where no signal is listened to, nobody will ask.
@@ -79,6 +88,20 @@ impl Interrupt {
             biased;
             failure = self.wait() => Err(failure),
             result = work => result,
+        }
+    }
+
+    /// The same for work that asks whether to go on: it has a moment to end by itself.
+    pub(crate) async fn or_soon<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            result = work => result,
+            failure = async { let failure = self.wait().await; tokio::time::sleep(MOMENT).await; failure } => {
+                Err(failure)
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! main -> arguments -> put ── source       failure, interrupt, output, progress
 //!                   -> get ── destination  are used by all
 //!                   -> inspect (stat, ls, manifest, stats)
+//!                   -> remove (rm, restore), collect (gc), verify, transfer (copy, repair, backup)
 //! ```
 //! Commands run on the main thread, which may block; the engine's tasks, and the task that listens to
 //! signals, have threads of their own. The process leaves through `exit`, for a thread that is stuck in a
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod collect;
 mod destination;
 mod failure;
 mod get;
@@ -20,9 +22,13 @@ mod interrupt;
 mod output;
 mod progress;
 mod put;
+mod quantity;
 mod range;
+mod remove;
 mod source;
 mod timestamp;
+mod transfer;
+mod verify;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -82,6 +88,13 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Manifest(one) => inspect::manifest(&context, &one.id).await?,
         Command::Ls(list) => inspect::list(&context, list.after.as_deref(), list.limit).await?,
         Command::Stats(_) => inspect::stats(&context).await?,
+        Command::Rm(several) => return remove::remove(&context, &several.ids).await,
+        Command::Restore(several) => return remove::restore(&context, &several.ids).await,
+        Command::Gc(collect) => return collect::collect(&context, &collect).await,
+        Command::Verify(verify) => return verify::verify(&context, &verify).await,
+        Command::Repair(repair) => return transfer::repair(&context, &repair).await,
+        Command::Copy(copy) => return transfer::copy(&context, &copy).await,
+        Command::Backup(backup) => return transfer::backup(&context, &backup).await,
     }
     Ok(0)
 }
@@ -115,6 +128,26 @@ impl Context {
         let opening = async { Ok(self.config.open_read_only_async().await?) };
         let store = self.interrupt.or(opening).await?;
         let result = self.interrupt.or(work(&store)).await;
+        store.close().await;
+        result
+    }
+
+    /// Does something that changes the store, which must exist, and closes it.
+    async fn changing<T>(
+        &self,
+        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.working(self.config.open_existing_async(), work).await
+    }
+
+    /// Opens a store, does something with it that asks whether to go on, and closes it.
+    async fn working<T>(
+        &self,
+        opening: impl Future<Output = Result<AsyncStore, Error>>,
+        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let store = self.interrupt.or(async { Ok(opening.await?) }).await?;
+        let result = self.interrupt.or_soon(work(&store)).await;
         store.close().await;
         result
     }

@@ -112,6 +112,16 @@ pub(crate) fn wait(
     }
 }
 
+/// `1 blob`, `2 blobs`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `0.12 s`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    format!("{seconds:.2} s")
+}
+
 /// One JSON object in one line, its fields in this order.
 pub(crate) fn json(fields: &[(&str, Value)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();

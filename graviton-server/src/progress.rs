@@ -15,6 +15,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 const BAR: &str = "{msg} {wide_bar} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left";
 const OPEN_END: &str = "{msg} {spinner} {bytes}  {binary_bytes_per_sec}  {elapsed}";
+const TOLD: &str = "{msg} {spinner} {prefix}  {elapsed}";
 const WAITING: &str = "{msg} {spinner} {elapsed}";
 
 /// What is known beforehand of the work.
@@ -24,6 +25,8 @@ pub(crate) enum Extent {
     Bytes(u64),
     /// Bytes, nobody knows how many.
     OpenEnd,
+    /// What the work tells of itself.
+    Told,
     /// Nothing that could be counted.
     Unknown,
 }
@@ -47,6 +50,7 @@ impl Progress {
                 (BAR, ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()))
             }
             Extent::OpenEnd => (OPEN_END, ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())),
+            Extent::Told => (TOLD, ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())),
             Extent::Unknown => (WAITING, ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -70,6 +74,13 @@ impl Progress {
     /// So many bytes more are done.
     pub(crate) fn add(&self, bytes: u64) {
         self.bar.inc(bytes);
+    }
+
+    /// So far it is; the words are made only if somebody may see them.
+    pub(crate) fn tell(&self, words: impl FnOnce() -> String) {
+        if self.appearing.is_some() {
+            self.bar.set_prefix(words());
+        }
     }
 
     /// Does something that prints, without the bar in between.

@@ -232,13 +232,12 @@ impl Config {
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
         };
         let database = self.manifests()?;
-        let manifests = match open_manifests(&database, durability, opening == Opening::Create).await {
-            // Its schema is old (or too new, which the second try says as well): it exists, and may be brought up to date.
-            Err(error) if opening == Opening::Existing && error.code() == Code::Version => {
-                open_manifests(&database, durability, true).await?
-            }
-            opened => opened?,
-        };
+        if opening == Opening::Existing {
+            // An error if it does not exist. Whatever its version, it may then be brought up to date.
+            Box::pin(open_manifests(&database, durability, false)).await?.close().await;
+        }
+        let create = opening != Opening::ToRead;
+        let manifests = Box::pin(open_manifests(&database, durability, create)).await?;
         AsyncStore::new(blocks, manifests, settings).await
     }
 

@@ -3,6 +3,8 @@
 //! Clap refuses only what is malformed as a command line (exit code 2). Ids and settings are parsed
 //! behind it, so that their errors are those of the library.
 
+mod upkeep;
+
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use graviton_core::SETTINGS;
 
 use crate::range::ByteRange;
+pub(crate) use upkeep::{Backup, Collect, Copy, Repair, Several, Verify};
 
 /// A content-addressed blob store: files go in, are cut into blocks that are stored once each, and come
 /// back verified by their id.
@@ -45,7 +48,7 @@ fn long_help() -> String {
     text.push_str(
         "
 Exit codes:
-  0 done, 1 failed, 2 wrong usage, 3 no such blob or store, 4 corrupt or missing data,
+  0 done, 1 failed, 2 wrong usage, 3 no such blob or store, 4 corrupt or missing data found,
   130 interrupted with Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
 
 ",
@@ -100,8 +103,85 @@ pub(crate) enum Command {
     Ls(List),
     /// List the blocks that a blob consists of
     Manifest(One),
-    /// Show sums over the store: blobs, blocks, bytes, deduplication
+    /// Show sums over the store: blobs, blocks, bytes, deduplication, what a gc would free
+    ///
+    /// Dead blobs were deleted and can still be restored. Reclaimable bytes are those of blocks that neither
+    /// a live blob nor a put needs: what `gc --grace 0` would free.
     Stats(Sums),
+    /// Delete blobs; their ids are printed
+    ///
+    /// No process finds them any more. Reads that are under way go on, and `restore` brings them back, for
+    /// the grace (GRAVITON_GC_GRACE); after it, the next gc frees their space. An id that is not there gets
+    /// an error, the others are deleted all the same, and the exit code is 3. An id that is malformed
+    /// deletes nothing.
+    ///
+    /// With --json a line is: id, state (deleted).
+    Rm(Several),
+    /// Bring deleted blobs back; their ids are printed
+    ///
+    /// Within the grace it is certain; after it, until a gc has come. One that is live stays so. An id that
+    /// is not there gets an error, the others are brought back all the same, and the exit code is 3.
+    ///
+    /// With --json a line is: id, state (live).
+    Restore(Several),
+    /// Free the space of what was deleted longer than the grace ago, and of puts whose process died
+    ///
+    /// Puts, reads and other collections may go on meanwhile, here and on other hosts; it may be ended at
+    /// any moment, and the next one goes on from there. Run it now and then, from cron for example. On a
+    /// full disk it works too: a file `reserve` in the store is kept for that.
+    ///
+    /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (what went),
+    /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed, and why), leftovers
+    /// (files), complete (whether nothing was left to do), seconds. With --dry-run, before it, a line for
+    /// each of up to 10000 blobs: kind (blob), id.
+    Gc(Collect),
+    /// Look whether everything is there and intact; prints what is not
+    ///
+    /// Looks at the database, the manifests, the lengths of the blocks (with --deep, at every byte of them)
+    /// and for blocks that the database does not know. A line for each finding:
+    ///
+    ///   missing KEY, corrupt KEY   a bad block; below it, the blobs that need it
+    ///   manifest ID: WHY           a blob whose list of blocks is broken
+    ///   database: WHY              what the database finds wrong with itself
+    ///   unreferenced KEY           of a put under way, or garbage; no damage
+    ///
+    /// The exit code is 4 if there is damage. A bad block is marked, so that the next put of its content
+    /// writes it again; nothing else is changed. Where the store may not be written to, nothing is marked.
+    /// Interrupted, it prints a cursor from which --from goes on.
+    ///
+    /// With --json a line is a finding: kind (missing, corrupt, manifest, database, unreferenced), and key,
+    /// length, blobs, or id, why. The last is: kind (summary), blobs, blocks, bytes (hashed), missing,
+    /// corrupt, broken_manifests, database_problems, unreferenced, unreferenced_bytes, clean, complete,
+    /// cursor, seconds.
+    #[command(verbatim_doc_comment)]
+    Verify(Verify),
+    /// Replace missing and damaged blocks by those of another store
+    ///
+    /// Reads every block that a live blob needs. What the other store gives is verified before it is
+    /// written. A line `lost KEY` for each bad block that the other store does not have whole either; then
+    /// the exit code is 4. The other store is only read.
+    ///
+    /// With --json a line is: kind (lost), key. The last is: kind (summary), checked, repaired (blocks),
+    /// bytes, lost, complete, seconds.
+    Repair(Repair),
+    /// Bring blobs from another store, of whatever kind, and verify them
+    ///
+    /// Only blocks that are not here yet are moved. What was interrupted goes on when it is called again.
+    /// A line `damaged ID` for each blob that the other store does not have whole; then the exit code is 4.
+    /// A given ID that is not there gets an error, and the exit code is 3. The other store is only read.
+    ///
+    /// With --json a line is: kind (damaged), id. The last is: kind (summary), blobs (new here), present
+    /// (here before), blocks, bytes (moved), damaged, complete, seconds.
+    Copy(Copy),
+    /// Write a consistent copy of the manifests to a file, while the store is in use
+    ///
+    /// Only for manifests in SQLite; for PostgreSQL there is pg_dump. The blocks are not in it: they stay
+    /// where they are, for at least the grace after they were deleted. To restore it, end all processes that use the
+    /// store, put the file in the place of manifests.db, remove manifests.db-wal and manifests.db-shm, and
+    /// run verify.
+    ///
+    /// With --json there is one line: file, bytes, seconds.
+    Backup(Backup),
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +261,12 @@ impl Arguments {
             Command::Stat(one) | Command::Manifest(one) => &one.common,
             Command::Ls(list) => &list.common,
             Command::Stats(sums) => &sums.common,
+            Command::Rm(several) | Command::Restore(several) => &several.common,
+            Command::Gc(collect) => &collect.common,
+            Command::Verify(verify) => &verify.common,
+            Command::Repair(repair) => &repair.common,
+            Command::Copy(copy) => &copy.common,
+            Command::Backup(backup) => &backup.common,
         };
         let outer = &self.common;
         Common {

@@ -12,6 +12,10 @@ fn ids_are_parsed_strictly() {
         for arguments in [["get", bad], ["stat", bad], ["manifest", bad]] {
             scene.run(&arguments).failed(1, "invalid-id", "is not a blob id");
         }
+        for command in ["rm", "restore", "verify"] {
+            scene.run(&[command, &id, bad]).failed(1, "invalid-id", "is not a blob id");
+        }
+        scene.run(&["copy", "--from", "x", bad]).failed(1, "invalid-id", "is not a blob id");
         scene.run(&["ls", "--after", bad]).failed(1, "invalid-id", "is not a blob id");
         scene.run(&["put", "--expect", bad, "/dev/null"]).failed(1, "invalid-id", "is not a blob id");
     }
@@ -26,7 +30,7 @@ fn settings_are_checked() {
         ("=x", "is not a setting"),
         ("GRAVITON_HASH=md5", "GRAVITON_HASH"),
         ("GRAVITON_CHUNKER=fixed:0", "0"),
-        ("GRAVITON_BLOB_BACKEND=s3", "GRAVITON_BLOB_BACKEND"),
+        ("GRAVITON_BLOB_BACKEND=minio", "QUASAR_MINIO_URL"),
         ("GRAVITON_FS_ROOT=", "GRAVITON_FS_ROOT"),
         ("GRAVITON_FS_BLOCK_PREFIX=../x", "GRAVITON_FS_BLOCK_PREFIX"),
     ] {
@@ -55,6 +59,28 @@ fn wrong_usage_is_exit_code_2() {
         "ls --limit x",
         "stat a b",
         "put --x",
+        "rm",
+        "restore",
+        "copy",
+        "repair",
+        "repair --from a b",
+        "backup",
+        "backup a b",
+        "gc x",
+        "gc --grace 1",
+        "gc --grace -1h",
+        "gc --grace 1h30m",
+        "gc --grace 1w",
+        "gc --max-seconds 1s",
+        "gc --max-blocks 0",
+        "gc --max-bytes 10M",
+        "gc --max-bytes 0",
+        "gc --blocks-per-second 0",
+        "verify --deep --rate 0",
+        "verify --deep --rate fast",
+        "verify --rate 1MiB",
+        "verify --adopt x",
+        "verify --from listing x",
     ] {
         let arguments: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
         let outcome = scene.run(&arguments);
@@ -69,12 +95,35 @@ fn help_and_version() {
     let version = scene.run(&["--version"]).succeeded();
     assert_eq!(version.text(), format!("graviton {}\n", env!("CARGO_PKG_VERSION")));
     let help = scene.run(&["--help"]).succeeded();
-    for word in ["put", "get", "stat", "ls", "manifest", "stats", "GRAVITON_CHUNKER", "Exit codes"] {
+    let commands = [
+        "put", "get", "stat", "ls", "manifest", "stats", "rm", "restore", "gc", "verify", "repair", "copy",
+        "backup",
+    ];
+    for word in commands.into_iter().chain(["GRAVITON_CHUNKER", "Exit codes"]) {
         assert!(help.text().contains(word), "{word}");
+    }
+    for command in commands {
+        let help = scene.run(&[command, "--help"]).succeeded();
+        let told = help.text().contains("With --json")
+            || ["get", "stat", "ls", "manifest", "stats"].contains(&command);
+        assert!(told && help.text().contains("Usage: graviton"), "{command}");
     }
     let output =
         scene.through("sh", &["-c", "\"$0\" --help | true", env!("CARGO_BIN_EXE_graviton")]).output();
     assert!(output.unwrap().stderr.is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_an_amount_is_said() {
+    let scene = Scene::new();
+    for (arguments, saying) in [
+        (&["gc", "--grace", "1h30m"][..], "use a whole number with s, m, h or d, such as 30m, or 0"),
+        (&["gc", "--max-bytes", "10M"], "use a whole number of bytes, or one with KiB"),
+        (&["verify", "--deep", "--rate", "0"], "it must be at least one byte"),
+    ] {
+        let outcome = scene.run(arguments);
+        assert!(outcome.code == 2 && outcome.stderr.contains(saying), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -114,13 +163,13 @@ fn a_store_of_a_newer_version_is_refused() {
     let scene = Scene::new();
     let id = scene.put(b"x");
     scene.file("file", b"y");
-    python(&scene, "UPDATE store SET schema_version = 999");
+    scene.python("UPDATE store SET schema_version = schema_version + 997");
     let before = scene.snapshot(".graviton/cas");
     for arguments in [&["put", "file"][..], &["ls"], &["get", &id], &["stats"]] {
         scene.run(arguments).failed(1, "version", "newer version");
     }
     assert!(scene.snapshot(".graviton/cas") == before);
-    python(&scene, "UPDATE store SET schema_version = 1");
+    scene.python("UPDATE store SET schema_version = schema_version - 997");
     assert_eq!(scene.run(&["get", &id]).succeeded().stdout, b"x");
 }
 
@@ -131,10 +180,10 @@ fn a_hole_in_a_manifest_is_no_short_stream() {
     scene.file("file", &content);
     let put = scene.run(&["--set", "GRAVITON_CHUNKER=fixed:100", "put", "file"]).succeeded();
     let id = &put.lines()[0];
-    python(&scene, "DELETE FROM blob_block WHERE block_offset = 900");
+    scene.python("DELETE FROM blob_block WHERE block_offset = 900");
     scene.run(&["manifest", id]).failed(4, "missing-block", "hole");
     scene.run(&["get", id, "-o", "out"]).failed(4, "missing-block", "hole");
-    python(&scene, "DELETE FROM blob_block WHERE block_offset = 300");
+    scene.python("DELETE FROM blob_block WHERE block_offset = 300");
     scene.run(&["manifest", id]).failed(4, "missing-block", "hole");
     assert_eq!(scene.names(), ["file"]);
 }
@@ -151,13 +200,4 @@ fn a_file_that_is_no_database_is_refused() {
         assert!(outcome.stderr.contains("manifests.db"), "{outcome:?}");
     }
     assert_eq!(std::fs::read(scene.path(".graviton/manifests.db")).unwrap(), noise(2, 8192));
-}
-
-/// Changes the database as another program would.
-fn python(scene: &Scene, statement: &str) {
-    let program = format!(
-        "import sqlite3; c = sqlite3.connect('.graviton/manifests.db'); \
-         assert c.execute('{statement}').rowcount > 0; c.commit(); c.close()"
-    );
-    assert!(scene.through("python3", &["-c", &program]).status().unwrap().success());
 }

@@ -106,7 +106,9 @@ fn stats_add_up() {
     let outcome = scene.run(&["stats", "--json"]).succeeded();
     names_in_order(outcome.text(), &["blobs", "logical_bytes", "blocks", "stored_bytes", "dedup_ratio"]);
     let stats = &outcome.json()[0];
-    assert_eq!(keys(stats).len(), 5);
+    names_in_order(outcome.text(), &["dedup_ratio", "dead_blobs", "dead_bytes", "reclaimable_bytes"]);
+    assert_eq!(keys(stats).len(), 8);
+    assert_eq!((&stats["dead_blobs"], &stats["reclaimable_bytes"]), (&0.into(), &0.into()));
     assert_eq!(stats["blobs"], 2);
     assert_eq!(stats["logical_bytes"], 200_001);
     assert_eq!(stats["blocks"], scene.blocks().len());
@@ -124,7 +126,9 @@ fn reading_writes_nothing() {
     let id = scene.put(&noise(4, 1_000_000));
     let snapshot = || scene.snapshot(".graviton");
     let before = snapshot();
-    for arguments in [&["get", &id][..], &["stat", &id], &["ls"], &["manifest", &id], &["stats"]] {
+    let looking = [&["gc", "--dry-run"][..], &["verify"], &["verify", "--deep", &id]];
+    let reading = [&["get", &id][..], &["stat", &id], &["ls"], &["manifest", &id], &["stats"]];
+    for arguments in reading.iter().chain(&looking) {
         scene.run(arguments).succeeded();
         let after = snapshot();
         assert!(after == before, "{arguments:?}: {:?}", after.keys());
@@ -136,12 +140,14 @@ fn what_is_not_there_is_not_found_and_not_created() {
     let scene = Scene::new();
     let id = format!("blake3:{}:5", "0".repeat(64));
     let commands = [&["get", &id][..], &["stat", &id], &["manifest", &id]];
-    for arguments in commands.iter().chain(&[&["ls"][..], &["stats"]]) {
+    let changing = [&["rm", &id][..], &["restore", &id], &["verify", &id]];
+    let whole = [&["ls"][..], &["stats"], &["gc"], &["gc", "--dry-run"], &["verify"], &["backup", "kept"]];
+    for arguments in commands.iter().chain(&changing).chain(&whole) {
         scene.run(arguments).failed(3, "not-found", "there is no store");
     }
     assert!(!scene.path(".graviton").exists());
     scene.put(b"something");
-    for arguments in commands {
+    for arguments in commands.iter().chain(&changing) {
         scene.run(arguments).failed(3, "not-found", &format!("there is no blob {id}"));
     }
 }

@@ -5,6 +5,7 @@
 //! leaves them out, and says so.
 
 mod bad_input;
+mod delete;
 mod get;
 mod inspect;
 mod mounted;
@@ -12,3 +13,5 @@ mod put;
 mod scene;
 mod signals;
 mod terminal;
+mod transfer;
+mod verify;

@@ -67,6 +67,38 @@ fn a_full_disk_says_so_and_loses_nothing() {
     intact(2);
 }
 
+/// To delete is to write, and there is no room to write: what was kept for this is given free.
+#[test]
+fn a_full_disk_is_made_empty_by_deleting() {
+    let scene = Scene::new();
+    let Some(_mount) = Mount::small(&scene, "disk", "48m") else { return };
+    scene.file("large", &noise(6, 12_000_000));
+    scene.file("kept", &noise(7, 1_000_000));
+    let graviton = |arguments: &[&str]| scene.run(&[&["--root", "disk/store"], arguments].concat());
+    let id = graviton(&["put", "large"]).succeeded().lines().remove(0);
+    let kept = graviton(&["put", "kept"]).succeeded().lines().remove(0);
+    assert!(scene.path("disk/store/reserve").exists());
+    fill(&scene);
+    graviton(&["put", "large", "--set", "GRAVITON_HASH=sha256"]).failed(1, "no-space", "no space left");
+    graviton(&["rm", &id]).succeeded();
+    fill(&scene);
+    // Nothing is left for a second time, and it is said so.
+    graviton(&["rm", &kept]).failed(1, "no-space", "no space left");
+    std::fs::remove_file(scene.path("disk/fill")).unwrap();
+    graviton(&["gc"]).succeeded();
+    assert!(scene.path("disk/store/reserve").exists());
+    fill(&scene);
+    let freed = graviton(&["gc", "--grace", "0"]).succeeded();
+    assert!(
+        freed.text().starts_with("freed 1 blob, ") && freed.text().contains("11.44 MiB"),
+        "{}",
+        freed.text()
+    );
+    graviton(&["put", "large", "--set", "GRAVITON_CHUNKER=fixed:4096"]).succeeded();
+    graviton(&["verify", "--deep"]).succeeded();
+    assert!(graviton(&["get", &kept]).succeeded().stdout == noise(7, 1_000_000));
+}
+
 /// SQLite cannot make `manifests.db-shm`, which it wants for reading too.
 #[test]
 fn a_store_on_a_disk_without_a_free_byte_can_be_read() {
@@ -146,7 +178,32 @@ fn a_store_on_a_read_only_disk_can_be_read() {
     for arguments in [&["stat", &id][..], &["ls"], &["manifest", &id], &["stats"]] {
         assert!(!scene.run(arguments).succeeded().stdout.is_empty());
     }
-    let outcome = scene.run(&["put", "file"]);
-    outcome.failed(1, "forbidden", "read-only");
-    assert!(outcome.stdout.is_empty());
+    scene.run(&["verify", "--deep"]).succeeded();
+    scene.run(&["backup", "kept"]).succeeded();
+    let changing = [&["put", "file"][..], &["rm", &id], &["restore", &id], &["gc"], &["verify", "--adopt"]];
+    for arguments in changing.iter().chain(&[&["repair", "--from", ".graviton"][..]]) {
+        let outcome = scene.run(arguments);
+        outcome.failed(1, "forbidden", ".graviton/");
+        assert!(outcome.stdout.is_empty() || arguments[0] == "verify", "{arguments:?}");
+    }
+}
+
+/// Who may only read can find out about damage; nothing is marked.
+#[test]
+fn damage_on_a_read_only_disk_is_found() {
+    let scene = Scene::new();
+    let id = scene.put(&noise(8, 1_000_000));
+    crate::scene::damage(&scene.block(&id, 1));
+    std::fs::remove_file(scene.block(&id, 0)).unwrap();
+    let before = scene.snapshot(".graviton");
+    let store = scene.path(".graviton");
+    let Some(_mount) = Mount::new(store.clone(), &["--bind", store.to_str().unwrap()]) else { return };
+    let remount = Command::new("mount").args(["-o", "remount,ro,bind"]).arg(&store).status();
+    assert!(remount.unwrap().success());
+    let outcome = scene.run(&["verify", "--deep", "--json"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (4, ""), "{}", outcome.text());
+    let kinds: Vec<String> =
+        outcome.json().iter().map(|line| line["kind"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["missing", "corrupt", "summary"]);
+    assert!(scene.snapshot(".graviton") == before);
 }

@@ -104,6 +104,16 @@ impl Scene {
         self.path(".graviton/cas/blocks/blake3").join(name)
     }
 
+    /// Changes the database as another program would.
+    #[track_caller]
+    pub(crate) fn python(&self, statement: &str) {
+        let program = format!(
+            "import sqlite3; c = sqlite3.connect('.graviton/manifests.db'); \
+             assert c.execute('{statement}').rowcount > 0; c.commit(); c.close()"
+        );
+        assert!(self.through("python3", &["-c", &program]).status().unwrap().success());
+    }
+
     /// Every file under a directory with its content and the time it was changed.
     pub(crate) fn snapshot(&self, name: &str) -> BTreeMap<PathBuf, (std::time::SystemTime, Vec<u8>)> {
         let mut found = BTreeMap::new();
@@ -226,6 +236,8 @@ pub(crate) fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    // Block files are read-only, and only to root that makes no difference.
+    std::fs::remove_file(path).unwrap();
     std::fs::write(path, bytes).unwrap();
 }
 

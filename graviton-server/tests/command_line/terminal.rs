@@ -56,3 +56,18 @@ fn nothing_else_does() {
         assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
     }
 }
+
+#[test]
+fn long_work_tells_how_far_it_got() {
+    let scene = Scene::new();
+    scene.file("file", &noise(3, 30_000));
+    scene.run(&["--set", "GRAVITON_CHUNKER=fixed:1000", "put", "file"]).succeeded();
+    let arguments = ["verify", "--deep", "--rate", "15kB"];
+    let program = [&["-c", IN_A_TERMINAL, env!("CARGO_BIN_EXE_graviton")], &arguments[..]].concat();
+    let output = scene.through("python3", &program).env("TERM", "xterm").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("verifying") && text.contains("1 blob, 2"), "{text}");
+    assert!(text.contains(": nothing is wrong"), "{text}");
+    let outcome = scene.run(&arguments).succeeded();
+    assert!(!outcome.text().contains("verifying"), "{}", outcome.text());
+}

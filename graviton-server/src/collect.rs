@@ -1,0 +1,134 @@
+//! `gc`: what nothing refers to goes, or, with `--dry-run`, is named.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use graviton_core::{GcOptions, GcReport};
+use indicatif::HumanBytes;
+
+use crate::Context;
+use crate::arguments::Collect;
+use crate::failure::Failure;
+use crate::output::{Lines, count, json, seconds};
+use crate::progress::Extent;
+
+pub(crate) async fn collect(context: &Context, arguments: &Collect) -> Result<u8, Failure> {
+    let options = GcOptions {
+        grace: arguments.grace,
+        dry_run: arguments.dry_run,
+        max_time: arguments.max_seconds.map(Duration::from_secs),
+        max_blocks: arguments.max_blocks,
+        max_bytes: arguments.max_bytes,
+        blocks_per_second: arguments.blocks_per_second,
+    };
+    if options.dry_run {
+        let progress = context.progress("planning", Extent::Unknown, false);
+        let plan = context
+            .reading(async |store| Ok(store.gc(&options, |_| ControlFlow::Continue(())).await?))
+            .await?;
+        drop(progress);
+        print_plan(context, &plan)?;
+        return Ok(0);
+    }
+    let progress = context.progress("collecting", Extent::Told, false);
+    let mut report = None;
+    let ended = context
+        .changing(async |store| {
+            let collecting = store.gc(&options, |so_far| {
+                report = Some(so_far.clone());
+                progress.tell(|| amount(so_far));
+                context.interrupt.flow()
+            });
+            let whole = collecting.await?;
+            report = Some(whole);
+            Ok(())
+        })
+        .await;
+    drop(progress);
+    let complete = report.as_ref().is_some_and(|report| report.complete);
+    let interrupted = if complete { None } else { context.interrupt.check().err() };
+    if let Some(report) = report {
+        print(context, &report, interrupted.is_none() && ended.is_ok())?;
+    }
+    if let Some(interrupted) = interrupted {
+        return Err(interrupted.advising("what was deleted is gone; the next gc goes on from there"));
+    }
+    ended.map(|()| 0)
+}
+
+fn amount(report: &GcReport) -> String {
+    format!(
+        "{}, {}, {}",
+        count(report.blobs, "blob"),
+        count(report.blocks, "block"),
+        HumanBytes(report.bytes)
+    )
+}
+
+fn print_plan(context: &Context, plan: &GcReport) -> Result<(), Failure> {
+    let mut lines = Lines::new(&context.interrupt);
+    for id in &plan.named {
+        let id = id.to_string();
+        lines.add(&if context.json {
+            json(&[("kind", "blob".into()), ("id", id.into())])
+        } else {
+            format!("would delete {id}")
+        })?;
+    }
+    if context.json {
+        lines.add(&summary(plan))?;
+    } else {
+        let unnamed = plan.blobs.saturating_sub(plan.named.len() as u64);
+        if unnamed > 0 {
+            lines.add(&format!("would delete {unnamed} more, among them what failed puts left"))?;
+        }
+        lines.add(&format!("would free {}", amount(plan)))?;
+    }
+    lines.flush()
+}
+
+/// `limited`: if something is left, it is a limit of the command line that says so.
+fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Failure> {
+    let mut lines = Lines::new(&context.interrupt);
+    if context.json {
+        lines.add(&summary(report))?;
+        return lines.flush();
+    }
+    lines.add(&format!("freed {} in {}", amount(report), seconds(report.seconds)))?;
+    for (number, what, why) in [
+        (report.abandoned_puts, "put", "given up: the process is gone"),
+        (report.kept_referenced, "block", "kept: other blobs refer to it"),
+        (
+            report.kept_doomed,
+            "block",
+            "kept: another collection is about to delete it, or died; gc again in a minute",
+        ),
+        (report.kept_failed, "block", "kept: it could not be deleted; gc again"),
+        (report.leftovers, "file", "removed that a dead process left"),
+    ] {
+        if number > 0 {
+            lines.add(&format!("{} {why}", count(number, what)))?;
+        }
+    }
+    if !report.complete && limited {
+        lines.add("ended by a limit; the next gc goes on from there")?;
+    }
+    lines.flush()
+}
+
+fn summary(report: &GcReport) -> String {
+    json(&[
+        ("kind", "summary".into()),
+        ("dry_run", report.dry_run.into()),
+        ("blobs", report.blobs.into()),
+        ("blocks", report.blocks.into()),
+        ("bytes", report.bytes.into()),
+        ("abandoned_puts", report.abandoned_puts.into()),
+        ("kept_referenced", report.kept_referenced.into()),
+        ("kept_doomed", report.kept_doomed.into()),
+        ("kept_failed", report.kept_failed.into()),
+        ("leftovers", report.leftovers.into()),
+        ("complete", report.complete.into()),
+        ("seconds", report.seconds.into()),
+    ])
+}

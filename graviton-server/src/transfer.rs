@@ -1,0 +1,225 @@
+//! `copy`, `repair` and `backup`: between this store and another place.
+//!
+//! The other store is only read, so that a wrong name never creates one.
+
+use std::path::Path;
+use std::time::Instant;
+
+use graviton_core::{AsyncStore, Code, Config, CopyOptions, CopyReport, RepairReport};
+use indicatif::HumanBytes;
+
+use crate::Context;
+use crate::arguments::{Backup, Copy, Repair};
+use crate::failure::{Failure, Tally};
+use crate::output::{Lines, count, json, seconds};
+use crate::progress::Extent;
+use crate::{remove, verify};
+
+const DAMAGED: u8 = 4;
+
+pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Failure> {
+    let ids = remove::parse(&arguments.ids)?;
+    let mut tally = Tally::default();
+    let progress = context.progress("copying", Extent::Told, false);
+    let mut report = None;
+    let mut damaged = Vec::new();
+    let ended = with_other(context, &arguments.from, async |other| {
+        let wanted = ids.len();
+        let ids = verify::present(other, ids, &mut tally).await?;
+        if wanted > 0 && ids.is_empty() {
+            return Ok(());
+        }
+        let options = CopyOptions { ids };
+        context
+            .working(context.config.open_async(), async |store| {
+                let copying = store.copy_from(other, &options, |so_far: &CopyReport| {
+                    damaged.extend_from_slice(&so_far.damaged[damaged.len()..]);
+                    report = Some(copy_counts(so_far));
+                    progress.tell(|| copied(so_far));
+                    context.interrupt.flow()
+                });
+                let whole = copying.await?;
+                damaged.clone_from(&whole.damaged);
+                report = Some(whole);
+                Ok(())
+            })
+            .await
+    })
+    .await;
+    drop(progress);
+    let complete = report.as_ref().is_none_or(|report| report.complete);
+    let interrupted = if complete { None } else { context.interrupt.check().err() };
+    let mut lines = Lines::new(&context.interrupt);
+    for id in &damaged {
+        let id = id.to_string();
+        lines.add(&if context.json {
+            json(&[("kind", "damaged".into()), ("id", id.into())])
+        } else {
+            format!("damaged {id}")
+        })?;
+    }
+    if let Some(report) = &report {
+        lines.add(&if context.json {
+            json(&[
+                ("kind", "summary".into()),
+                ("blobs", report.blobs.into()),
+                ("present", report.present.into()),
+                ("blocks", report.blocks.into()),
+                ("bytes", report.bytes.into()),
+                ("damaged", damaged.len().into()),
+                ("complete", report.complete.into()),
+                ("seconds", report.seconds.into()),
+            ])
+        } else {
+            format!("copied {} in {}", copied(report), seconds(report.seconds))
+        })?;
+    }
+    lines.flush()?;
+    if let Some(interrupted) = interrupted {
+        return Err(interrupted.advising("what was copied is there; the same command goes on with the rest"));
+    }
+    ended?;
+    Ok(if damaged.is_empty() { tally.exit_code() } else { DAMAGED })
+}
+
+/// The report without its list, which may be long and is told with every blob.
+fn copy_counts(report: &CopyReport) -> CopyReport {
+    let mut counts = CopyReport::default();
+    counts.blobs = report.blobs;
+    counts.present = report.present;
+    counts.blocks = report.blocks;
+    counts.bytes = report.bytes;
+    counts.seconds = report.seconds;
+    counts
+}
+
+fn copied(report: &CopyReport) -> String {
+    let (blobs, blocks) = (count(report.blobs, "blob"), count(report.blocks, "block"));
+    let moved = format!("{blobs}, {blocks}, {}", HumanBytes(report.bytes));
+    match report.present {
+        0 => moved,
+        present => format!("{moved}; {} here already", count(present, "blob")),
+    }
+}
+
+pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, Failure> {
+    let progress = context.progress("repairing", Extent::Told, false);
+    let mut report = None;
+    let mut lost = Vec::new();
+    let ended = with_other(context, &arguments.from, async |other| {
+        context
+            .changing(async |store| {
+                let repairing = store.repair_from(other, |so_far: &RepairReport| {
+                    lost.extend_from_slice(&so_far.lost[lost.len()..]);
+                    report = Some(repair_counts(so_far));
+                    progress.tell(|| repaired(so_far));
+                    context.interrupt.flow()
+                });
+                let whole = repairing.await?;
+                lost.clone_from(&whole.lost);
+                report = Some(whole);
+                Ok(())
+            })
+            .await
+    })
+    .await;
+    drop(progress);
+    let complete = report.as_ref().is_none_or(|report| report.complete);
+    let interrupted = if complete { None } else { context.interrupt.check().err() };
+    let mut lines = Lines::new(&context.interrupt);
+    for key in &lost {
+        let key = key.to_string();
+        lines.add(&if context.json {
+            json(&[("kind", "lost".into()), ("key", key.into())])
+        } else {
+            format!("lost {key}")
+        })?;
+    }
+    if let Some(report) = &report {
+        lines.add(&if context.json {
+            json(&[
+                ("kind", "summary".into()),
+                ("checked", report.checked.into()),
+                ("repaired", report.repaired.into()),
+                ("bytes", report.bytes.into()),
+                ("lost", lost.len().into()),
+                ("complete", report.complete.into()),
+                ("seconds", report.seconds.into()),
+            ])
+        } else {
+            let lost = if lost.is_empty() {
+                String::new()
+            } else {
+                format!("; {} lost, which the other store does not have whole", lost.len())
+            };
+            format!("{} in {}{lost}", repaired(report), seconds(report.seconds))
+        })?;
+    }
+    lines.flush()?;
+    if let Some(interrupted) = interrupted {
+        return Err(
+            interrupted.advising("what was repaired is whole; run the same command again for the rest")
+        );
+    }
+    ended?;
+    Ok(if lost.is_empty() { 0 } else { DAMAGED })
+}
+
+/// The report without its list, which may be long and is told with every block.
+fn repair_counts(report: &RepairReport) -> RepairReport {
+    let mut counts = RepairReport::default();
+    counts.checked = report.checked;
+    counts.repaired = report.repaired;
+    counts.bytes = report.bytes;
+    counts.seconds = report.seconds;
+    counts
+}
+
+fn repaired(report: &RepairReport) -> String {
+    format!(
+        "looked at {}, repaired {} ({})",
+        count(report.checked, "block"),
+        report.repaired,
+        HumanBytes(report.bytes)
+    )
+}
+
+/// Does something with the other store, opened to be read.
+async fn with_other<T>(
+    context: &Context,
+    path: &Path,
+    work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let config = Config::for_other(path)?;
+    let opening = async {
+        config.open_read_only_async().await.map_err(|error| {
+            let missing = error.code() == Code::NotFound;
+            let error = error.within(format!("cannot use {}", path.display()));
+            if missing {
+                error.with_advice("name the directory of a store, or a file with its settings")
+            } else {
+                error
+            }
+        })
+    };
+    context.working(opening, work).await
+}
+
+pub(crate) async fn backup(context: &Context, arguments: &Backup) -> Result<u8, Failure> {
+    let (to, started) = (&arguments.file, Instant::now());
+    let progress = context.progress("backing up", Extent::Unknown, false);
+    context.reading(async |store| store.backup(to).await.map_err(Failure::outside)).await?;
+    drop(progress);
+    let bytes = std::fs::metadata(to)
+        .map_err(|error| Failure::io(format!("cannot look at {}", to.display()), error))?
+        .len();
+    let mut lines = Lines::new(&context.interrupt);
+    let took = started.elapsed().as_secs_f64();
+    lines.add(&if context.json {
+        json(&[("file", to.to_string_lossy().into()), ("bytes", bytes.into()), ("seconds", took.into())])
+    } else {
+        format!("wrote {}, {}, in {}", to.display(), HumanBytes(bytes), seconds(took))
+    })?;
+    lines.flush()?;
+    Ok(0)
+}

@@ -1,0 +1,244 @@
+//! `verify`: is everything there and intact? A line for each finding as it is made, and a summary.
+//!
+//! Who may only read a store can verify it; what is bad is then named and not marked.
+
+use std::ops::ControlFlow;
+
+use graviton_core::{
+    AsyncStore, BlobId, Code, Damage, Error, Finding, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport,
+};
+use indicatif::HumanBytes;
+use serde_json::Value;
+
+use crate::Context;
+use crate::arguments::Verify;
+use crate::failure::{Failure, Tally};
+use crate::output::{Lines, count, json, seconds};
+use crate::progress::{Extent, Progress};
+use crate::remove;
+
+const DAMAGED: u8 = 4;
+
+pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, Failure> {
+    let ids = remove::parse(&arguments.ids)?;
+    let from = arguments.from.as_deref().map(str::parse::<VerifyCursor>).transpose()?;
+    let mut listener = Listener::new(context);
+    let mut tally = Tally::default();
+    let ended = context
+        .working(open(context), async |store| {
+            let wanted = ids.len();
+            let ids = present(store, ids, &mut tally).await?;
+            if wanted > 0 && ids.is_empty() {
+                return Ok(());
+            }
+            let options = VerifyOptions {
+                deep: arguments.deep,
+                ids,
+                bytes_per_second: arguments.rate,
+                from,
+                adopt: arguments.adopt,
+            };
+            let report = store.verify(&options, |event| listener.hear(event)).await?;
+            listener.report = Some(report);
+            Ok(())
+        })
+        .await;
+    drop(std::mem::replace(&mut listener.progress, Progress::none()));
+    listener.lines.flush()?;
+    listener.failed.take().map_or(Ok(()), Err)?;
+    let interrupted = if listener.told_to_end { context.interrupt.check().err() } else { None };
+    let stopped = interrupted.is_some() || ended.is_err();
+    if let Some(report) = &listener.report {
+        print(context, report, arguments.deep, stopped)?;
+    }
+    let found_damage = listener.report.as_ref().is_some_and(|report| !report.is_clean()) || listener.damage;
+    if let Some(interrupted) = interrupted {
+        let cursor = listener.report.and_then(|report| report.cursor);
+        return Err(interrupted.advising(match cursor {
+            Some(cursor) => format!("go on with --from {cursor}"),
+            None => "run the same command again".to_owned(),
+        }));
+    }
+    match ended {
+        // A database that is too damaged to go on was found damaged.
+        Err(failure) if found_damage => Err(failure.exiting_with(DAMAGED)),
+        Err(failure) => Err(failure),
+        Ok(()) if found_damage => Ok(DAMAGED),
+        Ok(()) => Ok(tally.exit_code()),
+    }
+}
+
+/// For writing, so that bad blocks are marked; for reading, where that is all one may.
+async fn open(context: &Context) -> Result<AsyncStore, Error> {
+    match context.config.open_existing_async().await {
+        Err(error) if error.code() == Code::Forbidden => context.config.open_read_only_async().await,
+        opened => opened,
+    }
+}
+
+/// Those of the blobs that are there; the others are reported.
+pub(crate) async fn present(
+    store: &AsyncStore,
+    ids: Vec<BlobId>,
+    tally: &mut Tally,
+) -> Result<Vec<BlobId>, Failure> {
+    let mut present = Vec::with_capacity(ids.len());
+    for id in ids {
+        match store.stat(&id).await {
+            Ok(_) => present.push(id),
+            Err(error) if error.code() == Code::NotFound => tally.report(&error.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(present)
+}
+
+/// What hears of findings and prints them.
+struct Listener<'a> {
+    context: &'a Context,
+    lines: Lines,
+    progress: Progress,
+    report: Option<VerifyReport>,
+    damage: bool,
+    told_to_end: bool,
+    failed: Option<Failure>,
+}
+
+impl Listener<'_> {
+    fn new(context: &Context) -> Listener<'_> {
+        Listener {
+            context,
+            lines: Lines::new(&context.interrupt),
+            progress: context.progress("verifying", Extent::Told, false),
+            report: None,
+            damage: false,
+            told_to_end: false,
+            failed: None,
+        }
+    }
+
+    fn hear(&mut self, event: VerifyEvent<'_>) -> ControlFlow<()> {
+        let printed = match event {
+            VerifyEvent::Found(finding) => {
+                self.damage |= !matches!(finding, Finding::Unreferenced(_));
+                self.add(&finding)
+            }
+            VerifyEvent::Progress(report) => {
+                self.report = Some(report.clone());
+                self.progress.tell(|| amount(report));
+                let lines = &mut self.lines;
+                if lines.is_waiting() { self.progress.pause(|| lines.flush()) } else { Ok(()) }
+            }
+        };
+        self.failed = printed.err();
+        let flow = if self.failed.is_some() { ControlFlow::Break(()) } else { self.context.interrupt.flow() };
+        self.told_to_end |= flow.is_break();
+        flow
+    }
+
+    fn add(&mut self, finding: &Finding) -> Result<(), Failure> {
+        if self.context.json {
+            return self.lines.add(&as_json(finding));
+        }
+        match finding {
+            Finding::Block { key, damage, blobs } => {
+                self.lines.add(&match damage {
+                    Damage::Missing => format!("missing {key}"),
+                    Damage::WrongLength { length } => format!("corrupt {key} (it has {length} bytes)"),
+                    Damage::Corrupt => format!("corrupt {key}"),
+                })?;
+                for blob in blobs {
+                    self.lines.add(&format!("  in blob {blob}"))?;
+                }
+                Ok(())
+            }
+            Finding::Manifest { id, why } => self.lines.add(&format!("manifest {id}: {why}")),
+            Finding::Database(why) => self.lines.add(&format!("database: {why}")),
+            Finding::Unreferenced(listed) => self.lines.add(&format!("unreferenced {}", listed.key)),
+            other => self.lines.add(&format!("{other:?}")),
+        }
+    }
+}
+
+fn as_json(finding: &Finding) -> String {
+    match finding {
+        Finding::Block { key, damage, blobs } => {
+            let kind = if *damage == Damage::Missing { "missing" } else { "corrupt" };
+            let length = match damage {
+                Damage::Missing => Value::Null,
+                Damage::WrongLength { length } => (*length).into(),
+                Damage::Corrupt => key.size().into(),
+            };
+            let blobs: Vec<String> = blobs.iter().map(BlobId::to_string).collect();
+            json(&[
+                ("kind", kind.into()),
+                ("key", key.to_string().into()),
+                ("length", length),
+                ("blobs", blobs.into()),
+            ])
+        }
+        Finding::Manifest { id, why } => {
+            json(&[("kind", "manifest".into()), ("id", id.to_string().into()), ("why", why.as_str().into())])
+        }
+        Finding::Database(why) => json(&[("kind", "database".into()), ("why", why.as_str().into())]),
+        Finding::Unreferenced(listed) => json(&[
+            ("kind", "unreferenced".into()),
+            ("key", listed.key.to_string().into()),
+            ("length", listed.length.into()),
+        ]),
+        other => json(&[("kind", "other".into()), ("why", format!("{other:?}").into())]),
+    }
+}
+
+fn amount(report: &VerifyReport) -> String {
+    let looked = format!("{}, {}", count(report.blobs, "blob"), count(report.blocks, "block"));
+    if report.bytes == 0 { looked } else { format!("{looked}, {}", HumanBytes(report.bytes)) }
+}
+
+fn print(context: &Context, report: &VerifyReport, deep: bool, stopped: bool) -> Result<(), Failure> {
+    let mut lines = Lines::new(&context.interrupt);
+    let cursor = report.cursor.as_ref().filter(|_| stopped);
+    if context.json {
+        lines.add(&json(&[
+            ("kind", "summary".into()),
+            ("blobs", report.blobs.into()),
+            ("blocks", report.blocks.into()),
+            ("bytes", report.bytes.into()),
+            ("missing", report.missing.into()),
+            ("corrupt", report.corrupt.into()),
+            ("broken_manifests", report.broken_manifests.into()),
+            ("database_problems", report.database_problems.into()),
+            ("unreferenced", report.unreferenced.into()),
+            ("unreferenced_bytes", report.unreferenced_bytes.into()),
+            ("clean", report.is_clean().into()),
+            ("complete", (!stopped).into()),
+            ("cursor", cursor.map(ToString::to_string).into()),
+            ("seconds", report.seconds.into()),
+        ]))?;
+        return lines.flush();
+    }
+    let found: Vec<String> = [
+        (report.missing, "missing block"),
+        (report.corrupt, "corrupt block"),
+        (report.broken_manifests, "broken manifest"),
+        (report.database_problems, "problem of the database"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, what)| count(number, what))
+    .collect();
+    let found = if found.is_empty() { "nothing is wrong".to_owned() } else { found.join(", ") };
+    let how = if deep { "every byte of " } else { "" };
+    lines.add(&format!("looked at {how}{} in {}: {found}", amount(report), seconds(report.seconds)))?;
+    if report.unreferenced > 0 {
+        lines.add(&format!(
+            "{} ({}) that no blob needs: of puts under way, or garbage, which verify --adopt hands to gc",
+            count(report.unreferenced, "block"),
+            HumanBytes(report.unreferenced_bytes)
+        ))?;
+    }
+    if let Some(cursor) = cursor {
+        lines.add(&format!("cursor {cursor}"))?;
+    }
+    lines.flush()
+}

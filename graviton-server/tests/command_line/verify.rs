@@ -1,0 +1,223 @@
+//! `verify`: damage is found, named with the blobs that it hurts, and mended by the next put.
+
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::delete::absent;
+use crate::scene::{Scene, damage, finish, noise, signal};
+
+/// The key of a block by its file.
+fn key(block: &std::path::Path) -> String {
+    let name = block.file_name().unwrap().to_str().unwrap();
+    format!("blake3:{}", name.replace('-', ":"))
+}
+
+#[test]
+fn a_store_without_damage_is_clean() {
+    let scene = Scene::new();
+    scene.put(&noise(1, 3_000_000));
+    scene.put(b"");
+    let blocks = scene.blocks().len();
+    let text = scene.run(&["verify"]).succeeded();
+    assert_eq!(text.lines().len(), 1);
+    assert!(text.text().starts_with(&format!("looked at 2 blobs, {blocks} blocks in ")), "{}", text.text());
+    assert!(text.text().ends_with(": nothing is wrong\n"), "{}", text.text());
+    let text = scene.run(&["verify", "--deep"]).succeeded();
+    let expected = format!("looked at every byte of 2 blobs, {blocks} blocks, 2.86 MiB in ");
+    assert!(text.text().starts_with(&expected), "{}", text.text());
+    let outcome = scene.run(&["verify", "--deep", "--json"]).succeeded();
+    let mut summary = outcome.json().remove(0);
+    summary["seconds"] = json!(0);
+    let expected = json!({
+        "kind": "summary", "blobs": 2, "blocks": blocks, "bytes": 3_000_000, "missing": 0, "corrupt": 0,
+        "broken_manifests": 0, "database_problems": 0, "unreferenced": 0, "unreferenced_bytes": 0,
+        "clean": true, "complete": true, "cursor": null, "seconds": 0,
+    });
+    assert_eq!((outcome.lines().len(), summary), (1, expected));
+}
+
+#[test]
+fn every_kind_of_damage_to_a_block_is_found_and_healed_by_a_put() {
+    let scene = Scene::new();
+    let shared = noise(2, 2_000_000);
+    let contents = [[&shared[..], b"one"].concat(), [&shared[..], b"two"].concat(), noise(3, 1_000_000)];
+    let ids: Vec<String> = contents.iter().map(|content| scene.put(content)).collect();
+    // A flipped byte in what two blobs share, a short file and a file that is gone in the third.
+    let (flipped, short, gone) = (scene.block(&ids[0], 1), scene.block(&ids[2], 0), scene.block(&ids[2], 1));
+    damage(&flipped);
+    let length = short.metadata().unwrap().len() / 2;
+    std::fs::File::options().write(true).open(&short).unwrap().set_len(length).unwrap();
+    std::fs::remove_file(&gone).unwrap();
+    let (flipped, short, gone) = (key(&flipped), key(&short), key(&gone));
+
+    // Lengths alone do not tell of the flipped byte.
+    let outcome = scene.run(&["verify"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (4, ""));
+    let in_third = format!("  in blob {}", ids[2]);
+    let expected = [
+        format!("corrupt {short} (it has {length} bytes)"),
+        in_third.clone(),
+        format!("missing {gone}"),
+        in_third,
+    ];
+    assert_eq!(outcome.lines()[..4], expected);
+    assert!(outcome.lines()[4].ends_with(": 1 missing block, 1 corrupt block"), "{}", outcome.text());
+
+    let outcome = scene.run(&["verify", "--deep"]);
+    let lines = outcome.lines();
+    assert_eq!((outcome.code, lines.len()), (4, 8), "{outcome:?}");
+    assert_eq!(lines[0], format!("corrupt {flipped}"));
+    let mut both = [format!("  in blob {}", ids[0]), format!("  in blob {}", ids[1])];
+    both.sort();
+    assert_eq!(lines[1..3], both);
+    assert!(lines[7].ends_with(": 1 missing block, 2 corrupt blocks"), "{}", lines[7]);
+
+    let outcome = scene.run(&["verify", "--deep", "--json"]);
+    let found = outcome.json();
+    assert_eq!((outcome.code, found.len()), (4, 4));
+    assert_eq!((&found[0]["kind"], &found[0]["key"]), (&json!("corrupt"), &json!(flipped)));
+    assert_eq!(found[0]["blobs"].as_array().unwrap().len(), 2);
+    assert_eq!(found[1], json!({"kind": "corrupt", "key": short, "length": length, "blobs": [ids[2]]}));
+    assert_eq!(found[2], json!({"kind": "missing", "key": gone, "length": null, "blobs": [ids[2]]}));
+    assert_eq!((&found[3]["clean"], &found[3]["corrupt"]), (&json!(false), &json!(2)));
+
+    // Only what is asked for.
+    scene.run(&["verify", &ids[0]]).succeeded();
+    assert_eq!(scene.run(&["verify", "--deep", &ids[0]]).code, 4);
+    assert_eq!(scene.run(&["verify", &ids[0], &ids[2]]).code, 4);
+
+    scene.run(&["get", &ids[2], "-o", "out"]).failed(4, "corrupt-block", &short);
+    for content in &contents {
+        scene.put(content);
+    }
+    scene.run(&["verify", "--deep"]).succeeded();
+    for (id, content) in ids.iter().zip(&contents) {
+        assert!(scene.run(&["get", id]).succeeded().stdout == *content);
+    }
+}
+
+#[test]
+fn what_no_blob_needs_is_no_damage_and_goes_when_it_is_adopted() {
+    let scene = Scene::new();
+    scene.put(b"content");
+    let other = Scene::new();
+    other.put(&noise(4, 10_000));
+    let stray = other.blocks().remove(0);
+    let place = scene.path(".graviton/cas/blocks/blake3").join(stray.file_name().unwrap());
+    std::fs::copy(&stray, &place).unwrap();
+    scene.file(".graviton/cas/blocks/blake3/README", b"not ours");
+    let outcome = scene.run(&["verify"]).succeeded();
+    assert_eq!(outcome.lines()[0], format!("unreferenced {}", key(&place)));
+    assert!(outcome.lines()[2].starts_with("1 block (9.77 KiB) that no blob needs"), "{}", outcome.text());
+    let found = scene.run(&["verify", "--json"]).succeeded().json();
+    assert_eq!(found[0], json!({"kind": "unreferenced", "key": key(&place), "length": 10_000}));
+    assert_eq!(found[1]["unreferenced_bytes"], 10_000);
+    // Nobody deletes it unless asked.
+    scene.run(&["gc", "--grace", "0"]).succeeded();
+    assert!(place.exists());
+    scene.run(&["verify", "--adopt"]).succeeded();
+    assert!(place.exists());
+    scene.run(&["gc"]).succeeded();
+    assert!(!place.exists() && scene.path(".graviton/cas/blocks/blake3/README").exists());
+    assert_eq!(scene.run(&["verify"]).succeeded().lines().len(), 1);
+}
+
+#[test]
+fn broken_manifests_and_a_damaged_database_are_damage() {
+    let scene = Scene::new();
+    let id = scene.put(&noise(5, 3_000_000));
+    scene.put(b"intact");
+    let original = std::fs::read(scene.path(".graviton/manifests.db")).unwrap();
+    scene.python("DELETE FROM blob_block WHERE block_offset = 0 AND blob_id = 1");
+    let outcome = scene.run(&["verify"]);
+    assert_eq!(outcome.code, 4, "{outcome:?}");
+    assert!(
+        outcome.lines()[0].starts_with(&format!("manifest {id}: an entry starts at ")),
+        "{}",
+        outcome.text()
+    );
+    assert!(outcome.lines()[1].ends_with(": 1 broken manifest"), "{}", outcome.text());
+    let found = scene.run(&["verify", "--json", &id]);
+    assert_eq!((found.code, &found.json()[0]["kind"]), (4, &json!("manifest")));
+
+    // A reference to a row that is not there.
+    std::fs::write(scene.path(".graviton/manifests.db"), &original).unwrap();
+    scene.python("DELETE FROM block WHERE id = 1");
+    let outcome = scene.run(&["verify", "--json"]);
+    assert_eq!((outcome.code, &outcome.json()[0]["kind"]), (4, &json!("database")), "{outcome:?}");
+
+    // Whichever page of the file is overwritten, it is damage or does not matter.
+    let pages = original.len() / 4096;
+    let mut damaged = 0;
+    for page in 1..pages {
+        let mut bytes = original.clone();
+        bytes[page * 4096..(page + 1) * 4096].fill(0x5a);
+        std::fs::write(scene.path(".graviton/manifests.db"), bytes).unwrap();
+        let outcome = scene.run(&["verify"]);
+        assert!(matches!(outcome.code, 0 | 4), "page {page}: {outcome:?}");
+        damaged += usize::from(outcome.code == 4);
+        let told =
+            outcome.text().contains("database: ") || outcome.stderr.starts_with("error[corrupt-database]");
+        assert_eq!(told, outcome.code == 4, "page {page}: {outcome:?}");
+    }
+    assert!(damaged > pages / 2, "{damaged} of {pages}");
+    std::fs::write(scene.path(".graviton/manifests.db"), original).unwrap();
+    scene.run(&["verify", "--deep"]).succeeded();
+}
+
+#[test]
+fn blobs_that_are_not_there_are_not_found_and_the_others_are_verified() {
+    let scene = Scene::new();
+    let id = scene.put(b"content");
+    let outcome = scene.run(&["verify", &absent(), &id]);
+    outcome.failed(3, "not-found", &absent());
+    assert!(outcome.text().starts_with("looked at 1 blob, 1 block in "), "{}", outcome.text());
+    let outcome = scene.run(&["verify", &absent()]);
+    outcome.failed(3, "not-found", &absent());
+    assert!(outcome.stdout.is_empty(), "it did not look at the store: {}", outcome.text());
+    damage(&scene.block(&id, 0));
+    assert_eq!(scene.run(&["verify", "--deep", &absent(), &id]).code, 4);
+    scene.run(&["verify", "--from", "nowhere"]).failed(1, "invalid-argument", "\"nowhere\"");
+}
+
+#[test]
+fn an_interrupted_verification_tells_where_to_go_on() {
+    let scene = Scene::new();
+    scene.file("file", &noise(6, 400_000));
+    let put = scene.run(&["--set", "GRAVITON_CHUNKER=fixed:1000", "put", "file"]).succeeded();
+    let id = put.lines().remove(0);
+    damage(&scene.block(&id, 2));
+    damage(&scene.block(&id, 398));
+    for json in [false, true] {
+        let mut arguments = vec!["verify", "--deep", "--rate", "20kB/s"];
+        arguments.extend(json.then_some("--json"));
+        let mut child = scene.start(&arguments);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // A finding is printed when it is made.
+        let first = lines.next().unwrap().unwrap();
+        assert!(first.contains("corrupt"), "{first}");
+        let started = Instant::now();
+        signal(&child, Signal::INT);
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        let outcome = finish(child);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        let last = rest.last().unwrap();
+        let cursor = if json {
+            let summary: serde_json::Value = serde_json::from_str(last).unwrap();
+            assert_eq!((&summary["complete"], &summary["corrupt"]), (&json!(false), &json!(1)), "{summary}");
+            summary["cursor"].as_str().unwrap().to_owned()
+        } else {
+            assert!(rest[rest.len() - 2].ends_with(": 1 corrupt block"), "{rest:?}");
+            last.strip_prefix("cursor ").unwrap().to_owned()
+        };
+        outcome.failed(130, "cancelled", "interrupted");
+        assert!(outcome.stderr.contains(&format!("--from {cursor}")), "{}", outcome.stderr);
+        let rest = scene.run(&["verify", "--deep", "--json", "--from", &cursor]);
+        let found = rest.json();
+        assert_eq!((rest.code, found.len()), (4, 2), "only the second one lies behind: {}", rest.text());
+        assert_eq!(found[1]["corrupt"], 1);
+    }
+}
