@@ -1,0 +1,2 @@
+def tasks(*a): return []
+def fail_calls(*a): pass
