@@ -354,13 +354,13 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
     for name in ["puts", "deletes", "restored", "reads", "deleted", "kept", "verifications"] {
         assert!(totals.get(name).is_some_and(|count| *count > 0), "there were no {name}: {totals:?}");
     }
-    collect_all(&store, Duration::from_secs(60));
+    collect_all(&pair, &store, Duration::from_secs(60));
     assert_exact(&pair, &store);
     // And nothing is left of nothing.
     for id in live_and_intact(&store) {
         store.delete(&id).unwrap();
     }
-    collect_all(&store, Duration::from_secs(60));
+    collect_all(&pair, &store, Duration::from_secs(60));
     assert_eq!(store.stats().unwrap().stored_bytes, 0);
     assert_exact(&pair, &store);
 }

@@ -4,8 +4,13 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::pair::Pair;
 
@@ -70,18 +75,23 @@ impl Process {
         words
     }
 
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
+    /// Kills it after this time. It is not waited for before the thread is joined, so that its number is still its own.
+    pub(crate) fn kill_after(&self, wait: Duration) -> JoinHandle<()> {
+        let id = Pid::from_raw(self.child.id() as i32).unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(wait);
+            kill_process(id, Signal::KILL).unwrap();
+        })
     }
 
-    /// The signal that it died by, if it did.
+    /// Waits for its end, and gives the signal that it died by, if it did.
     pub(crate) fn died_by(&mut self) -> Option<i32> {
-        use std::os::unix::process::ExitStatusExt;
         self.child.wait().unwrap().signal()
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// Waits for its end, and says whether it was a good one.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        self.child.wait().unwrap().success()
     }
 }
 
