@@ -323,7 +323,9 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
     let mut rounds = 0;
     while Instant::now() < end {
         rounds += 1;
-        writers.iter_mut().for_each(|writer| writer.tell(&ROUND.as_millis().to_string()));
+        for writer in &mut writers {
+            writer.tell(&ROUND.as_millis().to_string());
+        }
         let owned: Vec<String> = writers.iter_mut().map(Process::must_say).collect();
         let owned: BTreeSet<BlobId> = owned
             .iter()

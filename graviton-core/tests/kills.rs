@@ -180,16 +180,16 @@ struct Known {
 }
 
 impl Known {
-    fn learn(&mut self, life: &[(Kind, usize)], line: &str) -> Option<Kind> {
+    fn learn(&mut self, plan: &[(Kind, usize)], line: &str) -> Option<Kind> {
         let words: Vec<&str> = line.split(' ').collect();
-        let (kind, content) = *life.get(words.get(1)?.parse::<usize>().unwrap())?;
+        let (kind, content) = *plan.get(words.get(1)?.parse::<usize>().unwrap())?;
         let changes = !matches!(kind, Kind::Collect | Kind::Verify);
         match words[..] {
             ["begins", _] if changes => drop(self.live.insert(content, None)),
             ["begins", _] => {}
-            ["done", _, calls, live] => {
+            ["done", _, calls, is_live] => {
                 if changes {
-                    self.live.insert(content, Some(live == "true"));
+                    self.live.insert(content, Some(is_live == "true"));
                 }
                 self.calls.insert(kind, calls.parse().unwrap());
                 return None;
@@ -202,9 +202,9 @@ impl Known {
     /// One life, up to its death.
     fn live_once(&mut self, pair: &Pair, seed: u64) {
         let mut numbers = Numbers::new(seed ^ 0x6b69_6c6c);
-        let life = life(seed);
+        let plan = life(seed);
         let kind = KINDS[numbers.below(KINDS.len())];
-        let places: Vec<usize> = (0..LIFE).filter(|place| life[*place].0 == kind).collect();
+        let places: Vec<usize> = (0..LIFE).filter(|place| plan[*place].0 == kind).collect();
         let place = places[numbers.below(places.len())];
         let nth = 1 + numbers.below(*self.calls.get(&kind).unwrap_or(&4) as usize);
         let moment = numbers.below(3);
@@ -218,9 +218,11 @@ impl Known {
         let wait = Duration::from_micros(numbers.next() % 600_000);
         let killer = from_outside.then(|| process.kill_after(wait));
         while let Some(line) = process.hear() {
-            doing = self.learn(&life, &line);
+            doing = self.learn(&plan, &line);
         }
-        killer.into_iter().for_each(|killer| killer.join().unwrap());
+        if let Some(killer) = killer {
+            killer.join().unwrap();
+        }
         let by = process.died_by();
         assert!(by.is_none_or(|signal| signal == SIGKILL), "died by {by:?}");
         let doing = doing.map_or_else(|| "nothing".to_owned(), |kind| format!("{kind:?}"));
@@ -237,7 +239,7 @@ impl Known {
             match (&read, *live) {
                 (Ok(bytes), Some(true) | None) => assert!(*bytes == content(*nth), "{when}: wrong bytes"),
                 (Err(error), Some(false) | None) => {
-                    assert_eq!(error.code(), Code::NotFound, "{when}: {error}")
+                    assert_eq!(error.code(), Code::NotFound, "{when}: {error}");
                 }
                 (Ok(_), Some(false)) => panic!("{when}: content {nth} was deleted, and is there"),
                 (Err(error), Some(true)) => panic!("{when}: content {nth} was put, and is lost: {error}"),
@@ -249,7 +251,9 @@ impl Known {
         assert_exact(pair, &store);
         // Not before: a server may still do what the dead process has sent.
         for (nth, live) in &mut self.live {
-            *live = Some(store.exists(&id(*nth)).unwrap());
+            let found = store.exists(&id(*nth)).unwrap();
+            assert!(live.is_none_or(|live| live == found), "{when}: content {nth} changed by itself");
+            *live = Some(found);
         }
         store.close();
     }

@@ -61,15 +61,15 @@ pub(crate) fn collect(store: &Store) -> graviton_core::Result<GcReport> {
 
 /// Looks at everything, down to every byte, and says what it found.
 pub(crate) fn verify(store: &Store, adopt: bool) -> graviton_core::Result<(VerifyReport, String)> {
-    let mut findings = String::new();
+    let mut findings = Vec::new();
     let options = VerifyOptions { deep: true, adopt, ..VerifyOptions::default() };
     let report = store.verify(&options, |event| {
         if let VerifyEvent::Found(finding) = event {
-            findings += &format!("{finding:?}\n");
+            findings.push(format!("{finding:?}"));
         }
         ControlFlow::Continue(())
     });
-    Ok((report?, findings))
+    Ok((report?, findings.join("\n")))
 }
 
 /// Every live blob, read back whole.
