@@ -115,7 +115,7 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
     }
 
     async fn delete(&self, id: &BlobId) -> Result<bool> {
-        self.write_durably(steps::Delete(*id)).await
+        self.write_durably(steps::Delete::new(*id)).await
     }
 
     async fn restore(&self, id: &BlobId) -> Result<Restored> {
