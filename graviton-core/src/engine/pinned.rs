@@ -130,7 +130,7 @@ impl PinnedPut {
                 Pinned::Blocks(blocks) => return Ok(blocks),
                 Pinned::Expired => return Err(expired()),
                 Pinned::Doomed { by, .. } if self.core.is_collection_gone(by) => {
-                    self.core.manifests.lift_all(by).await?;
+                    self.core.latch.watch(self.core.manifests.lift_all(by).await)?;
                 }
                 Pinned::Doomed { remaining, .. } => {
                     // It usually ends much sooner: when the collector has deleted the row.
@@ -172,7 +172,7 @@ impl PinnedPut {
         self.wait_for_writes().await?;
         self.mark(1).await?;
         self.settled = true;
-        self.core.manifests.abort(self.row).await
+        self.core.latch.watch(self.core.manifests.abort(self.row).await)
     }
 
     /// Waits until everything is durable, and makes the blob live.
@@ -215,7 +215,7 @@ impl Drop for PinnedPut {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // If it fails, the row stays pending until the lease has run out.
-                let _ = core.manifests.abort(row).await;
+                let _ = core.latch.watch(core.manifests.abort(row).await);
             });
         }
     }
