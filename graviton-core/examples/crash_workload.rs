@@ -102,7 +102,7 @@ fn run(directory: &Path, workload: &str) {
                     store = match open(directory, durability) {
                         Ok(opened) => Some(opened),
                         Err(error) => {
-                            say(&failed(step, &error));
+                            say(&failed("open", &error));
                             continue;
                         }
                     };

@@ -91,6 +91,10 @@ class Site:
                 at.mkdir()
             else:
                 at.write_bytes(data)
+        return self.ask_here(line)
+
+    def ask_here(self, line):
+        """The same about what is there."""
         if self.judge is None:
             self.judge = subprocess.Popen([self.program, "check", self.base / "store"], stdin=subprocess.PIPE,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)

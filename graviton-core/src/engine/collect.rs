@@ -108,7 +108,7 @@ impl AsyncStore {
             {
                 done = run.all(&mut report, &mut progress).await;
             }
-            done?;
+            engine.core.latch.watch(done)?;
             let _ = engine.core.blocks.keep_reserve().await;
         }
         report.seconds = started.elapsed().as_secs_f64();

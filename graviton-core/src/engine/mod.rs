@@ -479,7 +479,8 @@ impl Engine {
             return Err(Error::new(Code::Forbidden, "the store was opened only to be read")
                 .with_advice("open it for writing"));
         }
-        self.writable
+        let prepared = self
+            .writable
             .get_or_try_init(|| async {
                 let record = core.manifests.store().await?;
                 if core.blocks.create_store_id(&record.id).await? != record.id {
@@ -497,7 +498,7 @@ impl Engine {
                     _ => Ok(()),
                 }
             })
-            .await
-            .map(drop)
+            .await;
+        core.latch.watch(prepared.map(drop))
     }
 }

@@ -131,7 +131,7 @@ impl PinnedPut {
                 Pinned::Blocks(blocks) => return Ok(blocks),
                 Pinned::Expired => return Err(expired()),
                 Pinned::Doomed { by, .. } if self.core.is_collection_gone(by) => {
-                    self.core.manifests.lift_all(by).await?;
+                    self.core.latch.watch(self.core.manifests.lift_all(by).await)?;
                 }
                 Pinned::Doomed { remaining, .. } => {
                     // Each look costs the database a transaction.
@@ -229,7 +229,7 @@ impl Drop for PinnedPut {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // If it fails, the row stays pending until the lease has run out.
-                let _ = core.manifests.abort(row).await;
+                let _ = core.latch.watch(core.manifests.abort(row).await);
             });
         }
     }

@@ -410,13 +410,13 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 }
                 if self.options.adopt && !self.core.read_only && !unknown.is_empty() {
                     let keys = unknown.iter().map(|listed| listed.key).collect();
-                    self.core.manifests.adopt(keys).await?;
+                    self.core.latch.watch(self.core.manifests.adopt(keys).await)?;
                 }
             }
             self.reached(Some(Place::Listing))?;
         }
         if self.options.adopt && !self.core.read_only {
-            self.core.manifests.mark_forgotten().await?;
+            self.core.latch.watch(self.core.manifests.mark_forgotten().await)?;
         }
         Ok(())
     }
