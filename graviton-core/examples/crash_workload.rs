@@ -24,9 +24,8 @@ const BLOCK: usize = 100;
 
 /// Blocks by number. A goes the short way, B too and has enough blocks for one sync of all, C goes the long way; they
 /// overlap. D shares nothing.
-#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some of which have one")]
-const CONTENTS: [(&str, &[Range<usize>]); 4] =
-    [("A", &[0..2]), ("B", &[1..15]), ("C", &[0..1, 20..88]), ("D", &[100..101])];
+const CONTENTS: [(&str, [Range<usize>; 2]); 4] =
+    [("A", [0..1, 1..2]), ("B", [1..2, 2..15]), ("C", [0..1, 20..88]), ("D", [100..101, 101..102])];
 
 const BLOCKS: &str = "cas/blocks/blake3";
 
