@@ -7,8 +7,8 @@
 //! 1. at once: what was put and not deleted reads back, what was deleted stays so, and no block is missing or damaged;
 //! 2. after every third death, once leases and dooms are over: a collection leaves exactly what is reachable.
 //!
-//! Then the next life begins over the same store, mostly in the middle of what the last one left. `GRAVITON_KILL_ROUNDS` for each pair makes it a campaign;
-//! `GRAVITON_KILL_SEED` repeats the choices of a run.
+//! Then the next life begins over the same store, mostly in the middle of what the last one left.
+//! `GRAVITON_KILL_ROUNDS` for each pair makes it a campaign; `GRAVITON_KILL_SEED` repeats the choices of a run.
 
 #[path = "support/child.rs"]
 mod child_process;
