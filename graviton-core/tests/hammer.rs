@@ -1,7 +1,7 @@
 //! The real code under schedules: writers, deleters and collectors of several processes over one store, for a set time.
 //!
 //! Three processes with two threads each put, delete, restore, put again and read; two collect without grace, and one
-//! verifies every byte and adopts, without a pause. All contents are made of the same few blocks, small and large ones
+//! verifies every byte and adopts, again and again. All contents are made of the same few blocks, small and large ones
 //! (the short path and the long one), so that every deletion leaves blocks that others need, or are just about to.
 //!
 //! Of each content it is known what must be found. Some belong to one thread: only that one puts, deletes and restores

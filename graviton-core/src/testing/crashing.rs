@@ -1,6 +1,7 @@
 //! A block store and a manifest repository that kill their own process at the call they are told to.
 //!
-//! The calls of both are counted together, in the order in which they begin. The one that was chosen ends the process, as
+//! The calls of both that change something are counted together, in the order in which they begin; to die at a read is to
+//! die after the change before it. The one that was chosen ends the process, as
 //! the system or a `kill -9` would, with nothing flushed and nothing dropped: before it has done anything, in its middle,
 //! or once it has taken effect and nobody has seen its answer.
 
@@ -34,7 +35,7 @@ pub enum Moment {
     After,
 }
 
-/// Counts calls, and kills the process at one of them. The wrappers of one store share it.
+/// Counts calls that change something, and kills the process at one of them. The wrappers of one store share it.
 #[derive(Debug, Default)]
 pub struct Crash(Mutex<Plan>);
 
@@ -151,15 +152,15 @@ impl BlockStore for CrashingBlockStore {
     }
 
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
-        self.crash.around(self.inner.get(key, range)).await
+        self.inner.get(key, range).await
     }
 
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
-        self.crash.around(self.inner.length(key)).await
+        self.inner.length(key).await
     }
 
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
-        self.crash.around(self.inner.seems_intact(keys)).await
+        self.inner.seems_intact(keys).await
     }
 
     async fn sync_all(&self) -> Result<()> {
@@ -167,7 +168,7 @@ impl BlockStore for CrashingBlockStore {
     }
 
     async fn store_id(&self) -> Result<Option<String>> {
-        self.crash.around(self.inner.store_id()).await
+        self.inner.store_id().await
     }
 
     async fn create_store_id(&self, id: &str) -> Result<String> {
@@ -175,11 +176,11 @@ impl BlockStore for CrashingBlockStore {
     }
 
     async fn has_blocks(&self) -> Result<bool> {
-        self.crash.around(self.inner.has_blocks()).await
+        self.inner.has_blocks().await
     }
 
     async fn list(&self) -> Result<Box<dyn Listing>> {
-        self.crash.around(self.inner.list()).await
+        self.inner.list().await
     }
 
     async fn remove_leftovers(&self) -> Result<u64> {
@@ -244,11 +245,18 @@ impl fmt::Debug for CrashingManifestRepo {
 
 /// Methods that are one call each.
 macro_rules! pass_on {
-    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+) => {
+    (
+        changes { $($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+ }
+        reads { $($read:ident($($place:ident: $kind:ty),*) -> $found:ty;)+ }
+    ) => {
         #[async_trait]
         impl ManifestRepo for CrashingManifestRepo {
             $(async fn $name(&self, $($argument: $type),*) -> $answer {
                 self.crash.around(self.inner.$name($($argument),*)).await
+            })+
+
+            $(async fn $read(&self, $($place: $kind),*) -> $found {
+                self.inner.$read($($place),*).await
             })+
 
             fn is_local(&self) -> bool {
@@ -259,41 +267,45 @@ macro_rules! pass_on {
 }
 
 pass_on! {
-    store() -> Result<StoreRecord>;
-    set_block_location(location: &str) -> Result<()>;
-    set_durability(durability: Durability) -> Result<()>;
-    register_writer(lease: Duration) -> Result<WriterId>;
-    renew_writer(writer: WriterId, lease: Duration) -> Result<bool>;
-    remove_writer(writer: WriterId) -> Result<()>;
-    begin(writer: WriterId, chunker: &str) -> Result<Option<BlobRow>>;
-    pin(blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned>;
-    mark_stored(blob: BlobRow, blocks: &[BlockRow]) -> Result<bool>;
-    abort(blob: BlobRow) -> Result<()>;
-    commit(commits: Arc<[Commit]>) -> Result<Vec<Committed>>;
-    known(ids: &[BlobId], keys: &[BlockKey]) -> Result<Known>;
-    find(id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>>;
-    entries(blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;
-    list(after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>>;
-    delete(id: &BlobId) -> Result<bool>;
-    restore(id: &BlobId) -> Result<Restored>;
-    expire(limit: usize) -> Result<u64>;
-    take_names(grace: Duration, limit: usize) -> Result<u64>;
-    nameless(after: BlobRow, limit: usize) -> Result<Vec<BlobRow>>;
-    reap(blob: BlobRow, limit: usize) -> Result<bool>;
-    doom(by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed>;
-    sweep(by: Collection, rows: Vec<BlockRow>, delete: Arc<DeleteBytes>) -> Result<Vec<BlockKey>>;
-    lift(by: Collection, rows: Vec<BlockRow>) -> Result<()>;
-    lift_all(by: Collection) -> Result<()>;
-    dooming() -> Result<Vec<(Collection, u64)>>;
-    plan_garbage(grace: Duration, limit: usize) -> Result<GarbagePlan>;
-    blocks(after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>>;
-    blocks_by_key(keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>>;
-    blobs_of(block: BlockRow, limit: usize) -> Result<Vec<BlobId>>;
-    recheck(block: BlockRow, look: Arc<LookAgain>) -> Result<bool>;
-    adopt(keys: Vec<BlockKey>) -> Result<u64>;
-    mark_forgotten() -> Result<u64>;
-    integrity() -> Result<Vec<String>>;
-    backup(to: &Path) -> Result<()>;
-    totals() -> Result<Totals>;
-    close() -> ();
+    changes {
+        set_block_location(location: &str) -> Result<()>;
+        set_durability(durability: Durability) -> Result<()>;
+        register_writer(lease: Duration) -> Result<WriterId>;
+        renew_writer(writer: WriterId, lease: Duration) -> Result<bool>;
+        remove_writer(writer: WriterId) -> Result<()>;
+        begin(writer: WriterId, chunker: &str) -> Result<Option<BlobRow>>;
+        pin(blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned>;
+        mark_stored(blob: BlobRow, blocks: &[BlockRow]) -> Result<bool>;
+        abort(blob: BlobRow) -> Result<()>;
+        commit(commits: Arc<[Commit]>) -> Result<Vec<Committed>>;
+        delete(id: &BlobId) -> Result<bool>;
+        restore(id: &BlobId) -> Result<Restored>;
+        expire(limit: usize) -> Result<u64>;
+        take_names(grace: Duration, limit: usize) -> Result<u64>;
+        reap(blob: BlobRow, limit: usize) -> Result<bool>;
+        doom(by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed>;
+        sweep(by: Collection, rows: Vec<BlockRow>, delete: Arc<DeleteBytes>) -> Result<Vec<BlockKey>>;
+        lift(by: Collection, rows: Vec<BlockRow>) -> Result<()>;
+        lift_all(by: Collection) -> Result<()>;
+        recheck(block: BlockRow, look: Arc<LookAgain>) -> Result<bool>;
+        adopt(keys: Vec<BlockKey>) -> Result<u64>;
+        mark_forgotten() -> Result<u64>;
+    }
+    reads {
+        store() -> Result<StoreRecord>;
+        known(ids: &[BlobId], keys: &[BlockKey]) -> Result<Known>;
+        find(id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>>;
+        entries(blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;
+        list(after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>>;
+        nameless(after: BlobRow, limit: usize) -> Result<Vec<BlobRow>>;
+        dooming() -> Result<Vec<(Collection, u64)>>;
+        plan_garbage(grace: Duration, limit: usize) -> Result<GarbagePlan>;
+        blocks(after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>>;
+        blocks_by_key(keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>>;
+        blobs_of(block: BlockRow, limit: usize) -> Result<Vec<BlobId>>;
+        integrity() -> Result<Vec<String>>;
+        backup(to: &Path) -> Result<()>;
+        totals() -> Result<Totals>;
+        close() -> ();
+    }
 }
