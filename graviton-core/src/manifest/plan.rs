@@ -37,6 +37,15 @@ pub(super) struct Facts {
     pub(super) relaxed: bool,
 }
 
+impl Facts {
+    /// Forgets what the rows of these blocks say.
+    pub(super) fn disregard<'k>(&mut self, keys: impl IntoIterator<Item = &'k BlockKey>) {
+        for key in keys {
+            self.blocks.remove(key);
+        }
+    }
+}
+
 /// What to change.
 #[derive(Default)]
 pub(super) struct Changes<'a> {
@@ -111,13 +120,6 @@ impl<'a> Plan<'a> {
             2 => drop(facts.blocks.insert(self.keys[place], (first != 0, second != 0))),
             3 => facts.relaxed = first != 0,
             _ => {}
-        }
-    }
-
-    /// Forgets what the rows of these blocks say.
-    pub(super) fn disregard<'k>(&self, facts: &mut Facts, keys: impl IntoIterator<Item = &'k BlockKey>) {
-        for key in keys {
-            facts.blocks.remove(key);
         }
     }
 

@@ -188,7 +188,7 @@ impl Step for CommitAll {
             })
             .await?;
         // Rows that were made only to be locked say nothing.
-        plan.disregard(&mut facts, claimed.iter().map(|(_, key)| key));
+        facts.disregard(claimed.iter().map(|(_, key)| key));
         if facts.relaxed && self.durability == Durability::Full {
             return Ok(RollBack(vec![Committed::NotDurable; self.commits.len()]));
         }
