@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-use object_store::{BackoffConfig, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 
 use super::failure::root_cause;
 use super::location::S3Location;
@@ -69,12 +69,20 @@ pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) 
     let is_aws = given.is_none();
     let endpoint = given.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
     let endpoint = endpoint.trim_end_matches('/').to_owned();
+    let plain = endpoint.starts_with("http:");
+    let allow_http = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+    let allowed = builder.get_config_value(&allow_http).unwrap_or_default().to_ascii_lowercase();
+    if plain && !matches!(allowed.as_str(), "1" | "true" | "on" | "yes" | "y") {
+        let why = format!("{endpoint} has no TLS, and AWS_ALLOW_HTTP is not true");
+        return Err(Error::new(Code::Config, why)
+            .with_advice("use https, or allow it by AWS_ALLOW_HTTP=true, or use QUASAR_MINIO_URL"));
+    }
     let built = builder
         .with_bucket_name(location.bucket())
         // The signature covers a digest of the bytes too, but not every server compares that with what came.
         .with_checksum_algorithm(Checksum::SHA256)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_http_connector(Connector { attempt: time_out, plain: endpoint.starts_with("http:") })
+        .with_http_connector(Connector { attempt: time_out, plain })
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(50),

@@ -227,7 +227,10 @@ impl Failure {
             ),
             Failure::Senseless(reason) => (
                 Code::Config,
-                reason.clone(),
+                match location.server() {
+                    Some(_) => reason.clone(),
+                    None => format!("no credentials for AWS, or no sense in an answer: {reason}"),
+                },
                 match location.server() {
                     Some(_) => format!("check that {endpoint} is the address of an S3 server"),
                     None => credentials_advice(location),
