@@ -29,7 +29,7 @@ impl TestDatabase {
         let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
         connection
-            .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))))
+            .execute(sqlx::raw_sql(&format!("CREATE DATABASE {name}")))
             .await
             .unwrap();
         TestDatabase { url: format!("{server}/{name}") }
@@ -48,6 +48,6 @@ impl TestDatabase {
 
     pub(crate) async fn sql(&self, statement: &str) {
         let mut connection = self.connect().await;
-        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))).await.unwrap();
+        connection.execute(sqlx::raw_sql(statement)).await.unwrap();
     }
 }

@@ -336,8 +336,8 @@ impl Stage {
             PostgresAddress::parse("GRAVITON_MANIFEST_URL", &url, None, None).unwrap()
         };
         let mut admin = parse("postgres").options().connect().await.unwrap();
-        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        Executor::execute(&mut admin, sqlx::raw_sql(create)).await.unwrap();
+        let create = format!("CREATE DATABASE {name}");
+        Executor::execute(&mut admin, sqlx::raw_sql(&create)).await.unwrap();
         let address = parse(&name);
         let repo = PostgresManifestRepo::open(&address, Durability::Full, true).await.unwrap();
         let mut own = address.options().connect().await.unwrap();
