@@ -190,6 +190,17 @@ async fn a_failed_write_latches_and_a_full_disk_does_not() {
     }
 }
 
+/// The first put writes who the store is. Its syncs are of the same disk as all that comes later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_io_error_before_the_first_block_latches_too() {
+    let parts = Parts::new().await;
+    let store = parts.open(CHUNKER).await.unwrap();
+    parts.blocks.break_at(Operation::Identity, 1, Fault::Fail(Code::Io));
+    assert_eq!(store.put(&b"first"[..]).await.unwrap_err().code(), Code::Io);
+    assert_eq!(store.put(&b"again"[..]).await.unwrap_err().code(), Code::Latched);
+    parts.open(CHUNKER).await.unwrap().put(&b"again"[..]).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_stays_full_refuses_everything_and_works_once_there_is_room() {
     let parts = Parts::new().await;

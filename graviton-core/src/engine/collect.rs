@@ -108,7 +108,7 @@ impl AsyncStore {
             {
                 done = run.all(&mut report, &mut progress).await;
             }
-            done?;
+            engine.core.latch.watch(done)?;
             let _ = engine.core.blocks.keep_reserve().await;
         }
         report.seconds = started.elapsed().as_secs_f64();
@@ -203,13 +203,22 @@ impl<'a> Run<'a> {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(());
             }
+            if core.manifests.is_local() && !core.blocks.is_local() {
+                // Each sweep holds SQLite's only lock for as long as the server of the blocks takes; other processes look
+                // for it every tenth of a second.
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
             if self.slow_down(report, progress).await.is_break() {
                 return Ok(());
             }
         }
+        if report.kept_failed == 0 {
+            // Of a doom whose answer was lost nobody knew.
+            manifests.lift_all(self.by).await?;
+        }
         let others = manifests.dooming().await?;
         report.kept_doomed = others.iter().filter(|(by, _)| *by != self.by).map(|(_, count)| count).sum();
-        report.complete = true;
+        report.complete = report.kept_failed == 0;
         Ok(())
     }
 
@@ -296,16 +305,23 @@ async fn sweep(
     let delete: Arc<DeleteBytes> = Arc::new(move |keys| {
         let (blocks, begun, why) = (Arc::clone(&blocks), Arc::clone(&begun), Arc::clone(&why));
         Box::pin(async move {
-            begun.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&keys);
+            {
+                let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+                // An earlier run of this step did not hear what became of its deletions. Never again then.
+                if !begun.is_empty() {
+                    return false;
+                }
+                begun.clone_from(&keys);
+            }
             let deleted = blocks.delete(&keys, until).await;
-            let mut open = Vec::new();
+            let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+            begun.clear();
             for (key, deleted) in keys.iter().zip(&deleted) {
                 if let Deleted::Unknown(error) = deleted {
-                    open.push(*key);
+                    begun.push(*key);
                     *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
                 }
             }
-            *begun.lock().unwrap_or_else(PoisonError::into_inner) = open;
             deleted.iter().all(|deleted| matches!(deleted, Deleted::Gone))
         })
     });
@@ -326,7 +342,8 @@ async fn sweep(
     }
     let gone = swept?;
     let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(error) = failure {
+    // A disk that fails ends it; what only could not be deleted now must not keep the rest from going.
+    if let Some(error) = failure.filter(|error| error.code() == Code::Io) {
         core.latch.watch(Err(error))?;
     }
     Ok(Swept {

@@ -262,6 +262,8 @@ async fn copy_batch(
     })
     .await?;
     put.store(entries, &pinned, &bytes).await?;
+    // A source that is faster than this store waits.
+    put.wait_for_batches(2).await?;
     Ok(hasher)
 }
 

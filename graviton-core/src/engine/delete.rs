@@ -15,7 +15,9 @@ impl AsyncStore {
         engine.check_writable()?;
         let manifests = &engine.core.manifests;
         let deleted = match engine.core.latch.watch(manifests.delete(id).await) {
-            Err(error) if engine.makes_room(&error).await => manifests.delete(id).await?,
+            Err(error) if engine.makes_room(&error).await => {
+                engine.core.latch.watch(manifests.delete(id).await)?
+            }
             deleted => deleted?,
         };
         if deleted { Ok(()) } else { Err(not_found(id)) }

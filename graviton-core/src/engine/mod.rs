@@ -451,6 +451,14 @@ impl Engine {
                     )
                     .with_advice("configure the place where the blocks are; if they were moved, move the file store-id along"));
                 }
+                // The id is written before the location is.
+                if !record.block_location.is_empty() && !self.adopt {
+                    return Err(Error::new(
+                        Code::Config,
+                        format!("this database's blocks are in {location}, and the store-id that was there is gone"),
+                    )
+                    .with_advice("check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt"));
+                }
                 if self.core.blocks.has_blocks().await? && !self.adopt {
                     return Err(Error::new(
                         Code::Config,
@@ -471,7 +479,8 @@ impl Engine {
             return Err(Error::new(Code::Forbidden, "the store was opened only to be read")
                 .with_advice("open it for writing"));
         }
-        self.writable
+        let prepared = self
+            .writable
             .get_or_try_init(|| async {
                 let record = core.manifests.store().await?;
                 if core.blocks.create_store_id(&record.id).await? != record.id {
@@ -489,7 +498,7 @@ impl Engine {
                     _ => Ok(()),
                 }
             })
-            .await
-            .map(drop)
+            .await;
+        core.latch.watch(prepared.map(drop))
     }
 }

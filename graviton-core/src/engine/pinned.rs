@@ -124,17 +124,21 @@ impl PinnedPut {
 
     async fn pin(&self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut patience = DOOM_PATIENCE;
+        let mut pauses = 0_u32;
         loop {
             self.lease.check()?;
             match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
                 Pinned::Blocks(blocks) => return Ok(blocks),
                 Pinned::Expired => return Err(expired()),
                 Pinned::Doomed { by, .. } if self.core.is_collection_gone(by) => {
-                    self.core.manifests.lift_all(by).await?;
+                    self.core.latch.watch(self.core.manifests.lift_all(by).await)?;
                 }
                 Pinned::Doomed { remaining, .. } => {
+                    // Each look costs the database a transaction.
+                    let pause = Duration::from_millis((20_u64 << pauses.min(5)).min(500));
                     // It usually ends much sooner: when the collector has deleted the row.
-                    let pause = remaining.min(Duration::from_millis(20));
+                    let pause = remaining.min(pause);
+                    pauses = pauses.saturating_add(1);
                     patience = patience.checked_sub(pause).ok_or_else(|| {
                         Error::new(Code::BackendUnavailable, "a collector keeps a block of this blob doomed")
                             .with_advice("put it again later")
@@ -167,12 +171,22 @@ impl PinnedPut {
         Ok(())
     }
 
+    /// Waits until no more than so many batches are being written: what bounds the memory of who has no window.
+    pub(super) async fn wait_for_batches(&mut self, most: usize) -> Result<()> {
+        while self.writes.len() > most {
+            let Some(written) = self.writes.join_next().await else { return Ok(()) };
+            self.marks.extend(blocking::joined(written)??);
+        }
+        Ok(())
+    }
+
     /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are live.
     pub(super) async fn release(mut self) -> Result<()> {
         self.wait_for_writes().await?;
         self.mark(1).await?;
+        self.core.latch.watch(self.core.manifests.abort(self.row).await)?;
         self.settled = true;
-        self.core.manifests.abort(self.row).await
+        Ok(())
     }
 
     /// Waits until everything is durable, and makes the blob live.
@@ -215,7 +229,7 @@ impl Drop for PinnedPut {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // If it fails, the row stays pending until the lease has run out.
-                let _ = core.manifests.abort(row).await;
+                let _ = core.latch.watch(core.manifests.abort(row).await);
             });
         }
     }

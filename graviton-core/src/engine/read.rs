@@ -227,7 +227,12 @@ impl BlobReader {
                 self.entries = self.manifest(self.next_entry).await?.into();
             }
             let entry = self.entries.pop_front().ok_or_else(hole)?;
-            if entry.offset != self.next_entry || entry.end() > self.size() {
+            if self.entries.is_empty() && entry.end() < self.size() {
+                self.entries = self.manifest(entry.end()).await?.into();
+            }
+            // An entry whose offset was changed is whole in itself; only what comes next shows that it lies elsewhere.
+            let next = self.entries.front().map_or(self.size(), |next| next.offset);
+            if entry.offset != self.next_entry || entry.end() != next {
                 return Err(hole());
             }
             self.next_entry = entry.end();

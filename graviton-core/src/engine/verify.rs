@@ -29,6 +29,9 @@ const BLOBS: usize = 256;
 const ENTRIES: usize = 4_096;
 const BLOCKS: usize = 512;
 
+/// For how long a block may be read from over a network while its row is locked.
+const UNDER_LOCK: Duration = Duration::from_secs(10);
+
 /// Blobs that one bad block names.
 const NAMED: usize = 1_000;
 
@@ -407,13 +410,13 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 }
                 if self.options.adopt && !self.core.read_only && !unknown.is_empty() {
                     let keys = unknown.iter().map(|listed| listed.key).collect();
-                    self.core.manifests.adopt(keys).await?;
+                    self.core.latch.watch(self.core.manifests.adopt(keys).await)?;
                 }
             }
             self.reached(Some(Place::Listing))?;
         }
         if self.options.adopt && !self.core.read_only {
-            self.core.manifests.mark_forgotten().await?;
+            self.core.latch.watch(self.core.manifests.mark_forgotten().await)?;
         }
         Ok(())
     }
@@ -486,9 +489,12 @@ pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<
                 Some(length) => Damage::WrongLength { length },
             }));
         }
+        // A sector that cannot be read is damage like any other.
+        Err(error) if error.code() == Code::Io && core.blocks.is_local() => return Ok(Some(Damage::Corrupt)),
         Err(error) => return Err(error),
     };
-    let same = blocking::run_elsewhere(move || key.algo().digest(&bytes) == *key.digest()).await?;
+    // Where a lock is held, on the thread that holds it: all others may be waiting for it.
+    let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
     Ok((!same).then_some(Damage::Corrupt))
 }
 
@@ -498,7 +504,19 @@ impl Core {
         let core = Arc::clone(self);
         let again: Arc<LookAgain> = Arc::new(move |key| {
             let core = Arc::clone(&core);
-            Box::pin(async move { Ok(look(&core, key, true).await?.is_none()) })
+            Box::pin(async move {
+                let looking = look(&core, key, true);
+                if core.blocks.is_local() {
+                    return Ok(looking.await?.is_none());
+                }
+                // Others wait for the lock.
+                let looked = tokio::time::timeout(UNDER_LOCK, looking).await.map_err(|_| {
+                    let why =
+                        format!("{} was not read within {} s", core.blocks.place(&key), UNDER_LOCK.as_secs());
+                    Error::new(Code::BackendUnavailable, why).with_advice("try again later")
+                })?;
+                Ok(looked?.is_none())
+            })
         });
         self.manifests.recheck(row, again).await
     }

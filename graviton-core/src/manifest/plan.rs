@@ -12,7 +12,7 @@ use crate::key::{BlobId, BlockKey};
 
 /// States of a blob row.
 pub(super) const PENDING: i64 = 0;
-const LIVE: i64 = 1;
+pub(super) const LIVE: i64 = 1;
 
 /// The group: what has to be looked up for it.
 pub(super) struct Plan<'a> {
@@ -111,6 +111,13 @@ impl<'a> Plan<'a> {
             2 => drop(facts.blocks.insert(self.keys[place], (first != 0, second != 0))),
             3 => facts.relaxed = first != 0,
             _ => {}
+        }
+    }
+
+    /// Forgets what the rows of these blocks say.
+    pub(super) fn disregard<'k>(&self, facts: &mut Facts, keys: impl IntoIterator<Item = &'k BlockKey>) {
+        for key in keys {
+            facts.blocks.remove(key);
         }
     }
 

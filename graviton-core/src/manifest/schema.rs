@@ -6,6 +6,8 @@
 
 use super::connection::{Columns, Connection, Ending, Problem, Step, Value};
 use super::sql::{self, Sql};
+use std::time::Duration;
+
 use crate::error::{Code, Error, Result};
 
 macro_rules! migration {
@@ -68,6 +70,8 @@ pub(super) struct Migrate {
 impl Step for Migrate {
     type Answer = ();
     const SINGLE: bool = false;
+    /// It may build an index over everything.
+    const PATIENCE: Duration = Duration::from_secs(3_600);
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<()>, Problem> {
         connection.script(BEFORE).await?;

@@ -28,10 +28,7 @@ impl TestDatabase {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
-        connection
-            .execute(sqlx::raw_sql(&format!("CREATE DATABASE {name}")))
-            .await
-            .unwrap();
+        connection.execute(sqlx::raw_sql(&format!("CREATE DATABASE {name}"))).await.unwrap();
         TestDatabase { url: format!("{server}/{name}") }
     }
 

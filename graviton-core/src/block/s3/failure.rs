@@ -99,6 +99,7 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 pub(super) enum Action {
     Read,
     Write,
+    Delete,
     List,
 }
 
@@ -191,6 +192,7 @@ impl Failure {
                             "; without s3:ListBucket on the bucket an object that is absent looks like that too",
                         ),
                         Action::Write => ("s3:PutObject", ""),
+                        Action::Delete => ("s3:DeleteObject", ""),
                         Action::List => ("s3:ListBucket", ""),
                     };
                     (

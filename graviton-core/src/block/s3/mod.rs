@@ -43,7 +43,7 @@ use crate::key::BlockKey;
 use crate::manifest::Collection;
 
 use client::client;
-use failure::{Action, Failure, root_cause};
+use failure::{Action, Failure, Refusal, root_cause};
 use transport::Trace;
 
 pub use client::Patience;
@@ -303,11 +303,15 @@ impl Shared {
         let deleting = self.deleting.delete_stream(paths).try_for_each(|_| async { Ok(()) });
         let failure = match tokio::time::timeout(DELETION, deleting).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => Failure::Broken(root_cause(&error)),
+            // Its text may hold all of the server's answer, and the access key in that.
+            Ok(Err(
+                object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
+            )) => Failure::Refused(Refusal::new(403, "<Code>AccessDenied</Code>", None)),
+            Ok(Err(_)) => Failure::Broken("the server refused it, or the connection was lost".to_owned()),
             Err(_) => Failure::silent(DELETION),
         };
         let tried = format!("cannot delete {} blocks from {}", keys.len(), self.name);
-        Err(self.explain(failure, Action::Write, &self.location.under_prefix(""), &tried))
+        Err(self.explain(failure, Action::Delete, &self.location.under_prefix(""), &tried))
     }
 
     async fn page(&self, algo: Algo, token: Option<String>) -> Result<(Vec<Listed>, Option<String>)> {

@@ -48,6 +48,12 @@ impl PostgresAddress {
             Some(url) => from_jdbc(variable, url)?,
             None => parse(variable, url)?,
         };
+        // A password with an unescaped / or ? or # in it ends up in those parts, and would be shown.
+        let behind = [url.path(), url.query().unwrap_or(""), url.fragment().unwrap_or("")];
+        if behind.iter().any(|part| part.contains('@')) || url.fragment().is_some() {
+            return Err(wrong(variable, "there is an @ or # where none can be")
+                .with_advice("write special characters of the password as %XX"));
+        }
         for (parameter, _) in url.query_pairs() {
             if !PARAMETERS.contains(&&*parameter) && !parameter.starts_with("options[") {
                 let known = PARAMETERS.join(", ");
@@ -236,6 +242,9 @@ mod tests {
             "jdbc:postgresql://h,i/d",
             "jdbc:postgresql://h/d?sslfactory=secret",
             "jdbc:mysql://h/d",
+            "postgres://user:/secret@host/db",
+            "postgres://u:12?secret@h/d",
+            "postgres://u:12#secret@h/d",
             "postgres://u:wrong@h/d",
         ] {
             let error = PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), Some("secret"));

@@ -26,14 +26,19 @@ const CONNECTIONS: usize = 10;
 const QUEUE: Duration = Duration::from_secs(30);
 /// How long it may take to connect: an open store is to be had, or an error, within 10 seconds.
 const CONNECT: Duration = Duration::from_secs(8);
-/// A connection that nobody needed for so long is closed.
-const IDLE: Duration = Duration::from_secs(300);
+/// A connection that nobody needed for so long is closed: before a firewall forgets it.
+const IDLE: Duration = Duration::from_secs(120);
+/// How long a transaction that came to nothing is rolled back; after that, by closing the connection.
+const CLEAN_UP: Duration = Duration::from_secs(5);
 /// For so long a step that meets others' locks is run again.
 const CONFLICTS: Duration = Duration::from_secs(60);
 /// For so long the outcome of a commit is asked for whose answer was lost.
 const UNKNOWN: Duration = Duration::from_secs(40);
 /// So many lost connections one after another are enough.
 const LOSSES: u32 = 3;
+
+const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) \
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
 /// One database of a Postgres server.
 #[derive(Debug)]
@@ -123,7 +128,12 @@ impl PostgresDatabase {
                 self.address.variable()
             )));
         };
-        connected.map_err(|error| failed(&self.address, error.into()))
+        let mut connection = connected.map_err(|error| failed(&self.address, error.into()))?;
+        // A doom or a commit that a crash of the server could take back would not be one.
+        let settled = timeout(CLEAN_UP, connection.execute(SYNCHRONOUS)).await;
+        let settled = settled.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())).flatten();
+        settled.map_err(|error| failed(&self.address, error.into()))?;
+        Ok(connection)
     }
 
     /// Runs the step until it gets through, or there is no hope.
@@ -161,17 +171,21 @@ impl PostgresDatabase {
         let connected = self.session().await;
         let mut session =
             connected.map_err(|error| Failure { error, remedy: Remedy::None, unknown: false })?;
-        let mut committing = false;
-        let running = run_on(&mut session.connection, transaction, step, &mut committing);
+        let mut outcome = Outcome::new();
+        let running = run_on(&mut session.connection, transaction, step, &mut outcome);
         let Ok(result) = timeout(S::PATIENCE, running).await else {
             let (name, seconds) = (self.address.name(), S::PATIENCE.as_secs());
             let why = format!("the database {name} did not answer within {seconds} seconds");
             let error = Error::new(Code::BackendUnavailable, why).with_advice("try again");
-            return Err(Failure { error, remedy: Remedy::None, unknown: committing });
+            // A network that swallows everything swallows it for the others too.
+            self.pool.idle().clear();
+            return Err(Failure { error, remedy: Remedy::None, unknown: outcome.committing });
         };
         let problem = match result {
             Ok(answer) => {
-                session.give_back();
+                if outcome.usable {
+                    session.give_back();
+                }
                 return Ok(answer);
             }
             Err(problem) => problem,
@@ -179,20 +193,36 @@ impl PostgresDatabase {
         let remedy = remedy(&problem);
         if remedy == Remedy::Reconnect {
             self.pool.idle().clear();
-        } else if !transaction || session.connection.execute("ROLLBACK").await.is_ok() {
+        } else if !transaction
+            || matches!(timeout(CLEAN_UP, session.connection.execute("ROLLBACK")).await, Ok(Ok(_)))
+        {
             session.give_back();
         }
-        let unknown = committing && remedy == Remedy::Reconnect;
+        let unknown = outcome.committing && remedy == Remedy::Reconnect;
         Err(Failure { error: failed(&self.address, problem), remedy, unknown })
     }
 }
 
-/// Runs the step on this connection; `committing` is true from the moment on when it may take effect.
+/// What is known of a run, however it ends.
+struct Outcome {
+    /// Whether it may have taken effect.
+    committing: bool,
+    /// Whether the connection can be used again.
+    usable: bool,
+}
+
+impl Outcome {
+    fn new() -> Outcome {
+        Outcome { committing: false, usable: true }
+    }
+}
+
+/// Runs the step on this connection.
 async fn run_on<S: Step>(
     connection: &mut PgConnection,
     transaction: bool,
     step: &S,
-    committing: &mut bool,
+    Outcome { committing, usable }: &mut Outcome,
 ) -> Result<S::Answer, Problem> {
     if !transaction {
         let (Ending::Commit(answer) | Ending::RollBack(answer)) = step.run(connection).await?;
@@ -206,7 +236,9 @@ async fn run_on<S: Step>(
             Ok(answer)
         }
         Ending::RollBack(answer) => {
-            connection.execute("ROLLBACK").await?;
+            // The answer holds either way: nothing was changed. The step must not be run again for this, for what it
+            // did beside the database may still be under way.
+            *usable = matches!(timeout(CLEAN_UP, connection.execute("ROLLBACK")).await, Ok(Ok(_)));
             Ok(answer)
         }
     }
@@ -242,9 +274,8 @@ impl Database for PostgresDatabase {
                 Some(connection) => connection,
                 None => self.connect().await?,
             };
-            let mut committing = false;
-            let problem = match timeout(CONNECT, run_on(&mut connection, false, &step, &mut committing)).await
-            {
+            let mut outcome = Outcome::new();
+            let problem = match timeout(CONNECT, run_on(&mut connection, false, &step, &mut outcome)).await {
                 Ok(Ok(answer)) => {
                     *held = Some(connection);
                     return Ok(answer);

@@ -282,7 +282,7 @@ impl Life {
             PutWhole => world.put_whole(session, &world.keys).await,
             PinAndCommit => world.pin_and_commit(session, world.pending, same).await,
             Delete => {
-                session.run(steps::Delete(world.live.1)).await;
+                session.run(steps::Delete::new(world.live.1)).await;
                 None
             }
             Restore => {

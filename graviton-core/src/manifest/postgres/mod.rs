@@ -6,8 +6,8 @@
 //! behind as if it had run once: so a commit's outcome is found out, never guessed.
 //!
 //! Every step is committed synchronously, pins too: other than with SQLite, a writer outlives a crash of its database,
-//! and must not go on with some of its pins lost. What the server's `synchronous_commit` is set to by its administrator
-//! is respected; a fail-over must lose no commit.
+//! and must not go on with some of its pins lost. Where the server's `synchronous_commit` is off, it is switched on for our
+//! sessions; what is stronger stays. A fail-over must lose no commit.
 
 mod address;
 mod connection;

@@ -5,10 +5,14 @@
 
 use super::Sql;
 
+/// A sweep is idle for the database while it deletes bytes.
+pub(in crate::manifest) const SWEEP_IN_PEACE: Sql =
+    Sql { sqlite: "", postgres: "SET LOCAL idle_in_transaction_session_timeout = '1h'" };
+
 statements! {
     /// `$1`, `$2`, `$3` id.
-    DELETE_BLOB = ["UPDATE blob SET state = 2, deleted_at = " now
-        " WHERE algo = $1 AND digest = $2 AND size = $3 AND state = 1"];
+    DELETE_FIND = ["SELECT id FROM blob WHERE algo = $1 AND digest = $2 AND size = $3 AND state = 1" for_update];
+    DELETE_BLOB = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE id = $1 AND state = 1"];
     /// `$1`, `$2`, `$3` id: the row that was deleted last.
     RESTORE_FIND = ["SELECT id FROM blob WHERE algo = $1 AND digest = $2 AND size = $3 AND state = 2 \
         ORDER BY deleted_at DESC, id DESC LIMIT 1" for_update];
@@ -18,7 +22,7 @@ statements! {
     /// counts as alive.
     EXPIRE_BLOBS = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE state = 0 AND id IN (\
         SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
-        WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now " ORDER BY blob.id LIMIT $1"
+        WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now " LIMIT $1"
         skip_locked_blobs ")"];
     EXPIRE_WRITERS = ["DELETE FROM writer WHERE id IN (SELECT id FROM writer WHERE expires_at <= " now
         " AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = writer.id AND state = 0)" skip_locked ")"];
@@ -77,6 +81,6 @@ statements! {
         loose AS (SELECT id, size FROM block WHERE id IN (SELECT id FROM block WHERE candidate \
         UNION SELECT block_id FROM blob_block WHERE blob_id IN (SELECT id FROM garbage)) \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id \
-        AND blob_id NOT IN (SELECT id FROM garbage))) \
+        AND NOT EXISTS (SELECT 1 FROM garbage WHERE garbage.id = blob_block.blob_id))) \
         SELECT (SELECT count(*) FROM garbage), count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM loose"];
 }

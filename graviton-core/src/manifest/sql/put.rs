@@ -45,7 +45,7 @@ statements! {
     /// Gives the inserted ones. Only where rows have to be locked.
     COMMIT_CLAIM = ["INSERT INTO block (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
-        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = block.stored WHERE FALSE RETURNING id"];
+        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = block.stored WHERE FALSE RETURNING id, algo, digest, size"];
     /// `$1` {rows: [block]}: those that were claimed for a blob that dropped out.
     COMMIT_DISCLAIM = ["DELETE FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
     /// `$1` {rows: [pending blob]}: only where rows have to be locked.

@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::only;
+use super::{limit, only};
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::batch::Batch;
 use crate::manifest::connection::{Columns, Connection, Ending, Problem, Step, Value};
+use crate::manifest::plan::LIVE;
 use crate::manifest::{BlobRow, BlockRow, Collection, DeleteBytes, Doomed, GarbagePlan, Restored, sql};
 
 use Ending::{Commit as Keep, RollBack};
@@ -27,13 +29,35 @@ fn rows_batch(rows: impl IntoIterator<Item = i64>) -> String {
     Batch::new().numbers("rows", rows).finish()
 }
 
-pub(in crate::manifest) struct Delete(pub(in crate::manifest) BlobId);
+pub(in crate::manifest) struct Delete {
+    id: BlobId,
+    /// The row that an earlier run of this step found: if its answer was lost, it may be deleted already.
+    row: AtomicI64,
+}
+
+impl Delete {
+    pub(in crate::manifest) fn new(id: BlobId) -> Delete {
+        Delete { id, row: AtomicI64::new(0) }
+    }
+}
 
 impl Step for Delete {
     type Answer = bool;
+    const SINGLE: bool = false;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<bool>, Problem> {
-        Ok(Keep(connection.execute(sql::DELETE_BLOB, &name(&self.0)).await? > 0))
+        let before = self.row.load(Ordering::Relaxed);
+        if before != 0 {
+            let states = connection.rows(sql::BLOB_STATE, &[Number(before)], |row| row.number(0)).await?;
+            if only(states) != Some(LIVE) {
+                return Ok(RollBack(true));
+            }
+        }
+        let found = connection.rows(sql::DELETE_FIND, &name(&self.id), |row| row.number(0)).await?;
+        let Some(row) = only(found) else { return Ok(RollBack(false)) };
+        self.row.store(row, Ordering::Relaxed);
+        connection.execute(sql::DELETE_BLOB, &[Number(row)]).await?;
+        Ok(Keep(true))
     }
 }
 
@@ -66,7 +90,7 @@ impl Step for Expire {
     const SINGLE: bool = false;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<u64>, Problem> {
-        let expired = connection.execute(sql::EXPIRE_BLOBS, &[Number(self.limit as i64)]).await?;
+        let expired = connection.execute(sql::EXPIRE_BLOBS, &[limit(self.limit)]).await?;
         connection.execute(sql::EXPIRE_WRITERS, &[]).await?;
         Ok(Keep(expired))
     }
@@ -82,7 +106,7 @@ impl Step for TakeNames {
     type Answer = u64;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<u64>, Problem> {
-        let values = [milliseconds(self.grace), Number(self.limit as i64)];
+        let values = [milliseconds(self.grace), limit(self.limit)];
         Ok(Keep(connection.execute(sql::TAKE_NAMES, &values).await?))
     }
 }
@@ -96,7 +120,7 @@ impl Step for Nameless {
     type Answer = Vec<BlobRow>;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
-        let values = [Number(self.after.0), Number(self.limit as i64)];
+        let values = [Number(self.after.0), limit(self.limit)];
         Ok(Keep(connection.rows(sql::NAMELESS, &values, |row| Ok(BlobRow(row.number(0)?))).await?))
     }
 }
@@ -114,7 +138,7 @@ impl Step for Reap {
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<bool>, Problem> {
         let mut last = -1;
-        let values = [Number(self.blob.0), Number(self.limit as i64)];
+        let values = [Number(self.blob.0), limit(self.limit)];
         let blocks = connection.rows(sql::REAP_REFERENCES, &values, |row| {
             last = last.max(row.number(0)?);
             row.number(1)
@@ -150,7 +174,7 @@ impl Step for Doom {
     const SINGLE: bool = false;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Doomed>, Problem> {
-        let values = [Number(self.after.0), Number(self.limit as i64)];
+        let values = [Number(self.after.0), limit(self.limit)];
         let candidates = connection
             .rows(sql::CANDIDATES, &values, |row| Ok((BlockRow(row.number(0)?), row.key(1)?)))
             .await?;
@@ -186,10 +210,13 @@ pub(in crate::manifest) struct Sweep {
 impl Step for Sweep {
     type Answer = Vec<BlockKey>;
     const SINGLE: bool = false;
+    /// Given up in the middle, it would lose its locks while bytes are still being deleted.
+    const PATIENCE: Duration = Duration::from_secs(3_600);
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
         let rows = rows_batch(self.rows.iter().map(|row| row.0));
         if C::SHARED {
+            connection.execute(sql::SWEEP_IN_PEACE, &[]).await?;
             connection.execute(sql::LOCK_BLOCKS, &[Text(&rows)]).await?;
         }
         let values = [Text(&rows), Number(self.collection.0)];
@@ -261,8 +288,7 @@ impl Step for PlanGarbage {
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<GarbagePlan>, Problem> {
         let grace = milliseconds(self.grace);
-        let named =
-            connection.rows(sql::PLAN_BLOBS, &[grace, Number(self.limit as i64)], |row| row.id(0)).await?;
+        let named = connection.rows(sql::PLAN_BLOBS, &[grace, limit(self.limit)], |row| row.id(0)).await?;
         let totals = connection
             .rows(sql::PLAN_TOTALS, &[grace], |row| {
                 Ok((row.number(0)? as u64, row.number(1)? as u64, row.number(2)? as u64))

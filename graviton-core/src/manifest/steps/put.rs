@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::only;
+use crate::key::BlockKey;
 use crate::manifest::batch::Batch;
 use crate::manifest::connection::Columns;
 use crate::manifest::connection::{Connection, Ending, Problem, Step, Value};
@@ -186,6 +187,8 @@ impl Step for CommitAll {
                 Ok(())
             })
             .await?;
+        // Rows that were made only to be locked say nothing.
+        plan.disregard(&mut facts, claimed.iter().map(|(_, key)| key));
         if facts.relaxed && self.durability == Durability::Full {
             return Ok(RollBack(vec![Committed::NotDurable; self.commits.len()]));
         }
@@ -195,8 +198,9 @@ impl Step for CommitAll {
         for statement in statements {
             connection.execute(statement, &[Text(&batch)]).await?;
         }
-        if !claimed.is_empty() && outcome.contains(&Committed::NotInPlace) {
-            let rows = Batch::new().numbers("rows", claimed).finish();
+        if !claimed.is_empty() {
+            // Those that no member uses go; what is stored by now stays.
+            let rows = Batch::new().numbers("rows", claimed.iter().map(|(row, _)| *row)).finish();
             connection.execute(sql::COMMIT_DISCLAIM, &[Text(&rows)]).await?;
         }
         Ok(Keep(outcome))
@@ -205,13 +209,15 @@ impl Step for CommitAll {
 
 /// Locks what the commits are about. Blocks that are not there yet get a row, so that it can be locked: nobody
 /// else can then begin to store or collect them. Returns those rows.
-async fn lock<C: Connection>(connection: &mut C, plan: &Plan<'_>) -> Result<Vec<i64>, Problem> {
+async fn lock<C: Connection>(connection: &mut C, plan: &Plan<'_>) -> Result<Vec<(i64, BlockKey)>, Problem> {
     let (blocks, rows) = plan.to_lock();
     let mut claimed = Vec::new();
     if plan.has_blocks() {
         connection.execute(sql::COMMIT_LOCK_BLOCKS, &[Text(&blocks)]).await?;
         if plan.has_keys() {
-            claimed = connection.rows(sql::COMMIT_CLAIM, &[Text(&blocks)], |row| row.number(0)).await?;
+            claimed = connection
+                .rows(sql::COMMIT_CLAIM, &[Text(&blocks)], |row| Ok((row.number(0)?, row.key(1)?)))
+                .await?;
         }
     }
     if plan.has_rows() {

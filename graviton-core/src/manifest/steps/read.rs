@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::only;
+use super::{limit, only};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::batch::{self, Batch};
 use crate::manifest::connection::{Columns, Connection, Ending, Problem, Step, Value};
@@ -97,7 +97,7 @@ impl Step for Find {
             Number(id.algo().number()),
             Bytes(id.digest().as_bytes()),
             Number(id.size() as i64),
-            Number(self.entries.max(1) as i64),
+            limit(self.entries.max(1)),
         ];
         let mut record = None;
         let mut manifest = Vec::new();
@@ -133,7 +133,7 @@ impl Step for Entries {
     type Answer = Vec<ManifestEntry>;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
-        let values = [Number(self.blob.0), Number(self.from as i64), Number(self.limit as i64)];
+        let values = [Number(self.blob.0), Number(self.from as i64), limit(self.limit)];
         Ok(Keep(connection.rows(sql::ENTRIES, &values, |row| row.entry(0)).await?))
     }
 }
@@ -151,7 +151,7 @@ impl Step for List {
             Some(id) => (id.algo().number(), id.digest().as_bytes().as_slice(), id.size() as i64),
             None => (0, [].as_slice(), 0),
         };
-        let values = [Number(algo), Bytes(digest), Number(size), Number(self.limit as i64)];
+        let values = [Number(algo), Bytes(digest), Number(size), limit(self.limit)];
         let records = connection.rows(sql::LIST, &values, |row| {
             Ok(BlobRecord {
                 row: BlobRow(row.number(0)?),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::only;
+use super::{limit, only};
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::batch::{Batch, Row};
@@ -31,7 +31,7 @@ impl Step for BlockPage {
     type Answer = Vec<BlockRecord>;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
-        let values = [Number(self.after.0), Number(self.limit as i64)];
+        let values = [Number(self.after.0), limit(self.limit)];
         Ok(Keep(connection.rows(sql::BLOCK_PAGE, &values, |row| record(row)).await?))
     }
 }
@@ -56,7 +56,7 @@ impl Step for BlobsOf {
     type Answer = Vec<BlobId>;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
-        let values = [Number(self.block.0), Number(self.limit as i64)];
+        let values = [Number(self.block.0), limit(self.limit)];
         Ok(Keep(connection.rows(sql::BLOBS_OF, &values, |row| row.id(0)).await?))
     }
 }

@@ -1,0 +1,163 @@
+//! Whether a store at rest holds exactly what is reachable: no block too few, and none too many.
+//!
+//! The block store is listed by other means than the engine's own (the directory, a client of S3 that is not ours), and
+//! the rows are paged through the repository, so that the engine's sums are not their own witness.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use graviton_core::block::s3::{S3Location, S3Server};
+use graviton_core::block::{FsBlockStore, S3BlockStore};
+use graviton_core::manifest::postgres::PostgresAddress;
+use graviton_core::manifest::{BlockRecord, BlockRow, PostgresManifestRepo, SqliteManifestRepo};
+use graviton_core::{
+    BlobId, BlockStore, Durability, GcOptions, GcReport, ManifestRepo, Store, VerifyEvent, VerifyOptions,
+    VerifyReport,
+};
+use object_store::ObjectStore;
+
+use crate::pair::{self, Blocks, Pair, in_runtime, s3_client};
+
+/// The two halves of a store with these settings (empty where there is none), for what goes between them and the engine.
+pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockStore>, Arc<dyn ManifestRepo>) {
+    let root = PathBuf::from(setting("GRAVITON_FS_ROOT"));
+    let blocks: Arc<dyn BlockStore> = if setting("GRAVITON_BLOB_BACKEND").is_empty() {
+        Arc::new(FsBlockStore::new(&root, "cas/blocks", true))
+    } else {
+        let (user, password) = (setting("MINIO_ROOT_USER"), setting("MINIO_ROOT_PASSWORD"));
+        let server = S3Server::new(&setting("QUASAR_MINIO_URL"), &user, &password).unwrap();
+        let location = S3Location::new(pair::BUCKET, &setting("GRAVITON_S3_BLOCK_PREFIX")).unwrap();
+        Arc::new(S3BlockStore::new(location.at(server).in_region("us-east-1")).unwrap())
+    };
+    let url = setting("GRAVITON_MANIFEST_URL");
+    let manifests: Arc<dyn ManifestRepo> = if url.is_empty() {
+        let path = root.join("manifests.db");
+        Arc::new(SqliteManifestRepo::open(&path, Durability::Full, true).await.unwrap())
+    } else {
+        let address = PostgresAddress::parse("GRAVITON_MANIFEST_URL", &url, None, None).unwrap();
+        Arc::new(PostgresManifestRepo::open(&address, Durability::Full, true).await.unwrap())
+    };
+    (blocks, manifests)
+}
+
+/// A setting of this pair.
+pub(crate) fn setting(pair: &Pair, name: &str) -> String {
+    if name == "GRAVITON_FS_ROOT" {
+        return pair.root.path().to_str().unwrap().to_owned();
+    }
+    let set = pair.settings.iter().find(|(set, _)| *set == name);
+    set.map_or(String::new(), |(_, value)| value.clone())
+}
+
+pub(crate) fn collect(store: &Store) -> graviton_core::Result<GcReport> {
+    let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+    store.gc(&options, |_| ControlFlow::Continue(()))
+}
+
+/// Looks at everything, down to every byte, and says what it found.
+pub(crate) fn verify(store: &Store, adopt: bool) -> graviton_core::Result<(VerifyReport, String)> {
+    let mut findings = Vec::new();
+    let options = VerifyOptions { deep: true, adopt, ..VerifyOptions::default() };
+    let report = store.verify(&options, |event| {
+        if let VerifyEvent::Found(finding) = event {
+            findings.push(format!("{finding:?}"));
+        }
+        ControlFlow::Continue(())
+    });
+    Ok((report?, findings.join("\n")))
+}
+
+/// Every live blob, read back whole.
+pub(crate) fn live_and_intact(store: &Store) -> BTreeSet<BlobId> {
+    let listed = store.list(None, 100_000).unwrap();
+    for stat in &listed {
+        let bytes = store
+            .read_range(&stat.id, 0..u64::MAX)
+            .unwrap_or_else(|error| panic!("{} is live, and cannot be read: {error}", stat.id));
+        assert_eq!(BlobId::of(stat.id.algo(), &bytes), stat.id, "wrong bytes");
+    }
+    listed.iter().map(|stat| stat.id).collect()
+}
+
+/// The names of the blocks that are there, as anybody sees them; of files also what lies in `.tmp`.
+fn names(pair: &Pair) -> (BTreeSet<String>, BTreeSet<String>) {
+    let entries = |directory: &str| -> BTreeSet<String> {
+        let path = pair.root.path().join("cas/blocks").join(directory);
+        let entries = std::fs::read_dir(path).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    match pair.blocks {
+        Blocks::Files => (entries("blake3"), entries(".tmp")),
+        Blocks::S3 => {
+            let directory = format!("{}/blake3", pair.setting("GRAVITON_S3_BLOCK_PREFIX"));
+            let path = object_store::path::Path::from(directory);
+            let listed = in_runtime(async { s3_client().list_with_delimiter(Some(&path)).await.unwrap() });
+            let name = |path: &object_store::path::Path| path.filename().unwrap().to_owned();
+            // SeaweedFS shows a directory that has become empty as an object.
+            let objects = listed.objects.iter().filter(|object| object.location != path);
+            (objects.map(|object| name(&object.location)).collect(), BTreeSet::new())
+        }
+    }
+}
+
+/// All rows of blocks.
+fn rows(pair: &Pair) -> Vec<BlockRecord> {
+    in_runtime(async {
+        let (_, manifests) = halves(|name| setting(pair, name)).await;
+        let rows = manifests.blocks(BlockRow(0), 1_000_000).await.unwrap();
+        manifests.close().await;
+        rows
+    })
+}
+
+/// Collects until leases and dooms of the dead have run out and nothing is left to do. Gives the number of blocks.
+pub(crate) fn collect_all(pair: &Pair, store: &Store, within: Duration) -> u64 {
+    let deadline = Instant::now() + within;
+    let mut blocks = 0;
+    // Nobody knows the bytes of a put on the short path that died.
+    verify(store, true).unwrap();
+    loop {
+        let report = collect(store).unwrap();
+        blocks += report.blocks;
+        let stats = store.stats().unwrap();
+        let idle = report.blobs + report.blocks + report.abandoned_puts + report.kept_doomed == 0;
+        if idle && report.complete && stats.reclaimable_bytes == 0 && stats.dead_blobs == 0 {
+            // What is pending is no garbage before its lease is over.
+            let pending: Vec<_> = rows(pair).into_iter().filter(|row| !(row.stored && row.live)).collect();
+            if pending.is_empty() {
+                return blocks;
+            }
+            assert!(Instant::now() < deadline, "these are still kept: {pending:?}");
+        }
+        assert!(Instant::now() < deadline, "there is still garbage: {report:?} {stats:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Blocks that are stored, rows that say so, and blocks that live blobs refer to are the same.
+pub(crate) fn assert_exact(pair: &Pair, store: &Store) {
+    let mut referenced = BTreeSet::new();
+    for stat in store.list(None, 100_000).unwrap() {
+        let entries = store.manifest(&stat.id, 0, 100_000).unwrap();
+        referenced.extend(entries.iter().map(|entry| entry.key.name()));
+    }
+    let (found, temporary) = names(pair);
+    let difference = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
+        one.difference(other).cloned().collect()
+    };
+    assert_eq!(difference(&referenced, &found), [""; 0], "blocks that live blobs need are not there");
+    assert_eq!(difference(&found, &referenced), [""; 0], "blocks that nothing needs are there");
+    assert!(temporary.is_empty(), "there are leftovers: {temporary:?}");
+
+    let rows = rows(pair);
+    assert!(rows.iter().all(|row| row.stored && row.live), "there are rows of garbage: {rows:?}");
+    let rows: BTreeSet<String> = rows.iter().map(|row| row.key.name()).collect();
+    assert_eq!(rows, referenced);
+    let (report, findings) = verify(store, false).unwrap();
+    assert!(report.is_clean() && findings.is_empty(), "{findings}");
+}

@@ -1,0 +1,122 @@
+"""The null control: without any one sync or any one rule of order, some power cut must do harm.
+
+Every sync that the workloads do is of a class: what is synced, in which kind of step. Each class is taken out of what was
+recorded, and the states after it are judged until one is wrong. What is redundant is named here with its reason.
+"""
+import power
+
+# Between them they do every sync there is.
+WORKLOADS = ("put A; put B; delete A; gc; put A", "put C; delete C; gc", "relaxed; put A; full; put D",
+             # The second log is not synced before it is checkpointed, and does not hold every page.
+             "relaxed; put A; relaxed; put B; relaxed; put C; delete B; gc")
+
+REDUNDANT = {
+    # SQLite's own order, not the store's. Not proven redundant: only no state that was tried shows harm, for the log that is
+    # left holds the pages that a checkpoint overwrites.
+    ("manifests.db-wal", "closing"): "what a step promised was synced by the step",
+    ("blocks/", "gc"): "of `.tmp`, which was synced when it was made",
+}
+
+
+def sync_classes(events, labels):
+    """{class: numbers of its events}"""
+    found, phase = {}, power.Expected()
+    for number, event in enumerate(events):
+        if event[0] == "say":
+            phase.hear(event[1])
+        elif event[0] in ("sync", "syncall"):
+            what = "everything (syncfs)" if event[0] == "syncall" else labels[event[1]]
+            # A store that is opened with another durability is closed first.
+            when = "closing" if phase.phase in ("close", "full", "relaxed") else phase.phase
+            found.setdefault((what, when), []).append(number)
+    return found
+
+
+def without(events, numbers):
+    numbers = set(numbers)
+    return [event for number, event in enumerate(events) if number not in numbers]
+
+
+def later(events, moved, behind):
+    """What `moved` accepts, each behind the next run of what `behind` accepts in the same step. None if none is so."""
+    target, last = {}, None
+    for number in reversed(range(len(events))):
+        event = events[number]
+        if event[0] == "say":
+            last = None
+        elif behind(event):
+            if last is None or not behind(events[number + 1]):
+                last = number
+        elif moved(event) and last is not None:
+            target.setdefault(last, []).insert(0, number)
+    if not target:
+        return None
+    waiting = {number for numbers in target.values() for number in numbers}
+    result = []
+    for number, event in enumerate(events):
+        if number not in waiting:
+            result.append(event)
+        # They cover all that was done before, for they begin here now.
+        result.extend((*events[one][:-2], event[-1] + 1, event[-1] + 1) for one in target.get(number, ()))
+    return result
+
+def orders(labels):
+    """Name, and what breaks the order."""
+    def sync_of(*what):
+        return lambda event: event[0] == "sync" and labels[event[1]] in what
+
+    def block_data(event):
+        return event[0] == "syncall" or sync_of("a block")(event)
+
+    def block_name(event):
+        return event[0] == "name" and labels[event[1]] == "blake3/"
+
+    def block_gone(event):
+        return event[0] == "unname" and labels[event[1]] == "blake3/"
+
+    def id_name(event):
+        return event[0] == "name" and event[2] == "store-id"
+
+    def log_gone(event):
+        return event[0] == "unname" and event[2] == "manifests.db-wal"
+
+    log = sync_of("manifests.db-wal")
+    return {
+        "a block is named before its data is synced": lambda events: later(events, block_data, block_name),
+        "a put is committed before the names of its blocks are synced":
+            lambda events: later(events, sync_of("blake3/"), log),
+        "blocks are deleted before their doom is synced": lambda events: later(events, log, block_gone),
+        "store-id is named before its data is synced": lambda events: later(events, sync_of("store-id"), id_name),
+        "the log is removed before the database is synced":
+            lambda events: later(events, sync_of("manifests.db"), log_gone),
+    }
+
+
+def search(site, events, after):
+    """Looks for a wrong state: first where something was acknowledged, where most is expected."""
+    acknowledged = {number for number, event in enumerate(events) if event[0] == "say"}
+    seen = set()
+    judged, wrong = power.judge_cuts(site, events, 16, lambda n: n >= after and n in acknowledged, 120, 0, seen)
+    for most in (8, 60):
+        if wrong:
+            break
+        more, wrong = power.judge_cuts(site, events, most, lambda n: after <= n < after + 40, 400, most, seen)
+        judged += more
+    return judged, wrong
+
+
+def controls(recorded):
+    """{name: (reason why it is redundant or None, [(events, first event that matters)])}. With everything in place, the
+    same search finds nothing: that is the first."""
+    found = {"nothing is left out": ("as it is", [(events, 0) for events, _ in recorded])}
+    for events, labels in recorded:
+        for (what, phase), numbers in sync_classes(events, labels).items():
+            tries = found.setdefault(f"no sync of {what} in {phase}", (REDUNDANT.get((what, phase)), []))[1]
+            tries.append((without(events, numbers), numbers[0]))
+        for name, broken in orders(labels).items():
+            tries = found.setdefault(name, (None, []))[1]
+            other = broken(events)
+            if other is not None:
+                first = next(number for number, (one, two) in enumerate(zip(events, other)) if one != two)
+                tries.append((other, first))
+    return found
