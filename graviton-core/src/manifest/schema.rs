@@ -19,7 +19,7 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: &[Sql] = &[migration!("0001_first.sql"), migration!("0002_collect.sql")];
+pub(super) const MIGRATIONS: &[Sql] = &[migration!("0001_first.sql"), migration!("0002_collect.sql")];
 
 /// The schema that this version writes.
 const VERSION: i64 = MIGRATIONS.len() as i64;

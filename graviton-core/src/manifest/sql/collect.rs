@@ -75,9 +75,10 @@ statements! {
     PLAN_BLOBS = ["SELECT algo, digest, size FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= "
         now " - $1 ORDER BY algo, digest, size LIMIT $2"];
     /// `$1` grace: how many blobs would be reaped, how many blocks would then be deleted, and their bytes.
-    PLAN_TOTALS = ["WITH garbage AS (SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
-        WHERE blob.state = 2 AND (blob.digest IS NULL OR blob.deleted_at <= " now " - $1) \
-        OR blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now "), \
+    PLAN_TOTALS = ["WITH garbage AS (SELECT id FROM blob WHERE state = 2 AND digest IS NULL \
+        UNION ALL SELECT id FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= " now " - $1 \
+        UNION ALL SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
+        WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now "), \
         loose AS (SELECT id, size FROM block WHERE id IN (SELECT id FROM block WHERE candidate \
         UNION SELECT block_id FROM blob_block WHERE blob_id IN (SELECT id FROM garbage)) \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id \

@@ -131,4 +131,35 @@ mod tests {
             }
         }
     }
+
+    /// What a collection costs is what was deleted, not what is stored: no statement of it walks over a whole table. What
+    /// it walks over by index are partial ones, which hold only what is pending, deleted or a candidate.
+    #[test]
+    fn no_statement_of_the_collector_looks_at_everything() {
+        use crate::manifest::schema::MIGRATIONS;
+        use crate::manifest::sql::collect;
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        for migration in MIGRATIONS {
+            connection.execute_batch(migration.sqlite).unwrap();
+        }
+        let walks = |sql: &str| -> Vec<String> {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let none: Vec<Option<i64>> = vec![None; statement.parameter_count()];
+            let lines = statement.query_map(rusqlite::params_from_iter(none), |row| row.get::<_, String>(3));
+            let lines: Vec<String> = lines.unwrap().map(Result::unwrap).collect();
+            let walk = |line: &String| line.starts_with("SCAN blob") || line.starts_with("SCAN block");
+            lines.into_iter().filter(walk).collect()
+        };
+        for (name, sql) in collect::STATEMENTS {
+            for walk in walks(sql.sqlite) {
+                let partial = ["blob_pending", "blob_deleted", "blob_nameless", "block_candidate"];
+                assert!(partial.iter().any(|index| walk.contains(index)), "{name}: {walk}");
+            }
+        }
+        assert_eq!(
+            walks("SELECT count(*) FROM blob_block WHERE block_offset > 1").len(),
+            1,
+            "this test sees nothing"
+        );
+    }
 }
