@@ -59,11 +59,6 @@ impl Failure {
         Failure { error: self.error.with_advice(advice), ..self }
     }
 
-    /// The same failure, when more is known of what it means.
-    pub(crate) fn exiting_with(self, exit_code: u8) -> Failure {
-        Failure { exit_code, ..self }
-    }
-
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         self.exit_code

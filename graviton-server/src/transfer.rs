@@ -98,7 +98,7 @@ fn copied(report: &CopyReport) -> String {
     let moved = format!("{blobs}, {blocks}, {}", HumanBytes(report.bytes));
     match report.present {
         0 => moved,
-        present => format!("{moved}; {} here already", count(present, "blob")),
+        present => format!("{moved} ({} here already)", count(present, "blob")),
     }
 }
 

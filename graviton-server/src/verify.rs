@@ -51,7 +51,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
     if let Some(report) = &listener.report {
         print(context, report, arguments.deep, stopped)?;
     }
-    let found_damage = listener.report.as_ref().is_some_and(|report| !report.is_clean()) || listener.damage;
+    let damaged = listener.report.as_ref().is_some_and(|report| !report.is_clean());
     if let Some(interrupted) = interrupted {
         let cursor = listener.report.and_then(|report| report.cursor);
         return Err(interrupted.advising(match cursor {
@@ -59,13 +59,8 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
             None => "run the same command again".to_owned(),
         }));
     }
-    match ended {
-        // A database that is too damaged to go on was found damaged.
-        Err(failure) if found_damage => Err(failure.exiting_with(DAMAGED)),
-        Err(failure) => Err(failure),
-        Ok(()) if found_damage => Ok(DAMAGED),
-        Ok(()) => Ok(tally.exit_code()),
-    }
+    ended?;
+    Ok(if damaged { DAMAGED } else { tally.exit_code() })
 }
 
 /// For writing, so that bad blocks are marked; for reading, where that is all one may.
@@ -99,7 +94,6 @@ struct Listener<'a> {
     lines: Lines,
     progress: Progress,
     report: Option<VerifyReport>,
-    damage: bool,
     told_to_end: bool,
     failed: Option<Failure>,
 }
@@ -111,7 +105,6 @@ impl Listener<'_> {
             lines: Lines::new(&context.interrupt),
             progress: context.progress("verifying", Extent::Told, false),
             report: None,
-            damage: false,
             told_to_end: false,
             failed: None,
         }
@@ -119,10 +112,7 @@ impl Listener<'_> {
 
     fn hear(&mut self, event: VerifyEvent<'_>) -> ControlFlow<()> {
         let printed = match event {
-            VerifyEvent::Found(finding) => {
-                self.damage |= !matches!(finding, Finding::Unreferenced(_));
-                self.add(&finding)
-            }
+            VerifyEvent::Found(finding) => self.add(&finding),
             VerifyEvent::Progress(report) => {
                 self.report = Some(report.clone());
                 self.progress.tell(|| amount(report));

@@ -36,7 +36,7 @@ fn blobs_are_copied_and_what_is_here_is_not_moved_again() {
         assert!(scene.run(&["get", id]).succeeded().stdout == *content);
     }
     let again = scene.run(&["copy", "--from", "other"]).succeeded();
-    let expected = "copied 0 blobs, 0 blocks, 0 B; 3 blobs here already in ";
+    let expected = "copied 0 blobs, 0 blocks, 0 B (3 blobs here already) in ";
     assert!(again.text().starts_with(expected), "{}", again.text());
     scene.run(&["verify", "--deep"]).succeeded();
     assert!(scene.snapshot("other") == before, "the other store was changed");
