@@ -46,7 +46,7 @@ pub(crate) async fn collect(context: &Context, arguments: &Collect) -> Result<u8
         .await;
     drop(progress);
     let complete = report.as_ref().is_some_and(|report| report.complete);
-    let interrupted = if complete { None } else { context.interrupt.check().err() };
+    let interrupted = context.interrupt.of_unfinished(complete);
     if let Some(report) = report {
         print(context, &report, interrupted.is_none() && ended.is_ok())?;
     }

@@ -68,6 +68,11 @@ impl Interrupt {
         }
     }
 
+    /// Why work is not complete, if that is because the process was asked to end.
+    pub(crate) fn of_unfinished(&self, complete: bool) -> Option<Failure> {
+        if complete { None } else { self.check().err() }
+    }
+
     /// For work that asks whether to go on.
     pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -15,8 +15,6 @@ use crate::output::{Lines, count, json, seconds};
 use crate::progress::Extent;
 use crate::{remove, verify};
 
-const DAMAGED: u8 = 4;
-
 pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Failure> {
     let ids = remove::parse(&arguments.ids)?;
     let mut tally = Tally::default();
@@ -48,16 +46,9 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
     .await;
     drop(progress);
     let complete = report.as_ref().is_none_or(|report| report.complete);
-    let interrupted = if complete { None } else { context.interrupt.check().err() };
+    let interrupted = context.interrupt.of_unfinished(complete);
     let mut lines = Lines::new(&context.interrupt);
-    for id in &damaged {
-        let id = id.to_string();
-        lines.add(&if context.json {
-            json(&[("kind", "damaged".into()), ("id", id.into())])
-        } else {
-            format!("damaged {id}")
-        })?;
-    }
+    name_each(context, &mut lines, "damaged", "id", &damaged)?;
     if let Some(report) = &report {
         lines.add(&if context.json {
             json(&[
@@ -79,7 +70,7 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
         return Err(interrupted.advising("what was copied is there; the same command goes on with the rest"));
     }
     ended?;
-    Ok(if damaged.is_empty() { tally.exit_code() } else { DAMAGED })
+    Ok(if damaged.is_empty() { tally.exit_code() } else { Code::CorruptBlock.exit_code() })
 }
 
 /// The report without its list, which may be long and is told with every blob.
@@ -125,16 +116,9 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
     .await;
     drop(progress);
     let complete = report.as_ref().is_none_or(|report| report.complete);
-    let interrupted = if complete { None } else { context.interrupt.check().err() };
+    let interrupted = context.interrupt.of_unfinished(complete);
     let mut lines = Lines::new(&context.interrupt);
-    for key in &lost {
-        let key = key.to_string();
-        lines.add(&if context.json {
-            json(&[("kind", "lost".into()), ("key", key.into())])
-        } else {
-            format!("lost {key}")
-        })?;
-    }
+    name_each(context, &mut lines, "lost", "key", &lost)?;
     if let Some(report) = &report {
         lines.add(&if context.json {
             json(&[
@@ -162,7 +146,7 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
         );
     }
     ended?;
-    Ok(if lost.is_empty() { 0 } else { DAMAGED })
+    Ok(if lost.is_empty() { 0 } else { Code::CorruptBlock.exit_code() })
 }
 
 /// The report without its list, which may be long and is told with every block.
@@ -182,6 +166,25 @@ fn repaired(report: &RepairReport) -> String {
         report.repaired,
         HumanBytes(report.bytes)
     )
+}
+
+/// A line for each thing of a kind; `field` is what JSON calls its name.
+fn name_each(
+    context: &Context,
+    lines: &mut Lines,
+    kind: &str,
+    field: &str,
+    things: &[impl ToString],
+) -> Result<(), Failure> {
+    for thing in things {
+        let name = thing.to_string();
+        lines.add(&if context.json {
+            json(&[("kind", kind.into()), (field, name.into())])
+        } else {
+            format!("{kind} {name}")
+        })?;
+    }
+    Ok(())
 }
 
 /// Does something with the other store, opened to be read.

@@ -17,8 +17,6 @@ use crate::output::{Lines, count, json, seconds};
 use crate::progress::{Extent, Progress};
 use crate::remove;
 
-const DAMAGED: u8 = 4;
-
 pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, Failure> {
     let ids = remove::parse(&arguments.ids)?;
     let from = arguments.from.as_deref().map(str::parse::<VerifyCursor>).transpose()?;
@@ -46,7 +44,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
     drop(std::mem::replace(&mut listener.progress, Progress::none()));
     listener.lines.flush()?;
     listener.failed.take().map_or(Ok(()), Err)?;
-    let interrupted = if listener.told_to_end { context.interrupt.check().err() } else { None };
+    let interrupted = context.interrupt.of_unfinished(!listener.told_to_end);
     let stopped = interrupted.is_some() || ended.is_err();
     if let Some(report) = &listener.report {
         print(context, report, arguments.deep, stopped)?;
@@ -60,7 +58,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
         }));
     }
     ended?;
-    Ok(if damaged { DAMAGED } else { tally.exit_code() })
+    Ok(if damaged { Code::CorruptBlock.exit_code() } else { tally.exit_code() })
 }
 
 /// For writing, so that bad blocks are marked; for reading, where that is all one may.
