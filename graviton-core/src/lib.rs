@@ -41,6 +41,7 @@ mod engine;
 mod error;
 mod key;
 pub mod manifest;
+mod random;
 mod runtime;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -57,5 +58,5 @@ pub use engine::{
 };
 pub use error::{Code, Error, Result};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
-pub use manifest::{Durability, ManifestEntry, ManifestRepo};
+pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
 pub use store::{Reader, Store, Writer};

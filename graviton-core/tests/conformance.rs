@@ -124,7 +124,7 @@ struct Sqlite(TempDir);
 impl DatabasePlace for Sqlite {
     async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo> {
         let path = self.0.path().join("manifests.db");
-        Arc::new(SqliteManifestRepo::open(&path, durability, true).await.unwrap())
+        Arc::new(SqliteManifestRepo::open(&path, durability, graviton_core::Opening::Create).await.unwrap())
     }
 
     async fn sql(&self, statement: &str) {
@@ -144,7 +144,11 @@ async fn manifests_in_sqlite() {
 #[async_trait]
 impl DatabasePlace for TestDatabase {
     async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo> {
-        Arc::new(PostgresManifestRepo::open(&self.address(), durability, true).await.unwrap())
+        Arc::new(
+            PostgresManifestRepo::open(&self.address(), durability, graviton_core::Opening::Create)
+                .await
+                .unwrap(),
+        )
     }
 
     async fn sql(&self, statement: &str) {

@@ -27,7 +27,8 @@ impl Parts {
     async fn new() -> Parts {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("manifests.db");
-        let manifests = SqliteManifestRepo::open(&path, Durability::Full, true).await.unwrap();
+        let manifests =
+            SqliteManifestRepo::open(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap();
         let memory = MemoryBlockStore::new();
         let blocks = Arc::new(FaultyBlockStore::new(Arc::new(memory.clone())));
         Parts { blocks, memory, manifests: Arc::new(manifests), directory }

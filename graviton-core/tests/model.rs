@@ -424,7 +424,8 @@ fn open(setup: &Setup, directory: &TempDir, blocks: &MemoryBlockStore) -> Kind {
     };
     let path = directory.path().join("manifests.db");
     let store = runtime.block_on(async {
-        let manifests = SqliteManifestRepo::open(&path, setup.durability, true).await.unwrap();
+        let manifests =
+            SqliteManifestRepo::open(&path, setup.durability, graviton_core::Opening::Create).await.unwrap();
         AsyncStore::new(Arc::new(blocks.clone()), Arc::new(manifests), settings).await.unwrap()
     });
     Kind::Async(store, Arc::new(runtime))

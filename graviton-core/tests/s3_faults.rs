@@ -61,7 +61,8 @@ impl Scene {
 
     async fn open_with(&self, settings: Settings) -> Result<AsyncStore, Error> {
         let path = self.directory.path().join("manifests.db");
-        let manifests = SqliteManifestRepo::open(&path, Durability::Full, true).await.unwrap();
+        let manifests =
+            SqliteManifestRepo::open(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap();
         AsyncStore::new(Arc::new(self.blocks.clone()), Arc::new(manifests), settings).await
     }
 

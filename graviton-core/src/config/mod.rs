@@ -19,7 +19,7 @@ use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::engine::{AsyncStore, Settings, Timing};
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Durability, ManifestRepo, PostgresManifestRepo, SqliteManifestRepo};
+use crate::manifest::{Durability, ManifestRepo, Opening, PostgresManifestRepo, SqliteManifestRepo};
 use crate::runtime;
 use crate::store::Store;
 use database::Manifests;
@@ -231,13 +231,15 @@ impl Config {
             let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
         };
-        let database = self.manifests()?;
-        if opening == Opening::Existing {
-            // An error if it does not exist. Whatever its version, it may then be brought up to date.
-            Box::pin(open_manifests(&database, durability, false)).await?.close().await;
-        }
-        let create = opening != Opening::ToRead;
-        let manifests = Box::pin(open_manifests(&database, durability, create)).await?;
+        // Boxed: what they do on the way would make every future around them large.
+        let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
+            Manifests::Sqlite(path) => {
+                Arc::new(Box::pin(SqliteManifestRepo::open(&path, durability, opening)).await?)
+            }
+            Manifests::Postgres(address) => {
+                Arc::new(Box::pin(PostgresManifestRepo::open(&address, durability, opening)).await?)
+            }
+        };
         AsyncStore::new(blocks, manifests, settings).await
     }
 
@@ -245,28 +247,6 @@ impl Config {
         let text = || self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str);
         self.directory.clone().unwrap_or_else(|| PathBuf::from(text()))
     }
-}
-
-/// What opening a store may do to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opening {
-    /// It is made if it is not there.
-    Create,
-    Existing,
-    ToRead,
-}
-
-async fn open_manifests(
-    database: &Manifests,
-    durability: Durability,
-    create: bool,
-) -> Result<Arc<dyn ManifestRepo>> {
-    Ok(match database {
-        Manifests::Sqlite(path) => Arc::new(SqliteManifestRepo::open(path, durability, create).await?),
-        Manifests::Postgres(address) => {
-            Arc::new(PostgresManifestRepo::open(address, durability, create).await?)
-        }
-    })
 }
 
 impl fmt::Debug for Config {

@@ -67,6 +67,17 @@ impl Durability {
     }
 }
 
+/// What opening a repository may do to its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// It is made if it is not there.
+    Create,
+    /// One that is not there is `not-found`. An older schema is brought up to date.
+    Existing,
+    /// The same, and nothing is written at all: an older schema is read as it is.
+    ToRead,
+}
+
 /// The one row of `store`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreRecord {

@@ -10,11 +10,12 @@ use super::connection::{Database, Step};
 use super::schema::Schema;
 use super::{
     BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, DeleteBytes, Doomed,
-    Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Pinned, Restored, StoreRecord,
-    Totals, WriterId, schema, steps,
+    Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Opening, Pinned, Restored,
+    StoreRecord, Totals, WriterId, schema, steps,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
+use crate::random;
 
 /// Manifests in a database that speaks SQL; [`super::SqliteManifestRepo`] and [`super::PostgresManifestRepo`].
 ///
@@ -31,25 +32,17 @@ fn no_row() -> Error {
         .with_advice("restore the database from a backup")
 }
 
-/// A repository that must not be changed, whose schema is not the current one: an older one can be read as it is, for
-/// all that was changed since were indexes.
-pub(super) fn only_to_read<D>(
-    repo: SqlManifestRepo<D>,
-    schema: Schema,
-    name: &str,
-) -> Result<SqlManifestRepo<D>> {
-    if schema == Schema::Old {
-        return Ok(repo);
+/// Whether the tables have to be made or brought up to date. An older schema can be read as it is, for all that was
+/// changed since were indexes.
+pub(super) fn needs_migration(schema: Schema, opening: Opening, name: &str) -> Result<bool> {
+    match (schema, opening) {
+        (Schema::Current, _) | (Schema::Old, Opening::ToRead) => Ok(false),
+        (Schema::Old, _) | (Schema::Absent, Opening::Create) => Ok(true),
+        (Schema::Absent, _) => {
+            Err(Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
+                .with_advice("check the setting, or put something to create the store"))
+        }
     }
-    Err(Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
-        .with_advice("check the setting, or put something to create the store"))
-}
-
-fn random_id() -> Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::new(Code::Io, format!("the system gives no random numbers: {error}")))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 #[async_trait]
@@ -222,7 +215,15 @@ impl<D: Database> SqlManifestRepo<D> {
     /// Synced in `relaxed` too: the id in it is soon beside the blocks, synced. If that outlived the database, they would
     /// belong to one that nobody has, and no other would open with them.
     pub(super) async fn migrate(&self, name: &str) -> Result<()> {
-        self.database.write(true, schema::Migrate { name: name.to_owned(), id: random_id()? }).await
+        self.database
+            .write(
+                true,
+                schema::Migrate {
+                    name: name.to_owned(),
+                    id: format!("{:032x}", u128::from_be_bytes(random::bytes()?)),
+                },
+            )
+            .await
     }
 
     /// A transaction that is synced at its commit, if the store promises that.

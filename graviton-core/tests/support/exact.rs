@@ -37,10 +37,16 @@ pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockSt
     let url = setting("GRAVITON_MANIFEST_URL");
     let manifests: Arc<dyn ManifestRepo> = if url.is_empty() {
         let path = root.join("manifests.db");
-        Arc::new(SqliteManifestRepo::open(&path, Durability::Full, true).await.unwrap())
+        Arc::new(
+            SqliteManifestRepo::open(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap(),
+        )
     } else {
         let address = PostgresAddress::parse("GRAVITON_MANIFEST_URL", &url, None, None).unwrap();
-        Arc::new(PostgresManifestRepo::open(&address, Durability::Full, true).await.unwrap())
+        Arc::new(
+            PostgresManifestRepo::open(&address, Durability::Full, graviton_core::Opening::Create)
+                .await
+                .unwrap(),
+        )
     };
     (blocks, manifests)
 }

@@ -22,7 +22,7 @@ use crate::manifest::connection::{Connection, Ending, Problem, Step, Value};
 use crate::manifest::sql::Sql;
 use crate::manifest::{
     BlobRow, BlockRow, Collection, Commit, Committed, DeleteBytes, Durability, LookAgain, ManifestEntry,
-    ManifestRepo, Pinned, WriterId, steps,
+    ManifestRepo, Opening, Pinned, WriterId, steps,
 };
 
 /// A session asks for leave before each statement, and says when it has its answer.
@@ -339,7 +339,7 @@ impl Stage {
         let create = format!("CREATE DATABASE {name}");
         Executor::execute(&mut admin, sqlx::raw_sql(&create)).await.unwrap();
         let address = parse(&name);
-        let repo = PostgresManifestRepo::open(&address, Durability::Full, true).await.unwrap();
+        let repo = PostgresManifestRepo::open(&address, Durability::Full, Opening::Create).await.unwrap();
         let mut own = address.options().connect().await.unwrap();
         Executor::execute(&mut own, "SET synchronous_commit = off").await.unwrap();
         let mut stage = Stage { address, repo, own, sessions: Vec::new() };

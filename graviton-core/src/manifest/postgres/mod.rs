@@ -17,9 +17,8 @@ mod integrity;
 #[cfg(test)]
 mod interleavings;
 
-use super::Durability;
-use super::repo::{SqlManifestRepo, only_to_read};
-use super::schema::Schema;
+use super::repo::{SqlManifestRepo, needs_migration};
+use super::{Durability, Opening};
 use crate::error::Result;
 
 pub use address::PostgresAddress;
@@ -29,22 +28,18 @@ pub use database::PostgresDatabase;
 pub type PostgresManifestRepo = SqlManifestRepo<PostgresDatabase>;
 
 impl PostgresManifestRepo {
-    /// Opens the database; with `create`, makes the tables if they are missing.
+    /// Opens the database, which has to be there; to create means to make the tables.
     ///
     /// Answers within 10 seconds: a server that cannot be reached is `backend-unavailable`, wrong credentials or a
     /// database that does not exist are `config`. A schema that a newer version wrote is `version`.
     pub async fn open(
         address: &PostgresAddress,
         durability: Durability,
-        create: bool,
+        opening: Opening,
     ) -> Result<PostgresManifestRepo> {
         let repo = SqlManifestRepo { database: PostgresDatabase::new(address.clone()), durability };
         let name = address.name();
-        let schema = repo.schema(name).await?;
-        if schema != Schema::Current {
-            if !create {
-                return only_to_read(repo, schema, name);
-            }
+        if needs_migration(repo.schema(name).await?, opening, name)? {
             repo.migrate(name).await?;
         }
         Ok(repo)

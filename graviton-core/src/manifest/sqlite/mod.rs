@@ -16,9 +16,9 @@ mod forked;
 
 use std::path::Path;
 
-use super::Durability;
-use super::repo::{SqlManifestRepo, only_to_read};
+use super::repo::{SqlManifestRepo, needs_migration};
 use super::schema::Schema;
+use super::{Durability, Opening};
 use crate::block::fs::create_durable_directory;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
@@ -29,25 +29,22 @@ pub use database::SqliteDatabase;
 pub type SqliteManifestRepo = SqlManifestRepo<SqliteDatabase>;
 
 impl SqliteManifestRepo {
-    /// Opens the database at `path`; with `create`, makes it and its directory if they are missing.
+    /// Opens the database at `path`; to create it makes its directory too.
     ///
     /// An existing database of this version is only read until the first write, so that it can be on a
     /// read-only filesystem. One that a newer version wrote is `version`, a file that is no database of
     /// Graviton's is `config`.
-    pub async fn open(path: &Path, durability: Durability, create: bool) -> Result<SqliteManifestRepo> {
+    pub async fn open(path: &Path, durability: Durability, opening: Opening) -> Result<SqliteManifestRepo> {
         let (database, there) = SqliteDatabase::new(path).await?;
         let repo = SqliteManifestRepo { database, durability };
-        if !there && !create {
+        if !there && opening != Opening::Create {
             let why = format!("there is no store: {} does not exist", repo.database.path().display());
             return Err(Error::new(Code::NotFound, why)
                 .with_advice("check the directory, or put something to create the store"));
         }
         let name = repo.database.path().display().to_string();
         let schema = if there { repo.schema(&name).await? } else { Schema::Absent };
-        if schema != Schema::Current {
-            if !create {
-                return only_to_read(repo, schema, &name);
-            }
+        if needs_migration(schema, opening, &name)? {
             // SQLite syncs the directory for its journals; the name of the database itself is ours to sync.
             repo.make_directory().await?;
             repo.migrate(&name).await?;

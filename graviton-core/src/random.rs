@@ -1,0 +1,11 @@
+//! Random numbers, from the system: for what nobody else may have.
+
+use crate::error::{Code, Error, Result};
+
+/// So many random bytes.
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Code::Io, format!("the system gives no random numbers: {error}")))?;
+    Ok(bytes)
+}
