@@ -54,6 +54,27 @@ pub(crate) fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) 
     })
 }
 
+/// A task that ends with its handle.
+#[derive(Debug)]
+pub(crate) struct Task<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Task<T> {
+    pub(crate) fn new(handle: tokio::task::JoinHandle<T>) -> Task<T> {
+        Task(handle)
+    }
+
+    /// What it came to.
+    pub(crate) async fn join(mut self) -> Result<T> {
+        joined((&mut self.0).await)
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// How many closures can compute at once.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

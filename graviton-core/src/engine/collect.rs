@@ -14,13 +14,13 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::verify::GLANCE;
-use super::{AsyncStore, Core, Engine};
+use super::{AsyncStore, Core, Engine, pace};
 use crate::block::{Deadline, Deleted};
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRow, BlockRow, Collection, DeleteBytes};
+use crate::random;
 
 /// Rows that one transaction is about, and blocks that are deleted together.
 const ROWS: usize = 1_024;
@@ -117,9 +117,14 @@ impl AsyncStore {
 }
 
 impl Core {
+    /// Whether every process that uses the store is on this host.
+    fn is_on_one_host(&self) -> bool {
+        self.manifests.is_local() && self.blocks.is_local()
+    }
+
     /// Whether the process of this collection is known to be gone, with everything that it had begun.
     pub(super) fn is_collection_gone(&self, by: Collection) -> bool {
-        self.manifests.is_local() && self.blocks.is_local() && self.blocks.is_collection_gone(by)
+        self.is_on_one_host() && self.blocks.is_collection_gone(by)
     }
 }
 
@@ -134,20 +139,15 @@ struct Run<'a> {
     lock: Arc<Option<crate::block::CollectionLock>>,
 }
 
-/// What a run does next.
-type Next = ControlFlow<()>;
-
 impl<'a> Run<'a> {
     fn new(engine: &'a Engine, options: &'a GcOptions, grace: Duration, started: Instant) -> Result<Run<'a>> {
         let core = &engine.core;
-        let by = Collection(random()?);
-        let lock = if core.manifests.is_local() && core.blocks.is_local() {
-            match core.blocks.lock_collection(by) {
-                Err(error) if error.code() == Code::NoSpace && engine.core.blocks.is_local() => None,
-                lock => lock?,
-            }
-        } else {
-            None
+        let by = Collection(i64::from_le_bytes(random::bytes()?) >> 1 & i64::MAX);
+        let lock = match core.is_on_one_host().then(|| core.blocks.lock_collection(by)) {
+            // Then its dooms run out, should it die.
+            Some(Err(error)) if error.code() == Code::NoSpace => None,
+            Some(lock) => lock?,
+            None => None,
         };
         Ok(Run { engine, options, grace, started, by, lock: Arc::new(lock) })
     }
@@ -227,14 +227,14 @@ impl<'a> Run<'a> {
         &self,
         report: &mut GcReport,
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) -> Next {
+    ) -> ControlFlow<()> {
         report.seconds = self.started.elapsed().as_secs_f64();
         progress(report)?;
         let options = self.options;
         let over = options.max_time.is_some_and(|most| self.started.elapsed() >= most)
             || options.max_blocks.is_some_and(|most| report.blocks >= most)
             || options.max_bytes.is_some_and(|most| report.bytes >= most);
-        if over { Next::Break(()) } else { Next::Continue(()) }
+        if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Waits until more may be deleted, and looks meanwhile whether the run is to end.
@@ -242,17 +242,13 @@ impl<'a> Run<'a> {
         &self,
         report: &mut GcReport,
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) -> Next {
-        let Some(rate) = self.options.blocks_per_second else { return Next::Continue(()) };
-        let due = Duration::from_secs_f64(report.blocks as f64 / f64::from(rate.max(1)));
-        loop {
-            let left = due.saturating_sub(self.started.elapsed());
-            if left.is_zero() {
-                return Next::Continue(());
-            }
-            tokio::time::sleep(left.min(GLANCE)).await;
+    ) -> ControlFlow<()> {
+        let Some(rate) = self.options.blocks_per_second else { return ControlFlow::Continue(()) };
+        let due = pace::due(self.started, report.blocks, u64::from(rate));
+        while pace::glance(due).await {
             self.may_go_on(report, progress)?;
         }
+        ControlFlow::Continue(())
     }
 
     /// Steps 3 and 4 for the next candidates; where they end, or nothing if there are no more.
@@ -351,12 +347,4 @@ async fn sweep(
         bytes: gone.iter().map(|key| key.size() as u64).sum(),
         failed: (doomed.len() - gone.len()) as u64,
     })
-}
-
-/// A number that no other collection has.
-fn random() -> Result<i64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::new(Code::Io, format!("the system gives no random numbers: {error}")))?;
-    Ok(i64::from_le_bytes(bytes) >> 1 & i64::MAX)
 }

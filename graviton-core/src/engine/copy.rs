@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use super::pinned::PinnedPut;
 use super::verify::look;
 use super::{AsyncStore, Core, Engine, not_found, read};
-use crate::blocking;
+use crate::blocking::{self, Task};
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -87,16 +86,16 @@ impl AsyncStore {
         engine.prepare_to_write().await?;
         let started = Instant::now();
         let mut report = CopyReport::default();
+        let wanted = !options.ids.is_empty();
         let mut after = None;
         loop {
-            let ids: Vec<BlobId> = if options.ids.is_empty() {
+            let ids: Vec<BlobId> = if wanted {
+                options.ids.clone()
+            } else {
                 let records = source.manifests.list(after.as_ref(), BATCH_BLOCKS).await?;
                 records.into_iter().map(|record| record.id).collect()
-            } else {
-                std::mem::take(&mut after).map_or_else(|| options.ids.clone(), |_: BlobId| Vec::new())
             };
-            let Some(last) = ids.last().copied() else { break };
-            after = Some(last);
+            after = ids.last().copied();
             for id in ids {
                 let mut tell = |report: &mut CopyReport| {
                     report.seconds = started.elapsed().as_secs_f64();
@@ -105,7 +104,6 @@ impl AsyncStore {
                 if engine.core.manifests.find(&id, 0).await?.is_some() {
                     report.present += 1;
                 } else {
-                    let wanted = !options.ids.is_empty();
                     match copy_blob(engine, source, &id, wanted, &mut report, &mut tell).await {
                         Ok(Copied::Created) => report.blobs += 1,
                         Ok(Copied::Existed) => report.present += 1,
@@ -119,6 +117,9 @@ impl AsyncStore {
                 if tell(&mut report).is_break() {
                     return Ok(report);
                 }
+            }
+            if wanted || after.is_none() {
+                break;
             }
         }
         report.complete = true;
@@ -228,17 +229,19 @@ async fn copy_batch(
     report: &mut CopyReport,
 ) -> Result<Hasher> {
     let mut pinned = put.pin_missing(entries).await?;
-    let mut fetching: VecDeque<(usize, Fetching)> = VecDeque::new();
+    let mut fetching: VecDeque<(usize, Task<Result<Bytes>>)> = VecDeque::new();
     let mut bytes: Vec<Bytes> = Vec::with_capacity(entries.len());
     let mut next = 0;
     while bytes.len() < entries.len() {
         while fetching.len() < TOGETHER && next < entries.len() {
             let core = if pinned[next].stored { &engine.core } else { source };
-            fetching.push_back((next, Fetching::begin(core, entries[next].key)));
+            let (core, key) = (Arc::clone(core), entries[next].key);
+            let task = tokio::spawn(async move { read::fetch_verified(&core, key).await });
+            fetching.push_back((next, Task::new(task)));
             next += 1;
         }
-        let Some((at, mut task)) = fetching.pop_front() else { break };
-        let block = match blocking::joined((&mut task.0).await)? {
+        let Some((at, task)) = fetching.pop_front() else { break };
+        let block = match task.join().await? {
             Ok(block) => block,
             // Ours is damaged; the other's is not.
             Err(error) if pinned[at].stored && is_damage(&error) => {
@@ -265,22 +268,6 @@ async fn copy_batch(
     // A source that is faster than this store waits.
     put.wait_for_batches(2).await?;
     Ok(hasher)
-}
-
-/// A task that ends with its handle.
-struct Fetching(JoinHandle<Result<Bytes>>);
-
-impl Fetching {
-    fn begin(core: &Arc<Core>, key: BlockKey) -> Fetching {
-        let core = Arc::clone(core);
-        Fetching(tokio::spawn(async move { read::fetch_verified(&core, key).await }))
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 fn is_damage(error: &Error) -> bool {

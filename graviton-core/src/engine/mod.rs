@@ -17,6 +17,7 @@ mod delete;
 mod group;
 mod latch;
 mod lease;
+mod pace;
 mod pinned;
 mod read;
 mod small;

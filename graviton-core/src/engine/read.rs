@@ -13,11 +13,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use super::Core;
 use crate::block::{altered, wrong_length};
-use crate::blocking;
+use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, ManifestEntry};
@@ -78,17 +77,7 @@ impl Piece {
 enum Fetching {
     /// Not begun: to be done by whoever waits for it.
     Here,
-    Task(Task),
-}
-
-/// A task that ends with its handle.
-#[derive(Debug)]
-struct Task(JoinHandle<Result<Bytes>>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    Task(Task<Result<Bytes>>),
 }
 
 impl BlobReader {
@@ -175,7 +164,7 @@ impl BlobReader {
         let Some((piece, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
         let bytes = match fetching {
             Fetching::Here => fetch(&self.core, piece.clone()).await?,
-            Fetching::Task(mut task) => blocking::joined((&mut task.0).await)??,
+            Fetching::Task(task) => task.join().await??,
         };
         let most = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
         self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(most);
@@ -295,13 +284,13 @@ pub(super) async fn fetch_verified(core: &Arc<Core>, key: BlockKey) -> Result<By
     blocking::run_elsewhere(move || core.compared(key, bytes)).await?
 }
 
-fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task {
+fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
     let core = Arc::clone(core);
     if core.blocks.is_local() {
         // One thread reads and hashes, while the bytes are in its cache.
-        Task(tokio::task::spawn_blocking(move || runtime::drive(fetch(&core, piece))))
+        Task::new(tokio::task::spawn_blocking(move || runtime::drive(fetch(&core, piece))))
     } else {
-        Task(tokio::spawn(async move { fetch(&core, piece).await }))
+        Task::new(tokio::spawn(async move { fetch(&core, piece).await }))
     }
 }
 

@@ -16,11 +16,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
-
-use super::{AsyncStore, Core, not_found};
+use super::{AsyncStore, Core, not_found, pace};
 use crate::block::Listed;
-use crate::blocking;
+use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, BlockRecord, BlockRow, LookAgain};
@@ -34,9 +32,6 @@ const UNDER_LOCK: Duration = Duration::from_secs(10);
 
 /// Blobs that one bad block names.
 const NAMED: usize = 1_000;
-
-/// How long a wait may last until the caller is asked again.
-pub(super) const GLANCE: Duration = Duration::from_millis(100);
 
 /// Blocks that are looked at together, here and over a network; each is in memory.
 const TOGETHER_HERE: usize = 4;
@@ -341,7 +336,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
     async fn blocks(&mut self, records: Vec<BlockRecord>, in_order: bool) -> Result<(), Stop> {
         let together = if self.core.blocks.is_local() { TOGETHER_HERE } else { TOGETHER_THERE };
         let mut waiting = records.into_iter().filter(|record| record.stored || record.live);
-        let mut looking: VecDeque<(BlockRecord, Looking)> = VecDeque::new();
+        let mut looking: VecDeque<(BlockRecord, Task<Result<Option<Damage>>>)> = VecDeque::new();
         loop {
             while looking.len() < together
                 && let Some(record) = waiting.next()
@@ -352,11 +347,11 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 }
                 let (core, deep) = (Arc::clone(self.core), self.options.deep);
                 let task = tokio::spawn(async move { look(&core, record.key, deep).await });
-                looking.push_back((record, Looking(task)));
+                looking.push_back((record, Task::new(task)));
             }
-            let Some((record, mut looked)) = looking.pop_front() else { return Ok(()) };
+            let Some((record, looked)) = looking.pop_front() else { return Ok(()) };
             self.report.blocks += 1;
-            if let Some(damage) = blocking::joined((&mut looked.0).await)?? {
+            if let Some(damage) = looked.join().await?? {
                 self.damaged(&record, damage).await?;
             }
             self.reached(in_order.then_some(Place::Blocks(record.row)))?;
@@ -424,24 +419,11 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
     /// Waits until it may read on, and lets the caller end it meanwhile.
     async fn slow_down(&mut self) -> Result<(), Stop> {
         let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
-        let due = Duration::from_secs_f64(self.report.bytes as f64 / rate.max(1) as f64);
-        loop {
-            let left = due.saturating_sub(self.started.elapsed());
-            if left.is_zero() {
-                return Ok(());
-            }
-            tokio::time::sleep(left.min(GLANCE)).await;
+        let due = pace::due(self.started, self.report.bytes, rate);
+        while pace::glance(due).await {
             self.tell_progress()?;
         }
-    }
-}
-
-/// A task that ends with its handle.
-struct Looking(JoinHandle<Result<Option<Damage>>>);
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.0.abort();
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ mod transport;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -82,8 +82,8 @@ struct Shared {
     /// What [`BlockStore::location`] says.
     name: String,
     s3: AmazonS3,
-    /// For deletions, which are never repeated by the client underneath.
-    deleting: AmazonS3,
+    /// For deletions, which are never repeated by the client underneath; made with the first.
+    deleting: OnceLock<AmazonS3>,
     usual: Patience,
     opening: Patience,
     puts: Arc<Semaphore>,
@@ -99,14 +99,13 @@ impl S3BlockStore {
     /// The same with other time-outs: the usual ones, and those of what is asked when a store is opened.
     pub fn with_patience(location: S3Location, usual: Patience, opening: Patience) -> Result<S3BlockStore> {
         let client = client(&location, RETRIES, usual.attempt)?;
-        let deleting = self::client(&location, 0, DELETION)?.s3;
         let scheme = if client.is_aws { "s3:/" } else { client.endpoint.as_str() };
         Ok(S3BlockStore(Arc::new(Shared {
             name: format!("{scheme}/{}", location.path()),
             location,
             endpoint: client.endpoint,
             s3: client.s3,
-            deleting,
+            deleting: OnceLock::new(),
             usual,
             opening,
             puts: Arc::new(Semaphore::new(MOST_PUTS)),
@@ -299,8 +298,12 @@ impl Shared {
     /// One request, which is not repeated.
     async fn delete(&self, keys: &[BlockKey]) -> Result<()> {
         let paths: Result<Vec<Path>> = keys.iter().map(|key| path(&self.location.key_of(key))).collect();
+        if self.deleting.get().is_none() {
+            let _ = self.deleting.set(client(&self.location, 0, DELETION)?.s3);
+        }
+        let deleting = self.deleting.wait();
         let paths = futures_util::stream::iter(paths?.into_iter().map(Ok)).boxed();
-        let deleting = self.deleting.delete_stream(paths).try_for_each(|_| async { Ok(()) });
+        let deleting = deleting.delete_stream(paths).try_for_each(|_| async { Ok(()) });
         let failure = match tokio::time::timeout(DELETION, deleting).await {
             Ok(Ok(())) => return Ok(()),
             // Its text may hold all of the server's answer, and the access key in that.

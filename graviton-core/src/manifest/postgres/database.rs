@@ -19,6 +19,7 @@ use super::failure::{Remedy, failed, remedy};
 use super::integrity::Dangling;
 use crate::error::{Code, Error, Result};
 use crate::manifest::connection::{Database, Ending, Problem, Step};
+use crate::random;
 
 /// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by default.
 const CONNECTIONS: usize = 10;
@@ -247,10 +248,9 @@ async fn run_on<S: Step>(
 /// How long to wait before the next try: longer each time, and not the same for all who wait.
 fn pause(tries: u32) -> Duration {
     let most = 10_u64 << tries.min(6);
-    let mut random = [0; 8];
     // Without a random number all wait the same time, which is only slower.
-    let _ = getrandom::fill(&mut random);
-    Duration::from_millis(most / 2 + u64::from_le_bytes(random) % (most / 2 + 1))
+    let random = random::bytes().map_or(0, u64::from_le_bytes);
+    Duration::from_millis(most / 2 + random % (most / 2 + 1))
 }
 
 impl Database for PostgresDatabase {

@@ -1,10 +1,10 @@
 //! The connections to one SQLite file: a few that read, one that writes.
 //!
 //! SQLite is called on the thread that asks (or on a blocking thread, for an asynchronous caller), through
-//! `rusqlite`. sqlx, which Postgres is to use, runs each SQLite connection on a thread of its own, and the
+//! `rusqlite`. sqlx, which Postgres has, runs each SQLite connection on a thread of its own, and the
 //! two thread switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs
-//! with it, of which SQLite needed 10. A transaction runs to its end without a wait in it, so
-//! that no dropped future can leave one open.
+//! with it, of which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped
+//! future can leave one open; only a sweep or a second look at a block waits in it, for the block store.
 
 use std::io;
 use std::path::{Path, PathBuf};
