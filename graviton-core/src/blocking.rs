@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use crate::error::{Code, Error, Result};
+use crate::interrupt;
 
 thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
@@ -29,10 +30,15 @@ impl Drop for MayBlock {
     }
 }
 
-/// Whether the calling thread may block; a future polled on it is then never dropped half-way, for the
-/// thread does nothing else until the future is done.
+/// Whether the calling thread may block.
 pub(crate) fn may_block_here() -> bool {
     MAY_BLOCK.get()
+}
+
+/// Whether a future polled on this thread is never dropped half-way, for the thread does nothing else until the future is
+/// done.
+pub(crate) fn ends_here() -> bool {
+    MAY_BLOCK.get() && !interrupt::is_watched()
 }
 
 /// Runs a closure that blocks or computes for long. If the future is dropped, the closure still runs to
@@ -52,6 +58,11 @@ pub(crate) fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) 
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(_) => Error::new(Code::Closed, "the runtime that drives the store is shutting down"),
     })
+}
+
+/// Runs a future that may compute for long on threads of the runtime, so that the caller's can be interrupted meanwhile.
+pub(crate) async fn aside<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    Task::new(tokio::spawn(future)).join().await
 }
 
 /// A task that ends with its handle.

@@ -39,6 +39,7 @@ mod config;
 mod digest;
 mod engine;
 mod error;
+mod interrupt;
 mod key;
 pub mod manifest;
 mod random;
@@ -57,6 +58,8 @@ pub use engine::{
     VerifyOptions, VerifyReport,
 };
 pub use error::{Code, Error, Result};
+pub use interrupt::interruptible;
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
+pub use runtime::of_this_process as runtime;
 pub use store::{Reader, Store, Writer};

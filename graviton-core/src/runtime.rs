@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::blocking::{self, MayBlock};
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// A process's runtime, and behind it that of a child it was forked into.
 struct Generation {
@@ -27,8 +28,11 @@ struct Generation {
 
 static FIRST: OnceLock<Box<Generation>> = OnceLock::new();
 
-/// The runtime of this process.
-pub(crate) fn of_this_process() -> Result<&'static Runtime> {
+/// The runtime of this process, which drives every synchronous [`Store`](crate::Store) in it; made when first needed.
+///
+/// For a binding or program that drives an [`AsyncStore`](crate::AsyncStore) and has no tokio runtime of its own. It is
+/// multi-threaded, with a thread for each core.
+pub fn of_this_process() -> Result<&'static Runtime> {
     let process = std::process::id();
     let mut generation = of(&FIRST, process)?;
     while generation.process != process {
@@ -65,6 +69,18 @@ impl Wake for Unpark {
 
 /// Runs the future to its end on this thread, which may block. The caller has entered a runtime.
 pub(crate) fn drive<T>(future: impl Future<Output = T>) -> T {
+    let driven = drive_with(future, || {
+        std::thread::park();
+        Ok::<(), std::convert::Infallible>(())
+    });
+    driven.unwrap_or_else(|never| match never {})
+}
+
+/// Like [`drive`]; calls `pause` whenever the future waits for something, and ends when that fails.
+fn drive_with<T, E>(
+    future: impl Future<Output = T>,
+    mut pause: impl FnMut() -> std::result::Result<(), E>,
+) -> std::result::Result<T, E> {
     let _may_block = MayBlock::here();
     // On a thread of another tokio runtime, whose scheduler never gets to renew the task's budget here.
     let mut future = pin!(tokio::task::unconstrained(future));
@@ -72,14 +88,21 @@ pub(crate) fn drive<T>(future: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {
-            Poll::Ready(result) => return result,
-            Poll::Pending => std::thread::park(),
+            Poll::Ready(result) => return Ok(result),
+            Poll::Pending => pause()?,
         }
     }
 }
 
-/// Runs the future to its end on this thread, on this process's runtime.
+/// Runs the future to its end on this thread, on this process's runtime, unless the caller interrupts it.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     let _entered = of_this_process()?.enter();
-    Ok(drive(future))
+    if !interrupt::is_watched() {
+        return Ok(drive(future));
+    }
+    interrupt::ask()?;
+    drive_with(future, || {
+        std::thread::park_timeout(interrupt::PERIOD);
+        interrupt::ask()
+    })
 }

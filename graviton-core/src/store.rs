@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::ops::{ControlFlow, Deref, DerefMut, Range};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -98,7 +99,7 @@ impl Store {
     /// A blob to be read; `not-found` if it is not there.
     pub fn reader(&self, id: &BlobId) -> Result<Reader> {
         let reader = self.run(self.inner.reader(id))?;
-        Ok(Reader { reader: InProcess::new(reader), block: Bytes::new() })
+        Ok(Reader { reader: InProcess::new(Reading { reader, elsewhere: Mutex::default() }), block: Bytes::new() })
     }
 
     /// These bytes of a blob, as many of them as it has; a range that starts behind the end is
@@ -296,29 +297,70 @@ impl Write for Writer {
 /// It goes on for the grace after the blob was deleted.
 #[derive(Debug)]
 pub struct Reader {
-    reader: InProcess<BlobReader>,
+    reader: InProcess<Reading>,
     /// What is left of the bytes that were read last.
     block: Bytes,
 }
 
+#[derive(Debug)]
+struct Reading {
+    reader: BlobReader,
+    /// Readers of the same blob that [`Reader::read_at`] left for its next calls: each has a block at hand.
+    elsewhere: Mutex<Vec<BlobReader>>,
+}
+
+/// So many are kept: more threads than that share the processor anyway.
+const MOST_ELSEWHERE: usize = 16;
+
 impl Reader {
     /// The blob that is read.
     pub fn id(&self) -> &BlobId {
-        self.reader.id()
+        self.reader.reader.id()
     }
 
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
-        self.reader.size()
+        self.reader.reader.size()
     }
 
     /// The bytes from the position to the end of the block there, without a copy; `None` at the end.
     pub fn next_block(&mut self) -> Result<Option<Bytes>> {
         if self.block.is_empty() {
             self.reader.check()?;
-            return runtime::block_on(self.reader.next())?;
+            return runtime::block_on(self.reader.reader.next())?;
         }
         Ok(Some(std::mem::take(&mut self.block)))
+    }
+
+    /// Fills the buffer with the bytes from `offset` on; fewer only at the end of the blob, none behind it. Apart from
+    /// the position, and from any number of threads at once, like `pread`. After an error the buffer may hold some of
+    /// them.
+    ///
+    /// Reads that are near each other share a block: it is fetched and verified once.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.reader.check()?;
+        let mut reader = self.elsewhere(offset);
+        reader.seek(offset);
+        reader.limit(offset.saturating_add(buffer.len() as u64));
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let Some(bytes) = runtime::block_on(reader.next())?? else { break };
+            buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
+            filled += bytes.len();
+        }
+        let mut elsewhere = self.reader.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if elsewhere.len() < MOST_ELSEWHERE {
+            elsewhere.push(reader);
+        }
+        Ok(filled)
+    }
+
+    /// The reader that has the byte at hand, or any other.
+    fn elsewhere(&self, offset: u64) -> BlobReader {
+        let mut elsewhere = self.reader.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_hand = elsewhere.iter().position(|reader| reader.is_at_hand(offset));
+        let index = at_hand.or(elsewhere.len().checked_sub(1));
+        index.map_or_else(|| self.reader.reader.another(), |index| elsewhere.swap_remove(index))
     }
 }
 
@@ -345,7 +387,7 @@ impl Read for Reader {
 
 impl Seek for Reader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = self.reader.position() - self.block.len() as u64;
+        let position = self.reader.reader.position() - self.block.len() as u64;
         let target = match to {
             SeekFrom::Start(offset) => Some(offset),
             SeekFrom::Current(by) => position.checked_add_signed(by),
@@ -359,7 +401,7 @@ impl Seek for Reader {
             self.consume(by);
         } else {
             self.block = Bytes::new();
-            self.reader.seek(target);
+            self.reader.reader.seek(target);
         }
         Ok(target)
     }

@@ -92,7 +92,8 @@ impl AsyncStore {
         let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
         let grace = options.grace.unwrap_or(engine.grace);
         if options.dry_run {
-            let plan = engine.core.manifests.plan_garbage(grace, NAMED).await?;
+            let manifests = Arc::clone(&engine.core.manifests);
+            let plan = blocking::aside(async move { manifests.plan_garbage(grace, NAMED).await }).await??;
             report.blobs = plan.blobs;
             report.named = plan.named;
             report.blocks = plan.blocks;

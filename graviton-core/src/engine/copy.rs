@@ -158,7 +158,8 @@ impl AsyncStore {
     /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests in SQLite:
     /// elsewhere it is `unsupported`.
     pub async fn backup(&self, to: impl AsRef<std::path::Path>) -> Result<()> {
-        self.engine()?.core.manifests.backup(to.as_ref()).await
+        let (manifests, to) = (Arc::clone(&self.engine()?.core.manifests), to.as_ref().to_owned());
+        blocking::aside(async move { manifests.backup(&to).await }).await?
     }
 }
 

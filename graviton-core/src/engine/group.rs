@@ -65,9 +65,8 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
     pub(super) async fn join_all(&self, members: Vec<T>) -> Result<Vec<R>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = members.iter().map(|_| oneshot::channel()).unzip();
         if let Some(mut leader) = self.0.enter(members.into_iter().zip(senders)) {
-            // A future that is polled on a thread that may block runs to its end there, so that the batch
-            // needs no task of its own.
-            if !blocking::may_block_here() || leader.run_one().await {
+            // Where the future is sure to run to its end, the batch needs no task of its own.
+            if !blocking::ends_here() || leader.run_one().await {
                 tokio::spawn(leader.run_rest());
             }
         }

@@ -36,6 +36,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::block::{Block, BlockStore, Published};
+use crate::blocking;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
@@ -350,7 +351,8 @@ impl AsyncStore {
 
     /// Sums over the store. Costs time proportional to what is stored.
     pub async fn stats(&self) -> Result<StoreStats> {
-        let totals = self.engine()?.core.manifests.totals().await?;
+        let manifests = Arc::clone(&self.engine()?.core.manifests);
+        let totals = blocking::aside(async move { manifests.totals().await }).await??;
         Ok(StoreStats {
             blobs: totals.blobs,
             logical_bytes: totals.logical_bytes,

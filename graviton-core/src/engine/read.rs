@@ -22,9 +22,11 @@ use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, ManifestEntry};
 use crate::runtime;
 
-/// Entries of the manifest that come with the first query, and with each later one.
+/// Entries of the manifest that come with the first query, with the first one after a jump, and with a later one at most:
+/// each brings twice as many as the one before.
 pub(super) const FIRST_ENTRIES: usize = 64;
-const MORE_ENTRIES: usize = 512;
+const ENTRIES_AFTER_JUMP: usize = 4;
+const MOST_ENTRIES: usize = 512;
 
 /// Bytes that are fetched ahead at most, and blocks: small blocks are many files. From over a network more, as
 /// an answer takes its time; with the largest blocks, what is fetched and what is handed out are 64 MiB.
@@ -45,11 +47,15 @@ pub struct BlobReader {
     end: u64,
     /// Manifest entries behind those that are being fetched, in order.
     entries: VecDeque<ManifestEntry>,
+    /// How many entries the next query asks for.
+    window: usize,
     /// Where the next entry must start.
     next_entry: u64,
     ahead: VecDeque<(Piece, Fetching)>,
     /// How many bytes may be fetched ahead: grows as long as the reading goes straight on.
     allowance: u64,
+    /// The position is where the reading jumped to: whether it goes straight on from there is not known yet.
+    jumped: bool,
     /// The piece that holds the position, or held it last.
     current: Option<(Piece, Bytes)>,
     failed: Option<Error>,
@@ -88,12 +94,24 @@ impl BlobReader {
             record,
             position: 0,
             entries: entries.into(),
+            window: 2 * FIRST_ENTRIES,
             next_entry: 0,
             ahead: VecDeque::new(),
             allowance: 0,
+            jumped: false,
             current: None,
             failed: None,
         }
+    }
+
+    /// A reader of the same blob, at its start.
+    pub(crate) fn another(&self) -> BlobReader {
+        BlobReader { window: ENTRIES_AFTER_JUMP, ..BlobReader::new(&self.core, self.record.clone(), Vec::new()) }
+    }
+
+    /// Whether the byte at this offset is at hand.
+    pub(crate) fn is_at_hand(&self, offset: u64) -> bool {
+        self.current.as_ref().is_some_and(|(piece, _)| piece.range.contains(&offset))
     }
 
     /// The blob that is read.
@@ -166,10 +184,12 @@ impl BlobReader {
             Fetching::Here => fetch(&self.core, piece.clone()).await?,
             Fetching::Task(task) => task.join().await??,
         };
-        let most = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
-        self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(most);
-        // What is wrong further on is said when it is reached.
-        let _ = self.fetch_ahead().await;
+        if !std::mem::take(&mut self.jumped) {
+            let most = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
+            self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(most);
+            // What is wrong further on is said when it is reached.
+            let _ = self.fetch_ahead().await;
+        }
         self.current = Some((piece.clone(), bytes.clone()));
         Ok((piece, bytes))
     }
@@ -187,6 +207,8 @@ impl BlobReader {
         if !straight_on {
             self.ahead.clear();
             self.allowance = 0;
+            // Where there is a limit, all up to it is wanted.
+            self.jumped = self.end == self.size();
         }
         while self.entries.front().is_some_and(|entry| entry.end() <= self.position) {
             self.entries.pop_front();
@@ -194,6 +216,9 @@ impl BlobReader {
         match self.entries.front() {
             Some(entry) if holds(entry, self.position) => self.next_entry = entry.offset,
             _ => {
+                if !straight_on {
+                    self.window = ENTRIES_AFTER_JUMP;
+                }
                 self.entries = self.manifest(self.position).await?.into();
                 let first = self.entries.front().ok_or_else(hole)?;
                 if !holds(first, self.position) {
@@ -248,8 +273,10 @@ impl BlobReader {
         Piece { entry, range }
     }
 
-    async fn manifest(&self, from: u64) -> Result<Vec<ManifestEntry>> {
-        self.core.manifests.entries(self.record.row, from, MORE_ENTRIES).await
+    async fn manifest(&mut self, from: u64) -> Result<Vec<ManifestEntry>> {
+        let limit = self.window;
+        self.window = (2 * limit).min(MOST_ENTRIES);
+        self.core.manifests.entries(self.record.row, from, limit).await
     }
 }
 

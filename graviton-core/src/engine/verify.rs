@@ -258,7 +258,8 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
     async fn everything(&mut self) -> Result<(), Stop> {
         let from = self.options.from.as_ref().map(|cursor| cursor.0.clone());
         if from.is_none() {
-            for problem in self.core.manifests.integrity().await? {
+            let manifests = Arc::clone(&self.core.manifests);
+            for problem in blocking::aside(async move { manifests.integrity().await }).await?? {
                 self.report.database_problems += 1;
                 self.found(Finding::Database(problem))?;
             }
