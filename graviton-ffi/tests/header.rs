@@ -93,7 +93,7 @@ fn everything_in_the_header_is_documented() {
             assert!(lines[index - 1].trim_end().ends_with("*/"), "line {}: {line}", index + 1);
         }
     }
-    assert!(checked > 300, "only {checked} declarations: this test has lost them");
+    assert!(checked > 250, "only {checked} declarations: this test has lost them");
 }
 
 /// Whether the line goes on with the parameters of a function.
