@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <string>
 #include <type_traits>
 
 namespace graviton {
@@ -21,6 +22,13 @@ inline constexpr bool is_byte = std::is_same_v<T, char> || std::is_same_v<T, sig
     || std::is_same_v<T, unsigned char> || std::is_same_v<T, std::byte>
 #ifdef __cpp_char8_t
     || std::is_same_v<T, char8_t>
+#endif
+    ;
+
+template <class T>
+inline constexpr bool is_text = std::is_convertible_v<const T &, const char *>
+#ifdef __cpp_char8_t
+    || std::is_convertible_v<const T &, const char8_t *>
 #endif
     ;
 
@@ -49,9 +57,13 @@ public:
     bytes_view(const void *data, std::size_t size) noexcept : data_(static_cast<const std::uint8_t *>(data)), size_(size) {}
     /// Text up to its NUL.
     bytes_view(const char *text) noexcept : bytes_view(text, std::strlen(text)) {}
-    /// The bytes of a container.
-    template <class Bytes, class = std::enable_if_t<detail::is_byte<std::remove_const_t<detail::element_t<const Bytes>>>
-                                                    && !std::is_convertible_v<const Bytes &, const char *>>>
+#ifdef __cpp_char8_t
+    /// Text up to its NUL.
+    bytes_view(const char8_t *text) noexcept : bytes_view(text, std::char_traits<char8_t>::length(text)) {}
+#endif
+    /// The bytes of a container; of an array of char, text up to its NUL.
+    template <class Bytes, class Byte = std::remove_const_t<detail::element_t<const Bytes>>,
+              class = std::enable_if_t<detail::is_byte<Byte> && !detail::is_text<Bytes>>>
     bytes_view(const Bytes &bytes) noexcept : bytes_view(std::data(bytes), std::size(bytes))
     {
     }
