@@ -6,7 +6,7 @@ use graviton_core::{Algo, BlobId, BlockKey, Code, Digest, Error, Result};
 
 use crate::error::graviton_error;
 use crate::panic::guard;
-use crate::pointer::{borrow, give_text, invalid, out, slice, text};
+use crate::pointer::{borrow, give_text, invalid, out, slice};
 use crate::status::graviton_status;
 
 /// BLAKE3 with 32 bytes of output.
@@ -147,14 +147,9 @@ pub unsafe extern "C" fn graviton_blob_id_parse(
     unsafe {
         guard(error, || {
             let out = out(id, "id")?;
-            let text = self::text(text, length, "text").map_err(|error| {
-                match std::ptr::NonNull::new(text.cast_mut()) {
-                    Some(_) if length <= isize::MAX as usize => {
-                        Error::new(Code::InvalidId, error.to_string())
-                    }
-                    _ => error,
-                }
-            })?;
+            let bytes = slice(text.cast::<u8>(), length, "text")?;
+            let text = std::str::from_utf8(bytes)
+                .map_err(|_| Error::new(Code::InvalidId, "a text that is not UTF-8 is no blob id"))?;
             out.set((&text.parse::<BlobId>()?).into());
             Ok(())
         })

@@ -58,7 +58,7 @@ impl Descriptor<'_> {
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    self.wait(PollFlags::OUT).map_err(|error| self.failed("write to", error))?
+                    self.wait(PollFlags::OUT).map_err(|error| self.failed("write to", error))?;
                 }
                 Err(error) => return Err(self.failed("write to", error.into())),
             }

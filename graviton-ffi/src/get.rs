@@ -82,7 +82,7 @@ pub unsafe extern "C" fn graviton_store_get(
                 }
                 Ok(())
             });
-            got.map_err(|failure| (&failure).or_code(progress.code))?;
+            got.map_err(|failure| failure.or_code(progress.code))?;
             if let Some(out) = out {
                 out.set(size);
             }
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn graviton_store_get_fd(
                 }
                 Ok(())
             });
-            got.map_err(|failure| (&failure).or_code(progress.code))
+            got.map_err(|failure| failure.or_code(progress.code))
         })
     }
 }

@@ -259,7 +259,7 @@ pub unsafe extern "C" fn graviton_store_put_callback(
             let code = Cell::new(0);
             let source = Called { callback, userdata: Userdata(userdata), code: &code };
             let receipt = put(borrow(store, "store")?.session(), source, GRAVITON_SIZE_UNKNOWN, &wanted)
-                .map_err(|failure| (&failure).or_code(code.get()))?;
+                .map_err(|failure| failure.or_code(code.get()))?;
             if let Some(out) = out {
                 out.set(receipt);
             }

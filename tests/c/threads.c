@@ -1,5 +1,6 @@
 /* Many threads on one handle, closing beside all else, and freeing in any order. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "check.h"
@@ -139,7 +140,7 @@ static void *until_closed(void *userdata)
 {
     int kind = (int)(size_t)userdata;
     graviton_blob_id id;
-    unsigned char room[20000];
+    unsigned char room[20000] = { 0 };
     CHECK(graviton_reader_id(reader, &id, NULL) == GRAVITON_OK || kind < 0);
     for (unsigned long long round = 0;; round++) {
         graviton_error *mine = NULL;
@@ -182,7 +183,7 @@ static void *until_closed(void *userdata)
 
 static void close_while_in_use(const char *directory, const graviton_blob_id *id)
 {
-    for (int round = 0; round < 5; round++) {
+    for (unsigned round = 0; round < rounds() / 20 + 1; round++) {
         pthread_t threads[8];
         uint64_t size = 0;
         store = open_store(directory);
@@ -192,6 +193,7 @@ static void close_while_in_use(const char *directory, const graviton_blob_id *id
             CHECK(pthread_create(&threads[index], NULL, until_closed, (void *)(size_t)index) == 0);
         }
         while (begun < 8) {
+            sched_yield();
         }
         OK(graviton_store_close(store, &error));
         join(threads, 8);
