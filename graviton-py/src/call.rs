@@ -40,7 +40,8 @@ impl Interrupts {
 
     fn check_now(&self) -> Result<()> {
         self.state().asked = Instant::now();
-        self.python(Python::check_signals)
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "the method itself is of one lifetime only")]
+        self.python(|py| py.check_signals())
     }
 
     /// Runs Python code. What it raises ends the call, and is what the call raises.
