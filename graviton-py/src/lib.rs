@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! settings -> store -> reader, writer, files (many at once), upkeep
+//!                ├── aio: answers for asyncio -> aio_store, aio_files
 //!                └── call: without the GIL, ended by signals;  turn: one thread at a time;  buffer;  errors
 //! ```
 //! Rules: no call holds the GIL while it waits, for the engine or for another thread's turn. No Rust reference
@@ -14,6 +15,9 @@
 #![deny(unsafe_code)]
 #![allow(clippy::needless_pass_by_value, reason = "arguments of Python functions arrive as values")]
 
+mod aio;
+mod aio_files;
+mod aio_store;
 mod buffer;
 mod call;
 mod errors;
@@ -31,6 +35,10 @@ mod _graviton {
     use pyo3::prelude::*;
     use pyo3::types::PyModule;
 
+    #[pymodule_export]
+    use crate::aio::{Mailbox, Task};
+    #[pymodule_export]
+    use crate::aio_files::{AioReader, AioWriter};
     #[pymodule_export]
     use crate::reader::Reader;
     #[pymodule_export]

@@ -1,11 +1,14 @@
 //! An open store: what `graviton.Store` is made of.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use graviton_core::{BlobId, BlobStat, Code, Error};
+use graviton_core::{BlobId, BlobStat, Code, Config, Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use tokio::sync::Semaphore;
 
+use crate::aio;
 use crate::buffer::{Buffer, Reading};
 use crate::call::call;
 use crate::reader::{Reader, all_of, fill};
@@ -13,9 +16,9 @@ use crate::settings::{Settings, config};
 use crate::writer::{Receipt, Writer, receipt};
 
 /// What is known of a blob: its id, how many blocks it has, its chunker, and when it was put, in milliseconds.
-type Stat = (String, u64, String, i64);
+pub(crate) type Stat = (String, u64, String, i64);
 
-fn stat(found: BlobStat) -> Stat {
+pub(crate) fn stat(found: BlobStat) -> Stat {
     (found.id.to_string(), found.blocks, found.chunker, found.created_at_ms)
 }
 
@@ -23,6 +26,24 @@ fn stat(found: BlobStat) -> Stat {
 #[pyclass(frozen, module = "graviton._graviton")]
 pub(crate) struct Store {
     pub(crate) store: graviton_core::Store,
+    /// Of the calls for asyncio.
+    pub(crate) turns: Arc<Semaphore>,
+}
+
+impl Store {
+    pub(crate) fn new(store: graviton_core::Store) -> Store {
+        Store { store, turns: aio::turns() }
+    }
+}
+
+/// The store, opened in this mode: `create`, `existing` or `read`.
+pub(crate) fn opened(config: Config, mode: &str) -> Result<graviton_core::Store> {
+    match mode {
+        "create" => config.open(),
+        "existing" => config.open_existing(),
+        "read" => config.open_read_only(),
+        _ => Err(Error::new(Code::InvalidArgument, format!("there is no mode {mode:?}"))),
+    }
 }
 
 #[pymethods]
@@ -36,16 +57,8 @@ impl Store {
         mode: &str,
         adopt: bool,
     ) -> PyResult<Store> {
-        let store = call(py, |_| {
-            let config = config(&settings, path)?.adopt(adopt);
-            match mode {
-                "create" => config.open(),
-                "existing" => config.open_existing(),
-                "read" => config.open_read_only(),
-                _ => Err(Error::new(Code::InvalidArgument, format!("there is no mode {mode:?}"))),
-            }
-        })?;
-        Ok(Store { store })
+        let store = call(py, |_| opened(config(&settings, path)?.adopt(adopt), mode))?;
+        Ok(Store::new(store))
     }
 
     /// Closes it in an orderly way.

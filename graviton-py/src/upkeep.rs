@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use graviton_core::{
-    BlobId, Code, CopyOptions, Error, Finding, GcOptions, Result, VerifyEvent, VerifyOptions,
+    BlobId, Code, CopyOptions, Error, Finding, GcOptions, Result, StoreStats, VerifyEvent,
+    VerifyOptions,
 };
 use pyo3::prelude::*;
 
@@ -22,6 +23,20 @@ pub(crate) struct Stats {
     dead_blobs: u64,
     dead_bytes: u64,
     reclaimable_bytes: u64,
+}
+
+impl From<StoreStats> for Stats {
+    fn from(stats: StoreStats) -> Stats {
+        Stats {
+            blobs: stats.blobs,
+            logical_bytes: stats.logical_bytes,
+            blocks: stats.blocks,
+            stored_bytes: stats.stored_bytes,
+            dead_blobs: stats.dead_blobs,
+            dead_bytes: stats.dead_bytes,
+            reclaimable_bytes: stats.reclaimable_bytes,
+        }
+    }
 }
 
 #[derive(IntoPyObject)]
@@ -129,15 +144,7 @@ impl Store {
     fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
         call(py, |_| {
             let stats = self.store.stats()?;
-            Ok(Stats {
-                blobs: stats.blobs,
-                logical_bytes: stats.logical_bytes,
-                blocks: stats.blocks,
-                stored_bytes: stats.stored_bytes,
-                dead_blobs: stats.dead_blobs,
-                dead_bytes: stats.dead_bytes,
-                reclaimable_bytes: stats.reclaimable_bytes,
-            })
+            Ok(Stats::from(stats))
         })
     }
 
