@@ -42,7 +42,7 @@ impl AioReader {
 }
 
 /// The next bytes: some of them that are at hand, or `all` of them, as many as the blob has.
-async fn read(reader: &mut BlobReader, from: u64, most: u64, all: bool) -> Result<Vec<Bytes>> {
+pub(crate) async fn read(reader: &mut BlobReader, from: u64, most: u64, all: bool) -> Result<Vec<Bytes>> {
     // Of a block that is at hand this costs nothing.
     reader.seek(from);
     let mut pieces = Vec::new();
@@ -95,7 +95,7 @@ impl AioReader {
 }
 
 /// Memory of all pieces, copied once.
-fn joined(py: Python<'_>, pieces: Vec<Bytes>) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn joined(py: Python<'_>, pieces: Vec<Bytes>) -> PyResult<Bound<'_, PyAny>> {
     let length = pieces.iter().map(Bytes::len).sum();
     let bytes = PyBytes::new_with(py, length, |mut to| {
         for piece in &pieces {

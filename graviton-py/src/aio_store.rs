@@ -13,7 +13,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::aio::{Mailbox, Reply, Task, start};
-use crate::aio_files::{AioReader, AioWriter};
+use crate::aio_files::{AioReader, AioWriter, joined, read};
 use crate::errors::exception;
 use crate::settings::{Settings, config};
 use crate::store::{Store, opened, stat};
@@ -154,6 +154,13 @@ impl Store {
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move { store.reader(&id).await };
         self.begin(mailbox, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
+    }
+
+    /// All bytes of a blob.
+    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work = |store: AsyncStore| async move { read(&mut store.reader(&id).await?, 0, u64::MAX, true).await };
+        self.begin(mailbox, future, work, joined)
     }
 
     /// So many bytes of a blob from there on, or as many as it has.

@@ -98,9 +98,9 @@ class Store:
         store._start(place)
         return store
 
-    def _start(self, place: Place) -> None:
+    def _start(self, place: Place, engine: _graviton.Store | None = None) -> None:
         self._place = place
-        self._engine = place.open()
+        self._engine = place.open() if engine is None else engine
         self._closed = False
         log.debug("opened %r", self)
 
