@@ -9,7 +9,7 @@ import gc
 import io
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import graviton
@@ -27,6 +27,11 @@ def refused(call: Callable[[], object]) -> None:
     except (graviton.GravitonError, TypeError, BufferError, KeyError):
         return
     raise AssertionError("it was not refused")
+
+
+def _raising() -> Iterator[bytes]:
+    yield b"x"
+    raise KeyError
 
 
 def cycle(store: graviton.Store, id: BlobId, large: BlobId, file: Path) -> None:
@@ -64,7 +69,7 @@ def cycle(store: graviton.Store, id: BlobId, large: BlobId, file: Path) -> None:
     refused(lambda: store.get("text"))
     refused(lambda: store.get_into(large, data))
     refused(lambda: store.put("text"))  # type: ignore[arg-type]
-    refused(lambda: store.put({}.__getitem__("x")))
+    refused(lambda: store.put(_raising()))
     refused(lambda: store.put_file("/missing"))
     refused(lambda: store.put(b"x", expect=absent))
 

@@ -214,13 +214,13 @@ def test_tarfile(store: Store) -> None:
     files = {f"{number}.bin": content(number * 5000, number) for number in range(20)}
     for mode in ("w", "w:gz", "w|"):
         with store.writer() as writer:
-            with tarfile.open(mode=mode, fileobj=writer) as archive:  # type: ignore[call-overload]
+            with tarfile.open(mode=mode, fileobj=writer) as archive:
                 for name, data in files.items():
                     info = tarfile.TarInfo(name)
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
         for read_mode in ("r", "r|*"):
-            with store.open(writer.id) as file, tarfile.open(mode=read_mode, fileobj=file) as archive:  # type: ignore[call-overload]
+            with store.open(writer.id) as file, tarfile.open(mode=read_mode, fileobj=file) as archive:
                 found = {}
                 for info in archive:
                     member = archive.extractfile(info)

@@ -19,7 +19,7 @@ def test_it_is_its_text() -> None:
     id = BlobId(TEXT)
     assert id == TEXT and TEXT == id and hash(id) == hash(TEXT) and str(id) == f"{id}" == TEXT
     assert type(str(id)) is str
-    assert {TEXT: 1}[id] == 1 and {id: 1}[TEXT] == 1
+    assert {TEXT: 1}[id] == 1 and TEXT in {id}
     assert repr(id) == f"BlobId({TEXT!r})" and eval(repr(id)) == id
     assert sorted([id, "a", "z"]) == ["a", id, "z"]
     assert json.loads(json.dumps({id: id})) == {TEXT: TEXT}

@@ -127,9 +127,6 @@ def test_waiting_for_another_threads_turn(local: Store, tmp_path: Path) -> None:
     ended = threading.Event()
     with local.writer() as writer:
 
-        class Endless:
-            """Stops a thread inside of a call of the writer: its memory is only given out when asked for twice."""
-
         def hold() -> None:
             data = b"x" * (64 << 20)
             while not ended.is_set():
@@ -195,8 +192,8 @@ PROGRAM = """
 import sys, graviton
 from pathlib import Path
 store = graviton.open(sys.argv[1])
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     store.put(Path("/dev/zero"))
 except KeyboardInterrupt:
     print(store.stats().blobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_verification_finds_repair_mends_and_both_are_logged(
         hurt = {id for finding in found for id in finding.blobs}
         assert len(found) == 4 and hurt <= set(ids) and all(isinstance(id, BlobId) for id in hurt)
         assert sum(record.levelno == logging.WARNING for record in caplog.records) == 4
-        assert not store.verify([next(iter(hurt))]).clean
+        assert not store.verify(iter(hurt), deep=True).clean
         assert store.verify([id for id in ids if id not in hurt]).clean
         mended = store.repair_from(mirror)
         assert (mended.repaired, mended.lost, mended.complete) == (4, (), True)
@@ -109,13 +110,13 @@ def test_progress_is_told_and_may_end_the_call(store: Store, tmp_path: Path) -> 
 
     id = store.put(data, progress=tell)
     assert told[-1] == (len(data), len(data)) and len(told) > 2
-    for expected in (lambda: store.put(path, progress=tell), lambda: store.put_file(path, progress=tell)):
+    for put in (store.put, store.put_file):
         told.clear()
-        assert expected() == id
+        assert put(path, progress=tell) == id
         assert told[-1] == (len(data), len(data)) and len(told) > 2
     told.clear()
     assert store.put([data, b""], progress=tell) == id
-    assert told[-1] == (len(data), None)
+    assert told[-1][0] == len(data) and told[-1][1] is None
     told.clear()
     store.put_many([path, path], progress=tell)
     assert told == [(len(data), 2 * len(data)), (2 * len(data), 2 * len(data))]
@@ -130,7 +131,7 @@ def test_progress_is_told_and_may_end_the_call(store: Store, tmp_path: Path) -> 
         raise Boom
 
     store.delete(id)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: store.put(data, progress=stop),
         lambda: store.put_file(path, progress=stop),
         lambda: store.put_many([path] * 3, progress=stop),
@@ -140,7 +141,7 @@ def test_progress_is_told_and_may_end_the_call(store: Store, tmp_path: Path) -> 
         with pytest.raises(Boom):
             call()
     store.put(data)
-    more = [
+    more: list[Callable[[], object]] = [
         lambda: store.verify(progress=stop),
         lambda: store.get_to(id, tmp_path / "out", progress=stop),
     ]
