@@ -5,12 +5,14 @@
 //! what is hashed and stored is that copy. Only `bytes` never change, and are read in place.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io::{self, Read};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr;
 
-use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -19,31 +21,74 @@ use crate::call::Interrupts;
 /// What an object shows of its memory, held until this is dropped.
 pub(crate) enum Buffer<'py> {
     Bytes(Bound<'py, PyBytes>),
-    Other(PyUntypedBuffer),
+    View(View<'py>),
+}
+
+/// Memory by the buffer protocol. pyo3's own type refuses ctypes arrays, whose strides are not given.
+pub(crate) struct View<'py> {
+    /// In its own place: it may point into itself.
+    view: Box<ffi::Py_buffer>,
+    held: PhantomData<Python<'py>>,
+}
+
+impl<'py> View<'py> {
+    fn of(object: &Bound<'py, PyAny>) -> PyResult<View<'py>> {
+        let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::uninit());
+        // SAFETY: the object is alive, and the place is one for a `Py_buffer`.
+        let result =
+            unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_FULL_RO) };
+        if result != 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        // SAFETY: filled in, since the call succeeded.
+        let view = View { view: unsafe { Box::from_raw(Box::into_raw(view).cast()) }, held: PhantomData };
+        // SAFETY: a view that is held.
+        if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.view, b'C' as _) } == 0 {
+            return Err(PyBufferError::new_err("the memory is not C-contiguous; copy it first"));
+        }
+        // SAFETY: a format, where there is one, is a C string that lives as long as the view.
+        let format = (!view.view.format.is_null()).then(|| unsafe { CStr::from_ptr(view.view.format) });
+        if format.is_some_and(|format| format.to_bytes().contains(&b'O')) {
+            return Err(PyTypeError::new_err(
+                "an array of Python objects has no bytes of its own; pickle it",
+            ));
+        }
+        Ok(view)
+    }
+
+    fn data(&self) -> *mut u8 {
+        self.view.buf.cast()
+    }
+
+    fn len(&self) -> usize {
+        self.view.len as usize
+    }
+
+    fn is_writable(&self) -> bool {
+        self.view.readonly == 0
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it was filled in by `PyObject_GetBuffer`, is released once, and the GIL is held, as `held` says.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+    }
 }
 
 impl<'py> Buffer<'py> {
     /// The memory of the object, to be read.
     pub(crate) fn to_read(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
-        if let Ok(bytes) = object.cast::<PyBytes>() {
-            return Ok(Buffer::Bytes(bytes.clone()));
+        match object.cast::<PyBytes>() {
+            Ok(bytes) => Ok(Buffer::Bytes(bytes.clone())),
+            Err(_) => Ok(Buffer::View(View::of(object)?)),
         }
-        let buffer = PyUntypedBuffer::get(object)?;
-        if !buffer.is_c_contiguous() {
-            return Err(PyBufferError::new_err("the memory is not C-contiguous; copy it first"));
-        }
-        if buffer.format().to_bytes().contains(&b'O') {
-            return Err(PyTypeError::new_err(
-                "an array of Python objects has no bytes of its own; pickle it",
-            ));
-        }
-        Ok(Buffer::Other(buffer))
     }
 
     /// The memory of the object, to be written.
     pub(crate) fn to_fill(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
         match Buffer::to_read(object)? {
-            Buffer::Other(buffer) if !buffer.readonly() => Ok(Buffer::Other(buffer)),
+            Buffer::View(view) if view.is_writable() => Ok(Buffer::View(view)),
             _ => Err(PyBufferError::new_err(
                 "the memory is read-only; give a bytearray or another writable buffer",
             )),
@@ -53,7 +98,7 @@ impl<'py> Buffer<'py> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Buffer::Bytes(bytes) => bytes.as_bytes().len(),
-            Buffer::Other(buffer) => buffer.len_bytes(),
+            Buffer::View(view) => view.len(),
         }
     }
 
@@ -61,7 +106,7 @@ impl<'py> Buffer<'py> {
     pub(crate) fn source(&self) -> Source<'_> {
         let data = match self {
             Buffer::Bytes(bytes) => bytes.as_bytes().as_ptr(),
-            Buffer::Other(buffer) => buffer.buf_ptr().cast::<u8>().cast_const(),
+            Buffer::View(view) => view.data().cast_const(),
         };
         Source { data, left: self.len(), fixed: matches!(self, Buffer::Bytes(_)), held: PhantomData }
     }
@@ -70,9 +115,9 @@ impl<'py> Buffer<'py> {
     pub(crate) fn sink(&self) -> Sink<'_> {
         match self {
             Buffer::Bytes(_) => Sink { data: ptr::null_mut(), left: 0, held: PhantomData },
-            Buffer::Other(buffer) => {
-                let left = if buffer.readonly() { 0 } else { buffer.len_bytes() };
-                Sink { data: buffer.buf_ptr().cast(), left, held: PhantomData }
+            Buffer::View(view) => {
+                let left = if view.is_writable() { view.len() } else { 0 };
+                Sink { data: view.data(), left, held: PhantomData }
             }
         }
     }
@@ -178,12 +223,12 @@ pub(crate) struct FreshBytes<'py> {
 impl<'py> FreshBytes<'py> {
     /// `MemoryError` if there is no room for so many.
     pub(crate) fn new(py: Python<'py>, length: usize) -> PyResult<FreshBytes<'py>> {
-        let length = isize::try_from(length)
-            .map_err(|_| pyo3::exceptions::PyMemoryError::new_err("the bytes do not fit in memory"))?;
+        let length =
+            isize::try_from(length).map_err(|_| PyMemoryError::new_err("the bytes do not fit in memory"))?;
         // SAFETY: with a null pointer this makes an object of that length, or raises. Its bytes are filled before anybody
         // reads them (`finish`).
         let bytes = unsafe {
-            let object = pyo3::ffi::PyBytes_FromStringAndSize(ptr::null(), length);
+            let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
         };
         Ok(FreshBytes { bytes })
@@ -192,9 +237,9 @@ impl<'py> FreshBytes<'py> {
     /// All of it, to be filled within this call.
     pub(crate) fn sink(&mut self) -> Sink<'_> {
         // SAFETY: the object is a `bytes` of our own.
-        let data = unsafe { pyo3::ffi::PyBytes_AsString(self.bytes.as_ptr()) };
+        let data = unsafe { ffi::PyBytes_AsString(self.bytes.as_ptr()) };
         // SAFETY: as above.
-        let length = unsafe { pyo3::ffi::PyBytes_Size(self.bytes.as_ptr()) };
+        let length = unsafe { ffi::PyBytes_Size(self.bytes.as_ptr()) };
         Sink { data: data.cast(), left: length as usize, held: PhantomData }
     }
 
@@ -204,10 +249,10 @@ impl<'py> FreshBytes<'py> {
             return self.bytes;
         }
         // SAFETY: the object is a `bytes` of our own.
-        let length = unsafe { pyo3::ffi::PyBytes_Size(self.bytes.as_ptr()) } as usize;
+        let length = unsafe { ffi::PyBytes_Size(self.bytes.as_ptr()) } as usize;
         // SAFETY: these bytes were filled.
         let filled = unsafe {
-            let data = pyo3::ffi::PyBytes_AsString(self.bytes.as_ptr());
+            let data = ffi::PyBytes_AsString(self.bytes.as_ptr());
             std::slice::from_raw_parts(data.cast::<u8>(), length - left)
         };
         PyBytes::new(self.bytes.py(), filled)

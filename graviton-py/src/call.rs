@@ -40,7 +40,10 @@ impl Interrupts {
 
     fn check_now(&self) -> Result<()> {
         self.state().asked = Instant::now();
-        #[allow(clippy::redundant_closure_for_method_calls, reason = "the method itself is of one lifetime only")]
+        #[allow(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is of one lifetime only"
+        )]
         self.python(|py| py.check_signals())
     }
 

@@ -14,14 +14,26 @@ from ._id import BlobId, known
 from ._reports import PutReceipt
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import BinaryIO, Self
 
     from typing_extensions import Buffer
 
 __all__ = ["BlobReader", "BlobWriter"]
 
 
-class BlobReader(io.RawIOBase):
+if TYPE_CHECKING:
+    # As typeshed has it for the files of the standard library, so that they go wherever a `BinaryIO` is wanted.
+    class _RawIO(io.RawIOBase, BinaryIO):
+        def __enter__(self) -> Self: ...
+
+    class _BufferedIO(io.BufferedIOBase, BinaryIO):
+        def __enter__(self) -> Self: ...
+
+else:
+    _RawIO, _BufferedIO = io.RawIOBase, io.BufferedIOBase
+
+
+class BlobReader(_RawIO):
     """A blob that is being read: a binary file, every byte of which was verified.
 
     :meth:`Store.open` gives one, inside of an :class:`io.BufferedReader` unless told otherwise. It may be
@@ -32,8 +44,6 @@ class BlobReader(io.RawIOBase):
     ...     file.seek(-8, 2), file.read()
     (7, b'graviton')
     """
-
-    mode = "rb"
 
     def __init__(self, id: BlobId, reader: _graviton.Reader) -> None:
         super().__init__()
@@ -49,6 +59,11 @@ class BlobReader(io.RawIOBase):
     def name(self) -> str:
         """The text of the id, for what asks a file for its name."""
         return str(self._id)
+
+    @property
+    def mode(self) -> str:
+        """How a file of this kind is opened: ``rb``."""
+        return "rb"
 
     @property
     def size(self) -> int:
@@ -85,6 +100,10 @@ class BlobReader(io.RawIOBase):
         """Return the position."""
         return self._reader.seek(0, os.SEEK_CUR)
 
+    def write(self, data: Buffer, /) -> int:
+        """Refuse: blobs never change."""
+        raise io.UnsupportedOperation("a blob that is being read cannot be written to")
+
     def close(self) -> None:
         """Let go of the blob."""
         if not self.closed:
@@ -101,7 +120,7 @@ class BlobReader(io.RawIOBase):
         return f"<graviton.BlobReader of {self._id}{', closed' if self.closed else ''}>"
 
 
-class BlobWriter(io.BufferedIOBase):
+class BlobWriter(_BufferedIO):
     """A blob that is being written: a binary file that takes bytes in order.
 
     Nothing is visible before it is closed. ``with`` closes it, or, after an exception, aborts it, which leaves
@@ -117,13 +136,21 @@ class BlobWriter(io.BufferedIOBase):
     (15, True)
     """
 
-    mode = "wb"
-
     def __init__(self, writer: _graviton.Writer) -> None:
         super().__init__()
         self._writer: _graviton.Writer | None = writer
         self._receipt: PutReceipt | None = None
         self._failure: BaseException | None = None
+
+    @property
+    def name(self) -> str:
+        """The text of the id, for what asks a file for its name; empty before it is closed."""
+        return "" if self._receipt is None else str(self._receipt.id)
+
+    @property
+    def mode(self) -> str:
+        """How a file of this kind is opened: ``wb``."""
+        return "wb"
 
     @property
     def receipt(self) -> PutReceipt:

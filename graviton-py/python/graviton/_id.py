@@ -26,10 +26,11 @@ class BlobId(str):
     ('blake3', 5)
     >>> id == str(id) and hash(id) == hash(str(id))
     True
-    >>> graviton.BlobId("blake3:ea8f:5")
-    Traceback (most recent call last):
-    ...
-    graviton.InvalidIdError: "blake3:ea8f:5" is not a blob id: the digest is not 64 lower-case hex digits
+    >>> try:
+    ...     graviton.BlobId("blake3:ea8f:5")
+    ... except graviton.InvalidIdError as error:
+    ...     print(error)
+    "blake3:ea8f:5" is not a blob id: the digest is not 64 lower-case hex digits
     """
 
     __slots__ = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ._id import BlobId
 
@@ -85,7 +85,7 @@ class Manifest:
     (1, [(0, 5)])
     """
 
-    PAGE = 1024
+    PAGE: ClassVar[int] = 1024
 
     def __init__(self, store: Store, stat: BlobStat) -> None:
         self._store = store
