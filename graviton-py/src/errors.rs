@@ -16,6 +16,11 @@ pub(crate) fn codes() -> Vec<(&'static str, &'static str, bool)> {
     Code::all().map(|code| (code.name(), code.python_class(), code.is_retryable())).collect()
 }
 
+/// Of every code: the exit code of a command that it ends.
+pub(crate) fn exit_codes() -> Vec<(&'static str, u8)> {
+    Code::all().map(|code| (code.name(), code.exit_code())).collect()
+}
+
 /// The exception to raise for an error, with its causes.
 pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
     built(py, error, 0).unwrap_or_else(|failed| failed)

@@ -52,6 +52,7 @@ mod _graviton {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("SETTINGS", crate::settings::all())?;
         module.add("CODES", crate::errors::codes())?;
+        module.add("EXIT_CODES", crate::errors::exit_codes())?;
         module.add("VERSION", env!("CARGO_PKG_VERSION"))
     }
 }

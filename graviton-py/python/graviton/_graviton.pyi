@@ -10,6 +10,7 @@ from typing_extensions import Buffer
 VERSION: Final[str]
 SETTINGS: Final[list[tuple[str, str, str]]]
 CODES: Final[list[tuple[str, str, bool]]]
+EXIT_CODES: Final[list[tuple[str, int]]]
 
 _Settings = list[tuple[str, str]]
 _Path = str | PathLike[str]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from . import _html
 from ._id import BlobId
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class PutReceipt:
     def size(self) -> int:
         """The length of the content in bytes."""
         return self.id.size
+
+    def _repr_html_(self) -> str:
+        return _html.receipt(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,10 @@ class Manifest:
 
     PAGE: ClassVar[int] = 1024
 
-    def __init__(self, store: Store, stat: BlobStat) -> None:
+    def __init__(self, store: Store, stat: BlobStat, before: tuple[Manifest, ...] = ()) -> None:
         self._store = store
         self._stat = stat
+        self._before = before
 
     @property
     def id(self) -> BlobId:
@@ -116,8 +121,20 @@ class Manifest:
                 offset = start + int(key.rpartition(":")[2])
                 yield ManifestEntry(start, offset - start, key)
 
+    def against(self, *before: Manifest) -> Manifest:
+        """The same manifest, which in a notebook also shows which blocks it shares with these.
+
+        >>> first = store.manifest(store.put(b"hello"))
+        >>> "there before" in store.manifest(first.id).against(first)._repr_html_()
+        True
+        """
+        return Manifest(self._store, self._stat, before)
+
     def __repr__(self) -> str:
         return f"<graviton.Manifest of {self.id}: {len(self)} blocks>"
+
+    def _repr_html_(self) -> str:
+        return _html.manifest(self, self._before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,9 @@ class StoreStats:
     def dedup_ratio(self) -> float:
         """How many bytes of blobs a stored byte serves; 1 for an empty store."""
         return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
+
+    def _repr_html_(self) -> str:
+        return _html.stats(self)
 
 
 @dataclass(frozen=True, slots=True)
