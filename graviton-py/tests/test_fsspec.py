@@ -151,7 +151,7 @@ def test_get(fs: GravitonFileSystem, tmp_path: Path) -> None:
     ids = [fs.pipe_file("new", os.urandom(length)) for length in (10, 3_000_000)]
     seen: list[tuple[int | None, int]] = []
 
-    class Told(Callback):
+    class Told(Callback):  # type: ignore[misc]
         def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
             seen.append((self.size, self.value))
 

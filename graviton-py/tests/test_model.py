@@ -179,7 +179,7 @@ class Model(RuleBasedStateMachine):
         assert (stats.blobs, stats.logical_bytes) == (len(self.live), sum(map(len, self.live.values())))
 
 
-class TestModel(Model.TestCase):  # type: ignore[misc, name-defined]
+class TestModel(Model.TestCase):  # type: ignore[misc, valid-type]
     """The random programs, the same in each run unless hypothesis is told otherwise."""
 
     settings = settings(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
 import sys
@@ -84,7 +85,7 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
     for path in given.paths:
         try:
             if path == "-":
-                receipt = store.put_receipt(sys.stdin.buffer.raw, expect=given.expect)  # type: ignore[attr-defined]
+                receipt = store.put_receipt(io.FileIO(0, closefd=False), expect=given.expect)
             else:
                 receipt = store.put_receipt(Path(path), expect=given.expect)
         except graviton.GravitonError as error:
