@@ -66,15 +66,20 @@ impl Store {
         let stop = Stop(Arc::default());
         let work = async move {
             let stopped = Arc::clone(&stop.0);
-            let check = move || match stopped.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            let check = move || {
+                if stopped.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             };
-            let opening = move || config(&settings, path).and_then(|config| opened(config.adopt(adopt), &mode));
+            let opening =
+                move || config(&settings, path).and_then(|config| opened(config.adopt(adopt), &mode));
             let opening = tokio::task::spawn_blocking(move || interruptible(check, opening));
             let store = opening.await;
             drop(stop);
-            store.map_err(|_| Error::new(Code::Internal, "the thread that opens the store has ended early"))?
+            store
+                .map_err(|_| Error::new(Code::Internal, "the thread that opens the store has ended early"))?
         };
         let reply = Reply::new(mailbox, future);
         start(mailbox.py(), reply, None, work, |py, store| Store::new(store).into_bound_py_any(py))
@@ -159,7 +164,8 @@ impl Store {
     /// All bytes of a blob.
     fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
         let id = parsed(mailbox.py(), id)?;
-        let work = |store: AsyncStore| async move { read(&mut store.reader(&id).await?, 0, u64::MAX, true).await };
+        let work =
+            |store: AsyncStore| async move { read(&mut store.reader(&id).await?, 0, u64::MAX, true).await };
         self.begin(mailbox, future, work, joined)
     }
 

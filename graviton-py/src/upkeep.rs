@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use graviton_core::{
-    BlobId, Code, CopyOptions, Error, Finding, GcOptions, Result, StoreStats, VerifyEvent,
-    VerifyOptions,
+    BlobId, Code, CopyOptions, Error, Finding, GcOptions, Result, StoreStats, VerifyEvent, VerifyOptions,
 };
 use pyo3::prelude::*;
 
