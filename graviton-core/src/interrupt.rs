@@ -39,10 +39,7 @@ thread_local! {
 /// assert_eq!(put.unwrap_err().code(), Code::Cancelled);
 /// # Ok::<(), graviton_core::Error>(())
 /// ```
-pub fn interruptible<T>(
-    check: impl FnMut() -> ControlFlow<()> + 'static,
-    call: impl FnOnce() -> T,
-) -> T {
+pub fn interruptible<T>(check: impl FnMut() -> ControlFlow<()> + 'static, call: impl FnOnce() -> T) -> T {
     let watch = Watch { check: Box::new(check), asked: Instant::now() };
     let _outer = Outer(WATCH.replace(Some(watch)));
     call()

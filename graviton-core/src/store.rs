@@ -99,7 +99,10 @@ impl Store {
     /// A blob to be read; `not-found` if it is not there.
     pub fn reader(&self, id: &BlobId) -> Result<Reader> {
         let reader = self.run(self.inner.reader(id))?;
-        Ok(Reader { reader: InProcess::new(Reading { reader, elsewhere: Mutex::default() }), block: Bytes::new() })
+        Ok(Reader {
+            reader: InProcess::new(Reading { reader, elsewhere: Mutex::default() }),
+            block: Bytes::new(),
+        })
     }
 
     /// These bytes of a blob, as many of them as it has; a range that starts behind the end is

@@ -72,7 +72,8 @@ fn an_altered_block_is_an_error_there_and_nowhere_else() {
     let whole = content(10_000);
     let id = store.put(&whole[..]).unwrap().id;
     let third = store.manifest(&id, 2_000, 1).unwrap()[0];
-    let file = directory.path().join(format!("cas/blocks/blake3/{}-{}", third.key.digest(), third.key.size()));
+    let file =
+        directory.path().join(format!("cas/blocks/blake3/{}-{}", third.key.digest(), third.key.size()));
     std::fs::write(&file, vec![0; third.key.size()]).unwrap();
 
     let reader = store.reader(&id).unwrap();

@@ -106,7 +106,10 @@ impl BlobReader {
 
     /// A reader of the same blob, at its start.
     pub(crate) fn another(&self) -> BlobReader {
-        BlobReader { window: ENTRIES_AFTER_JUMP, ..BlobReader::new(&self.core, self.record.clone(), Vec::new()) }
+        BlobReader {
+            window: ENTRIES_AFTER_JUMP,
+            ..BlobReader::new(&self.core, self.record.clone(), Vec::new())
+        }
     }
 
     /// Whether the byte at this offset is at hand.
