@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs the README's commands word for word: every ```sh block that follows the comment `<!-- run -->`.
+"""Runs the README's commands and programs word for word: every ```sh or ```python block that follows the comment
+`<!-- run -->`. Programs run in the virtual environment `.venv`, which a command has made.
 
 They run in order, in one copy of the checkout, so that they leave nothing behind here. A test of the README's own:
 a README without such a block fails. Needs PostgreSQL, and some ports that the README names.
@@ -13,7 +14,8 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^<!-- run -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^<!-- run -->\n+```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-W", "error", "-c"]}
 SECONDS_EACH = 900
 OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
 
@@ -28,10 +30,9 @@ def fresh_copy(to):
             shutil.copy2(REPOSITORY / name, to / name)
 
 
-def run(block, **options):
+def run(language, block, **options):
     """The exit code."""
-    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", block], stdin=subprocess.DEVNULL, start_new_session=True,
-                               **options)
+    process = subprocess.Popen([*INTERPRETERS[language], block], stdin=subprocess.DEVNULL, start_new_session=True, **options)
     try:
         return process.wait(SECONDS_EACH)
     except subprocess.TimeoutExpired:
@@ -63,9 +64,9 @@ def main():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment["CARGO_TARGET_DIR"] = str(target)
     failed = 0
-    for block in blocks:
-        print(f"$ {block.rstrip()}", flush=True)
-        code = run(block, cwd=copy, env=environment)
+    for language, block in blocks:
+        print(f"{'$' if language == 'sh' else '>>>'} {block.rstrip()}", flush=True)
+        code = run(language, block, cwd=copy, env=environment)
         if code != 0:
             failed += 1
             print(f"README.md: exit code {code}", flush=True)

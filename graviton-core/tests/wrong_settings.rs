@@ -183,6 +183,15 @@ fn a_database_server_that_is_not_there_is_named() {
 }
 
 #[test]
+fn servers_that_are_both_silent_do_not_add_up() {
+    let pair = Pair::new(Blocks::S3, Manifests::Postgres);
+    let s3 = format!("http://127.0.0.1:{}", silent());
+    let postgres = format!("postgres://graviton:a-password@127.0.0.1:{}/graviton", silent());
+    let both = [("QUASAR_MINIO_URL", s3.as_str()), ("GRAVITON_MANIFEST_URL", postgres.as_str())];
+    assert_refused(&pair, &both, Code::BackendUnavailable, &["127.0.0.1"]);
+}
+
+#[test]
 fn tls_that_is_required_or_not_to_be_trusted_is_named() {
     let pair = Pair::new(Blocks::Files, Manifests::Postgres);
     let url = pair.setting("GRAVITON_MANIFEST_URL");

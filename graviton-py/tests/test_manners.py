@@ -105,8 +105,9 @@ def test_everything_has_a_docstring() -> None:
 def test_help_reads_well() -> None:
     import pydoc
 
-    text = pydoc.plain(pydoc.render_doc(graviton))
-    for expected in ("class Store", "class BlobId", "put(self, source", "NotFoundError", "Return the content of a blob"):
+    # Long signatures are on several lines from Python 3.13 on.
+    text = " ".join(pydoc.plain(pydoc.render_doc(graviton)).split())
+    for expected in ("class Store", "class BlobId", "progress: Progress", "NotFoundError", "Return the content of a blob"):
         assert expected in text
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import graviton
 import pytest
-from conftest import Place
+from conftest import Place as StorePlace
 from graviton import Settings, _graviton
+from graviton._settings import Place
 
 
 def test_every_setting_has_a_keyword() -> None:
@@ -90,7 +91,7 @@ def test_values_of_the_wrong_type(tmp_path: Path) -> None:
         graviton.open("")
 
 
-def test_the_environment_is_read_only_when_asked(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_is_read_only_when_asked(place: StorePlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -106,14 +107,14 @@ def test_the_environment_is_read_only_when_asked(place: Place, monkeypatch: pyte
         graviton.Store.from_env()
 
 
-def test_credentials_for_something_else_are_none_of_our_business(files: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_for_something_else_are_none_of_our_business(files: StorePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAVITON_FS_ROOT", str(files.path))
     monkeypatch.setenv("MINIO_ROOT_PASSWORD", "not a\npassword")
     with graviton.Store.from_env() as store:
         pickle.loads(pickle.dumps(store)).close()
 
 
-def test_a_pickle_opens_the_same_place(files: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_opens_the_same_place(files: StorePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with graviton.open("store", chunker="fixed:1000", gc_grace=timedelta(minutes=5)) as store:
         id = store.put(b"x" * 10_000)
@@ -153,7 +154,32 @@ class Mine(graviton.Store):
     pass
 
 
-def test_a_store_can_be_used_as_a_base_class(files: Place) -> None:
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgres://host/database", True),
+        ("postgresql://user@host:5432/database", True),
+        ("postgres://user:xyzzy@host/database", False),
+        ("postgres://host/database?password=xyzzy", False),
+        ("postgres://:xyzzy@host/", False),
+    ],
+)
+def test_a_url_is_pickled_if_it_surely_has_no_password(url: str, kept: bool) -> None:
+    options: dict[str, object] = {
+        "manifest_url": url,
+        "blob_backend": "minio",
+        "quasar_minio_url": "http://localhost:9000",
+        "minio_root_user": "user",
+        # However it looks.
+        "minio_root_password": "postgres://xyzzy/xyzzy",
+    }
+    place, secret = Place.of("store", options, "create", False).without_secrets()
+    assert set(secret) == {"MINIO_ROOT_PASSWORD"} | (set() if kept else {"GRAVITON_MANIFEST_URL"})
+    assert (place.settings.get("GRAVITON_MANIFEST_URL") == url) is kept
+    assert "xyzzy" not in repr(place) + repr(secret)
+
+
+def test_a_store_can_be_used_as_a_base_class(files: StorePlace) -> None:
     with Mine(files.path) as store, copy.copy(store) as again:
         id = store.put(b"data")
         assert type(again) is Mine and id in again

@@ -231,15 +231,20 @@ impl Config {
             let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
         };
-        // Boxed: what they do on the way would make every future around them large.
-        let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
-            Manifests::Sqlite(path) => {
-                Arc::new(Box::pin(SqliteManifestRepo::open(&path, durability, opening)).await?)
-            }
-            Manifests::Postgres(address) => {
-                Arc::new(Box::pin(PostgresManifestRepo::open(&address, durability, opening)).await?)
-            }
+        let manifests = async {
+            // Boxed: what they do on the way would make every future around them large.
+            let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
+                Manifests::Sqlite(path) => {
+                    Arc::new(Box::pin(SqliteManifestRepo::open(&path, durability, opening)).await?)
+                }
+                Manifests::Postgres(address) => {
+                    Arc::new(Box::pin(PostgresManifestRepo::open(&address, durability, opening)).await?)
+                }
+            };
+            Ok(manifests)
         };
+        // Beside each other: that each is patient with a server that does not answer must not add up.
+        let (manifests, ()) = tokio::try_join!(manifests, answers(&*blocks))?;
         AsyncStore::new(blocks, manifests, settings).await
     }
 
@@ -247,6 +252,14 @@ impl Config {
         let text = || self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str);
         self.directory.clone().unwrap_or_else(|| PathBuf::from(text()))
     }
+}
+
+/// Whether a block store behind a network can be asked at all.
+async fn answers(blocks: &dyn BlockStore) -> Result<()> {
+    if !blocks.is_local() {
+        blocks.store_id().await?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Config {

@@ -7,6 +7,19 @@ from typing import Final, TypedDict, final
 
 from typing_extensions import Buffer
 
+__all__ = [
+    "CODES",
+    "Reader",
+    "SETTINGS",
+    "Store",
+    "VERSION",
+    "Writer",
+    "blob_id",
+    "blob_id_of",
+    "environment",
+    "secrets",
+]
+
 VERSION: Final[str]
 SETTINGS: Final[list[tuple[str, str, str]]]
 CODES: Final[list[tuple[str, str, bool]]]

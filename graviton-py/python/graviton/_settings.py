@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple, TypedDict
@@ -58,6 +59,8 @@ class Settings(TypedDict, total=False):
 
 _NAMES = {name.removeprefix(PREFIX).lower(): name for name, _, _ in _graviton.SETTINGS}
 
+_PLAIN_URL = re.compile(r"postgres(ql)?://([\w.-]+@)?[\w.-]+(:\d+)?/[\w-]*", re.ASCII)
+
 
 class Place(NamedTuple):
     """Where a store is and how it is opened: all that it takes to open it again."""
@@ -104,9 +107,14 @@ class Place(NamedTuple):
 
     def without_secrets(self) -> tuple[Place, dict[str, str]]:
         """The same without what must not be pickled, and the names of that, each with what may be known of it."""
-        secret = {name: _public(name, self.settings[name]) for name in _graviton.secrets(list(self.settings.items()))}
+        names = _graviton.secrets(list(self.settings.items()))
+        secret = {name: _public(name, self.settings[name]) for name in names if not self._is_known(name)}
         rest = {name: value for name, value in self.settings.items() if name not in secret}
         return self._replace(settings=rest), secret
+
+    def _is_known(self, name: str) -> bool:
+        """Whether what may hold a secret surely holds none: the URL of a database need not have a password."""
+        return name == "GRAVITON_MANIFEST_URL" and _PLAIN_URL.fullmatch(self.settings[name]) is not None
 
     def with_secrets(self, secret: dict[str, str]) -> Place:
         """The inverse, in the environment of this process."""

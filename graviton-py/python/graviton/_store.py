@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _graviton
 from ._errors import InvalidIdError, make
@@ -28,33 +27,22 @@ from ._reports import (
     VerifyReport,
 )
 from ._settings import Place, Settings
+from ._transfer import PIECE, appearing, bytes_of, copy, pieces_of
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from typing_extensions import Buffer
 
+    from ._transfer import Path, Source, Writable
+
 log = logging.getLogger("graviton")
 
-# What is asked of a source, and given to a target, at once.
-PIECE = 1 << 20
 # Blobs of a list that are fetched at once.
 PAGE = 1000
 BUFFER_SIZE = 64 << 10
 # Beyond every size and offset that there is.
 _FAR = (1 << 63) - 1
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> Buffer | None: ...
-
-
-class _Writable(Protocol):
-    def write(self, data: memoryview, /) -> object: ...
-
-
-_Path = Union[str, "os.PathLike[str]"]
-_Source = Union["Buffer", "os.PathLike[str]", _Readable, "Iterable[Buffer]"]
 
 
 class Store:
@@ -73,7 +61,7 @@ class Store:
 
     def __init__(
         self,
-        path: _Path | None = None,
+        path: Path | None = None,
         *,
         read_only: bool = False,
         create: bool = True,
@@ -106,7 +94,7 @@ class Store:
 
     # ---- Putting
 
-    def put(self, source: _Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+    def put(self, source: Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store what the source has, and return its id. Nothing is visible before this returns.
 
         The source is bytes (any C-contiguous buffer: ``bytes``, ``bytearray``, ``memoryview``, ``mmap``, a NumPy
@@ -121,7 +109,7 @@ class Store:
         return self.put_receipt(source, expect=expect, progress=progress).id
 
     def put_receipt(
-        self, source: _Source, *, expect: str | None = None, progress: Progress = None
+        self, source: Source, *, expect: str | None = None, progress: Progress = None
     ) -> PutReceipt:
         """The same, and return what came of it.
 
@@ -132,7 +120,7 @@ class Store:
         """
         if isinstance(source, str):
             raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
-        data = _bytes_of(source)
+        data = bytes_of(source)
         if data is not None:
             if not progress:
                 return _receipt(self._engine.put(data, expect))
@@ -143,12 +131,12 @@ class Store:
             return self._put_file(source, expect, progress)
         read = getattr(source, "read", None)
         if callable(read):
-            return self._put_pieces(_pieces_of(read), None, expect, progress)
+            return self._put_pieces(pieces_of(read), None, expect, progress)
         if isinstance(source, Iterable):
             return self._put_pieces(source, None, expect, progress)
         raise TypeError(f"cannot store a {type(source).__name__}: give bytes, a path, a binary file or an iterable of bytes")
 
-    def put_file(self, path: _Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+    def put_file(self, path: Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store the content of a file, and return its id.
 
         >>> store.put_file(__file__).size == os.path.getsize(__file__)
@@ -156,7 +144,7 @@ class Store:
         """
         return self._put_file(path, expect, progress).id
 
-    def put_many(self, paths: Iterable[_Path], *, progress: Progress = None) -> list[BlobId]:
+    def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
         """Store the content of many files, several at a time, and return their ids in the order of the paths.
 
         Much faster than one after the other: they share transactions and syncs. The first failure is raised;
@@ -183,12 +171,12 @@ class Store:
         """
         return BlobWriter(self._engine.writer(expect))
 
-    def _put_file(self, path: _Path, expect: str | None, progress: Progress) -> PutReceipt:
+    def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
         if not progress:
             return _receipt(self._engine.put_files([path], expect)[0])
         with io.FileIO(path) as file:
             total = os.fstat(file.fileno()).st_size or None
-            return self._put_pieces(_pieces_of(file.read), total, expect, progress)
+            return self._put_pieces(pieces_of(file.read), total, expect, progress)
 
     def _put_pieces(
         self, pieces: Iterable[Buffer], total: int | None, expect: str | None, progress: Progress
@@ -217,7 +205,7 @@ class Store:
         """
         return self._engine.get_into(id, buffer)
 
-    def get_to(self, id: str, target: _Path | _Writable, *, progress: Progress = None) -> int:
+    def get_to(self, id: str, target: Path | Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return how many bytes that were.
 
         The target is a binary file, or a path, where the file appears when it is complete and not before; it
@@ -228,38 +216,14 @@ class Store:
         ...     store.get_to(store.put(b"hello"), file)
         5
         """
+        reader = self._engine.reader(id)
         write = getattr(target, "write", None)
         if callable(write):
-            return self._copy_to(id, write, progress)
+            return copy(reader, write, progress)
         if not isinstance(target, str | os.PathLike):
             raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
-        path = os.fspath(target)
-        temporary = f"{path}.{secrets.token_hex(6)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        reader = self._engine.reader(id)
-        try:
-            with io.FileIO(os.open(temporary, flags, 0o666), "w") as file:
-                count = self._copy(reader, file.write, progress)
-            os.replace(temporary, path)
-        except BaseException:
-            _unlink(temporary)
-            raise
-        return count
-
-    def _copy_to(self, id: str, write: Callable[[memoryview], object], progress: Progress) -> int:
-        return self._copy(self._engine.reader(id), write, progress)
-
-    @staticmethod
-    def _copy(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
-        total = reader.size
-        done = 0
-        with Meter(progress, "writing", total) as meter, memoryview(bytearray(min(PIECE, total))) as buffer:
-            while done < total:
-                count = reader.readinto(buffer)
-                _write_all(write, buffer[:count])
-                done += count
-                meter.add(count)
-        return done
+        with appearing(os.fspath(target)) as file:
+            return copy(reader, file.write, progress)
 
     @overload
     def open(self, id: str) -> io.BufferedReader: ...
@@ -495,7 +459,7 @@ class Store:
             log.warning("the other store does not have block %s whole either", key)
         return report
 
-    def backup(self, path: _Path) -> None:
+    def backup(self, path: Path) -> None:
         """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Copy it before the
         blocks; with both, the store can be restored.
 
@@ -539,7 +503,7 @@ class Store:
 
 
 def open(  # noqa: A001
-    path: _Path | None = None,
+    path: Path | None = None,
     *,
     read_only: bool = False,
     create: bool = True,
@@ -587,45 +551,6 @@ def _ids(ids: Iterable[str]) -> list[str]:
 
 def _seconds(time: timedelta | float | None) -> float | None:
     return time / timedelta(seconds=1) if isinstance(time, timedelta) else time
-
-
-def _bytes_of(source: object) -> Any:
-    """The source, if it has bytes of its own in memory."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return source
-    try:
-        memoryview(source).release()  # type: ignore[arg-type]
-    except TypeError:
-        return None
-    return source
-
-
-def _pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
-    while True:
-        piece = read(PIECE)
-        if piece is None:
-            raise BlockingIOError("the source is a non-blocking file, and has no data at the moment")
-        if not piece:
-            if isinstance(piece, str):
-                raise TypeError("the source is a text file: open it in binary mode")
-            return
-        yield piece
-
-
-def _write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
-    """To any kind of file: a raw one may take less than it is given."""
-    while data:
-        count = write(data)
-        if not isinstance(count, int) or count == len(data):
-            return
-        data = data[count:]
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 __all__ = ["Store", "open"]
