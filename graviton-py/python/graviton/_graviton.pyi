@@ -8,10 +8,15 @@ from typing import Final, TypedDict, final
 from typing_extensions import Buffer
 
 __all__ = [
+    "AioReader",
+    "AioWriter",
     "CODES",
+    "EXIT_CODES",
+    "Mailbox",
     "Reader",
     "SETTINGS",
     "Store",
+    "Task",
     "VERSION",
     "Writer",
     "blob_id",

@@ -58,7 +58,7 @@ def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
         yield piece
 
 
-def _write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
+def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
     """To any kind of file: a raw one may take less than it is given."""
     while data:
         count = write(data)
@@ -89,7 +89,7 @@ def copy(reader: _graviton.Reader, write: Callable[[memoryview], object], progre
     with Meter(progress, "writing", total) as meter, memoryview(bytearray(min(PIECE, total))) as buffer:
         while done < total:
             count = reader.readinto(buffer)
-            _write_all(write, buffer[:count])
+            write_all(write, buffer[:count])
             done += count
             meter.add(count)
     return done

@@ -6,11 +6,10 @@ import asyncio
 import inspect
 import io
 import os
-import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
 
 from .. import _graviton
 from .._errors import make
@@ -28,8 +27,9 @@ from .._reports import (
     VerifyReport,
 )
 from .._settings import Place, Settings
-from .._store import _FAR, PAGE, PIECE, _bytes_of, _mode, _receipt, _stat, _unlink, _write_all, log
+from .._store import _FAR, PAGE, _mode, _receipt, _stat, log
 from .._store import Store as _Store
+from .._transfer import PIECE, Path, appearing, bytes_of, write_all
 from ._call import Opening, call, in_thread
 from ._files import BlobReader, BlobWriter
 
@@ -54,8 +54,7 @@ class _Writable(Protocol):
     def write(self, data: Any, /) -> object: ...
 
 
-_Path = Union[str, "os.PathLike[str]"]
-_Source = Union["Buffer", "os.PathLike[str]", _Readable, "Iterable[Buffer]", "AsyncIterable[Buffer]"]
+_Source: TypeAlias = Union["Buffer", "os.PathLike[str]", _Readable, "Iterable[Buffer]", "AsyncIterable[Buffer]"]
 
 
 class Manifest:
@@ -151,7 +150,7 @@ class Store:
         """The same, and return what came of it."""
         if isinstance(source, str):
             raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
-        data = _bytes_of(source)
+        data = bytes_of(source)
         if isinstance(data, bytes) and not progress:
             return _receipt(await call(self._engine.aio_put, data, expect))
         if data is not None:
@@ -171,11 +170,11 @@ class Store:
             f"cannot store a {type(source).__name__}: give bytes, a path, a binary file or an iterable of bytes"
         )
 
-    async def put_file(self, path: _Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+    async def put_file(self, path: Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store the content of a file, and return its id."""
         return (await self._put_file(path, expect, progress)).id
 
-    async def put_many(self, paths: Iterable[_Path], *, progress: Progress = None) -> list[BlobId]:
+    async def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
         """Store the content of many files, several at a time, and return their ids in the order of the paths. The first
         failure is raised, and ends those that are under way; what was stored before stays stored."""
         names = list(paths)
@@ -200,7 +199,7 @@ class Store:
 
         return Opening(opening)
 
-    async def _put_file(self, path: _Path, expect: str | None, progress: Progress) -> PutReceipt:
+    async def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
         if not progress:
             return _receipt(await call(self._engine.aio_put_file, path, expect))
         file = await asyncio.to_thread(io.FileIO, path)
@@ -240,7 +239,7 @@ class Store:
             async with self.open(blob) as file:
                 return await file.readinto(view)
 
-    async def get_to(self, id: str, target: _Path | _Writable, *, progress: Progress = None) -> int:
+    async def get_to(self, id: str, target: Path | _Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return how many bytes that were.
 
         The target is a binary file, whose ``write`` may be a coroutine function, or a path, where the file appears when
@@ -251,18 +250,9 @@ class Store:
             return await self._copy_to(id, write, progress)
         if not isinstance(target, str | os.PathLike):
             raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
-        path = os.fspath(target)
-        temporary = f"{path}.{secrets.token_hex(6)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         async with self.open(id) as source:
-            try:
-                with io.FileIO(os.open(temporary, flags, 0o666), "w") as file:
-                    count = await _copy(source, file.write, progress)
-                os.replace(temporary, path)
-            except BaseException:
-                _unlink(temporary)
-                raise
-        return count
+            with appearing(os.fspath(target)) as file:
+                return await _copy(source, file.write, progress)
 
     async def _copy_to(self, id: str, write: Callable[[Any], object], progress: Progress) -> int:
         async with self.open(id) as source:
@@ -388,7 +378,7 @@ class Store:
         source = other._store if isinstance(other, Store) else other
         return await _long(progress, lambda tell: self._store.repair_from(source, progress=tell))
 
-    async def backup(self, path: _Path) -> None:
+    async def backup(self, path: Path) -> None:
         """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use."""
         await asyncio.to_thread(self._store.backup, path)
 
@@ -422,7 +412,7 @@ class Store:
 
 
 def open(  # noqa: A001
-    path: _Path | None = None,
+    path: Path | None = None,
     *,
     read_only: bool = False,
     create: bool = True,
@@ -510,6 +500,6 @@ async def _copy(source: BlobReader, write: Callable[[Any], object], progress: Pr
             if coroutine:
                 await write(piece)  # type: ignore[misc]
             else:
-                await asyncio.to_thread(_write_all, write, memoryview(piece))
+                await asyncio.to_thread(write_all, write, memoryview(piece))
             meter.add(len(piece))
     return source.size
