@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs the README's commands word for word: every ```sh block that follows the comment `<!-- run -->`. A block that follows
+"""Runs the README's commands and programs word for word: every ```sh or ```python block that follows the comment
+`<!-- run -->`. Programs run in the virtual environment `.venv`, which a command has made. A block that follows
 `<!-- save NAME -->` is a file of that name for those after it.
 
 They run in order, in one copy of the checkout, so that they leave nothing behind here. A test of the README's own:
@@ -15,6 +16,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^<!-- (?:run|save (\S+)) -->\n+```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-W", "error", "-c"]}
 SECONDS_EACH = 1800
 OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
 
@@ -29,10 +31,9 @@ def fresh_copy(to):
             shutil.copy2(REPOSITORY / name, to / name)
 
 
-def run(block, **options):
+def run(language, block, **options):
     """The exit code."""
-    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", block], stdin=subprocess.DEVNULL, start_new_session=True,
-                               **options)
+    process = subprocess.Popen([*INTERPRETERS[language], block], stdin=subprocess.DEVNULL, start_new_session=True, **options)
     try:
         return process.wait(SECONDS_EACH)
     except subprocess.TimeoutExpired:
@@ -69,12 +70,12 @@ def main():
             (copy / name).write_text(block)
             print(f"{name}: {block.count(chr(10))} lines", flush=True)
             continue
-        if language != "sh":
+        if language not in INTERPRETERS:
             failed += 1
             print(f"README.md: {language} cannot be run; is <!-- save NAME --> meant?", flush=True)
             continue
-        print(f"$ {block.rstrip()}", flush=True)
-        code = run(block, cwd=copy, env=environment)
+        print(f"{'$' if language == 'sh' else '>>>'} {block.rstrip()}", flush=True)
+        code = run(language, block, cwd=copy, env=environment)
         if code != 0:
             failed += 1
             print(f"README.md: exit code {code}", flush=True)

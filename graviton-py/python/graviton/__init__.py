@@ -1,0 +1,120 @@
+"""An embeddable, content-addressed blob store: SQLite for blobs.
+
+Streams go in, are cut into blocks where their content says so, each block is stored once under its hash, and
+they come back verified, as a whole or any range of them.
+
+>>> import graviton
+>>> with graviton.open(directory) as store:         # files and SQLite under one directory
+...     id = store.put(b"hello, graviton")          # or a pathlib.Path, a binary file, an iterable of bytes
+...     print(store.get(id))
+...     with store.open(id) as file:                # a binary file: seek, read, peek, readinto
+...         _ = file.seek(7)
+...         print(file.read())
+b'hello, graviton'
+b'graviton'
+
+A blob's id is text, ``<algorithm>:<hash of the content>:<length>``, and all that is needed to get it back.
+Errors are :class:`GravitonError`, with a class for each code. The logger is called ``graviton``.
+"""
+
+from ._errors import (
+    BackendUnavailableError,
+    CancelledError,
+    ClosedError,
+    ConfigError,
+    CorruptBlockError,
+    CorruptDatabaseError,
+    DigestMismatchError,
+    ForbiddenError,
+    ForkedError,
+    GravitonError,
+    IntegrityError,
+    InternalError,
+    InvalidArgumentError,
+    InvalidIdError,
+    IoError,
+    LatchedError,
+    LengthRequiredError,
+    MethodNotAllowedError,
+    MissingBlockError,
+    NoSpaceError,
+    NotFoundError,
+    QuotaExceededError,
+    RangeError,
+    RateLimitedError,
+    TimeoutError,
+    TooLargeError,
+    UnauthorizedError,
+    UnsupportedError,
+    VersionError,
+    WriterExpiredError,
+)
+from ._files import BlobReader, BlobWriter
+from ._graviton import VERSION as __version__
+from ._id import BlobId
+from ._progress import Progress
+from ._reports import (
+    BlobStat,
+    CopyReport,
+    Finding,
+    GcReport,
+    Manifest,
+    ManifestEntry,
+    PutReceipt,
+    RepairReport,
+    StoreStats,
+    VerifyReport,
+)
+from ._settings import Settings
+from ._store import Store, open
+
+__all__ = [
+    "BackendUnavailableError",
+    "BlobId",
+    "BlobReader",
+    "BlobStat",
+    "BlobWriter",
+    "CancelledError",
+    "ClosedError",
+    "ConfigError",
+    "CopyReport",
+    "CorruptBlockError",
+    "CorruptDatabaseError",
+    "DigestMismatchError",
+    "Finding",
+    "ForbiddenError",
+    "ForkedError",
+    "GcReport",
+    "GravitonError",
+    "IntegrityError",
+    "InternalError",
+    "InvalidArgumentError",
+    "InvalidIdError",
+    "IoError",
+    "LatchedError",
+    "LengthRequiredError",
+    "Manifest",
+    "ManifestEntry",
+    "MethodNotAllowedError",
+    "MissingBlockError",
+    "NoSpaceError",
+    "NotFoundError",
+    "Progress",
+    "PutReceipt",
+    "QuotaExceededError",
+    "RangeError",
+    "RateLimitedError",
+    "RepairReport",
+    "Settings",
+    "Store",
+    "StoreStats",
+    "TimeoutError",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnsupportedError",
+    "VerifyReport",
+    "VersionError",
+    "WriterExpiredError",
+    "__version__",
+    "open",
+]

@@ -1,0 +1,236 @@
+"""The exceptions: one class for each code, under :class:`GravitonError`.
+
+Where Python has an exception of its own for the same thing, the class is that as well, so that
+``except FileNotFoundError`` and ``except ValueError`` do what one expects.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno as _errno
+from typing import Any, ClassVar
+
+from . import _graviton
+
+__all__ = [
+    "BackendUnavailableError",
+    "CancelledError",
+    "ClosedError",
+    "ConfigError",
+    "CorruptBlockError",
+    "CorruptDatabaseError",
+    "DigestMismatchError",
+    "ForbiddenError",
+    "ForkedError",
+    "GravitonError",
+    "IntegrityError",
+    "InternalError",
+    "InvalidArgumentError",
+    "InvalidIdError",
+    "IoError",
+    "LatchedError",
+    "LengthRequiredError",
+    "MethodNotAllowedError",
+    "MissingBlockError",
+    "NoSpaceError",
+    "NotFoundError",
+    "QuotaExceededError",
+    "RangeError",
+    "RateLimitedError",
+    "TimeoutError",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnsupportedError",
+    "VersionError",
+    "WriterExpiredError",
+]
+
+
+class GravitonError(Exception):
+    """What every error of Graviton is.
+
+    ``str(error)`` says what was tried, on what, and why it failed; ``advice`` says what to do, and is
+    shown below the message in a traceback.
+
+    >>> try:
+    ...     graviton.BlobId("blake3:no")
+    ... except graviton.GravitonError as error:
+    ...     error.code, error.retryable
+    ('invalid-id', False)
+    """
+
+    code: ClassVar[str] = "internal"
+    """The stable name of the kind of error, the same in every language."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call may succeed later, with nothing changed."""
+
+    advice: str | None
+    """What to do about it, as one sentence."""
+
+    errno: int | None
+    """The operating system's error number, where one caused this."""
+
+    def __init__(self, message: str = "", *, advice: str | None = None, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.advice = advice
+        self.errno = errno
+        if advice:
+            self.add_note(advice)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), self.advice, self.errno)
+
+
+class InvalidArgumentError(GravitonError, ValueError):
+    """An argument makes no sense; the call did nothing."""
+
+
+class InvalidIdError(GravitonError, ValueError):
+    """The text is not a blob id."""
+
+
+class NotFoundError(GravitonError, FileNotFoundError):
+    """There is no such blob, file or store."""
+
+
+class IntegrityError(GravitonError):
+    """What is stored, or was given, is not what it should be. The base of the errors that say how."""
+
+
+class DigestMismatchError(IntegrityError, ValueError):
+    """The content is not what its id says; it was not stored."""
+
+
+class CorruptBlockError(IntegrityError):
+    """A block's bytes are not the bytes that were stored. They were not handed out."""
+
+
+class MissingBlockError(IntegrityError):
+    """A block that a blob needs is not there."""
+
+
+class CorruptDatabaseError(IntegrityError):
+    """The database is damaged, or another program changed it."""
+
+
+class TooLargeError(GravitonError, ValueError):
+    """Larger than a limit allows."""
+
+
+class RangeError(GravitonError, ValueError):
+    """The range starts behind the end of the blob."""
+
+
+class UnauthorizedError(GravitonError, PermissionError):
+    """The credentials are missing or wrong."""
+
+
+class ForbiddenError(GravitonError, PermissionError):
+    """The credentials do not allow this, or the operating system does not."""
+
+
+class BackendUnavailableError(GravitonError, ConnectionError):
+    """The database or the block store does not answer; trying again may help."""
+
+
+class WriterExpiredError(GravitonError):
+    """The put was cut off from the database for too long; put again."""
+
+
+class NoSpaceError(GravitonError, OSError):
+    """The disk is full."""
+
+
+class QuotaExceededError(GravitonError, OSError):
+    """A quota is used up."""
+
+
+class MethodNotAllowedError(GravitonError):
+    """The HTTP method does not apply there."""
+
+
+class TimeoutError(GravitonError, builtins.TimeoutError):
+    """It took too long."""
+
+
+class LengthRequiredError(GravitonError):
+    """A length is needed and was not given."""
+
+
+class UnsupportedError(GravitonError, NotImplementedError):
+    """Known, but not supported here."""
+
+
+class RateLimitedError(GravitonError):
+    """Too many requests."""
+
+
+class ConfigError(GravitonError, ValueError):
+    """The settings are wrong, or contradict each other."""
+
+
+class VersionError(GravitonError):
+    """The store was written by a newer version."""
+
+
+class ForkedError(GravitonError, RuntimeError):
+    """The store was opened before ``fork``, by the parent process; open it again."""
+
+
+class ClosedError(GravitonError, ValueError):
+    """The store, reader or writer is closed."""
+
+
+class CancelledError(GravitonError):
+    """The call was cancelled."""
+
+
+class IoError(GravitonError, OSError):
+    """The operating system reported an input or output error."""
+
+
+class LatchedError(GravitonError, OSError):
+    """An earlier failed write made this store refuse further ones until it is opened again."""
+
+
+class InternalError(GravitonError, RuntimeError):
+    """A bug in Graviton."""
+
+
+# What OSError.errno is where the operating system was not asked.
+_ERRNO = {
+    "not-found": _errno.ENOENT,
+    "unauthorized": _errno.EACCES,
+    "forbidden": _errno.EACCES,
+    "no-space": _errno.ENOSPC,
+    "quota-exceeded": _errno.EDQUOT,
+    "timeout": _errno.ETIMEDOUT,
+    "io": _errno.EIO,
+    "latched": _errno.EIO,
+}
+
+
+def _class_of(code: str, name: str, retryable: bool) -> type[GravitonError]:
+    found: type[GravitonError] = globals()[name]
+    found.code = code
+    found.retryable = retryable
+    return found
+
+
+_CLASSES = {code: _class_of(code, name, retryable) for code, name, retryable in _graviton.CODES}
+
+for _name in __all__:
+    globals()[_name].__module__ = "graviton"
+
+
+def make(code: str, message: str, advice: str | None = None, errno: int | None = None) -> GravitonError:
+    """The exception for an error of the engine. Called from there."""
+    return _CLASSES[code](message, advice=advice, errno=_ERRNO.get(code) if errno is None else errno)
+
+
+def _rebuild(kind: type[GravitonError], message: str, advice: str | None, errno: int | None) -> GravitonError:
+    return kind(message, advice=advice, errno=errno)

@@ -1,0 +1,172 @@
+"""Settings as keyword arguments, and how a pickled store finds them again without its secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NamedTuple, TypedDict
+from urllib.parse import urlsplit
+
+from . import _graviton
+from ._errors import make
+
+PREFIX = "GRAVITON_"
+
+
+class Settings(TypedDict, total=False):
+    """The settings, as keyword arguments of :func:`graviton.open`: the names of the environment variables in lower
+    case, without ``GRAVITON_``."""
+
+    blob_backend: str
+    """Where block bytes live: ``fs``, ``s3`` or ``minio``."""
+    fs_root: str | os.PathLike[str]
+    """The directory of the store; the same as the argument ``path``."""
+    fs_block_prefix: str
+    """The directory of the blocks under it."""
+    quasar_minio_url: str
+    """The S3 server; ``s3`` without one uses AWS."""
+    minio_root_user: str
+    """The access key for it."""
+    minio_root_password: str
+    """The secret key for it."""
+    s3_block_bucket: str
+    """The bucket of the blocks, which must exist."""
+    s3_block_prefix: str
+    """What the blocks' keys begin with."""
+    s3_region: str
+    """The region of the bucket."""
+    manifest_url: str
+    """``sqlite:PATH`` or ``postgres://user:password@host:port/database``."""
+    pg_jdbc_url: str
+    """The same for an existing deployment: ``jdbc:postgresql://host:port/database``."""
+    pg_username: str
+    """The user for it."""
+    pg_password: str
+    """The password for it."""
+    hash: str
+    """The algorithm for what is written: ``blake3`` or ``sha256``."""
+    chunker: str
+    """How streams are cut: ``fixed:<bytes>``, ``fastcdc:<min>:<avg>:<max>`` or ``delimiter:<hex>:<max>``."""
+    durability: str
+    """``full``: a returned put survives power loss; ``relaxed``: a crash of the process only."""
+    verify_reads: bool | str
+    """Whether every block is hashed again before a byte of it is handed out."""
+    gc_grace: str | timedelta
+    """How long a deleted blob can be restored: ``30m``, ``1h``, ``8d``, or a ``timedelta`` of whole seconds."""
+
+
+_NAMES = {name.removeprefix(PREFIX).lower(): name for name, _, _ in _graviton.SETTINGS}
+
+_PLAIN_URL = re.compile(r"postgres(ql)?://([\w.-]+@)?[\w.-]+(:\d+)?/[\w-]*", re.ASCII)
+
+
+class Place(NamedTuple):
+    """Where a store is and how it is opened: all that it takes to open it again."""
+
+    path: str
+    settings: dict[str, str]
+    mode: str
+    adopt: bool
+
+    @classmethod
+    def of(
+        cls, path: str | os.PathLike[str] | None, config: Mapping[str, object], mode: str, adopt: bool
+    ) -> Place:
+        """From keyword arguments."""
+        settings = {}
+        for key, value in config.items():
+            if key not in _NAMES:
+                raise make("config", f"{key!r} is not a setting", f"the settings are {', '.join(_NAMES)}")
+            if value is not None:
+                settings[_NAMES[key]] = _text(key, value)
+        return cls.found(path, settings, mode, adopt)
+
+    @classmethod
+    def found(
+        cls, path: str | os.PathLike[str] | None, settings: dict[str, str], mode: str, adopt: bool
+    ) -> Place:
+        """From settings, with paths that stay right when the working directory changes."""
+        root = settings.pop("GRAVITON_FS_ROOT", None)
+        if path is not None and root is not None:
+            raise make("config", "the directory is given twice, as path and as fs_root", "give one of them")
+        start = os.fspath(root or "./.graviton" if path is None else path)
+        if not isinstance(start, str):
+            raise TypeError(f"the path of a store is text or a pathlib.Path, not {type(start).__name__}")
+        if not start:
+            raise make("config", "the path of the store is empty", "name a directory")
+        url = settings.get("GRAVITON_MANIFEST_URL", "")
+        if url.startswith("sqlite:") and url != "sqlite:":
+            settings["GRAVITON_MANIFEST_URL"] = "sqlite:" + os.path.abspath(url.removeprefix("sqlite:"))
+        return cls(os.path.abspath(start), settings, mode, adopt)
+
+    def open(self) -> _graviton.Store:
+        """The store there."""
+        return _graviton.Store.open(list(self.settings.items()), self.path, self.mode, self.adopt)
+
+    def without_secrets(self) -> tuple[Place, dict[str, str]]:
+        """The same without what must not be pickled, and the names of that, each with what may be known of it."""
+        names = _graviton.secrets(list(self.settings.items()))
+        secret = {name: _public(name, self.settings[name]) for name in names if not self._is_known(name)}
+        rest = {name: value for name, value in self.settings.items() if name not in secret}
+        return self._replace(settings=rest), secret
+
+    def _is_known(self, name: str) -> bool:
+        """Whether what may hold a secret surely holds none: the URL of a database need not have a password."""
+        return name == "GRAVITON_MANIFEST_URL" and _PLAIN_URL.fullmatch(self.settings[name]) is not None
+
+    def with_secrets(self, secret: dict[str, str]) -> Place:
+        """The inverse, in the environment of this process."""
+        found = {}
+        for name, public in secret.items():
+            value = os.environ.get(name)
+            if not value:
+                raise make(
+                    "config",
+                    f"cannot reopen a pickled store: {name} is not set",
+                    f"pickles carry no secrets: set {name} in the environment of the process that unpickles",
+                )
+            if _public(name, value) != public:
+                raise make(
+                    "config",
+                    f"cannot reopen a pickled store: {name} names another place than the one that was pickled",
+                    f"set {name} to the place that the store had, {public}",
+                )
+            found[name] = value
+        return self._replace(settings=self.settings | found)
+
+    def __repr__(self) -> str:
+        """What may be shown."""
+        rest, secret = self.without_secrets()
+        names = [f"{name.removeprefix(PREFIX).lower()}={value!r}" for name, value in rest.settings.items()]
+        names += [f"{name.removeprefix(PREFIX).lower()}=…" for name in secret]
+        return ", ".join([repr(self.path), *names])
+
+
+def _text(key: str, value: object) -> str:
+    """A value as the engine takes it, which then checks it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, timedelta):
+        seconds = value / timedelta(seconds=1)
+        if seconds != int(seconds) or seconds < 0:
+            raise make("config", f"{key} cannot be {value}", "give whole seconds, 0 or more")
+        return f"{int(seconds)}s"
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is text, not {type(value).__name__}")
+    return value
+
+
+def _public(name: str, value: str) -> str:
+    """What may be known of a secret: where it leads to."""
+    if name != "GRAVITON_MANIFEST_URL":
+        return ""
+    try:
+        parts = urlsplit(value)
+        host = f"{parts.hostname or ''}:{parts.port or 5432}"
+    except ValueError:
+        return ""
+    return f"{host}{parts.path}"

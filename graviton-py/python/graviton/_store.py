@@ -1,0 +1,556 @@
+"""The store: everything else comes from one."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from . import _graviton
+from ._errors import InvalidIdError, make
+from ._files import BlobReader, BlobWriter
+from ._id import BlobId, known
+from ._progress import Meter, Progress
+from ._reports import (
+    BlobStat,
+    CopyReport,
+    Finding,
+    GcReport,
+    Manifest,
+    PutReceipt,
+    RepairReport,
+    StoreStats,
+    VerifyReport,
+)
+from ._settings import Place, Settings
+from ._transfer import PIECE, appearing, bytes_of, copy, pieces_of
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from typing_extensions import Buffer
+
+    from ._transfer import Path, Source, Writable
+
+log = logging.getLogger("graviton")
+
+# Blobs of a list that are fetched at once.
+PAGE = 1000
+BUFFER_SIZE = 64 << 10
+# Beyond every size and offset that there is.
+_FAR = (1 << 63) - 1
+
+
+class Store:
+    """An open store. :func:`graviton.open` makes one, and has the settings; ``with`` closes it.
+
+    It may be used from any number of threads at once, and any number of processes may open the same place. Calls
+    release the GIL, and Ctrl-C interrupts them. After a ``fork``, a store of the parent raises
+    :class:`ForkedError`. Pickles carry where the store is and how it was opened, but no secrets; unpickling
+    opens it.
+
+    >>> with graviton.open(directory) as store:
+    ...     id = store.put(b"hello")
+    ...     store.get(id)
+    b'hello'
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        read_only: bool = False,
+        create: bool = True,
+        adopt: bool = False,
+        **config: Unpack[Settings],
+    ) -> None:
+        self._start(Place.of(path, config, _mode(read_only, create), adopt))
+
+    @classmethod
+    def from_env(cls, *, read_only: bool = False, create: bool = True, adopt: bool = False) -> Self:
+        """Open the store that the environment describes (``GRAVITON_FS_ROOT`` and so on).
+
+        >>> os.environ["GRAVITON_FS_ROOT"] = directory
+        >>> graviton.Store.from_env().close()
+        """
+        settings = dict(_graviton.environment())
+        return cls._at(Place.found(None, settings, _mode(read_only, create), adopt))
+
+    @classmethod
+    def _at(cls, place: Place) -> Self:
+        store = cls.__new__(cls)
+        store._start(place)
+        return store
+
+    def _start(self, place: Place, engine: _graviton.Store | None = None) -> None:
+        self._place = place
+        self._engine = place.open() if engine is None else engine
+        self._closed = False
+        log.debug("opened %r", self)
+
+    # ---- Putting
+
+    def put(self, source: Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+        """Store what the source has, and return its id. Nothing is visible before this returns.
+
+        The source is bytes (any C-contiguous buffer: ``bytes``, ``bytearray``, ``memoryview``, ``mmap``, a NumPy
+        array), a :class:`pathlib.Path`, a binary file, which is read from its position to its end, or an iterable of
+        bytes. Text is none of these: encode it, or name a file with :meth:`put_file`.
+
+        With ``expect``, content with any other id is a :class:`DigestMismatchError`, and is not stored.
+
+        >>> store.put(b"hello") == store.put(io.BytesIO(b"hello")) == store.put([b"hel", b"lo"])
+        True
+        """
+        return self.put_receipt(source, expect=expect, progress=progress).id
+
+    def put_receipt(
+        self, source: Source, *, expect: str | None = None, progress: Progress = None
+    ) -> PutReceipt:
+        """The same, and return what came of it.
+
+        >>> store.put_receipt(b"some bytes").fresh_blocks
+        1
+        >>> store.put_receipt(b"some bytes").fresh_blocks
+        0
+        """
+        if isinstance(source, str):
+            raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
+        data = bytes_of(source)
+        if data is not None:
+            if not progress:
+                return _receipt(self._engine.put(data, expect))
+            view = memoryview(data).cast("B")
+            pieces: Iterator[Buffer] = (view[at : at + PIECE] for at in range(0, len(view), PIECE))
+            return self._put_pieces(pieces, len(view), expect, progress)
+        if isinstance(source, os.PathLike):
+            return self._put_file(source, expect, progress)
+        read = getattr(source, "read", None)
+        if callable(read):
+            return self._put_pieces(pieces_of(read), None, expect, progress)
+        if isinstance(source, Iterable):
+            return self._put_pieces(source, None, expect, progress)
+        raise TypeError(f"cannot store a {type(source).__name__}: give bytes, a path, a binary file or an iterable of bytes")
+
+    def put_file(self, path: Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+        """Store the content of a file, and return its id.
+
+        >>> store.put_file(__file__).size == os.path.getsize(__file__)
+        True
+        """
+        return self._put_file(path, expect, progress).id
+
+    def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
+        """Store the content of many files, several at a time, and return their ids in the order of the paths.
+
+        Much faster than one after the other: they share transactions and syncs. The first failure is raised;
+        what was stored before stays stored.
+
+        >>> len(store.put_many([__file__, __file__]))
+        2
+        """
+        names = list(paths)
+        if not progress:
+            return [known(put[0]) for put in self._engine.put_files(names)]
+        sizes = (os.stat(name).st_size for name in names if os.path.isfile(name))
+        with Meter(progress, "storing", sum(sizes)) as meter:
+            return [known(put[0]) for put in self._engine.put_files(names, None, meter.add)]
+
+    def writer(self, *, expect: str | None = None) -> BlobWriter:
+        """A blob to be written as a binary file.
+
+        >>> import csv, io
+        >>> with store.writer() as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        ...     _ = csv.writer(text).writerow(["a", "b"])
+        >>> store.get(file.id)
+        b'a,b\\r\\n'
+        """
+        return BlobWriter(self._engine.writer(expect))
+
+    def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
+        if not progress:
+            return _receipt(self._engine.put_files([path], expect)[0])
+        with io.FileIO(path) as file:
+            total = os.fstat(file.fileno()).st_size or None
+            return self._put_pieces(pieces_of(file.read), total, expect, progress)
+
+    def _put_pieces(
+        self, pieces: Iterable[Buffer], total: int | None, expect: str | None, progress: Progress
+    ) -> PutReceipt:
+        with Meter(progress, "storing", total) as meter, self.writer(expect=expect) as writer:
+            for piece in pieces:
+                meter.add(writer.write(piece))
+        return writer.receipt
+
+    # ---- Getting
+
+    def get(self, id: str) -> bytes:
+        """Return the content of a blob, verified.
+
+        >>> store.get(store.put(b"hello"))
+        b'hello'
+        """
+        return self._engine.get(id)
+
+    def get_into(self, id: str, buffer: Buffer) -> int:
+        """Fill a writable buffer with the content of a blob, and return how many bytes that were.
+
+        >>> buffer = bytearray(8)
+        >>> store.get_into(store.put(b"hello"), buffer), buffer
+        (5, bytearray(b'hello\\x00\\x00\\x00'))
+        """
+        return self._engine.get_into(id, buffer)
+
+    def get_to(self, id: str, target: Path | Writable, *, progress: Progress = None) -> int:
+        """Write the content of a blob to a file, and return how many bytes that were.
+
+        The target is a binary file, or a path, where the file appears when it is complete and not before; it
+        replaces one that is there.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryFile() as file:
+        ...     store.get_to(store.put(b"hello"), file)
+        5
+        """
+        reader = self._engine.reader(id)
+        write = getattr(target, "write", None)
+        if callable(write):
+            return copy(reader, write, progress)
+        if not isinstance(target, str | os.PathLike):
+            raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
+        with appearing(os.fspath(target)) as file:
+            return copy(reader, file.write, progress)
+
+    @overload
+    def open(self, id: str) -> io.BufferedReader: ...
+    @overload
+    def open(self, id: str, *, buffering: Literal[0]) -> BlobReader: ...
+    @overload
+    def open(self, id: str, *, buffering: int) -> BlobReader | io.BufferedReader: ...
+    def open(self, id: str, *, buffering: int = BUFFER_SIZE) -> BlobReader | io.BufferedReader:
+        """Open a blob as a binary file to read from: ``read``, ``seek``, ``peek``, ``readinto``, lines.
+
+        ``buffering`` is the size of the buffer; with 0 there is none, and it is a :class:`BlobReader`.
+
+        >>> with store.open(store.put(b"one\\ntwo\\n")) as file:
+        ...     [line for line in file]
+        [b'one\\n', b'two\\n']
+        """
+        raw = BlobReader(BlobId(id), self._engine.reader(id))
+        return raw if buffering == 0 else io.BufferedReader(raw, buffering if buffering > 0 else BUFFER_SIZE)
+
+    def read_range(self, id: str, offset: int, length: int) -> bytes:
+        """Return so many bytes of a blob from an offset on, or as many as it has. Only the blocks that hold them are
+        read. An offset behind the end is a :class:`RangeError`.
+
+        >>> store.read_range(store.put(b"hello, graviton"), 7, 4)
+        b'grav'
+        """
+        if offset < 0 or length < 0:
+            raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
+        return self._engine.read_range(id, min(offset, _FAR), min(length, _FAR))
+
+    # ---- What is there
+
+    def stat(self, id: str) -> BlobStat:
+        """What is known of a blob.
+
+        >>> store.stat(store.put(b"hello")).size
+        5
+        """
+        return _stat(self._engine.stat(id))
+
+    def exists(self, id: str) -> bool:
+        """Whether the blob is there. Text that is no id is an :class:`InvalidIdError`."""
+        return self._engine.exists(id)
+
+    def __contains__(self, id: object) -> bool:
+        """``id in store``: whether the blob is there. What is no id is not.
+
+        >>> store.put(b"hello") in store, "hello" in store
+        (True, False)
+        """
+        try:
+            return isinstance(id, str) and self._engine.exists(id)
+        except (InvalidIdError, UnicodeError):
+            return False
+
+    def list(self, *, after: str | None = None) -> Iterator[BlobStat]:
+        """All blobs, or those behind one, ordered by algorithm, digest and size. They are fetched as they are iterated
+        over: what is put or deleted meanwhile is met or not.
+
+        >>> id = store.put(b"hello")
+        >>> id in [blob.id for blob in store.list()]
+        True
+        """
+        while page := self._engine.list(after, PAGE):
+            yield from map(_stat, page)
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+    def __iter__(self) -> Iterator[BlobId]:
+        """The ids of all blobs."""
+        return (blob.id for blob in self.list())
+
+    def manifest(self, id: str) -> Manifest:
+        """Which blocks a blob has, in order.
+
+        >>> [entry.size for entry in store.manifest(store.put(b"hello"))]
+        [5]
+        """
+        return Manifest(self, self.stat(id))
+
+    def stats(self) -> StoreStats:
+        """Sums over the store. Takes time in proportion to what is stored.
+
+        >>> id = store.put(b"hello")
+        >>> store.stats().blobs > 0
+        True
+        """
+        return StoreStats(**self._engine.stats())
+
+    # ---- Deleting, and keeping it healthy
+
+    def delete(self, id: str) -> None:
+        """Delete a blob: no process finds it any more. It can be restored for the grace (``gc_grace``, an hour by
+        default); its space comes back with the next :meth:`gc` after that.
+
+        >>> id = store.put(b"no longer wanted")
+        >>> store.delete(id)
+        >>> id in store
+        False
+        >>> store.restore(id)
+        >>> id in store
+        True
+        """
+        self._engine.delete(id)
+
+    def restore(self, id: str) -> None:
+        """Bring a deleted blob back, within the grace."""
+        self._engine.restore(id)
+
+    def gc(
+        self,
+        *,
+        grace: timedelta | float | None = None,
+        dry_run: bool = False,
+        max_time: timedelta | float | None = None,
+        max_blocks: int | None = None,
+        max_bytes: int | None = None,
+        blocks_per_second: int | None = None,
+        progress: Progress = None,
+    ) -> GcReport:
+        """Free the space of what was deleted longer than the grace ago, beside everything else that goes on.
+
+        Times are seconds or a ``timedelta``. Progress is bytes that were freed; nobody knows the total.
+
+        >>> store.delete(store.put(b"no longer wanted"))
+        >>> store.gc(grace=0).blobs > 0
+        True
+        """
+        with Meter(progress, "collecting", None) as meter:
+            found = self._engine.gc(
+                _seconds(grace),
+                dry_run,
+                _seconds(max_time),
+                max_blocks,
+                max_bytes,
+                blocks_per_second,
+                (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
+            )
+        report = GcReport(**{**found, "named": tuple(map(known, found["named"]))})  # type: ignore[arg-type]
+        log.info(
+            "%s %d blobs, %d blocks, %d bytes in %.1f s",
+            "would collect" if dry_run else "collected",
+            report.blobs,
+            report.blocks,
+            report.bytes,
+            report.seconds,
+        )
+        if report.kept_failed:
+            log.warning("%d blocks could not be deleted; the next collection tries again", report.kept_failed)
+        return report
+
+    def verify(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        deep: bool = False,
+        bytes_per_second: int | None = None,
+        cursor: str | None = None,
+        adopt: bool = False,
+        found: Callable[[Finding], object] | None = None,
+        progress: Progress = None,
+    ) -> VerifyReport:
+        """Look whether everything is there, or with ``deep`` also intact: every byte is read then.
+
+        Only these blobs, or all of the store. What is not in order is logged, and told to ``found`` when it is met,
+        or else collected in the report. ``cursor`` goes on where an earlier one ended; ``adopt`` hands stray blocks to
+        :meth:`gc`. Progress is blocks.
+
+        >>> store.verify(deep=True).clean
+        True
+        """
+        only = _ids(ids)
+        findings: list[Finding] = []
+
+        def tell(kind: str, what: str, why: str, blobs: list[str]) -> None:
+            finding = Finding(kind, what, why, tuple(map(known, blobs)))
+            log.log(logging.WARNING if finding.is_damage else logging.INFO, "%s", finding)
+            (found or findings.append)(finding)
+
+        total = self._engine.stats()["blocks"] if progress and not only else None
+        with Meter(progress, "verifying", total, " blocks") as meter:
+            report = self._engine.verify(
+                only,
+                deep,
+                bytes_per_second,
+                cursor,
+                adopt,
+                tell,
+                (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None,
+            )
+        log.info("verified %d blobs and %d blocks in %.1f s", report["blobs"], report["blocks"], report["seconds"])
+        return VerifyReport(**report, findings=tuple(findings))
+
+    def copy_from(self, other: Store, ids: Iterable[str] = (), *, progress: Progress = None) -> CopyReport:
+        """Bring these blobs, or all, from another store, verified. Only blocks that are missing here are moved; what was
+        interrupted can be called again. Progress is bytes.
+
+        >>> import tempfile
+        >>> id = store.put(b"hello")
+        >>> with tempfile.TemporaryDirectory() as place, graviton.open(place) as mirror:
+        ...     mirror.copy_from(store, [id]).blobs
+        1
+        """
+        with Meter(progress, "copying", None) as meter:
+            found = self._engine.copy_from(
+                other._engine,
+                _ids(ids),
+                (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
+            )
+        report = CopyReport(**{**found, "damaged": tuple(map(known, found["damaged"]))})  # type: ignore[arg-type]
+        log.info("copied %d blobs, %d blocks, %d bytes in %.1f s", report.blobs, report.blocks, report.bytes, report.seconds)
+        for id in report.damaged:
+            log.warning("the other store does not have %s whole; it was left out", id)
+        return report
+
+    def repair_from(self, other: Store, *, progress: Progress = None) -> RepairReport:
+        """Replace blocks that are missing or damaged by those of another store, after verifying them. Progress is
+        blocks that were looked at.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place, graviton.open(place) as mirror:
+        ...     store.repair_from(mirror).lost
+        ()
+        """
+        with Meter(progress, "repairing", None, " blocks") as meter:
+            found = self._engine.repair_from(
+                other._engine, (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None
+            )
+        report = RepairReport(**{**found, "lost": tuple(found["lost"])})  # type: ignore[arg-type]
+        log.info("repaired %d of %d blocks in %.1f s", report.repaired, report.checked, report.seconds)
+        for key in report.lost:
+            log.warning("the other store does not have block %s whole either", key)
+        return report
+
+    def backup(self, path: Path) -> None:
+        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Copy it before the
+        blocks; with both, the store can be restored.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     store.backup(os.path.join(place, "manifests.backup"))
+        """
+        self._engine.backup(path)
+
+    # ---- The store itself
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Close it in an orderly way. Later calls raise :class:`ClosedError`; puts under way fail."""
+        if not self._closed:
+            self._closed = True
+            self._engine.close()
+            log.debug("closed %r", self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place, secret = self._place.without_secrets()
+        return _reopen, (type(self), tuple(place), secret)
+
+    def __repr__(self) -> str:
+        return f"<graviton.Store {self._place!r}{', closed' if self._closed else ''}>"
+
+
+def open(  # noqa: A001
+    path: Path | None = None,
+    *,
+    read_only: bool = False,
+    create: bool = True,
+    adopt: bool = False,
+    **config: Unpack[Settings],
+) -> Store:
+    """Open the store in a directory, ``./.graviton`` by default, and create it if it is not there.
+
+    Settings are keyword arguments: the names of the environment variables in lower case, without ``GRAVITON_``
+    (:class:`Settings` lists them). The environment is not read; :meth:`Store.from_env` does that. With ``create=False``
+    or ``read_only=True``, a store that is not there is a :class:`NotFoundError`; to one that is read only, nothing is
+    written. ``adopt`` takes over blocks of the first Graviton server.
+
+    >>> with graviton.open(directory, hash="sha256") as store:
+    ...     print(store.put(b"hello"))
+    sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824:5
+    """
+    return Store(path, read_only=read_only, create=create, adopt=adopt, **config)
+
+
+def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool], secret: dict[str, str]) -> Store:
+    return kind._at(Place(*place).with_secrets(secret))
+
+
+def _mode(read_only: bool, create: bool) -> str:
+    if read_only:
+        return "read"
+    return "create" if create else "existing"
+
+
+def _receipt(put: tuple[str, int, int, int, bool]) -> PutReceipt:
+    return PutReceipt(known(put[0]), *put[1:])
+
+
+def _stat(found: tuple[str, int, str, int]) -> BlobStat:
+    id, blocks, chunker, milliseconds = found
+    return BlobStat(known(id), blocks, chunker, datetime.fromtimestamp(milliseconds / 1000, UTC))
+
+
+def _ids(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise TypeError("give an iterable of ids, such as [id]")
+    return list(ids)
+
+
+def _seconds(time: timedelta | float | None) -> float | None:
+    return time / timedelta(seconds=1) if isinstance(time, timedelta) else time
+
+
+__all__ = ["Store", "open"]

@@ -1,0 +1,272 @@
+"""Blobs as asynchronous binary files: one to read, one to write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .. import _graviton
+from .._errors import ClosedError, make
+from .._id import BlobId, known
+from .._reports import PutReceipt
+from ._call import call
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+__all__ = ["BlobReader", "BlobWriter"]
+
+# Beyond every size that there is.
+_ALL = 0xFFFF_FFFF_FFFF_FFFF
+# What is copied, of a buffer that may change, at once.
+_PIECE = 1 << 20
+
+
+class BlobReader:
+    """A blob that is being read; every byte was verified. To be used by one task at a time.
+
+    It goes on for the grace after its blob was deleted. Iterating gives the rest of the blob in pieces, each as
+    long as is at hand, which is a block.
+    """
+
+    mode = "rb"
+
+    def __init__(self, id: BlobId, reader: _graviton.AioReader) -> None:
+        self._id = id
+        self._reader = reader
+        self._position = 0
+        self._closed = False
+
+    @property
+    def id(self) -> BlobId:
+        """The blob that is read."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The text of the id."""
+        return str(self._id)
+
+    @property
+    def size(self) -> int:
+        """The size of the blob in bytes."""
+        return self._reader.size
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """Return so many bytes, or as many as are left; all that are left by default."""
+        return await self._read(_ALL if size is None or size < 0 else size, all=True)
+
+    async def read1(self, size: int = -1, /) -> bytes:
+        """Return some bytes, at most so many: those that are at hand. None at the end."""
+        return await self._read(_ALL if size < 0 else size, all=False)
+
+    async def readinto(self, buffer: Buffer, /) -> int:
+        """Fill the buffer, unless the blob ends before, and return how many bytes that were."""
+        with memoryview(buffer).cast("B") as view:
+            done = 0
+            while done < len(view):
+                piece = await self.read1(len(view) - done)
+                if not piece:
+                    break
+                view[done : done + len(piece)] = piece
+                done += len(piece)
+            return done
+
+    async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move, and return the new position. Behind the end there is nothing to read."""
+        self._check()
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
+        if whence not in starts:
+            raise make("invalid-argument", f"whence cannot be {whence}: it is 0, 1 or 2")
+        position = starts[whence] + offset
+        if position < 0:
+            raise make("invalid-argument", f"cannot seek before the start of blob {self._id}")
+        self._position = min(position, _ALL)
+        return self._position
+
+    async def tell(self) -> int:
+        """Return the position."""
+        self._check()
+        return self._position
+
+    async def close(self) -> None:
+        """Let go of the blob."""
+        if not self._closed:
+            self._closed = True
+            self._reader.close()
+
+    async def _read(self, most: int, *, all: bool) -> bytes:
+        self._check()
+        data = await call(self._reader.read, self._position, most, all)
+        self._position += len(data)
+        return data
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("the reader is closed")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """What is left of the blob, in pieces."""
+        while piece := await self.read1():
+            yield piece
+
+    async def __aenter__(self) -> Self:
+        self._check()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<graviton.aio.BlobReader of {self._id}{', closed' if self._closed else ''}>"
+
+
+class BlobWriter:
+    """A blob that is being written, bytes in order. To be used by one task at a time.
+
+    Nothing is visible before it is closed. ``async with`` closes it, or, after an exception or a cancellation, aborts
+    it, which leaves nothing. So does a writer that is forgotten, with a :class:`ResourceWarning`, and one whose
+    ``write`` failed or was cancelled half-way.
+    """
+
+    mode = "wb"
+
+    def __init__(self, writer: _graviton.AioWriter) -> None:
+        self._writer: _graviton.AioWriter | None = writer
+        self._receipt: PutReceipt | None = None
+        self._failure: BaseException | None = None
+        self._size = 0
+
+    @property
+    def receipt(self) -> PutReceipt:
+        """What came of it, once it is closed."""
+        if self._receipt is None:
+            if self._writer is not None:
+                raise ValueError("the blob has no id before its writer is closed")
+            raise ClosedError("nothing was stored: the writer was aborted") from self._failure
+        return self._receipt
+
+    @property
+    def id(self) -> BlobId:
+        """The id of the blob, once it is closed."""
+        return self.receipt.id
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed or aborted."""
+        return self._writer is None
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    async def write(self, data: Buffer, /) -> int:
+        """Take all of the bytes, and return how many they are. An error or a cancellation aborts the writer."""
+        writer = self._open()
+        try:
+            if isinstance(data, bytes):
+                self._size += await call(writer.write, data)
+                return len(data)
+            with memoryview(data).cast("B") as view:
+                for start in range(0, len(view), _PIECE):
+                    self._size += await call(writer.write, bytes(view[start : start + _PIECE]))
+                return len(view)
+        except (TypeError, BufferError):
+            # Nothing was taken of what is not bytes.
+            raise
+        except BaseException as failure:
+            self._failure = failure
+            self._abort()
+            raise
+
+    async def tell(self) -> int:
+        """Return how many bytes were taken."""
+        self._open()
+        return self._size
+
+    async def flush(self) -> None:
+        """Do nothing: only closing makes anything durable."""
+        self._open()
+
+    async def close(self) -> None:
+        """Store what was written: it is visible, and as durable as the store, when this returns."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        try:
+            receipt = await call(writer.finish)
+            self._receipt = PutReceipt(known(receipt[0]), *receipt[1:])
+        except BaseException as failure:
+            self._failure = failure
+            raise
+
+    async def abort(self) -> None:
+        """Forget what was written, and close."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # To its end, even if the task is cancelled again meanwhile.
+            await asyncio.shield(call(writer.abort))
+
+    def _abort(self) -> None:
+        # The engine dropped what it had when the call failed; this is for a call that had not got its turn.
+        self._writer = None
+
+    def _open(self) -> _graviton.AioWriter:
+        if self._writer is None:
+            raise ClosedError("the writer is closed") from self._failure
+        return self._writer
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            await self.abort()
+            return
+        await self.close()
+        if self._receipt is None and self._failure is not None:
+            raise ClosedError("nothing was stored: an earlier write failed") from self._failure
+
+    def __del__(self) -> None:
+        if getattr(self, "_writer", None) is not None:
+            warnings.warn(
+                f"unclosed {self!r}: what was written to it is lost", ResourceWarning, stacklevel=2, source=self
+            )
+            self._writer = None
+
+    def __repr__(self) -> str:
+        if self._receipt is not None:
+            state = f"of {self._receipt.id}"
+        else:
+            state = "open" if self._writer is not None else "aborted"
+        return f"<graviton.aio.BlobWriter, {state}>"

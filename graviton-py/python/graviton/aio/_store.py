@@ -1,0 +1,505 @@
+"""The asynchronous store: everything else comes from one."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
+
+from .. import _graviton
+from .._errors import make
+from .._id import BlobId, known
+from .._progress import Meter, Progress
+from .._reports import (
+    BlobStat,
+    CopyReport,
+    Finding,
+    GcReport,
+    ManifestEntry,
+    PutReceipt,
+    RepairReport,
+    StoreStats,
+    VerifyReport,
+)
+from .._settings import Place, Settings
+from .._store import _FAR, PAGE, _mode, _receipt, _stat, log
+from .._store import Store as _Store
+from .._transfer import PIECE, Path, appearing, bytes_of, write_all
+from ._call import Opening, call, in_thread
+from ._files import BlobReader, BlobWriter
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from typing_extensions import Buffer
+
+__all__ = ["Manifest", "Store", "open"]
+
+# Files of a `put_many` that are under way at once, as in `Store.put_many`.
+_AT_ONCE = 64
+
+T = TypeVar("T")
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> Buffer | None | Awaitable[Buffer]: ...
+
+
+class _Writable(Protocol):
+    def write(self, data: Any, /) -> object: ...
+
+
+_Source: TypeAlias = Union["Buffer", "os.PathLike[str]", _Readable, "Iterable[Buffer]", "AsyncIterable[Buffer]"]
+
+
+class Manifest:
+    """Which blocks a blob has, in order. ``async for`` reads it from the store a page at a time."""
+
+    PAGE = 1024
+
+    def __init__(self, store: Store, stat: BlobStat) -> None:
+        self._store = store
+        self._stat = stat
+
+    @property
+    def id(self) -> BlobId:
+        """The blob."""
+        return self._stat.id
+
+    @property
+    def stat(self) -> BlobStat:
+        """What is known of the blob."""
+        return self._stat
+
+    def __len__(self) -> int:
+        """How many blocks it has."""
+        return self._stat.blocks
+
+    def __aiter__(self) -> AsyncIterator[ManifestEntry]:
+        """Its blocks from the first on."""
+        return self.starting(0)
+
+    async def starting(self, offset: int) -> AsyncIterator[ManifestEntry]:
+        """Its blocks from the one on that holds the byte at ``offset``."""
+        while page := await call(self._store._engine.aio_manifest, self.id, offset, self.PAGE):
+            for start, key in page:
+                offset = start + int(key.rpartition(":")[2])
+                yield ManifestEntry(start, offset - start, key)
+
+    def __repr__(self) -> str:
+        return f"<graviton.aio.Manifest of {self.id}: {len(self)} blocks>"
+
+
+class Store:
+    """An open store for asyncio. :func:`graviton.aio.open` makes one; ``async with`` closes it.
+
+    What it does and raises is as :class:`graviton.Store` says. Cancelling the task that waits for a call ends the call,
+    which leaves nothing; a ``put`` or ``delete`` that was cancelled at its very end may have been done. Functions given
+    as ``progress`` and ``found`` are called on the event loop.
+    """
+
+    def __init__(self, store: _Store) -> None:
+        """The same store as a synchronous one, which shares its closing."""
+        self._store = store
+        self._engine = store._engine
+
+    @classmethod
+    def from_env(
+        cls, *, read_only: bool = False, create: bool = True, adopt: bool = False
+    ) -> Opening[Self]:
+        """Open the store that the environment describes (``GRAVITON_FS_ROOT`` and so on)."""
+
+        async def opening() -> Self:
+            settings = dict(_graviton.environment())
+            return await cls._at(Place.found(None, settings, _mode(read_only, create), adopt))
+
+        return Opening(opening)
+
+    @classmethod
+    async def _at(cls, place: Place) -> Self:
+        engine = await call(
+            _graviton.Store.aio_open, list(place.settings.items()), place.path, place.mode, place.adopt
+        )
+        store = _Store.__new__(_Store)
+        store._start(place, engine)
+        return cls(store)
+
+    @property
+    def synchronous(self) -> _Store:
+        """The same store for code that does not await. It blocks the thread that calls it."""
+        return self._store
+
+    # ---- Putting
+
+    async def put(self, source: _Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+        """Store what the source has, and return its id.
+
+        The source is what :meth:`graviton.Store.put` takes, or an asynchronous iterable of bytes, or a file whose ``read``
+        is a coroutine function. A file whose ``read`` is not is read on another thread.
+        """
+        return (await self.put_receipt(source, expect=expect, progress=progress)).id
+
+    async def put_receipt(
+        self, source: _Source, *, expect: str | None = None, progress: Progress = None
+    ) -> PutReceipt:
+        """The same, and return what came of it."""
+        if isinstance(source, str):
+            raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
+        data = bytes_of(source)
+        if isinstance(data, bytes) and not progress:
+            return _receipt(await call(self._engine.aio_put, data, expect))
+        if data is not None:
+            view = memoryview(data).cast("B")
+            pieces = (view[at : at + PIECE] for at in range(0, len(view), PIECE))
+            return await self._put_pieces(_each(pieces), len(view), expect, progress)
+        if isinstance(source, os.PathLike):
+            return await self._put_file(source, expect, progress)
+        read = getattr(source, "read", None)
+        if callable(read):
+            return await self._put_pieces(_read_all(read), None, expect, progress)
+        if isinstance(source, AsyncIterable):
+            return await self._put_pieces(source, None, expect, progress)
+        if isinstance(source, Iterable):
+            return await self._put_pieces(_each(source), None, expect, progress)
+        raise TypeError(
+            f"cannot store a {type(source).__name__}: give bytes, a path, a binary file or an iterable of bytes"
+        )
+
+    async def put_file(self, path: Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+        """Store the content of a file, and return its id."""
+        return (await self._put_file(path, expect, progress)).id
+
+    async def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
+        """Store the content of many files, several at a time, and return their ids in the order of the paths. The first
+        failure is raised, and ends those that are under way; what was stored before stays stored."""
+        names = list(paths)
+        sizes = (os.stat(name).st_size for name in names if os.path.isfile(name)) if progress else ()
+        found: list[BlobId | None] = [None] * len(names)
+        waiting = iter(enumerate(names))
+        with Meter(progress, "storing", sum(sizes)) as meter:
+
+            async def work() -> None:
+                for place, name in waiting:
+                    found[place] = id = (await self._put_file(name, None, None)).id
+                    meter.add(id.size)
+
+            await _together([work() for _ in range(min(_AT_ONCE, len(names)))])
+        return [id for id in found if id is not None]
+
+    def writer(self, *, expect: str | None = None) -> Opening[BlobWriter]:
+        """A blob to be written: ``async with store.writer() as file``, or ``file = await store.writer()``."""
+
+        async def opening() -> BlobWriter:
+            return BlobWriter(await call(self._engine.aio_writer, expect))
+
+        return Opening(opening)
+
+    async def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
+        if not progress:
+            return _receipt(await call(self._engine.aio_put_file, path, expect))
+        file = await asyncio.to_thread(io.FileIO, path)
+        try:
+            total = os.fstat(file.fileno()).st_size or None
+            return await self._put_pieces(_read_all(file.read), total, expect, progress)
+        finally:
+            file.close()
+
+    async def _put_pieces(
+        self, pieces: AsyncIterable[Buffer], total: int | None, expect: str | None, progress: Progress
+    ) -> PutReceipt:
+        with Meter(progress, "storing", total) as meter:
+            async with self.writer(expect=expect) as writer:
+                async for piece in pieces:
+                    meter.add(await writer.write(piece))
+            return writer.receipt
+
+    # ---- Getting
+
+    async def get(self, id: str) -> bytes:
+        """Return the content of a blob, verified."""
+        return await call(self._engine.aio_get, id)
+
+    async def get_into(self, id: str, buffer: Buffer) -> int:
+        """Fill a writable buffer with the content of a blob, and return how many bytes that were."""
+        blob = BlobId(id)
+        with memoryview(buffer).cast("B") as view:
+            if view.readonly:
+                raise BufferError("the memory is read-only; give a bytearray or another writable buffer")
+            if blob.size > len(view):
+                raise make(
+                    "invalid-argument",
+                    f"blob {blob} does not fit into a buffer of {len(view)} bytes",
+                    f"give one of {blob.size} bytes or more",
+                )
+            async with self.open(blob) as file:
+                return await file.readinto(view)
+
+    async def get_to(self, id: str, target: Path | _Writable, *, progress: Progress = None) -> int:
+        """Write the content of a blob to a file, and return how many bytes that were.
+
+        The target is a binary file, whose ``write`` may be a coroutine function, or a path, where the file appears when
+        it is complete and not before.
+        """
+        write = getattr(target, "write", None)
+        if callable(write):
+            return await self._copy_to(id, write, progress)
+        if not isinstance(target, str | os.PathLike):
+            raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
+        async with self.open(id) as source:
+            with appearing(os.fspath(target)) as file:
+                return await _copy(source, file.write, progress)
+
+    async def _copy_to(self, id: str, write: Callable[[Any], object], progress: Progress) -> int:
+        async with self.open(id) as source:
+            return await _copy(source, write, progress)
+
+    def open(self, id: str) -> Opening[BlobReader]:
+        """Open a blob to read from: ``async with store.open(id) as file``, or ``file = await store.open(id)``."""
+
+        async def opening() -> BlobReader:
+            return BlobReader(BlobId(id), await call(self._engine.aio_reader, id))
+
+        return Opening(opening)
+
+    async def read_range(self, id: str, offset: int, length: int) -> bytes:
+        """Return so many bytes of a blob from an offset on, or as many as it has."""
+        if offset < 0 or length < 0:
+            raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
+        return await call(self._engine.aio_read_range, id, min(offset, _FAR), min(length, _FAR))
+
+    # ---- What is there
+
+    async def stat(self, id: str) -> BlobStat:
+        """What is known of a blob."""
+        return _stat(await call(self._engine.aio_stat, id))
+
+    async def exists(self, id: str) -> bool:
+        """Whether the blob is there. Text that is no id is an ``InvalidIdError``."""
+        return await call(self._engine.aio_exists, id)
+
+    async def list(self, *, after: str | None = None) -> AsyncIterator[BlobStat]:
+        """All blobs, or those behind one, ordered by algorithm, digest and size: ``async for blob in store.list()``."""
+        while page := await call(self._engine.aio_list, after, PAGE):
+            for found in page:
+                yield _stat(found)
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+    async def __aiter__(self) -> AsyncIterator[BlobId]:
+        """The ids of all blobs."""
+        async for blob in self.list():
+            yield blob.id
+
+    async def manifest(self, id: str) -> Manifest:
+        """Which blocks a blob has, in order."""
+        return Manifest(self, await self.stat(id))
+
+    async def stats(self) -> StoreStats:
+        """Sums over the store. Takes time in proportion to what is stored."""
+        return StoreStats(**await call(self._engine.aio_stats))
+
+    # ---- Deleting, and keeping it healthy
+
+    async def delete(self, id: str) -> None:
+        """Delete a blob. It can be restored for the grace."""
+        await call(self._engine.aio_delete, id)
+
+    async def restore(self, id: str) -> None:
+        """Bring a deleted blob back, within the grace."""
+        await call(self._engine.aio_restore, id)
+
+    async def gc(
+        self,
+        *,
+        grace: timedelta | float | None = None,
+        dry_run: bool = False,
+        max_time: timedelta | float | None = None,
+        max_blocks: int | None = None,
+        max_bytes: int | None = None,
+        blocks_per_second: int | None = None,
+        progress: Progress = None,
+    ) -> GcReport:
+        """Free the space of what was deleted longer than the grace ago. Cancelled, it ends after the step it is at."""
+        return await _long(
+            progress,
+            lambda tell: self._store.gc(
+                grace=grace,
+                dry_run=dry_run,
+                max_time=max_time,
+                max_blocks=max_blocks,
+                max_bytes=max_bytes,
+                blocks_per_second=blocks_per_second,
+                progress=tell,
+            ),
+        )
+
+    async def verify(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        deep: bool = False,
+        bytes_per_second: int | None = None,
+        cursor: str | None = None,
+        adopt: bool = False,
+        found: Callable[[Finding], object] | None = None,
+        progress: Progress = None,
+    ) -> VerifyReport:
+        """Look whether everything is there, or with ``deep`` also intact. Cancelled, it ends after the step it is at."""
+        loop = asyncio.get_running_loop()
+        heard = None if found is None else (lambda finding: loop.call_soon_threadsafe(found, finding))
+        return await _long(
+            progress,
+            lambda tell: self._store.verify(
+                ids,
+                deep=deep,
+                bytes_per_second=bytes_per_second,
+                cursor=cursor,
+                adopt=adopt,
+                found=heard,
+                progress=tell,
+            ),
+        )
+
+    async def copy_from(
+        self, other: Store | _Store, ids: Iterable[str] = (), *, progress: Progress = None
+    ) -> CopyReport:
+        """Bring these blobs, or all, from another store, verified. Only blocks that are missing here are moved."""
+        source = other._store if isinstance(other, Store) else other
+        return await _long(progress, lambda tell: self._store.copy_from(source, ids, progress=tell))
+
+    async def repair_from(self, other: Store | _Store, *, progress: Progress = None) -> RepairReport:
+        """Replace blocks that are missing or damaged by those of another store, after verifying them."""
+        source = other._store if isinstance(other, Store) else other
+        return await _long(progress, lambda tell: self._store.repair_from(source, progress=tell))
+
+    async def backup(self, path: Path) -> None:
+        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use."""
+        await asyncio.to_thread(self._store.backup, path)
+
+    # ---- The store itself
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._store.closed
+
+    async def close(self) -> None:
+        """Close it in an orderly way. Later calls raise ``ClosedError``; puts under way fail."""
+        if not self._store._closed:
+            self._store._closed = True
+            await asyncio.shield(call(self._engine.aio_close))
+            log.debug("closed %r", self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<graviton.aio.Store {self._store._place!r}{', closed' if self.closed else ''}>"
+
+
+def open(  # noqa: A001
+    path: Path | None = None,
+    *,
+    read_only: bool = False,
+    create: bool = True,
+    adopt: bool = False,
+    **config: Unpack[Settings],
+) -> Opening[Store]:
+    """Open the store in a directory: ``async with graviton.aio.open(path) as store``, or
+    ``store = await graviton.aio.open(path)``. The arguments are those of :func:`graviton.open`."""
+
+    async def opening() -> Store:
+        return await Store._at(Place.of(path, config, _mode(read_only, create), adopt))
+
+    return Opening(opening)
+
+
+async def _together(works: list[Any]) -> None:
+    """All of them; the first failure ends the others, and is raised as it is."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _long(progress: Progress, work: Callable[[Callable[[int, int | None], None]], T]) -> T:
+    """A call that is long and rare, on a thread of its own, with progress told on the event loop."""
+    loop = asyncio.get_running_loop()
+    meter: list[Meter] = []
+    raised: list[BaseException] = []
+
+    def show(done: int, total: int | None) -> None:
+        try:
+            if not meter:
+                meter.append(Meter(progress, "working", total).__enter__())
+            meter[0].reach(done)
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+
+    def run(check: Callable[[], None]) -> T:
+        def tell(done: int, total: int | None) -> None:
+            check()
+            if raised:
+                raise raised[0]
+            if progress:
+                loop.call_soon_threadsafe(show, done, total)
+
+        return work(tell)
+
+    try:
+        result = await in_thread(run)
+    finally:
+        if meter:
+            meter[0].__exit__(None, None, None)
+    if raised:
+        raise raised[0]
+    return result
+
+
+async def _each(pieces: Iterable[Buffer]) -> AsyncIterator[Buffer]:
+    for piece in pieces:
+        yield piece
+
+
+async def _read_all(read: Callable[[int], Any]) -> AsyncIterator[Buffer]:
+    coroutine = inspect.iscoroutinefunction(read)
+    while True:
+        piece = await read(PIECE) if coroutine else await asyncio.to_thread(read, PIECE)
+        if inspect.isawaitable(piece):
+            piece = await piece
+        if piece is None:
+            raise BlockingIOError("the source is a non-blocking file, and has no data at the moment")
+        if not piece:
+            if isinstance(piece, str):
+                raise TypeError("the source is a text file: open it in binary mode")
+            return
+        yield piece
+
+
+async def _copy(source: BlobReader, write: Callable[[Any], object], progress: Progress) -> int:
+    coroutine = inspect.iscoroutinefunction(write)
+    with Meter(progress, "writing", source.size) as meter:
+        async for piece in source:
+            if coroutine:
+                await write(piece)  # type: ignore[misc]
+            else:
+                await asyncio.to_thread(write_all, write, memoryview(piece))
+            meter.add(len(piece))
+    return source.size

@@ -1,0 +1,356 @@
+"""Blobs as a filesystem of :mod:`fsspec`: ``graviton://<id>``. Needs the extra ``graviton[fsspec]``.
+
+Whatever opens fsspec URLs reads blobs: pandas, pyarrow, h5py, dask, xarray. The options are those of
+:func:`graviton.open`, or an open ``store``; with none of them it is the store of the environment.
+
+>>> import fsspec
+>>> id = store.put(b"a,b\\n1,2\\n")
+>>> with fsspec.open(f"graviton://{id}", path=directory) as file:
+...     file.readline()
+b'a,b\\n'
+
+There is one directory, the root, and the names of its files are ids. The content decides them: a file is written as
+``new``, which may be done any number of times, and says what it became when it is closed. Written under an id, it must
+have that content.
+
+>>> fs = fsspec.filesystem("graviton", store=store)
+>>> with fs.open("new", "wb") as file:
+...     file.write(b"hello")
+5
+>>> file.blob_id in fs.ls("", detail=False)
+True
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import stringify_path
+
+from ._errors import NotFoundError, make
+from ._files import BlobReader, BlobWriter
+from ._id import BlobId
+from ._reports import BlobStat
+from ._store import BUFFER_SIZE, Store
+
+__all__ = ["GravitonFile", "GravitonFileSystem", "GravitonWriter"]
+
+NEW = "new"
+
+
+class GravitonFile(io.BufferedReader):
+    """A blob that is read."""
+
+    def __init__(self, reader: BlobReader, buffer_size: int) -> None:
+        super().__init__(reader, buffer_size)
+        self.blob_id = reader.id
+        """The id of the blob."""
+        self.size = reader.size
+        """Its size in bytes."""
+        self.path = str(reader.id)
+        """Its path in the filesystem."""
+
+
+class GravitonWriter(BlobWriter):
+    """A blob that is written. Within a transaction of the filesystem, it is stored when that ends."""
+
+    autocommit = True
+
+    @property
+    def blob_id(self) -> BlobId:
+        """The id of the blob, once it is stored."""
+        return self.id
+
+    def close(self) -> None:
+        """Store what was written, unless a transaction does it."""
+        if self.autocommit or self._writer is None:
+            super().close()
+
+    def commit(self) -> None:
+        """Store it, at the end of a transaction."""
+        self.autocommit = True
+        self.close()
+
+    def discard(self) -> None:
+        """Forget it, at the end of a transaction that failed."""
+        self.abort()
+
+
+class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """Blobs by their ids.
+
+    Paths are ids, or ``new`` for what is to be written. There are no directories but the root, and no names to be
+    chosen, so that what renames or appends is a :class:`NotImplementedError`.
+    """
+
+    protocol: ClassVar[str] = "graviton"
+    root_marker = ""
+    # A listing is as old as the store is; caching it would show what was there before.
+    cachable = True
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, store: Store | None = None, **options: Any) -> None:
+        # Options of fsspec itself.
+        own = {
+            name: options.pop(name)
+            for name in ("use_listings_cache", "listings_expiry_time", "max_paths", "asynchronous", "loop", "batch_size")
+            if name in options
+        }
+        options.pop("skip_instance_cache", None)
+        super().__init__(**own)
+        if store is not None:
+            if path is not None or options:
+                raise make("config", "an open store and settings are given together", "give one of them")
+            self.store = store
+        elif path is None and not options:
+            self.store = Store.from_env()
+        else:
+            self.store = Store(path, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        text = unquote(stringify_path(path))
+        return text.removeprefix("graviton://").removeprefix("graviton::").strip("/")
+
+    @property
+    def fsid(self) -> str:
+        """What tells this filesystem from others."""
+        return f"graviton:{self.store!r}"
+
+    # ---- Looking
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """What is known of a blob, or of the root."""
+        path = self._strip_protocol(path)
+        if not path:
+            return {"name": "", "size": 0, "type": "directory"}
+        return _info(self.store.stat(self._id(path)))
+
+    def ls(self, path: str = "", detail: bool = True, **kwargs: Any) -> list[Any]:
+        """All blobs, or the one."""
+        path = self._strip_protocol(path)
+        found = (_info(stat) for stat in self.store.list()) if not path else iter([self.info(path)])
+        return [info if detail else info["name"] for info in found]
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Whether the blob is there. What is no id is not."""
+        path = self._strip_protocol(path)
+        return not path or path in self.store
+
+    def isfile(self, path: str) -> bool:
+        """Whether it is a blob that is there."""
+        return self._strip_protocol(path) in self.store
+
+    def isdir(self, path: str) -> bool:
+        """Whether it is the root."""
+        return not self._strip_protocol(path)
+
+    def created(self, path: str) -> datetime:
+        """When the blob was put."""
+        return self.store.stat(self._id(path)).created_at
+
+    def modified(self, path: str) -> datetime:
+        """When the blob was put: it never changes."""
+        return self.created(path)
+
+    def checksum(self, path: str) -> int:
+        """A number that stands for the content."""
+        return int.from_bytes(BlobId(self._id(path)).digest, "big")
+
+    def ukey(self, path: str) -> str:
+        """What tells versions of a file from each other: the id, for there is only one."""
+        return self._id(path)
+
+    # ---- Reading
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        """Bytes of a blob, verified; negative offsets count from its end."""
+        id = self._id(path)
+        if start is None and end is None:
+            return self.store.get(id)
+        size = BlobId(id).size
+        first, behind = _offset(start, size, 0), _offset(end, size, size)
+        if first >= size:
+            # As a file does, and other than a store. But there must be one.
+            self.store.stat(id)
+            return b""
+        return self.store.read_range(id, first, max(0, behind - first))
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | Sequence[int | None] | None,
+        ends: int | Sequence[int | None] | None,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Many ranges. Neighbours in one block are read and verified once."""
+        if not isinstance(paths, list):
+            raise TypeError("paths is a list")
+        starts = [starts] * len(paths) if starts is None or isinstance(starts, int) else starts
+        ends = [ends] * len(paths) if ends is None or isinstance(ends, int) else ends
+        if not len(paths) == len(starts) == len(ends):
+            raise ValueError("there are not as many starts and ends as paths")
+        found: list[Any] = [None] * len(paths)
+        open_files: dict[str, BlobReader] = {}
+
+        def read(path: str, start: int | None, end: int | None) -> bytes:
+            id = self._id(path)
+            file = open_files.get(id)
+            if file is None:
+                file = open_files[id] = self.store.open(id, buffering=0)
+            first, behind = _offset(start, file.size, 0), _offset(end, file.size, file.size)
+            file.seek(first)
+            return file.read(max(0, min(behind, file.size) - first))
+
+        # In the order of their places, so that a reader goes straight on.
+        order = sorted(range(len(paths)), key=lambda at: (paths[at], starts[at] or 0))
+        try:
+            for at in order:
+                try:
+                    found[at] = read(paths[at], starts[at], ends[at])
+                except Exception as error:
+                    if on_error != "return":
+                        raise
+                    found[at] = error
+        finally:
+            for file in open_files.values():
+                file.close()
+        return found
+
+    def get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
+    ) -> None:
+        """A blob to a local file, which appears when it is complete."""
+        id = self._strip_protocol(rpath)
+        if not id:
+            os.makedirs(lpath, exist_ok=True)
+            return
+        id = self._id(id)
+
+        def tell(done: int, total: int | None) -> None:
+            callback.absolute_update(done)
+
+        callback.set_size(BlobId(id).size)
+        if outfile is None and not hasattr(lpath, "write") and (folder := os.path.dirname(lpath)):
+            os.makedirs(folder, exist_ok=True)
+        self.store.get_to(id, lpath if outfile is None else outfile, progress=tell)
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: Any = None,
+        **kwargs: Any,
+    ) -> GravitonFile | GravitonWriter:
+        if mode == "rb":
+            buffer_size = block_size if isinstance(block_size, int) and block_size > 0 else BUFFER_SIZE
+            return GravitonFile(self.store.open(self._id(path), buffering=0), buffer_size)
+        if mode not in ("wb", "xb"):
+            raise NotImplementedError(f"mode {mode!r}: a blob never changes")
+        writer = GravitonWriter(self.store._engine.writer(self._to_write(path)))
+        writer.autocommit = autocommit
+        return writer
+
+    # ---- Writing
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> BlobId:
+        """Store these bytes, and return their id."""
+        return self.store.put(value, expect=self._to_write(path))
+
+    def put_file(
+        self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
+    ) -> BlobId | None:
+        """Store a local file, and return its id."""
+        if os.path.isdir(lpath):
+            return None
+        callback.set_size(os.path.getsize(lpath))
+
+        def tell(done: int, total: int | None) -> None:
+            callback.absolute_update(done)
+
+        return self.store.put_file(lpath, expect=self._to_write(rpath), progress=tell)
+
+    def rm_file(self, path: str) -> None:
+        """Delete a blob. It can be restored for the grace, by the store."""
+        self.store.delete(self._id(path))
+
+    def _rm(self, path: str) -> None:
+        self.rm_file(path)
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Nothing, for a copy of a blob is that blob; under any other name there is none."""
+        id = self._id(path1)
+        self.store.stat(id)
+        if self._to_write(path2) not in (None, id):
+            raise make("invalid-argument", f"cannot copy {id} to {path2}", "a blob's name is the id of its content")
+
+    def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+        """Not supported."""
+        raise NotImplementedError("a blob cannot be renamed: its name is the id of its content")
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Not supported, but for the root, which is there."""
+        if self._strip_protocol(path):
+            raise NotImplementedError("there are no directories")
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Not supported, but for the root, which is there."""
+        self.mkdir(path)
+
+    def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
+        """Not supported: a blob never changes."""
+        raise NotImplementedError("a blob never changes")
+
+    # ---- Paths
+
+    def _id(self, path: str) -> str:
+        """The id that a path is, as text. What is none is not there."""
+        text: str = self._strip_protocol(path)
+        try:
+            return BlobId(text)
+        except ValueError as error:
+            raise NotFoundError(f"there is no blob {text!r}: {error}") from error
+
+    def _to_write(self, path: str) -> str | None:
+        """The id that is expected of what is written to this path."""
+        text: str = self._strip_protocol(path)
+        if text in ("", NEW):
+            return None
+        try:
+            return BlobId(text)
+        except ValueError as error:
+            raise make(
+                "invalid-argument",
+                f"cannot write to {text!r}: the content decides the name of a blob",
+                f"write to {NEW!r}, and look at the file's blob_id after it was closed",
+            ) from error
+
+
+def _info(stat: BlobStat) -> dict[str, Any]:
+    return {
+        "name": str(stat.id),
+        "size": stat.size,
+        "type": "file",
+        "blob_id": stat.id,
+        "blocks": stat.blocks,
+        "chunker": stat.chunker,
+        "created": stat.created_at,
+    }
+
+
+def _offset(given: int | None, size: int, otherwise: int) -> int:
+    if given is None:
+        return otherwise
+    return max(0, size + given) if given < 0 else given

@@ -1,0 +1,161 @@
+//! Blobs as files for asyncio: what `graviton.aio.BlobReader` and `graviton.aio.BlobWriter` are made of.
+//!
+//! Calls on one of them are done one at a time. One that is dropped half-way does a reader no harm, and aborts a
+//! writer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use graviton_core::{BlobReader, BlobWriter, Code, Error, Result};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::aio::{Held, Mailbox, Reply, Task, start};
+use crate::errors::exception;
+use crate::writer::receipt;
+
+type Shared<T> = Arc<Held<Mutex<Option<T>>>>;
+
+fn shared<T>(name: &'static str, value: T) -> Shared<T> {
+    Arc::new(Held::new(name, Mutex::new(Some(value))))
+}
+
+fn closed(what: &str) -> Error {
+    Error::new(Code::Closed, format!("the {what} is closed"))
+}
+
+/// A blob being read.
+#[pyclass(frozen, module = "graviton._graviton")]
+pub(crate) struct AioReader {
+    reader: Shared<BlobReader>,
+    turns: Arc<Semaphore>,
+    size: u64,
+}
+
+impl AioReader {
+    pub(crate) fn new(reader: BlobReader, turns: Arc<Semaphore>) -> AioReader {
+        AioReader { size: reader.size(), reader: shared("the reader", reader), turns }
+    }
+}
+
+/// The next bytes: some of them that are at hand, or `all` of them, as many as the blob has.
+pub(crate) async fn read(reader: &mut BlobReader, from: u64, most: u64, all: bool) -> Result<Vec<Bytes>> {
+    // Of a block that is at hand this costs nothing.
+    reader.seek(from);
+    let mut pieces = Vec::new();
+    let mut left = most;
+    while left > 0 && (all || pieces.is_empty()) {
+        let Some(piece) = reader.next_up_to(left).await? else { break };
+        left -= piece.len() as u64;
+        pieces.push(piece);
+    }
+    Ok(pieces)
+}
+
+#[pymethods]
+impl AioReader {
+    /// The size of the blob in bytes.
+    #[getter]
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Up to `most` bytes from there on: some, or `all` of them as far as the blob goes; `b""` at the end.
+    fn read(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        from_offset: u64,
+        most: u64,
+        all: bool,
+    ) -> PyResult<Task> {
+        let reader = Arc::clone(&self.reader);
+        let work = async move {
+            let mut reader = reader.get()?.lock().await;
+            let reader = reader.as_mut().ok_or_else(|| closed("reader"))?;
+            read(reader, from_offset, most, all).await
+        };
+        start(mailbox.py(), Reply::new(mailbox, future), Some(&self.turns), work, joined)
+    }
+
+    /// Lets go of the blob, once no call uses it.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let reader = Arc::clone(&self.reader);
+        let runtime = graviton_core::runtime().map_err(|error| exception(py, &error))?;
+        runtime.spawn(async move {
+            if let Ok(reader) = reader.get() {
+                reader.lock().await.take();
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Memory of all pieces, copied once.
+pub(crate) fn joined(py: Python<'_>, pieces: Vec<Bytes>) -> PyResult<Bound<'_, PyAny>> {
+    let length = pieces.iter().map(Bytes::len).sum();
+    let bytes = PyBytes::new_with(py, length, |mut to| {
+        for piece in &pieces {
+            let (now, rest) = to.split_at_mut(piece.len());
+            now.copy_from_slice(piece);
+            to = rest;
+        }
+        Ok(())
+    })?;
+    Ok(bytes.into_any())
+}
+
+/// A blob being written.
+#[pyclass(frozen, module = "graviton._graviton")]
+pub(crate) struct AioWriter {
+    writer: Shared<BlobWriter>,
+    turns: Arc<Semaphore>,
+}
+
+impl AioWriter {
+    pub(crate) fn new(writer: BlobWriter, turns: Arc<Semaphore>) -> AioWriter {
+        AioWriter { writer: shared("the writer", writer), turns }
+    }
+}
+
+#[pymethods]
+impl AioWriter {
+    /// Takes all of the bytes, or fails or is dropped half-way, and then the writer is aborted.
+    fn write(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, data: PyBackedBytes) -> PyResult<Task> {
+        let shared = Arc::clone(&self.writer);
+        let work = async move {
+            let mut place = shared.get()?.lock().await;
+            // Out of its place: what happens before it is back there drops it.
+            let mut writer = place.take().ok_or_else(|| closed("writer"))?;
+            writer.write(&data).await?;
+            *place = Some(writer);
+            Ok(data.len())
+        };
+        let reply = Reply::new(mailbox, future);
+        start(mailbox.py(), reply, Some(&self.turns), work, |py, count| count.into_bound_py_any(py))
+    }
+
+    /// Stores what was written; what came of it.
+    fn finish(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+        let shared = Arc::clone(&self.writer);
+        let work = async move {
+            let writer = shared.get()?.lock().await.take().ok_or_else(|| closed("writer"))?;
+            Ok(receipt(&writer.finish().await?))
+        };
+        let reply = Reply::new(mailbox, future);
+        start(mailbox.py(), reply, Some(&self.turns), work, |py, put| put.into_bound_py_any(py))
+    }
+
+    /// Forgets what was written, once no call uses it.
+    fn abort(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+        let shared = Arc::clone(&self.writer);
+        let work = async move {
+            drop(shared.get()?.lock().await.take());
+            Ok(())
+        };
+        start(mailbox.py(), Reply::new(mailbox, future), None, work, |py, ()| ().into_bound_py_any(py))
+    }
+}

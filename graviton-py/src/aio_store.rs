@@ -1,0 +1,253 @@
+//! A store's calls for asyncio. Each begins at once and gives a [`Task`]; its answer completes the future.
+
+use std::io::Cursor;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use graviton_core::{AsyncStore, BlobId, Code, Error, Result, interruptible};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use crate::aio::{Mailbox, Reply, Task, start};
+use crate::aio_files::{AioReader, AioWriter, joined, read};
+use crate::errors::exception;
+use crate::settings::{Settings, config};
+use crate::store::{Store, opened, stat};
+use crate::upkeep::Stats;
+use crate::writer::receipt;
+
+/// Ends a call on a thread of its own when the task that waits for it is dropped.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    fn begin<T, F, C>(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        work: impl FnOnce(AsyncStore) -> F,
+        convert: C,
+    ) -> PyResult<Task>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+        C: for<'py> FnOnce(Python<'py>, T) -> PyResult<Bound<'py, PyAny>> + Send + 'static,
+    {
+        let reply = Reply::new(mailbox, future);
+        start(mailbox.py(), reply, Some(&self.turns), work(self.store.as_async().clone()), convert)
+    }
+}
+
+fn parsed(py: Python<'_>, id: &str) -> PyResult<BlobId> {
+    id.parse().map_err(|error| exception(py, &error))
+}
+
+#[pymethods]
+impl Store {
+    /// Opens the store that the settings describe; as `open`.
+    #[staticmethod]
+    fn aio_open(
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        settings: Settings,
+        path: Option<PathBuf>,
+        mode: String,
+        adopt: bool,
+    ) -> PyResult<Task> {
+        let stop = Stop(Arc::default());
+        let work = async move {
+            let stopped = Arc::clone(&stop.0);
+            let check = move || {
+                if stopped.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let opening =
+                move || config(&settings, path).and_then(|config| opened(config.adopt(adopt), &mode));
+            let opening = tokio::task::spawn_blocking(move || interruptible(check, opening));
+            let store = opening.await;
+            drop(stop);
+            store
+                .map_err(|_| Error::new(Code::Internal, "the thread that opens the store has ended early"))?
+        };
+        let reply = Reply::new(mailbox, future);
+        start(mailbox.py(), reply, None, work, |py, store| Store::new(store).into_bound_py_any(py))
+    }
+
+    /// Closes it in an orderly way.
+    fn aio_close(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+        let store = self.store.as_async().clone();
+        let work = async move {
+            store.close().await;
+            Ok(())
+        };
+        // Not behind the calls that are under way, which it ends.
+        start(mailbox.py(), Reply::new(mailbox, future), None, work, |py, ()| ().into_bound_py_any(py))
+    }
+
+    /// Stores these bytes, if they have that id.
+    fn aio_put(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        data: PyBackedBytes,
+        expect: Option<&str>,
+    ) -> PyResult<Task> {
+        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let work = |store: AsyncStore| async move {
+            let source = Cursor::new(data);
+            let put = match expect {
+                None => store.put(source).await?,
+                Some(id) => store.put_expecting(&id, source).await?,
+            };
+            Ok(receipt(&put))
+        };
+        self.begin(mailbox, future, work, |py, put| put.into_bound_py_any(py))
+    }
+
+    /// Stores a file, which must have that id if one is given.
+    fn aio_put_file(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        path: PathBuf,
+        expect: Option<&str>,
+    ) -> PyResult<Task> {
+        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let work = |store: AsyncStore| async move {
+            let put = match expect {
+                None => store.put_file(&path).await?,
+                Some(id) => store.put_file_expecting(&id, &path).await?,
+            };
+            Ok(receipt(&put))
+        };
+        self.begin(mailbox, future, work, |py, put| put.into_bound_py_any(py))
+    }
+
+    /// A blob to be written, only with this id if one is given.
+    fn aio_writer(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        expect: Option<&str>,
+    ) -> PyResult<Task> {
+        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let turns = Arc::clone(&self.turns);
+        let work = |store: AsyncStore| async move {
+            match expect {
+                None => store.writer().await,
+                Some(id) => store.writer_expecting(&id).await,
+            }
+        };
+        self.begin(mailbox, future, work, |py, writer| AioWriter::new(writer, turns).into_bound_py_any(py))
+    }
+
+    /// A blob to be read.
+    fn aio_reader(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let turns = Arc::clone(&self.turns);
+        let work = |store: AsyncStore| async move { store.reader(&id).await };
+        self.begin(mailbox, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
+    }
+
+    /// All bytes of a blob.
+    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work =
+            |store: AsyncStore| async move { read(&mut store.reader(&id).await?, 0, u64::MAX, true).await };
+        self.begin(mailbox, future, work, joined)
+    }
+
+    /// So many bytes of a blob from there on, or as many as it has.
+    fn aio_read_range(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        id: &str,
+        offset: u64,
+        length: u64,
+    ) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let range = offset..offset.saturating_add(length);
+        let work = |store: AsyncStore| async move { store.read_range(&id, range).await };
+        self.begin(mailbox, future, work, |py, bytes| Ok(PyBytes::new(py, &bytes).into_any()))
+    }
+
+    /// What is known of a blob.
+    fn aio_stat(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work = |store: AsyncStore| async move { store.stat(&id).await };
+        self.begin(mailbox, future, work, |py, found| stat(found).into_bound_py_any(py))
+    }
+
+    /// Whether the blob is there.
+    fn aio_exists(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work = |store: AsyncStore| async move { store.exists(&id).await };
+        self.begin(mailbox, future, work, |py, found| found.into_bound_py_any(py))
+    }
+
+    /// Up to `limit` blobs behind that one.
+    fn aio_list(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> PyResult<Task> {
+        let after = after.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let work = |store: AsyncStore| async move { store.list(after.as_ref(), limit).await };
+        self.begin(mailbox, future, work, |py, page| {
+            page.into_iter().map(stat).collect::<Vec<_>>().into_bound_py_any(py)
+        })
+    }
+
+    /// Up to `limit` entries of a manifest from there on: offset and key.
+    fn aio_manifest(
+        &self,
+        mailbox: &Bound<'_, Mailbox>,
+        future: Py<PyAny>,
+        id: &str,
+        from_offset: u64,
+        limit: usize,
+    ) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work = |store: AsyncStore| async move { store.manifest(&id, from_offset, limit).await };
+        self.begin(mailbox, future, work, |py, entries| {
+            let entries: Vec<(u64, String)> =
+                entries.iter().map(|entry| (entry.offset, entry.key.to_string())).collect();
+            entries.into_bound_py_any(py)
+        })
+    }
+
+    /// Sums over the store.
+    fn aio_stats(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+        let work = |store: AsyncStore| async move { store.stats().await };
+        self.begin(mailbox, future, work, |py, stats| Stats::from(stats).into_bound_py_any(py))
+    }
+
+    /// Deletes a blob.
+    fn aio_delete(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work = |store: AsyncStore| async move { store.delete(&id).await };
+        self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
+    }
+
+    /// Brings a deleted blob back.
+    fn aio_restore(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), id)?;
+        let work = |store: AsyncStore| async move { store.restore(&id).await };
+        self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
+    }
+}

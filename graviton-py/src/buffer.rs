@@ -1,0 +1,260 @@
+//! Memory of Python objects: any C-contiguous buffer, to store from or to read into.
+//!
+//! While a buffer is held, its memory stays where it is, but Python code may change it: the GIL is not held
+//! during a call. So no Rust slice is made of it. Its bytes are copied once, into or out of memory of our own, and
+//! what is hashed and stored is that copy. Only `bytes` never change, and are read in place.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io::{self, Read};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::call::Interrupts;
+
+/// What an object shows of its memory, held until this is dropped.
+pub(crate) enum Buffer<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    View(View<'py>),
+}
+
+/// Memory by the buffer protocol. pyo3's own type refuses ctypes arrays, whose strides are not given.
+pub(crate) struct View<'py> {
+    /// In its own place: it may point into itself.
+    view: Box<ffi::Py_buffer>,
+    held: PhantomData<Python<'py>>,
+}
+
+impl<'py> View<'py> {
+    fn of(object: &Bound<'py, PyAny>) -> PyResult<View<'py>> {
+        let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::uninit());
+        // SAFETY: the object is alive, and the place is one for a `Py_buffer`.
+        let result =
+            unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_FULL_RO) };
+        if result != 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        // SAFETY: filled in, since the call succeeded.
+        let view = View { view: unsafe { Box::from_raw(Box::into_raw(view).cast()) }, held: PhantomData };
+        // SAFETY: a view that is held.
+        if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.view, b'C' as _) } == 0 {
+            return Err(PyBufferError::new_err("the memory is not C-contiguous; copy it first"));
+        }
+        // SAFETY: a format, where there is one, is a C string that lives as long as the view.
+        let format = (!view.view.format.is_null()).then(|| unsafe { CStr::from_ptr(view.view.format) });
+        if format.is_some_and(|format| format.to_bytes().contains(&b'O')) {
+            return Err(PyTypeError::new_err(
+                "an array of Python objects has no bytes of its own; pickle it",
+            ));
+        }
+        Ok(view)
+    }
+
+    fn data(&self) -> *mut u8 {
+        self.view.buf.cast()
+    }
+
+    fn len(&self) -> usize {
+        self.view.len as usize
+    }
+
+    fn is_writable(&self) -> bool {
+        self.view.readonly == 0
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it was filled in by `PyObject_GetBuffer`, is released once, and the GIL is held, as `held` says.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+    }
+}
+
+impl<'py> Buffer<'py> {
+    /// The memory of the object, to be read.
+    pub(crate) fn to_read(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
+        match object.cast::<PyBytes>() {
+            Ok(bytes) => Ok(Buffer::Bytes(bytes.clone())),
+            Err(_) => Ok(Buffer::View(View::of(object)?)),
+        }
+    }
+
+    /// The memory of the object, to be written.
+    pub(crate) fn to_fill(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
+        match Buffer::to_read(object)? {
+            Buffer::View(view) if view.is_writable() => Ok(Buffer::View(view)),
+            _ => Err(PyBufferError::new_err(
+                "the memory is read-only; give a bytearray or another writable buffer",
+            )),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Buffer::Bytes(bytes) => bytes.as_bytes().len(),
+            Buffer::View(view) => view.len(),
+        }
+    }
+
+    /// Its bytes, to be read within this call.
+    pub(crate) fn source(&self) -> Source<'_> {
+        let data = match self {
+            Buffer::Bytes(bytes) => bytes.as_bytes().as_ptr(),
+            Buffer::View(view) => view.data().cast_const(),
+        };
+        Source { data, left: self.len(), fixed: matches!(self, Buffer::Bytes(_)), held: PhantomData }
+    }
+
+    /// Its bytes, to be written within this call.
+    pub(crate) fn sink(&self) -> Sink<'_> {
+        match self {
+            Buffer::Bytes(_) => Sink { data: ptr::null_mut(), left: 0, held: PhantomData },
+            Buffer::View(view) => {
+                let left = if view.is_writable() { view.len() } else { 0 };
+                Sink { data: view.data(), left, held: PhantomData }
+            }
+        }
+    }
+}
+
+/// Bytes of a buffer that are still to be taken.
+pub(crate) struct Source<'buffer> {
+    data: *const u8,
+    left: usize,
+    fixed: bool,
+    held: PhantomData<&'buffer ()>,
+}
+
+// SAFETY: the memory is valid for as long as the buffer is held, which the lifetime says, whatever the thread.
+unsafe impl Send for Source<'_> {}
+
+impl<'buffer> Source<'buffer> {
+    /// The next bytes, at most so many: in place if nobody can change them, else copied into `scratch`.
+    pub(crate) fn piece<'a>(&mut self, most: usize, scratch: &'a mut Vec<u8>) -> &'a [u8]
+    where
+        'buffer: 'a,
+    {
+        let count = self.left.min(most);
+        if count == 0 {
+            return &[];
+        }
+        if self.fixed {
+            // SAFETY: these bytes of a `bytes` object are inside it, never change, and live as long as it is held.
+            let piece = unsafe { std::slice::from_raw_parts(self.data, count) };
+            self.skip(count);
+            return piece;
+        }
+        scratch.resize(count, 0);
+        self.copy_to(scratch);
+        scratch
+    }
+
+    fn copy_to(&mut self, to: &mut [u8]) -> usize {
+        let count = self.left.min(to.len());
+        if count > 0 {
+            // SAFETY: `count` bytes are left in the buffer, which is held, and `to` is memory of our own. Python code that
+            // writes there meanwhile makes bytes of either kind, as in any C extension; they are read once only.
+            unsafe { ptr::copy_nonoverlapping(self.data, to.as_mut_ptr(), count) };
+            self.skip(count);
+        }
+        count
+    }
+
+    fn skip(&mut self, count: usize) {
+        // SAFETY: at most one behind the end of the buffer.
+        self.data = unsafe { self.data.add(count) };
+        self.left -= count;
+    }
+}
+
+/// A source that is read by the engine, straight into its own memory.
+pub(crate) struct Reading<'a> {
+    pub(crate) source: Source<'a>,
+    pub(crate) interrupts: &'a Interrupts,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.interrupts.check()?;
+        Ok(self.source.copy_to(to))
+    }
+}
+
+/// Memory of a buffer that is still to be filled.
+pub(crate) struct Sink<'buffer> {
+    data: *mut u8,
+    left: usize,
+    held: PhantomData<&'buffer ()>,
+}
+
+// SAFETY: the memory is valid for as long as the buffer is held, which the lifetime says, whatever the thread.
+unsafe impl Send for Sink<'_> {}
+
+impl Sink<'_> {
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Copies as many of the bytes as fit; how many those were.
+    pub(crate) fn fill(&mut self, from: &[u8]) -> usize {
+        let count = self.left.min(from.len());
+        if count > 0 {
+            // SAFETY: `count` bytes are left in the buffer, which is held and writable; `from` is memory of our own.
+            unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.data, count) };
+            // SAFETY: at most one behind the end of the buffer.
+            self.data = unsafe { self.data.add(count) };
+            self.left -= count;
+        }
+        count
+    }
+}
+
+/// A `bytes` object that nobody else has seen yet, to be filled before it is handed out.
+pub(crate) struct FreshBytes<'py> {
+    bytes: Bound<'py, PyBytes>,
+}
+
+impl<'py> FreshBytes<'py> {
+    /// `MemoryError` if there is no room for so many.
+    pub(crate) fn new(py: Python<'py>, length: usize) -> PyResult<FreshBytes<'py>> {
+        let length =
+            isize::try_from(length).map_err(|_| PyMemoryError::new_err("the bytes do not fit in memory"))?;
+        // SAFETY: with a null pointer this makes an object of that length, or raises. Its bytes are filled before anybody
+        // reads them (`finish`).
+        let bytes = unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
+            Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
+        };
+        Ok(FreshBytes { bytes })
+    }
+
+    /// All of it, to be filled within this call.
+    pub(crate) fn sink(&mut self) -> Sink<'_> {
+        // SAFETY: the object is a `bytes` of our own.
+        let data = unsafe { ffi::PyBytes_AsString(self.bytes.as_ptr()) };
+        // SAFETY: as above.
+        let length = unsafe { ffi::PyBytes_Size(self.bytes.as_ptr()) };
+        Sink { data: data.cast(), left: length as usize, held: PhantomData }
+    }
+
+    /// The object, of which `left` bytes at the end were not filled.
+    pub(crate) fn finish(self, left: usize) -> Bound<'py, PyBytes> {
+        if left == 0 {
+            return self.bytes;
+        }
+        // SAFETY: the object is a `bytes` of our own.
+        let length = unsafe { ffi::PyBytes_Size(self.bytes.as_ptr()) } as usize;
+        // SAFETY: these bytes were filled.
+        let filled = unsafe {
+            let data = ffi::PyBytes_AsString(self.bytes.as_ptr());
+            std::slice::from_raw_parts(data.cast::<u8>(), length - left)
+        };
+        PyBytes::new(self.bytes.py(), filled)
+    }
+}

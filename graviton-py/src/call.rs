@@ -1,0 +1,94 @@
+//! Calls into the engine: without the GIL, and ended within 100 ms by a signal whose handler raises.
+//!
+//! While the engine waits, it asks [`Interrupts`] about every 50 ms; loops over pieces of data ask it
+//! between pieces. Python runs signal handlers on its main thread only; on others the question costs next to
+//! nothing and the answer is to go on.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use graviton_core::{Code, Error, Result};
+use pyo3::prelude::*;
+
+use crate::errors;
+
+/// How often Python is asked whether there was a signal.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What Python code raised during a call: a signal handler, or a function that the call was given.
+#[derive(Clone)]
+pub(crate) struct Interrupts(Arc<Mutex<State>>);
+
+struct State {
+    raised: Option<PyErr>,
+    asked: Instant,
+}
+
+impl Interrupts {
+    fn new() -> Interrupts {
+        Interrupts(Arc::new(Mutex::new(State { raised: None, asked: Instant::now() })))
+    }
+
+    /// Ends the call with what a signal handler has raised. Asks no more often than is needed.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.state().asked.elapsed() < PATIENCE {
+            return Ok(());
+        }
+        self.check_now()
+    }
+
+    fn check_now(&self) -> Result<()> {
+        self.state().asked = Instant::now();
+        #[allow(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is of one lifetime only"
+        )]
+        self.python(|py| py.check_signals())
+    }
+
+    /// Runs Python code. What it raises ends the call, and is what the call raises.
+    pub(crate) fn python<T>(&self, code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
+        match Python::try_attach(code) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(raised)) => {
+                self.state().raised.get_or_insert(raised);
+                Err(cancelled())
+            }
+            // The interpreter is on its way out.
+            None => Err(cancelled()),
+        }
+    }
+
+    /// Never held while Python code runs.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cancelled() -> Error {
+    Error::new(Code::Cancelled, "the call was interrupted")
+}
+
+/// Does the work without the GIL.
+pub(crate) fn call<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&Interrupts) -> Result<T> + Send,
+) -> PyResult<T> {
+    let (result, raised) = py.detach(|| {
+        let interrupts = Interrupts::new();
+        let asked = interrupts.clone();
+        let check = move || match asked.check_now() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        let result = graviton_core::interruptible(check, || work(&interrupts));
+        let raised = interrupts.state().raised.take();
+        (result, raised)
+    });
+    match (result, raised) {
+        (_, Some(raised)) => Err(raised),
+        (Ok(value), None) => Ok(value),
+        (Err(error), None) => Err(errors::exception(py, &error)),
+    }
+}

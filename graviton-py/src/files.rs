@@ -1,0 +1,111 @@
+//! Many files at once: commits that come together share a transaction and a sync, so files are in flight beside
+//! each other, as many as their memory allows. Ids come back in the order of the paths.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use graviton_core::{AsyncStore, BlobId, Code, Error, PutReceipt, Result};
+use pyo3::prelude::*;
+use tokio::sync::Semaphore;
+
+use crate::call::{Interrupts, PATIENCE, call};
+use crate::store::Store;
+use crate::writer::{Receipt, receipt};
+
+/// Files in flight at most: each is open, and so are the blocks made of it.
+const AT_ONCE: usize = 64;
+
+/// Memory of the puts in flight, in pages, what a put takes of it at most, and what beside the file's bytes.
+const PAGE: u64 = 4 << 10;
+const PAGES: u32 = 32 << 10;
+const PAGES_OF_A_PUT: u64 = 16 << 10;
+const PAGES_BESIDE: u64 = 4;
+
+#[pymethods]
+impl Store {
+    /// Stores files, which must have that id if one is given; `progress` gets the bytes of each one that is stored. The
+    /// first failure is raised and ends those that are under way; what was stored before stays.
+    #[pyo3(signature = (paths, expect=None, progress=None))]
+    fn put_files(
+        &self,
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        expect: Option<&str>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Vec<Receipt>> {
+        call(py, |interrupts| {
+            let expected: Option<BlobId> = expect.map(str::parse).transpose()?;
+            // Looked at here, where a store of the parent process is refused before a thread of it is waited for.
+            if paths.is_empty() {
+                return Ok(Vec::new());
+            }
+            let puts = put_all(&self.store, paths, expected, progress.as_ref(), interrupts)?;
+            Ok(puts.iter().map(receipt).collect())
+        })
+    }
+}
+
+fn put_all(
+    store: &graviton_core::Store,
+    paths: Vec<PathBuf>,
+    expected: Option<BlobId>,
+    progress: Option<&Py<PyAny>>,
+    interrupts: &Interrupts,
+) -> Result<Vec<PutReceipt>> {
+    let engine = store.as_async().clone();
+    let (stored, sizes) = channel();
+    let task = graviton_core::runtime()?.spawn(async move {
+        let memory = Arc::new(Semaphore::new(PAGES as usize));
+        let puts = paths.into_iter().map(|path| {
+            let (engine, memory, stored) = (engine.clone(), Arc::clone(&memory), stored.clone());
+            async move {
+                let put = put_one(&engine, &memory, path, expected).await?;
+                // Nobody waits for it when the call was interrupted.
+                let _ = stored.send(put.id.size());
+                Ok(put)
+            }
+        });
+        stream::iter(puts).buffered(AT_ONCE).try_collect::<Vec<PutReceipt>>().await
+    });
+    // The channel closes when the task has let go of everything, whether it ended or was ended.
+    let mut result = Ok(());
+    loop {
+        let told = match sizes.recv_timeout(PATIENCE) {
+            Ok(size) => match progress {
+                Some(progress) if result.is_ok() => {
+                    interrupts.python(|py| progress.call1(py, (size,)).map(drop))
+                }
+                _ => interrupts.check(),
+            },
+            Err(RecvTimeoutError::Timeout) => interrupts.check(),
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if result.is_ok() && told.is_err() {
+            task.abort();
+            result = told;
+        }
+    }
+    result?;
+    let ended = graviton_core::runtime()?.block_on(task);
+    ended.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the task that stores files has ended early")))
+}
+
+async fn put_one(
+    engine: &AsyncStore,
+    memory: &Semaphore,
+    path: PathBuf,
+    expected: Option<BlobId>,
+) -> Result<PutReceipt> {
+    // What cannot be looked at is reported by the put. A device has no size, and may be endless.
+    let size =
+        std::fs::metadata(&path).map_or(0, |found| if found.is_file() { found.len() } else { u64::MAX });
+    let pages = (size / PAGE + PAGES_BESIDE).min(PAGES_OF_A_PUT);
+    // Never closed, so never without a permit.
+    let _memory = memory.acquire_many(pages as u32).await;
+    match &expected {
+        None => engine.put_file(&path).await,
+        Some(id) => engine.put_file_expecting(id, &path).await,
+    }
+}

@@ -1,0 +1,187 @@
+//! An open store: what `graviton.Store` is made of.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use graviton_core::{BlobId, BlobStat, Code, Config, Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tokio::sync::Semaphore;
+
+use crate::aio;
+use crate::buffer::{Buffer, Reading};
+use crate::call::call;
+use crate::reader::{Reader, all_of, fill};
+use crate::settings::{Settings, config};
+use crate::writer::{Receipt, Writer, receipt};
+
+/// What is known of a blob: its id, how many blocks it has, its chunker, and when it was put, in milliseconds.
+pub(crate) type Stat = (String, u64, String, i64);
+
+pub(crate) fn stat(found: BlobStat) -> Stat {
+    (found.id.to_string(), found.blocks, found.chunker, found.created_at_ms)
+}
+
+/// A store, until it is closed.
+#[pyclass(frozen, module = "graviton._graviton")]
+pub(crate) struct Store {
+    pub(crate) store: graviton_core::Store,
+    /// Of the calls for asyncio.
+    pub(crate) turns: Arc<Semaphore>,
+}
+
+impl Store {
+    pub(crate) fn new(store: graviton_core::Store) -> Store {
+        Store { store, turns: aio::turns() }
+    }
+}
+
+/// The store, opened in this mode: `create`, `existing` or `read`.
+pub(crate) fn opened(config: Config, mode: &str) -> Result<graviton_core::Store> {
+    match mode {
+        "create" => config.open(),
+        "existing" => config.open_existing(),
+        "read" => config.open_read_only(),
+        _ => Err(Error::new(Code::InvalidArgument, format!("there is no mode {mode:?}"))),
+    }
+}
+
+#[pymethods]
+impl Store {
+    /// Opens the store that the settings describe; `mode` is `create`, `existing` or `read`.
+    #[staticmethod]
+    fn open(
+        py: Python<'_>,
+        settings: Settings,
+        path: Option<PathBuf>,
+        mode: &str,
+        adopt: bool,
+    ) -> PyResult<Store> {
+        let store = call(py, |_| opened(config(&settings, path)?.adopt(adopt), mode))?;
+        Ok(Store::new(store))
+    }
+
+    /// Closes it in an orderly way.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        call(py, |_| {
+            self.store.close();
+            Ok(())
+        })
+    }
+
+    /// Stores these bytes, if they have that id.
+    #[pyo3(signature = (data, expect=None))]
+    fn put(&self, py: Python<'_>, data: &Bound<'_, PyAny>, expect: Option<&str>) -> PyResult<Receipt> {
+        let buffer = Buffer::to_read(data)?;
+        let source = buffer.source();
+        call(py, |interrupts| {
+            let reading = Reading { source, interrupts };
+            let put = match expect {
+                None => self.store.put(reading)?,
+                Some(id) => self.store.put_expecting(&id.parse()?, reading)?,
+            };
+            Ok(receipt(&put))
+        })
+    }
+
+    /// A blob to be written, only with this id if one is given.
+    #[pyo3(signature = (expect=None))]
+    fn writer(&self, py: Python<'_>, expect: Option<&str>) -> PyResult<Writer> {
+        let writer = call(py, |_| match expect {
+            None => self.store.writer(),
+            Some(id) => self.store.writer_expecting(&id.parse()?),
+        })?;
+        Ok(Writer::new(writer))
+    }
+
+    /// A blob to be read.
+    fn reader(&self, py: Python<'_>, id: &str) -> PyResult<Reader> {
+        let reader = call(py, |_| self.store.reader(&id.parse()?))?;
+        Ok(Reader::new(reader))
+    }
+
+    /// All bytes of a blob.
+    fn get<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let (first, reader) = call(py, |_| {
+            let mut reader = self.store.reader(&id.parse()?)?;
+            Ok((reader.next_block()?.unwrap_or_default(), reader))
+        })?;
+        all_of(py, &first, reader)
+    }
+
+    /// All bytes of a blob, into the buffer; how many they are.
+    fn get_into(&self, py: Python<'_>, id: &str, buffer: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let buffer = Buffer::to_fill(buffer)?;
+        let mut sink = buffer.sink();
+        call(py, |interrupts| {
+            let id: BlobId = id.parse()?;
+            if id.size() > sink.left() as u64 {
+                let why = format!("blob {id} does not fit into a buffer of {} bytes", sink.left());
+                return Err(Error::new(Code::InvalidArgument, why)
+                    .with_advice(format!("give one of {} bytes or more", id.size())));
+            }
+            fill(&mut self.store.reader(&id)?, &mut sink, interrupts)?;
+            Ok(id.size())
+        })
+    }
+
+    /// So many bytes of a blob from there on, or as many as it has.
+    fn read_range<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        offset: u64,
+        length: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let range = offset..offset.saturating_add(length);
+        let bytes = call(py, |_| self.store.read_range(&id.parse()?, range))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// What is known of a blob.
+    fn stat(&self, py: Python<'_>, id: &str) -> PyResult<Stat> {
+        call(py, |_| self.store.stat(&id.parse()?).map(stat))
+    }
+
+    /// Whether the blob is there.
+    fn exists(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        call(py, |_| self.store.exists(&id.parse()?))
+    }
+
+    /// Up to `limit` blobs behind that one.
+    fn list(&self, py: Python<'_>, after: Option<&str>, limit: usize) -> PyResult<Vec<Stat>> {
+        call(py, |_| {
+            let after: Option<BlobId> = after.map(str::parse).transpose()?;
+            Ok(self.store.list(after.as_ref(), limit)?.into_iter().map(stat).collect())
+        })
+    }
+
+    /// Up to `limit` entries of a manifest from there on: offset and key.
+    fn manifest(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        from_offset: u64,
+        limit: usize,
+    ) -> PyResult<Vec<(u64, String)>> {
+        call(py, |_| {
+            let entries = self.store.manifest(&id.parse()?, from_offset, limit)?;
+            Ok(entries.iter().map(|entry| (entry.offset, entry.key.to_string())).collect())
+        })
+    }
+
+    /// Deletes a blob.
+    fn delete(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+        call(py, |_| self.store.delete(&id.parse()?))
+    }
+
+    /// Brings a deleted blob back.
+    fn restore(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+        call(py, |_| self.store.restore(&id.parse()?))
+    }
+
+    /// Copies the manifests to a new file.
+    fn backup(&self, py: Python<'_>, to: PathBuf) -> PyResult<()> {
+        call(py, |_| self.store.backup(to))
+    }
+}

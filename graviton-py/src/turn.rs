@@ -1,0 +1,109 @@
+//! A thing that one thread uses at a time, while the others wait without the GIL and without being deaf to
+//! signals.
+//!
+//! A plain mutex would do neither, and would hang where a signal handler calls the very object that its
+//! thread is using, or where a fork copied it while another thread had it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use graviton_core::{Code, Error, Result};
+
+use crate::call::{Interrupts, PATIENCE};
+
+/// A `T` until it is closed.
+pub(crate) struct Turn<T> {
+    /// As the errors call it, with its article.
+    name: &'static str,
+    process: u32,
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+enum State<T> {
+    Free(T),
+    Taken(ThreadId),
+    Closed,
+}
+
+impl<T> Turn<T> {
+    pub(crate) fn new(name: &'static str, value: T) -> Turn<T> {
+        let state = Mutex::new(State::Free(value));
+        Turn { name, process: std::process::id(), state, changed: Condvar::new() }
+    }
+
+    /// Waits for its turn and does this.
+    pub(crate) fn with<R>(
+        &self,
+        interrupts: &Interrupts,
+        work: impl FnOnce(&mut T) -> Result<R>,
+    ) -> Result<R> {
+        let Some(value) = self.acquire(interrupts)? else {
+            return Err(Error::new(Code::Closed, format!("{} is closed", self.name)));
+        };
+        let mut taken = Taken { turn: self, value: Some(value) };
+        match &mut taken.value {
+            Some(value) => work(value),
+            None => unreachable!("it was put in above"),
+        }
+    }
+
+    /// Waits for its turn and takes it out for good; `None` if it was closed before.
+    pub(crate) fn close(&self, interrupts: &Interrupts) -> Result<Option<T>> {
+        let value = self.acquire(interrupts)?;
+        *self.lock() = State::Closed;
+        self.changed.notify_all();
+        Ok(value)
+    }
+
+    fn acquire(&self, interrupts: &Interrupts) -> Result<Option<T>> {
+        if self.process != std::process::id() {
+            return Err(Error::new(Code::Forked, format!("{} was opened by the parent process", self.name))
+                .with_advice("open the store again after the fork"));
+        }
+        let me = thread::current().id();
+        let mut state = self.lock();
+        loop {
+            match std::mem::replace(&mut *state, State::Taken(me)) {
+                State::Free(value) => return Ok(Some(value)),
+                State::Closed => {
+                    *state = State::Closed;
+                    return Ok(None);
+                }
+                State::Taken(owner) => {
+                    *state = State::Taken(owner);
+                    if owner == me {
+                        let why =
+                            format!("{} is used by a signal handler that interrupted a use of it", self.name);
+                        return Err(Error::new(Code::InvalidArgument, why));
+                    }
+                    state =
+                        self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+                    if matches!(*state, State::Taken(_)) {
+                        // Signal handlers may come back here.
+                        drop(state);
+                        interrupts.check()?;
+                        state = self.lock();
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives the value back, also when the work panics.
+struct Taken<'a, T> {
+    turn: &'a Turn<T>,
+    value: Option<T>,
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        *self.turn.lock() = self.value.take().map_or(State::Closed, State::Free);
+        self.turn.changed.notify_one();
+    }
+}

@@ -1,0 +1,463 @@
+"""The asynchronous API: the same results as the synchronous one, cancellation, and few threads."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import graviton
+import graviton.aio
+import pytest
+from conftest import Place
+from graviton import BlobId
+
+Main = Callable[[graviton.aio.Store], Coroutine[Any, Any, None]]
+
+
+def run(place: Place, main: Main) -> None:
+    async def opened() -> None:
+        async with graviton.aio.open(place.path, **place.settings) as store:
+            await main(store)
+
+    asyncio.run(opened(), debug=True)
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def leftovers(place: Place) -> graviton.StoreStats:
+    """What is stored after everything that can go has gone."""
+    with place.open() as store:
+        store.gc(grace=0)
+        assert store.verify(deep=True).clean
+        return store.stats()
+
+
+# ---- The same as the synchronous API
+
+
+def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
+    data = os.urandom(100_000)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 30_000):
+            yield data[start : start + 30_000]
+
+    class Stream:
+        def __init__(self) -> None:
+            self._file = io.BytesIO(data)
+
+        async def read(self, size: int) -> bytes:
+            return self._file.read(size)
+
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(data)
+        assert id == BlobId.of(data)
+        sources: list[Any] = [
+            bytearray(data),
+            memoryview(data),
+            path,
+            io.BytesIO(data),
+            [data[:50_000], data[50_000:]],
+            pieces(),
+            Stream(),
+        ]
+        for source in sources:
+            assert (await store.put_receipt(source)) == graviton.PutReceipt(
+                id, (await store.stat(id)).blocks, 0, 0, False
+            ), source
+        assert await store.put_file(path) == id
+        assert await store.put_many([path, path, path]) == [id] * 3
+        assert await store.get(id) == data
+        assert await store.read_range(id, 10, 20) == data[10:30]
+        assert await store.exists(id)
+        buffer = bytearray(len(data) + 5)
+        assert await store.get_into(id, buffer) == len(data)
+        assert buffer == data + bytes(5)
+        target = tmp_path / "copy"
+        assert await store.get_to(id, target) == len(data)
+        assert target.read_bytes() == data
+        file = io.BytesIO()
+        await store.get_to(id, file)
+        assert file.getvalue() == data
+        assert [blob.id async for blob in store.list()] == [id] == [found async for found in store]
+        manifest = await store.manifest(id)
+        entries = [entry async for entry in manifest]
+        assert len(entries) == len(manifest) == (await store.stat(id)).blocks
+        assert sum(entry.size for entry in entries) == len(data)
+        assert list(store.synchronous.manifest(id)) == entries
+        assert (await store.stats()).blobs == 1
+        await store.delete(id)
+        assert not await store.exists(id)
+        await store.restore(id)
+        assert await store.exists(id)
+        await store.delete(id)
+        assert (await store.gc(grace=0)).blobs == 1
+        assert (await store.verify(deep=True)).clean
+        assert (await store.stats()).blocks == 0
+
+    run(place, main)
+
+
+def test_files(place: Place) -> None:
+    data = os.urandom(3 << 20)
+
+    async def main(store: graviton.aio.Store) -> None:
+        async with store.writer() as writer:
+            assert await writer.write(data[:1000]) == 1000
+            assert await writer.write(bytearray(data[1000:])) == len(data) - 1000
+            assert await writer.tell() == len(data)
+            with pytest.raises(ValueError, match="no id"):
+                _ = writer.id
+        assert writer.closed and writer.id == BlobId.of(data)
+        with pytest.raises(graviton.ClosedError):
+            await writer.write(b"more")
+
+        async with store.open(writer.id) as file:
+            assert file.size == len(data) and not file.closed
+            assert b"".join([piece async for piece in file]) == data
+            assert await file.read() == b""
+            assert await file.seek(-5, os.SEEK_END) == len(data) - 5
+            assert await file.read(3) == data[-5:-2]
+            assert await file.tell() == len(data) - 2
+            assert await file.seek(2_000_000) == 2_000_000
+            assert await file.read(1_000_000) == data[2_000_000:3_000_000]
+            buffer = bytearray(100)
+            await file.seek(50)
+            assert await file.readinto(buffer) == 100 and buffer == data[50:150]
+            with pytest.raises(graviton.InvalidArgumentError):
+                await file.seek(-1)
+        assert file.closed
+        with pytest.raises(graviton.ClosedError):
+            await file.read()
+
+        reader = await store.open(writer.id)
+        writing = await store.writer(expect=writer.id)
+        assert await reader.read(4) == data[:4]
+        await reader.close()
+        await writing.abort()
+
+    run(place, main)
+
+
+def test_errors_are_those_of_the_synchronous_api(files: Place) -> None:
+    nothing = BlobId.of(b"nothing")
+
+    async def main(store: graviton.aio.Store) -> None:
+        for call in (store.get, store.stat, store.delete, store.restore, store.manifest):
+            with pytest.raises(graviton.NotFoundError):
+                await call(nothing)
+        with pytest.raises(graviton.InvalidIdError):
+            await store.get("no id")
+        with pytest.raises(graviton.DigestMismatchError):
+            await store.put(b"something", expect=nothing)
+        with pytest.raises(TypeError):
+            await store.put("text")  # type: ignore[arg-type]
+        with pytest.raises(FileNotFoundError):
+            await store.put_many([files.path / "not there", __file__])
+        with pytest.raises(graviton.RangeError):
+            await store.read_range(await store.put(b"1234"), 5, 1)
+        assert await store.put(b"something") == BlobId.of(b"something")
+
+    run(files, main)
+
+    async def missing() -> None:
+        with pytest.raises(graviton.NotFoundError):
+            await graviton.aio.open(files.path / "elsewhere", create=False)
+        with pytest.raises(graviton.ConfigError):
+            await graviton.aio.open(files.path, hash="md5")
+
+    asyncio.run(missing())
+
+
+def test_a_closed_store_is_closed(files: Place) -> None:
+    async def main() -> None:
+        store = await graviton.aio.open(files.path, **files.settings)
+        id = await store.put(b"data")
+        await store.close()
+        await store.close()
+        assert store.closed and store.synchronous.closed
+        with pytest.raises(graviton.ClosedError):
+            await store.get(id)
+
+    asyncio.run(main())
+
+
+def test_progress_is_told_on_the_event_loop(files: Place, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(3 << 20))
+    told: list[tuple[int, int | None]] = []
+    where = set()
+
+    def progress(done: int, total: int | None) -> None:
+        where.add(threading.current_thread())
+        told.append((done, total))
+
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(path, progress=progress)
+        assert told[-1] == (3 << 20, 3 << 20) and len(told) > 1
+        told.clear()
+        await store.put_many([path] * 5, progress=progress)
+        assert told[-1] == (15 << 20, 15 << 20) and len(told) == 5
+        told.clear()
+        await store.verify(deep=True, progress=progress)
+        await asyncio.sleep(0)
+        assert told
+        await store.delete(id)
+        assert where == {threading.current_thread()}
+
+        def refuse(done: int, total: int | None) -> None:
+            raise ZeroDivisionError("enough")
+
+        with pytest.raises(ZeroDivisionError):
+            await store.put(path, progress=refuse)
+
+    run(files, main)
+
+
+# ---- Cancellation
+
+
+def test_a_cancelled_put_leaves_nothing(place: Place) -> None:
+    begun = 0
+
+    async def endless(give: asyncio.Event) -> AsyncIterator[bytes]:
+        while True:
+            yield os.urandom(1 << 20)
+            give.set()
+            await asyncio.sleep(0)
+
+    async def main(store: graviton.aio.Store) -> None:
+        nonlocal begun
+        for _ in range(5):
+            give = asyncio.Event()
+            task = asyncio.create_task(store.put(endless(give)))
+            for _ in range(3):
+                await give.wait()
+                give.clear()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            begun += 1
+        assert [blob async for blob in store] == []
+        # It goes on working.
+        assert await store.get(await store.put(b"after")) == b"after"
+
+    run(place, main)
+    assert begun == 5
+    stats = leftovers(place)
+    assert (stats.blobs, stats.blocks, stats.dead_blobs) == (1, 1, 0)
+
+
+def test_cancelled_at_any_moment_a_put_is_done_or_not(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        outcomes = set()
+        for number in range(200):
+            data = number.to_bytes(4, "big") * 5000
+            task = asyncio.create_task(store.put(data))
+            for _ in range(number % 10):
+                await asyncio.sleep(0.0002 * (number % 7))
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            outcomes.add(await store.exists(BlobId.of(data)))
+            # Whatever became of it, it can be put.
+            assert await store.get(await store.put(data)) == data
+        assert False in outcomes
+
+    run(files, main)
+    stats = leftovers(files)
+    assert (stats.blobs, stats.dead_blobs) == (200, 0)
+
+
+def test_a_cancelled_write_aborts_the_writer(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        # More than the writer's window, so that it has to wait.
+        data = os.urandom(200 << 20)
+        writer = await store.writer()
+        task = asyncio.create_task(writer.write(data))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert writer.closed
+        with pytest.raises(graviton.ClosedError):
+            _ = writer.receipt
+
+        with pytest.raises(graviton.ClosedError):
+            async with store.writer() as other:
+                task = asyncio.create_task(other.write(data))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+        assert [blob async for blob in store] == []
+
+    run(files, main)
+    assert leftovers(files).blocks == 0
+
+
+def test_a_cancelled_read_leaves_the_reader_usable(files: Place) -> None:
+    data = os.urandom(8 << 20)
+
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(data)
+        async with store.open(id) as file:
+            for number in range(50):
+                task = asyncio.create_task(file.read())
+                for _ in range(number % 5):
+                    await asyncio.sleep(0.001)
+                task.cancel()
+                try:
+                    assert await task == data
+                    await file.seek(0)
+                except asyncio.CancelledError:
+                    assert await file.tell() == 0
+            assert await file.read() == data
+
+    run(files, main)
+
+
+def test_timeouts_and_task_groups(files: Place) -> None:
+    async def forever() -> AsyncIterator[bytes]:
+        yield b"begun"
+        await asyncio.Event().wait()
+
+    async def main(store: graviton.aio.Store) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await store.put(forever())
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(store.put(forever()))
+                group.create_task(store.get("no id"))
+        assert [blob async for blob in store] == []
+
+    run(files, main)
+
+
+def test_cancelled_maintenance_ends(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        await asyncio.gather(*(store.put(os.urandom(20_000)) for _ in range(100)))
+        # So slow that it would take an hour.
+        task = asyncio.create_task(store.verify(deep=True, bytes_per_second=500))
+        await asyncio.sleep(0.1)
+        before = threads()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert threads() <= before
+        assert (await store.verify(deep=True)).clean
+
+    run(files, main)
+
+
+def test_an_abandoned_writer_warns_and_leaves_nothing(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        writer = await store.writer()
+        await writer.write(b"lost")
+        with pytest.warns(ResourceWarning, match="what was written to it is lost"):
+            del writer
+        try:
+            async with store.writer() as other:
+                await other.write(b"lost too")
+                raise ZeroDivisionError
+        except ZeroDivisionError:
+            pass
+        assert other.closed
+
+    run(files, main)
+    assert leftovers(files).blocks == 0
+
+
+# ---- Many at once
+
+
+def test_thousands_of_calls_share_few_threads(place: Place) -> None:
+    calls = 5000 if place.is_files else 1000
+
+    async def main(store: graviton.aio.Store) -> None:
+        contents = [os.urandom(3000) for _ in range(50)]
+        ids = [await store.put(data) for data in contents]
+        before, most, running = threads(), 0, 0
+        together = 0
+
+        async def one(number: int) -> None:
+            nonlocal most, running, together
+            running += 1
+            together = max(together, running)
+            assert await store.get(ids[number % 50]) == contents[number % 50]
+            running -= 1
+            if number % 100 == 0:
+                most = max(most, threads())
+
+        await asyncio.gather(*(one(number) for number in range(calls)))
+        assert together == calls
+        assert most < before + 100, (before, most)
+
+        puts = [os.urandom(2000) for _ in range(500)]
+        assert await asyncio.gather(*map(store.put, puts)) == [BlobId.of(data) for data in puts]
+
+    run(place, main)
+
+
+def test_loops_one_after_the_other_and_beside_each_other(files: Place) -> None:
+    def work(number: int) -> None:
+        run(files, lambda store: several(store, number))
+
+    async def several(store: graviton.aio.Store, number: int) -> None:
+        data = os.urandom(1000)
+        for id in await asyncio.gather(*(store.put(data + bytes([number])) for _ in range(20))):
+            assert await store.get(id) == data + bytes([number])
+
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        work(number)
+    beside = [threading.Thread(target=work, args=[number]) for number in range(4)]
+    for thread in beside:
+        thread.start()
+    for thread in beside:
+        thread.join()
+    # A loop that is gone takes its socket with it.
+    import gc
+
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before + 4
+
+
+def test_a_loop_that_ends_early_hurts_nobody(files: Place) -> None:
+    """Calls whose loop is closed before they are done."""
+
+    async def main() -> None:
+        store = await graviton.aio.open(files.path, **files.settings)
+        for _ in range(100):
+            asyncio.ensure_future(store.put(os.urandom(100_000)))
+        await asyncio.sleep(0)
+
+    for _ in range(10):
+        asyncio.run(main())
+    leftovers(files)
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Iterator[None]:
+    """Also those that are only printed: exceptions that nobody looked at, and in finalizers."""
+    heard: list[str] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda found: heard.append(str(found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    sys.unraisablehook = hook
+    assert not heard

@@ -1,0 +1,112 @@
+"""The exceptions."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import errno
+import pickle
+import traceback
+from pathlib import Path
+
+import graviton
+import pytest
+from graviton import GravitonError, Store, _errors, _graviton
+
+CLASSES = [getattr(graviton, name) for _, name, _ in _graviton.CODES]
+
+BASES: dict[str, type[Exception]] = {
+    "NotFoundError": FileNotFoundError,
+    "TimeoutError": builtins.TimeoutError,
+    "ForbiddenError": PermissionError,
+    "UnauthorizedError": PermissionError,
+    "InvalidArgumentError": ValueError,
+    "InvalidIdError": ValueError,
+    "RangeError": ValueError,
+    "ClosedError": ValueError,
+    "ConfigError": ValueError,
+    "CorruptBlockError": graviton.IntegrityError,
+    "MissingBlockError": graviton.IntegrityError,
+    "DigestMismatchError": graviton.IntegrityError,
+    "CorruptDatabaseError": graviton.IntegrityError,
+    "IoError": OSError,
+    "NoSpaceError": OSError,
+    "QuotaExceededError": OSError,
+    "BackendUnavailableError": ConnectionError,
+}
+
+
+def test_every_code_has_a_class_that_is_exported_and_documented() -> None:
+    assert len({cls.code for cls in CLASSES}) == len(CLASSES) == len(_graviton.CODES)
+    for code, name, retryable in _graviton.CODES:
+        cls = getattr(graviton, name)
+        assert issubclass(cls, GravitonError) and (cls.code, cls.retryable) == (code, retryable)
+        assert name in graviton.__all__ and cls.__doc__ and cls.__module__ == "graviton"
+        assert issubclass(cls, BASES.get(name, GravitonError))
+    assert {cls.__name__ for cls in CLASSES} | {"GravitonError", "IntegrityError"} == set(_errors.__all__)
+
+
+@pytest.mark.parametrize("code", [code for code, _, _ in _graviton.CODES])
+def test_all_of_an_exception_survives_pickling(code: str) -> None:
+    error = _errors.make(code, "it was tried, and failed", "do it again", None)
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error) and str(again) == str(error) == "it was tried, and failed"
+        assert (again.code, again.advice, again.errno) == (code, "do it again", error.errno)
+        assert again.__notes__ == ["do it again"]
+    shown = "".join(traceback.format_exception(error))
+    assert "it was tried, and failed" in shown and "do it again" in shown
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        assert error.errno is not None
+
+
+def test_the_system_says_why(local: Store, tmp_path: Path) -> None:
+    with pytest.raises(graviton.NotFoundError) as missing:
+        local.put_file(tmp_path / "missing")
+    assert missing.value.errno == errno.ENOENT and missing.value.advice
+    assert isinstance(missing.value.__cause__, OSError) and missing.value.__cause__.errno == errno.ENOENT
+
+
+def test_a_damaged_block_is_told_and_not_handed_out(local: Store, tmp_path: Path) -> None:
+    id = local.put(b"precious")
+    (block,) = (tmp_path / "store" / "cas" / "blocks" / "blake3").iterdir()
+    block.chmod(0o600)
+    block.write_bytes(b"Precious")
+    with pytest.raises(graviton.CorruptBlockError) as corrupt:
+        local.get(id)
+    assert isinstance(corrupt.value, graviton.IntegrityError) and not isinstance(corrupt.value, RuntimeError)
+    with local.open(id) as file, pytest.raises(graviton.IntegrityError):
+        file.read()
+    with local.open(id, buffering=0) as raw, pytest.raises(graviton.IntegrityError):
+        raw.readinto(bytearray(8))
+    block.unlink()
+    with pytest.raises(graviton.MissingBlockError):
+        local.get_into(id, bytearray(8))
+    report = local.verify()
+    assert not report.clean and report.missing == 1
+    (finding,) = report.findings
+    assert finding.is_damage and finding.blobs == (id,) and "missing" in str(finding)
+
+
+def test_everything_of_a_closed_store_says_so(local: Store) -> None:
+    id = local.put(b"x")
+    file = local.open(id)
+    local.close()
+    local.close()
+    assert local.closed and "closed" in repr(local)
+    for call in (local.get, local.stat, local.exists, local.open, local.delete):
+        with pytest.raises(graviton.ClosedError):
+            call(id)
+    for use in (local.stats, local.gc, local.verify, local.writer, lambda: local.put(b"y"), lambda: list(local.list())):
+        with pytest.raises(graviton.ClosedError):
+            use()
+    file.close()
+
+
+def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    for options in ({"create": False}, {"read_only": True}):
+        with pytest.raises(FileNotFoundError):
+            graviton.open(tmp_path / "missing", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(graviton.ConfigError):
+        graviton.open(tmp_path / "file")

@@ -1,0 +1,193 @@
+"""Processes: a store that its process inherited by a fork says so at once, and one that was pickled is opened again.
+Nothing ever hangs, whatever the parent's threads were doing when it forked."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import graviton
+import pytest
+from conftest import Place
+from graviton import BlobId, ForkedError, Store
+
+ROUNDS = 20
+
+
+def forked(child: Callable[[], None]) -> None:
+    """Runs this in a forked child, which must end well."""
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of threads; that is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if process == 0:
+        try:
+            child()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_child_is_told_that_a_store_is_its_parents(place: Place) -> None:
+    with place.open() as store:
+        id = store.put(b"data" * 10_000)
+        with store.open(id, buffering=0) as reader, store.writer() as writer:
+            writer.write(b"begun")
+
+            def child() -> None:
+                calls: list[Callable[[], object]] = [
+                    lambda: store.get(id),
+                    lambda: store.put(b"x"),
+                    lambda: store.put_file(__file__),
+                    lambda: store.put_many([__file__]),
+                    lambda: store.writer(),
+                    lambda: store.exists(id),
+                    lambda: list(store.list()),
+                    lambda: store.gc(),
+                    lambda: store.verify(),
+                    lambda: reader.read(1),
+                    lambda: reader.seek(1),
+                    lambda: writer.tell(),
+                    lambda: writer.close(),
+                ]
+                for call in calls:
+                    with pytest.raises(ForkedError):
+                        call()
+                store.close()
+
+            for _ in range(ROUNDS):
+                forked(child)
+            assert reader.read() == b"data" * 10_000
+        assert store.get(writer.id) == b"begun"
+
+
+def test_a_child_opens_stores_of_its_own(place: Place, tmp_path: Path) -> None:
+    with place.open() as store:
+        id = store.put(b"data")
+        pickled = pickle.dumps(store)
+
+        def child() -> None:
+            with graviton.open(tmp_path / f"own-{os.getpid()}") as own:
+                assert own.get(own.put(b"mine")) == b"mine"
+            if place.is_files:
+                # SQLite's locks do not hold across a fork.
+                with pytest.raises(ForkedError):
+                    pickle.loads(pickled)
+            else:
+                os.environ.update(place.environment())
+                with pickle.loads(pickled) as again:
+                    assert again.get(id) == b"data"
+                    assert again.put(b"from the child") == BlobId.of(b"from the child")
+
+        for _ in range(3):
+            forked(child)
+        assert store.get(id) == b"data"
+
+
+def test_a_fork_in_the_middle_of_everything(files: Place) -> None:
+    with files.open() as store:
+        done = threading.Event()
+        data = os.urandom(200_000)
+        reader = store.open(store.put(data), buffering=0)
+
+        def work(number: int) -> None:
+            while not done.is_set():
+                assert store.get(store.put(data[number:])) == data[number:]
+                reader.seek(number)
+                reader.read(1000)
+
+        threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+        for thread in threads:
+            thread.start()
+
+        def child() -> None:
+            for call in (lambda: store.put(data), lambda: reader.read(5), lambda: store.stats()):
+                with pytest.raises(ForkedError):
+                    call()
+
+        try:
+            for _ in range(100):
+                forked(child)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        reader.close()
+
+
+def size_of(store: Store, id: str) -> int:
+    return len(store.get(id))
+
+
+def put_here(place: Place, data: bytes) -> str:
+    with place.open() as store:
+        return store.put(data)
+
+
+def pool_of(place: Place, method: str) -> concurrent.futures.ProcessPoolExecutor:
+    """Two workers that find the secrets in their environment, where a pickled store looks for them."""
+    secrets = {name: value for name, value in place.environment().items() if "PASSWORD" in name or "URL" in name}
+    context = multiprocessing.get_context(method)
+    return concurrent.futures.ProcessPoolExecutor(2, context, remember, (secrets,))
+
+
+def remember(secrets: dict[str, str]) -> None:
+    os.environ.update(secrets)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_pools_of_processes(place: Place, method: str) -> None:
+    with place.open() as store, pool_of(place, method) as pool:
+        ids = [store.put(os.urandom(number * 1000)) for number in range(10)]
+        assert list(pool.map(size_of, [store] * 10, ids)) == [number * 1000 for number in range(10)]
+        assert [pool.submit(store.get, id).result() for id in ids] == [store.get(id) for id in ids]
+        assert pool.submit(store.put, b"from the worker").result() in store
+        assert pool.submit(put_here, place, b"there").result() in store
+        with pytest.raises(graviton.NotFoundError) as missing:
+            pool.submit(store.get, BlobId.of(b"missing")).result()
+        assert missing.value.advice
+
+
+def test_a_forking_pool_works_or_says_why(place: Place) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with place.open() as store, pool_of(place, "fork") as pool:
+            id = store.put(b"data")
+            future = pool.submit(size_of, store, id)
+            if place.is_files:
+                # The store cannot even be unpickled there, which breaks the pool: at once, and for good.
+                with pytest.raises((ForkedError, concurrent.futures.process.BrokenProcessPool)):
+                    future.result()
+            else:
+                assert future.result() == 4
+
+
+def test_a_store_that_was_opened_after_the_fork_is_the_childs(place: Place) -> None:
+    """The usual way with a server that forks its workers: nothing is opened before."""
+
+    def child() -> None:
+        with place.open() as store:
+            assert store.get(store.put(b"data")) == b"data"
+
+    for _ in range(3):
+        forked(child)
+    with place.open() as store:
+        assert store.get(BlobId.of(b"data")) == b"data"
+
+
+def test_the_pickled_id_and_reports_cross_processes(local: Store) -> None:
+    receipt = local.put_receipt(b"data")
+    for value in (receipt, local.stat(receipt.id), local.stats(), local.gc(), local.verify()):
+        assert pickle.loads(pickle.dumps(value)) == value
+
+

@@ -1,0 +1,215 @@
+"""Signals: a handler that raises ends any call, however long that would have taken.
+
+None of these calls would ever end by itself, so that a test that passes was interrupted. Each is repeated, with the signal
+at other moments.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import graviton
+import pytest
+from conftest import Place
+from graviton import BlobId, Store
+
+ROUNDS = 10
+
+
+class Alarm(Exception):
+    pass
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """After so long, `Alarm` is raised, and again every 5 s in case that somebody has caught it."""
+
+    def ring(number: int, frame: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, 5)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def interrupted(call: Callable[[], object]) -> None:
+    for number in range(ROUNDS):
+        with pytest.raises(Alarm), alarm(0.001 + 0.03 * number):
+            while True:
+                call()
+
+
+@pytest.fixture
+def mute() -> Iterator[int]:
+    """The port of a server that takes connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_put_of_a_file_that_never_ends(local: Store, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # Held open, so that opening it returns and reading it does not.
+    held = os.open(fifo, os.O_RDWR)
+    try:
+        interrupted(lambda: local.put(fifo))
+        interrupted(lambda: local.put_many([fifo, fifo]))
+    finally:
+        os.write(held, b"x" * 100)
+        os.close(held)
+    interrupted(lambda: local.put(Path("/dev/zero")))
+    assert local.stats().blobs == 0
+
+
+def test_a_put_of_pieces_that_never_end(store: Store) -> None:
+    def pieces() -> Iterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+
+    interrupted(lambda: store.put(pieces()))
+    assert store.stats().blobs == 0
+
+
+def test_calls_that_end_soon(store: Store) -> None:
+    data = os.urandom(4 << 20)
+    id = store.put(data)
+    buffer = bytearray(len(data))
+    interrupted(lambda: store.put(data))
+    interrupted(lambda: store.get(id))
+    interrupted(lambda: store.get_into(id, buffer))
+    interrupted(lambda: BlobId.of(data))
+    interrupted(store.stats)
+    interrupted(lambda: list(store.list()))
+    assert store.get(id) == data and store.verify(deep=True).clean
+
+
+def test_a_slow_verification_and_collection(local: Store) -> None:
+    ids = [local.put(os.urandom(50_000)) for _ in range(40)]
+    interrupted(lambda: local.verify(deep=True, bytes_per_second=1000))
+    for id in ids:
+        local.delete(id)
+    interrupted(lambda: local.gc(grace=0, blocks_per_second=1, dry_run=False))
+    assert local.verify(deep=True).clean
+
+
+def test_a_server_that_does_not_answer(tmp_path: Path, mute: int) -> None:
+    place = Place(
+        tmp_path / "store",
+        {
+            "blob_backend": "minio",
+            "quasar_minio_url": f"http://127.0.0.1:{mute}",
+            "minio_root_user": "user",
+            "minio_root_password": "password",
+        },
+    )
+
+    def put() -> None:
+        with place.open() as store:
+            store.put(b"x")
+
+    interrupted(put)
+    interrupted(lambda: graviton.open(tmp_path / "other", manifest_url=f"postgres://u:p@127.0.0.1:{mute}/d"))
+
+
+def test_waiting_for_another_threads_turn(local: Store, tmp_path: Path) -> None:
+    ended = threading.Event()
+    with local.writer() as writer:
+
+        def hold() -> None:
+            data = b"x" * (64 << 20)
+            while not ended.is_set():
+                writer.write(data)
+
+        threads = [threading.Thread(target=hold) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            interrupted(writer.tell)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+        writer.abort()
+
+
+def test_a_handler_that_uses_what_it_interrupted(local: Store) -> None:
+    """It is refused, and does not wait for itself."""
+    refused: list[BaseException] = []
+    done = threading.Event()
+
+    def ring(number: int, frame: object) -> None:
+        try:
+            writer.write(b"y")
+        except graviton.GravitonError as error:
+            refused.append(error)
+        if len(refused) > 3:
+            done.set()
+
+    data = b"x" * (32 << 20)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with local.writer() as writer:
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            while not done.is_set():
+                writer.write(data)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except graviton.ClosedError:
+        # The handler's own failed write has aborted it.
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert refused
+
+
+def test_a_handler_that_does_not_raise_changes_nothing(store: Store) -> None:
+    rung = []
+    data = os.urandom(2 << 20)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for _ in range(20):
+            assert store.get(store.put(data)) == data
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rung
+
+
+PROGRAM = """
+import sys, graviton
+from pathlib import Path
+store = graviton.open(sys.argv[1])
+try:
+    print("ready", flush=True)
+    store.put(Path("/dev/zero"))
+except KeyboardInterrupt:
+    print(store.stats().blobs)
+    raise
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_a_program(tmp_path: Path, number: signal.Signals) -> None:
+    for _ in range(3):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "store")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            out, error = process.communicate()
+        assert process.returncode == -number
+        if number == signal.SIGINT:
+            assert out == "0\n" and "KeyboardInterrupt" in error
