@@ -74,7 +74,9 @@ fn main() -> Outcome<()> {
     match arguments[..] {
         ["put", root, path] => put(&Config::for_directory(root).open()?, path),
         ["get", root, id] => get(&Config::for_directory(root).open()?, &id.parse()?),
-        ["random", root, id, count] => random(&Config::for_directory(root).open()?, &id.parse()?, count.parse()?),
+        ["random", root, id, count] => {
+            random(&Config::for_directory(root).open()?, &id.parse()?, count.parse()?)
+        }
         _ => Err("usage: bench_boundary put ROOT FILE | get ROOT ID | random ROOT ID COUNT".into()),
     }
 }
