@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples/python"
 
 
 def run(name: str, *arguments: object, code: int = 0) -> str:
-    line = [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
+    line = [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, ""), done
     return done.stdout

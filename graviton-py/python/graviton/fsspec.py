@@ -4,7 +4,8 @@ Whatever opens fsspec URLs reads blobs: pandas, pyarrow, h5py, dask, xarray. The
 :func:`graviton.open`, or an open ``store``; with none of them it is the store of the environment.
 
 >>> import fsspec
->>> id = store.put(b"a,b\\n1,2\\n")
+>>> with graviton.open(directory) as table:
+...     id = table.put(b"a,b\\n1,2\\n")
 >>> with fsspec.open(f"graviton://{id}", path=directory) as file:
 ...     file.readline()
 b'a,b\\n'
