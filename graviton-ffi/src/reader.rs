@@ -48,7 +48,7 @@ impl graviton_reader {
         if let Some(error) = failed {
             return Err(error.clone().into());
         }
-        self.session.run(|_| call(reader)).inspect_err(|failure| *failed = Some(failure.error.clone()))
+        self.session.run_checked(|| call(reader)).inspect_err(|failure| *failed = Some(failure.error.clone()))
     }
 }
 

@@ -53,7 +53,12 @@ impl Session {
     /// Calls the engine, which asks now and then whether to go on.
     pub(crate) fn run<T>(&self, call: impl FnOnce(&Store) -> Result<T>) -> Outcome<T> {
         self.check()?;
-        Cancel::watch(self.cancel, || call(&self.store))
+        self.run_checked(|| call(&self.store))
+    }
+
+    /// The same for who has checked: which process it is, is a question to the kernel, and there are many small reads.
+    pub(crate) fn run_checked<T>(&self, call: impl FnOnce() -> Result<T>) -> Outcome<T> {
+        Cancel::watch(self.cancel, call)
     }
 
     pub(crate) fn close(&self) -> Result<()> {

@@ -85,7 +85,7 @@ pub unsafe extern "C" fn graviton_writer_write(
                     State::Finished => return Err(finished().into()),
                     State::Failed(error) => return Err(error.clone().into()),
                 };
-                let written = session.run(|_| Ok(open.write_all(bytes)?));
+                let written = session.run_checked(|| Ok(open.write_all(bytes)?));
                 if let Err(failure) = &written {
                     *state = State::Failed(failure.error.clone());
                 }
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn graviton_writer_finish(
             let out = versioned_out(receipt)?;
             let receipt = borrow(writer, "writer")?.with(|session, state| {
                 match std::mem::replace(state, State::Finished) {
-                    State::Open(writer) => session.run(|_| writer.finish()).inspect_err(|failure| {
+                    State::Open(writer) => session.run_checked(|| writer.finish()).inspect_err(|failure| {
                         *state = State::Failed(failure.error.clone());
                     }),
                     State::Finished => Err(finished().into()),
