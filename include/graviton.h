@@ -65,7 +65,8 @@
  *   exception or longjmp out of one is undefined.
  *
  * FORK
- *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED, and freeing them only gives memory back.
+ *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED, and freeing them only forgets
+ *   them: what they held stays as it was, for its locks and threads are the parent's.
  *   A child may open stores of its own, but not the SQLite file that its parent had open. Configurations, ids and errors go
  *   on working.
  *
@@ -1277,7 +1278,7 @@ graviton_status graviton_store_close(struct graviton_store *store,
 
 /**
  * Frees a handle. NULL is fine. Without graviton_store_close, the last handle that needs the store leaves it as tidy as it
- * can without waiting; nothing that was committed is lost either way. In a forked child it only gives memory back.
+ * can without waiting; nothing that was committed is lost either way. In a forked child it only forgets the handle.
  */
 void graviton_store_free(struct graviton_store *store);
 
@@ -1447,8 +1448,8 @@ graviton_status graviton_writer_finish(struct graviton_writer *writer,
                                        struct graviton_error **error);
 
 /**
- * Frees a writer; what it had not finished is aborted and leaves nothing. NULL is fine. In a forked child it only gives
- * memory back.
+ * Frees a writer; what it had not finished is aborted and leaves nothing. NULL is fine. In a forked child it only
+ * forgets the handle.
  */
 void graviton_writer_free(struct graviton_writer *writer);
 
@@ -1518,7 +1519,7 @@ graviton_status graviton_reader_id(const struct graviton_reader *reader,
                                    struct graviton_error **error);
 
 /**
- * Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only gives memory back.
+ * Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only forgets the handle.
  */
 void graviton_reader_free(struct graviton_reader *reader);
 

@@ -220,7 +220,7 @@ pub unsafe extern "C" fn graviton_reader_id(
     }
 }
 
-/// Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only gives memory back.
+/// Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only forgets the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_reader_free(reader: *mut graviton_reader) {
     // SAFETY: the caller keeps to the header.

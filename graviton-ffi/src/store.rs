@@ -151,7 +151,7 @@ pub unsafe extern "C" fn graviton_store_close(
 }
 
 /// Frees a handle. NULL is fine. Without graviton_store_close, the last handle that needs the store leaves it as tidy as it
-/// can without waiting; nothing that was committed is lost either way. In a forked child it only gives memory back.
+/// can without waiting; nothing that was committed is lost either way. In a forked child it only forgets the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_free(store: *mut graviton_store) {
     // SAFETY: the caller keeps to the header.

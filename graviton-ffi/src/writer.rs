@@ -150,8 +150,8 @@ pub unsafe extern "C" fn graviton_writer_finish(
     }
 }
 
-/// Frees a writer; what it had not finished is aborted and leaves nothing. NULL is fine. In a forked child it only gives
-/// memory back.
+/// Frees a writer; what it had not finished is aborted and leaves nothing. NULL is fine. In a forked child it only
+/// forgets the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_writer_free(writer: *mut graviton_writer) {
     // SAFETY: the caller keeps to the header.
