@@ -107,7 +107,7 @@ def test_help_reads_well() -> None:
 
     # Long signatures are on several lines from Python 3.13 on.
     text = " ".join(pydoc.plain(pydoc.render_doc(graviton)).split())
-    for expected in ("class Store", "class BlobId", "progress: Progress", "NotFoundError", "Return the content of a blob"):
+    for expected in ("class Store", "class BlobId", "progress: ", "NotFoundError", "Return the content of a blob"):
         assert expected in text
 
 
