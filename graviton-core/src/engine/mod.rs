@@ -364,6 +364,16 @@ impl AsyncStore {
         })
     }
 
+    /// Asks the database and the block store something small each: whether they answer, and whether the store takes
+    /// writes (`latched` if it does not any more).
+    pub async fn ping(&self) -> Result<()> {
+        let core = &self.engine()?.core;
+        core.latch.check()?;
+        let nothing = BlobId::of(core.algo, b"");
+        tokio::try_join!(core.manifests.find(&nothing, 0), core.blocks.store_id())?;
+        Ok(())
+    }
+
     /// Ends the lease and closes the database in an orderly way. Calls that come later, on any clone, are
     /// `closed`; puts in flight fail.
     pub async fn close(&self) {

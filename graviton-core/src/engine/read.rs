@@ -54,6 +54,8 @@ pub struct BlobReader {
     ahead: VecDeque<(Piece, Fetching)>,
     /// How many bytes may be fetched ahead: grows as long as the reading goes straight on.
     allowance: u64,
+    /// It grows no further than to this.
+    most_ahead: u64,
     /// The position is where the reading jumped to: whether it goes straight on from there is not known yet.
     jumped: bool,
     /// The piece that holds the position, or held it last.
@@ -98,6 +100,7 @@ impl BlobReader {
             next_entry: 0,
             ahead: VecDeque::new(),
             allowance: 0,
+            most_ahead: if core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE },
             jumped: false,
             current: None,
             failed: None,
@@ -141,6 +144,14 @@ impl BlobReader {
     /// Reads no further than to this offset: it is the end now, and no block behind it is fetched.
     pub fn limit(&mut self, end: u64) {
         self.end = end.min(self.size());
+    }
+
+    /// Fetches at most about so many bytes ahead of what was handed out, and never more than it would by itself. For
+    /// whoever has many readers at once, and little memory.
+    pub fn limit_ahead(&mut self, most: u64) {
+        let usual = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
+        self.most_ahead = most.min(usual);
+        self.allowance = self.allowance.min(self.most_ahead);
     }
 
     /// The bytes from the position to the end of its block, and moves behind them. `None` at the end.
@@ -188,8 +199,7 @@ impl BlobReader {
             Fetching::Task(task) => task.join().await??,
         };
         if !std::mem::take(&mut self.jumped) {
-            let most = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
-            self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(most);
+            self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
             // What is wrong further on is said when it is reached.
             let _ = self.fetch_ahead().await;
         }
