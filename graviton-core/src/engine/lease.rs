@@ -36,6 +36,11 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// That of a writer whose lease somebody else renews.
+    pub(super) fn of(writer: WriterId) -> Lease {
+        Lease { writer, lost: AtomicBool::new(false) }
+    }
+
     /// Fails once the row was found to be gone. That it was not yet found proves nothing: a commit looks
     /// at its own pending row.
     pub(super) fn check(&self) -> Result<()> {
@@ -67,7 +72,7 @@ impl Leases {
             return Ok(Arc::clone(&renewed.lease));
         }
         let writer = self.manifests.register_writer(self.timing.lease).await?;
-        let lease = Arc::new(Lease { writer, lost: AtomicBool::new(false) });
+        let lease = Arc::new(Lease::of(writer));
         let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease), self.timing));
         *current = Some(Renewed { lease: Arc::clone(&lease), renewal });
         Ok(lease)

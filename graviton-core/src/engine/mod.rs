@@ -3,6 +3,7 @@
 //! ```text
 //! write -> small  ┐                    read -> manifest windows, blocks ahead, verified
 //!       -> pinned ┴-> commit (grouped)
+//! session: blocks that a client cut, by way of pinned
 //! delete, collect: what is dead goes    verify, copy: what is wrong is found and mended
 //! ```
 //! The engine decides what is durable when, and in which order; it is the only one that does. It runs on
@@ -20,6 +21,7 @@ mod lease;
 mod pace;
 mod pinned;
 mod read;
+mod session;
 mod small;
 mod verify;
 mod write;
@@ -41,7 +43,7 @@ use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRecord, Durability, ManifestEntry, ManifestRepo};
+use crate::manifest::{BlobRecord, Durability, ManifestEntry, ManifestRepo, StoreRecord};
 
 use buffer::Buffers;
 use commit::Commits;
@@ -52,6 +54,7 @@ use small::Ingest;
 pub use collect::{GcOptions, GcReport};
 pub use copy::{CopyOptions, CopyReport, RepairReport};
 pub use read::BlobReader;
+pub use session::{Session, SessionCommit};
 pub use verify::{Damage, Finding, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport};
 pub(crate) use write::source_failed;
 pub use write::{BlobWriter, PutReceipt};
@@ -202,6 +205,8 @@ struct Engine {
     leases: Leases,
     ingest: Ingest,
     commits: Arc<Commits>,
+    /// The random id of the store.
+    store_id: String,
     /// The process that opened it: after a fork, the child's copy is not to be used.
     process: u32,
     closed: AtomicBool,
@@ -239,7 +244,9 @@ impl AsyncStore {
         let buffers = Arc::new(Buffers::new(core.spec.max_size(), settings.window));
         let commits = Arc::new(commit::commits(&core));
         let ingest = small::ingest(&core, &commits);
+        let record = core.manifests.store().await?;
         let store = AsyncStore(Arc::new(Engine {
+            store_id: record.id.clone(),
             core,
             buffers,
             leases: Leases::new(manifests, settings.timing),
@@ -252,7 +259,7 @@ impl AsyncStore {
             grace: settings.grace,
             timing: settings.timing,
         }));
-        store.0.check_identity().await?;
+        store.0.check_identity(record).await?;
         Ok(store)
     }
 
@@ -445,8 +452,7 @@ impl Core {
 
 impl Engine {
     /// One database, one block location: two databases over one location would collect each other's blocks.
-    async fn check_identity(&self) -> Result<()> {
-        let record = self.core.manifests.store().await?;
+    async fn check_identity(&self, record: StoreRecord) -> Result<()> {
         let found = self.core.blocks.store_id().await?;
         match found {
             Some(id) if id == record.id => Ok(()),
@@ -498,7 +504,7 @@ impl Engine {
                 let record = core.manifests.store().await?;
                 if core.blocks.create_store_id(&record.id).await? != record.id {
                     // Somebody else was faster.
-                    self.check_identity().await?;
+                    self.check_identity(core.manifests.store().await?).await?;
                 }
                 let location = core.blocks.location();
                 if record.block_location != location {

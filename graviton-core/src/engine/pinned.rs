@@ -52,11 +52,16 @@ impl PinnedPut {
 
     /// For blocks that were cut elsewhere, with this setting.
     pub(super) async fn begin_cut_by(engine: &Engine, chunker: &str) -> Result<PinnedPut> {
-        let core = Arc::clone(&engine.core);
+        let core = &engine.core;
         let (lease, row) = core.latch.watch(engine.leases.begin(chunker).await)?;
-        Ok(PinnedPut {
-            core,
-            lease,
+        Ok(PinnedPut::under(core, &lease, row))
+    }
+
+    /// A put whose row was begun under this lease.
+    pub(super) fn under(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
+        PinnedPut {
+            core: Arc::clone(core),
+            lease: Arc::clone(lease),
             row,
             writes: JoinSet::new(),
             unmarked: HashSet::new(),
@@ -65,7 +70,14 @@ impl PinnedPut {
             fresh_blocks: 0,
             fresh_bytes: 0,
             settled: false,
-        })
+        }
+    }
+
+    /// A part of a put that goes on after it, whatever becomes of the part.
+    pub(super) fn resume(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
+        let mut put = PinnedPut::under(core, lease, row);
+        put.settled = true;
+        put
     }
 
     /// Pins these blocks and starts to write those that are not there yet.
@@ -77,7 +89,6 @@ impl PinnedPut {
     /// Pins these blocks. Those that come back as not stored are to be stored: they are not there, or damaged.
     pub(super) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut pinned = self.pin(entries).await?;
-        self.blocks += entries.len() as u64;
         let stored: Vec<BlockKey> = entries
             .iter()
             .zip(&pinned)
@@ -122,13 +133,17 @@ impl PinnedPut {
         self.mark(MOST_BLOCKS).await
     }
 
-    async fn pin(&self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
+    /// Pins these blocks, and tells which of them the database says to be stored.
+    pub(super) async fn pin(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut patience = DOOM_PATIENCE;
         let mut pauses = 0_u32;
         loop {
             self.lease.check()?;
             match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
-                Pinned::Blocks(blocks) => return Ok(blocks),
+                Pinned::Blocks(blocks) => {
+                    self.blocks += entries.len() as u64;
+                    return Ok(blocks);
+                }
                 Pinned::Expired => return Err(expired()),
                 Pinned::Doomed { by, .. } if self.core.is_collection_gone(by) => {
                     self.core.latch.watch(self.core.manifests.lift_all(by).await)?;
@@ -178,6 +193,13 @@ impl PinnedPut {
             self.marks.extend(blocking::joined(written)??);
         }
         Ok(())
+    }
+
+    /// Waits until everything is durable and marked, for a put that goes on. Whether anything was written.
+    pub(super) async fn keep(mut self) -> Result<bool> {
+        self.wait_for_writes().await?;
+        self.mark(1).await?;
+        Ok(self.fresh_blocks > 0)
     }
 
     /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are live.

@@ -275,7 +275,7 @@ fn failed_before() -> Error {
     Error::new(Code::Closed, "this writer has failed before and can only be dropped")
 }
 
-fn mismatch(expected: &BlobId, what: &str) -> Error {
+pub(super) fn mismatch(expected: &BlobId, what: &str) -> Error {
     Error::new(Code::DigestMismatch, format!("cannot put {expected}: {what}"))
         .with_advice("check where the content came from; nothing was stored under that id")
 }

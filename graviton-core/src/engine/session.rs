@@ -1,0 +1,346 @@
+//! A put in pieces, by a client that asks what is missing before it sends anything.
+//!
+//! A session is a writer row of its own, with one pending blob that pins whatever the session talked about. So the
+//! guarantee of a put holds for it (`manifest`): from the moment a block was found to be there, or was sent, no collector
+//! takes it away while the session lives. All of its state is in the database and its token, so that each request
+//! may go to another process. Every call moves the session's end; one that is not used is collected like a put whose
+//! process died.
+//!
+//! ```text
+//! open_session -> missing(keys) -> put_block(each) -> commit(keys, id)
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::lease::{Lease, expired};
+use super::pinned::{MOST_BLOCKS, PinnedPut};
+use super::write::{PutReceipt, mismatch};
+use super::{AsyncStore, Core, Engine, read};
+use crate::blocking;
+use crate::digest::Hasher;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::{BlobRow, ManifestEntry, WriterId};
+
+/// Blocks that are read at once to check a blob.
+const TOGETHER: usize = 8;
+
+/// What a blob is said to be cut with if a client cut it.
+const CUT_BY: &str = "client";
+
+/// The longest and the shortest that a session may live without a call.
+const LIFETIMES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// A client's put in pieces; made by [`AsyncStore::open_session`].
+///
+/// Cheap to clone and to drop: dropping ends nothing. Any number of calls may run at once.
+#[derive(Clone)]
+pub struct Session {
+    engine: Arc<Engine>,
+    writer: WriterId,
+    /// The pending blob that holds the pins.
+    pins: BlobRow,
+    lifetime: Duration,
+}
+
+/// What became of [`Session::commit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionCommit {
+    /// The blob is live.
+    Committed(PutReceipt),
+    /// These blocks are not there, or damaged, each named once; nothing was committed. Put them and commit again.
+    Missing(Vec<BlockKey>),
+}
+
+impl AsyncStore {
+    /// Opens a session that lives for so long after each call, 1 s to a day.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> graviton_core::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = graviton_core::Config::for_directory(directory.path()).open_async().await?;
+    /// use graviton_core::{Algo, BlobId, BlockKey, SessionCommit};
+    /// use std::time::Duration;
+    ///
+    /// let (first, second) = (&b"what a client "[..], &b"cut by itself"[..]);
+    /// let keys = [BlockKey::of(Algo::Blake3, first)?, BlockKey::of(Algo::Blake3, second)?];
+    /// let id = BlobId::of(Algo::Blake3, b"what a client cut by itself");
+    ///
+    /// let session = store.open_session(Duration::from_secs(600)).await?;
+    /// let token = session.token();
+    /// let session = store.session(&token)?;               // in another request, on any host
+    /// assert_eq!(session.missing(&keys).await?, keys);
+    /// session.put_block(&keys[0], first.into()).await?;
+    /// session.put_block(&keys[1], second.into()).await?;
+    /// assert!(matches!(session.commit(&keys, &id).await?, SessionCommit::Committed(_)));
+    /// assert_eq!(&store.read_range(&id, 0..100).await?[..], b"what a client cut by itself");
+    /// session.close().await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn open_session(&self, lifetime: Duration) -> Result<Session> {
+        let engine = self.engine()?;
+        if !LIFETIMES.contains(&lifetime) {
+            let why = format!("a session cannot live for {} s", lifetime.as_secs_f64());
+            return Err(Error::new(Code::InvalidArgument, why).with_advice("choose 1 s to 86400 s"));
+        }
+        engine.prepare_to_write().await?;
+        let core = &engine.core;
+        let writer = core.latch.watch(core.manifests.register_writer(lifetime).await)?;
+        let pins = core.latch.watch(core.manifests.begin(writer, CUT_BY).await)?.ok_or_else(expired)?;
+        Ok(Session { engine: Arc::clone(engine), writer, pins, lifetime })
+    }
+
+    /// The session with this token, which any store over the same database gave. `invalid-argument` for a token that none
+    /// gave; whether the session still lives is seen by its next call.
+    pub fn session(&self, token: &str) -> Result<Session> {
+        let engine = self.engine()?;
+        let unknown = || {
+            Error::new(Code::InvalidArgument, "this is not the token of a session of this store")
+                .with_advice("use the token as it was given, or open a session")
+        };
+        let (said, mac) = token.rsplit_once('.').ok_or_else(unknown)?;
+        let mac = blake3::Hash::from_hex(mac).map_err(|_| unknown())?;
+        // The comparison of hashes takes the same time wherever they differ.
+        if mac != engine.mac(said) {
+            return Err(unknown());
+        }
+        let mut numbers = said.split('.').map(str::parse::<u64>);
+        let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or_else(unknown);
+        let (writer, pins, lifetime) = (next()?, next()?, next()?);
+        Ok(Session {
+            engine: Arc::clone(engine),
+            writer: WriterId(writer as i64),
+            pins: BlobRow(pins as i64),
+            lifetime: Duration::from_millis(lifetime),
+        })
+    }
+
+    /// The bytes of a stored block, verified; `not-found` if there is none.
+    pub async fn block(&self, key: &BlockKey) -> Result<Bytes> {
+        let core = &self.engine()?.core;
+        if !self.has_block(key).await? {
+            return Err(Error::new(Code::NotFound, format!("there is no block {key} in this store"))
+                .with_advice("check the key"));
+        }
+        read::fetch_verified(core, *key).await
+    }
+
+    /// Whether the block is stored. Unless a session or a blob holds it, it may be collected the next moment.
+    pub async fn has_block(&self, key: &BlockKey) -> Result<bool> {
+        let records = self.engine()?.core.manifests.blocks_by_key(vec![*key]).await?;
+        Ok(records.iter().any(|record| record.stored))
+    }
+}
+
+impl Engine {
+    /// What only processes that share the database can make: a session's token cannot be guessed.
+    fn mac(&self, said: &str) -> blake3::Hash {
+        let key = blake3::derive_key("graviton 2026 session token", self.store_id.as_bytes());
+        blake3::keyed_hash(&key, said.as_bytes())
+    }
+}
+
+impl Session {
+    /// What names this session to [`AsyncStore::session`]; to be kept from others. Letters, digits and dots.
+    pub fn token(&self) -> String {
+        let said = format!("{}.{}.{}", self.writer.0, self.pins.0, self.lifetime.as_millis());
+        format!("{said}.{}", self.engine.mac(&said))
+    }
+
+    /// When it ends if no call comes: milliseconds since 1970-01-01 UTC by this host's clock. Its real end is by the
+    /// database's.
+    pub fn expires_at_ms(&self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (now + self.lifetime).as_millis() as i64
+    }
+
+    /// Moves the session's end. `writer-expired` if it is over.
+    pub async fn renew(&self) -> Result<()> {
+        let core = self.core();
+        if core.latch.watch(core.manifests.renew_writer(self.writer, self.lifetime).await)? {
+            return Ok(());
+        }
+        Err(over())
+    }
+
+    /// Those of the keys whose blocks are not there, each named once, in their order. All of them are pinned: those that are
+    /// there stay there.
+    pub async fn missing(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
+        self.renew().await?;
+        let mut put = self.resume();
+        let mut missing = Missing::default();
+        for keys in keys.chunks(MOST_BLOCKS) {
+            let entries: Vec<_> = keys.iter().map(pin_of).collect();
+            let pinned = put.pin_missing(&entries).await.map_err(named)?;
+            let absent = keys.iter().zip(pinned).filter(|(_, block)| !block.stored);
+            missing.extend(absent.map(|(key, _)| *key));
+        }
+        Ok(missing.keys)
+    }
+
+    /// Stores a block, durably, and pins it. Bytes that do not have this key are `digest-mismatch`. Returns whether they
+    /// were written; false if they were there.
+    pub async fn put_block(&self, key: &BlockKey, bytes: Bytes) -> Result<bool> {
+        let (key, algo) = (*key, key.algo());
+        let (bytes, is) = blocking::run(move || {
+            let is = BlockKey::of(algo, &bytes);
+            (bytes, is)
+        })
+        .await?;
+        if is.as_ref().ok() != Some(&key) {
+            let is = is.map_or_else(|error| error.to_string(), |is| format!("the content is {is}"));
+            return Err(Error::new(Code::DigestMismatch, format!("cannot put block {key}: {is}"))
+                .with_advice("check where the content came from; nothing was stored"));
+        }
+        self.renew().await?;
+        let mut put = self.resume();
+        put.add(&[pin_of(&key)], &[bytes]).await.map_err(named)?;
+        put.keep().await.map_err(named)
+    }
+
+    /// Makes a blob of blocks that are there, after reading all of them: their content has to have this id, or it is
+    /// `digest-mismatch`. The sizes of the keys have to add up to the blob's.
+    ///
+    /// Takes as long as reading the blob does. The session goes on.
+    pub async fn commit(&self, keys: &[BlockKey], id: &BlobId) -> Result<SessionCommit> {
+        let entries = tiled(keys, id)?;
+        self.renew().await?;
+        let core = self.core();
+        let row = core.latch.watch(core.manifests.begin(self.writer, CUT_BY).await)?.ok_or_else(over)?;
+        let mut put = PinnedPut::under(core, &self.lease(), row);
+        let mut missing = Missing::default();
+        let mut hasher = Hasher::new(id.algo());
+        let mut renewed = Instant::now();
+        for entries in entries.chunks(MOST_BLOCKS) {
+            // All of them are read: whether they look intact does not matter.
+            let pinned = put.pin(entries).await.map_err(named)?;
+            let absent = entries.iter().zip(&pinned).filter(|(_, block)| !block.stored);
+            missing.extend(absent.map(|(entry, _)| entry.key));
+            if !missing.keys.is_empty() {
+                // What is missing is said all at once, without reading the rest.
+                continue;
+            }
+            let mut blocks = futures_util::stream::iter(entries.iter().zip(pinned))
+                .map(|(entry, pinned)| {
+                    let (core, key) = (Arc::clone(core), entry.key);
+                    async move {
+                        let bytes = tokio::spawn(async move { read::fetch_verified(&core, key).await });
+                        (key, pinned, blocking::Task::new(bytes).join().await)
+                    }
+                })
+                .buffered(TOGETHER);
+            while let Some((key, pinned, bytes)) = blocks.next().await {
+                match bytes? {
+                    Ok(bytes) => {
+                        hasher = blocking::run_elsewhere(move || {
+                            hasher.update(&bytes);
+                            hasher
+                        })
+                        .await?;
+                    }
+                    Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => {
+                        // So that whoever is asked next knows it too.
+                        core.latch.watch(core.recheck(pinned.row).await)?;
+                        missing.extend([key]);
+                    }
+                    Err(error) => return Err(error),
+                }
+                if renewed.elapsed() > self.lifetime / 4 {
+                    self.renew().await?;
+                    renewed = Instant::now();
+                }
+            }
+        }
+        if !missing.keys.is_empty() {
+            return Ok(SessionCommit::Missing(missing.keys));
+        }
+        if hasher.finish() != *id.digest() {
+            return Err(mismatch(id, "the blocks together have another digest"));
+        }
+        Ok(SessionCommit::Committed(put.commit(&self.engine, *id).await.map_err(named)?))
+    }
+
+    /// Ends the session: what it pinned and nothing else needs can be collected. One that is over is no error.
+    pub async fn close(&self) -> Result<()> {
+        let core = self.core();
+        core.latch.watch(core.manifests.abort(self.pins).await)?;
+        core.latch.watch(core.manifests.remove_writer(self.writer).await)
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.engine.core
+    }
+
+    fn lease(&self) -> Arc<Lease> {
+        Arc::new(Lease::of(self.writer))
+    }
+
+    /// The put that holds the pins, for one call.
+    fn resume(&self) -> PinnedPut {
+        PinnedPut::resume(self.core(), &self.lease(), self.pins)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+/// Keys in the order in which they were found, each once.
+#[derive(Default)]
+struct Missing {
+    keys: Vec<BlockKey>,
+    named: std::collections::HashSet<BlockKey>,
+}
+
+impl Missing {
+    fn extend(&mut self, keys: impl IntoIterator<Item = BlockKey>) {
+        for key in keys {
+            if self.named.insert(key) {
+                self.keys.push(key);
+            }
+        }
+    }
+}
+
+fn over() -> Error {
+    Error::new(Code::WriterExpired, "the session is over, and what it pinned may have been collected")
+        .with_advice("open another one and ask again what is missing")
+}
+
+/// The error of a put under a session, in the session's words.
+fn named(error: Error) -> Error {
+    if error.code() == Code::WriterExpired { over() } else { error }
+}
+
+/// The pin of a block: its place among the pins is its own, whoever asks, however often. Two keys that collide there can be
+/// made, at the cost of 2^31 hashes; then one of the two is not pinned, and may be missing at the commit.
+fn pin_of(key: &BlockKey) -> ManifestEntry {
+    let hash = blake3::hash(key.to_string().as_bytes());
+    let mut start = [0; 8];
+    start.copy_from_slice(&hash.as_bytes()[..8]);
+    ManifestEntry { offset: u64::from_le_bytes(start) >> 1, key: *key }
+}
+
+/// The blocks one behind the other, if they are as long as the blob.
+fn tiled(keys: &[BlockKey], id: &BlobId) -> Result<Vec<ManifestEntry>> {
+    let mut offset = 0;
+    let mut entries = Vec::with_capacity(keys.len());
+    for key in keys {
+        entries.push(ManifestEntry { offset, key: *key });
+        offset += key.size() as u64;
+    }
+    if offset != id.size() {
+        let why = format!("cannot put blob {id}: its {} blocks have {offset} bytes together", keys.len());
+        return Err(
+            Error::new(Code::InvalidArgument, why).with_advice("name all blocks of the blob, in order")
+        );
+    }
+    Ok(entries)
+}
