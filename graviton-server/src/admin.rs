@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use graviton_core::{BlobId, Code, GcOptions, VerifyOptions};
 use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, StatusCode};
@@ -19,7 +19,6 @@ use utoipa_axum::routes;
 
 use crate::app::Shared;
 use crate::body::Incoming;
-use crate::connection::Connection;
 use crate::documented::{BodyProblems, Common, NotFound};
 use crate::extract::Params;
 use crate::jobs::{Job, View};
@@ -100,13 +99,8 @@ struct WatchParams {
     responses(
         (status = 202, body = View, description = "It is started", headers(("Location" = String, description = "Where it can be watched"))),
         (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
-async fn collect(
-    State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order: Collect = read(&app, &connection, &headers, body).await?;
+async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let order: Collect = read(&app, &headers, body).await?;
     let at_least_one = [order.max_blocks, order.max_bytes, order.blocks_per_second.map(u64::from)];
     if at_least_one.contains(&Some(0)) {
         return Err(Problem::new(Code::InvalidArgument, "a limit has to be 1 or more"));
@@ -127,13 +121,8 @@ async fn collect(
     responses(
         (status = 202, body = View, description = "It is started", headers(("Location" = String, description = "Where it can be watched"))),
         (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
-async fn verify(
-    State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let order: Verify = read(&app, &connection, &headers, body).await?;
+async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let order: Verify = read(&app, &headers, body).await?;
     if order.bytes_per_second == Some(0) {
         return Err(Problem::new(Code::InvalidArgument, "a limit has to be 1 or more"));
     }
@@ -149,11 +138,10 @@ async fn verify(
 
 async fn read<T: serde::de::DeserializeOwned>(
     app: &Shared,
-    connection: &Connection,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    Incoming::new(body, headers, app.limits(), MOST_BODY, connection)?.json(headers).await
+    Incoming::new(body, headers, app.limits(), MOST_BODY)?.json(headers).await
 }
 
 fn started((job, is_new): (Arc<Job>, bool)) -> Response {

@@ -17,7 +17,7 @@ use crate::jobs::Jobs;
 use crate::problem::Problem;
 use crate::quota::Quota;
 use crate::settings::{Limits, Settings};
-use crate::{admin, blobs, documented, health, metrics_page};
+use crate::{admin, blobs, blocks, documented, health, metrics_page};
 
 /// All downloads together fetch about so much ahead of what their clients take.
 const AHEAD: u64 = 192 << 20;
@@ -80,6 +80,15 @@ impl App {
 
     pub(crate) fn jobs(&self) -> &Jobs {
         &self.jobs
+    }
+
+    /// How what never changes may be cached. What needs a token is not for a cache that others use.
+    pub(crate) fn caching(&self) -> &'static str {
+        if self.auth.is_on() {
+            "private, max-age=31536000, immutable"
+        } else {
+            "public, max-age=31536000, immutable"
+        }
     }
 
     /// From now on this server is not ready for more.
@@ -146,12 +155,16 @@ impl Drop for Downloading {
 fn routes() -> OpenApiRouter<Shared> {
     let documents = OpenApiRouter::new()
         .merge(blobs::documents())
+        .merge(blocks::documents())
         .merge(health::routes())
         .merge(metrics_page::routes())
         .merge(admin::routes())
         .merge(documented::routes())
         .layer(CompressionLayer::new());
-    OpenApiRouter::with_openapi(documented::Document::openapi()).merge(blobs::streams()).merge(documents)
+    OpenApiRouter::with_openapi(documented::Document::openapi())
+        .merge(blobs::streams())
+        .merge(blocks::streams())
+        .merge(documents)
 }
 
 /// The OpenAPI document.

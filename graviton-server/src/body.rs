@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
-use crate::connection::Connection;
 use crate::problem::Problem;
 use crate::settings::Limits;
 
@@ -21,10 +20,8 @@ pub(crate) struct Incoming<'a> {
     body: Body,
     limits: &'a Limits,
     most: u64,
-    connection: &'a Connection,
     received: u64,
     waited: Duration,
-    ended: bool,
 }
 
 impl<'a> Incoming<'a> {
@@ -35,10 +32,8 @@ impl<'a> Incoming<'a> {
         headers: &HeaderMap,
         limits: &'a Limits,
         most: u64,
-        connection: &'a Connection,
     ) -> Result<Incoming<'a>, Problem> {
-        let incoming =
-            Incoming { body, limits, most, connection, received: 0, waited: Duration::ZERO, ended: false };
+        let incoming = Incoming { body, limits, most, received: 0, waited: Duration::ZERO };
         match announced(headers) {
             Some(length) if length > most => Err(incoming.too_large()),
             _ => Ok(incoming),
@@ -56,11 +51,10 @@ impl<'a> Incoming<'a> {
             let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut self.body).poll_frame(context));
             let Ok(frame) = tokio::time::timeout(self.limits.body_timeout, next).await else {
                 let seconds = self.limits.body_timeout.as_secs();
-                return Err(self.too_slow(&format!("no byte of the content came for {seconds} s")));
+                return Err(too_slow(&format!("no byte of the content came for {seconds} s")));
             };
             self.waited += started.elapsed();
             let Some(frame) = frame else {
-                self.ended = true;
                 return Ok(None);
             };
             let frame = frame.map_err(|_| {
@@ -79,17 +73,12 @@ impl<'a> Incoming<'a> {
             if counted.is_some_and(|counted| {
                 self.received < self.limits.body_rate.saturating_mul(counted.as_secs())
             }) {
-                return Err(self.too_slow("the content comes too slowly"));
+                return Err(too_slow("the content comes too slowly"));
             }
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
             }
         }
-    }
-
-    fn too_slow(&self, why: &str) -> Problem {
-        Problem::new(Code::Timeout, format!("{why}; nothing was kept, send it again"))
-            .with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// All of it.
@@ -120,14 +109,9 @@ impl<'a> Incoming<'a> {
     }
 }
 
-impl Drop for Incoming<'_> {
-    /// What is refused in the middle of its body is answered, and the rest is still taken in for a moment: closed at
-    /// once, the connection would be reset, and the answer lost with it.
-    fn drop(&mut self) {
-        if !self.ended {
-            self.connection.linger();
-        }
-    }
+fn too_slow(why: &str) -> Problem {
+    Problem::new(Code::Timeout, format!("{why}; nothing was kept, send it again"))
+        .with_header(CONNECTION, HeaderValue::from_static("close"))
 }
 
 /// How much is to come, where that is known.

@@ -86,7 +86,8 @@ impl Connection {
         progress
     }
 
-    /// What the client still sends when the connection ends is taken in for a moment.
+    /// What the client still sends when the connection ends is taken in for a moment: where an upload was refused before
+    /// its end, the connection would be reset if it were closed at once, and the answer lost with it.
     pub(crate) fn linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
     }

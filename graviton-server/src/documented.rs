@@ -63,7 +63,7 @@ pub(crate) struct BlockKeyText(String);
 
 /// The number of a job
 #[derive(ToSchema)]
-#[schema(minimum = 1, maximum = 9223372036854775807i64)]
+#[schema(minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
 #[expect(dead_code, reason = "for the OpenAPI document")]
 pub(crate) struct JobNumber(u64);
 
@@ -123,6 +123,8 @@ failures! {
         "503" "Not now: `backend-unavailable`, `writer-expired`, `overloaded`. Retry-After says when";
     /// What routes that name something can answer.
     NotFound: "404" "There is no such thing: `not-found`";
+    /// What a blob of blocks that are not there is.
+    MissingBlocks: "404" "Some of its blocks are not there: `not-found`, with their keys in `missing`. Put them, and commit again";
     /// What ranges can end in.
     RangeNotSatisfiable: "416" "The range starts behind the end: `range-not-satisfiable`";
     /// What routes that take some JSON can answer.

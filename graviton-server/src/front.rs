@@ -13,13 +13,14 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use graviton_core::Code;
-use http::header::{ALLOW, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONTENT_LENGTH, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper::body::Incoming;
 use tower::Service;
 
 use crate::app::Shared;
+use crate::body::announced;
 use crate::connection::Connection;
 use crate::problem::Problem;
 
@@ -54,6 +55,8 @@ impl Front {
         let id = request_id(&request);
         let method = request.method().clone();
         let route = route(request.uri().path());
+        let has_content = request.headers().contains_key(TRANSFER_ENCODING)
+            || announced(request.headers()).is_some_and(|length| length > 0);
         let logged_path = tracing::enabled!(tracing::Level::INFO)
             .then(|| request.uri().path().to_owned())
             .unwrap_or_default();
@@ -69,15 +72,7 @@ impl Front {
                 });
                 (Some(caller), response.unwrap_or_else(|never| match never {}))
             }
-            Err(problem) => {
-                if request.headers().contains_key(CONTENT_LENGTH)
-                    || method == Method::POST
-                    || method == Method::PUT
-                {
-                    self.connection.linger();
-                }
-                (None, problem.into_response())
-            }
+            Err(problem) => (None, problem.into_response()),
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if let Some(why) = problem.for_the_log() {
@@ -94,6 +89,9 @@ impl Front {
         }
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let status = response.status();
+        if has_content && !status.is_success() {
+            self.connection.linger();
+        }
         count(route, &method, status.as_u16(), started);
         if tracing::enabled!(tracing::Level::INFO) {
             let milliseconds = started.elapsed().as_micros() as f64 / 1000.0;

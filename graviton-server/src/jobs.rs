@@ -291,7 +291,9 @@ impl Jobs {
     /// Cancels all, and waits for them to end.
     pub(crate) async fn end(&self) {
         let all = self.all();
-        all.iter().for_each(|job| job.cancel());
+        for job in &all {
+            job.cancel();
+        }
         for job in all {
             job.wait(Duration::MAX).await;
         }

@@ -18,6 +18,7 @@ mod admin;
 mod app;
 pub mod auth;
 mod blobs;
+mod blocks;
 mod body;
 mod connection;
 mod documented;

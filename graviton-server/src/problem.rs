@@ -16,10 +16,15 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// A failure on its way to the caller.
 #[derive(Debug, Clone)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
     code: Code,
     detail: String,
     headers: HeaderMap,
+    /// Blocks that are to be put first.
+    missing: Option<Vec<String>>,
     /// What the log says of it, where that is more than the caller is told.
     internal: Option<String>,
 }
@@ -47,6 +52,10 @@ pub(crate) struct Body<'a> {
     retryable: bool,
     /// What the server's log calls this request
     request_id: &'a str,
+    /// Where blocks of a blob to be made are missing: their keys
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    missing: Option<&'a [String]>,
 }
 
 /// The codes that a caller can get, each with its title.
@@ -86,49 +95,58 @@ impl Problem {
         if code == Code::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Problem { code, detail: detail.into(), headers, internal: None }
+        Problem(Box::new(Inner { code, detail: detail.into(), headers, missing: None, internal: None }))
     }
 
     /// A problem that is told only to the log.
     pub(crate) fn internal(code: Code, why: impl Into<String>) -> Problem {
         let told = "the server failed; its log says why, under the id of this request";
-        Problem { internal: Some(why.into()), ..Problem::new(code, told) }
+        let mut problem = Problem::new(code, told);
+        problem.0.internal = Some(why.into());
+        problem
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Problem {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
+        self
+    }
+
+    /// The same, naming blocks that are to be put first.
+    pub(crate) fn naming_missing(mut self, keys: Vec<String>) -> Problem {
+        self.0.missing = Some(keys);
         self
     }
 
     /// What to act on.
     pub(crate) fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// What the log says of it, where that is more than the caller is told.
     pub(crate) fn for_the_log(&self) -> Option<&str> {
-        self.internal.as_deref()
+        self.0.internal.as_deref()
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The response, once the id of the request is known. `allow` is what axum said of a method that does not apply.
     pub(crate) fn render(self, request_id: &str, allow: Option<HeaderValue>) -> Response {
         let body = Body {
-            kind: format!("/docs#{}", self.code),
-            title: title(self.code),
+            kind: format!("/docs#{}", self.0.code),
+            title: title(self.0.code),
             status: self.status().as_u16(),
-            detail: &self.detail,
-            code: self.code.name(),
-            retryable: self.code.is_retryable(),
+            detail: &self.0.detail,
+            code: self.0.code.name(),
+            retryable: self.0.code.is_retryable(),
             request_id,
+            missing: self.0.missing.as_deref(),
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = Response::new(axum::body::Body::from(body));
         *response.status_mut() = self.status();
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = self.0.headers;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(allow) = allow {
@@ -161,7 +179,7 @@ impl From<Error> for Problem {
         let general = match error.code() {
             Code::CorruptBlock => "a block of the content is damaged; put the content again to mend it",
             Code::MissingBlock => "a block of the content is missing; put the content again to mend it",
-            Code::WriterExpired => "the upload took longer than its lease; send it again",
+            Code::WriterExpired => "the upload or session took longer than its lease; begin it again",
             Code::NoSpace => "the disk of the store is full; nothing of the upload was kept",
             Code::Latched => "an earlier write failed; the store has to be opened again before it takes more",
             Code::BackendUnavailable | Code::Timeout => {
@@ -170,7 +188,9 @@ impl From<Error> for Problem {
             _ => return Problem::internal(inner_code(error.code()), why),
         };
         let code = if error.code() == Code::Timeout { Code::BackendUnavailable } else { error.code() };
-        Problem { internal: Some(why), ..Problem::new(code, general) }
+        let mut problem = Problem::new(code, general);
+        problem.0.internal = Some(why);
+        problem
     }
 }
 
@@ -208,13 +228,13 @@ mod tests {
         for code in [Code::Forbidden, Code::Unauthorized, Code::Config, Code::Version, Code::Cancelled] {
             let problem = Problem::from(Error::new(code, "key AKIA of bucket secret-bucket was refused"));
             assert_eq!(problem.code(), Code::Internal, "{code}");
-            assert!(!problem.detail.contains("secret-bucket"));
+            assert!(!problem.0.detail.contains("secret-bucket"));
             assert!(problem.for_the_log().unwrap().contains("secret-bucket"));
         }
         let missing = Error::io("cannot open /srv/secret", std::io::Error::from_raw_os_error(2));
         assert_eq!(Problem::from(missing).code(), Code::Internal);
         let damaged = Problem::from(Error::new(Code::CorruptBlock, "block in /srv/secret is altered"));
-        assert!(damaged.code() == Code::CorruptBlock && !damaged.detail.contains("/srv"));
+        assert!(damaged.code() == Code::CorruptBlock && !damaged.0.detail.contains("/srv"));
     }
 
     #[test]

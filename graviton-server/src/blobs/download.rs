@@ -137,13 +137,7 @@ fn describe(
         .map_err(|_| Problem::internal(Code::Internal, format!("the id {id} is no header")))?;
     headers.insert(ETAG, etag);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // What needs a token is not for a cache that others use.
-    let caching = if app.auth().is_on() {
-        "private, max-age=31536000, immutable"
-    } else {
-        "public, max-age=31536000, immutable"
-    };
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(app.caching()));
     presentation.describe(&mut headers)?;
     Ok(headers)
 }

@@ -25,6 +25,7 @@ use crate::problem::Problem;
 use crate::timestamp::rfc3339;
 
 pub(crate) use presentation::MEDIA_TYPES;
+pub(crate) use upload::{Uploaded, answer};
 
 /// The most entries of a page, of blobs and of blocks.
 const MOST_BLOBS: u64 = 1_000;
@@ -126,7 +127,7 @@ struct ListParams {
 #[into_params(parameter_in = Query)]
 struct ManifestParams {
     /// Begin with the block that holds this byte of the blob; the first one if it is not given
-    #[param(minimum = 0, maximum = 9223372036854775807i64)]
+    #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     from: Option<u64>,
     /// So many at most; 1000 if it is not given
     #[param(minimum = 1, maximum = 10000)]

@@ -4,13 +4,11 @@
 //! A small upload costs little memory; a larger one takes buffers, and a place among `MAX_UPLOADS`, so that memory is
 //! bounded however many come.
 
-use std::sync::Arc;
-
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::Response;
-use axum::{Extension, Json};
 use graviton_core::{BlobId, Code, PutReceipt};
 use http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -20,7 +18,6 @@ use utoipa::ToSchema;
 use super::conditions;
 use crate::app::Shared;
 use crate::body::{Incoming, announced};
-use crate::connection::Connection;
 use crate::documented::{Common, DigestMismatch, UploadProblems};
 use crate::extract::Named;
 use crate::problem::Problem;
@@ -75,11 +72,10 @@ pub(crate) enum Uploaded {
         UploadProblems, Common))]
 pub(super) async fn post(
     State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let receipt = store(&app, &connection, &headers, body, None).await?;
+    let receipt = store(&app, &headers, body, None).await?;
     Ok(answer(&receipt, &headers))
 }
 
@@ -99,24 +95,22 @@ pub(super) async fn post(
         UploadProblems, Common))]
 pub(super) async fn put(
     State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
     Named(id): Named<BlobId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let receipt = store(&app, &connection, &headers, body, Some(id)).await?;
+    let receipt = store(&app, &headers, body, Some(id)).await?;
     Ok(answer(&receipt, &headers))
 }
 
 async fn store(
     app: &Shared,
-    connection: &Connection,
     headers: &HeaderMap,
     body: Body,
     expected: Option<BlobId>,
 ) -> Result<PutReceipt, Problem> {
     let limits = app.limits();
-    let mut body = Incoming::new(body, headers, limits, limits.max_body, connection)?;
+    let mut body = Incoming::new(body, headers, limits, limits.max_body)?;
     if let (Some(length), Some(id)) = (announced(headers), expected)
         && length != id.size()
     {

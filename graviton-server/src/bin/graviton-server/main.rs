@@ -83,7 +83,7 @@ fn reload(control: &Control) {
     match control.reload() {
         Ok(()) => tracing::info!("certificates, tokens and keys were read again"),
         Err(error) => {
-            tracing::error!(code = %error.code(), %error, "nothing was changed: it cannot be read again")
+            tracing::error!(code = %error.code(), %error, "nothing was changed: it cannot be read again");
         }
     }
 }
