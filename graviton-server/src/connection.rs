@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     opened: Instant,
     /// Requests that are being answered.
     active: AtomicUsize,
+    /// Whether there was a request at all.
+    asked: AtomicBool,
     /// When a request began or ended last: milliseconds since it was opened.
     last: AtomicU64,
     transfers: Mutex<Vec<Weak<Progress>>>,
@@ -55,6 +57,7 @@ impl Connection {
             peer,
             opened: Instant::now(),
             active: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
             last: AtomicU64::new(0),
             transfers: Mutex::default(),
             lingers: Arc::default(),
@@ -68,6 +71,7 @@ impl Connection {
     /// A request begins; it ends when what this returns is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
         self.touch();
         Active(Arc::clone(self))
     }
@@ -92,8 +96,10 @@ impl Connection {
         self.lingers.store(true, Ordering::Relaxed);
     }
 
-    /// What is to be done about it, if nothing may go on for longer than `patience`.
-    pub(crate) fn verdict(&self, patience: Duration) -> Verdict {
+    /// What is to be done about it, if the first request has to come within one time, and nothing may go on for no longer
+    /// than the other.
+    pub(crate) fn verdict(&self, to_ask: Duration, idle: Duration) -> Verdict {
+        let patience = if self.asked.load(Ordering::Relaxed) { idle } else { to_ask };
         let oldest = self.opened.elapsed().saturating_sub(patience).as_millis() as u64;
         let mut downloading = false;
         for transfer in &*self.transfers.lock().unwrap_or_else(PoisonError::into_inner) {

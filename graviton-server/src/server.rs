@@ -280,6 +280,8 @@ async fn refuse(mut stream: TcpStream) {
         BODY.len()
     );
     let answering = async {
+        // An answer before the question is none.
+        stream.peek(&mut [0]).await?;
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
@@ -314,7 +316,7 @@ async fn serve(
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.header_timeout);
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), front));
-    let mut look = tokio::time::interval(limits.idle_timeout / 4);
+    let mut look = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;
     loop {
         tokio::select! {
@@ -325,7 +327,7 @@ async fn serve(
                 }
                 return;
             }
-            _ = look.tick() => match connection.verdict(limits.idle_timeout) {
+            _ = look.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout) {
                 Verdict::Fine => {}
                 Verdict::Idle if !asked_to_end => {
                     asked_to_end = true;
