@@ -202,12 +202,12 @@ async fn json_web_tokens_of_four_algorithms() {
         ];
         let scene = Scene::of(directory, &settings).await;
         let good = value!({ "sub": "x", "iss": "us", "aud": "graviton", "exp": in_seconds(600), "scope": "openid read" });
-        let signed =
+        let token_of =
             |claims: &Value| format!("Bearer {}", encode(&Header::new(algorithm), claims, &signer).unwrap());
-        status(&ask(&scene, "GET", "/api/stats", &signed(&good)).await, 200);
+        status(&ask(&scene, "GET", "/api/stats", &token_of(&good)).await, 200);
         let several = value!({ "sub": "x", "iss": "us", "aud": ["a", "graviton"], "exp": in_seconds(600), "scope": "read" });
-        status(&ask(&scene, "GET", "/api/stats", &signed(&several)).await, 200);
-        problem(ask(&scene, "POST", "/api/blobs", &signed(&good)).await, "forbidden").await;
+        status(&ask(&scene, "GET", "/api/stats", &token_of(&several)).await, 200);
+        problem(ask(&scene, "POST", "/api/blobs", &token_of(&good)).await, "forbidden").await;
         for (field, bad) in [
             ("exp", Some(value!(in_seconds(-600)))),
             ("exp", None),
@@ -222,7 +222,7 @@ async fn json_web_tokens_of_four_algorithms() {
                 Some(bad) => claims[field] = bad,
                 None => drop(claims.as_object_mut().unwrap().remove(field)),
             }
-            problem(ask(&scene, "GET", "/api/stats", &signed(&claims)).await, "unauthorized").await;
+            problem(ask(&scene, "GET", "/api/stats", &token_of(&claims)).await, "unauthorized").await;
         }
         // Signed by another, with another algorithm, by nobody, or changed.
         let forged = [
@@ -237,8 +237,8 @@ async fn json_web_tokens_of_four_algorithms() {
                     .unwrap()
             ),
             "Bearer eyJhbGciOiJub25lIn0.eyJzY29wZSI6InJlYWQiLCJleHAiOjk5OTk5OTk5OTk5fQ.".to_owned(),
-            signed(&good).replacen('.', "x.", 1),
-            signed(&good).rsplit_once('.').unwrap().0.to_owned() + ".AAAA",
+            token_of(&good).replacen('.', "x.", 1),
+            token_of(&good).rsplit_once('.').unwrap().0.to_owned() + ".AAAA",
         ];
         for credential in forged {
             problem(ask(&scene, "GET", "/api/stats", &credential).await, "unauthorized").await;

@@ -107,10 +107,10 @@ async fn what_is_not_right_is_refused() {
 
     status(&put(&key, block).send().await.unwrap(), 201);
     let other = BlobId::of(Algo::Blake3, b"a bl0ck").to_string();
-    problem(commit(&scene, &session, &other, &[key.clone()]).await, "digest-mismatch").await;
+    problem(commit(&scene, &session, &other, std::slice::from_ref(&key)).await, "digest-mismatch").await;
     problem(commit(&scene, &session, &id, &[key.clone(), key.clone()]).await, "invalid-argument").await;
     problem(commit(&scene, &session, "x", &[]).await, "invalid-id").await;
-    problem(commit(&scene, "x", &id, &[key.clone()]).await, "invalid-argument").await;
+    problem(commit(&scene, "x", &id, std::slice::from_ref(&key)).await, "invalid-argument").await;
     let question = scene.request("POST", "/api/blocks/missing");
     problem(question.body("{\"keys\":[]}").send().await.unwrap(), "unsupported").await;
     for bad in
@@ -124,7 +124,8 @@ async fn what_is_not_right_is_refused() {
 
     // A block that rotted meanwhile is one that is missing.
     damage(&scene.block_files()[0]);
-    let unfinished = problem(commit(&scene, &session, &id, &[key.clone()]).await, "not-found").await;
+    let unfinished =
+        problem(commit(&scene, &session, &id, std::slice::from_ref(&key)).await, "not-found").await;
     assert_eq!(unfinished["missing"], value!([key]));
     problem(scene.get(&format!("/api/blocks/{}", key_of(b"never put"))).send().await.unwrap(), "not-found")
         .await;

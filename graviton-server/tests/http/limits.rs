@@ -154,7 +154,7 @@ async fn one_large_upload_too_many_waits_and_is_told_so() {
     .await;
     // Kept alive while the other waits.
     let keeper = tokio::spawn(async move {
-        for byte in noise(1, 1_000_100)[1_000_000..].iter() {
+        for byte in &noise(1, 1_000_100)[1_000_000..] {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             if first.write_all(&[*byte]).await.is_err() {
                 break;

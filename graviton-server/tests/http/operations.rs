@@ -160,7 +160,7 @@ async fn json_is_compressed_and_blobs_are_not() {
     }
     let list = scene.get("/api/blobs").header("accept-encoding", "gzip").send().await.unwrap();
     assert_eq!(list.headers()["content-encoding"], "gzip");
-    let id = scene.put(&[b'a'; 100_000]).await;
+    let id = scene.put(&vec![b'a'; 100_000]).await;
     let blob = scene
         .get(&format!("/api/blobs/{id}?type=application/json"))
         .header("accept-encoding", "gzip")
