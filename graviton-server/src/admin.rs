@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use crate::app::Shared;
 use crate::body::Incoming;
 use crate::documented::{BodyProblems, Common, NotFound};
-use crate::extract::Params;
+use crate::extract::{Params, Whole};
 use crate::jobs::{Job, View};
 use crate::problem::Problem;
 
@@ -35,7 +35,8 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(collect))
         .routes(routes!(verify))
         .routes(routes!(list))
-        .routes(routes!(watch, cancel))
+        .routes(routes!(watch))
+        .routes(routes!(cancel))
 }
 
 /// What a collection is to do
@@ -43,22 +44,22 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
 #[serde(default, deny_unknown_fields)]
 struct Collect {
     /// What was deleted so many seconds ago or longer goes; as the store is configured if it is not given
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
-    grace_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000_000)]
+    grace_seconds: Option<Whole<0, 1_000_000_000>>,
     /// Only find out what there is to do
     dry_run: bool,
     /// No step begins after so long
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
-    max_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000_000)]
+    max_seconds: Option<Whole<0, 1_000_000_000>>,
     /// So many blocks are deleted at most
-    #[schema(minimum = 1)]
-    max_blocks: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    max_blocks: Option<Whole<1, 9_223_372_036_854_775_807>>,
     /// About so many bytes are deleted at most
-    #[schema(minimum = 1)]
-    max_bytes: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    max_bytes: Option<Whole<1, 9_223_372_036_854_775_807>>,
     /// So many blocks are deleted in a second at most
-    #[schema(minimum = 1, maximum = 4_000_000_000u64)]
-    blocks_per_second: Option<u32>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_000_000_000_i64)]
+    blocks_per_second: Option<Whole<1, 4_000_000_000>>,
 }
 
 /// What a verification is to do
@@ -71,8 +72,8 @@ struct Verify {
     #[schema(value_type = Vec<crate::documented::BlobIdText>, max_items = 1000)]
     ids: Vec<String>,
     /// Read at most so many bytes in a second
-    #[schema(minimum = 1)]
-    bytes_per_second: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    bytes_per_second: Option<Whole<1, 9_223_372_036_854_775_807>>,
     /// Hand blocks that the database does not know to the next collection
     adopt: bool,
     /// Go on where an earlier one ended: the `cursor` of its report
@@ -101,17 +102,13 @@ struct WatchParams {
         (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
 async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Collect = read(&app, &headers, body).await?;
-    let at_least_one = [order.max_blocks, order.max_bytes, order.blocks_per_second.map(u64::from)];
-    if at_least_one.contains(&Some(0)) {
-        return Err(Problem::new(Code::InvalidArgument, "a limit has to be 1 or more"));
-    }
     let options = GcOptions {
-        grace: order.grace_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        grace: order.grace_seconds.map(|seconds| Duration::from_secs(seconds.0)),
         dry_run: order.dry_run,
-        max_time: order.max_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-        max_blocks: order.max_blocks,
-        max_bytes: order.max_bytes,
-        blocks_per_second: order.blocks_per_second,
+        max_time: order.max_seconds.map(|seconds| Duration::from_secs(seconds.0)),
+        max_blocks: order.max_blocks.map(|blocks| blocks.0),
+        max_bytes: order.max_bytes.map(|bytes| bytes.0),
+        blocks_per_second: order.blocks_per_second.map(|blocks| blocks.0 as u32),
     };
     Ok(started(app.jobs().collect(app.store(), options)))
 }
@@ -123,13 +120,10 @@ async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
         (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
 async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Verify = read(&app, &headers, body).await?;
-    if order.bytes_per_second == Some(0) {
-        return Err(Problem::new(Code::InvalidArgument, "a limit has to be 1 or more"));
-    }
     let options = VerifyOptions {
         deep: order.deep,
         ids: order.ids.iter().map(|id| id.parse()).collect::<Result<Vec<BlobId>, _>>()?,
-        bytes_per_second: order.bytes_per_second,
+        bytes_per_second: order.bytes_per_second.map(|bytes| bytes.0),
         from: order.from.as_deref().map(str::parse).transpose()?,
         adopt: order.adopt,
     };
@@ -179,7 +173,7 @@ async fn watch(
 }
 
 /// Cancel a collection or verification
-#[utoipa::path(delete, path = "/api/admin/jobs/{id}", tag = "admin", operation_id = "cancel_job",
+#[utoipa::path(post, path = "/api/admin/jobs/{id}/cancel", tag = "admin", operation_id = "cancel_job",
     params(("id" = crate::documented::JobNumber, Path, description = "Its number")),
     responses((status = 202, body = View, description = "It is asked to end, or has ended"), NotFound, Common))]
 async fn cancel(State(app): State<Shared>, JobNamed(id): JobNamed) -> Result<Response, Problem> {

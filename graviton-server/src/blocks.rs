@@ -113,7 +113,14 @@ impl<'de> Deserialize<'de> for Key {
 /// The session that the request names.
 fn session(app: &Shared, headers: &HeaderMap) -> Result<Option<Session>, Problem> {
     let Some(token) = headers.get(&SESSION) else { return Ok(None) };
-    Ok(Some(app.store().session(token.to_str().unwrap_or_default())?))
+    match app.store().session(token.to_str().unwrap_or_default()) {
+        Ok(session) => Ok(Some(session)),
+        Err(error) if error.code() == Code::InvalidArgument => Err(Problem::new(
+            Code::NotFound,
+            "there is no such session of this store; send Graviton-Session as it was given, or leave it out and begin anew",
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn needed(session: Option<Session>) -> Result<Session, Problem> {
@@ -128,7 +135,7 @@ fn needed(session: Option<Session>) -> Result<Session, Problem> {
 /// Ask which blocks are missing. Those that are there stay there while the session lives
 #[utoipa::path(post, path = "/api/blocks/missing", tag = "blocks", request_body = Question,
     params(("Graviton-Session" = Option<String>, Header, description = "The session to go on with; a new one if it is not given")),
-    responses((status = 200, body = Answer, description = "What is missing, and the session"), BodyProblems, Common))]
+    responses((status = 200, body = Answer, description = "What is missing, and the session"), NotFound, BodyProblems, Common))]
 async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let question = Incoming::new(body, &headers, app.limits(), MOST_QUESTION)?;
     let question: Question = question.json(&headers).await?;
@@ -156,11 +163,11 @@ async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
         ("key" = crate::documented::BlockKeyText, Path, description = "What the content has to be"),
         ("Graviton-Session" = String, Header, description = "The session that keeps it"),
     ),
-    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*")), description = "The content; its type is left aside"),
+    request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
     responses(
         (status = 201, body = inline(crate::documented::BlockKeyText), description = "It is stored"),
         (status = 200, body = inline(crate::documented::BlockKeyText), description = "It was there already"),
-        DigestMismatch, UploadProblems, Common))]
+        NotFound, DigestMismatch, UploadProblems, Common))]
 async fn put(
     State(app): State<Shared>,
     Named(key): Named<BlockKey>,
@@ -193,7 +200,7 @@ async fn put(
 #[utoipa::path(get, path = "/api/blocks/{key}", tag = "blocks", operation_id = "get_block",
     params(("key" = crate::documented::BlockKeyText, Path, description = "The block")),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "Its content"),
+        (status = 200, body = inline(crate::documented::Content), content_type = "application/octet-stream", description = "Its content"),
         (status = 304, description = "The client has it"), NotFound, Common))]
 async fn get(
     State(app): State<Shared>,

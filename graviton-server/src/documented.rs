@@ -40,6 +40,15 @@ pub(crate) fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi:
         .description(Some("A token of the server's file, or a JSON web token; its scopes are some of read, write, delete and admin"))
         .build();
     document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let items = document.paths.paths.values_mut();
+    for operation in items.flat_map(|item| [&mut item.post, &mut item.put]).flatten() {
+        // Nothing at all is a stream too.
+        if let Some(RefOr::T(body)) = &mut operation.request_body
+            && body.content.contains_key("*/*")
+        {
+            body.required = Some(utoipa::openapi::Required::False);
+        }
+    }
     document
 }
 
@@ -75,6 +84,19 @@ pub(crate) enum Disposition {
     Inline,
     Attachment,
 }
+
+/// Bytes of whatever kind
+pub(crate) struct Content;
+
+impl utoipa::PartialSchema for Content {
+    fn schema() -> RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::SchemaType::AnyValue)
+            .into()
+    }
+}
+
+impl ToSchema for Content {}
 
 /// What a blob can be sent as: a media type from a list of safe ones
 pub(crate) struct MediaType;

@@ -40,10 +40,10 @@ const PIECE: u64 = 256 << 10;
     ),
     responses(
         (status = 200, description = "All of it, as the media type asked for",
-            content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*")),
+            content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")),
             headers(("ETag" = String, description = "Its id, quoted"), ("Accept-Ranges" = String, description = "bytes"))),
         (status = 206, description = "The ranges of it that are there",
-            content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*"))),
+            content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*"))),
         (status = 304, description = "The client has it"),
         NotFound, RangeNotSatisfiable, Common))]
 pub(super) async fn get(

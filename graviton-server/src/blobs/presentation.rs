@@ -36,8 +36,8 @@ pub(crate) const MEDIA_TYPES: &[&str] = &[
     "video/webm",
 ];
 
-/// A file name that is longer is no file's name.
-const MOST_NAME: usize = 255;
+/// Letters that a file name has at most.
+const MOST_NAME: usize = 200;
 
 /// How the blob is to be sent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -51,7 +51,7 @@ pub(super) struct Presentation {
     #[param(value_type = Option<crate::documented::Disposition>)]
     disposition: Option<String>,
     /// The name that a browser saves it under; makes it an attachment, unless `inline` is asked for
-    #[param(min_length = 1, max_length = 63, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f/\\\\]+$")]
+    #[param(min_length = 1, max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f/\\\\]+$")]
     filename: Option<String>,
 }
 
@@ -106,11 +106,11 @@ impl Presentation {
             return Ok(Some(HeaderValue::from_static(kind)));
         };
         if name.is_empty()
-            || name.len() > MOST_NAME
+            || name.chars().count() > MOST_NAME
             || name.contains(|letter: char| letter.is_control() || "/\\".contains(letter))
         {
             return Err(wrong(
-                "`filename` has to be a name of 1 to 255 bytes, without control characters and slashes",
+                "`filename` has to be a name of 1 to 200 letters, without control characters and slashes",
             ));
         }
         let plain: String = name
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(said(named("é\".txt")), "attachment; filename=\"__.txt\"; filename*=UTF-8''%C3%A9%22.txt");
         let inline = Presentation { disposition: Some("inline".into()), ..Presentation::default() };
         assert_eq!(said(inline), "inline");
-        for bad in ["", "a/b", "a\\b", "a\nb", &"x".repeat(256)] {
+        for bad in ["", "a/b", "a\\b", "a\nb", &"x".repeat(201)] {
             assert_eq!(named(bad).disposition().unwrap_err().code(), Code::InvalidArgument, "{bad:?}");
         }
         for bad in ["text/html", "image/svg+xml", "text/javascript", "", "text/plain; charset=x"] {

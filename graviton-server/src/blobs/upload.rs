@@ -63,7 +63,7 @@ pub(crate) enum Uploaded {
 /// Put a blob: a stream of any length, of any type
 #[utoipa::path(post, path = "/api/blobs", tag = "blobs",
     params(("Prefer" = Option<String>, Header, description = "`return=representation` for the receipt instead of the id")),
-    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*")), description = "The content; its type is left aside"),
+    request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
     responses(
         (status = 201, body = inline(Uploaded), description = "It is stored",
             headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
@@ -85,7 +85,7 @@ pub(super) async fn post(
         ("id" = crate::documented::BlobIdText, Path, description = "What the content has to be"),
         ("Prefer" = Option<String>, Header, description = "`return=representation` for the receipt instead of the id"),
     ),
-    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*")), description = "The content; its type is left aside"),
+    request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
     responses(
         (status = 201, body = inline(Uploaded), description = "It is stored",
             headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),

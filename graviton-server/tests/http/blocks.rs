@@ -101,7 +101,7 @@ async fn what_is_not_right_is_refused() {
         scene.request("PUT", &format!("/api/blocks/{key}")).body(&block[..]).send().await.unwrap();
     problem(no_session, "invalid-argument").await;
     for forged in ["x", "1.1.600000.", &session[..session.len() - 1], &session.replacen('1', "2", 1)] {
-        problem(ask(&scene, Some(forged), &[]).await, "invalid-argument").await;
+        problem(ask(&scene, Some(forged), &[]).await, "not-found").await;
     }
     assert!(scene.block_files().is_empty());
 
@@ -110,7 +110,7 @@ async fn what_is_not_right_is_refused() {
     problem(commit(&scene, &session, &other, std::slice::from_ref(&key)).await, "digest-mismatch").await;
     problem(commit(&scene, &session, &id, &[key.clone(), key.clone()]).await, "invalid-argument").await;
     problem(commit(&scene, &session, "x", &[]).await, "invalid-id").await;
-    problem(commit(&scene, "x", &id, std::slice::from_ref(&key)).await, "invalid-argument").await;
+    problem(commit(&scene, "x", &id, std::slice::from_ref(&key)).await, "not-found").await;
     let question = scene.request("POST", "/api/blocks/missing");
     problem(question.body("{\"keys\":[]}").send().await.unwrap(), "unsupported").await;
     for bad in

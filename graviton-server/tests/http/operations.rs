@@ -120,7 +120,7 @@ async fn a_job_is_cancelled_and_there_is_one_of_a_kind() {
     status(&second, 200);
     let path = format!("/api/admin/jobs/{}", first["id"]);
     assert_eq!(json(second).await["id"], first["id"]);
-    status(&scene.request("DELETE", &path).send().await.unwrap(), 202);
+    status(&scene.request("POST", &format!("{path}/cancel")).send().await.unwrap(), 202);
     until("the job has ended", async || {
         json(scene.get(&path).send().await.unwrap()).await["state"] == "cancelled"
     })
