@@ -119,7 +119,7 @@ impl AsyncStore {
 
 impl Core {
     /// Whether every process that uses the store is on this host.
-    fn is_on_one_host(&self) -> bool {
+    pub(super) fn is_on_one_host(&self) -> bool {
         self.manifests.is_local() && self.blocks.is_local()
     }
 

@@ -34,6 +34,10 @@ const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
+/// A blob of up to so many bytes, that is here, is looked up and read as one piece of work: to hand work to another thread
+/// and back takes longer than either.
+const SMALL: u64 = 64 << 10;
+
 /// Reads one blob, from its start or any other place.
 ///
 /// It goes on for the grace (`GRAVITON_GC_GRACE`) after the blob was deleted. After an error it gives the
@@ -387,6 +391,25 @@ impl Core {
     }
 
     pub(super) async fn reader(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
+        let is_small = id.size() <= SMALL && self.is_on_one_host();
+        if !is_small || blocking::may_block_here() {
+            return self.found(id).await;
+        }
+        let (core, id) = (Arc::clone(self), *id);
+        let both = move || {
+            runtime::drive(async move {
+                let mut reader = core.found(&id).await?;
+                // What is wrong with it is said when it is read.
+                if id.size() > 0 {
+                    let _ = reader.block_at_position().await;
+                }
+                Ok(reader)
+            })
+        };
+        blocking::run_elsewhere(both).await?
+    }
+
+    async fn found(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
         let found = self.manifests.find(id, FIRST_ENTRIES).await?;
         let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
         Ok(BlobReader::new(self, record, entries))

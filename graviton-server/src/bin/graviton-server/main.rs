@@ -109,8 +109,8 @@ fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
     Ok((config.put_window(WINDOW), Settings::from_env_and(&servers)?))
 }
 
-/// Memory of an upload: less than a program has for its own puts, for there are many here.
-const WINDOW: usize = 16 << 20;
+/// Memory of an upload: less than a program has for its own puts, for 64 of them at once are to stay below 1 GiB.
+const WINDOW: usize = 8 << 20;
 
 /// A connection is a descriptor, and so is a block that is read: the usual limit is for programs that use `select`.
 fn allow_many_files() {
