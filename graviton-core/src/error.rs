@@ -82,6 +82,8 @@ pub enum Code {
     Internal,
     /// The database is damaged, or another program changed it.
     CorruptDatabase,
+    /// Too much is going on at once; trying again in a moment may help.
+    Overloaded,
 }
 
 struct Facts {
@@ -137,6 +139,7 @@ const TABLE: &[Facts] = &[
     facts(Code::Latched, "latched", -26, "LatchedError", 500, 1, false),
     facts(Code::Internal, "internal", -27, "InternalError", 500, 1, false),
     facts(Code::CorruptDatabase, "corrupt-database", -28, "CorruptDatabaseError", 500, 4, false),
+    facts(Code::Overloaded, "overloaded", -29, "OverloadedError", 503, 1, true),
 ];
 
 impl Code {
@@ -392,7 +395,7 @@ mod tests {
                 assert_ne!(facts.python, other.python);
             }
         }
-        assert_eq!(TABLE.len(), Code::CorruptDatabase as usize + 1);
+        assert_eq!(TABLE.len(), Code::Overloaded as usize + 1);
     }
 
     #[test]

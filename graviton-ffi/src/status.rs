@@ -96,6 +96,9 @@ pub const GRAVITON_ERROR_INTERNAL: graviton_status = -27;
 /// `corrupt-database`: the database is damaged, or another program changed it.
 pub const GRAVITON_ERROR_CORRUPT_DATABASE: graviton_status = -28;
 
+/// `overloaded`: too much is going on at once; trying again in a moment may help.
+pub const GRAVITON_ERROR_OVERLOADED: graviton_status = -29;
+
 /// The names, NUL-terminated, in the order of the codes.
 static NAMES: LazyLock<Vec<(Code, CString)>> =
     LazyLock::new(|| Code::all().map(|code| (code, CString::new(code.name()).unwrap_or_default())).collect());

@@ -19,7 +19,7 @@ const UNITS_OF_BYTES: &[(&str, u64)] = &[
 ];
 
 /// A whole number with `s`, `m`, `h` or `d`, or `0`: as `GRAVITON_GC_GRACE` has it.
-pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
     const FORM: &str = "use a whole number with s, m, h or d, such as 30m, or 0";
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -28,7 +28,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// A whole number, alone or with a unit.
-pub(crate) fn bytes(text: &str) -> Result<u64, &'static str> {
+pub fn bytes(text: &str) -> Result<u64, &'static str> {
     const FORM: &str =
         "use a whole number of bytes, or one with KiB, MiB, GiB, TiB, kB, MB, GB or TB, such as 10MiB";
     match amount(text, UNITS_OF_BYTES, FORM)? {
@@ -38,7 +38,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, &'static str> {
 }
 
 /// The same in a second; `/s` may be behind it.
-pub(crate) fn rate(text: &str) -> Result<u64, &'static str> {
+pub fn rate(text: &str) -> Result<u64, &'static str> {
     bytes(text.strip_suffix("/s").unwrap_or(text))
 }
 

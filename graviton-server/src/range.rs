@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// Which bytes are wanted of a blob whose size is not known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ByteRange {
+pub enum ByteRange {
     /// From this offset to the end.
     From(u64),
     /// From the first to the last, both included.
@@ -41,7 +41,7 @@ fn number(text: &str) -> Option<u64> {
 
 impl ByteRange {
     /// The bytes of a blob of this size; `None` if the range cannot be satisfied.
-    pub(crate) fn of(self, size: u64) -> Option<Range<u64>> {
+    pub fn of(self, size: u64) -> Option<Range<u64>> {
         match self {
             ByteRange::From(first) => (first < size).then_some(first..size),
             ByteRange::Between(first, last) => {

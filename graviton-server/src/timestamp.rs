@@ -1,14 +1,48 @@
-//! Milliseconds since 1970 as RFC 3339 text in UTC. Written here, for it is all that is needed of a date
+//! Milliseconds since 1970 as RFC 3339 text in UTC, and back. Written here, for it is all that is needed of a date
 //! library.
 
 /// `2026-02-03T04:05:06.789Z`, for every number of milliseconds.
-pub(crate) fn rfc3339(milliseconds: i64) -> String {
+pub fn rfc3339(milliseconds: i64) -> String {
     const DAY: i64 = 86_400_000;
     let (year, month, day) = civil(milliseconds.div_euclid(DAY));
     let rest = milliseconds.rem_euclid(DAY);
     let (hours, minutes) = (rest / 3_600_000, rest / 60_000 % 60);
     let (seconds, fraction) = (rest / 1000 % 60, rest % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{fraction:03}Z")
+}
+
+/// The moment that text of the form `2026-02-03T04:05:06Z`, with or without a fraction, names.
+pub fn parse(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let fraction = text.strip_suffix('Z')?.get(19..)?;
+    let milliseconds = match fraction.strip_prefix('.') {
+        Some(digits)
+            if (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            format!("{digits:0<3}")[..3].parse::<i64>().ok()?
+        }
+        None if fraction.is_empty() => 0,
+        _ => return None,
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hours, minutes, seconds) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let date = day_of(year, month, day);
+    let moment = date * 86_400_000 + hours * 3_600_000 + minutes * 60_000 + seconds * 1000 + milliseconds;
+    let form = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    let formed = form.iter().all(|(at, sign)| text.as_bytes().get(*at) == Some(sign));
+    let exists = civil(date) == (year, month, day) && hours < 24 && minutes < 60 && seconds < 60;
+    (formed && exists).then_some(moment)
+}
+
+/// The inverse of [`civil`].
+fn day_of(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month > 2 { year } else { year - 1 };
+    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
+    let month = (month + 9).rem_euclid(12);
+    era * 146_097 + year * 365 + year / 4 - year / 100 + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
@@ -62,6 +96,40 @@ mod tests {
             if date.1 > 12 {
                 date = (date.0 + 1, 1, 1);
             }
+        }
+    }
+
+    #[test]
+    fn parsing_is_the_inverse() {
+        for moment in [
+            0,
+            951_782_400_000,
+            1_000_000_000_123,
+            4_107_542_399_999,
+            -11_676_096_000_000,
+            253_402_300_799_999,
+        ] {
+            assert_eq!(parse(&rfc3339(moment)), Some(moment));
+        }
+        for day in -3_000..60_000 {
+            assert_eq!(parse(&rfc3339(day * 86_400_000)), Some(day * 86_400_000));
+        }
+        assert_eq!(parse("2001-09-09T01:46:40Z"), Some(1_000_000_000_000));
+        for bad in [
+            "",
+            "never",
+            "2001-09-09",
+            "2001-09-09T01:46:40",
+            "2001-02-30T00:00:00Z",
+            "2001-09-09T24:00:00Z",
+            "2001-13-01T00:00:00Z",
+            "2001-09-09T01:46:40.Z",
+            "2001-09-09 01:46:40Z",
+            "+001-09-09T01:46:40Z",
+            "2001-09-09T01:46:40+01:00Z",
+            "é001-09-09T01:46:40Z",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
         }
     }
 

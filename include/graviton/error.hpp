@@ -57,7 +57,8 @@ enum class errc : std::int32_t {
     io = GRAVITON_ERROR_IO,
     latched = GRAVITON_ERROR_LATCHED,
     internal = GRAVITON_ERROR_INTERNAL,
-    corrupt_database = GRAVITON_ERROR_CORRUPT_DATABASE
+    corrupt_database = GRAVITON_ERROR_CORRUPT_DATABASE,
+    overloaded = GRAVITON_ERROR_OVERLOADED
 };
 
 /// The stable name of a code, such as "not-found"; empty for a number that is no code.

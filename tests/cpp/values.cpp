@@ -126,7 +126,7 @@ void errors()
     static_assert(std::is_nothrow_copy_constructible_v<graviton::error>);
 
     const auto codes = graviton::error_codes();
-    CHECK(codes.size() == 28 && codes.front() == graviton::errc::invalid_argument && codes.back() == graviton::errc::corrupt_database);
+    CHECK(codes.size() == 29 && codes.front() == graviton::errc::invalid_argument && codes.back() == graviton::errc::overloaded);
     for (const auto code : codes) {
         CHECK(!graviton::name(code).empty());
     }

@@ -66,10 +66,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_GC_GRACE", "1h", "how long a deleted blob can be restored and its readers go on"),
 ];
 
-/// Settings of the design that this version knows by name and cannot do yet, so that they are refused with
-/// a better word than `unknown`.
-const NOT_YET: &[&str] = &["GRAVITON_HTTP_ADDR", "GRAVITON_HTTP_PORT"];
-
 /// Where a store is, and how it works.
 ///
 /// ```
@@ -89,6 +85,7 @@ pub struct Config {
     /// A directory that came as a path, which need not be text; it goes before `GRAVITON_FS_ROOT`.
     directory: Option<PathBuf>,
     adopt: bool,
+    window: Option<usize>,
     timing: Option<Timing>,
 }
 
@@ -164,6 +161,14 @@ impl Config {
         self
     }
 
+    /// How many bytes of memory a put may use, whatever the blob's size: 64 MiB, unless a program that has many puts at
+    /// once says less. About three of the largest blocks and 3 MiB is the least.
+    #[must_use]
+    pub fn put_window(mut self, bytes: usize) -> Config {
+        self.window = Some(bytes);
+        self
+    }
+
     /// Other times for leases and dooms, so that a test need not wait for a minute. The same in every process that shares
     /// the store.
     #[cfg(any(test, feature = "testing"))]
@@ -207,6 +212,7 @@ impl Config {
     async fn open_as(&self, opening: Opening) -> Result<AsyncStore> {
         let root = self.root();
         let durability = durability(&self.get("GRAVITON_DURABILITY")?)?;
+        let usual = Settings::default();
         let settings = Settings {
             algo: algo(&self.get("GRAVITON_HASH")?)?,
             chunker: self.get("GRAVITON_CHUNKER")?.parse()?,
@@ -216,7 +222,7 @@ impl Config {
             adopt: self.adopt,
             grace: duration(&self.get("GRAVITON_GC_GRACE")?)?,
             timing: self.timing.unwrap_or(Timing::USUAL),
-            ..Settings::default()
+            window: self.window.unwrap_or(usual.window),
         };
         if root.exists() && !root.is_dir() {
             return Err(Error::new(
@@ -244,22 +250,14 @@ impl Config {
             Ok(manifests)
         };
         // Beside each other: that each is patient with a server that does not answer must not add up.
-        let (manifests, ()) = tokio::try_join!(manifests, answers(&*blocks))?;
-        AsyncStore::new(blocks, manifests, settings).await
+        let (manifests, seen) = tokio::try_join!(manifests, blocks.store_id())?;
+        AsyncStore::join(blocks, manifests, settings, seen).await
     }
 
     fn root(&self) -> PathBuf {
         let text = || self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str);
         self.directory.clone().unwrap_or_else(|| PathBuf::from(text()))
     }
-}
-
-/// Whether a block store behind a network can be asked at all.
-async fn answers(blocks: &dyn BlockStore) -> Result<()> {
-    if !blocks.is_local() {
-        blocks.store_id().await?;
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Config {
@@ -284,10 +282,6 @@ fn is_secret(name: &str, value: &str) -> bool {
 }
 
 fn unknown(name: &str) -> Error {
-    if NOT_YET.contains(&name) {
-        return Error::new(Code::Config, format!("{name} is not supported by this version"))
-            .with_advice("unset it: this version has no HTTP server");
-    }
     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     Error::new(Code::Config, format!("{name:?} is not a setting"))
         .with_advice(format!("the settings are {}", known.join(", ")))

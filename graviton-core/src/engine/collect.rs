@@ -101,7 +101,7 @@ impl AsyncStore {
             report.complete = true;
         } else {
             engine.check_writable()?;
-            engine.check_identity(engine.core.manifests.store().await?).await?;
+            engine.check_identity(engine.core.manifests.store().await?, None).await?;
             let mut run = Run::new(engine, options, grace, started)?;
             let mut done = run.all(&mut report, &mut progress).await;
             if let Err(error) = &done
@@ -119,7 +119,7 @@ impl AsyncStore {
 
 impl Core {
     /// Whether every process that uses the store is on this host.
-    fn is_on_one_host(&self) -> bool {
+    pub(super) fn is_on_one_host(&self) -> bool {
         self.manifests.is_local() && self.blocks.is_local()
     }
 

@@ -212,23 +212,30 @@ mod tests {
 
     #[test]
     fn a_leader_whose_runtime_ends_leaves_nobody_waiting() {
+        let (begun, has_begun) = std::sync::mpsc::channel();
         let group = Arc::new(Group::new(
             |_| 1,
             Limits { weight: 1, batches: 1 },
-            |batch: Vec<u8>| async move {
-                if batch[0] == 1 {
-                    std::future::pending::<()>().await;
+            move |batch: Vec<u8>| {
+                let begun = begun.clone();
+                async move {
+                    if batch[0] == 1 {
+                        begun.send(()).unwrap();
+                        std::future::pending::<()>().await;
+                    }
+                    batch
                 }
-                batch
             },
         ));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let (stuck, follower) = (Arc::clone(&group), Arc::clone(&group));
         runtime.spawn(async move { stuck.join(1).await });
-        std::thread::sleep(Duration::from_millis(20));
+        has_begun.recv().unwrap();
         let other = tokio::runtime::Runtime::new().unwrap();
         let follower = other.spawn(async move { follower.join(2).await });
-        std::thread::sleep(Duration::from_millis(20));
+        while group.0.waiting().members.is_empty() {
+            std::thread::yield_now();
+        }
         runtime.shutdown_background();
         assert_eq!(other.block_on(follower).unwrap().unwrap_err().code(), Code::Closed);
         assert_eq!(other.block_on(group.join(3)).unwrap(), 3);

@@ -229,6 +229,16 @@ impl AsyncStore {
         manifests: Arc<dyn ManifestRepo>,
         settings: Settings,
     ) -> Result<AsyncStore> {
+        AsyncStore::join(blocks, manifests, settings, None).await
+    }
+
+    /// Like [`new`](AsyncStore::new), for who has seen already that the blocks have this `store-id`.
+    pub(crate) async fn join(
+        blocks: Arc<dyn BlockStore>,
+        manifests: Arc<dyn ManifestRepo>,
+        settings: Settings,
+        seen: Option<String>,
+    ) -> Result<AsyncStore> {
         let core = Arc::new(Core {
             blocks,
             manifests: Arc::clone(&manifests),
@@ -259,7 +269,7 @@ impl AsyncStore {
             grace: settings.grace,
             timing: settings.timing,
         }));
-        store.0.check_identity(record).await?;
+        store.0.check_identity(record, seen).await?;
         Ok(store)
     }
 
@@ -371,6 +381,16 @@ impl AsyncStore {
         })
     }
 
+    /// Asks the database and the block store something small each: whether they answer, and whether the store takes
+    /// writes (`latched` if it does not any more).
+    pub async fn ping(&self) -> Result<()> {
+        let core = &self.engine()?.core;
+        core.latch.check()?;
+        let nothing = BlobId::of(core.algo, b"");
+        tokio::try_join!(core.manifests.find(&nothing, 0), core.blocks.store_id())?;
+        Ok(())
+    }
+
     /// Ends the lease and closes the database in an orderly way. Calls that come later, on any clone, are
     /// `closed`; puts in flight fail.
     pub async fn close(&self) {
@@ -442,8 +462,15 @@ impl Core {
 
 impl Engine {
     /// One database, one block location: two databases over one location would collect each other's blocks.
-    async fn check_identity(&self, record: StoreRecord) -> Result<()> {
-        let found = self.core.blocks.store_id().await?;
+    async fn check_identity(&self, record: StoreRecord, seen: Option<String>) -> Result<()> {
+        let blocks = &self.core.blocks;
+        let (found, occupied) = if seen.is_some() {
+            (seen, Ok(true))
+        } else {
+            // After the record was read, or a store that somebody makes at this moment has a place and no id.
+            let (found, occupied) = tokio::join!(blocks.store_id(), blocks.has_blocks());
+            (found?, occupied)
+        };
         match found {
             Some(id) if id == record.id => Ok(()),
             Some(_) => Err(Error::new(
@@ -468,7 +495,7 @@ impl Engine {
                     )
                     .with_advice("check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt"));
                 }
-                if self.core.blocks.has_blocks().await? && !self.adopt {
+                if occupied? && !self.adopt {
                     return Err(Error::new(
                         Code::Config,
                         format!("there are blocks in {location}, and no store-id says whose they are"),
@@ -494,7 +521,7 @@ impl Engine {
                 let record = core.manifests.store().await?;
                 if core.blocks.create_store_id(&record.id).await? != record.id {
                     // Somebody else was faster.
-                    self.check_identity(core.manifests.store().await?).await?;
+                    self.check_identity(core.manifests.store().await?, None).await?;
                 }
                 let location = core.blocks.location();
                 if record.block_location != location {

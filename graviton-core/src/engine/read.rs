@@ -34,6 +34,10 @@ const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
+/// A blob of up to so many bytes, that is here, is looked up and read as one piece of work: to hand work to another thread
+/// and back takes longer than either.
+const SMALL: u64 = 64 << 10;
+
 /// Reads one blob, from its start or any other place.
 ///
 /// It goes on for the grace (`GRAVITON_GC_GRACE`) after the blob was deleted. After an error it gives the
@@ -54,6 +58,8 @@ pub struct BlobReader {
     ahead: VecDeque<(Piece, Fetching)>,
     /// How many bytes may be fetched ahead: grows as long as the reading goes straight on.
     allowance: u64,
+    /// It grows no further than to this.
+    most_ahead: u64,
     /// The position is where the reading jumped to: whether it goes straight on from there is not known yet.
     jumped: bool,
     /// The piece that holds the position, or held it last.
@@ -98,6 +104,7 @@ impl BlobReader {
             next_entry: 0,
             ahead: VecDeque::new(),
             allowance: 0,
+            most_ahead: if core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE },
             jumped: false,
             current: None,
             failed: None,
@@ -141,6 +148,14 @@ impl BlobReader {
     /// Reads no further than to this offset: it is the end now, and no block behind it is fetched.
     pub fn limit(&mut self, end: u64) {
         self.end = end.min(self.size());
+    }
+
+    /// Fetches at most about so many bytes ahead of what was handed out, and never more than it would by itself. For
+    /// whoever has many readers at once, and little memory.
+    pub fn limit_ahead(&mut self, most: u64) {
+        let usual = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
+        self.most_ahead = most.min(usual);
+        self.allowance = self.allowance.min(self.most_ahead);
     }
 
     /// The bytes from the position to the end of its block, and moves behind them. `None` at the end.
@@ -188,8 +203,7 @@ impl BlobReader {
             Fetching::Task(task) => task.join().await??,
         };
         if !std::mem::take(&mut self.jumped) {
-            let most = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
-            self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(most);
+            self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
             // What is wrong further on is said when it is reached.
             let _ = self.fetch_ahead().await;
         }
@@ -377,6 +391,25 @@ impl Core {
     }
 
     pub(super) async fn reader(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
+        let is_small = id.size() <= SMALL && self.is_on_one_host();
+        if !is_small || blocking::may_block_here() {
+            return self.found(id).await;
+        }
+        let (core, id) = (Arc::clone(self), *id);
+        let both = move || {
+            runtime::drive(async move {
+                let mut reader = core.found(&id).await?;
+                // What is wrong with it is said when it is read.
+                if id.size() > 0 {
+                    let _ = reader.block_at_position().await;
+                }
+                Ok(reader)
+            })
+        };
+        blocking::run_elsewhere(both).await?
+    }
+
+    async fn found(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
         let found = self.manifests.find(id, FIRST_ENTRIES).await?;
         let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
         Ok(BlobReader::new(self, record, entries))

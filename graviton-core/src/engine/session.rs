@@ -225,9 +225,11 @@ impl Session {
                 // What is missing is said all at once, without reading the rest.
                 continue;
             }
-            let mut blocks = futures_util::stream::iter(entries.iter().zip(pinned))
-                .map(|(entry, pinned)| {
-                    let (core, key) = (Arc::clone(core), entry.key);
+            // Owned, so that the future is `Send` for whoever spawns it.
+            let blocks: Vec<_> = entries.iter().map(|entry| entry.key).zip(pinned).collect();
+            let mut blocks = futures_util::stream::iter(blocks)
+                .map(|(key, pinned)| {
+                    let core = Arc::clone(core);
                     async move {
                         let bytes = tokio::spawn(async move { read::fetch_verified(&core, key).await });
                         (key, pinned, blocking::Task::new(bytes).join().await)

@@ -34,6 +34,7 @@ __all__ = [
     "MissingBlockError",
     "NoSpaceError",
     "NotFoundError",
+    "OverloadedError",
     "QuotaExceededError",
     "RangeError",
     "RateLimitedError",
@@ -115,6 +116,10 @@ class MissingBlockError(IntegrityError):
 
 class CorruptDatabaseError(IntegrityError):
     """The database is damaged, or another program changed it."""
+
+
+class OverloadedError(GravitonError):
+    """Too much is going on at once. Trying again in a moment may help."""
 
 
 class TooLargeError(GravitonError, ValueError):

@@ -13,7 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use graviton_core::SETTINGS;
 
-use crate::range::ByteRange;
+use graviton_server::range::ByteRange;
 pub(crate) use upkeep::{Backup, Collect, Copy, Repair, Several, Verify};
 
 /// A content-addressed blob store: files go in, are cut into blocks that are stored once each, and come

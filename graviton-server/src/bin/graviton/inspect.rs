@@ -10,7 +10,7 @@ use crate::Context;
 use crate::failure::Failure;
 use crate::output::{Lines, json};
 use crate::progress::Extent;
-use crate::timestamp::rfc3339;
+use graviton_server::timestamp::rfc3339;
 
 const PAGE: usize = 1000;
 

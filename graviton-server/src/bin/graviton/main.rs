@@ -22,11 +22,8 @@ mod interrupt;
 mod output;
 mod progress;
 mod put;
-mod quantity;
-mod range;
 mod remove;
 mod source;
-mod timestamp;
 mod transfer;
 mod verify;
 

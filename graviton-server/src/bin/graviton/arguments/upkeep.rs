@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Common;
-use crate::quantity;
+use graviton_server::quantity;
 
 #[derive(Debug, Args)]
 pub(crate) struct Several {

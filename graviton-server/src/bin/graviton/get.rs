@@ -11,7 +11,7 @@ use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::output::Reader;
 use crate::progress::Extent;
-use crate::range::ByteRange;
+use graviton_server::range::ByteRange;
 
 pub(crate) async fn get(context: &Context, arguments: Get) -> Result<(), Failure> {
     let id: BlobId = arguments.id.parse()?;

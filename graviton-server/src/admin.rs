@@ -1,0 +1,203 @@
+//! The routes that start, watch and cancel collections and verifications. All need the scope `admin`.
+
+#![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use graviton_core::{BlobId, Code, GcOptions, VerifyOptions};
+use http::header::{CACHE_CONTROL, LOCATION};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::Shared;
+use crate::body::Incoming;
+use crate::documented::{BodyProblems, Common, NotFound};
+use crate::extract::{Params, Whole};
+use crate::jobs::{Job, View};
+use crate::problem::Problem;
+
+/// What an order may have in bytes.
+const MOST_BODY: u64 = 1 << 20;
+
+/// How long a request may wait for the end of a job, in seconds.
+const MOST_WAIT: u64 = 60;
+
+pub(crate) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(collect))
+        .routes(routes!(verify))
+        .routes(routes!(list))
+        .routes(routes!(watch))
+        .routes(routes!(cancel))
+}
+
+/// What a collection is to do
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Collect {
+    /// What was deleted so many seconds ago or longer goes; as the store is configured if it is not given
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000_000)]
+    grace_seconds: Option<Whole<0, 1_000_000_000>>,
+    /// Only find out what there is to do
+    dry_run: bool,
+    /// No step begins after so long
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000_000)]
+    max_seconds: Option<Whole<0, 1_000_000_000>>,
+    /// So many blocks are deleted at most
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    max_blocks: Option<Whole<1, 9_223_372_036_854_775_807>>,
+    /// About so many bytes are deleted at most
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    max_bytes: Option<Whole<1, 9_223_372_036_854_775_807>>,
+    /// So many blocks are deleted in a second at most
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_000_000_000_i64)]
+    blocks_per_second: Option<Whole<1, 4_000_000_000>>,
+}
+
+/// What a verification is to do
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Verify {
+    /// Hash every byte again; otherwise only lengths are looked at
+    deep: bool,
+    /// Only these blobs; all of the store if there are none
+    #[schema(value_type = Vec<crate::documented::BlobIdText>, max_items = 1000)]
+    ids: Vec<String>,
+    /// Read at most so many bytes in a second
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    bytes_per_second: Option<Whole<1, 9_223_372_036_854_775_807>>,
+    /// Hand blocks that the database does not know to the next collection
+    adopt: bool,
+    /// Go on where an earlier one ended: the `cursor` of its report
+    #[schema(pattern = "^(manifests|listing|blocks/[0-9]{1,18})$")]
+    from: Option<String>,
+}
+
+/// The jobs that are remembered
+#[derive(Debug, Serialize, ToSchema)]
+struct JobList {
+    jobs: Vec<View>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct WatchParams {
+    /// Answer when it has ended, but after so many seconds at the latest
+    #[param(minimum = 0, maximum = 60)]
+    wait: Option<u64>,
+}
+
+/// Start a collection: free the space of what was deleted longer than the grace ago
+#[utoipa::path(post, path = "/api/admin/gc", tag = "admin", request_body = Collect,
+    responses(
+        (status = 202, body = View, description = "It is started", headers(("Location" = String, description = "Where it can be watched"))),
+        (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
+async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let order: Collect = read(&app, &headers, body).await?;
+    let options = GcOptions {
+        grace: order.grace_seconds.map(|seconds| Duration::from_secs(seconds.0)),
+        dry_run: order.dry_run,
+        max_time: order.max_seconds.map(|seconds| Duration::from_secs(seconds.0)),
+        max_blocks: order.max_blocks.map(|blocks| blocks.0),
+        max_bytes: order.max_bytes.map(|bytes| bytes.0),
+        blocks_per_second: order.blocks_per_second.map(|blocks| blocks.0 as u32),
+    };
+    Ok(started(app.jobs().collect(app.store(), options)))
+}
+
+/// Start a verification: look whether everything is there and intact
+#[utoipa::path(post, path = "/api/admin/verify", tag = "admin", request_body = Verify,
+    responses(
+        (status = 202, body = View, description = "It is started", headers(("Location" = String, description = "Where it can be watched"))),
+        (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
+async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let order: Verify = read(&app, &headers, body).await?;
+    let options = VerifyOptions {
+        deep: order.deep,
+        ids: order.ids.iter().map(|id| id.parse()).collect::<Result<Vec<BlobId>, _>>()?,
+        bytes_per_second: order.bytes_per_second.map(|bytes| bytes.0),
+        from: order.from.as_deref().map(str::parse).transpose()?,
+        adopt: order.adopt,
+    };
+    Ok(started(app.jobs().verify(app.store(), options)))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(
+    app: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Problem> {
+    Incoming::new(body, headers, app.limits(), MOST_BODY)?.json(headers).await
+}
+
+fn started((job, is_new): (Arc<Job>, bool)) -> Response {
+    let status = if is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+    (status, [(LOCATION, format!("/api/admin/jobs/{}", job.id()))], Json(job.view())).into_response()
+}
+
+/// List the collections and verifications of this server, the oldest first
+#[utoipa::path(get, path = "/api/admin/jobs", tag = "admin", operation_id = "list_jobs",
+    responses((status = 200, body = JobList, description = "Those that are remembered"), Common))]
+async fn list(State(app): State<Shared>) -> Response {
+    let jobs = app.jobs().all().iter().map(|job| job.view()).collect();
+    ([(CACHE_CONTROL, "no-store")], Json(JobList { jobs })).into_response()
+}
+
+/// Watch a collection or verification
+#[utoipa::path(get, path = "/api/admin/jobs/{id}", tag = "admin", operation_id = "watch_job",
+    params(("id" = crate::documented::JobNumber, Path, description = "Its number"), WatchParams),
+    responses((status = 200, body = View, description = "How far it has come"), NotFound, Common))]
+async fn watch(
+    State(app): State<Shared>,
+    JobNamed(id): JobNamed,
+    Params(params): Params<WatchParams>,
+) -> Result<Response, Problem> {
+    let wait = params.wait.unwrap_or(0);
+    if wait > MOST_WAIT {
+        return Err(Problem::new(
+            Code::InvalidArgument,
+            format!("`wait` has to be a number from 0 to {MOST_WAIT}"),
+        ));
+    }
+    let job = find(&app, id)?;
+    job.wait(Duration::from_secs(wait)).await;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(job.view())).into_response())
+}
+
+/// Cancel a collection or verification
+#[utoipa::path(post, path = "/api/admin/jobs/{id}/cancel", tag = "admin", operation_id = "cancel_job",
+    params(("id" = crate::documented::JobNumber, Path, description = "Its number")),
+    responses((status = 202, body = View, description = "It is asked to end, or has ended"), NotFound, Common))]
+async fn cancel(State(app): State<Shared>, JobNamed(id): JobNamed) -> Result<Response, Problem> {
+    let job = find(&app, id)?;
+    job.cancel();
+    Ok((StatusCode::ACCEPTED, Json(job.view())).into_response())
+}
+
+fn find(app: &Shared, id: u64) -> Result<Arc<Job>, Problem> {
+    app.jobs()
+        .get(id)
+        .ok_or_else(|| Problem::new(Code::NotFound, format!("this server remembers no job {id}")))
+}
+
+/// The number of a job in the path.
+struct JobNamed(u64);
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for JobNamed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, state: &S) -> Result<JobNamed, Problem> {
+        let number = axum::extract::Path::<u64>::from_request_parts(parts, state).await;
+        number
+            .map(|axum::extract::Path(number)| JobNamed(number))
+            .map_err(|_| Problem::new(Code::InvalidId, "a job is named by a number"))
+    }
+}

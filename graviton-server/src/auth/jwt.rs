@@ -1,0 +1,76 @@
+//! JSON web tokens: one key, one algorithm, `exp` required, issuer and audience as configured.
+//!
+//! The scopes are the words of the claim `scope`, those that are not ours left aside; the name is `sub`.
+
+use graviton_core::{Code, Error, Result};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use serde::Deserialize;
+
+use super::{Grant, Scope, Scopes};
+use crate::settings::JwtSettings;
+
+pub(super) struct Jwt {
+    key: DecodingKey,
+    validation: Validation,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    sub: String,
+    #[serde(default)]
+    scope: String,
+}
+
+impl Jwt {
+    pub(super) fn read(settings: &JwtSettings) -> Result<Jwt> {
+        let path = settings.key.display();
+        let bytes = std::fs::read(&settings.key)
+            .map_err(|error| Error::io(format!("cannot read the key of JSON web tokens in {path}"), error))?;
+        let unusable = |why: &str| {
+            Error::new(Code::Config, format!("{path} holds no key for {}: {why}", settings.algorithm))
+                .with_advice("use the public key in PEM, or for HS256 a secret of 32 bytes or more")
+        };
+        let (algorithm, key) = match settings.algorithm.as_str() {
+            "HS256" => {
+                let secret = bytes.trim_ascii_end();
+                if secret.len() < 32 {
+                    return Err(unusable("the secret is shorter than 32 bytes"));
+                }
+                // One who puts a public key there would let everybody sign with it.
+                if secret.starts_with(b"-----BEGIN") {
+                    return Err(unusable("it is PEM, and no secret"));
+                }
+                (Algorithm::HS256, Ok(DecodingKey::from_secret(secret)))
+            }
+            "RS256" => (Algorithm::RS256, DecodingKey::from_rsa_pem(&bytes)),
+            "ES256" => (Algorithm::ES256, DecodingKey::from_ec_pem(&bytes)),
+            _ => (Algorithm::EdDSA, DecodingKey::from_ed_pem(&bytes)),
+        };
+        let key = key.map_err(|error| unusable(&error.to_string()))?;
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = 30;
+        validation.validate_nbf = true;
+        validation.set_required_spec_claims(&["exp"]);
+        if let Some(issuer) = &settings.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        match &settings.audience {
+            Some(audience) => {
+                validation.set_audience(&[audience]);
+                validation.required_spec_claims.insert("aud".to_owned());
+            }
+            None => validation.validate_aud = false,
+        }
+        Ok(Jwt { key, validation })
+    }
+
+    /// Who is behind this token, if it is one that is valid now.
+    pub(super) fn grant(&self, token: &str) -> Option<Grant> {
+        let claims = decode::<Claims>(token, &self.key, &self.validation).ok()?.claims;
+        let ours = |word: &str| Scope::ALL.into_iter().find(|scope| scope.name() == word);
+        let scopes = claims.scope.split(' ').filter_map(ours).fold(Scopes::default(), Scopes::with);
+        Some(Grant { name: format!("jwt:{}", claims.sub).into(), scopes })
+    }
+}

@@ -1,0 +1,196 @@
+//! What a request for a blob wants of it: `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections 13 and 14).
+//!
+//! A blob never changes, so its id is its strong entity tag. A `Range` that is malformed, of another unit, or of very
+//! many ranges is as if it were not there, as the RFC allows; one that is well-formed and lies behind the end is 416.
+
+use std::ops::Range;
+
+use graviton_core::BlobId;
+use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::{HeaderMap, HeaderName};
+
+use crate::range::ByteRange;
+
+/// More ranges than this in one request are no honest wish.
+const MOST_RANGES: usize = 64;
+
+/// Which bytes are to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    All,
+    One(Range<u64>),
+    /// Several, none of which overlap.
+    Several(Vec<Range<u64>>),
+    /// None of them is there.
+    Unsatisfiable,
+}
+
+/// The entity tag of a blob.
+pub(super) fn etag(id: &BlobId) -> String {
+    format!("\"{id}\"")
+}
+
+/// Whether the client has it already.
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        let mut tags = value.split(',').map(str::trim);
+        value.trim() == "*" || tags.any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    })
+}
+
+/// The bytes that a request wants of a blob of this size.
+pub(super) fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
+    let Some(range) = only(headers, &RANGE) else { return Wanted::All };
+    // A date, or a weak tag, never matches: there is nothing that it would be the date of.
+    if headers.contains_key(IF_RANGE) && only(headers, &IF_RANGE) != Some(etag) {
+        return Wanted::All;
+    }
+    let Some(ranges) = parse(range) else { return Wanted::All };
+    let mut some: Vec<Range<u64>> = ranges.into_iter().filter_map(|range| range.of(size)).collect();
+    if some.iter().any(Range::is_empty) {
+        // The end of an empty blob, which no `Content-Range` can express.
+        return Wanted::All;
+    }
+    separate(&mut some);
+    match some.len() {
+        0 => Wanted::Unsatisfiable,
+        1 => Wanted::One(some.remove(0)),
+        _ => Wanted::Several(some),
+    }
+}
+
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().map(str::trim),
+        _ => None,
+    }
+}
+
+fn parse(value: &str) -> Option<Vec<ByteRange>> {
+    let (unit, list) = value.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    // Empty elements of a list mean nothing.
+    let elements = list
+        .split(',')
+        .map(|element| element.trim_matches([' ', '\t']))
+        .filter(|element| !element.is_empty());
+    let ranges: Vec<ByteRange> =
+        elements.take(MOST_RANGES + 1).map(|element| element.parse().ok()).collect::<Option<_>>()?;
+    (1..=MOST_RANGES).contains(&ranges.len()).then_some(ranges)
+}
+
+/// In the order asked for, unless some overlap or touch: those become one, in the order of the blob.
+fn separate(ranges: &mut Vec<Range<u64>>) {
+    let mut sorted = ranges.clone();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    if merged.len() < ranges.len() {
+        *ranges = merged;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    const TAG: &str = "\"blake3:00:10\"";
+
+    fn of(range: &str, size: u64) -> Wanted {
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, HeaderValue::from_str(range).unwrap());
+        wanted(&headers, TAG, size)
+    }
+
+    #[test]
+    fn ranges_of_the_rfc() {
+        assert_eq!(of("bytes=0-0", 10), Wanted::One(0..1));
+        assert_eq!(of("Bytes = 2-4", 10), Wanted::One(2..5));
+        assert_eq!(of("bytes=-3", 10), Wanted::One(7..10));
+        assert_eq!(of("bytes=7-, 0-1", 10), Wanted::Several(vec![7..10, 0..2]));
+        assert_eq!(of("bytes=0-4,2-6,,8-8", 10), Wanted::Several(vec![0..7, 8..9]));
+        assert_eq!(of("bytes=0-4,5-9", 10), Wanted::One(0..10));
+        assert_eq!(of("bytes=3-4,99-", 10), Wanted::One(3..5));
+        assert_eq!(of("bytes=10-", 10), Wanted::Unsatisfiable);
+        assert_eq!(of("bytes=-0", 10), Wanted::Unsatisfiable);
+        assert_eq!(of("bytes=0-", 0), Wanted::Unsatisfiable);
+        assert_eq!(of("bytes=-1", 0), Wanted::All);
+    }
+
+    #[test]
+    fn what_is_no_range_is_left_aside() {
+        let many = format!("bytes={}", "0-0,".repeat(MOST_RANGES + 1));
+        for bad in ["bytes", "bytes=", "bytes=,", "bytes=a-b", "bytes=5-4", "items=0-1", "bytes=0-1;2", &many]
+        {
+            assert_eq!(of(bad, 10), Wanted::All, "{bad}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(RANGE, HeaderValue::from_static("bytes=0-0"));
+        twice.append(RANGE, HeaderValue::from_static("bytes=1-1"));
+        assert_eq!(wanted(&twice, TAG, 10), Wanted::All);
+    }
+
+    #[test]
+    fn conditions() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        for (value, holds) in
+            [(TAG, true), ("W/\"blake3:00:10\"", false), ("Thu, 01 Jan 1970 00:00:00 GMT", false)]
+        {
+            headers.insert(IF_RANGE, HeaderValue::from_str(value).unwrap());
+            assert_eq!(wanted(&headers, TAG, 10) == Wanted::One(0..1), holds, "{value}");
+        }
+        for (value, known) in [
+            ("*", true),
+            (TAG, true),
+            ("W/\"blake3:00:10\"", true),
+            ("\"a\", \"blake3:00:10\"", true),
+            ("\"a\"", false),
+            ("", false),
+        ] {
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap());
+            assert_eq!(is_known(&headers, TAG), known, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_the_ranges_are_apart_and_inside(text in "(bytes=)?[0-9,\\- a]{0,40}", size in 0u64..50) {
+            match of(&text, size) {
+                Wanted::One(range) => prop_assert!(range.start < range.end && range.end <= size),
+                Wanted::Several(ranges) => {
+                    prop_assert!(ranges.len() > 1);
+                    let mut seen = vec![false; size as usize];
+                    for range in ranges {
+                        prop_assert!(range.start < range.end && range.end <= size);
+                        for byte in range {
+                            prop_assert!(!std::mem::replace(&mut seen[byte as usize], true));
+                        }
+                    }
+                }
+                Wanted::All | Wanted::Unsatisfiable => {}
+            }
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                for name in [RANGE, IF_RANGE, IF_NONE_MATCH] {
+                    headers.insert(name, value.clone());
+                }
+                let _ = (wanted(&headers, TAG, 10), is_known(&headers, TAG));
+            }
+        }
+    }
+}

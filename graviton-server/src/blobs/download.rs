@@ -1,0 +1,252 @@
+//! A blob going out. The first block is verified before the head of the response is sent, and each further one before a
+//! byte of it is; what fails in the middle ends the connection (or, on HTTP/2, the stream) without the end of the body,
+//! so that no client takes a part for the whole.
+
+#![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use graviton_core::{BlobId, BlobReader, Code, Error};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::conditions::{self, Wanted};
+use super::presentation::Presentation;
+use crate::app::{Downloading, Shared};
+use crate::connection::{Connection, Progress};
+use crate::documented::{Common, NotFound, RangeNotSatisfiable};
+use crate::extract::{Named, Params};
+use crate::problem::Problem;
+
+/// A body is handed out in pieces of at most so many bytes: what a client has to take within the idle time-out.
+const PIECE: u64 = 256 << 10;
+
+/// Get a blob, or ranges of it
+#[utoipa::path(get, path = "/api/blobs/{id}", tag = "blobs", operation_id = "get_blob",
+    params(
+        ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
+        Presentation,
+        ("Range" = Option<String>, Header, description = "The bytes that are wanted, such as `bytes=0-99`; several ranges come as multipart/byteranges"),
+        ("If-Range" = Option<String>, Header, description = "The entity tag for which the range is wanted; otherwise all of it"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has"),
+    ),
+    responses(
+        (status = 200, description = "All of it, as the media type asked for",
+            content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")),
+            headers(("ETag" = String, description = "Its id, quoted"), ("Accept-Ranges" = String, description = "bytes"))),
+        (status = 206, description = "The ranges of it that are there",
+            content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*"))),
+        (status = 304, description = "The client has it"),
+        NotFound, RangeNotSatisfiable, Common))]
+pub(super) async fn get(
+    State(app): State<Shared>,
+    Extension(connection): Extension<Arc<Connection>>,
+    Named(id): Named<BlobId>,
+    Params(presentation): Params<Presentation>,
+    wishes: HeaderMap,
+) -> Result<Response, Problem> {
+    let etag = conditions::etag(&id);
+    let mut headers = describe(&app, &id, &etag, &presentation)?;
+    if conditions::is_known(&wishes, &etag) {
+        app.store().stat(&id).await?;
+        return Ok(not_modified(headers));
+    }
+    let reader = app.store().reader(&id).await?;
+    let (status, parts, length) = match conditions::wanted(&wishes, &etag, id.size()) {
+        Wanted::Unsatisfiable => {
+            let size = HeaderValue::from_str(&format!("bytes */{}", id.size()));
+            let problem = Problem::new(
+                Code::RangeNotSatisfiable,
+                format!("the blob has {} bytes, none of them in that range", id.size()),
+            );
+            return Err(size.map_or(problem.clone(), |size| problem.with_header(CONTENT_RANGE, size)));
+        }
+        Wanted::All => (StatusCode::OK, VecDeque::from([Part::of(0..id.size())]), id.size()),
+        Wanted::One(range) => {
+            headers.insert(CONTENT_RANGE, content_range(&range, id.size())?);
+            let length = range.end - range.start;
+            (StatusCode::PARTIAL_CONTENT, VecDeque::from([Part::of(range)]), length)
+        }
+        Wanted::Several(ranges) => {
+            let (parts, length) = multipart(&ranges, id.size(), &mut headers)?;
+            (StatusCode::PARTIAL_CONTENT, parts, length)
+        }
+    };
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    let mut download =
+        Download { reader, parts, started: false, downloading: app.downloading(), progress: None };
+    let first = download.next().await?;
+    let body = match first {
+        None => Body::empty(),
+        Some(first) if first.len() as u64 == length => Body::from(first),
+        Some(first) => {
+            download.progress = Some(connection.download());
+            download.into_body(first)
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// See whether a blob is there, and how large it is
+#[utoipa::path(head, path = "/api/blobs/{id}", tag = "blobs", operation_id = "head_blob",
+    params(
+        ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
+        Presentation,
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has"),
+    ),
+    responses(
+        (status = 200, description = "It is there", headers(("ETag" = String, description = "Its id, quoted"))),
+        (status = 304, description = "The client has it"), NotFound, Common))]
+pub(super) async fn head(
+    State(app): State<Shared>,
+    Named(id): Named<BlobId>,
+    Params(presentation): Params<Presentation>,
+    wishes: HeaderMap,
+) -> Result<Response, Problem> {
+    let etag = conditions::etag(&id);
+    let mut headers = describe(&app, &id, &etag, &presentation)?;
+    app.store().stat(&id).await?;
+    if conditions::is_known(&wishes, &etag) {
+        return Ok(not_modified(headers));
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(id.size()));
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+fn describe(
+    app: &Shared,
+    id: &BlobId,
+    etag: &str,
+    presentation: &Presentation,
+) -> Result<HeaderMap, Problem> {
+    let mut headers = HeaderMap::with_capacity(12);
+    let etag = HeaderValue::from_str(etag)
+        .map_err(|_| Problem::internal(Code::Internal, format!("the id {id} is no header")))?;
+    headers.insert(ETAG, etag);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(app.caching()));
+    presentation.describe(&mut headers)?;
+    Ok(headers)
+}
+
+fn not_modified(mut headers: HeaderMap) -> Response {
+    headers.remove(CONTENT_TYPE);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn content_range(range: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(&format!("bytes {}-{}/{size}", range.start, range.end - 1))
+        .map_err(|_| Problem::internal(Code::Internal, "a range is no header"))
+}
+
+/// The parts of a `multipart/byteranges` body, and its length.
+fn multipart(
+    ranges: &[Range<u64>],
+    size: u64,
+    headers: &mut HeaderMap,
+) -> Result<(VecDeque<Part>, u64), Problem> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| Problem::internal(Code::Internal, error.to_string()))?;
+    let boundary = format!("graviton-{:032x}", u128::from_le_bytes(random));
+    let media_type =
+        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let mut parts = VecDeque::new();
+    for range in ranges {
+        let head = format!(
+            "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {}-{}/{size}\r\n\r\n",
+            range.start,
+            range.end - 1
+        );
+        parts.push_back(Part { head: head.into(), range: range.clone() });
+    }
+    parts.push_back(Part { head: format!("\r\n--{boundary}--\r\n").into(), range: 0..0 });
+    let length = parts.iter().map(|part| part.head.len() as u64 + part.range.end - part.range.start).sum();
+    let media_type = HeaderValue::from_str(&format!("multipart/byteranges; boundary={boundary}"));
+    headers.insert(
+        CONTENT_TYPE,
+        media_type.map_err(|_| Problem::internal(Code::Internal, "a boundary is no header"))?,
+    );
+    Ok((parts, length))
+}
+
+/// Some bytes of its own, and then a range of the blob.
+struct Part {
+    head: Bytes,
+    range: Range<u64>,
+}
+
+impl Part {
+    fn of(range: Range<u64>) -> Part {
+        Part { head: Bytes::new(), range }
+    }
+}
+
+/// What is still to be sent.
+struct Download {
+    reader: BlobReader,
+    parts: VecDeque<Part>,
+    /// Whether the reader is in the range of the first part.
+    started: bool,
+    downloading: Downloading,
+    progress: Option<Arc<Progress>>,
+}
+
+impl Download {
+    /// The next bytes, verified; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(progress) = &self.progress {
+            progress.touch();
+        }
+        loop {
+            let Some(part) = self.parts.front_mut() else { return Ok(None) };
+            if !self.started {
+                self.reader.limit(part.range.end);
+                self.reader.seek(part.range.start);
+                self.started = true;
+                if !part.head.is_empty() {
+                    return Ok(Some(std::mem::take(&mut part.head)));
+                }
+            }
+            if !part.range.is_empty() {
+                self.reader.limit_ahead(self.downloading.share());
+                if let Some(bytes) = self.reader.next_up_to(PIECE).await? {
+                    self.downloading.sent(bytes.len());
+                    return Ok(Some(bytes));
+                }
+            }
+            self.parts.pop_front();
+            self.started = false;
+        }
+    }
+
+    fn into_body(self, first: Bytes) -> Body {
+        Body::from_stream(stream::try_unfold((Some(first), self), |(first, mut download)| async move {
+            if let Some(first) = first {
+                return Ok(Some((first, (None, download))));
+            }
+            match download.next().await {
+                Ok(bytes) => Ok(bytes.map(|bytes| (bytes, (None, download)))),
+                Err(error) => {
+                    tracing::error!(id = %download.reader.id(), code = %error.code(), %error, "a download was cut off");
+                    Err(error)
+                }
+            }
+        }))
+    }
+}

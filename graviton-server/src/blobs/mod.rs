@@ -1,0 +1,183 @@
+//! The routes of blobs: in, out, what is known of them, and away.
+
+#![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
+
+mod conditions;
+mod download;
+mod presentation;
+mod upload;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use graviton_core::{BlobId, BlobStat, ManifestEntry};
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::Shared;
+use crate::documented::{Common, NotFound};
+use crate::extract::{Named, Params, most};
+use crate::problem::Problem;
+use crate::timestamp::rfc3339;
+
+pub(crate) use presentation::MEDIA_TYPES;
+pub(crate) use upload::{Uploaded, answer};
+
+/// The most entries of a page, of blobs and of blocks.
+const MOST_BLOBS: u64 = 1_000;
+const MOST_ENTRIES: u64 = 10_000;
+
+/// The routes whose bodies are streams.
+pub(crate) fn streams() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(upload::post))
+        .routes(routes!(download::get, download::head, upload::put, delete))
+        .routes(routes!(restore))
+}
+
+/// The routes whose answers are JSON.
+pub(crate) fn documents() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(manifest))
+}
+
+/// What is known of a blob
+#[derive(Debug, Serialize, ToSchema)]
+struct Blob {
+    #[schema(value_type = crate::documented::BlobIdText)]
+    id: String,
+    /// Its size in bytes
+    #[schema(minimum = 0)]
+    size: u64,
+    /// How many blocks it consists of
+    #[schema(minimum = 0)]
+    blocks: u64,
+    /// The setting that it was cut with
+    chunker: String,
+    /// When it was put, in UTC
+    #[schema(format = "date-time")]
+    created_at: String,
+}
+
+impl From<BlobStat> for Blob {
+    fn from(stat: BlobStat) -> Blob {
+        Blob {
+            id: stat.id.to_string(),
+            size: stat.id.size(),
+            blocks: stat.blocks,
+            chunker: stat.chunker,
+            created_at: rfc3339(stat.created_at_ms),
+        }
+    }
+}
+
+/// A page of blobs
+#[derive(Debug, Serialize, ToSchema)]
+struct BlobPage {
+    blobs: Vec<Blob>,
+    /// `after` of the next page; null on the last one
+    #[schema(value_type = Option<crate::documented::BlobIdText>)]
+    next: Option<String>,
+}
+
+/// A block's place in a blob
+#[derive(Debug, Serialize, ToSchema)]
+struct Entry {
+    /// Where it starts in the blob, in bytes
+    #[schema(minimum = 0)]
+    offset: u64,
+    /// Its size in bytes
+    #[schema(minimum = 1)]
+    size: u64,
+    /// Which block
+    #[schema(value_type = crate::documented::BlockKeyText)]
+    key: String,
+}
+
+impl From<ManifestEntry> for Entry {
+    fn from(entry: ManifestEntry) -> Entry {
+        Entry { offset: entry.offset, size: entry.key.size() as u64, key: entry.key.to_string() }
+    }
+}
+
+/// A page of a blob's blocks
+#[derive(Debug, Serialize, ToSchema)]
+struct ManifestPage {
+    blocks: Vec<Entry>,
+    /// `from` of the next page; null on the last one
+    #[schema(minimum = 0)]
+    next: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// Begin behind this id, whether it is there or not
+    #[param(value_type = Option<crate::documented::BlobIdText>)]
+    after: Option<String>,
+    /// So many at most; 100 if it is not given
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ManifestParams {
+    /// Begin with the block that holds this byte of the blob; the first one if it is not given
+    #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    from: Option<u64>,
+    /// So many at most; 1000 if it is not given
+    #[param(minimum = 1, maximum = 10000)]
+    limit: Option<u64>,
+}
+
+/// List blobs, in the order of their ids
+#[utoipa::path(get, path = "/api/blobs", tag = "blobs", params(ListParams),
+    responses((status = 200, body = BlobPage, description = "A page of blobs"), Common))]
+async fn list(State(app): State<Shared>, Params(params): Params<ListParams>) -> Result<Response, Problem> {
+    let after: Option<BlobId> = params.after.as_deref().map(str::parse).transpose()?;
+    let limit = most("limit", params.limit, 100, MOST_BLOBS)?;
+    // One more than asked for shows whether there is a next page.
+    let mut stats = app.store().list(after.as_ref(), limit + 1).await?;
+    let more = stats.len() > limit;
+    stats.truncate(limit);
+    let next = stats.last().filter(|_| more).map(|last| last.id.to_string());
+    let page = BlobPage { blobs: stats.into_iter().map(Blob::from).collect(), next };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(page)).into_response())
+}
+
+/// List the blocks that a blob consists of
+#[utoipa::path(get, path = "/api/blobs/{id}/manifest", tag = "blobs",
+    params(("id" = crate::documented::BlobIdText, Path, description = "The blob"), ManifestParams),
+    responses((status = 200, body = ManifestPage, description = "A page of its blocks"), NotFound, Common))]
+async fn manifest(
+    State(app): State<Shared>,
+    Named(id): Named<BlobId>,
+    Params(params): Params<ManifestParams>,
+) -> Result<Json<ManifestPage>, Problem> {
+    let limit = most("limit", params.limit, 1_000, MOST_ENTRIES)?;
+    let entries = app.store().manifest(&id, params.from.unwrap_or(0), limit).await?;
+    let next = entries.last().map(ManifestEntry::end).filter(|end| *end < id.size());
+    Ok(Json(ManifestPage { blocks: entries.into_iter().map(Entry::from).collect(), next }))
+}
+
+/// Delete a blob: no server finds it any more. It can be restored for the grace
+#[utoipa::path(delete, path = "/api/blobs/{id}", tag = "blobs",
+    params(("id" = crate::documented::BlobIdText, Path, description = "The blob")),
+    responses((status = 204, description = "It is deleted"), NotFound, Common))]
+async fn delete(State(app): State<Shared>, Named(id): Named<BlobId>) -> Result<StatusCode, Problem> {
+    app.store().delete(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Bring a deleted blob back: within the grace it is certain
+#[utoipa::path(post, path = "/api/blobs/{id}/restore", tag = "blobs",
+    params(("id" = crate::documented::BlobIdText, Path, description = "The blob")),
+    responses((status = 204, description = "It is there again, or was not gone"), NotFound, Common))]
+async fn restore(State(app): State<Shared>, Named(id): Named<BlobId>) -> Result<StatusCode, Problem> {
+    app.store().restore(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

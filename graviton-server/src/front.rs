@@ -1,0 +1,192 @@
+//! One request, from the connection to the router and back: its id, whether it may come in, what is counted and logged
+//! of it, and the form of its failure.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use graviton_core::Code;
+use http::header::{ALLOW, CONTENT_LENGTH, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use hyper::body::Incoming;
+use tower::Service;
+
+use crate::app::Shared;
+use crate::body::announced;
+use crate::connection::Connection;
+use crate::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What answers the requests of one connection.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) app: Shared,
+    pub(crate) router: Router,
+    pub(crate) connection: Arc<Connection>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Front {
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let front = self.clone();
+        Box::pin(async move { Ok(front.answer(request).await) })
+    }
+}
+
+impl Front {
+    async fn answer(mut self, mut request: Request<Incoming>) -> Response {
+        let started = Instant::now();
+        let _active = self.connection.begin();
+        if let Some(plain) = without_version(request.uri()) {
+            *request.uri_mut() = plain;
+        }
+        let id = request_id(&request);
+        let method = request.method().clone();
+        let route = route(request.uri().path());
+        let has_content = request.headers().contains_key(TRANSFER_ENCODING)
+            || announced(request.headers()).is_some_and(|length| length > 0);
+        let logged_path = tracing::enabled!(tracing::Level::INFO)
+            .then(|| request.uri().path().to_owned())
+            .unwrap_or_default();
+        let peer = self.connection.peer();
+        let admitted = self.app.auth().admit(&method, request.uri().path(), request.headers(), peer);
+        let (caller, mut response) = match admitted {
+            Ok(caller) => {
+                request.extensions_mut().insert(Arc::clone(&self.connection));
+                let routed = self.router.call(request.map(Body::new));
+                let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {
+                    // The hook has told where.
+                    Ok(Problem::internal(Code::Internal, "a handler panicked").into_response())
+                });
+                (Some(caller), response.unwrap_or_else(|never| match never {}))
+            }
+            Err(problem) => (None, problem.into_response()),
+        };
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            if let Some(why) = problem.for_the_log() {
+                tracing::error!(request = %Shown(&id), code = %problem.code(), "{why}");
+            }
+            let outer = std::mem::take(response.headers_mut());
+            response = problem.render(id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
+            // What a layer has added, for other origins above all.
+            for (name, value) in &outer {
+                if !response.headers().contains_key(name) && name != CONTENT_LENGTH {
+                    response.headers_mut().append(name, value.clone());
+                }
+            }
+        }
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let status = response.status();
+        if has_content && !status.is_success() {
+            self.connection.linger();
+        }
+        count(route, &method, status.as_u16(), started);
+        if tracing::enabled!(tracing::Level::INFO) {
+            let milliseconds = started.elapsed().as_micros() as f64 / 1000.0;
+            let who = caller.as_ref().map_or_else(|| "-".to_owned(), crate::auth::Caller::name);
+            tracing::info!(
+                request = %Shown(&id), %method, path = logged_path, status = status.as_u16(), milliseconds, %peer, who, "answered"
+            );
+        }
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
+    }
+}
+
+struct Shown<'a>(&'a HeaderValue);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
+    }
+}
+
+fn count(route: &'static str, method: &Method, status: u16, started: Instant) {
+    let method = match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        // Made up by the client: they must not make as many labels.
+        _ => "other",
+    };
+    metrics::counter!("graviton_http_requests_total", "route" => route, "method" => method, "status" => status_text(status))
+        .increment(1);
+    metrics::histogram!("graviton_http_request_seconds", "route" => route, "method" => method)
+        .record(started.elapsed().as_secs_f64());
+}
+
+/// The statuses that we answer with, without an allocation for each.
+fn status_text(status: u16) -> std::borrow::Cow<'static, str> {
+    match status {
+        200 => "200".into(),
+        201 => "201".into(),
+        204 => "204".into(),
+        206 => "206".into(),
+        304 => "304".into(),
+        404 => "404".into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// The same under `/api/`, for a path under `/api/v1/`.
+fn without_version(uri: &Uri) -> Option<Uri> {
+    let rest = uri.path_and_query()?.as_str().strip_prefix("/api/v1/")?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(format!("/api/{rest}")).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// The route of a path, for metrics: a name of ours, never one of the client's.
+fn route(path: &str) -> &'static str {
+    let mut parts = path.split('/').skip(1);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("api"), Some("blobs"), None, None) => "/api/blobs",
+        (Some("api"), Some("blobs"), Some(_), None) => "/api/blobs/{id}",
+        (Some("api"), Some("blobs"), Some(_), Some("manifest")) => "/api/blobs/{id}/manifest",
+        (Some("api"), Some("blobs"), Some(_), Some("restore")) => "/api/blobs/{id}/restore",
+        (Some("api"), Some("blocks"), Some("missing"), None) => "/api/blocks/missing",
+        (Some("api"), Some("blocks"), Some(_), None) => "/api/blocks/{key}",
+        (Some("api"), Some("manifests"), None, None) => "/api/manifests",
+        (Some("api"), Some("admin"), _, _) => "/api/admin",
+        (Some("api"), Some("health" | "ready"), None, None) => "/api/health",
+        (Some("api"), Some("stats"), None, None) => "/api/stats",
+        (Some("metrics"), None, None, None) => "/metrics",
+        _ => "other",
+    }
+}
+
+/// The id that the client gave the request, if it is a plain word, or one of ours.
+fn request_id(request: &Request<Incoming>) -> HeaderValue {
+    /// So that ids of several servers and starts differ.
+    static START: LazyLock<u64> = LazyLock::new(|| {
+        let mut bytes = [0; 8];
+        let _ = getrandom::fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    });
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let is_plain = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+    };
+    if let Some(given) = request.headers().get(&REQUEST_ID).filter(is_plain) {
+        return given.clone();
+    }
+    let text = format!("{:016x}-{:x}", *START, LAST.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("none"))
+}

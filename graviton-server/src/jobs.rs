@@ -1,0 +1,391 @@
+//! Work that outlasts a request: collections and verifications, one of each at a time, which can be watched and cancelled.
+//!
+//! They live in the memory of the server that runs them; the last of them are remembered. What they do is safe beside
+//! those of other servers, and may be ended at any moment.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use graviton_core::{
+    AsyncStore, Error, Finding, GcOptions, GcReport, VerifyEvent, VerifyOptions, VerifyReport,
+};
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use crate::timestamp::rfc3339;
+
+/// Jobs that are remembered, and findings of each.
+const REMEMBERED: usize = 100;
+const MOST_FINDINGS: usize = 1_000;
+
+/// The jobs of a server.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    last: AtomicU64,
+    all: Mutex<VecDeque<Arc<Job>>>,
+}
+
+/// One collection or verification.
+pub(crate) struct Job {
+    id: u64,
+    kind: Kind,
+    started_at: i64,
+    cancelled: AtomicBool,
+    state: Mutex<State>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    Gc,
+    Verify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Stage {
+    Running,
+    Done,
+    Cancelled,
+    Failed,
+}
+
+struct State {
+    stage: Stage,
+    report: Report,
+    findings: Vec<Found>,
+    findings_left_out: u64,
+    /// The code of the error that ended it; the log has its words.
+    error: Option<&'static str>,
+}
+
+/// A collection or verification
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct View {
+    /// What it is called in paths
+    #[schema(minimum = 1)]
+    id: u64,
+    kind: Kind,
+    state: Stage,
+    /// When it began, in UTC
+    #[schema(format = "date-time")]
+    started_at: String,
+    /// What it did so far
+    report: Report,
+    /// What a verification found
+    findings: Vec<Found>,
+    /// How many more findings there are
+    #[schema(minimum = 0)]
+    findings_left_out: u64,
+    /// The code of the error that it failed with
+    error: Option<&'static str>,
+}
+
+/// What a job did so far
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(tag = "of", rename_all = "kebab-case")]
+pub(crate) enum Report {
+    Gc(Collected),
+    Verify(Verified),
+}
+
+/// What a collection did, or, if it is a dry run, would do
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub(crate) struct Collected {
+    dry_run: bool,
+    /// Deleted blobs that went
+    blobs: u64,
+    /// Blocks that were deleted
+    blocks: u64,
+    /// The bytes of those
+    bytes: u64,
+    /// Puts whose process or session is gone
+    abandoned_puts: u64,
+    /// Blocks that were kept because something else refers to them
+    kept_referenced: u64,
+    /// Blocks that were kept because another collection deals with them
+    kept_doomed: u64,
+    /// Blocks that could not be deleted; the next collection tries again
+    kept_failed: u64,
+    /// Whether nothing is left to do
+    complete: bool,
+    seconds: f64,
+}
+
+/// What a verification looked at and found
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub(crate) struct Verified {
+    blobs: u64,
+    blocks: u64,
+    /// Bytes that were hashed
+    bytes: u64,
+    missing: u64,
+    corrupt: u64,
+    broken_manifests: u64,
+    database_problems: u64,
+    unreferenced: u64,
+    unreferenced_bytes: u64,
+    /// Whether no blob is hurt
+    clean: bool,
+    /// Where to go on if it was ended early
+    cursor: Option<String>,
+    seconds: f64,
+}
+
+/// Something that a verification found
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Found {
+    /// `missing`, `corrupt`, `manifest`, `database` or `unreferenced`
+    kind: &'static str,
+    /// The block or blob it is about; null if it is about the database
+    subject: Option<String>,
+    /// What is wrong
+    why: Option<String>,
+    /// Blobs that it hurts, up to a thousand of them
+    blobs: Vec<String>,
+}
+
+impl From<&GcReport> for Collected {
+    fn from(report: &GcReport) -> Collected {
+        Collected {
+            dry_run: report.dry_run,
+            blobs: report.blobs,
+            blocks: report.blocks,
+            bytes: report.bytes,
+            abandoned_puts: report.abandoned_puts,
+            kept_referenced: report.kept_referenced,
+            kept_doomed: report.kept_doomed,
+            kept_failed: report.kept_failed,
+            complete: report.complete,
+            seconds: report.seconds,
+        }
+    }
+}
+
+impl From<&VerifyReport> for Verified {
+    fn from(report: &VerifyReport) -> Verified {
+        Verified {
+            blobs: report.blobs,
+            blocks: report.blocks,
+            bytes: report.bytes,
+            missing: report.missing,
+            corrupt: report.corrupt,
+            broken_manifests: report.broken_manifests,
+            database_problems: report.database_problems,
+            unreferenced: report.unreferenced,
+            unreferenced_bytes: report.unreferenced_bytes,
+            clean: report.is_clean(),
+            cursor: report.cursor.as_ref().map(ToString::to_string),
+            seconds: report.seconds,
+        }
+    }
+}
+
+impl From<Finding> for Found {
+    fn from(finding: Finding) -> Found {
+        let none = Found { kind: "database", subject: None, why: None, blobs: Vec::new() };
+        match finding {
+            Finding::Block { key, damage, blobs } => Found {
+                kind: if damage == graviton_core::Damage::Missing { "missing" } else { "corrupt" },
+                subject: Some(key.to_string()),
+                why: Some(damage.to_string()),
+                blobs: blobs.iter().map(ToString::to_string).collect(),
+            },
+            Finding::Manifest { id, why } => {
+                Found { kind: "manifest", subject: Some(id.to_string()), why: Some(why), ..none }
+            }
+            Finding::Database(why) => Found { why: Some(why), ..none },
+            Finding::Unreferenced(listed) => {
+                Found { kind: "unreferenced", subject: Some(listed.key.to_string()), ..none }
+            }
+            // The engine may come to find more than we know of.
+            _ => Found { why: Some("something else".to_owned()), ..none },
+        }
+    }
+}
+
+impl Jobs {
+    /// Begins a collection, unless one is under way: then it is that one, and `false`.
+    pub(crate) fn collect(&self, store: &AsyncStore, options: GcOptions) -> (Arc<Job>, bool) {
+        let report = Report::Gc(Collected { dry_run: options.dry_run, ..Collected::default() });
+        let store = store.clone();
+        self.begin(Kind::Gc, report, move |job| async move {
+            let progress = |report: &GcReport| job.note(Report::Gc(report.into()));
+            let report = store.gc(&options, progress).await?;
+            metrics::counter!("graviton_gc_runs_total").increment(1);
+            if !report.dry_run {
+                metrics::counter!("graviton_gc_blocks_total").increment(report.blocks);
+                metrics::counter!("graviton_gc_bytes_total").increment(report.bytes);
+            }
+            Ok(Report::Gc((&report).into()))
+        })
+    }
+
+    /// Begins a verification, unless one is under way: then it is that one, and `false`.
+    pub(crate) fn verify(&self, store: &AsyncStore, options: VerifyOptions) -> (Arc<Job>, bool) {
+        let store = store.clone();
+        self.begin(Kind::Verify, Report::Verify(Verified::default()), move |job| async move {
+            let tell = |event: VerifyEvent<'_>| match event {
+                VerifyEvent::Found(finding) => job.found(finding),
+                VerifyEvent::Progress(report) => job.note(Report::Verify(report.into())),
+            };
+            let report = store.verify(&options, tell).await?;
+            metrics::counter!("graviton_verify_runs_total").increment(1);
+            metrics::counter!("graviton_verify_blocks_total").increment(report.blocks);
+            metrics::counter!("graviton_verify_damage_total").increment(
+                report.missing + report.corrupt + report.broken_manifests + report.database_problems,
+            );
+            Ok(Report::Verify((&report).into()))
+        })
+    }
+
+    fn begin<W: Future<Output = Result<Report, Error>> + Send + 'static>(
+        &self,
+        kind: Kind,
+        report: Report,
+        work: impl FnOnce(Arc<Job>) -> W,
+    ) -> (Arc<Job>, bool) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = all.iter().find(|job| job.kind == kind && job.is_running()) {
+            return (Arc::clone(running), false);
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let state =
+            State { stage: Stage::Running, report, findings: Vec::new(), findings_left_out: 0, error: None };
+        let job = Arc::new(Job {
+            id: self.last.fetch_add(1, Ordering::Relaxed) + 1,
+            kind,
+            started_at: since.as_millis() as i64,
+            cancelled: AtomicBool::new(false),
+            state: Mutex::new(state),
+            ended: watch::Sender::new(false),
+        });
+        all.push_back(Arc::clone(&job));
+        if all.len() > REMEMBERED
+            && let Some(oldest) = all.iter().position(|job| !job.is_running())
+        {
+            all.remove(oldest);
+        }
+        drop(all);
+        let running = work(Arc::clone(&job));
+        let this = Arc::clone(&job);
+        tokio::spawn(async move { this.end(tokio::spawn(running).await) });
+        (job, true)
+    }
+
+    /// The one of this number.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Job>> {
+        self.all().into_iter().find(|job| job.id == id)
+    }
+
+    /// Those that are remembered, the oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Job>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Cancels all, and waits for them to end.
+    pub(crate) async fn end(&self) {
+        let all = self.all();
+        for job in &all {
+            job.cancel();
+        }
+        for job in all {
+            job.wait(Duration::MAX).await;
+        }
+    }
+}
+
+impl Job {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_running(&self) -> bool {
+        self.state().stage == Stage::Running
+    }
+
+    /// Asks it to end.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it has ended, but not longer than this.
+    pub(crate) async fn wait(&self, patience: Duration) {
+        let mut ended = self.ended.subscribe();
+        let ended = ended.wait_for(|ended| *ended);
+        let _ = tokio::time::timeout(patience.min(Duration::from_secs(86_400)), ended).await;
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn note(&self, report: Report) -> ControlFlow<()> {
+        self.state().report = report;
+        self.flow()
+    }
+
+    fn found(&self, finding: Finding) -> ControlFlow<()> {
+        let found = Found::from(finding);
+        tracing::warn!(job = self.id, ?found, "a verification found something");
+        let mut state = self.state();
+        if state.findings.len() < MOST_FINDINGS {
+            state.findings.push(found);
+        } else {
+            state.findings_left_out += 1;
+        }
+        drop(state);
+        self.flow()
+    }
+
+    fn end(&self, result: Result<Result<Report, Error>, tokio::task::JoinError>) {
+        let mut state = self.state();
+        match result {
+            Ok(Ok(report)) => {
+                state.report = report;
+                state.stage = if self.flow().is_break() { Stage::Cancelled } else { Stage::Done };
+                tracing::info!(job = self.id, kind = ?self.kind, state = ?state.stage, report = ?state.report, "a job ended");
+            }
+            Ok(Err(error)) => {
+                state.stage = Stage::Failed;
+                state.error = Some(error.code().name());
+                tracing::error!(job = self.id, kind = ?self.kind, code = %error.code(), %error, "a job failed");
+            }
+            Err(error) => {
+                state.stage = Stage::Failed;
+                state.error = Some(graviton_core::Code::Internal.name());
+                tracing::error!(job = self.id, kind = ?self.kind, %error, "a job failed");
+            }
+        }
+        drop(state);
+        self.ended.send_replace(true);
+    }
+
+    /// As it is told.
+    pub(crate) fn view(&self) -> View {
+        let state = self.state();
+        View {
+            id: self.id,
+            kind: self.kind,
+            state: state.stage,
+            started_at: rfc3339(self.started_at),
+            report: state.report.clone(),
+            findings: state.findings.clone(),
+            findings_left_out: state.findings_left_out,
+            error: state.error,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What Prometheus reads. There is one recorder in a process, whatever the number of servers in it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use graviton_core::{Code, Error, Result};
+use http::header::CONTENT_TYPE;
+use metrics::Unit;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::{App, Shared};
+use crate::documented::Common;
+
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// How often what was counted in detail is summed up, so that it does not pile up where nobody reads it.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Seconds of a request.
+const BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// Begins to record, if nothing in this process does yet.
+pub(crate) fn install() -> Result<()> {
+    let failed =
+        || Error::new(Code::Internal, "cannot record metrics: another recorder is installed in this process");
+    let handle = RECORDER.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().set_buckets(BUCKETS).ok()?.build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).ok()?;
+        describe();
+        Some(handle)
+    });
+    handle.as_ref().map(|_| ()).ok_or_else(failed)
+}
+
+/// Sums up from time to time, for ever.
+pub(crate) async fn keep_up() {
+    let mut interval = tokio::time::interval(UPKEEP);
+    loop {
+        interval.tick().await;
+        if let Some(Some(handle)) = RECORDER.get() {
+            handle.run_upkeep();
+        }
+    }
+}
+
+fn describe() {
+    use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
+    counter!("graviton_http_requests_total", "Requests by route, method and status");
+    histogram!(
+        "graviton_http_request_seconds",
+        Unit::Seconds,
+        "From the head of a request to the head of its response"
+    );
+    counter!("graviton_received_bytes_total", Unit::Bytes, "Bytes of uploads that came in");
+    counter!("graviton_sent_bytes_total", Unit::Bytes, "Bytes of blobs that went out");
+    counter!("graviton_put_bytes_total", Unit::Bytes, "Bytes of blobs that were stored");
+    counter!(
+        "graviton_put_fresh_bytes_total",
+        Unit::Bytes,
+        "Bytes of blocks among them that were not there before"
+    );
+    counter!("graviton_put_blocks_total", "Blocks of blobs that were stored, fresh and duplicate");
+    gauge!(
+        "graviton_dedup_ratio",
+        "How many bytes of blobs a stored byte serves, when sums were asked for last"
+    );
+    gauge!("graviton_stored_bytes", Unit::Bytes, "Bytes that are stored, when sums were asked for last");
+    counter!("graviton_gc_runs_total", "Collections of this server that ended well");
+    counter!("graviton_gc_blocks_total", "Blocks that they deleted");
+    counter!("graviton_gc_bytes_total", Unit::Bytes, "Bytes that they freed");
+    counter!("graviton_verify_runs_total", "Verifications of this server that ended well");
+    counter!("graviton_verify_blocks_total", "Blocks that they looked at");
+    counter!("graviton_verify_damage_total", "What they found missing or damaged");
+    gauge!("graviton_http_connections", "Open connections");
+    gauge!("graviton_uploads", "Uploads that have buffers");
+    gauge!("graviton_downloads", "Downloads under way");
+    gauge!("graviton_runtime_tasks", "Tasks that are alive");
+    gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory in use");
+    gauge!("process_open_fds", "Open file descriptors");
+}
+
+pub(crate) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(page))
+}
+
+/// What Prometheus reads
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, content_type = "text/plain", body = String, description = "Metrics"), Common))]
+async fn page(State(app): State<Shared>) -> Response {
+    measure(&app);
+    let text = RECORDER.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// What is looked up only when somebody asks.
+fn measure(app: &App) {
+    let (uploads, downloads) = app.transfers();
+    metrics::gauge!("graviton_http_connections").set(app.connections().load(Ordering::Relaxed) as f64);
+    metrics::gauge!("graviton_uploads").set(uploads as f64);
+    metrics::gauge!("graviton_downloads").set(downloads as f64);
+    let runtime = tokio::runtime::Handle::current().metrics();
+    metrics::gauge!("graviton_runtime_tasks").set(runtime.num_alive_tasks() as f64);
+    if let Some(bytes) = resident_bytes() {
+        metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        metrics::gauge!("process_open_fds").set(open.count() as f64);
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
+}

@@ -1,0 +1,353 @@
+//! The server: it listens, accepts, and looks after connections until it is told to end.
+//!
+//! Each connection has a task. It ends when the client goes, when it was idle or stalled for too long
+//! (`connection`), or when the server ends: then requests under way have the time of `GRAVITON_HTTP_DRAIN`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use graviton_core::{AsyncStore, Code, Error, Result};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, Shared};
+use crate::connection::{Connection, Socket, Verdict};
+use crate::front::Front;
+use crate::settings::Settings;
+use crate::{metrics_page, tls};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// How often what nobody may have asked for is refreshed: the sums behind a quota, and who was seen by the rate limit.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// For so long nothing is accepted when there are no descriptors left.
+const OUT_OF_FILES: Duration = Duration::from_millis(50);
+
+/// So long closing the store may take after everything has ended.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// A server that listens.
+pub struct Server {
+    app: Shared,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    stage: watch::Sender<Stage>,
+}
+
+/// What a server is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Stage {
+    Serving,
+    /// Requests under way end, and no more are taken.
+    Draining,
+    /// Connections are cut off.
+    Ended,
+}
+
+/// To control a running server from elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    app: Shared,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    stage: watch::Sender<Stage>,
+}
+
+impl Server {
+    /// Listens, and is ready to [`run`](Server::run). `config` if the settings do not go together: above all if it would
+    /// serve beyond loopback whoever comes, and was not told to.
+    pub async fn bind(store: AsyncStore, settings: Settings) -> Result<Server> {
+        let app = App::new(store, settings).await?;
+        let settings = app.settings();
+        if !settings.address.ip().is_loopback() && !app.auth().is_on() && !settings.insecure {
+            return Err(Error::new(
+                Code::Config,
+                format!(
+                    "cannot listen on {}: everybody who can reach it could read, write and delete",
+                    settings.address
+                ),
+            )
+            .with_advice(
+                "set GRAVITON_HTTP_TOKENS or GRAVITON_HTTP_JWT_KEY, or say --insecure if that is meant",
+            ));
+        }
+        metrics_page::install()?;
+        let tls =
+            settings.tls.as_ref().map(|(certificates, key)| tls::read(certificates, key)).transpose()?;
+        let listener = listen(settings.address)
+            .map_err(|error| Error::io(format!("cannot listen on {}", settings.address), error))?;
+        let address = listener.local_addr().map_err(|error| Error::io("cannot listen", error))?;
+        let tls = Arc::new(ArcSwapOption::new(tls));
+        Ok(Server { app, listener, address, tls, stage: watch::Sender::new(Stage::Serving) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// To control it while it runs.
+    pub fn control(&self) -> Control {
+        Control { app: Arc::clone(&self.app), tls: Arc::clone(&self.tls), stage: self.stage.clone() }
+    }
+
+    /// Serves until it is told to end, lets requests under way end, and closes the store. False if some had to be cut off.
+    pub async fn run(self) -> bool {
+        let router = crate::app::router(&self.app);
+        let background =
+            [tokio::spawn(metrics_page::keep_up()), tokio::spawn(refresh(Arc::clone(&self.app)))];
+        // Each connection holds a clone: when all are gone, this one knows.
+        let (open, mut all_gone) = tokio::sync::mpsc::channel::<()>(1);
+        let mut stage = self.stage.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = stage.wait_for(|stage| *stage != Stage::Serving) => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.welcome(stream, peer, &router, open.clone());
+                }
+                Err(error) => {
+                    // The client is gone again, or we are out of descriptors: neither is a reason to end.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(OUT_OF_FILES).await;
+                }
+            }
+        }
+        drop(self.listener);
+        drop(open);
+        self.app.drain();
+        tracing::info!(
+            connections = self.app.connections().load(Ordering::Relaxed),
+            "ending: no more requests are taken"
+        );
+        let drained = tokio::select! {
+            _ = all_gone.recv() => true,
+            () = tokio::time::sleep(self.app.limits().drain) => false,
+            _ = stage.wait_for(|stage| *stage == Stage::Ended) => false,
+        };
+        if !drained {
+            tracing::warn!(
+                connections = self.app.connections().load(Ordering::Relaxed),
+                "connections are cut off"
+            );
+            self.stage.send_replace(Stage::Ended);
+            all_gone.recv().await;
+        }
+        let closing = async {
+            self.app.jobs().end().await;
+            self.app.store().close().await;
+        };
+        if tokio::time::timeout(CLOSING, closing).await.is_err() {
+            tracing::warn!("the store did not close in time; nothing that was committed is lost");
+        }
+        background.iter().for_each(tokio::task::JoinHandle::abort);
+        drained
+    }
+
+    /// Serves a new connection in a task of its own, or sends it away.
+    fn welcome(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        router: &Router,
+        open: tokio::sync::mpsc::Sender<()>,
+    ) {
+        let app = Arc::clone(&self.app);
+        // Answers are written in one piece; waiting for more to send only makes them late.
+        let _ = stream.set_nodelay(true);
+        let counted = Counted::new(&app);
+        if app.connections().load(Ordering::Relaxed) > app.limits().max_connections {
+            let is_plain = self.tls.load().is_none();
+            tokio::spawn(async move {
+                let _held = (counted, open);
+                if is_plain {
+                    refuse(stream).await;
+                }
+            });
+            return;
+        }
+        let connection = Arc::new(Connection::new(peer.ip()));
+        let front =
+            Front { app: Arc::clone(&app), router: router.clone(), connection: Arc::clone(&connection) };
+        let tls = self.tls.load_full();
+        let stage = self.stage.subscribe();
+        tokio::spawn(async move {
+            let _held = (counted, open);
+            let socket = Socket::new(stream, &connection);
+            match tls {
+                None => serve(socket, front, stage).await,
+                Some(config) => {
+                    let mut ending = stage.clone();
+                    let ending =
+                        async move { ending.wait_for(|stage| *stage != Stage::Serving).await.map(drop) };
+                    let shaking = TlsAcceptor::from(config).accept(socket);
+                    let shaken = tokio::select! {
+                        shaken = tokio::time::timeout(app.limits().header_timeout, shaking) => shaken,
+                        _ = ending => return,
+                    };
+                    match shaken {
+                        Ok(Ok(stream)) => serve(stream, front, stage).await,
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
+                        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Control {
+    /// Lets requests under way end, then the server. Said twice, it cuts them off.
+    pub fn stop(&self) {
+        self.stage.send_modify(|stage| {
+            *stage = if *stage == Stage::Serving { Stage::Draining } else { Stage::Ended };
+        });
+    }
+
+    /// Reads certificates, tokens and keys again; connections go on with what they have. What cannot be used is an error,
+    /// and everything stays as it was.
+    pub fn reload(&self) -> Result<()> {
+        if let Some((certificates, key)) = &self.app.settings().tls {
+            self.tls.store(Some(tls::read(certificates, key)?));
+        }
+        self.app.auth().reload()
+    }
+}
+
+/// A connection, counted while it is open.
+struct Counted(Shared);
+
+impl Counted {
+    fn new(app: &Shared) -> Counted {
+        app.connections().fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(app))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // So that a server can start again at once on the port that it had.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Refreshes now and then what nobody may have asked for, for ever.
+async fn refresh(app: Shared) {
+    let mut interval = tokio::time::interval(REFRESH);
+    interval.tick().await;
+    loop {
+        interval.tick().await;
+        app.auth().forget_old_rates();
+        if app.quota().is_on()
+            && let Err(error) = app.quota().refresh(app.store()).await
+        {
+            tracing::warn!(code = %error.code(), %error, "cannot find out how much is stored; the quota goes by what was known");
+        }
+    }
+}
+
+/// Tells a client over the limit of connections to come back.
+async fn refuse(mut stream: TcpStream) {
+    const BODY: &str = "{\"type\":\"/docs#overloaded\",\"title\":\"Too much is going on at once\",\"status\":503,\
+        \"detail\":\"too many connections are open; try again in a moment\",\"code\":\"overloaded\",\"retryable\":true,\
+        \"request_id\":\"none\"}";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
+         Retry-After: 1\r\nConnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let answering = async {
+        // An answer before the question is none.
+        stream.peek(&mut [0]).await?;
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), answering).await;
+}
+
+/// Answers the requests of one connection.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    front: Front,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let (app, connection) = (Arc::clone(&front.app), Arc::clone(&front.connection));
+    let limits = app.limits();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.max_headers.max(128 << 10))
+        .max_headers(100);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(limits.max_headers as u32)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_frame_size(64 << 10)
+        .max_send_buf_size(512 << 10)
+        .keep_alive_interval(limits.idle_timeout)
+        .keep_alive_timeout(limits.header_timeout);
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), front));
+    let mut look = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
+    let mut asked_to_end = false;
+    loop {
+        tokio::select! {
+            biased;
+            served = &mut serving => {
+                if let Err(error) = served {
+                    tracing::debug!(peer = %connection.peer(), %error, "a connection ended early");
+                }
+                return;
+            }
+            _ = look.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout) {
+                Verdict::Fine => {}
+                Verdict::Idle if !asked_to_end => {
+                    asked_to_end = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                // It was asked, and did not even take that.
+                Verdict::Idle => return,
+                Verdict::Stalled => {
+                    tracing::info!(peer = %connection.peer(), "cut off: the client does not take what it asked for");
+                    return;
+                }
+            },
+            changed = stage.changed() => {
+                let now = if changed.is_ok() { *stage.borrow_and_update() } else { Stage::Ended };
+                if now == Stage::Ended {
+                    return;
+                }
+                asked_to_end = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Who may do what: every route with every scope, tokens of all kinds, and tokens that are not.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use graviton_core::Config;
+use graviton_server::settings::Settings;
+use graviton_server::{Server, auth::tokens, openapi_json};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use reqwest::Response;
+use serde_json::{Value, json as value};
+
+use crate::scene::{Scene, problem, status};
+
+const SCOPES: [&str; 4] = ["read", "write", "delete", "admin"];
+
+/// A new token, its line added to the file.
+fn token(file: &Path, scopes: &str, lifetime: Option<Duration>) -> String {
+    let (token, line) = tokens::make("somebody", scopes, lifetime).unwrap();
+    let before = std::fs::read_to_string(file).unwrap_or_default();
+    std::fs::write(file, format!("{before}{line}\n")).unwrap();
+    token
+}
+
+async fn with_tokens(scopes: &[&str]) -> (Scene, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tokens");
+    let tokens = scopes.iter().map(|scopes| token(&file, scopes, None)).collect();
+    (Scene::of(directory, &[("TOKENS", file.to_str().unwrap())]).await, tokens)
+}
+
+async fn ask(scene: &Scene, method: &str, path: &str, credential: &str) -> Response {
+    scene.request(method, path).header("authorization", credential).send().await.unwrap()
+}
+
+/// What each route of the document needs; the test fails for one that is not named here.
+fn needed(method: &str, path: &str) -> Option<&'static str> {
+    match (method, path) {
+        (_, "/api/health" | "/api/ready" | "/api/openapi.json" | "/docs") => None,
+        (_, path) if path.starts_with("/api/admin/") => Some("admin"),
+        (
+            "get" | "head",
+            "/metrics"
+            | "/api/stats"
+            | "/api/blobs"
+            | "/api/blobs/{id}"
+            | "/api/blobs/{id}/manifest"
+            | "/api/blocks/{key}",
+        ) => Some("read"),
+        ("post", "/api/blobs" | "/api/blocks/missing" | "/api/manifests")
+        | ("put", "/api/blobs/{id}" | "/api/blocks/{key}") => Some("write"),
+        ("delete", "/api/blobs/{id}") | ("post", "/api/blobs/{id}/restore") => Some("delete"),
+        other => panic!("nobody has said what {other:?} needs"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_asks_for_its_scope_and_for_no_other() {
+    let (scene, tokens) = with_tokens(&SCOPES).await;
+    let document: Value = serde_json::from_str(openapi_json()).unwrap();
+    let key = format!("blake3:{}:1", "0".repeat(64));
+    let mut routes = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let needed = needed(method, path);
+            let path =
+                path.replace("{id}", if path.contains("jobs") { "1" } else { &key }).replace("{key}", &key);
+            let method = method.to_uppercase();
+            let without = scene.request(&method, &path).send().await.unwrap();
+            assert_eq!(without.status() == 401, needed.is_some(), "{method} {path}");
+            if needed.is_some() && method != "HEAD" {
+                assert_eq!(without.headers()["www-authenticate"], "Bearer");
+                problem(without, "unauthorized").await;
+            }
+            for (scope, token) in SCOPES.iter().zip(&tokens) {
+                let response = ask(&scene, &method, &path, &format!("Bearer {token}")).await;
+                let refused = matches!(response.status().as_u16(), 401 | 403);
+                assert_eq!(
+                    refused,
+                    needed.is_some_and(|needed| needed != *scope),
+                    "{method} {path} with {scope}: {response:?}"
+                );
+                if refused && method != "HEAD" {
+                    problem(response, "forbidden").await;
+                }
+            }
+            routes += 1;
+        }
+    }
+    assert!(routes > 20, "{routes}");
+    // What is private is not kept by a cache that others use.
+    let id = scene.store.put(&b"private"[..]).await.unwrap().id;
+    let got = ask(&scene, "GET", &format!("/api/blobs/{id}"), &format!("bearer {}", tokens[0])).await;
+    assert_eq!(got.headers()["cache-control"], "private, max-age=31536000, immutable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_token_opens_nothing() {
+    let (scene, tokens) = with_tokens(&["read,write,delete,admin"]).await;
+    let token = &tokens[0];
+    status(&ask(&scene, "GET", "/api/stats", &format!("Bearer {token}")).await, 200);
+    for credential in [
+        String::new(),
+        "Bearer".into(),
+        "Bearer ".into(),
+        token.clone(),
+        format!("Basic {token}"),
+        format!("Bearer {}", &token[..token.len() - 1]),
+        format!("Bearer {token}x"),
+        format!("Bearer {}", token.to_uppercase()),
+        format!("Bearer x {token}"),
+        // The hash that is in the file is not the token.
+        format!(
+            "Bearer {}",
+            std::fs::read_to_string(scene.path("tokens")).unwrap().trim().rsplit(':').next().unwrap()
+        ),
+    ] {
+        problem(ask(&scene, "GET", "/api/stats", &credential).await, "unauthorized").await;
+    }
+    let twice = scene
+        .get("/api/stats")
+        .header("authorization", format!("Bearer {token}"))
+        .header("authorization", "Bearer x");
+    problem(twice.send().await.unwrap(), "unauthorized").await;
+    problem(scene.get(&format!("/api/stats?access_token={token}")).send().await.unwrap(), "unauthorized")
+        .await;
+    // An upload without a token is refused before its content is looked at.
+    let put = scene.request("POST", "/api/blobs").body(vec![0; 5_000_000]).send().await.unwrap();
+    problem(put, "unauthorized").await;
+    scene.assert_blobs(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_come_and_go_without_a_restart() {
+    let (scene, tokens) = with_tokens(&["read"]).await;
+    let first = format!("Bearer {}", tokens[0]);
+    let file = scene.path("tokens");
+    let expired = format!("Bearer {}", token(&file, "read", Some(Duration::ZERO)));
+    let second = format!("Bearer {}", token(&file, "read", None));
+    status(&ask(&scene, "GET", "/api/stats", &second).await, 401);
+    scene.control.reload().unwrap();
+    status(&ask(&scene, "GET", "/api/stats", &second).await, 200);
+    status(&ask(&scene, "GET", "/api/stats", &expired).await, 401);
+    // A broken file changes nothing.
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, "nonsense").unwrap();
+    assert!(scene.control.reload().is_err());
+    status(&ask(&scene, "GET", "/api/stats", &first).await, 200);
+    std::fs::write(&file, good.lines().skip(1).collect::<Vec<_>>().join("\n")).unwrap();
+    scene.control.reload().unwrap();
+    status(&ask(&scene, "GET", "/api/stats", &first).await, 401);
+    status(&ask(&scene, "GET", "/api/stats", &second).await, 200);
+}
+
+/// Key of the signer, and what the server checks with, for each algorithm.
+fn keys(algorithm: Algorithm) -> (EncodingKey, Vec<u8>) {
+    let pair = |kind| rcgen::KeyPair::generate_for(kind).unwrap();
+    match algorithm {
+        Algorithm::HS256 => {
+            let secret = b"0123456789abcdef0123456789abcdef";
+            (EncodingKey::from_secret(secret), [&secret[..], b"\n"].concat())
+        }
+        Algorithm::RS256 => {
+            let pair = pair(&rcgen::PKCS_RSA_SHA256);
+            (
+                EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap(),
+                pair.public_key_pem().into(),
+            )
+        }
+        Algorithm::ES256 => {
+            let pair = pair(&rcgen::PKCS_ECDSA_P256_SHA256);
+            (EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap(), pair.public_key_pem().into())
+        }
+        _ => {
+            let pair = pair(&rcgen::PKCS_ED25519);
+            (EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap(), pair.public_key_pem().into())
+        }
+    }
+}
+
+fn in_seconds(seconds: i64) -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64 + seconds
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_web_tokens_of_four_algorithms() {
+    for (algorithm, name) in [
+        (Algorithm::HS256, "HS256"),
+        (Algorithm::RS256, "RS256"),
+        (Algorithm::ES256, "ES256"),
+        (Algorithm::EdDSA, "EdDSA"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let (signer, checked_with) = keys(algorithm);
+        std::fs::write(&file, &checked_with).unwrap();
+        let settings = [
+            ("JWT_KEY", file.to_str().unwrap()),
+            ("JWT_ALGORITHM", name),
+            ("JWT_ISSUER", "us"),
+            ("JWT_AUDIENCE", "graviton"),
+        ];
+        let scene = Scene::of(directory, &settings).await;
+        let good = value!({ "sub": "x", "iss": "us", "aud": "graviton", "exp": in_seconds(600), "scope": "openid read" });
+        let token_of =
+            |claims: &Value| format!("Bearer {}", encode(&Header::new(algorithm), claims, &signer).unwrap());
+        status(&ask(&scene, "GET", "/api/stats", &token_of(&good)).await, 200);
+        let several = value!({ "sub": "x", "iss": "us", "aud": ["a", "graviton"], "exp": in_seconds(600), "scope": "read" });
+        status(&ask(&scene, "GET", "/api/stats", &token_of(&several)).await, 200);
+        problem(ask(&scene, "POST", "/api/blobs", &token_of(&good)).await, "forbidden").await;
+        for (field, bad) in [
+            ("exp", Some(value!(in_seconds(-600)))),
+            ("exp", None),
+            ("nbf", Some(value!(in_seconds(600)))),
+            ("iss", Some(value!("them"))),
+            ("iss", None),
+            ("aud", Some(value!("other"))),
+            ("aud", None),
+        ] {
+            let mut claims = good.clone();
+            match bad {
+                Some(bad) => claims[field] = bad,
+                None => drop(claims.as_object_mut().unwrap().remove(field)),
+            }
+            problem(ask(&scene, "GET", "/api/stats", &token_of(&claims)).await, "unauthorized").await;
+        }
+        // Signed by another, with another algorithm, by nobody, or changed.
+        let forged = [
+            format!("Bearer {}", encode(&Header::new(algorithm), &good, &other(algorithm)).unwrap()),
+            format!(
+                "Bearer {}",
+                encode(&Header::new(Algorithm::HS256), &good, &EncodingKey::from_secret(b"guessed")).unwrap()
+            ),
+            format!(
+                "Bearer {}",
+                encode(&Header::new(Algorithm::HS384), &good, &EncodingKey::from_secret(&checked_with))
+                    .unwrap()
+            ),
+            "Bearer eyJhbGciOiJub25lIn0.eyJzY29wZSI6InJlYWQiLCJleHAiOjk5OTk5OTk5OTk5fQ.".to_owned(),
+            token_of(&good).replacen('.', "x.", 1),
+            token_of(&good).rsplit_once('.').unwrap().0.to_owned() + ".AAAA",
+        ];
+        for credential in forged {
+            problem(ask(&scene, "GET", "/api/stats", &credential).await, "unauthorized").await;
+        }
+    }
+}
+
+/// A signer whom the server does not know.
+fn other(algorithm: Algorithm) -> EncodingKey {
+    if algorithm == Algorithm::HS256 {
+        EncodingKey::from_secret(b"another secret of 32 bytes or so")
+    } else {
+        keys(algorithm).0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_let_in_from_elsewhere_by_accident() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Config::for_directory(directory.path()).open_async().await.unwrap();
+    let bind = |pairs: &[(&str, &str)]| {
+        let mut all = vec![("GRAVITON_HTTP_PORT".to_owned(), "0".to_owned())];
+        all.extend(pairs.iter().map(|(name, value)| (format!("GRAVITON_HTTP_{name}"), (*value).to_owned())));
+        Server::bind(store.clone(), Settings::new(&all).unwrap())
+    };
+    for address in ["0.0.0.0", "::"] {
+        let refused = bind(&[("ADDR", address)]).await.err().unwrap();
+        assert_eq!(refused.code(), graviton_core::Code::Config);
+        assert!(refused.advice().unwrap().contains("--insecure"));
+    }
+    let file = directory.path().join("tokens");
+    token(&file, "read", None);
+    let file = file.to_str().unwrap();
+    for pairs in [vec![("ADDR", "127.0.0.2")], vec![("ADDR", "::1")]] {
+        assert!(bind(&pairs).await.is_ok(), "{pairs:?}");
+    }
+    // Bound and let go at once: nobody gets to connect.
+    assert!(bind(&[("ADDR", "0.0.0.0"), ("TOKENS", file)]).await.is_ok());
+    assert!(bind(&[("ADDR", "0.0.0.0"), ("INSECURE", "true")]).await.is_ok());
+    assert!(bind(&[("TOKENS", "/does/not/exist")]).await.is_err());
+}

@@ -1,0 +1,242 @@
+//! Health, metrics, jobs, documents, and the end.
+
+use graviton_server::{CODES, openapi_json};
+use serde_json::{Value, json as value};
+use tokio::io::AsyncWriteExt;
+
+use crate::scene::{Scene, damage, json, noise, problem, read_all, status, until};
+
+async fn order(scene: &Scene, what: &str, options: &Value) -> Value {
+    let request =
+        scene.request("POST", &format!("/api/admin/{what}")).header("content-type", "application/json");
+    let response = request.body(options.to_string()).send().await.unwrap();
+    status(&response, 202);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let mut job = json(response).await;
+    while job["state"] == "running" {
+        job = json(scene.get(&format!("{location}?wait=10")).send().await.unwrap()).await;
+    }
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_and_sums() {
+    let scene = Scene::new().await;
+    for path in ["/api/health", "/api/ready", "/api/v1/health"] {
+        assert_eq!(json(scene.get(path).send().await.unwrap()).await["status"], "ok");
+    }
+    scene.put(&noise(1, 100_000)).await;
+    let stats = json(scene.get("/api/stats").send().await.unwrap()).await;
+    assert_eq!(
+        (&stats["blobs"], &stats["logical_bytes"], &stats["stored_bytes"]),
+        (&value!(1), &value!(100_000), &value!(100_000))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_what_was_done() {
+    let scene = Scene::new().await;
+    let id = scene.put(&noise(77, 100_000)).await;
+    scene.get(&format!("/api/blobs/{id}")).send().await.unwrap().bytes().await.unwrap();
+    scene.request("EVIL", "/api/made-up").send().await.unwrap();
+    let response = scene.get("/metrics").send().await.unwrap();
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain"));
+    let metrics = response.text().await.unwrap();
+    for name in [
+        "graviton_http_requests_total{route=\"/api/blobs/{id}\",method=\"GET\",status=\"200\"}",
+        "graviton_http_request_seconds_bucket",
+        "graviton_received_bytes_total",
+        "graviton_sent_bytes_total",
+        "graviton_put_bytes_total",
+        "graviton_put_fresh_bytes_total",
+        "graviton_put_blocks_total{kind=\"fresh\"}",
+        "graviton_http_connections",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+    ] {
+        assert!(metrics.contains(name), "{name} is not in {metrics}");
+    }
+    // Neither ids nor what clients make up become labels.
+    assert!(!metrics.contains(&id) && !metrics.contains("made-up") && !metrics.contains("EVIL"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_and_verifications_are_started_and_watched() {
+    let scene = Scene::new().await;
+    let (gone, kept) = (scene.put(&noise(1, 100_000)).await, scene.put(&noise(2, 100_000)).await);
+    status(&scene.request("DELETE", &format!("/api/blobs/{gone}")).send().await.unwrap(), 204);
+    let plan = order(&scene, "gc", &value!({ "dry_run": true, "grace_seconds": 0 })).await;
+    assert_eq!(
+        (&plan["state"], &plan["report"]["bytes"], &plan["report"]["dry_run"]),
+        (&value!("done"), &value!(100_000), &value!(true))
+    );
+    let young = order(&scene, "gc", &value!({})).await;
+    assert_eq!(young["report"]["bytes"], 0);
+    let collected = order(&scene, "gc", &value!({ "grace_seconds": 0 })).await;
+    assert_eq!(
+        (&collected["kind"], &collected["report"]["bytes"], &collected["report"]["complete"]),
+        (&value!("gc"), &value!(100_000), &value!(true))
+    );
+
+    let clean = order(&scene, "verify", &value!({ "deep": true })).await;
+    assert_eq!((&clean["report"]["clean"], &clean["findings"]), (&value!(true), &value!([])));
+    damage(&scene.block_file(&kept, 0).await);
+    let found = order(&scene, "verify", &value!({ "deep": true, "ids": [kept] })).await;
+    assert_eq!((&found["state"], &found["report"]["corrupt"]), (&value!("done"), &value!(1)));
+    assert_eq!(
+        (&found["findings"][0]["kind"], &found["findings"][0]["blobs"]),
+        (&value!("corrupt"), &value!([kept]))
+    );
+
+    let jobs = json(scene.get("/api/admin/jobs").send().await.unwrap()).await;
+    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 5);
+    problem(scene.get("/api/admin/jobs/99").send().await.unwrap(), "not-found").await;
+    problem(scene.get("/api/admin/jobs/x").send().await.unwrap(), "invalid-id").await;
+    problem(scene.get("/api/admin/jobs/1?wait=61").send().await.unwrap(), "invalid-argument").await;
+    for (what, bad) in [
+        ("gc", value!({ "max_blocks": 0 })),
+        ("gc", value!({ "evil": 1 })),
+        ("verify", value!({ "from": "x" })),
+    ] {
+        let request =
+            scene.request("POST", &format!("/api/admin/{what}")).header("content-type", "application/json");
+        problem(request.body(bad.to_string()).send().await.unwrap(), "invalid-argument").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_cancelled_and_there_is_one_of_a_kind() {
+    let scene = Scene::new().await;
+    scene.put(&noise(1, 4_000_000)).await;
+    // So slow that it would take a week.
+    let slow = || {
+        scene
+            .request("POST", "/api/admin/verify")
+            .header("content-type", "application/json")
+            .body("{\"deep\":true,\"bytes_per_second\":1}")
+    };
+    let first = json(slow().send().await.unwrap()).await;
+    let second = slow().send().await.unwrap();
+    status(&second, 200);
+    let path = format!("/api/admin/jobs/{}", first["id"]);
+    assert_eq!(json(second).await["id"], first["id"]);
+    status(&scene.request("POST", &format!("{path}/cancel")).send().await.unwrap(), 202);
+    until("the job has ended", async || {
+        json(scene.get(&path).send().await.unwrap()).await["state"] == "cancelled"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_the_committed_one_and_the_page_needs_nothing_else() {
+    let scene = Scene::new().await;
+    let served = scene.get("/api/openapi.json").send().await.unwrap().text().await.unwrap();
+    assert_eq!(served, openapi_json());
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json")).unwrap();
+    assert!(
+        served == committed,
+        "run: cargo run --bin graviton-server -- openapi > graviton-server/openapi.json"
+    );
+    let page = scene.get("/docs").send().await.unwrap();
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+    let page = page.text().await.unwrap();
+    for foreign in ["http://", "https://", "src=", "url(", "@import", "<script", "<link"] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    for (code, _) in CODES {
+        assert!(page.contains(&format!("id=\"{code}\"")), "{code}");
+    }
+    let document: Value = serde_json::from_str(&served).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        assert!(page.contains(path.as_str()), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_compressed_and_blobs_are_not() {
+    let scene = Scene::new().await;
+    for number in 0..50 {
+        scene.put(&noise(number, 10)).await;
+    }
+    let list = scene.get("/api/blobs").header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(list.headers()["content-encoding"], "gzip");
+    let id = scene.put(&vec![b'a'; 100_000]).await;
+    let blob = scene
+        .get(&format!("/api/blobs/{id}?type=application/json"))
+        .header("accept-encoding", "gzip")
+        .send()
+        .await
+        .unwrap();
+    assert!(!blob.headers().contains_key("content-encoding"));
+    assert_eq!(blob.headers()["content-length"], "100000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_are_let_in_only_if_they_are_named() {
+    let closed = Scene::new().await;
+    let response = closed.get("/api/blobs").header("origin", "https://a.example").send().await.unwrap();
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
+    let open = Scene::with(&[("CORS", "https://a.example")]).await;
+    let response = open.get("/api/blobs").header("origin", "https://a.example").send().await.unwrap();
+    assert_eq!(response.headers()["access-control-allow-origin"], "https://a.example");
+    let refused = open.get("/api/blobs/x").header("origin", "https://a.example").send().await.unwrap();
+    assert_eq!(refused.headers()["access-control-allow-origin"], "https://a.example");
+    let other = open.get("/api/blobs").header("origin", "https://b.example").send().await.unwrap();
+    assert!(!other.headers().contains_key("access-control-allow-origin"));
+    let preflight = open.request("OPTIONS", "/api/blobs").header("origin", "https://a.example");
+    let preflight = preflight
+        .header("access-control-request-method", "PUT")
+        .header("access-control-request-headers", "range");
+    let allowed = preflight.send().await.unwrap();
+    status(&allowed, 200);
+    assert!(allowed.headers()["access-control-allow-headers"].to_str().unwrap().contains("range"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_waits_for_what_is_under_way() {
+    let scene = Scene::new().await;
+    let content = noise(1, 2_000_000);
+    let mut upload = scene.connect().await;
+    upload
+        .write_all(b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n")
+        .await
+        .unwrap();
+    upload.write_all(&content[..1_000_000]).await.unwrap();
+    let mut idle = scene.connect().await;
+    until("the upload is under way", async || {
+        let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
+        metrics.lines().any(|line| line == "graviton_uploads 1")
+    })
+    .await;
+    let address = scene.address;
+    scene.control.stop();
+    read_all(&mut idle).await;
+    until("nobody is let in any more", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    upload.write_all(&content[1_000_000..]).await.unwrap();
+    let answer = read_all(&mut upload).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(scene.ended().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_does_not_wait_for_ever() {
+    for twice in [false, true] {
+        let scene = Scene::with(&[("DRAIN", if twice { "60s" } else { "1s" })]).await;
+        let mut upload = scene.connect().await;
+        upload
+            .write_all(b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\nabc")
+            .await
+            .unwrap();
+        until("the upload is under way", async || {
+            let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
+            metrics.contains("graviton_http_connections 2")
+        })
+        .await;
+        scene.control.stop();
+        if twice {
+            scene.control.stop();
+        }
+        read_all(&mut upload).await;
+        assert!(!scene.ended().await, "something had to be cut off");
+    }
+}

@@ -1,0 +1,166 @@
+//! The form of failures, ids of requests, and paths that lead elsewhere.
+
+use reqwest::Client;
+
+use crate::scene::{Scene, problem, status};
+
+const HEX: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_ids_are_refused_before_anything_is_done() {
+    let scene = Scene::new().await;
+    for bad in [
+        "x".to_owned(),
+        format!("blake3:{HEX}"),
+        format!("blake2:{HEX}:1"),
+        format!("blake3:{}:1", HEX.to_uppercase()),
+        format!("blake3:{HEX}:01"),
+        format!("blake3:{HEX}:-1"),
+        format!("blake3:{HEX}:9223372036854775808"),
+        format!("blake3:{HEX}:1%00"),
+        format!("blake3:{HEX}:1%0a"),
+        format!("blake3:{HEX}:1%20"),
+        format!("%20blake3:{HEX}:1"),
+        format!("blake3:{}:1", &HEX[1..]),
+        "%ff%fe".to_owned(),
+        "..%2f..%2fetc%2fpasswd".to_owned(),
+        "%2e%2e%2f%2e%2e%2fmanifests.db".to_owned(),
+        "..%5c..%5cmanifests.db".to_owned(),
+        "%252e%252e%252f".to_owned(),
+        "%c0%ae%c0%ae%c0%af".to_owned(),
+        "a".repeat(4_000),
+    ] {
+        for (method, path) in [
+            ("GET", format!("/api/blobs/{bad}")),
+            ("PUT", format!("/api/blobs/{bad}")),
+            ("DELETE", format!("/api/blobs/{bad}")),
+            ("GET", format!("/api/blobs/{bad}/manifest")),
+            ("POST", format!("/api/blobs/{bad}/restore")),
+            ("GET", format!("/api/blocks/{bad}")),
+        ] {
+            problem(scene.request(method, &path).send().await.unwrap(), "invalid-id").await;
+        }
+        status(&scene.request("HEAD", &format!("/api/blobs/{bad}")).send().await.unwrap(), 400);
+    }
+    assert!(scene.block_files().is_empty());
+}
+
+/// Written as they are, for a client would tidy them up.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_lead_out_lead_nowhere() {
+    let scene = Scene::new().await;
+    std::fs::write(scene.path("secret"), "the secret").unwrap();
+    for path in [
+        "/../secret",
+        "/api/../../secret",
+        "/api/blobs/../../secret",
+        "/api/blobs/..",
+        "/api/blobs/",
+        "/api//blobs",
+        "//api/blobs",
+        "/api/v1/../blobs/x",
+        "/api/v1/v1/blobs",
+        "/api/blobs/./x",
+        "/secret",
+        "/manifests.db",
+        "/cas/blocks/store-id",
+        "/api/blobs/x/y",
+        "/api/blobs/%2e%2e/secret",
+        "/docs/../secret",
+        "/api/blobs;x=1",
+        "/.git/config",
+        "/\\..\\secret",
+    ] {
+        let answer = scene
+            .raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{path}: {answer}");
+        assert!(!answer.contains("the secret"), "{path}");
+    }
+    for (header, value) in [
+        ("X-Original-URL", "/../secret"),
+        ("X-Rewrite-URL", "/../secret"),
+        ("X-Forwarded-Prefix", "/.."),
+        ("Host", "../../secret"),
+        ("Range", "bytes=../../secret"),
+        ("If-None-Match", "../../secret"),
+        ("Graviton-Session", "../../secret"),
+        ("Prefer", "../../secret"),
+    ] {
+        let head =
+            format!("GET /api/blobs HTTP/1.1\r\nHost: x\r\n{header}: {value}\r\nConnection: close\r\n\r\n");
+        let answer = scene.raw(head.as_bytes()).await;
+        assert!(!answer.contains("the secret") && !answer.starts_with("HTTP/1.1 5"), "{header}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_and_methods_that_do_not_apply() {
+    let scene = Scene::new().await;
+    problem(scene.get("/api/nothing").send().await.unwrap(), "not-found").await;
+    problem(scene.get("/").send().await.unwrap(), "not-found").await;
+    for (method, path) in [
+        ("PATCH", "/api/blobs"),
+        ("DELETE", "/api/blobs"),
+        ("POST", "/api/health"),
+        ("TRACE", "/metrics"),
+        ("BREW", "/docs"),
+    ] {
+        let refused = scene.request(method, path).send().await.unwrap();
+        assert!(refused.headers().contains_key("allow"), "{method} {path}");
+        problem(refused, "method-not-allowed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_the_id_that_it_came_with_or_one_of_its_own() {
+    let scene = Scene::new().await;
+    let given = scene.get("/api/blobs/x").header("x-request-id", "mine-1.2_3").send().await.unwrap();
+    assert_eq!(problem(given, "invalid-id").await["request_id"], "mine-1.2_3");
+    let mut seen = std::collections::HashSet::new();
+    for bad in ["a b", "a\"b", "<script>", "", &"x".repeat(65)] {
+        let answered = scene.get("/api/health").header("x-request-id", bad).send().await.unwrap();
+        let id = answered.headers()["x-request-id"].to_str().unwrap().to_owned();
+        assert!(id != bad && !id.is_empty() && seen.insert(id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_closed_is_not_available_and_says_nothing_of_itself() {
+    let scene = Scene::new().await;
+    let id = scene.put(b"something").await;
+    scene.store.close().await;
+    for path in ["/api/blobs", &format!("/api/blobs/{id}"), "/api/stats", "/api/ready"] {
+        let refused = scene.get(path).send().await.unwrap();
+        assert!(refused.headers().contains_key("retry-after"));
+        let told = problem(refused, "backend-unavailable").await;
+        assert!(!told.to_string().contains(scene.path("").to_str().unwrap()), "{told}");
+    }
+    // It lives all the same.
+    status(&scene.get("/api/health").send().await.unwrap(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_http_is_sent_away() {
+    let scene = Scene::new().await;
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"HELLO\r\n\r\n",
+        b"GET /api/health HTTP/3.0\r\n\r\n",
+        b"GET  /api/health HTTP/1.1\r\n\r\n",
+        b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /api/health HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnot a frame at all, really not one",
+    ] {
+        let answer = scene.raw(bytes).await;
+        assert!(!answer.starts_with("HTTP/1.1 2") && !answer.starts_with("HTTP/1.1 5"), "{answer}");
+    }
+    // Both lengths at once are how requests are smuggled; the length is left aside, as the RFC wants, and the rest is
+    // never taken for a request.
+    let both = b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/stats HTTP/1.1\r\n\r\n";
+    let answer = scene.raw(both).await;
+    assert!(!answer.contains("logical_bytes"), "{answer}");
+    status(&Client::new().get(scene.url("/api/health")).send().await.unwrap(), 200);
+}

@@ -1,0 +1,203 @@
+//! A server on a free port over a store in a temporary directory, and a client.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use graviton_core::{AsyncStore, Config};
+use graviton_server::settings::Settings;
+use graviton_server::{Control, Server};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes, shorter than anybody's patience.
+pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
+
+pub(crate) struct Scene {
+    directory: tempfile::TempDir,
+    pub(crate) client: Client,
+    pub(crate) control: Control,
+    pub(crate) address: SocketAddr,
+    pub(crate) store: AsyncStore,
+    running: JoinHandle<bool>,
+}
+
+impl Scene {
+    pub(crate) async fn new() -> Scene {
+        Scene::with(&[]).await
+    }
+
+    /// With these settings, their names without the prefix.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Scene {
+        Scene::of(tempfile::tempdir().unwrap(), settings).await
+    }
+
+    pub(crate) async fn of(directory: tempfile::TempDir, settings: &[(&str, &str)]) -> Scene {
+        // Small blocks, so that little data has many.
+        let config =
+            Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", "fastcdc:4096:16384:65536");
+        let store = config.unwrap().open_async().await.unwrap();
+        let server = start(store.clone(), settings).await;
+        let (control, address) = (server.control(), server.address());
+        let running = tokio::spawn(server.run());
+        Scene { directory, client: Client::new(), control, address, store, running }
+    }
+
+    /// A second server over the same store.
+    pub(crate) async fn another(&self, settings: &[(&str, &str)]) -> SocketAddr {
+        let config = Config::for_directory(self.directory.path());
+        let server = start(config.open_async().await.unwrap(), settings).await;
+        let address = server.address();
+        tokio::spawn(server.run());
+        address
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.client.request(Method::from_bytes(method.as_bytes()).unwrap(), self.url(path)).timeout(TOO_LONG)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.request("GET", path)
+    }
+
+    /// Puts this content; its id.
+    pub(crate) async fn put(&self, content: &[u8]) -> String {
+        let response = self.request("POST", "/api/blobs").body(content.to_vec()).send().await.unwrap();
+        assert!(response.status().is_success(), "{response:?}");
+        json(response).await.as_str().unwrap().to_owned()
+    }
+
+    /// Asserts that there are so many blobs.
+    #[track_caller]
+    pub(crate) fn assert_blobs(&self, count: usize) -> impl Future<Output = ()> {
+        let (store, place) = (self.store.clone(), std::panic::Location::caller());
+        async move { assert_eq!(store.list(None, 1000).await.unwrap().len(), count, "{place}") }
+    }
+
+    /// The block files.
+    pub(crate) fn block_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path("cas/blocks/blake3"));
+        entries.map(|entries| entries.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
+    }
+
+    /// The file of a blob's block at this place of its manifest.
+    pub(crate) async fn block_file(&self, id: &str, place: usize) -> PathBuf {
+        let manifest = self.store.manifest(&id.parse().unwrap(), 0, 1000).await.unwrap();
+        self.path("cas/blocks/blake3").join(manifest[place].key.name())
+    }
+
+    /// Sends these bytes on a connection of its own, and reads until the server closes it.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        read_all(&mut stream).await
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Lets the server end; whether nothing had to be cut off.
+    pub(crate) async fn stop(self) -> bool {
+        self.control.stop();
+        self.ended().await
+    }
+
+    /// Waits for the end; whether nothing had to be cut off.
+    pub(crate) async fn ended(self) -> bool {
+        tokio::time::timeout(TOO_LONG, self.running).await.expect("it does not end").unwrap()
+    }
+}
+
+async fn start(store: AsyncStore, settings: &[(&str, &str)]) -> Server {
+    let mut pairs = vec![("GRAVITON_HTTP_PORT".to_owned(), "0".to_owned())];
+    pairs.extend(settings.iter().map(|(name, value)| (format!("GRAVITON_HTTP_{name}"), (*value).to_owned())));
+    Server::bind(store, Settings::new(&pairs).unwrap()).await.unwrap()
+}
+
+/// What comes until the end of the connection; a reset is an end too.
+pub(crate) async fn read_all(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let reading = tokio::time::timeout(TOO_LONG, stream.read_to_end(&mut bytes)).await;
+    let _ = reading.expect("the server does not close the connection");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+pub(crate) async fn json(response: Response) -> Value {
+    let bytes = response.bytes().await.unwrap();
+    serde_json::from_slice(&bytes)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&bytes)))
+}
+
+/// Asserts that it is a problem of this code, whole in form, and returns it.
+#[track_caller]
+pub(crate) fn problem(response: Response, code: &str) -> impl Future<Output = Value> {
+    let place = std::panic::Location::caller();
+    let status = response.status();
+    let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (media_type, request_id) = (header("content-type"), header("x-request-id"));
+    let expected = graviton_core::Code::from_name(code).unwrap();
+    async move {
+        let problem = json(response).await;
+        assert_eq!(status.as_u16(), expected.http_status(), "{place}: {problem}");
+        assert_eq!(media_type.as_deref(), Some("application/problem+json"), "{place}");
+        assert_eq!(problem["code"], code, "{place}: {problem}");
+        assert_eq!(problem["status"], status.as_u16(), "{place}");
+        assert_eq!(problem["retryable"], expected.is_retryable(), "{place}");
+        assert_eq!(problem["type"], format!("/docs#{code}"), "{place}");
+        assert_eq!(problem["request_id"].as_str(), request_id.as_deref(), "{place}");
+        assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()), "{place}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{place}");
+        problem
+    }
+}
+
+#[track_caller]
+pub(crate) fn status(response: &Response, expected: u16) {
+    assert_eq!(response.status(), StatusCode::from_u16(expected).unwrap(), "{response:?}");
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(TOO_LONG, waiting).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
+
+/// Bytes without repetitions, the same for the same seed.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Changes one byte of a file.
+pub(crate) fn damage(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    // Block files are read-only, and only to root that makes no difference.
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Contract tests that schemathesis makes from the OpenAPI document: no 5xx, every answer as documented, what is malformed
+refused, what needs a token closed without one. GRAVITON_CONTRACT_SECONDS is how long it goes on at most.
+
+usage: tests/python tests/http/contract.py graviton-server
+"""
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from server import Server
+
+HERE = Path(__file__).parent
+
+
+def main():
+    program = sys.argv[1]
+    with tempfile.TemporaryDirectory(prefix="graviton-contract-") as work:
+        work = Path(work)
+        command = [program, "token", "contract", "--scopes", "read,write,delete,admin", "--file", work / "tokens"]
+        token = subprocess.check_output(command, text=True).strip()
+        with Server(program, work / "store", [f"GRAVITON_HTTP_TOKENS={work / 'tokens'}"], work / "log") as server:
+            seconds = os.environ.get("GRAVITON_CONTRACT_SECONDS", "120")
+            done = subprocess.run(
+                [Path(sys.executable).with_name("schemathesis"), "--config-file", HERE / "schemathesis.toml", "run",
+                 f"{server.url}/api/openapi.json", "--header", f"Authorization: Bearer {token}", "--max-time", seconds],
+                cwd=work)
+            panics = [line for line in (work / "log").read_text().splitlines() if "panicked" in line]
+            if panics:
+                sys.exit("the server panicked:\n" + "\n".join(panics))
+            if server.stop() != 0:
+                sys.exit("the server did not end well")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
