@@ -1000,6 +1000,11 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
  */
 #define GRAVITON_ERROR_CORRUPT_DATABASE -28
 
+/**
+ * `overloaded`: too much is going on at once; trying again in a moment may help.
+ */
+#define GRAVITON_ERROR_OVERLOADED -29
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
