@@ -261,6 +261,27 @@ def test_a_cancelled_put_leaves_nothing(place: Place) -> None:
     assert (stats.blobs, stats.blocks, stats.dead_blobs) == (1, 1, 0)
 
 
+def test_what_was_cancelled_does_not_go_on(files: Place) -> None:
+    """A put that the engine does by itself, and that nothing but its end can end."""
+
+    async def main(store: graviton.aio.Store) -> None:
+        task = asyncio.create_task(store.put_file("/dev/urandom"))
+        while (await store.stats()).blocks == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Its blocks are referenced for as long as it goes on. What it left is cleaned up behind it.
+        for _ in range(200):
+            await store.gc(grace=0)
+            if (await store.stats()).blocks == 0:
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail("the put goes on")
+
+    run(files, main)
+
+
 def test_cancelled_at_any_moment_a_put_is_done_or_not(files: Place) -> None:
     async def main(store: graviton.aio.Store) -> None:
         outcomes = set()
