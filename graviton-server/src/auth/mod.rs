@@ -1,6 +1,6 @@
 //! Who asks, and whether they may: bearer tokens of a file, and JSON web tokens.
 //!
-//! What a request needs is decided in one place, before it is routed, from its method and path ([`Need::of`]), so that a
+//! What a request needs is decided in one place, before it is routed, from its method and path (`Need::of`), so that a
 //! new route is never open by having been forgotten. Without any configured authentication everybody may do everything;
 //! the server then listens on loopback only, unless it was told otherwise.
 
