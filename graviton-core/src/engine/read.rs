@@ -180,13 +180,16 @@ impl BlobReader {
                 self.position += length;
                 Ok(Some(bytes.slice(start..start + length as usize)))
             }
-            Err(error) => {
-                let error = error.within(format!("cannot read blob {} at {}", self.record.id, self.position));
-                self.failed = Some(error.clone());
-                self.ahead.clear();
-                Err(error)
-            }
+            Err(error) => Err(self.fail(error)),
         }
+    }
+
+    /// Takes note of an error at the position.
+    fn fail(&mut self, error: Error) -> Error {
+        let error = error.within(format!("cannot read blob {} at {}", self.record.id, self.position));
+        self.failed = Some(error.clone());
+        self.ahead.clear();
+        error
     }
 
     async fn block_at_position(&mut self) -> Result<(Piece, Bytes)> {
@@ -400,8 +403,10 @@ impl Core {
             runtime::drive(async move {
                 let mut reader = core.found(&id).await?;
                 // What is wrong with it is said when it is read.
-                if id.size() > 0 {
-                    let _ = reader.block_at_position().await;
+                if id.size() > 0
+                    && let Err(error) = reader.block_at_position().await
+                {
+                    reader.fail(error);
                 }
                 Ok(reader)
             })
