@@ -87,15 +87,21 @@ public:
         });
     }
 
-    /// Puts everything from a stream's place to its end. A stream that goes bad is errc::cancelled, and nothing is stored.
+    /// Puts everything from a stream's place to its end. A stream that has failed or goes bad is errc::cancelled, and
+    /// nothing is stored.
     outcome<put_receipt> put_stream(std::istream &stream, const put_options &options = {}) const
     {
         return put_callback(
             [&](bytes_span room) -> std::optional<std::size_t> {
+                // One that was never opened has failed without an end.
+                const auto failed = [&] { return stream.bad() || (stream.fail() && !stream.eof()); };
+                if (failed()) {
+                    return std::nullopt;
+                }
                 constexpr std::size_t most = std::numeric_limits<std::streamsize>::max();
                 stream.read(reinterpret_cast<char *>(room.data()),
                             static_cast<std::streamsize>(room.size() < most ? room.size() : most));
-                return stream.bad() ? std::nullopt : std::optional(static_cast<std::size_t>(stream.gcount()));
+                return failed() ? std::nullopt : std::optional(static_cast<std::size_t>(stream.gcount()));
             },
             options);
     }
@@ -237,9 +243,14 @@ public:
     {
         graviton_gc_options raw = GRAVITON_GC_OPTIONS_INIT;
         if (options.grace) {
-            raw.grace_ms = options.grace->count() == 0 ? GRAVITON_GC_NO_GRACE : options.grace->count();
+            // Less than nothing is an error, and must not be taken for GRAVITON_GC_NO_GRACE.
+            const auto grace = options.grace->count();
+            raw.grace_ms = grace == 0 ? GRAVITON_GC_NO_GRACE
+                           : grace < 0 ? std::numeric_limits<std::int64_t>::min()
+                                       : grace;
         }
-        raw.max_time_ms = static_cast<std::uint64_t>(options.max_time.count());
+        // A time that is over already is a short one; 0 would be no limit.
+        raw.max_time_ms = options.max_time.count() < 0 ? 1 : static_cast<std::uint64_t>(options.max_time.count());
         raw.max_blocks = options.max_blocks;
         raw.max_bytes = options.max_bytes;
         raw.blocks_per_second = options.blocks_per_second;

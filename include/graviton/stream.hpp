@@ -128,9 +128,11 @@ protected:
             status = graviton_reader_tell(reader_.c_handle(), &position, nullptr);
             position -= static_cast<std::uint64_t>(ahead);
         } else {
-            setg(nullptr, nullptr, nullptr);
             offset -= from == std::ios_base::cur ? ahead : 0;
             status = graviton_reader_seek(reader_.c_handle(), offset, detail::whence(from), &position, nullptr);
+            if (status == GRAVITON_OK) {
+                setg(nullptr, nullptr, nullptr);
+            }
         }
         detail::rethrow();
         // A place that cannot be is no failure of the blob; it is failbit of the stream.

@@ -93,6 +93,8 @@ void put_and_get(const fs::path &directory)
     std::istringstream bad;
     bad.setstate(std::ios::badbit);
     FAILS(cancelled, store.put_stream(bad));
+    std::ifstream never_opened("/nonexistent");
+    FAILS(cancelled, store.put_stream(never_opened));
 
     // With an expected id.
     graviton::put_options options;
@@ -241,6 +243,8 @@ void deletion(const fs::path &directory)
     // Within the grace nothing goes.
     CHECK(OK(store.gc()).blobs == 0);
     graviton::gc_options options;
+    options.grace = std::chrono::milliseconds(-1);
+    FAILS(invalid_argument, store.gc(options));
     options.grace = std::chrono::milliseconds(0);
     options.dry_run = true;
     int told = 0;

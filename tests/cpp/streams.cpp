@@ -50,6 +50,9 @@ void reading(const graviton::store &store)
     in.clear();
     CHECK(in.seekg(-3, std::ios::end) && in.get() == text[text.size() - 3]);
     CHECK(in.seekg(-2, std::ios::cur) && in.get() == text[text.size() - 4]);
+    CHECK(!in.seekg(-1'000'000'000, std::ios::cur));
+    in.clear();
+    CHECK(in.get() == text[text.size() - 3]);
     CHECK(in.seekg(500'000) && in.peek() == text[500'000] && in.tellg() == std::istream::pos_type(500'000));
     CHECK(in.get() == text[500'000] && in.seekg(1000, std::ios::cur) && in.get() == text[501'001]);
     CHECK(in.unget() && in.get() == text[501'001]);

@@ -229,10 +229,11 @@ impl AsyncStore {
         manifests: Arc<dyn ManifestRepo>,
         settings: Settings,
     ) -> Result<AsyncStore> {
-        AsyncStore::join(blocks, manifests, settings, None).await
+        let seen = blocks.store_id().await?;
+        AsyncStore::join(blocks, manifests, settings, seen).await
     }
 
-    /// Like [`new`](AsyncStore::new), for who has seen already that the blocks have this `store-id`.
+    /// Like [`new`](AsyncStore::new), for who has looked already which `store-id` the blocks have.
     pub(crate) async fn join(
         blocks: Arc<dyn BlockStore>,
         manifests: Arc<dyn ManifestRepo>,
