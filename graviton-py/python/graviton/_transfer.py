@@ -62,8 +62,12 @@ def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
     """To any kind of file: a raw one may take less than it is given."""
     while data:
         count = write(data)
-        if not isinstance(count, int) or count == len(data):
+        if count is None and isinstance(getattr(write, "__self__", None), io.RawIOBase):
+            raise BlockingIOError("the target is a non-blocking file, and takes nothing at the moment")
+        if not isinstance(count, int):
             return
+        if not 0 < count <= len(data):
+            raise OSError(f"the target says that it took {count} bytes of {len(data)}")
         data = data[count:]
 
 
