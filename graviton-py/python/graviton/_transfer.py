@@ -86,7 +86,7 @@ def appearing(path: str) -> Iterator[io.FileIO]:
         raise
 
 
-def copy(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
+def copy_all(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
     """Write all that is left to read, and return how many bytes that was."""
     total = reader.size
     done = 0
