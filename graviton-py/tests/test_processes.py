@@ -61,7 +61,8 @@ def test_a_child_is_told_that_a_store_is_its_parents(place: Place) -> None:
                     lambda: reader.read(1),
                     lambda: reader.seek(1),
                     lambda: writer.tell(),
-                    lambda: writer.close(),
+                    lambda: writer.write(b"x"),
+                    lambda: writer.__exit__(None, None, None),
                 ]
                 for call in calls:
                     with pytest.raises(ForkedError):
@@ -72,6 +73,29 @@ def test_a_child_is_told_that_a_store_is_its_parents(place: Place) -> None:
                 forked(child)
             assert reader.read() == b"data" * 10_000
         assert store.get(writer.id) == b"begun"
+
+
+INHERITED = """
+import graviton, os, sys
+store = graviton.open(sys.argv[1])
+id = store.put(b"data")
+forgotten, forgotten_reader = store.writer(), store.open(id)
+with store.open(id) as buffered, store.open(id, buffering=0) as reader, store.writer() as writer:
+    writer.write(b"whole")
+    process = os.fork()
+    if process == 0:
+        del forgotten, forgotten_reader
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), reader.read(), buffered.read())
+forgotten.abort()
+print(store.get(writer.id))
+"""
+
+
+def test_a_child_that_ends_well_is_quiet(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", INHERITED, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0 b'data' b'data'\nb'whole'\n", "")
 
 
 def test_a_child_opens_stores_of_its_own(place: Place, tmp_path: Path) -> None:

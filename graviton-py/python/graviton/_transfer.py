@@ -46,6 +46,17 @@ def bytes_of(source: object) -> Any:
     return source
 
 
+def check_bytes(data: Buffer) -> None:
+    """Raise what the engine would, if this is no memory that it takes."""
+    if isinstance(data, bytes):
+        return
+    with memoryview(data) as view:
+        if not view.c_contiguous:
+            raise BufferError("the memory is not C-contiguous; copy it first")
+        if "O" in view.format:
+            raise TypeError("an array of Python objects has no bytes of its own; pickle it")
+
+
 def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
     while True:
         piece = read(PIECE)
