@@ -87,6 +87,17 @@ def test_exit_codes_are_those_of_the_command_line(run: Run, tmp_path: Path) -> N
     run("get", BlobId.of(b"other"), code=4)
 
 
+def test_a_range_that_is_not_there_leaves_the_file_alone(run: Run, tmp_path: Path) -> None:
+    id = run("put", "-", input=b"hello").stdout.decode().strip()
+    (tmp_path / "out").write_bytes(b"before")
+    for name in ("out", "new"):
+        run("get", id, "--range", "5-", "-o", name, code=graviton_exit_code("range-not-satisfiable"))
+    assert (tmp_path / "out").read_bytes() == b"before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+    run("get", id, "--range", "1-2", "-o", "out")
+    assert (tmp_path / "out").read_bytes() == b"el"
+
+
 def graviton_exit_code(code: str) -> int:
     from graviton import _graviton
 

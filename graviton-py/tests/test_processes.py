@@ -61,7 +61,6 @@ def test_a_child_is_told_that_a_store_is_its_parents(place: Place) -> None:
                     lambda: reader.read(1),
                     lambda: reader.seek(1),
                     lambda: writer.tell(),
-                    lambda: writer.write(b"x"),
                     lambda: writer.__exit__(None, None, None),
                 ]
                 for call in calls:

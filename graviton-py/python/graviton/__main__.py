@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from graviton import _graviton
 from graviton._html import size
 from graviton._reports import BlobStat
 from graviton._settings import Place
+from graviton._transfer import appearing, write_all
 
 _PIECE = 1 << 20
 _EXIT_CODES = {code: exit_code for code, exit_code in _graviton.EXIT_CODES}
@@ -106,15 +108,14 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
 
 
 def _get(store: graviton.Store, given: argparse.Namespace) -> int:
-    if given.output not in (None, "-"):
-        if given.range is None:
-            store.get_to(given.id, given.output)
-            return 0
-        with store.open(given.id, buffering=0) as source, open(given.output, "wb") as target:
-            _copy(source, target.write, *_bytes_of(given, source.size))
-        return 0
     with store.open(given.id, buffering=0) as source:
-        _copy(source, _to_stdout, *_bytes_of(given, source.size))
+        # Before the file is touched.
+        start, end = _bytes_of(given, source.size)
+        if given.output in (None, "-"):
+            _copy(source, _to_stdout, start, end)
+            return 0
+        with appearing(given.output) as target:
+            _copy(source, partial(write_all, target.write), start, end)
     return 0
 
 

@@ -215,8 +215,9 @@ class Store:
     def get_to(self, id: str, target: Path | Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return how many bytes that were.
 
-        The target is a binary file, or a path, where the file appears when it is complete and not before; it
-        replaces one that is there.
+        The target is a binary file, or a path, where the file appears when it is complete and on the disk, and not
+        before; it replaces one that is there, and keeps its mode. What is no regular file, such as a named pipe, is
+        written to as it is.
 
         >>> import tempfile
         >>> with tempfile.TemporaryFile() as file:
