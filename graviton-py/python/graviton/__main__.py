@@ -31,7 +31,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and returns the exit code."""
-    given = _parser().parse_args(arguments)
+    _fill_in()
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.run is _put and given.expect is not None and len(given.paths) > 1:
+        parser.error("--expect is for one PATH")
     try:
         try:
             code = _run(given)
@@ -104,6 +108,7 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
             fresh_blocks=receipt.fresh_blocks,
             fresh_bytes=receipt.fresh_bytes,
         )
+        sys.stdout.flush()
     return code
 
 
@@ -383,6 +388,15 @@ def _complain(code: str, message: str, advice: str | None) -> None:
 def _printable(text: str) -> str:
     """Names of files may hold anything; what would move the cursor or fake a line is shown escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _fill_in() -> None:
+    """Standard streams that were closed before the start fail when they are used, as they should, and not with an
+    `AttributeError`. No file of the store takes their numbers, and complaints may be lost.
+    """
+    for name, access, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, access), mode, closefd=False))
 
 
 def _silence() -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ._transfer import Path, Source, Writable
 
 log = logging.getLogger("graviton")
+# Or else Python would print warnings of a program that has not set up logging.
+log.addHandler(logging.NullHandler())
 
 # Blobs of a list that are fetched at once.
 PAGE = 1000
