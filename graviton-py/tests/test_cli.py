@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_exit_codes_are_those_of_the_command_line(run: Run, tmp_path: Path) -> N
     done = run("rm", BlobId.of(b"other"), "nonsense", code=graviton_exit_code("invalid-id"))
     assert not done.stdout
     run("get", BlobId.of(b"other"), "--range", "5-", code=graviton_exit_code("range-not-satisfiable"))
-    for wrong in ([], ["nonsense"], ["get"], ["get", id, "--range", "5-3"], ["gc", "--grace", "1x"]):
+    for wrong in ([], ["nonsense"], ["put", "--expect", id, "-", "-"], ["get"], ["get", id, "--range", "5-3"], ["gc", "--grace", "1x"]):
         run(*wrong, code=2)
     run("stats", "--set", "GRAVITON_NONSENSE=1", code=graviton_exit_code("config"))
 
@@ -85,6 +86,17 @@ def test_exit_codes_are_those_of_the_command_line(run: Run, tmp_path: Path) -> N
     done = run("verify", "--deep", code=4)
     assert BlobId.of(b"other").encode() in done.stdout
     run("get", BlobId.of(b"other"), code=4)
+
+
+def test_a_range_that_is_not_there_leaves_the_file_alone(run: Run, tmp_path: Path) -> None:
+    id = run("put", "-", input=b"hello").stdout.decode().strip()
+    (tmp_path / "out").write_bytes(b"before")
+    for name in ("out", "new"):
+        run("get", id, "--range", "5-", "-o", name, code=graviton_exit_code("range-not-satisfiable"))
+    assert (tmp_path / "out").read_bytes() == b"before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+    run("get", id, "--range", "1-2", "-o", "out")
+    assert (tmp_path / "out").read_bytes() == b"el"
 
 
 def graviton_exit_code(code: str) -> int:
@@ -115,6 +127,34 @@ def test_a_reader_that_has_had_enough(files: Place) -> None:
         said = process.stderr.read()
         process.stderr.close()
         assert (process.wait(), said) == (0, b"")
+
+
+def test_ids_are_told_as_soon_as_they_are_stored(files: Place, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "later")
+    (tmp_path / "now").write_bytes(b"now")
+    command = [sys.executable, "-m", "graviton", "--root", str(files.path), "put", "now", "later"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().strip() == BlobId.of(b"now")
+        except BaseException:
+            process.kill()
+            raise
+        (tmp_path / "later").write_bytes(b"later")
+        assert process.stdout.read().strip() == BlobId.of(b"later")
+    assert process.returncode == 0
+
+
+def test_standard_streams_that_are_closed(files: Place) -> None:
+    with files.open() as store:
+        id = store.put(b"data")
+    python = f"{shlex.quote(sys.executable)} -X dev -m graviton --root {shlex.quote(str(files.path))}"
+    for command in ("ls >&-", "stats --json >&-", f"get {id} >&-", "put - <&-"):
+        done = subprocess.run(f"{python} {command}", shell=True, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") < 3, done
+        assert done.stderr.startswith("error[io]: ") and "Bad file descriptor" in done.stderr, done
+    done = subprocess.run(f"{python} get blake3:no 2>&- <&-", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (graviton_exit_code("invalid-id"), "")
 
 
 def test_ctrl_c(files: Place) -> None:

@@ -137,6 +137,55 @@ def test_an_exception_aborts_a_writer(store: Store) -> None:
     assert store.stats().blobs == 0
 
 
+@pytest.mark.parametrize("wrap", [io.TextIOWrapper, lambda writer: io.TextIOWrapper(io.BufferedWriter(writer))])
+def test_what_wraps_a_writer_does_not_store_it_after_an_exception(local: Store, wrap: Any) -> None:
+    with pytest.raises(KeyError), local.writer() as writer, wrap(writer) as text:
+        text.write("partial")
+        raise KeyError
+    assert local.stats().blobs == 0 and writer.closed and "aborted" in repr(writer)
+    with local.writer() as writer, wrap(writer) as text:
+        text.write("whole")
+    assert local.get(writer.id) == b"whole"
+
+
+def test_closing_a_writer_inside_of_with_ends_the_writing(local: Store) -> None:
+    with local.writer() as writer:
+        writer.write(b"data")
+        with writer:
+            pass
+        writer.close()
+        assert writer.closed and BlobId.of(b"data") not in local
+        for use in (lambda: writer.write(b"x"), writer.flush, writer.tell, lambda: writer.id):
+            with pytest.raises(ValueError):
+                use()
+    assert local.get(writer.id) == b"data"
+
+
+def test_a_handler_that_raises_what_a_refusal_does_aborts(local: Store) -> None:
+    """The engine writes a part, and is interrupted."""
+    for failure in (TypeError, BufferError):
+        writer = local.writer()
+        engine = writer._writer
+
+        class Interrupted:
+            def write(self, data: bytes) -> int:
+                assert engine is not None
+                engine.write(data[:1])
+                raise failure  # noqa: B023
+
+            def abort(self) -> None:
+                assert engine is not None
+                engine.abort()
+
+        writer._writer = Interrupted()  # type: ignore[assignment]
+        with pytest.raises(failure):
+            writer.write(b"data")
+        assert writer.closed
+        with pytest.raises(graviton.ClosedError):
+            writer.write(b"more")
+    assert local.stats().blobs == 0
+
+
 def test_a_write_that_is_refused_takes_nothing(local: Store) -> None:
     with local.writer() as writer:
         writer.write(b"one")
@@ -145,6 +194,8 @@ def test_a_write_that_is_refused_takes_nothing(local: Store) -> None:
                 writer.write(wrong)  # type: ignore[arg-type]
         with pytest.raises(BufferError):
             writer.write(memoryview(b"abcdef")[::2])
+        with pytest.raises(TypeError):
+            writer.write(np.array([object()], dtype=object))  # type: ignore[arg-type]
         writer.write(b"two")
     assert local.get(writer.id) == b"onetwo"
 

@@ -43,6 +43,16 @@ def test_import_and_exit_are_quiet(tmp_path: Path) -> None:
         assert python(program, path) == ""
 
 
+def test_a_program_that_has_not_set_up_logging_is_told_nothing() -> None:
+    assert python("import graviton, logging; logging.getLogger('graviton').warning('damage')") == ""
+
+
+def test_an_import_of_everything_hides_no_builtin() -> None:
+    import builtins
+
+    assert [name for name in graviton.__all__ if hasattr(builtins, name)] == []
+
+
 def test_exit_does_not_wait_for_threads_that_never_end(tmp_path: Path) -> None:
     program = """
 import graviton, sys, threading, time

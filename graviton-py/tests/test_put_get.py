@@ -204,16 +204,68 @@ def test_a_file_appears_whole_or_not_at_all(local: Store, tmp_path: Path) -> Non
     assert out.read_bytes() == b"before"
     with pytest.raises(FileNotFoundError):
         local.get_to(id, tmp_path / "missing" / "out")
+    out.chmod(0o604)
     before = os.umask(0o027)
     try:
         local.get_to(id, out)
+        local.get_to(id, tmp_path / "new")
     finally:
         os.umask(before)
-    assert out.read_bytes() == content(100_000)
-    assert stat.S_IMODE(out.stat().st_mode) == 0o640
-    assert sorted(os.listdir(tmp_path)) == ["out", "store"]
+    assert out.read_bytes() == (tmp_path / "new").read_bytes() == content(100_000)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o604
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    assert sorted(os.listdir(tmp_path)) == ["new", "out", "store"]
     with pytest.raises(TypeError):
         local.get_to(id, 5)  # type: ignore[arg-type]
+
+
+def test_what_is_no_regular_file_is_written_to(local: Store, tmp_path: Path) -> None:
+    id = local.put(b"data")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "link").symlink_to(fifo)
+    with open(os.open(fifo, os.O_RDWR), "rb", buffering=0) as held:
+        for path in (fifo, tmp_path / "link", f"/proc/self/fd/{held.fileno()}"):
+            assert local.get_to(id, path) == 4 and held.read(100) == b"data"
+    assert fifo.is_fifo()
+    with pytest.raises(IsADirectoryError):
+        local.get_to(id, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "link", "store"]
+
+
+def test_links_are_followed(local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = local.put(b"data")
+    (tmp_path / "deep").mkdir()
+    for name, target in (("there", "deep/out"), ("absent", "deep/other")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "deep/out").write_bytes(b"before")
+    for name in ("there", "absent"):
+        local.get_to(id, tmp_path / name)
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == b"data"
+    assert sorted(os.listdir(tmp_path / "deep")) == ["other", "out"]
+    monkeypatch.chdir(tmp_path)
+    local.get_to(id, "n" * 255)
+    assert Path("n" * 255).read_bytes() == b"data"
+
+
+def test_a_file_is_on_the_disk_before_it_appears(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def syncs(file: int) -> None:
+        done.append("directory" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        fsync(file)
+
+    def replaces(one: str, other: str) -> None:
+        done.append("replace")
+        replace(one, other)
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    monkeypatch.setattr(os, "replace", replaces)
+    local.get_to(local.put(b"data"), tmp_path / "out")
+    assert done == ["file", "replace", "directory"]
 
 
 def test_a_target_may_take_less_than_it_is_given(local: Store) -> None:
@@ -227,6 +279,34 @@ def test_a_target_may_take_less_than_it_is_given(local: Store) -> None:
 
     assert local.get_to(local.put(data), Slow()) == len(data)
     assert taken == data
+
+
+def test_a_target_that_takes_nothing_loses_nothing_silently(local: Store) -> None:
+    id = local.put(content(3_000_000))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with io.FileIO(reading), io.FileIO(writing, "w") as full, pytest.raises(BlockingIOError):
+        local.get_to(id, full)
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_000_000])
+def test_a_target_that_miscounts_is_told(local: Store, count: int) -> None:
+    class Wrong(io.RawIOBase):
+        def write(self, piece: Any) -> int:
+            return count
+
+    with pytest.raises(OSError, match=f"took {count} bytes"):
+        local.get_to(local.put(content(3_000_000)), Wrong())
+
+
+def test_a_target_need_not_count(local: Store) -> None:
+    taken = bytearray()
+
+    class Plain:
+        def write(self, piece: memoryview) -> None:
+            taken.extend(piece)
+
+    assert local.get_to(local.put(b"data"), Plain()) == 4 and taken == b"data"
 
 
 def test_the_list_is_lazy_complete_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

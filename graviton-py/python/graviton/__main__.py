@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from graviton import _graviton
 from graviton._html import size
 from graviton._reports import BlobStat
 from graviton._settings import Place
+from graviton._transfer import appearing, write_all
 
 _PIECE = 1 << 20
 _EXIT_CODES = {code: exit_code for code, exit_code in _graviton.EXIT_CODES}
@@ -29,7 +31,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and returns the exit code."""
-    given = _parser().parse_args(arguments)
+    _fill_in()
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.run is _put and given.expect is not None and len(given.paths) > 1:
+        parser.error("--expect is for one PATH")
     try:
         try:
             code = _run(given)
@@ -102,19 +108,19 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
             fresh_blocks=receipt.fresh_blocks,
             fresh_bytes=receipt.fresh_bytes,
         )
+        sys.stdout.flush()
     return code
 
 
 def _get(store: graviton.Store, given: argparse.Namespace) -> int:
-    if given.output not in (None, "-"):
-        if given.range is None:
-            store.get_to(given.id, given.output)
-            return 0
-        with store.open(given.id, buffering=0) as source, open(given.output, "wb") as target:
-            _copy(source, target.write, *_bytes_of(given, source.size))
-        return 0
     with store.open(given.id, buffering=0) as source:
-        _copy(source, _to_stdout, *_bytes_of(given, source.size))
+        # Before the file is touched.
+        start, end = _bytes_of(given, source.size)
+        if given.output in (None, "-"):
+            _copy(source, _to_stdout, start, end)
+            return 0
+        with appearing(given.output) as target:
+            _copy(source, partial(write_all, target.write), start, end)
     return 0
 
 
@@ -382,6 +388,15 @@ def _complain(code: str, message: str, advice: str | None) -> None:
 def _printable(text: str) -> str:
     """Names of files may hold anything; what would move the cursor or fake a line is shown escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _fill_in() -> None:
+    """Standard streams that were closed before the start fail when they are used, as they should, and not with an
+    `AttributeError`. No file of the store takes their numbers, and complaints may be lost.
+    """
+    for name, access, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, access), mode, closefd=False))
 
 
 def _silence() -> None:

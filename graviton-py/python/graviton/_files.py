@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import _graviton
-from ._errors import ClosedError
+from ._errors import ClosedError, ForkedError
 from ._id import BlobId, known
 from ._reports import PutReceipt
+from ._transfer import check_bytes
 
 if TYPE_CHECKING:
     from typing import BinaryIO, Self
@@ -108,7 +110,9 @@ class BlobReader(_RawIO):
         """Let go of the blob."""
         if not self.closed:
             try:
-                self._reader.close()
+                # A forked child lets go of nothing: it is the parent's.
+                with suppress(ForkedError):
+                    self._reader.close()
             finally:
                 super().close()
 
@@ -123,9 +127,11 @@ class BlobReader(_RawIO):
 class BlobWriter(_BufferedIO):
     """A blob that is being written: a binary file that takes bytes in order.
 
-    Nothing is visible before it is closed. ``with`` closes it, or, after an exception, aborts it, which leaves
-    nothing. So does a writer that is forgotten, with a :class:`ResourceWarning`. It may be used from several
-    threads, one at a time.
+    Nothing is visible before it is closed. ``with`` closes it, or, after an exception, aborts it, which leaves no
+    blob; blocks that were written go with the next :meth:`Store.gc`. So does a writer that is forgotten, with a
+    :class:`ResourceWarning`. What closes it inside of its ``with``, as an :class:`io.TextIOWrapper` around it does, only
+    ends the writing: whether it is stored is decided at the end of the ``with``. It may be used from several threads, one
+    at a time.
 
     >>> with store.writer() as file:
     ...     file.write(b"hello, ")
@@ -141,6 +147,7 @@ class BlobWriter(_BufferedIO):
         self._writer: _graviton.Writer | None = writer
         self._receipt: PutReceipt | None = None
         self._failure: BaseException | None = None
+        self._withs = 0
 
     @property
     def name(self) -> str:
@@ -157,7 +164,8 @@ class BlobWriter(_BufferedIO):
         """What came of it, once it is closed."""
         if self._receipt is None:
             if self._writer is not None:
-                raise ValueError("the blob has no id before its writer is closed")
+                when = "the end of its with" if self._withs else "its writer is closed"
+                raise ValueError(f"the blob has no id before {when}")
             raise ClosedError("nothing was stored: the writer was aborted") from self._failure
         return self._receipt
 
@@ -172,13 +180,14 @@ class BlobWriter(_BufferedIO):
         return True
 
     def write(self, data: Buffer, /) -> int:
-        """Take all of the bytes, and return how many they are. An error aborts the writer."""
+        """Take all of the bytes, and return how many they are. An error aborts the writer, except that what is not
+        bytes is refused.
+        """
         writer = self._open()
+        # Before the writing: of what is not bytes, nothing is taken, and it goes on.
+        check_bytes(data)
         try:
             return writer.write(data)
-        except (TypeError, BufferError):
-            # Nothing was taken of what is not bytes.
-            raise
         except BaseException as failure:
             self._failure = failure
             self.abort()
@@ -194,7 +203,12 @@ class BlobWriter(_BufferedIO):
             raise ClosedError("the writer is closed")
 
     def close(self) -> None:
-        """Store what was written: it is visible, and as durable as the store, when this returns."""
+        """Store what was written: it is visible, and as durable as the store, when this returns. Inside of ``with``, the
+        end of that stores it, and until then nothing more is taken.
+        """
+        if getattr(self, "_withs", 0):
+            super().close()
+            return
         writer, self._writer = getattr(self, "_writer", None), None
         if writer is None:
             super().close()
@@ -214,17 +228,20 @@ class BlobWriter(_BufferedIO):
         writer, self._writer = getattr(self, "_writer", None), None
         try:
             if writer is not None:
-                writer.abort()
+                # A forked child forgets nothing: it is the parent's.
+                with suppress(ForkedError):
+                    writer.abort()
         finally:
             super().close()
 
     def _open(self) -> _graviton.Writer:
-        if self._writer is None:
+        if self._writer is None or self.closed:
             raise ClosedError("the writer is closed") from self._failure
         return self._writer
 
     def __enter__(self) -> Self:
         self._open()
+        self._withs += 1
         return self
 
     def __exit__(
@@ -233,6 +250,7 @@ class BlobWriter(_BufferedIO):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
+        self._withs -= 1
         if exc_type is not None:
             self.abort()
             return
@@ -241,11 +259,15 @@ class BlobWriter(_BufferedIO):
             raise ClosedError("nothing was stored: an earlier write failed") from self._failure
 
     def __del__(self) -> None:
-        if getattr(self, "_writer", None) is not None:
-            warnings.warn(
-                f"unclosed {self!r}: what was written to it is lost", ResourceWarning, stacklevel=2, source=self
-            )
-            self.abort()
+        writer = getattr(self, "_writer", None)
+        if writer is None:
+            return
+        try:
+            writer.abort()
+        except ForkedError:
+            # The parent has it still.
+            return
+        warnings.warn(f"unclosed {self!r}: what was written to it is lost", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         if self._receipt is not None:

@@ -97,6 +97,8 @@ class Place(NamedTuple):
         if not start:
             raise make("config", "the path of the store is empty", "name a directory")
         url = settings.get("GRAVITON_MANIFEST_URL", "")
+        if url.startswith("sqlite::memory:"):
+            raise make("config", f"manifest_url cannot be {url!r}: manifests live in a file", "name one: sqlite:PATH")
         if url.startswith("sqlite:") and url != "sqlite:":
             settings["GRAVITON_MANIFEST_URL"] = "sqlite:" + os.path.abspath(url.removeprefix("sqlite:"))
         return cls(os.path.abspath(start), settings, mode, adopt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
@@ -46,6 +47,17 @@ def bytes_of(source: object) -> Any:
     return source
 
 
+def check_bytes(data: Buffer) -> None:
+    """Raise what the engine would, if this is no memory that it takes."""
+    if isinstance(data, bytes):
+        return
+    with memoryview(data) as view:
+        if not view.c_contiguous:
+            raise BufferError("the memory is not C-contiguous; copy it first")
+        if "O" in view.format:
+            raise TypeError("an array of Python objects has no bytes of its own; pickle it")
+
+
 def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
     while True:
         piece = read(PIECE)
@@ -62,27 +74,59 @@ def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
     """To any kind of file: a raw one may take less than it is given."""
     while data:
         count = write(data)
-        if not isinstance(count, int) or count == len(data):
+        if count is None and isinstance(getattr(write, "__self__", None), io.RawIOBase):
+            raise BlockingIOError("the target is a non-blocking file, and takes nothing at the moment")
+        if not isinstance(count, int):
             return
+        if not 0 < count <= len(data):
+            raise OSError(f"the target says that it took {count} bytes of {len(data)}")
         data = data[count:]
 
 
 @contextmanager
 def appearing(path: str) -> Iterator[io.FileIO]:
-    """A file that appears under its path when it is complete, and not before."""
-    temporary = f"{path}.{secrets.token_hex(6)}.part"
+    """A file that appears under its path when it is complete, and durable, and not before. A link is followed, and one
+    that it replaces leaves it its mode. What is no regular file, such as a pipe, is written to as the bytes come.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        with io.FileIO(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "w") as file:
+            yield file
+        return
+    directory, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
+    # Short, where the file's own may be as long as names can be.
+    temporary = os.path.join(directory, f".{secrets.token_hex(6)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    file = io.FileIO(os.open(temporary, flags, 0o666), "w")
+    file = io.FileIO(os.open(temporary, flags, 0o666 if mode is None else 0o600), "w")
     try:
         with file:
             yield file
-        os.replace(temporary, path)
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            os.fsync(file.fileno())
+        os.replace(temporary, os.path.join(directory, name))
     except BaseException:
         os.unlink(temporary)
         raise
+    _sync_directory(directory or ".")
 
 
-def copy(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
+def _sync_directory(path: str) -> None:
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        # One may be allowed to write to it and not to read it.
+        return
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def copy_all(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
     """Write all that is left to read, and return how many bytes that was."""
     total = reader.size
     done = 0
