@@ -42,13 +42,13 @@ from ._errors import (
     QuotaExceededError,
     RangeError,
     RateLimitedError,
-    TimeoutError,
     TooLargeError,
     UnauthorizedError,
     UnsupportedError,
     VersionError,
     WriterExpiredError,
 )
+from ._errors import TimeoutError as TimeoutError
 from ._files import BlobReader, BlobWriter
 from ._graviton import VERSION as __version__
 from ._id import BlobId
@@ -66,8 +66,10 @@ from ._reports import (
     VerifyReport,
 )
 from ._settings import Settings
-from ._store import Store, open
+from ._store import Store
+from ._store import open as open
 
+# Without `open` and `TimeoutError`, which would hide the builtins of whoever imports everything.
 __all__ = [
     "BackendUnavailableError",
     "BlobId",
@@ -108,7 +110,6 @@ __all__ = [
     "Settings",
     "Store",
     "StoreStats",
-    "TimeoutError",
     "TooLargeError",
     "UnauthorizedError",
     "UnsupportedError",
@@ -116,5 +117,4 @@ __all__ = [
     "VersionError",
     "WriterExpiredError",
     "__version__",
-    "open",
 ]
