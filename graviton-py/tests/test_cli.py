@@ -77,7 +77,8 @@ def test_exit_codes_are_those_of_the_command_line(run: Run, tmp_path: Path) -> N
     done = run("rm", BlobId.of(b"other"), "nonsense", code=graviton_exit_code("invalid-id"))
     assert not done.stdout
     run("get", BlobId.of(b"other"), "--range", "5-", code=graviton_exit_code("range-not-satisfiable"))
-    for wrong in ([], ["nonsense"], ["put", "--expect", id, "-", "-"], ["get"], ["get", id, "--range", "5-3"], ["gc", "--grace", "1x"]):
+    run("put", "--expect", id, "-", "-", code=2)
+    for wrong in ([], ["nonsense"], ["get"], ["get", id, "--range", "5-3"], ["gc", "--grace", "1x"]):
         run(*wrong, code=2)
     run("stats", "--set", "GRAVITON_NONSENSE=1", code=graviton_exit_code("config"))
 

@@ -7,6 +7,8 @@ import copy
 import errno
 import pickle
 import traceback
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import graviton
@@ -41,7 +43,7 @@ def test_every_code_has_a_class_that_is_exported_and_documented() -> None:
     for code, name, retryable in _graviton.CODES:
         cls = getattr(graviton, name)
         assert issubclass(cls, GravitonError) and (cls.code, cls.retryable) == (code, retryable)
-        assert name in graviton.__all__ and cls.__doc__ and cls.__module__ == "graviton"
+        assert (name in graviton.__all__) != hasattr(builtins, name) and cls.__doc__ and cls.__module__ == "graviton"
         assert issubclass(cls, BASES.get(name, GravitonError))
     assert {cls.__name__ for cls in CLASSES} | {"GravitonError", "IntegrityError"} == set(_errors.__all__)
 
@@ -100,6 +102,37 @@ def test_everything_of_a_closed_store_says_so(local: Store) -> None:
         with pytest.raises(graviton.ClosedError):
             use()
     file.close()
+
+
+def test_arguments_that_make_no_sense(local: Store) -> None:
+    id = local.put(b"data")
+    with local.open(id, buffering=0) as reader:
+        calls: list[Callable[[], object]] = [
+            lambda: local.gc(grace=-1),
+            lambda: local.gc(grace=float("nan")),
+            lambda: local.gc(max_time=timedelta(seconds=-1)),
+            lambda: local.gc(max_time=float("inf")),
+            lambda: local.gc(max_blocks=-1),
+            lambda: local.gc(max_bytes=-1),
+            lambda: local.gc(blocks_per_second=-1),
+            lambda: local.verify(bytes_per_second=-1),
+            lambda: list(local.manifest(id).starting(-1)),
+            lambda: reader.seek(1 << 70),
+            lambda: reader.seek(-(1 << 70), 2),
+            lambda: reader.seek(0, 300),
+            lambda: reader.seek(0, -1),
+        ]
+        for call in calls:
+            with pytest.raises(graviton.InvalidArgumentError) as wrong:
+                call()
+            assert "Some" not in str(wrong.value)
+        assert reader.read(1 << 70) == b"data"
+    local.gc(max_blocks=1 << 70, max_bytes=1 << 70, blocks_per_second=1 << 70)
+    assert list(local.manifest(id).starting(1 << 70)) == []
+    with pytest.raises(graviton.InvalidIdError):
+        graviton.BlobId("\udcff")
+    with pytest.raises(TypeError):
+        local.put_many(__file__)
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_values_of_settings(tmp_path: Path) -> None:
         {"blob_backend": "minio"},
         {"fs_root": "x"},
         {"manifest_url": "mysql://h/d"},
+        {"manifest_url": "sqlite::memory:"},
     ],
 )
 def test_wrong_settings(tmp_path: Path, settings: Any) -> None:

@@ -43,13 +43,13 @@ from ._errors import (
     QuotaExceededError,
     RangeError,
     RateLimitedError,
-    TimeoutError,
     TooLargeError,
     UnauthorizedError,
     UnsupportedError,
     VersionError,
     WriterExpiredError,
 )
+from ._errors import TimeoutError as TimeoutError
 from ._files import BlobReader, BlobWriter
 from ._graviton import VERSION as __version__
 from ._id import BlobId
@@ -67,8 +67,10 @@ from ._reports import (
     VerifyReport,
 )
 from ._settings import Settings
-from ._store import Store, open
+from ._store import Store
+from ._store import open as open
 
+# Without `open` and `TimeoutError`, which would hide the builtins of whoever imports everything.
 __all__ = [
     "BackendUnavailableError",
     "BlobId",
@@ -110,7 +112,6 @@ __all__ = [
     "Settings",
     "Store",
     "StoreStats",
-    "TimeoutError",
     "TooLargeError",
     "UnauthorizedError",
     "UnsupportedError",
@@ -118,5 +119,4 @@ __all__ = [
     "VersionError",
     "WriterExpiredError",
     "__version__",
-    "open",
 ]

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import _graviton
-from ._errors import ClosedError, ForkedError
+from ._errors import ClosedError, ForkedError, make
 from ._id import BlobId, known
 from ._reports import PutReceipt
 from ._transfer import check_bytes
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["BlobReader", "BlobWriter"]
+
+_MOST = (1 << 64) - 1
 
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class BlobReader(_RawIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return so many bytes, or as many as are left; all that are left by default."""
-        return self._reader.read(0xFFFF_FFFF_FFFF_FFFF if size is None or size < 0 else size)
+        return self._reader.read(_MOST if size is None or size < 0 else min(size, _MOST))
 
     def readall(self) -> bytes:
         """Return all bytes that are left."""
@@ -96,6 +98,8 @@ class BlobReader(_RawIO):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move, and return the new position. Behind the end there is nothing to read."""
+        if not -(1 << 63) <= offset < 1 << 63 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
+            raise make("invalid-argument", f"cannot move to {offset} from {whence}", "see io.IOBase.seek")
         return self._reader.seek(offset, whence)
 
     def tell(self) -> int:

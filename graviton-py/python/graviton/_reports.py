@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from . import _html
+from ._errors import make
 from ._id import BlobId
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ class Manifest:
 
     def starting(self, offset: int) -> Iterator[ManifestEntry]:
         """Its blocks from the one on that holds the byte at ``offset``."""
+        if offset < 0:
+            raise make("invalid-argument", f"no block is at {offset}", "give a number of 0 or more")
+        offset = min(offset, self.id.size)
         while page := self._store._engine.manifest(self.id, offset, self.PAGE):
             for start, key in page:
                 offset = start + int(key.rpartition(":")[2])

@@ -162,6 +162,8 @@ class Store:
         >>> len(store.put_many([__file__, __file__]))
         2
         """
+        if isinstance(paths, str | bytes):
+            raise TypeError("give an iterable of paths, such as [path]")
         names = list(paths)
         if not progress:
             return [known(put[0]) for put in self._engine.put_files(names)]
@@ -365,12 +367,12 @@ class Store:
         """
         with Meter(progress, "collecting", None) as meter:
             found = self._engine.gc(
-                _seconds(grace),
+                _seconds("grace", grace),
                 dry_run,
-                _seconds(max_time),
-                max_blocks,
-                max_bytes,
-                blocks_per_second,
+                _seconds("max_time", max_time),
+                _limit("max_blocks", max_blocks),
+                _limit("max_bytes", max_bytes),
+                _limit("blocks_per_second", blocks_per_second, (1 << 32) - 1),
                 (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
             )
         report = GcReport(**{**found, "named": tuple(map(known, found["named"]))})  # type: ignore[arg-type]
@@ -419,7 +421,7 @@ class Store:
             report = self._engine.verify(
                 only,
                 deep,
-                bytes_per_second,
+                _limit("bytes_per_second", bytes_per_second),
                 cursor,
                 adopt,
                 tell,
@@ -568,8 +570,21 @@ def _ids(ids: Iterable[str]) -> list[str]:
     return list(ids)
 
 
-def _seconds(time: timedelta | float | None) -> float | None:
-    return time / timedelta(seconds=1) if isinstance(time, timedelta) else time
+def _seconds(name: str, time: timedelta | float | None) -> float | None:
+    if time is None:
+        return None
+    seconds = time / timedelta(seconds=1) if isinstance(time, timedelta) else time
+    if not 0 <= seconds < _FAR:
+        raise make("invalid-argument", f"{name} cannot be {seconds} seconds", "give a number of 0 or more")
+    return seconds
+
+
+def _limit(name: str, count: int | None, most: int = _FAR) -> int | None:
+    if count is None:
+        return None
+    if count < 0:
+        raise make("invalid-argument", f"{name} cannot be {count}", "give a number of 0 or more")
+    return min(count, most)
 
 
 __all__ = ["Store", "open"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -105,7 +106,7 @@ def appearing(path: str) -> Iterator[io.FileIO]:
         with file:
             yield file
             if mode is not None:
-                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+                os.fchmod(file.fileno(), mode & 0o777)
             os.fsync(file.fileno())
         os.replace(temporary, os.path.join(directory, name))
     except BaseException:
@@ -122,6 +123,10 @@ def _sync_directory(path: str) -> None:
         return
     try:
         os.fsync(directory)
+    except OSError as error:
+        # There are filesystems that cannot.
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(directory)
 
