@@ -9,11 +9,12 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 import graviton
 import pytest
-from conftest import Place
+from conftest import Place, cluster
 from fsspec.callbacks import Callback
 from graviton import BlobId
 from graviton.fsspec import GravitonFileSystem
@@ -21,7 +22,7 @@ from graviton.fsspec import GravitonFileSystem
 
 @pytest.fixture
 def fs(store: graviton.Store) -> Iterator[GravitonFileSystem]:
-    yield GravitonFileSystem(store=store, skip_instance_cache=True)
+    yield GravitonFileSystem(store=store)
 
 
 # ---- Where it is found
@@ -38,7 +39,7 @@ def test_it_is_registered(files: Place) -> None:
     fs, path = fsspec.core.url_to_fs(url, **options)
     assert (path, fs.info(path)["size"]) == (id, 5)
     assert fs.unstrip_protocol(path) == url
-    assert fsspec.filesystem("graviton", **options) is fs
+    assert fsspec.filesystem("graviton", **options) == fs
 
 
 def test_it_opens_the_store_of_the_environment(files: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +47,7 @@ def test_it_opens_the_store_of_the_environment(files: Place, monkeypatch: pytest
         monkeypatch.setenv(name, value)
     with files.open() as store:
         id = store.put(b"hello")
-    assert GravitonFileSystem(skip_instance_cache=True).cat_file(id) == b"hello"
+    assert GravitonFileSystem().cat_file(id) == b"hello"
 
 
 def test_settings_and_a_store_contradict_each_other(local: graviton.Store) -> None:
@@ -62,6 +63,48 @@ def test_it_is_pickled(fs: GravitonFileSystem, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     other = pickle.loads(pickle.dumps(fs))
     assert other.cat_file(id) == b"hello"
+
+
+def test_no_instance_is_handed_out_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(**options: Any) -> GravitonFileSystem:
+        return fsspec.filesystem("graviton", **options)
+
+    path = str(tmp_path / "store")
+    opened(path=path).store.close()
+    assert opened(path=path).ls("") == []
+    with graviton.open(path) as store:
+        opened(store=store)
+    with graviton.open(path) as store:
+        assert opened(store=store).store is store and opened(store=store).ls("") == []
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        found.append(opened(path="store"))
+        assert found[-1].ls("") == []
+        found[-1].pipe_file("new", name.encode())
+    assert found[0] != found[1] and found[0].fsid != found[1].fsid
+    assert found[1] == opened(path=str(tmp_path / "b/store")) and hash(found[1]) == hash(opened(path="store"))
+    for name in ("c", "d"):
+        monkeypatch.setenv("GRAVITON_FS_ROOT", str(tmp_path / name))
+        assert opened().ls("") == []
+        opened().pipe_file("new", name.encode())
+
+
+def test_nothing_of_it_has_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = cluster(tmp_path / "store")
+    password, url = place.settings["minio_root_password"], place.settings["manifest_url"]
+    monkeypatch.setenv("MINIO_ROOT_PASSWORD", "")
+    fs = GravitonFileSystem(str(place.path), **place.settings)
+    id = fs.pipe_file("new", b"hello")
+    shown = repr([pickle.dumps(fs), fs.to_json(), fs.to_dict(), fs.storage_args, fs.storage_options, fs.fsid, fs])
+    assert password not in shown and url not in shown and str(urlsplit(url).password) not in shown
+    with pytest.raises(graviton.ConfigError):
+        GravitonFileSystem.from_json(fs.to_json())
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    for other in (GravitonFileSystem.from_json(fs.to_json()), pickle.loads(pickle.dumps(fs))):
+        assert other.cat_file(id) == b"hello" and other == fs
 
 
 # ---- Looking
@@ -122,6 +165,25 @@ def test_cat(fs: GravitonFileSystem) -> None:
         fs.cat_ranges([id, BlobId.of(b"no")], [0, 0], [3, 3], on_error="raise")
     with pytest.raises(ValueError, match="as many"):
         fs.cat_ranges([id], [1, 2], [3])
+
+
+def test_many_ranges_take_one_reader(local: graviton.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = GravitonFileSystem(store=local)
+    ids = [fs.pipe_file("new", bytes([number]) * 5) for number in range(4)]
+    files: list[graviton.BlobReader] = []
+    opened = local.open
+
+    def open(id: str, *, buffering: int) -> Any:
+        assert all(file.closed for file in files)
+        files.append(opened(id, buffering=0))
+        return files[-1]
+
+    monkeypatch.setattr(local, "open", open)
+    paths = [*ids, BlobId.of(b"no"), *(f"graviton://{id}" for id in reversed(ids))]
+    found = fs.cat_ranges(paths, 1, 3)
+    assert found[:4] == found[:4:-1] == [bytes([number]) * 2 for number in range(4)]
+    assert isinstance(found[4], FileNotFoundError)
+    assert len(files) == 4 and all(file.closed for file in files)
 
 
 def test_files(fs: GravitonFileSystem) -> None:
@@ -227,6 +289,32 @@ def test_put_and_pipe(fs: GravitonFileSystem, tmp_path: Path) -> None:
     assert {fs.cat_file(path) for path in fs.ls("", detail=False)} == {b"from a file", b"piped", b"piped too"}
 
 
+def test_stored_is_told_every_id(local: graviton.Store, tmp_path: Path) -> None:
+    import pandas
+
+    ids: list[BlobId] = []
+    options = {"store": local, "stored": ids.append}
+    fs = fsspec.filesystem("graviton", **options)
+    (tmp_path / "file").write_bytes(b"from a file")
+    fs.put_file(tmp_path / "file", "new")
+    fs.pipe("new", b"piped")
+    assert ids == [BlobId.of(b"from a file"), BlobId.of(b"piped")]
+    with fs.transaction:
+        with fs.open("new", "wb") as file:
+            file.write(b"later")
+        assert len(ids) == 2
+    assert ids.pop() == BlobId.of(b"later")
+    with pytest.raises(ZeroDivisionError), fs.open("new", "wb") as file:
+        raise ZeroDivisionError
+    assert len(ids) == 2
+    frame = pandas.DataFrame({"number": range(10)})
+    frame.to_csv("graviton://new", index=False, storage_options=options)
+    frame.to_parquet("graviton://new", storage_options=options)
+    assert len(ids) == 4 and len(set(ids)) == 4
+    assert frame.equals(pandas.read_csv(f"graviton://{ids[2]}", storage_options={"store": local}))
+    assert frame.equals(pandas.read_parquet(f"graviton://{ids[3]}", storage_options={"store": local}))
+
+
 def test_transactions(fs: GravitonFileSystem) -> None:
     with fs.transaction:
         with fs.open("new", "wb") as file:
@@ -258,7 +346,7 @@ def test_pandas_and_pyarrow_read_a_parquet_file(local: graviton.Store) -> None:
     import pandas
     import pyarrow.parquet as parquet
 
-    fs = GravitonFileSystem(store=local, skip_instance_cache=True)
+    fs = GravitonFileSystem(store=local)
     frame = pandas.DataFrame({"number": range(50_000), "text": [f"row {number % 97}" for number in range(50_000)]})
     with fs.open("new", "wb") as file:
         frame.to_parquet(file, row_group_size=5_000)
@@ -277,7 +365,7 @@ def test_h5py_reads_an_array(local: graviton.Store) -> None:
     import h5py
     import numpy
 
-    fs = GravitonFileSystem(store=local, skip_instance_cache=True)
+    fs = GravitonFileSystem(store=local)
     array = numpy.random.default_rng(1).random((300, 400))
     file = io.BytesIO()
     with h5py.File(file, "w") as written:

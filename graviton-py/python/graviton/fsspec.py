@@ -20,25 +20,39 @@ have that content.
 5
 >>> file.blob_id in fs.ls("", detail=False)
 True
+
+What writes to a URL does not show its file. The option ``stored`` is a function that is called with the id of whatever
+the filesystem stores, on the thread that stores it.
+
+>>> ids = []
+>>> with fsspec.open("graviton://new", "w", store=store, stored=ids.append) as file:
+...     file.write("hello")
+5
+>>> fs.cat(ids[0])
+b'hello'
+
+Pickles and JSON carry the place of the store but no secrets, which are looked for in the environment, and not
+``stored``.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
-from fsspec.utils import stringify_path
+from fsspec.utils import stringify_path, tokenize
 
 from ._errors import NotFoundError, make
 from ._files import BlobReader, BlobWriter
 from ._id import BlobId
 from ._reports import BlobStat
+from ._settings import Place
 from ._store import BUFFER_SIZE, Store
 
 __all__ = ["GravitonFile", "GravitonFileSystem", "GravitonWriter"]
@@ -63,6 +77,7 @@ class GravitonWriter(BlobWriter):
     """A blob that is written. Within a transaction of the filesystem, it is stored when that ends."""
 
     autocommit = True
+    stored: Callable[[BlobId], object] | None = None
 
     @property
     def blob_id(self) -> BlobId:
@@ -73,6 +88,9 @@ class GravitonWriter(BlobWriter):
         """Store what was written, unless a transaction does it."""
         if self.autocommit or self._writer is None:
             super().close()
+        if self._receipt is not None and self.stored is not None:
+            stored, self.stored = self.stored, None
+            stored(self.id)
 
     def commit(self) -> None:
         """Store it, at the end of a transaction."""
@@ -93,10 +111,18 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     protocol: ClassVar[str] = "graviton"
     root_marker = ""
-    # A listing is as old as the store is; caching it would show what was there before.
-    cachable = True
+    # One instance may have its store closed, and the same arguments mean another place in another directory or
+    # environment. What they have in common, the content of an id, is the same everywhere.
+    cachable = False
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, store: Store | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        store: Store | None = None,
+        stored: Callable[[BlobId], object] | None = None,
+        place: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> None:
         # Options of fsspec itself.
         own = {
             name: options.pop(name)
@@ -105,14 +131,47 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         }
         options.pop("skip_instance_cache", None)
         super().__init__(**own)
+        self.stored = stored
         if store is not None:
             if path is not None or options:
                 raise make("config", "an open store and settings are given together", "give one of them")
             self.store = store
+        elif place is not None:
+            # Of `storage_options`.
+            *found, secret = place
+            self.store = Store._at(Place(*found).with_secrets(secret))
         elif path is None and not options:
             self.store = Store.from_env()
         else:
             self.store = Store(path, **options)
+
+    @property
+    def storage_args(self) -> tuple[Any, ...]:
+        """None."""
+        return ()
+
+    @storage_args.setter
+    def storage_args(self, given: tuple[Any, ...]) -> None:
+        """What fsspec would keep has secrets."""
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """What opens the same place again, without its secrets."""
+        place, secret = self.store._place.without_secrets()
+        return {"place": [*place, secret]}
+
+    @storage_options.setter
+    def storage_options(self, given: dict[str, Any]) -> None:
+        """As above."""
+
+    @property
+    def _fs_token(self) -> str:
+        """The same for the same place."""
+        place, secret = self.store._place.without_secrets()
+        return str(tokenize(type(self), place.path, sorted(place.settings.items()), sorted(secret.items())))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (None, self.store)
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
@@ -124,7 +183,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     @property
     def fsid(self) -> str:
         """What tells this filesystem from others."""
-        return f"graviton:{self.store!r}"
+        return f"graviton:{self._fs_token}"
 
     # ---- Looking
 
@@ -202,19 +261,21 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if not len(paths) == len(starts) == len(ends):
             raise ValueError("there are not as many starts and ends as paths")
         found: list[Any] = [None] * len(paths)
-        open_files: dict[str, BlobReader] = {}
+        file: BlobReader | None = None
 
         def read(path: str, start: int | None, end: int | None) -> bytes:
+            nonlocal file
             id = self._id(path)
-            file = open_files.get(id)
-            if file is None:
-                file = open_files[id] = self.store.open(id, buffering=0)
+            if file is None or file.name != id:
+                if file is not None:
+                    file.close()
+                file = self.store.open(id, buffering=0)
             first, behind = _offset(start, file.size, 0), _offset(end, file.size, file.size)
             file.seek(first)
             return file.read(max(0, min(behind, file.size) - first))
 
-        # In the order of their places, so that a reader goes straight on.
-        order = sorted(range(len(paths)), key=lambda at: (paths[at], starts[at] or 0))
+        # In the order of their places, so that one reader at a time goes straight on.
+        order = sorted(range(len(paths)), key=lambda at: (self._strip_protocol(paths[at]), starts[at] or 0))
         try:
             for at in order:
                 try:
@@ -224,7 +285,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
                         raise
                     found[at] = error
         finally:
-            for file in open_files.values():
+            if file is not None:
                 file.close()
         return found
 
@@ -262,13 +323,14 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise NotImplementedError(f"mode {mode!r}: a blob never changes")
         writer = GravitonWriter(self.store._engine.writer(self._to_write(path)))
         writer.autocommit = autocommit
+        writer.stored = self.stored
         return writer
 
     # ---- Writing
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> BlobId:
         """Store these bytes, and return their id."""
-        return self.store.put(value, expect=self._to_write(path))
+        return self._tell(self.store.put(value, expect=self._to_write(path)))
 
     def put_file(
         self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
@@ -281,7 +343,12 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         def tell(done: int, total: int | None) -> None:
             callback.absolute_update(done)
 
-        return self.store.put_file(lpath, expect=self._to_write(rpath), progress=tell)
+        return self._tell(self.store.put_file(lpath, expect=self._to_write(rpath), progress=tell))
+
+    def _tell(self, id: BlobId) -> BlobId:
+        if self.stored is not None:
+            self.stored(id)
+        return id
 
     def rm_file(self, path: str) -> None:
         """Delete a blob. It can be restored for the grace, by the store."""
