@@ -229,11 +229,10 @@ impl AsyncStore {
         manifests: Arc<dyn ManifestRepo>,
         settings: Settings,
     ) -> Result<AsyncStore> {
-        let seen = blocks.store_id().await?;
-        AsyncStore::join(blocks, manifests, settings, seen).await
+        AsyncStore::join(blocks, manifests, settings, None).await
     }
 
-    /// Like [`new`](AsyncStore::new), for who has looked already which `store-id` the blocks have.
+    /// Like [`new`](AsyncStore::new), for who has seen already that the blocks have this `store-id`.
     pub(crate) async fn join(
         blocks: Arc<dyn BlockStore>,
         manifests: Arc<dyn ManifestRepo>,
@@ -465,12 +464,10 @@ impl Engine {
     /// One database, one block location: two databases over one location would collect each other's blocks.
     async fn check_identity(&self, record: StoreRecord, seen: Option<String>) -> Result<()> {
         let blocks = &self.core.blocks;
-        let (found, occupied) = if seen.is_some() {
-            (seen, Ok(true))
-        } else {
+        let found = match seen {
+            Some(id) => Some(id),
             // After the record was read, or a store that somebody makes at this moment has a place and no id.
-            let (found, occupied) = tokio::join!(blocks.store_id(), blocks.has_blocks());
-            (found?, occupied)
+            None => blocks.store_id().await?,
         };
         match found {
             Some(id) if id == record.id => Ok(()),
@@ -496,7 +493,7 @@ impl Engine {
                     )
                     .with_advice("check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt"));
                 }
-                if occupied? && !self.adopt {
+                if blocks.has_blocks().await? && !self.adopt {
                     return Err(Error::new(
                         Code::Config,
                         format!("there are blocks in {location}, and no store-id says whose they are"),
