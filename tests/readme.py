@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs the README's commands and programs word for word: every ```sh or ```python block that follows the comment
-`<!-- run -->`. Programs run in the virtual environment `.venv`, which a command has made.
+`<!-- run -->`. Programs run in the virtual environment `.venv`, which a command has made. A block that follows
+`<!-- save NAME -->` is a file of that name for those after it.
 
 They run in order, in one copy of the checkout, so that they leave nothing behind here. A test of the README's own:
 a README without such a block fails. Needs PostgreSQL, and some ports that the README names.
@@ -14,9 +15,9 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^<!-- run -->\n+```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^<!-- (?:run|save (\S+)) -->\n+```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-W", "error", "-c"]}
-SECONDS_EACH = 900
+SECONDS_EACH = 1800
 OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
 
 
@@ -64,7 +65,15 @@ def main():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment["CARGO_TARGET_DIR"] = str(target)
     failed = 0
-    for language, block in blocks:
+    for name, language, block in blocks:
+        if name:
+            (copy / name).write_text(block)
+            print(f"{name}: {block.count(chr(10))} lines", flush=True)
+            continue
+        if language not in INTERPRETERS:
+            failed += 1
+            print(f"README.md: {language} cannot be run; is <!-- save NAME --> meant?", flush=True)
+            continue
         print(f"{'$' if language == 'sh' else '>>>'} {block.rstrip()}", flush=True)
         code = run(language, block, cwd=copy, env=environment)
         if code != 0:
@@ -74,7 +83,8 @@ def main():
     if not blocks:
         failed = 1
         print("README.md has no block behind <!-- run -->")
-    print(f"readme: {len(blocks) - failed if blocks else 0} passed, {failed} failed")
+    ran = sum(not name for name, _, _ in blocks)
+    print(f"readme: {ran - failed if blocks else 0} passed, {failed} failed")
     return 1 if failed else 0
 
 

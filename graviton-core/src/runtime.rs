@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -55,15 +56,21 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
     Ok(place.get_or_init(|| Box::new(Generation { process, runtime, child: OnceLock::new() })))
 }
 
-struct Unpark(Thread);
+/// Wakes the thread, and notes that it did: a call that is made inside of another one's poll, by a callback, waits on
+/// the same thread and takes its wake-ups.
+struct Unpark {
+    thread: Thread,
+    woken: AtomicBool,
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
@@ -84,12 +91,15 @@ fn drive_with<T, E>(
     let _may_block = MayBlock::here();
     // On a thread of another tokio runtime, whose scheduler never gets to renew the task's budget here.
     let mut future = pin!(tokio::task::unconstrained(future));
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let unpark = Arc::new(Unpark { thread: std::thread::current(), woken: AtomicBool::new(false) });
+    let waker = Waker::from(Arc::clone(&unpark));
     let mut context = Context::from_waker(&waker);
     loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(result) => return Ok(result),
-            Poll::Pending => pause()?,
+        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            return Ok(result);
+        }
+        while !unpark.woken.swap(false, Ordering::Acquire) {
+            pause()?;
         }
     }
 }
@@ -105,4 +115,25 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
         std::thread::park_timeout(interrupt::PERIOD);
         interrupt::ask()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A callback may call the store while another call is being polled. Without the note in [`Unpark`] this hangs.
+    #[test]
+    fn a_nested_call_does_not_take_the_wake_up_of_the_outer_one() {
+        let mut first = true;
+        let outer = std::future::poll_fn(|context| {
+            if !std::mem::take(&mut first) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            block_on(tokio::time::sleep(Duration::from_millis(1))).unwrap();
+            Poll::Pending
+        });
+        block_on(outer).unwrap();
+    }
 }

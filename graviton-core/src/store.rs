@@ -326,6 +326,16 @@ impl Reader {
         self.reader.reader.size()
     }
 
+    /// Another reader of the same blob, at its start. It costs nothing before it reads.
+    #[must_use]
+    pub fn another(&self) -> Reader {
+        let reading = Reading { reader: self.reader.reader.another(), elsewhere: Mutex::default() };
+        Reader {
+            reader: InProcess { process: self.reader.process, value: Some(reading) },
+            block: Bytes::new(),
+        }
+    }
+
     /// The bytes from the position to the end of the block there, without a copy; `None` at the end.
     pub fn next_block(&mut self) -> Result<Option<Bytes>> {
         if self.block.is_empty() {

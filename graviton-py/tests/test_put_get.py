@@ -229,6 +229,34 @@ def test_a_target_may_take_less_than_it_is_given(local: Store) -> None:
     assert taken == data
 
 
+def test_a_target_that_takes_nothing_loses_nothing_silently(local: Store) -> None:
+    id = local.put(content(3_000_000))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with io.FileIO(reading), io.FileIO(writing, "w") as full, pytest.raises(BlockingIOError):
+        local.get_to(id, full)
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_000_000])
+def test_a_target_that_miscounts_is_told(local: Store, count: int) -> None:
+    class Wrong(io.RawIOBase):
+        def write(self, piece: Any) -> int:
+            return count
+
+    with pytest.raises(OSError, match=f"took {count} bytes"):
+        local.get_to(local.put(content(3_000_000)), Wrong())
+
+
+def test_a_target_need_not_count(local: Store) -> None:
+    taken = bytearray()
+
+    class Plain:
+        def write(self, piece: memoryview) -> None:
+            taken.extend(piece)
+
+    assert local.get_to(local.put(b"data"), Plain()) == 4 and taken == b"data"
+
+
 def test_the_list_is_lazy_complete_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graviton._store, "PAGE", 100)
     ids = {store.put(f"{number}".encode()) for number in range(210)}

@@ -188,6 +188,24 @@ def test_a_handler_that_does_not_raise_changes_nothing(store: Store) -> None:
     assert rung
 
 
+def test_a_close_that_was_interrupted_can_be_done_again(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = local._engine
+
+    class Interrupted:
+        def close(self) -> None:
+            raise Alarm
+
+    monkeypatch.setattr(local, "_opened", Interrupted())
+    with pytest.raises(Alarm):
+        local.close()
+    monkeypatch.setattr(local, "_opened", engine)
+    assert not local.closed
+    local.close()
+    with pytest.raises(graviton.ClosedError):
+        engine.stats()
+    assert local.closed
+
+
 PROGRAM = """
 import sys, graviton
 from pathlib import Path

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Run:
-    """One finished process: how long it took, its largest resident memory, what it printed."""
+    """One finished process: how long it took, its processor time, its largest resident memory, what it printed."""
 
     def __init__(self, command, stdout=subprocess.DEVNULL, cwd=None, env=None):
         start = time.perf_counter()
@@ -21,6 +21,7 @@ class Run:
         _, status, usage = os.wait4(process.pid, 0)
         self.seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
+        self.processor = usage.ru_utime + usage.ru_stime
         # At least that of this process, which the kernel counts from before the exec.
         self.peak_mib = usage.ru_maxrss / 1024
         if process.returncode != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import os
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _graviton
-from ._errors import InvalidIdError, make
+from ._errors import ForkedError, GravitonError, InvalidIdError, make
 from ._files import BlobReader, BlobWriter
 from ._id import BlobId, known
 from ._progress import Meter, Progress
@@ -27,7 +28,7 @@ from ._reports import (
     VerifyReport,
 )
 from ._settings import Place, Settings
-from ._transfer import PIECE, appearing, bytes_of, copy, pieces_of
+from ._transfer import PIECE, appearing, bytes_of, copy_all, pieces_of
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -51,7 +52,7 @@ class Store:
     It may be used from any number of threads at once, and any number of processes may open the same place. Calls
     release the GIL, and Ctrl-C interrupts them. After a ``fork``, a store of the parent raises
     :class:`ForkedError`. Pickles carry where the store is and how it was opened, but no secrets; unpickling
-    opens it.
+    opens it, or in a forked child, where that is refused, gives a store whose use raises.
 
     >>> with graviton.open(directory) as store:
     ...     id = store.put(b"hello")
@@ -86,11 +87,17 @@ class Store:
         store._start(place)
         return store
 
-    def _start(self, place: Place, engine: _graviton.Store | None = None) -> None:
+    def _start(self, place: Place, engine: _graviton.Store | GravitonError | None = None) -> None:
         self._place = place
-        self._engine = place.open() if engine is None else engine
+        self._opened = place.open() if engine is None else engine
         self._closed = False
         log.debug("opened %r", self)
+
+    @property
+    def _engine(self) -> _graviton.Store:
+        if isinstance(self._opened, GravitonError):
+            raise copy.copy(self._opened)
+        return self._opened
 
     # ---- Putting
 
@@ -219,11 +226,11 @@ class Store:
         reader = self._engine.reader(id)
         write = getattr(target, "write", None)
         if callable(write):
-            return copy(reader, write, progress)
+            return copy_all(reader, write, progress)
         if not isinstance(target, str | os.PathLike):
             raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
         with appearing(os.fspath(target)) as file:
-            return copy(reader, file.write, progress)
+            return copy_all(reader, file.write, progress)
 
     @overload
     def open(self, id: str) -> io.BufferedReader: ...
@@ -479,8 +486,10 @@ class Store:
     def close(self) -> None:
         """Close it in an orderly way. Later calls raise :class:`ClosedError`; puts under way fail."""
         if not self._closed:
+            if not isinstance(self._opened, GravitonError):
+                self._opened.close()
+            # Not before: what interrupts the engine leaves it to be closed again.
             self._closed = True
-            self._engine.close()
             log.debug("closed %r", self)
 
     def __enter__(self) -> Self:
@@ -525,7 +534,14 @@ def open(  # noqa: A001
 
 
 def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool], secret: dict[str, str]) -> Store:
-    return kind._at(Place(*place).with_secrets(secret))
+    found = Place(*place).with_secrets(secret)
+    try:
+        return kind._at(found)
+    except ForkedError as error:
+        # Raised here, it would end the worker of a pool, which loses the task; at the first use, it is its result.
+        store = kind.__new__(kind)
+        store._start(found, error)
+        return store
 
 
 def _mode(read_only: bool, create: bool) -> str:

@@ -62,8 +62,12 @@ def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
     """To any kind of file: a raw one may take less than it is given."""
     while data:
         count = write(data)
-        if not isinstance(count, int) or count == len(data):
+        if count is None and isinstance(getattr(write, "__self__", None), io.RawIOBase):
+            raise BlockingIOError("the target is a non-blocking file, and takes nothing at the moment")
+        if not isinstance(count, int):
             return
+        if not 0 < count <= len(data):
+            raise OSError(f"the target says that it took {count} bytes of {len(data)}")
         data = data[count:]
 
 
@@ -82,7 +86,7 @@ def appearing(path: str) -> Iterator[io.FileIO]:
         raise
 
 
-def copy(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
+def copy_all(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
     """Write all that is left to read, and return how many bytes that was."""
     total = reader.size
     done = 0

@@ -1,0 +1,243 @@
+//! Blobs and blocks from another store.
+
+use std::ffi::c_void;
+
+use graviton_core::{BlobId, CopyOptions, CopyReport, RepairReport};
+
+use crate::blob_id::{graviton_blob_id, graviton_block_key, read_ids};
+use crate::callback::{Userdata, check_stop, flow};
+use crate::error::graviton_error;
+use crate::panic::guard;
+use crate::pointer::{Versioned, borrow, versioned, versioned_out};
+use crate::status::graviton_status;
+use crate::store::graviton_store;
+
+/// What is to be copied. Initialise it with GRAVITON_COPY_OPTIONS_INIT, then set what is wanted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_copy_options {
+    /// sizeof(graviton_copy_options).
+    pub struct_size: usize,
+    /// These blobs; NULL for all of the other store.
+    pub ids: *const graviton_blob_id,
+    /// How many of them; 0 for all of the other store.
+    pub id_count: usize,
+}
+
+// SAFETY: begins with its size, and pointers are valid for any bytes.
+unsafe impl Versioned for graviton_copy_options {
+    const NAME: &'static str = "graviton_copy_options";
+}
+
+/// What was copied. Set `struct_size` before a call, with GRAVITON_COPY_REPORT_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_copy_report {
+    /// sizeof(graviton_copy_report).
+    pub struct_size: usize,
+    /// Blobs that are new here.
+    pub blobs: u64,
+    /// Blobs that were here already.
+    pub present: u64,
+    /// Blocks that were fetched from the other store.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many blobs the other store does not have whole. They were left out; the callback gets them named.
+    pub damaged_count: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// 1 if all was done, 0 if the callback ended it.
+    pub complete: i32,
+    /// 0.
+    pub reserved: u32,
+}
+
+// SAFETY: begins with its size, and numbers are valid for any bytes.
+unsafe impl Versioned for graviton_copy_report {
+    const NAME: &'static str = "graviton_copy_report";
+}
+
+impl From<&CopyReport> for graviton_copy_report {
+    fn from(report: &CopyReport) -> graviton_copy_report {
+        graviton_copy_report {
+            struct_size: size_of::<graviton_copy_report>(),
+            blobs: report.blobs,
+            present: report.present,
+            blocks: report.blocks,
+            bytes: report.bytes,
+            damaged_count: report.damaged.len(),
+            seconds: report.seconds,
+            complete: i32::from(report.complete),
+            reserved: 0,
+        }
+    }
+}
+
+/// Told what a copy has done so far, and once more when it is over, with the final report. `damaged` are the
+/// `report->damaged_count` blobs that the other store does not have whole; both live until the callback returns. Called on the
+/// thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort with
+/// GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with these stores too.
+/// Must return: no exception, no longjmp.
+pub type graviton_copy_callback = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        report: *const graviton_copy_report,
+        damaged: *const graviton_blob_id,
+    ) -> i32,
+>;
+
+/// What was mended. Set `struct_size` before a call, with GRAVITON_REPAIR_REPORT_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_repair_report {
+    /// sizeof(graviton_repair_report).
+    pub struct_size: usize,
+    /// Blocks that were looked at.
+    pub checked: u64,
+    /// Bad blocks that are whole again.
+    pub repaired: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many bad blocks the other store does not have either, or not whole. The callback gets them named.
+    pub lost_count: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// 1 if all was looked at, 0 if the callback ended it.
+    pub complete: i32,
+    /// 0.
+    pub reserved: u32,
+}
+
+// SAFETY: begins with its size, and numbers are valid for any bytes.
+unsafe impl Versioned for graviton_repair_report {
+    const NAME: &'static str = "graviton_repair_report";
+}
+
+impl From<&RepairReport> for graviton_repair_report {
+    fn from(report: &RepairReport) -> graviton_repair_report {
+        graviton_repair_report {
+            struct_size: size_of::<graviton_repair_report>(),
+            checked: report.checked,
+            repaired: report.repaired,
+            bytes: report.bytes,
+            lost_count: report.lost.len(),
+            seconds: report.seconds,
+            complete: i32::from(report.complete),
+            reserved: 0,
+        }
+    }
+}
+
+/// Told what a repair has done so far, and once more when it is over, with the final report. `lost` are the
+/// `report->lost_count` blocks that the other store does not have whole either; both live until the callback returns. Called on
+/// the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
+/// with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with these stores too.
+/// Must return: no exception, no longjmp.
+pub type graviton_repair_callback = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        report: *const graviton_repair_report,
+        lost: *const graviton_block_key,
+    ) -> i32,
+>;
+
+/// # Safety
+/// As [`versioned`], and [`read_ids`] for what is in it.
+unsafe fn wanted(options: *const graviton_copy_options) -> graviton_core::Result<Vec<BlobId>> {
+    // SAFETY: the same contract.
+    unsafe { versioned(options)?.map_or(Ok(Vec::new()), |options| read_ids(options.ids, options.id_count)) }
+}
+
+/// # Safety
+/// The callback and its userdata are good.
+unsafe fn tell_copied(callback: graviton_copy_callback, userdata: Userdata, report: &CopyReport) -> i32 {
+    let Some(callback) = callback else { return 0 };
+    let damaged: Vec<graviton_blob_id> = report.damaged.iter().map(Into::into).collect();
+    // SAFETY: by the contract; both live until it returns.
+    unsafe { callback(userdata.get(), &report.into(), damaged.as_ptr()) }
+}
+
+/// # Safety
+/// The callback and its userdata are good.
+unsafe fn tell_repaired(
+    callback: graviton_repair_callback,
+    userdata: Userdata,
+    report: &RepairReport,
+) -> i32 {
+    let Some(callback) = callback else { return 0 };
+    let lost: Vec<graviton_block_key> = report.lost.iter().map(Into::into).collect();
+    // SAFETY: by the contract; both live until it returns.
+    unsafe { callback(userdata.get(), &report.into(), lost.as_ptr()) }
+}
+
+/// Brings blobs with their manifests from another store of any kind, verified; moves only blocks that are missing here. What
+/// was interrupted can be called again. `options` may be NULL. `callback` may be NULL. `userdata` may be NULL. `report` may be
+/// NULL. Blocks, for long.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_store_copy_from(
+    store: *const graviton_store,
+    other: *const graviton_store,
+    options: *const graviton_copy_options,
+    callback: graviton_copy_callback,
+    userdata: *mut c_void,
+    report: *mut graviton_copy_report,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = versioned_out(report)?;
+            let options = CopyOptions { ids: wanted(options)? };
+            let other = borrow(other, "other")?.session();
+            other.check()?;
+            let (userdata, mut returned) = (Userdata(userdata), 0);
+            let report = borrow(store, "store")?.session().run(|store| {
+                store.copy_from(other.store(), &options, |report| {
+                    returned = tell_copied(callback, userdata, report);
+                    flow(returned)
+                })
+            })?;
+            check_stop(returned)?;
+            tell_copied(callback, userdata, &report);
+            if let Some(out) = out {
+                out.set((&report).into());
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store, after
+/// verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_store_repair_from(
+    store: *const graviton_store,
+    other: *const graviton_store,
+    callback: graviton_repair_callback,
+    userdata: *mut c_void,
+    report: *mut graviton_repair_report,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = versioned_out(report)?;
+            let other = borrow(other, "other")?.session();
+            other.check()?;
+            let (userdata, mut returned) = (Userdata(userdata), 0);
+            let report = borrow(store, "store")?.session().run(|store| {
+                store.repair_from(other.store(), |report| {
+                    returned = tell_repaired(callback, userdata, report);
+                    flow(returned)
+                })
+            })?;
+            check_stop(returned)?;
+            tell_repaired(callback, userdata, &report);
+            if let Some(out) = out {
+                out.set((&report).into());
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! The error object: everything that is known of a failure, owned by the caller.
+
+use std::ffi::{CString, c_char};
+
+use crate::panic::{Failure, contain};
+use crate::pointer::free;
+use crate::status::{GRAVITON_OK, graviton_status, name_of};
+
+/// Why a call failed. Immutable: any number of threads may read it. Free it with graviton_error_free.
+pub struct graviton_error {
+    code: graviton_status,
+    retryable: bool,
+    errno: i32,
+    callback_code: i32,
+    message: CString,
+    advice: CString,
+}
+
+impl graviton_error {
+    pub(crate) fn give(failure: &Failure) -> *mut graviton_error {
+        let error = &failure.error;
+        Box::into_raw(Box::new(graviton_error {
+            code: error.code().integer(),
+            retryable: error.is_retryable(),
+            errno: error.errno().unwrap_or(0),
+            callback_code: failure.callback_code,
+            message: c_string(&error.to_string()),
+            advice: c_string(error.advice().unwrap_or_default()),
+        }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn message(&self) -> std::borrow::Cow<'_, str> {
+        self.message.to_string_lossy()
+    }
+}
+
+/// C ends text at a NUL, so one inside (of a file's name, say) is shown.
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "\\0")).unwrap_or_default()
+}
+
+/// # Safety
+/// Null, or an error that was given and not freed.
+unsafe fn of<T>(error: *const graviton_error, none: T, get: impl FnOnce(&graviton_error) -> T) -> T {
+    // SAFETY: by the contract.
+    match unsafe { error.as_ref() } {
+        Some(error) => contain(none, || get(error)),
+        None => none,
+    }
+}
+
+/// The status that the failed call returned: one of GRAVITON_ERROR_…. GRAVITON_OK for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_code(error: *const graviton_error) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe { of(error, GRAVITON_OK, |error| error.code) }
+}
+
+/// The stable name of the code, such as "not-found"; "ok" for NULL. It lives for ever.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_name(error: *const graviton_error) -> *const c_char {
+    // SAFETY: the caller keeps to the header.
+    name_of(unsafe { graviton_error_code(error) })
+}
+
+/// What was tried, on what, and why it failed: UTF-8, in lower case and without a full stop, and without secrets. Empty
+/// for NULL, never NULL. It lives as long as the error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_message(error: *const graviton_error) -> *const c_char {
+    // SAFETY: the caller keeps to the header.
+    unsafe { of(error, c"".as_ptr(), |error| error.message.as_ptr()) }
+}
+
+/// What to do about it, as UTF-8. Empty if there is nothing to say and for NULL, never NULL. It lives as long as the
+/// error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_advice(error: *const graviton_error) -> *const c_char {
+    // SAFETY: the caller keeps to the header.
+    unsafe { of(error, c"".as_ptr(), |error| error.advice.as_ptr()) }
+}
+
+/// 1 if the same call may succeed later with nothing changed by the caller, otherwise 0. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_is_retryable(error: *const graviton_error) -> i32 {
+    // SAFETY: the caller keeps to the header.
+    unsafe { of(error, 0, |error| i32::from(error.retryable)) }
+}
+
+/// The operating system's errno where one caused this, otherwise 0. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_errno(error: *const graviton_error) -> i32 {
+    // SAFETY: the caller keeps to the header.
+    unsafe { of(error, 0, |error| error.errno) }
+}
+
+/// What the program's own callback returned to abort the call, where that is why it ended (its code is then
+/// GRAVITON_ERROR_CANCELLED), otherwise 0. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_callback_code(error: *const graviton_error) -> i32 {
+    // SAFETY: the caller keeps to the header.
+    unsafe { of(error, 0, |error| error.callback_code) }
+}
+
+/// Frees an error. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_error_free(error: *mut graviton_error) {
+    // SAFETY: the caller keeps to the header.
+    unsafe { free(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use graviton_core::{Code, Error};
+
+    use super::*;
+    use crate::panic::guard;
+
+    /// Also those that only servers give, and bugs.
+    #[test]
+    fn every_code_of_the_core_comes_through_the_error_object() {
+        for code in Code::all() {
+            let mut error = std::ptr::null_mut();
+            let failure = || Error::new(code, "a message with a \0 in it").with_advice("advice");
+            // SAFETY: a place for a pointer; then the error that was given there, freed once.
+            unsafe {
+                assert_eq!(guard(&raw mut error, || Err(failure().into())), code.integer());
+                assert_eq!(graviton_error_code(error), code.integer());
+                assert_eq!(CStr::from_ptr(graviton_error_name(error)).to_str(), Ok(code.name()));
+                assert_eq!(
+                    CStr::from_ptr(graviton_error_message(error)).to_str(),
+                    Ok("a message with a \\0 in it")
+                );
+                assert_eq!(CStr::from_ptr(graviton_error_advice(error)).to_str(), Ok("advice"));
+                assert_eq!(graviton_error_is_retryable(error) == 1, code.is_retryable());
+                graviton_error_free(error);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Blobs coming out as a whole, or a range of one, into the caller's memory or file descriptor.
+
+use std::ffi::c_void;
+use std::io::Read;
+
+use graviton_core::{Code, Error, Result};
+
+use crate::blob_id::{graviton_blob_id, read_id};
+use crate::callback::{Progress, graviton_progress_callback};
+use crate::descriptor::Descriptor;
+use crate::error::graviton_error;
+use crate::panic::guard;
+use crate::pointer::{Versioned, borrow, buffer, invalid, out, out_if_wanted, versioned};
+use crate::status::graviton_status;
+use crate::store::graviton_store;
+
+/// How to get. Initialise it with GRAVITON_GET_OPTIONS_INIT, then set what is wanted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_get_options {
+    /// sizeof(graviton_get_options).
+    pub struct_size: usize,
+    /// Told how far it is; NULL for nobody.
+    pub progress: graviton_progress_callback,
+    /// For the callback.
+    pub progress_userdata: *mut c_void,
+}
+
+// SAFETY: begins with its size, and pointers and nullable functions are valid for any bytes that a caller may put there.
+unsafe impl Versioned for graviton_get_options {
+    const NAME: &'static str = "graviton_get_options";
+}
+
+/// # Safety
+/// As [`versioned`].
+unsafe fn progress(options: *const graviton_get_options, total: u64) -> Result<Progress> {
+    // SAFETY: the same contract.
+    Ok(match unsafe { versioned(options)? } {
+        Some(options) => Progress::new(options.progress, options.progress_userdata, total),
+        None => Progress::new(None, std::ptr::null_mut(), total),
+    })
+}
+
+/// Gets a whole blob into `bytes` of `capacity` bytes, which must be at least the `size` in its id (otherwise it is
+/// GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`. `bytes` may be NULL if `capacity` is 0. `options` may be
+/// NULL. `count` may be NULL. After an error the content of `bytes` is undefined. Blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_store_get(
+    store: *const graviton_store,
+    id: *const graviton_blob_id,
+    bytes: *mut u8,
+    capacity: usize,
+    options: *const graviton_get_options,
+    count: *mut usize,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let (id, out) = (read_id(id, "id")?, out_if_wanted(count, "count")?);
+            let mut progress = progress(options, id.size())?;
+            let room = buffer(bytes, capacity, "bytes")?;
+            let session = borrow(store, "store")?.session();
+            session.check()?;
+            let size =
+                usize::try_from(id.size()).ok().filter(|size| *size <= room.len()).ok_or_else(|| {
+                    invalid(format!("the buffer has {capacity} bytes, and blob {id} has {}", id.size()))
+                        .with_advice("pass a larger buffer, or read it as a stream")
+                })?;
+            let got = session.run(|store| {
+                let (mut reader, mut filled) = (store.reader(&id)?, 0);
+                while filled < size {
+                    let count = reader.read(&mut room[filled..size])?;
+                    if count == 0 {
+                        return Err(Error::new(
+                            Code::Internal,
+                            format!("blob {id} ended after {filled} bytes"),
+                        ));
+                    }
+                    filled += count;
+                    progress.advance(count)?;
+                }
+                Ok(())
+            });
+            got.map_err(|failure| failure.or_code(progress.code))?;
+            if let Some(out) = out {
+                out.set(size);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Writes a whole blob to a file descriptor at its place, and does not close it. A pipe or socket works, also in non-blocking
+/// mode; one whose other end is gone raises SIGPIPE as any write does. After an error some bytes may have been written, and
+/// none that is not the blob's. `options` may be NULL. Blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_store_get_fd(
+    store: *const graviton_store,
+    id: *const graviton_blob_id,
+    fd: i32,
+    options: *const graviton_get_options,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let id = read_id(id, "id")?;
+            let mut progress = progress(options, id.size())?;
+            let place = Descriptor::new(fd)?;
+            let got = borrow(store, "store")?.session().run(|store| {
+                let mut reader = store.reader(&id)?;
+                while let Some(bytes) = reader.next_block()? {
+                    place.write_all(&bytes)?;
+                    progress.advance(bytes.len())?;
+                }
+                Ok(())
+            });
+            got.map_err(|failure| failure.or_code(progress.code))
+        })
+    }
+}
+
+/// Reads up to `length` bytes of a blob from `offset` on into `bytes`, and their number into `*count`: less than `length` only
+/// if the blob ends before. An `offset` behind the end is GRAVITON_ERROR_RANGE_NOT_SATISFIABLE. Touches only the blocks that
+/// hold them. For more than one range of a blob, graviton_reader_read_at is faster. `bytes` may be NULL if `length` is 0.
+/// Blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_store_read_range(
+    store: *const graviton_store,
+    id: *const graviton_blob_id,
+    offset: u64,
+    bytes: *mut u8,
+    length: usize,
+    count: *mut usize,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let (id, out) = (read_id(id, "id")?, out(count, "count")?);
+            let room = buffer(bytes, length, "bytes")?;
+            let read = borrow(store, "store")?.session().run(|store| {
+                let reader = store.reader(&id)?;
+                if offset > id.size() {
+                    let why = format!("blob {id} has no byte {offset}");
+                    return Err(Error::new(Code::RangeNotSatisfiable, why)
+                        .with_advice(format!("it has {} bytes", id.size())));
+                }
+                reader.read_at(offset, room)
+            })?;
+            out.set(read);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Every pointer, length and number that comes from a caller, checked before it is used: what can be seen to be wrong is
+//! `invalid-argument` and not undefined. What cannot be seen (a dangling pointer) is the caller's word, given by keeping to
+//! the header; that is what the `unsafe` of these functions means.
+
+use std::ffi::{OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use graviton_core::{Code, Error, Result};
+
+use crate::panic::contain;
+
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}
+
+fn check<T>(pointer: *const T, name: &str) -> Result<()> {
+    if pointer.is_null() {
+        return Err(invalid(format!("{name} is NULL")).with_advice("pass a valid pointer"));
+    }
+    if !pointer.is_aligned() {
+        return Err(invalid(format!("{name} is not aligned")).with_advice("pass a pointer to the right type"));
+    }
+    Ok(())
+}
+
+/// What a pointer of the caller's points to.
+///
+/// # Safety
+/// Null or misaligned, or valid to read for as long as the result is used.
+pub(crate) unsafe fn borrow<'a, T>(pointer: *const T, name: &str) -> Result<&'a T> {
+    check(pointer, name)?;
+    // SAFETY: not null, aligned, and valid by the contract.
+    Ok(unsafe { &*pointer })
+}
+
+/// A place for a result.
+pub(crate) struct Out<T>(*mut T);
+
+/// # Safety
+/// Null or misaligned, or valid to write for as long as the result is used.
+pub(crate) unsafe fn out<T>(pointer: *mut T, name: &str) -> Result<Out<T>> {
+    check(pointer, name).map(|()| Out(pointer))
+}
+
+/// Like [`out`], for a result that the caller need not want.
+///
+/// # Safety
+/// As [`out`].
+pub(crate) unsafe fn out_if_wanted<T>(pointer: *mut T, name: &str) -> Result<Option<Out<T>>> {
+    // SAFETY: the same contract.
+    if pointer.is_null() { Ok(None) } else { unsafe { out(pointer, name) }.map(Some) }
+}
+
+impl<T> Out<T> {
+    pub(crate) fn set(self, value: T) {
+        // SAFETY: checked when it was made, and valid to write by the contract there. What was there has no destructor.
+        unsafe { self.0.write(value) };
+    }
+}
+
+impl<T> Out<*mut T> {
+    /// Gives a new handle to the caller.
+    pub(crate) fn give(self, value: T) {
+        self.set(Box::into_raw(Box::new(value)));
+    }
+}
+
+/// Takes a handle back and drops it; nothing for null.
+///
+/// # Safety
+/// Null, or from [`Out::give`] and not freed before.
+pub(crate) unsafe fn free<T>(handle: *mut T) {
+    if !handle.is_null() && handle.is_aligned() {
+        // SAFETY: by the contract it is a box that was given away.
+        contain((), || drop(unsafe { Box::from_raw(handle) }));
+    }
+}
+
+/// A structure that says its own size in front, so that a later version can be longer.
+///
+/// # Safety
+/// `repr(C)`, begins with a `usize`, and is valid for any bytes.
+pub(crate) unsafe trait Versioned: Copy {
+    /// Its name in C.
+    const NAME: &'static str;
+}
+
+/// # Safety
+/// Null or misaligned, or points to a structure at least as long as its first field says.
+unsafe fn check_size<T: Versioned>(pointer: *const T) -> Result<()> {
+    check(pointer, T::NAME)?;
+    // SAFETY: not null, aligned, and it begins with its size.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    if size == size_of::<T>() {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the struct_size of a {} is {size}, and this version knows {}",
+        T::NAME,
+        size_of::<T>()
+    ))
+    .with_advice("initialise it with its _INIT macro, and use the header of the library that is loaded"))
+}
+
+/// A structure from the caller; `None` for null.
+///
+/// # Safety
+/// Null, or points to a structure at least as long as its first field says, for as long as the result is used.
+pub(crate) unsafe fn versioned<'a, T: Versioned>(pointer: *const T) -> Result<Option<&'a T>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the same contract; then it is all there.
+    unsafe {
+        check_size(pointer)?;
+        Ok(Some(&*pointer))
+    }
+}
+
+/// A structure to be filled in; `None` for null.
+///
+/// # Safety
+/// As [`versioned`], to be written.
+pub(crate) unsafe fn versioned_out<T: Versioned>(pointer: *mut T) -> Result<Option<Out<T>>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the same contract.
+    unsafe { check_size(pointer)? };
+    Ok(Some(Out(pointer)))
+}
+
+fn check_length<T>(pointer: *const T, length: usize, name: &str) -> Result<()> {
+    if length > isize::MAX as usize / size_of::<T>() {
+        return Err(invalid(format!("the length of {name} is {length}, more than there can be"))
+            .with_advice("look for a negative number that was converted to size_t"));
+    }
+    if length > 0 { check(pointer, name) } else { Ok(()) }
+}
+
+/// `length` values to read; null is as good as any for none.
+///
+/// # Safety
+/// Null or misaligned, or so many values that nobody changes while the result is used.
+pub(crate) unsafe fn slice<'a, T>(pointer: *const T, length: usize, name: &str) -> Result<&'a [T]> {
+    check_length(pointer, length, name)?;
+    // SAFETY: not null, aligned, of a possible length, and valid by the contract.
+    Ok(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length) } })
+}
+
+/// `length` bytes to be filled; null is as good as any for none.
+///
+/// # Safety
+/// Null, or so many bytes that only the caller of this uses while the result is used.
+pub(crate) unsafe fn buffer<'a>(pointer: *mut u8, length: usize, name: &str) -> Result<&'a mut [u8]> {
+    check_length(pointer, length, name)?;
+    // SAFETY: not null, of a possible length, and valid by the contract; bytes need no initial value.
+    Ok(if length == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(pointer, length) } })
+}
+
+/// Text in UTF-8, without a NUL behind it.
+///
+/// # Safety
+/// As [`slice`].
+pub(crate) unsafe fn text<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a str> {
+    // SAFETY: the same contract.
+    let bytes = unsafe { slice(pointer.cast::<u8>(), length, name)? };
+    std::str::from_utf8(bytes).map_err(|_| invalid(format!("{name} is not UTF-8 text")))
+}
+
+/// A path: any bytes but NUL, and at least one.
+///
+/// # Safety
+/// As [`slice`].
+pub(crate) unsafe fn path<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a Path> {
+    // SAFETY: the same contract.
+    let bytes = unsafe { slice(pointer.cast::<u8>(), length, name)? };
+    if bytes.is_empty() || bytes.contains(&0) {
+        let what = if bytes.is_empty() { "is empty" } else { "has a NUL byte in it" };
+        return Err(invalid(format!("{name} {what}")).with_advice("pass the path and its strlen"));
+    }
+    Ok(Path::new(OsStr::from_bytes(bytes)))
+}
+
+/// A flag: 0 or 1.
+pub(crate) fn truth(value: i32, name: &str) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(invalid(format!("{name} is {value}; it must be 0 or 1"))),
+    }
+}
+
+/// A handle that one thread uses at a time: a second one is told so, and does not wait.
+pub(crate) fn exclusive<'a, T>(value: &'a Mutex<T>, what: &str) -> Result<MutexGuard<'a, T>> {
+    match value.try_lock() {
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::WouldBlock) => Err(invalid(format!(
+            "the {what} is in use, by another thread or by the call that this callback is part of"
+        ))
+        .with_advice(format!("use a {what} from one thread at a time"))),
+        Err(TryLockError::Poisoned(_)) => {
+            Err(Error::new(Code::Internal, format!("a bug in Graviton made this {what} unusable"))
+                .with_advice("free it"))
+        }
+    }
+}
+
+/// Copies text and a NUL behind it into an array of the caller's structure. It is cut if it is too long, which the sizes
+/// of the arrays rule out.
+pub(crate) fn fill_text<const N: usize>(text: &str) -> [c_char; N] {
+    let mut array = [0; N];
+    for (place, byte) in array.iter_mut().take(N - 1).zip(text.bytes()) {
+        *place = byte as c_char;
+    }
+    array
+}
+
+/// Gives text to a caller who may only want to know its length: what the `_get` and `_format` functions have in common.
+///
+/// # Safety
+/// As [`buffer`], and [`out_if_wanted`] for `length`.
+pub(crate) unsafe fn give_text(
+    text: &str,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> Result<()> {
+    // SAFETY: the same contracts.
+    let (room, length) =
+        unsafe { (self::buffer(buffer.cast::<u8>(), capacity, "buffer")?, out_if_wanted(length, "length")?) };
+    if !room.is_empty() {
+        if room.len() <= text.len() {
+            return Err(invalid(format!(
+                "the buffer has {capacity} bytes, and {} are needed",
+                text.len() + 1
+            ))
+            .with_advice("ask for the length first, with a buffer of NULL and 0"));
+        }
+        room[..text.len()].copy_from_slice(text.as_bytes());
+        room[text.len()] = 0;
+    }
+    if let Some(length) = length {
+        length.set(text.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! A blob coming out: in order, from any offset, and at any offset from many threads.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Mutex;
+
+use graviton_core::{Error, Reader};
+
+use crate::blob_id::{graviton_blob_id, read_id};
+use crate::error::graviton_error;
+use crate::panic::{Outcome, guard};
+use crate::pointer::{borrow, buffer, exclusive, free, invalid, out, out_if_wanted};
+use crate::session::Session;
+use crate::status::graviton_status;
+use crate::store::graviton_store;
+
+/// For graviton_reader_seek: the offset counts from the start of the blob. SEEK_SET of C has this value too.
+pub const GRAVITON_SEEK_SET: i32 = 0;
+
+/// For graviton_reader_seek: the offset counts from the position. SEEK_CUR of C has this value too.
+pub const GRAVITON_SEEK_CUR: i32 = 1;
+
+/// For graviton_reader_seek: the offset counts from the end of the blob. SEEK_END of C has this value too.
+pub const GRAVITON_SEEK_END: i32 = 2;
+
+/// A blob being read: verified bytes. Owned; free it with graviton_reader_free. Any number of threads may call
+/// graviton_reader_read_at at once; what uses the position is for one thread at a time, beside those, and a second one gets
+/// GRAVITON_ERROR_INVALID_ARGUMENT. It goes on for the grace after the blob was deleted.
+pub struct graviton_reader {
+    session: Session,
+    /// For reads at an offset, which share nothing with the other.
+    anywhere: Reader,
+    in_order: Mutex<InOrder>,
+}
+
+struct InOrder {
+    reader: Reader,
+    /// After an error, which every later call that uses the position gets again.
+    failed: Option<Error>,
+}
+
+impl graviton_reader {
+    /// Uses the position. An error sticks, but for a wrong argument.
+    fn in_order<T>(&self, call: impl FnOnce(&mut Reader) -> graviton_core::Result<T>) -> Outcome<T> {
+        // First, for in a forked child the lock may be held by a thread that is not there.
+        self.session.check()?;
+        let mut state = exclusive(&self.in_order, "reader")?;
+        let InOrder { reader, failed } = &mut *state;
+        if let Some(error) = failed {
+            return Err(error.clone().into());
+        }
+        self.session.run_checked(|| call(reader)).inspect_err(|failure| *failed = Some(failure.error.clone()))
+    }
+}
+
+/// Opens a blob to be read; GRAVITON_ERROR_NOT_FOUND if it is not there. Free it with graviton_reader_free, before or after
+/// the store. Blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_open(
+    store: *const graviton_store,
+    id: *const graviton_blob_id,
+    reader: *mut *mut graviton_reader,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(reader, "reader")?;
+            let id = read_id(id, "id")?;
+            let session = borrow(store, "store")?.session();
+            let reader = session.run(|store| store.reader(&id))?;
+            out.give(graviton_reader {
+                session: session.clone(),
+                anywhere: reader.another(),
+                in_order: Mutex::new(InOrder { reader, failed: None }),
+            });
+            Ok(())
+        })
+    }
+}
+
+/// Reads the next bytes into `buffer` of `capacity` bytes, and their number into `*count`: 0 only at the end of the blob (or
+/// for a `capacity` of 0), and otherwise, like read(2), at least one and often fewer than there is room for. `buffer` may be
+/// NULL if `capacity` is 0. After an error every later call that uses the position gives it again; but a wrong argument, or
+/// use by two threads at once, leaves it as it was. Blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_read(
+    reader: *mut graviton_reader,
+    buffer: *mut u8,
+    capacity: usize,
+    count: *mut usize,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(count, "count")?;
+            let room = self::buffer(buffer, capacity, "buffer")?;
+            let count = borrow(reader, "reader")?
+                .in_order(|reader| if room.is_empty() { Ok(0) } else { Ok(reader.read(room)?) })?;
+            out.set(count);
+            Ok(())
+        })
+    }
+}
+
+/// Reads bytes at an offset into `buffer` of `length` bytes, and their number into `*count`: less than `length` only at the
+/// end of the blob, 0 behind it. Neither uses nor moves the position, like pread(2), and an error leaves the reader as it was.
+/// From any number of threads at once. `buffer` may be NULL if `length` is 0. Blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_read_at(
+    reader: *const graviton_reader,
+    offset: u64,
+    buffer: *mut u8,
+    length: usize,
+    count: *mut usize,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(count, "count")?;
+            let room = self::buffer(buffer, length, "buffer")?;
+            let reader = borrow(reader, "reader")?;
+            out.set(reader.session.run(|_| reader.anywhere.read_at(offset, room))?);
+            Ok(())
+        })
+    }
+}
+
+/// Moves the position to `offset` bytes from `whence` (GRAVITON_SEEK_…), and gives the new one in `*position`, counted from
+/// the start. Behind the end is allowed, and nothing is read there; before the start is GRAVITON_ERROR_INVALID_ARGUMENT.
+/// `position` may be NULL. Costs nothing by itself. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_seek(
+    reader: *mut graviton_reader,
+    offset: i64,
+    whence: i32,
+    position: *mut u64,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out_if_wanted(position, "position")?;
+            let handle = borrow(reader, "reader")?;
+            let base = match whence {
+                GRAVITON_SEEK_SET => 0,
+                GRAVITON_SEEK_CUR => handle.in_order(|reader| Ok(reader.stream_position()?))?,
+                GRAVITON_SEEK_END => handle.anywhere.size(),
+                _ => {
+                    return Err(invalid(format!("whence is {whence}"))
+                        .with_advice("use GRAVITON_SEEK_SET, GRAVITON_SEEK_CUR or GRAVITON_SEEK_END")
+                        .into());
+                }
+            };
+            let target = base.checked_add_signed(offset).ok_or_else(|| {
+                invalid(format!("cannot seek to {base} {offset:+} of blob {}", handle.anywhere.id()))
+            })?;
+            handle.in_order(|reader| Ok(reader.seek(SeekFrom::Start(target))?))?;
+            if let Some(out) = out {
+                out.set(target);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The position, in bytes from the start of the blob, into `*position`. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_tell(
+    reader: *const graviton_reader,
+    position: *mut u64,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(position, "position")?;
+            out.set(borrow(reader, "reader")?.in_order(|reader| Ok(reader.stream_position()?))?);
+            Ok(())
+        })
+    }
+}
+
+/// The size of the blob in bytes, into `*size`. From any thread. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_size(
+    reader: *const graviton_reader,
+    size: *mut u64,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(size, "size")?;
+            let reader = borrow(reader, "reader")?;
+            reader.session.check()?;
+            out.set(reader.anywhere.size());
+            Ok(())
+        })
+    }
+}
+
+/// The id of the blob, into `*id`. From any thread. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_id(
+    reader: *const graviton_reader,
+    id: *mut graviton_blob_id,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(id, "id")?;
+            let reader = borrow(reader, "reader")?;
+            reader.session.check()?;
+            out.set(reader.anywhere.id().into());
+            Ok(())
+        })
+    }
+}
+
+/// Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only forgets the handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_reader_free(reader: *mut graviton_reader) {
+    // SAFETY: the caller keeps to the header.
+    unsafe { free(reader) }
+}

@@ -1,0 +1,70 @@
+//! What the handles of one open store share: the store, whether it is closed, the process it belongs to, and the question
+//! whether to go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use graviton_core::{Code, Error, Result, Store};
+
+use crate::callback::Cancel;
+use crate::panic::Outcome;
+
+#[derive(Clone)]
+pub(crate) struct Session {
+    store: Store,
+    /// The core refuses calls to a closed store; this is for readers and writers, which hold parts of it.
+    closed: Arc<AtomicBool>,
+    process: u32,
+    cancel: Option<Cancel>,
+}
+
+impl Session {
+    pub(crate) fn new(store: Store, cancel: Option<Cancel>) -> Session {
+        Session { store, closed: Arc::default(), process: std::process::id(), cancel }
+    }
+
+    /// The same store, with another question whether to go on.
+    pub(crate) fn with_cancel(&self, cancel: Option<Cancel>) -> Session {
+        Session { cancel, ..self.clone() }
+    }
+
+    /// Whether it can be used here and now.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_process()?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::Closed, "the store is closed").with_advice("open it again"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Forked, "this store was opened by the parent process")
+            .with_advice("open the store again after the fork"))
+    }
+
+    /// The store, without a check: for calls that were checked.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Calls the engine, which asks now and then whether to go on.
+    pub(crate) fn run<T>(&self, call: impl FnOnce(&Store) -> Result<T>) -> Outcome<T> {
+        self.check()?;
+        self.run_checked(|| call(&self.store))
+    }
+
+    /// The same for who has checked: which process it is, is a question to the kernel, and there are many small reads.
+    pub(crate) fn run_checked<T>(&self, call: impl FnOnce() -> Result<T>) -> Outcome<T> {
+        Cancel::watch(self.cancel, call)
+    }
+
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_process()?;
+        self.closed.store(true, Ordering::Release);
+        self.store.close();
+        Ok(())
+    }
+}

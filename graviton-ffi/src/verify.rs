@@ -1,0 +1,275 @@
+//! Verification: what is missing, damaged or not needed.
+
+use std::ffi::{CString, c_char, c_void};
+
+use graviton_core::{BlobId, Damage, Finding, Result, VerifyEvent, VerifyOptions, VerifyReport};
+
+use crate::blob_id::{graviton_blob_id, graviton_block_key, read_ids};
+use crate::callback::{Userdata, check_stop, flow};
+use crate::error::graviton_error;
+use crate::gc::limit;
+use crate::panic::guard;
+use crate::pointer::{Versioned, borrow, fill_text, text, truth, versioned, versioned_out};
+use crate::status::graviton_status;
+use crate::store::graviton_store;
+
+/// Room for the text of any place in a verification, with the NUL behind it, in bytes.
+pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
+
+/// An event: so far it has got.
+pub const GRAVITON_VERIFY_PROGRESS: i32 = 1;
+
+/// An event: a block that live blobs need is bad.
+pub const GRAVITON_VERIFY_BLOCK: i32 = 2;
+
+/// An event: the entries of a blob's manifest do not tile it.
+pub const GRAVITON_VERIFY_MANIFEST: i32 = 3;
+
+/// An event: the database finds something wrong with itself.
+pub const GRAVITON_VERIFY_DATABASE: i32 = 4;
+
+/// An event: bytes that no row knows, of a put of this moment, or garbage.
+pub const GRAVITON_VERIFY_UNREFERENCED: i32 = 5;
+
+/// No damage: for events that are not about a bad block.
+pub const GRAVITON_DAMAGE_NONE: i32 = 0;
+
+/// The block is not there.
+pub const GRAVITON_DAMAGE_MISSING: i32 = 1;
+
+/// The block has another length than its key says.
+pub const GRAVITON_DAMAGE_WRONG_LENGTH: i32 = 2;
+
+/// The bytes of the block are others than those that were put.
+pub const GRAVITON_DAMAGE_CORRUPT: i32 = 3;
+
+/// What a verification is to do. Initialise it with GRAVITON_VERIFY_OPTIONS_INIT, then set what is wanted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_verify_options {
+    /// sizeof(graviton_verify_options).
+    pub struct_size: usize,
+    /// 1: hash every byte again. 0: look only at lengths.
+    pub deep: i32,
+    /// 1: hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes them again.
+    /// 0: only tell of them.
+    pub adopt: i32,
+    /// Only these blobs; NULL for all of the store.
+    pub ids: *const graviton_blob_id,
+    /// How many of them; 0 for all of the store.
+    pub id_count: usize,
+    /// Read at most so many bytes in a second. 0: no limit.
+    pub bytes_per_second: u64,
+    /// Go on where an earlier one ended: the `cursor` of its report. NULL: from the start.
+    pub from: *const c_char,
+    /// The length of it in bytes; 0 for the start.
+    pub from_length: usize,
+}
+
+// SAFETY: begins with its size, and numbers and pointers are valid for any bytes.
+unsafe impl Versioned for graviton_verify_options {
+    const NAME: &'static str = "graviton_verify_options";
+}
+
+/// What a verification looked at and found. Set `struct_size` before a call, with GRAVITON_VERIFY_REPORT_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_verify_report {
+    /// sizeof(graviton_verify_report).
+    pub struct_size: usize,
+    /// Blobs whose manifests were looked at.
+    pub blobs: u64,
+    /// Blocks that were looked at.
+    pub blocks: u64,
+    /// Bytes that were hashed.
+    pub bytes: u64,
+    /// Blocks of live blobs that are missing.
+    pub missing: u64,
+    /// Blocks of live blobs with another length or other bytes.
+    pub corrupt: u64,
+    /// Live blobs whose manifest does not tile them.
+    pub broken_manifests: u64,
+    /// What the database found wrong with itself.
+    pub database_problems: u64,
+    /// Blocks that no row knows.
+    pub unreferenced: u64,
+    /// Their bytes.
+    pub unreferenced_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// 1 if no live blob is hurt, otherwise 0.
+    pub clean: i32,
+    /// 1 if all was looked at, 0 if the callback ended it early.
+    pub complete: i32,
+    /// Where to go on, if it was ended early; otherwise empty. NUL-terminated.
+    pub cursor: [c_char; GRAVITON_VERIFY_CURSOR_MAX],
+}
+
+// SAFETY: begins with its size, and numbers are valid for any bytes.
+unsafe impl Versioned for graviton_verify_report {
+    const NAME: &'static str = "graviton_verify_report";
+}
+
+impl From<&VerifyReport> for graviton_verify_report {
+    fn from(report: &VerifyReport) -> graviton_verify_report {
+        graviton_verify_report {
+            struct_size: size_of::<graviton_verify_report>(),
+            blobs: report.blobs,
+            blocks: report.blocks,
+            bytes: report.bytes,
+            missing: report.missing,
+            corrupt: report.corrupt,
+            broken_manifests: report.broken_manifests,
+            database_problems: report.database_problems,
+            unreferenced: report.unreferenced,
+            unreferenced_bytes: report.unreferenced_bytes,
+            seconds: report.seconds,
+            clean: i32::from(report.is_clean()),
+            complete: i32::from(report.cursor.is_none()),
+            cursor: fill_text(&report.cursor.as_ref().map(ToString::to_string).unwrap_or_default()),
+        }
+    }
+}
+
+/// What a verification tells while it runs. It and what it points to live until the callback returns.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_verify_event {
+    /// sizeof(graviton_verify_event) of the library, which may be more than the program's.
+    pub struct_size: usize,
+    /// GRAVITON_VERIFY_PROGRESS, or what was found: one of the other GRAVITON_VERIFY_…. A later version may have more.
+    pub kind: i32,
+    /// For GRAVITON_VERIFY_BLOCK: what is wrong with it, one of GRAVITON_DAMAGE_….
+    pub damage: i32,
+    /// For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. Otherwise all 0.
+    pub block: graviton_block_key,
+    /// For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: how many bytes are there.
+    pub length: u64,
+    /// For GRAVITON_VERIFY_BLOCK: the blobs that are hurt, up to a thousand of them. For GRAVITON_VERIFY_MANIFEST: the blob.
+    /// Otherwise NULL.
+    pub blobs: *const graviton_blob_id,
+    /// How many there are at `blobs`.
+    pub blob_count: usize,
+    /// For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: what is wrong, as UTF-8. Otherwise empty. NUL-terminated.
+    pub text: *const c_char,
+    /// For GRAVITON_VERIFY_PROGRESS: what was looked at so far. Otherwise NULL.
+    pub report: *const graviton_verify_report,
+}
+
+/// Told what a verification finds, and now and then how far it is. Called on the thread that called graviton_store_verify.
+/// Returns 0 to go on, GRAVITON_STOP to end early, so that the report says where to go on, or anything else to abort with
+/// GRAVITON_ERROR_CANCELLED. May call into the library, with this store too. Must return: no exception, no longjmp.
+pub type graviton_verify_callback =
+    Option<unsafe extern "C" fn(userdata: *mut c_void, event: *const graviton_verify_event) -> i32>;
+
+/// # Safety
+/// As [`versioned`], and [`read_ids`] and [`text`] for what is in it.
+unsafe fn to_core(options: *const graviton_verify_options) -> Result<VerifyOptions> {
+    // SAFETY: the same contract.
+    unsafe {
+        let Some(options) = versioned(options)? else { return Ok(VerifyOptions::default()) };
+        let from = text(options.from, options.from_length, "from")?;
+        Ok(VerifyOptions {
+            deep: truth(options.deep, "deep")?,
+            ids: read_ids(options.ids, options.id_count)?,
+            bytes_per_second: limit(options.bytes_per_second),
+            from: if from.is_empty() { None } else { Some(from.parse()?) },
+            adopt: truth(options.adopt, "adopt")?,
+        })
+    }
+}
+
+/// # Safety
+/// The callback and its userdata are good.
+unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &VerifyEvent<'_>) -> i32 {
+    let Some(callback) = callback else { return 0 };
+    let mut told = graviton_verify_event {
+        struct_size: size_of::<graviton_verify_event>(),
+        kind: 0,
+        damage: GRAVITON_DAMAGE_NONE,
+        block: graviton_block_key::NONE,
+        length: 0,
+        blobs: std::ptr::null(),
+        blob_count: 0,
+        text: c"".as_ptr(),
+        report: std::ptr::null(),
+    };
+    let c_ids = |ids: &[BlobId]| ids.iter().map(Into::into).collect::<Vec<graviton_blob_id>>();
+    let c_text = |text: &str| CString::new(text.replace('\0', "\\0")).unwrap_or_default();
+    // What the event points to.
+    let (mut blobs, mut words, report);
+    words = CString::default();
+    blobs = Vec::new();
+    match event {
+        VerifyEvent::Progress(so_far) => {
+            report = graviton_verify_report::from(*so_far);
+            told.kind = GRAVITON_VERIFY_PROGRESS;
+            told.report = &raw const report;
+        }
+        VerifyEvent::Found(Finding::Block { key, damage, blobs: hurt }) => {
+            told.kind = GRAVITON_VERIFY_BLOCK;
+            (told.damage, told.length) = match damage {
+                Damage::Missing => (GRAVITON_DAMAGE_MISSING, 0),
+                Damage::WrongLength { length } => (GRAVITON_DAMAGE_WRONG_LENGTH, *length),
+                Damage::Corrupt => (GRAVITON_DAMAGE_CORRUPT, 0),
+            };
+            told.block = key.into();
+            blobs = c_ids(hurt);
+        }
+        VerifyEvent::Found(Finding::Manifest { id, why }) => {
+            told.kind = GRAVITON_VERIFY_MANIFEST;
+            blobs = c_ids(&[*id]);
+            words = c_text(why);
+        }
+        VerifyEvent::Found(Finding::Database(why)) => {
+            told.kind = GRAVITON_VERIFY_DATABASE;
+            words = c_text(why);
+        }
+        VerifyEvent::Found(Finding::Unreferenced(listed)) => {
+            told.kind = GRAVITON_VERIFY_UNREFERENCED;
+            told.block = (&listed.key).into();
+            told.length = listed.length;
+        }
+        // The core's list is open; a finding that this file has no number for is in the report all the same.
+        VerifyEvent::Found(_) => return 0,
+    }
+    if !blobs.is_empty() {
+        (told.blobs, told.blob_count) = (blobs.as_ptr(), blobs.len());
+    }
+    told.text = words.as_ptr();
+    // SAFETY: by the contract; all of it lives until it returns.
+    unsafe { callback(userdata.get(), &raw const told) }
+}
+
+/// Looks whether everything is there and intact, and tells of what is not. Findings are no error: `report->clean` says whether
+/// there are any that hurt. `options` may be NULL. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL.
+/// Blocks, for long.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_store_verify(
+    store: *const graviton_store,
+    options: *const graviton_verify_options,
+    callback: graviton_verify_callback,
+    userdata: *mut c_void,
+    report: *mut graviton_verify_report,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = versioned_out(report)?;
+            let options = to_core(options)?;
+            let (userdata, mut returned) = (Userdata(userdata), 0);
+            let report = borrow(store, "store")?.session().run(|store| {
+                store.verify(&options, |event| {
+                    returned = tell(callback, userdata, &event);
+                    flow(returned)
+                })
+            })?;
+            check_stop(returned)?;
+            if let Some(out) = out {
+                out.set((&report).into());
+            }
+            Ok(())
+        })
+    }
+}

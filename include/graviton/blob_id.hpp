@@ -1,0 +1,171 @@
+// Part of graviton.hpp: the names of blobs and blocks.
+
+#ifndef GRAVITON_BLOB_ID_HPP
+#define GRAVITON_BLOB_ID_HPP
+
+#include "bytes.hpp"
+#include "call.hpp"
+
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace graviton {
+inline namespace GRAVITON_ERROR_STYLE {
+
+/// How digests are made.
+enum class algorithm : std::int32_t { blake3 = GRAVITON_ALGO_BLAKE3, sha256 = GRAVITON_ALGO_SHA256 };
+
+namespace detail {
+
+/// What ids of blobs and keys of blocks have in common: an algorithm, a digest and a length. Ordered by these, as listings are.
+template <class Raw, graviton_status (*Format)(const Raw *, char *, std::size_t, std::size_t *, graviton_error **)>
+class name_of_content {
+public:
+    /// Names nothing: a place for a name to come. Calls refuse it with errc::invalid_argument.
+    name_of_content() noexcept = default;
+    /// The one of graviton.h.
+    name_of_content(const Raw &raw) noexcept : raw_(raw) {}
+
+    /// The one of graviton.h.
+    const Raw &raw() const noexcept { return raw_; }
+    /// How many bytes it names.
+    std::uint64_t size() const noexcept { return raw_.size; }
+    /// How the digest was made.
+    graviton::algorithm algorithm() const noexcept { return static_cast<graviton::algorithm>(raw_.algo); }
+    /// The digest, GRAVITON_DIGEST_SIZE bytes. Lives as long as this.
+    bytes_view digest() const noexcept { return {raw_.digest, sizeof(raw_.digest)}; }
+
+    /// `<algorithm>:<hex>:<size>`; empty if it names nothing.
+    std::string to_string() const
+    {
+        char text[GRAVITON_BLOB_ID_TEXT_MAX];
+        std::size_t length = 0;
+        return Format(&raw_, text, sizeof(text), &length, nullptr) == GRAVITON_OK ? std::string(text, length) : std::string();
+    }
+
+    friend bool operator==(const name_of_content &left, const name_of_content &right) noexcept
+    {
+        return left.compare(right) == 0;
+    }
+    friend bool operator!=(const name_of_content &left, const name_of_content &right) noexcept
+    {
+        return left.compare(right) != 0;
+    }
+    friend bool operator<(const name_of_content &left, const name_of_content &right) noexcept
+    {
+        return left.compare(right) < 0;
+    }
+    friend bool operator>(const name_of_content &left, const name_of_content &right) noexcept
+    {
+        return left.compare(right) > 0;
+    }
+    friend bool operator<=(const name_of_content &left, const name_of_content &right) noexcept
+    {
+        return left.compare(right) <= 0;
+    }
+    friend bool operator>=(const name_of_content &left, const name_of_content &right) noexcept
+    {
+        return left.compare(right) >= 0;
+    }
+    friend std::ostream &operator<<(std::ostream &stream, const name_of_content &name) { return stream << name.to_string(); }
+
+    /// For std::hash: a digest is as evenly distributed as can be.
+    std::size_t hash() const noexcept
+    {
+        std::size_t value = 0;
+        std::memcpy(&value, raw_.digest, sizeof(value));
+        return value;
+    }
+
+protected:
+    Raw raw_{};
+
+private:
+    int compare(const name_of_content &other) const noexcept
+    {
+        if (raw_.algo != other.raw_.algo) {
+            return raw_.algo < other.raw_.algo ? -1 : 1;
+        }
+        if (const int order = std::memcmp(raw_.digest, other.raw_.digest, sizeof(raw_.digest)); order != 0) {
+            return order;
+        }
+        return raw_.size == other.raw_.size ? 0 : raw_.size < other.raw_.size ? -1 : 1;
+    }
+};
+
+} // namespace detail
+
+/// The name of a block: its digest and length. A value.
+using block_key = detail::name_of_content<graviton_block_key, graviton_block_key_format>;
+
+/// The name of a blob: the digest and length of its whole content. A value.
+class blob_id : public detail::name_of_content<graviton_blob_id, graviton_blob_id_format> {
+public:
+    using name_of_content::name_of_content;
+
+    /// Parses what to_string gives, strictly; errc::invalid_id for anything else.
+    static outcome<blob_id> parse(std::string_view text)
+    {
+        graviton_blob_id raw{};
+        return detail::run<blob_id>(
+            [&](auto error) { return graviton_blob_id_parse(text.data(), text.size(), &raw, error); },
+            [&] { return blob_id(raw); });
+    }
+
+    /// The id that these bytes would have as a blob. Stores nothing.
+    static outcome<blob_id> of(bytes_view bytes, graviton::algorithm algorithm = graviton::algorithm::blake3)
+    {
+        graviton_blob_id raw{};
+        return detail::run<blob_id>(
+            [&](auto error) {
+                return graviton_blob_id_of(static_cast<std::int32_t>(algorithm), bytes.data(), bytes.size(), &raw, error);
+            },
+            [&] { return blob_id(raw); });
+    }
+};
+
+namespace detail {
+
+/// A pointer as graviton.h takes it for "or none".
+inline const graviton_blob_id *or_null(const std::optional<blob_id> &id) noexcept { return id ? &id->raw() : nullptr; }
+
+/// As graviton.h takes several of them.
+inline std::vector<graviton_blob_id> raw_ids(const std::vector<blob_id> &ids)
+{
+    std::vector<graviton_blob_id> raw;
+    raw.reserve(ids.size());
+    for (const blob_id &id : ids) {
+        raw.push_back(id.raw());
+    }
+    return raw;
+}
+
+template <class Name, class Raw>
+std::vector<Name> copied(const Raw *first, std::size_t count)
+{
+    return count == 0 ? std::vector<Name>() : std::vector<Name>(first, first + count);
+}
+
+} // namespace detail
+
+} // inline namespace
+} // namespace graviton
+
+/// Makes ids usable as keys of std::unordered_map.
+template <>
+struct std::hash<graviton::blob_id> {
+    std::size_t operator()(const graviton::blob_id &id) const noexcept { return id.hash(); }
+};
+
+/// Makes keys usable as keys of std::unordered_map.
+template <>
+struct std::hash<graviton::block_key> {
+    std::size_t operator()(const graviton::block_key &key) const noexcept { return key.hash(); }
+};
+
+#endif // GRAVITON_BLOB_ID_HPP

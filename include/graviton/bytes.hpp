@@ -1,0 +1,109 @@
+// Part of graviton.hpp: bytes that somebody else owns.
+
+#ifndef GRAVITON_BYTES_HPP
+#define GRAVITON_BYTES_HPP
+
+#include "error.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <string>
+#include <type_traits>
+
+namespace graviton {
+inline namespace GRAVITON_ERROR_STYLE {
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_byte = std::is_same_v<T, char> || std::is_same_v<T, signed char>
+    || std::is_same_v<T, unsigned char> || std::is_same_v<T, std::byte>
+#ifdef __cpp_char8_t
+    || std::is_same_v<T, char8_t>
+#endif
+    ;
+
+template <class T>
+inline constexpr bool is_text = std::is_convertible_v<const T &, const char *>
+#ifdef __cpp_char8_t
+    || std::is_convertible_v<const T &, const char8_t *>
+#endif
+    ;
+
+/// What std::data of a T points to; void if it has none.
+template <class T, class = void>
+struct element {
+    using type = void;
+};
+
+template <class T>
+struct element<T, std::void_t<decltype(std::data(std::declval<T &>())), decltype(std::size(std::declval<T &>()))>> {
+    using type = std::remove_pointer_t<decltype(std::data(std::declval<T &>()))>;
+};
+
+template <class T>
+using element_t = typename element<T>::type;
+
+} // namespace detail
+
+/// Bytes somewhere, to be read: a pointer and a length, which own nothing. Made from strings, and from everything contiguous
+/// of char, unsigned char or std::byte: std::vector, std::array, std::span, arrays.
+class bytes_view {
+public:
+    constexpr bytes_view() noexcept = default;
+    /// `size` bytes at `data`, which may be null if there are none.
+    bytes_view(const void *data, std::size_t size) noexcept : data_(static_cast<const std::uint8_t *>(data)), size_(size) {}
+    /// Text up to its NUL.
+    bytes_view(const char *text) noexcept : bytes_view(text, std::strlen(text)) {}
+#ifdef __cpp_char8_t
+    /// Text up to its NUL.
+    bytes_view(const char8_t *text) noexcept : bytes_view(text, std::char_traits<char8_t>::length(text)) {}
+#endif
+    /// The bytes of a container; of an array of char, text up to its NUL.
+    template <class Bytes, class Byte = std::remove_const_t<detail::element_t<const Bytes>>,
+              class = std::enable_if_t<detail::is_byte<Byte> && !detail::is_text<Bytes>>>
+    bytes_view(const Bytes &bytes) noexcept : bytes_view(std::data(bytes), std::size(bytes))
+    {
+    }
+
+    constexpr const std::uint8_t *data() const noexcept { return data_; }
+    constexpr std::size_t size() const noexcept { return size_; }
+    constexpr bool empty() const noexcept { return size_ == 0; }
+    constexpr const std::uint8_t *begin() const noexcept { return data_; }
+    constexpr const std::uint8_t *end() const noexcept { return data_ + size_; }
+
+private:
+    const std::uint8_t *data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// Bytes somewhere, to be written: a pointer and a length, which own nothing. Made from everything contiguous of char, unsigned
+/// char or std::byte that can be changed.
+class bytes_span {
+public:
+    constexpr bytes_span() noexcept = default;
+    /// `size` bytes at `data`, which may be null if there are none.
+    bytes_span(void *data, std::size_t size) noexcept : data_(static_cast<std::uint8_t *>(data)), size_(size) {}
+    /// The bytes of a container.
+    template <class Bytes, class = std::enable_if_t<detail::is_byte<detail::element_t<std::remove_reference_t<Bytes>>>>>
+    bytes_span(Bytes &&bytes) noexcept : bytes_span(std::data(bytes), std::size(bytes))
+    {
+    }
+
+    constexpr std::uint8_t *data() const noexcept { return data_; }
+    constexpr std::size_t size() const noexcept { return size_; }
+    constexpr bool empty() const noexcept { return size_ == 0; }
+    constexpr std::uint8_t *begin() const noexcept { return data_; }
+    constexpr std::uint8_t *end() const noexcept { return data_ + size_; }
+
+private:
+    std::uint8_t *data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+} // inline namespace
+} // namespace graviton
+
+#endif // GRAVITON_BYTES_HPP

@@ -1,0 +1,156 @@
+// Part of graviton.hpp: where a store is and how it works.
+
+#ifndef GRAVITON_CONFIG_HPP
+#define GRAVITON_CONFIG_HPP
+
+#include "store.hpp"
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace graviton {
+inline namespace GRAVITON_ERROR_STYLE {
+
+/// Where a store is and how it works, and the way to open it:
+/// `graviton::config("./data").set("GRAVITON_HASH", "sha256").open()`. Without exceptions, the first failure is kept, and comes
+/// back from get and the opening functions. One thread at a time.
+class config {
+public:
+    /// The defaults: a store in `./.graviton`.
+    config()
+    {
+        make([&](auto raw, auto error) { return graviton_config_new(raw, error); });
+    }
+
+    /// The defaults, with the store in this directory.
+    explicit config(const std::filesystem::path &directory)
+    {
+        make([&](auto raw, auto error) {
+            return graviton_config_for_directory(directory.native().data(), directory.native().size(), raw, error);
+        });
+    }
+
+    /// What the environment says, and the defaults for the rest.
+    static config from_env()
+    {
+        config made{nothing()};
+        made.make([&](auto raw, auto error) { return graviton_config_from_env(raw, error); });
+        return made;
+    }
+
+    /// Sets a setting, such as "GRAVITON_HASH" to "sha256".
+    config &set(std::string_view name, std::string_view value) &
+    {
+        return keep([&](auto error) {
+            return graviton_config_set(raw_.get(), name.data(), name.size(), value.data(), value.size(), error);
+        });
+    }
+    config &&set(std::string_view name, std::string_view value) && { return std::move(set(name, value)); }
+
+    /// Whether opening takes over blocks that are already in the place and carry no store-id.
+    config &adopt(bool adopt = true) &
+    {
+        return keep([&](auto error) { return graviton_config_adopt(raw_.get(), detail::flag(adopt), error); });
+    }
+    config &&adopt(bool adopt = true) && { return std::move(this->adopt(adopt)); }
+
+    /// Opening, and every call on the store and on what it gives, asks this callback whether to go on; an empty one asks nobody.
+    config &set_cancel(cancel_callback callback) &
+    {
+        auto cancel = detail::keep(std::move(callback));
+        keep([&](auto error) {
+            return graviton_config_set_cancel(raw_.get(), detail::cancel_function(cancel), detail::cancel_userdata(cancel),
+                                              error);
+        });
+        cancel_ = std::move(cancel);
+        return *this;
+    }
+    config &&set_cancel(cancel_callback callback) && { return std::move(set_cancel(std::move(callback))); }
+
+    /// The value of a setting, or its default; a secret reads as an ellipsis.
+    outcome<std::string> get(std::string_view name) const
+    {
+#ifdef GRAVITON_NO_EXCEPTIONS
+        if (failed_) {
+            return *failed_;
+        }
+#endif
+        std::string value;
+        return detail::run<std::string>(
+            [&](auto error) {
+                std::size_t length = 0;
+                auto status = graviton_config_get(raw_.get(), name.data(), name.size(), nullptr, 0, &length, error);
+                if (status == GRAVITON_OK) {
+                    value.resize(length + 1);
+                    status = graviton_config_get(raw_.get(), name.data(), name.size(), value.data(), value.size(), &length, error);
+                    value.resize(length);
+                }
+                return status;
+            },
+            [&] { return std::move(value); });
+    }
+
+    /// Opens the store, and creates it if it is not there.
+    outcome<store> open() const { return opened(graviton_config_open); }
+    /// Opens a store that exists; errc::not_found otherwise.
+    outcome<store> open_existing() const { return opened(graviton_config_open_existing); }
+    /// Opens a store that exists, to be read only.
+    outcome<store> open_read_only() const { return opened(graviton_config_open_read_only); }
+
+    /// The handle of graviton.h, still owned here.
+    graviton_config *c_handle() const noexcept { return raw_.get(); }
+
+private:
+    struct nothing {};
+    explicit config(nothing) noexcept {}
+
+    template <class Call>
+    void make(Call call)
+    {
+        graviton_config *raw = nullptr;
+        keep([&](auto error) { return call(&raw, error); });
+        raw_.reset(raw);
+    }
+
+    /// Throws a failure, or keeps the first.
+    template <class Call>
+    config &keep(Call call)
+    {
+#ifdef GRAVITON_NO_EXCEPTIONS
+        if (!failed_) {
+            if (const auto done = detail::run(call); !done) {
+                failed_ = done.error();
+            }
+        }
+#else
+        detail::run(call);
+#endif
+        return *this;
+    }
+
+    template <class Open>
+    outcome<store> opened(Open how) const
+    {
+#ifdef GRAVITON_NO_EXCEPTIONS
+        if (failed_) {
+            return *failed_;
+        }
+#endif
+        graviton_store *raw = nullptr;
+        return detail::run<store>([&](auto error) { return how(raw_.get(), &raw, error); },
+                                  [&] { return store(raw, cancel_); });
+    }
+
+    detail::cancel_keeper cancel_;
+    detail::handle<graviton_config, graviton_config_free> raw_;
+#ifdef GRAVITON_NO_EXCEPTIONS
+    std::optional<error> failed_;
+#endif
+};
+
+} // inline namespace
+} // namespace graviton
+
+#endif // GRAVITON_CONFIG_HPP

@@ -1,0 +1,328 @@
+// Part of graviton.hpp: an open store.
+
+#ifndef GRAVITON_STORE_HPP
+#define GRAVITON_STORE_HPP
+
+#include "reader.hpp"
+#include "walk.hpp"
+#include "writer.hpp"
+
+#include <filesystem>
+#include <istream>
+#include <limits>
+#include <string>
+
+namespace graviton {
+inline namespace GRAVITON_ERROR_STYLE {
+
+/// An open store. Any number of threads may use it at once. What it gave goes on without it.
+class store {
+public:
+    /// Takes over a handle of graviton.h.
+    explicit store(graviton_store *raw, detail::cancel_keeper cancel = nullptr) noexcept : cancel_(std::move(cancel)), raw_(raw)
+    {
+    }
+
+    /// Opens the store in a directory, with everything else by default; creates it if it is not there. For more, see config.
+    static outcome<store> open(const std::filesystem::path &directory)
+    {
+        graviton_store *raw = nullptr;
+        return detail::run<store>(
+            [&](auto error) {
+                return graviton_store_open(directory.native().data(), directory.native().size(), &raw, error);
+            },
+            [&] { return store(raw); });
+    }
+
+    /// Another handle on the same store, whose calls, and those of what is opened with it, ask this callback whether to go on;
+    /// an empty one asks nobody. Closing one closes all.
+    outcome<store> with_cancel(cancel_callback callback) const
+    {
+        auto cancel = detail::keep(std::move(callback));
+        graviton_store *other = nullptr;
+        return detail::run<store>(
+            [&](auto error) {
+                return graviton_store_with_cancel(raw_.get(), detail::cancel_function(cancel), detail::cancel_userdata(cancel),
+                                                  &other, error);
+            },
+            [&] { return store(other, std::move(cancel)); });
+    }
+
+    /// Closes the store in an orderly way; whatever comes later is errc::closed. Needed only to be told of errors.
+    outcome<void> close()
+    {
+        return detail::run([&](auto error) { return graviton_store_close(raw_.get(), error); });
+    }
+
+    /// Puts bytes from memory.
+    outcome<put_receipt> put(bytes_view bytes, const put_options &options = {}) const
+    {
+        return put_with(options, [&](auto raw, auto receipt, auto error) {
+            return graviton_store_put(raw_.get(), bytes.data(), bytes.size(), raw, receipt, error);
+        });
+    }
+
+    /// Puts everything from a file descriptor's place to its end, and does not close it.
+    outcome<put_receipt> put_fd(int fd, const put_options &options = {}) const
+    {
+        return put_with(options, [&](auto raw, auto receipt, auto error) {
+            return graviton_store_put_fd(raw_.get(), fd, raw, receipt, error);
+        });
+    }
+
+    /// Puts the content of a file.
+    outcome<put_receipt> put_path(const std::filesystem::path &path, const put_options &options = {}) const
+    {
+        return put_with(options, [&](auto raw, auto receipt, auto error) {
+            return graviton_store_put_path(raw_.get(), path.native().data(), path.native().size(), raw, receipt, error);
+        });
+    }
+
+    /// Puts what a callback gives, until it gives nothing.
+    outcome<put_receipt> put_callback(const read_callback &read, const put_options &options = {}) const
+    {
+        return put_with(options, [&](auto raw, auto receipt, auto error) {
+            return graviton_store_put_callback(raw_.get(), read ? detail::read_source : nullptr,
+                                               const_cast<read_callback *>(&read), raw, receipt, error);
+        });
+    }
+
+    /// Puts everything from a stream's place to its end. A stream that goes bad is errc::cancelled, and nothing is stored.
+    outcome<put_receipt> put_stream(std::istream &stream, const put_options &options = {}) const
+    {
+        return put_callback(
+            [&](bytes_span room) -> std::optional<std::size_t> {
+                constexpr std::size_t most = std::numeric_limits<std::streamsize>::max();
+                stream.read(reinterpret_cast<char *>(room.data()),
+                            static_cast<std::streamsize>(room.size() < most ? room.size() : most));
+                return stream.bad() ? std::nullopt : std::optional(static_cast<std::size_t>(stream.gcount()));
+            },
+            options);
+    }
+
+    /// A whole blob in memory, as std::vector<std::uint8_t>, std::string or any other container of bytes with resize(). For
+    /// large blobs, open_reader.
+    template <class Bytes = std::vector<std::uint8_t>>
+    outcome<Bytes> get(const blob_id &id, const progress_callback &progress = nullptr) const
+    {
+        const auto options = detail::raw(progress);
+        Bytes bytes;
+        return detail::run<Bytes>(
+            [&](auto error) {
+                // An id may be made up: before there is memory for all the bytes that it speaks of, see whether it is there.
+                graviton_blob_stat stat = GRAVITON_BLOB_STAT_INIT;
+                constexpr std::uint64_t much = 1 << 20;
+                const auto known = id.size() < much ? GRAVITON_OK : graviton_store_stat(raw_.get(), &id.raw(), &stat, error);
+                if (known != GRAVITON_OK) {
+                    return known;
+                }
+                bytes.resize(static_cast<std::size_t>(id.size()));
+                const bytes_span room(bytes);
+                return graviton_store_get(raw_.get(), &id.raw(), room.data(), room.size(), &options, nullptr, error);
+            },
+            [&] { return std::move(bytes); });
+    }
+
+    /// Gets a whole blob into memory that has room for it, and returns its length. After an error what is there is undefined.
+    outcome<std::size_t> get_into(const blob_id &id, bytes_span room, const progress_callback &progress = nullptr) const
+    {
+        const auto options = detail::raw(progress);
+        std::size_t count = 0;
+        return detail::run<std::size_t>(
+            [&](auto error) {
+                return graviton_store_get(raw_.get(), &id.raw(), room.data(), room.size(), &options, &count, error);
+            },
+            [&] { return count; });
+    }
+
+    /// Writes a whole blob to a file descriptor at its place, and does not close it.
+    outcome<void> get_fd(const blob_id &id, int fd, const progress_callback &progress = nullptr) const
+    {
+        const auto options = detail::raw(progress);
+        return detail::run([&](auto error) { return graviton_store_get_fd(raw_.get(), &id.raw(), fd, &options, error); });
+    }
+
+    /// Reads bytes of a blob from `offset` on and returns how many: fewer than there is room for only at the end.
+    outcome<std::size_t> read_range(const blob_id &id, std::uint64_t offset, bytes_span room) const
+    {
+        std::size_t count = 0;
+        return detail::run<std::size_t>(
+            [&](auto error) {
+                return graviton_store_read_range(raw_.get(), &id.raw(), offset, room.data(), room.size(), &count, error);
+            },
+            [&] { return count; });
+    }
+
+    /// Opens a blob to be read; errc::not_found if it is not there.
+    outcome<reader> open_reader(const blob_id &id) const
+    {
+        graviton_reader *raw = nullptr;
+        return detail::run<reader>([&](auto error) { return graviton_reader_open(raw_.get(), &id.raw(), &raw, error); },
+                                   [&] { return reader(raw, cancel_); });
+    }
+
+    /// Opens a writer; with `expected`, it commits only content with this id.
+    outcome<writer> open_writer(const std::optional<blob_id> &expected = std::nullopt) const
+    {
+        graviton_writer *raw = nullptr;
+        return detail::run<writer>(
+            [&](auto error) { return graviton_writer_open(raw_.get(), detail::or_null(expected), &raw, error); },
+            [&] { return writer(raw, cancel_); });
+    }
+
+    /// Begins a walk over all live blobs, or those behind `after`.
+    outcome<graviton::list> list(const std::optional<blob_id> &after = std::nullopt) const
+    {
+        graviton_list *raw = nullptr;
+        return detail::run<graviton::list>(
+            [&](auto error) { return graviton_list_open(raw_.get(), detail::or_null(after), &raw, error); },
+            [&] { return graviton::list(raw, cancel_); });
+    }
+
+    /// Begins a walk over the blocks of a blob, from the one that holds the byte at `from` on.
+    outcome<graviton::manifest> manifest(const blob_id &id, std::uint64_t from = 0) const
+    {
+        graviton_manifest *raw = nullptr;
+        return detail::run<graviton::manifest>(
+            [&](auto error) { return graviton_manifest_open(raw_.get(), &id.raw(), from, &raw, error); },
+            [&] { return graviton::manifest(raw, cancel_); });
+    }
+
+    /// What is known of a blob; errc::not_found if it is not there.
+    outcome<blob_stat> stat(const blob_id &id) const
+    {
+        graviton_blob_stat stat = GRAVITON_BLOB_STAT_INIT;
+        return detail::run<blob_stat>([&](auto error) { return graviton_store_stat(raw_.get(), &id.raw(), &stat, error); },
+                                      [&] { return blob_stat(stat); });
+    }
+
+    /// Whether a blob is there.
+    outcome<bool> exists(const blob_id &id) const
+    {
+        std::int32_t exists = 0;
+        return detail::run<bool>([&](auto error) { return graviton_store_exists(raw_.get(), &id.raw(), &exists, error); },
+                                 [&] { return exists != 0; });
+    }
+
+    /// Deletes a blob (graviton_store_delete); it can be restored for the grace.
+    outcome<void> remove(const blob_id &id) const
+    {
+        return detail::run([&](auto error) { return graviton_store_delete(raw_.get(), &id.raw(), error); });
+    }
+
+    /// Brings a deleted blob back, as long as no collection has begun with it.
+    outcome<void> restore(const blob_id &id) const
+    {
+        return detail::run([&](auto error) { return graviton_store_restore(raw_.get(), &id.raw(), error); });
+    }
+
+    /// Sums over the store. Costs time proportional to what is stored.
+    outcome<store_stats> stats() const
+    {
+        graviton_store_stats stats = GRAVITON_STORE_STATS_INIT;
+        return detail::run<store_stats>([&](auto error) { return graviton_store_stats_get(raw_.get(), &stats, error); },
+                                        [&] { return stats; });
+    }
+
+    /// Writes a consistent copy of the manifests in SQLite to a new file.
+    outcome<void> backup(const std::filesystem::path &path) const
+    {
+        return detail::run([&](auto error) {
+            return graviton_store_backup(raw_.get(), path.native().data(), path.native().size(), error);
+        });
+    }
+
+    /// Deletes what nothing refers to. The callback is told after each step.
+    outcome<gc_report> gc(const gc_options &options = {}, const std::function<flow(const gc_report &)> &callback = nullptr) const
+    {
+        graviton_gc_options raw = GRAVITON_GC_OPTIONS_INIT;
+        if (options.grace) {
+            raw.grace_ms = options.grace->count() == 0 ? GRAVITON_GC_NO_GRACE : options.grace->count();
+        }
+        raw.max_time_ms = static_cast<std::uint64_t>(options.max_time.count());
+        raw.max_blocks = options.max_blocks;
+        raw.max_bytes = options.max_bytes;
+        raw.blocks_per_second = options.blocks_per_second;
+        raw.dry_run = detail::flag(options.dry_run);
+        detail::gc_work work(GRAVITON_GC_REPORT_INIT, callback);
+        return detail::run<gc_report>(
+            [&](auto error) {
+                return graviton_store_gc(raw_.get(), &raw, detail::gc_work::tell<graviton_blob_id>, &work, &work.report, error);
+            },
+            [&] { return std::move(work.report); });
+    }
+
+    /// Looks whether everything is there and intact. The callback is told what is not, and now and then how far it is. Findings
+    /// are no error: the report's `clean` says whether any hurts.
+    outcome<verify_report> verify(const verify_options &options = {},
+                                  const std::function<flow(const verify_event &)> &callback = nullptr) const
+    {
+        const auto ids = detail::raw_ids(options.ids);
+        graviton_verify_options raw = GRAVITON_VERIFY_OPTIONS_INIT;
+        raw.deep = detail::flag(options.deep);
+        raw.adopt = detail::flag(options.adopt);
+        raw.ids = ids.data();
+        raw.id_count = ids.size();
+        raw.bytes_per_second = options.bytes_per_second;
+        raw.from = options.from.data();
+        raw.from_length = options.from.size();
+        graviton_verify_report report = GRAVITON_VERIFY_REPORT_INIT;
+        return detail::run<verify_report>(
+            [&](auto error) {
+                return graviton_store_verify(raw_.get(), &raw, callback ? detail::tell_verify : nullptr,
+                                             const_cast<void *>(static_cast<const void *>(&callback)), &report, error);
+            },
+            [&] { return report; });
+    }
+
+    /// Brings blobs from another store of any kind: these, or all if there are none named. Moves only blocks that are missing.
+    outcome<copy_report> copy_from(const store &other, const std::vector<blob_id> &ids = {},
+                                   const std::function<flow(const copy_report &)> &callback = nullptr) const
+    {
+        const auto raw_ids = detail::raw_ids(ids);
+        graviton_copy_options raw = GRAVITON_COPY_OPTIONS_INIT;
+        raw.ids = raw_ids.data();
+        raw.id_count = raw_ids.size();
+        detail::copy_work work(GRAVITON_COPY_REPORT_INIT, callback);
+        return detail::run<copy_report>(
+            [&](auto error) {
+                return graviton_store_copy_from(raw_.get(), other.raw_.get(), &raw, detail::copy_work::tell<graviton_blob_id>,
+                                                &work, &work.report, error);
+            },
+            [&] { return std::move(work.report); });
+    }
+
+    /// Replaces blocks that are missing or damaged by those of another store, after verifying them.
+    outcome<repair_report> repair_from(const store &other,
+                                       const std::function<flow(const repair_report &)> &callback = nullptr) const
+    {
+        detail::repair_work work(GRAVITON_REPAIR_REPORT_INIT, callback);
+        return detail::run<repair_report>(
+            [&](auto error) {
+                return graviton_store_repair_from(raw_.get(), other.raw_.get(), detail::repair_work::tell<graviton_block_key>,
+                                                  &work, &work.report, error);
+            },
+            [&] { return std::move(work.report); });
+    }
+
+    /// The handle of graviton.h, still owned here.
+    graviton_store *c_handle() const noexcept { return raw_.get(); }
+
+private:
+    template <class Call>
+    static outcome<put_receipt> put_with(const put_options &options, Call call)
+    {
+        const auto raw = detail::raw(options);
+        graviton_put_receipt receipt = GRAVITON_PUT_RECEIPT_INIT;
+        return detail::run<put_receipt>([&](auto error) { return call(&raw, &receipt, error); },
+                                        [&] { return put_receipt(receipt); });
+    }
+
+    detail::cancel_keeper cancel_;
+    detail::handle<graviton_store, graviton_store_free> raw_;
+};
+
+} // inline namespace
+} // namespace graviton
+
+#endif // GRAVITON_STORE_HPP
