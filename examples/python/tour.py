@@ -3,6 +3,8 @@
 # A notebook in cells (`# %%`): open it in VS Code, PyCharm or with jupytext, or run it as it is.
 
 # %%
+# The last line of a cell is shown.
+# pyright: reportUnusedExpression=false
 import io
 import random
 import tarfile

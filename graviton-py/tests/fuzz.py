@@ -8,6 +8,9 @@ With atheris, guided by coverage of the package's Python code. A failure prints 
 code. tests/py/run has a short leg; a long one is ``--seconds 36000``.
 """
 
+# atheris and fsspec have no types, and what is inferred of them is not so.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import argparse

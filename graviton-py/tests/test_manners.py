@@ -157,8 +157,10 @@ def test_there_are_examples() -> None:
 def test_the_readme_of_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     readme = Path(__file__).resolve().parents[1] / "README.md"
-    (program,) = [part.split("```")[0] for part in readme.read_text().split("```python\n")[1:]]
-    exec(program, {})
+    programs = [part.split("```")[0] for part in readme.read_text().split("```python\n")[1:]]
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, {})
 
 
 def test_the_version_is_that_of_the_wheel() -> None:

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::block::{BlockStore, FsBlockStore, S3BlockStore};
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
-use crate::engine::{AsyncStore, Settings, Timing};
+use crate::engine::{AsyncStore, Seen, Settings, Timing};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Durability, ManifestRepo, Opening, PostgresManifestRepo, SqliteManifestRepo};
 use crate::runtime;
@@ -251,6 +251,7 @@ impl Config {
         };
         // Beside each other: that each is patient with a server that does not answer must not add up.
         let (manifests, seen) = tokio::try_join!(manifests, blocks.store_id())?;
+        let seen = seen.map_or(Seen::Nothing, Seen::StoreId);
         AsyncStore::join(blocks, manifests, settings, seen).await
     }
 

@@ -101,7 +101,7 @@ impl AsyncStore {
             report.complete = true;
         } else {
             engine.check_writable()?;
-            engine.check_identity(engine.core.manifests.store().await?, None).await?;
+            engine.check_identity(engine.core.manifests.store().await?, super::Seen::NotYet).await?;
             let mut run = Run::new(engine, options, grace, started)?;
             let mut done = run.all(&mut report, &mut progress).await;
             if let Err(error) = &done

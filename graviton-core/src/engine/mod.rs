@@ -199,6 +199,13 @@ struct Core {
     suspects: Mutex<HashSet<BlockKey>>,
 }
 
+/// What was seen of a `store-id` before the database was asked.
+pub(crate) enum Seen {
+    NotYet,
+    Nothing,
+    StoreId(String),
+}
+
 struct Engine {
     core: Arc<Core>,
     buffers: Arc<Buffers>,
@@ -229,15 +236,15 @@ impl AsyncStore {
         manifests: Arc<dyn ManifestRepo>,
         settings: Settings,
     ) -> Result<AsyncStore> {
-        AsyncStore::join(blocks, manifests, settings, None).await
+        AsyncStore::join(blocks, manifests, settings, Seen::NotYet).await
     }
 
-    /// Like [`new`](AsyncStore::new), for who has seen already that the blocks have this `store-id`.
+    /// Like [`new`](AsyncStore::new), for who has looked already whose the blocks are.
     pub(crate) async fn join(
         blocks: Arc<dyn BlockStore>,
         manifests: Arc<dyn ManifestRepo>,
         settings: Settings,
-        seen: Option<String>,
+        seen: Seen,
     ) -> Result<AsyncStore> {
         let core = Arc::new(Core {
             blocks,
@@ -462,12 +469,18 @@ impl Core {
 
 impl Engine {
     /// One database, one block location: two databases over one location would collect each other's blocks.
-    async fn check_identity(&self, record: StoreRecord, seen: Option<String>) -> Result<()> {
+    async fn check_identity(&self, record: StoreRecord, seen: Seen) -> Result<()> {
         let blocks = &self.core.blocks;
+        let mut occupied = None;
         let found = match seen {
-            Some(id) => Some(id),
-            // After the record was read, or a store that somebody makes at this moment has a place and no id.
-            None => blocks.store_id().await?,
+            Seen::StoreId(id) => Some(id),
+            Seen::NotYet => blocks.store_id().await?,
+            // Again, now that the record was read: a store that somebody makes at this moment has an id before it has a place.
+            Seen::Nothing => {
+                let (found, any) = tokio::join!(blocks.store_id(), blocks.has_blocks());
+                occupied = Some(any);
+                found?
+            }
         };
         match found {
             Some(id) if id == record.id => Ok(()),
@@ -493,7 +506,11 @@ impl Engine {
                     )
                     .with_advice("check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt"));
                 }
-                if blocks.has_blocks().await? && !self.adopt {
+                let occupied = match occupied {
+                    Some(occupied) => occupied?,
+                    None => blocks.has_blocks().await?,
+                };
+                if occupied && !self.adopt {
                     return Err(Error::new(
                         Code::Config,
                         format!("there are blocks in {location}, and no store-id says whose they are"),
@@ -519,7 +536,7 @@ impl Engine {
                 let record = core.manifests.store().await?;
                 if core.blocks.create_store_id(&record.id).await? != record.id {
                     // Somebody else was faster.
-                    self.check_identity(core.manifests.store().await?, None).await?;
+                    self.check_identity(core.manifests.store().await?, Seen::NotYet).await?;
                 }
                 let location = core.blocks.location();
                 if record.block_location != location {

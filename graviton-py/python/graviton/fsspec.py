@@ -35,6 +35,9 @@ Pickles and JSON carry the place of the store but no secrets, which are looked f
 ``stored``.
 """
 
+# fsspec has no types; what type checkers infer is not what its own filesystems keep to.
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+
 from __future__ import annotations
 
 import io
