@@ -94,7 +94,8 @@ def test_no_instance_is_handed_out_twice(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_nothing_of_it_has_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = cluster(tmp_path / "store")
-    password, url = place.settings["minio_root_password"], place.settings["manifest_url"]
+    settings: dict[str, Any] = {**place.settings}
+    password, url = settings["minio_root_password"], settings["manifest_url"]
     monkeypatch.setenv("MINIO_ROOT_PASSWORD", "")
     fs = GravitonFileSystem(str(place.path), **place.settings)
     id = fs.pipe_file("new", b"hello")
