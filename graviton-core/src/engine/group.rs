@@ -6,7 +6,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::blocking;
@@ -64,9 +66,12 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
     /// Like [`join`](Group::join) for several members; the answers are in their order.
     pub(super) async fn join_all(&self, members: Vec<T>) -> Result<Vec<R>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = members.iter().map(|_| oneshot::channel()).unzip();
-        if let Some(mut leader) = self.0.enter(members.into_iter().zip(senders)) {
-            // Where the future is sure to run to its end, the batch needs no task of its own.
-            if !blocking::ends_here() || leader.run_one().await {
+        if let Some(leader) = self.0.enter(members.into_iter().zip(senders)) {
+            // On a thread that may block, the first batch needs no task of its own, which is two thread switches: many times
+            // what a small put costs otherwise.
+            if blocking::may_block_here() {
+                Leading(Some(Box::pin(leader.run()))).await;
+            } else {
                 tokio::spawn(leader.run_rest());
             }
         }
@@ -119,6 +124,13 @@ struct Leader<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> Leader<T, R> {
+    /// Runs one batch; more of them run in a task.
+    async fn run(mut self) {
+        if self.run_one().await {
+            tokio::spawn(self.run_rest());
+        }
+    }
+
     async fn run_rest(mut self) {
         while self.run_one().await {}
     }
@@ -139,6 +151,29 @@ impl<T: Send + 'static, R: Send + 'static> Leader<T, R> {
             self.resigned = true;
         }
         !self.resigned
+    }
+}
+
+/// A batch under way, which goes on in a task if the caller that leads it ends its call: others count on it.
+struct Leading(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Future for Leading {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(batch) = &mut self.0 else { return Poll::Ready(()) };
+        batch.as_mut().poll(context).map(|()| self.0 = None)
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        if let Some(batch) = self.0.take()
+            && !std::thread::panicking()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(batch);
+        }
     }
 }
 

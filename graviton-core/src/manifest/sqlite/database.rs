@@ -5,11 +5,12 @@
 //! two thread switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs
 //! with it, of which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped
 //! future can leave one open; only a sweep or a second look at a block waits in it, for the block store.
+//! What has to wait for another process's transaction does not do so on a thread whose caller may end the call.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -25,6 +26,12 @@ use crate::runtime;
 
 /// How long a process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two looks at it, in the end.
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
+/// A query asks about so often, in steps of SQLite's machine (some milliseconds), whether anybody still waits for it.
+const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 
 /// Queries that run at once.
 const READERS: usize = 8;
@@ -82,6 +89,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Nothing if another thread has it.
+fn try_locked<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 impl SqliteDatabase {
     /// The file at `path`, and whether it is there. Opens nothing yet.
     pub(super) async fn new(path: &Path) -> Result<(SqliteDatabase, bool)> {
@@ -110,28 +126,21 @@ impl Database for SqliteDatabase {
     async fn read<S: Step>(&self, step: S) -> Result<S::Answer> {
         let permit = Arc::clone(&self.0.may_read).acquire_owned().await;
         let file = Arc::clone(&self.0);
-        blocking::run(move || {
+        blocking::run_waiting(move || {
             // Given back when the query is done, whether or not anybody still polls for its result.
-            let _permit = permit;
-            file.check_open()?;
-            let free = locked(&file.readers).pop().filter(|reader| reader.is_current(&file.path));
-            let mut reader = match free {
-                Some(reader) => reader,
-                None => patiently(|| file.connect_reader()).map_err(|problem| file.failed(problem))?,
-            };
-            let result = runtime::drive(step.run(&mut reader.connection));
-            locked(&file.readers).push(reader);
-            match result {
-                Ok(Ending::Commit(answer) | Ending::RollBack(answer)) => Ok(answer),
-                Err(problem) => Err(file.failed(problem)),
-            }
+            let _permit = &permit;
+            file.unless_it_waits(file.read_here(&step))
         })
         .await?
     }
 
     async fn write<S: Step>(&self, durable: bool, step: S) -> Result<S::Answer> {
         let file = Arc::clone(&self.0);
-        blocking::run(move || file.write_here(durable, &step).map_err(|problem| file.failed(problem))).await?
+        blocking::run_waiting(move || {
+            let writer = if blocking::may_wait() { locked(&file.writer) } else { try_locked(&file.writer)? };
+            file.unless_it_waits(file.write_here(writer, durable, &step))
+        })
+        .await?
     }
 
     const LOCAL: bool = true;
@@ -154,9 +163,9 @@ impl Database for SqliteDatabase {
                 .with_advice("choose another name"));
         };
         let (file, to, directory) = (Arc::clone(&self.0), to.to_owned(), directory.to_owned());
+        let copied = Arc::clone(&file);
+        blocking::run_waiting(move || copied.unless_it_waits(copied.copy_into(&name))).await??;
         blocking::run(move || {
-            file.check_open()?;
-            file.copy_into(&name).map_err(|problem| file.failed(problem))?;
             let failed = |error: io::Error| match error.kind() {
                 io::ErrorKind::AlreadyExists => {
                     Error::new(Code::InvalidArgument, format!("{} is there already", to.display()))
@@ -223,8 +232,31 @@ const FOREIGN_KEY_CHECK: Sql =
     Sql { sqlite: "SELECT \"table\", parent FROM pragma_foreign_key_check LIMIT 100", postgres: "" };
 
 impl File {
+    /// The result for the caller; nothing if it would have had to wait for another process, and may not.
+    fn unless_it_waits<T>(&self, result: Result<T, Problem>) -> Option<Result<T>> {
+        match result {
+            Err(Problem::Sqlite(error)) if is_busy(&error) && !blocking::may_wait() => None,
+            result => Some(result.map_err(|problem| self.failed(problem))),
+        }
+    }
+
+    fn read_here<S: Step>(&self, step: &S) -> Result<S::Answer, Problem> {
+        self.check_open()?;
+        let free = locked(&self.readers).pop().filter(|reader| reader.is_current(&self.path));
+        let mut reader = match free {
+            Some(reader) => reader,
+            None => patiently(|| self.connect_reader())?,
+        };
+        let result = runtime::drive(step.run(&mut reader.connection));
+        locked(&self.readers).push(reader);
+        match result? {
+            Ending::Commit(answer) | Ending::RollBack(answer) => Ok(answer),
+        }
+    }
+
     /// Over a connection of its own: those that read refuse everything that writes, be it to another file.
     fn copy_into(&self, name: &str) -> Result<(), Problem> {
+        self.check_open()?;
         let Reader { connection, .. } = patiently(|| self.connect_reader())?;
         connection.pragma_update(None, "query_only", false)?;
         connection.execute("VACUUM INTO ?1", [name])?;
@@ -239,12 +271,16 @@ impl File {
     }
 
     /// Runs a transaction; its commit is synced if asked. Rolled back on an error.
-    fn write_here<S: Step>(&self, synced: bool, step: &S) -> Result<S::Answer, Problem> {
-        let mut guard = locked(&self.writer);
+    fn write_here<S: Step>(
+        &self,
+        mut writer: MutexGuard<'_, Option<Writer>>,
+        synced: bool,
+        step: &S,
+    ) -> Result<S::Answer, Problem> {
         self.check_open()?;
-        let writer = match guard.as_mut() {
+        let writer = match writer.as_mut() {
             Some(writer) => writer,
-            None => guard.insert(Writer { connection: patiently(|| self.connect_writer())?, synced: None }),
+            None => writer.insert(Writer { connection: patiently(|| self.connect_writer())?, synced: None }),
         };
         if writer.synced != Some(synced) {
             writer.synced = None;
@@ -262,8 +298,10 @@ impl File {
     fn connect_reader(&self) -> Result<Reader, Problem> {
         forked::note(&self.path)?;
         let open = |path: &Path, how: OpenFlags| {
-            let connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-            prepare(&connection)?;
+            let mut connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            prepare(&mut connection)?;
+            // A transaction that writes is short, and may be others' too.
+            connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(blocking::is_given_up))?;
             connection.pragma_update(None, "query_only", true)?;
             // Makes SQLite look at the file and at what stands beside it.
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -292,8 +330,8 @@ impl File {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
-        prepare(&connection)?;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        prepare(&mut connection)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
@@ -318,8 +356,7 @@ fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> 
     loop {
         match connect() {
             Err(Problem::Sqlite(error))
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                    && started.elapsed() < BUSY_TIMEOUT =>
+                if is_busy(&error) && blocking::may_wait() && started.elapsed() < BUSY_TIMEOUT =>
             {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -353,8 +390,21 @@ impl Drop for Transaction<'_> {
     }
 }
 
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
+/// Waits a moment for another process's transaction, of which the caller has seen so many; `false` gives up.
+fn wait_a_moment(looks: i32) -> bool {
+    if !blocking::may_wait() || BUSY_PAUSE * looks.unsigned_abs() >= BUSY_TIMEOUT {
+        return false;
+    }
+    std::thread::sleep(BUSY_PAUSE.min(Duration::from_millis(1 << looks.clamp(0, 5))));
+    true
+}
+
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(wait_a_moment))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Otherwise every statement that could use a partial index is compiled again for each set of values,
     // which was half the time of a small get.
@@ -417,6 +467,9 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
     );
     let (code, what, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => FULL,
+        Some(ErrorCode::OperationInterrupted) => {
+            (Code::Cancelled, "was told to stop", "nobody waited for it any more")
+        }
         Some(ErrorCode::SystemIoFailure) if is_full(path.parent().unwrap_or(path)) => FULL,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Code::BackendUnavailable, "is busy", "another process holds it; try again")
