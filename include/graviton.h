@@ -21,9 +21,10 @@
  *   `error` may be NULL. Otherwise `*error` is written by every call: NULL on success, and on failure an error that the
  *   caller frees with graviton_error_free; what it held before is overwritten and not freed. There is no thread-local
  *   or global "last error". Results are written on success only.
- *   Every function can return GRAVITON_ERROR_INVALID_ARGUMENT: for NULL or a misaligned pointer where that is not allowed,
- *   a flag that is neither 0 nor 1, an enumeration value that does not exist, a length above PTRDIFF_MAX, a `struct_size`
- *   that the library does not know, or a handle that is used by two threads where only one may. The call then did nothing.
+ *   Every function can return GRAVITON_ERROR_INVALID_ARGUMENT: for NULL where that is not allowed, any misaligned pointer
+ *   (for a misaligned `error` without writing there), a flag that is neither 0 nor 1, an enumeration value that does not
+ *   exist, a length above PTRDIFF_MAX, a `struct_size` that no version has, an option that the library is too old for, or a
+ *   handle that is used by two threads where only one may. The call then did nothing.
  *   Every function on a handle can return GRAVITON_ERROR_CLOSED and GRAVITON_ERROR_FORKED, and GRAVITON_ERROR_CANCELLED where
  *   there is a callback. What else a function often returns is said there; any may fail as its backends do
  *   (GRAVITON_ERROR_NO_SPACE, GRAVITON_ERROR_BACKEND_UNAVAILABLE, ...). GRAVITON_ERROR_INTERNAL is a bug of the library: a
@@ -32,14 +33,17 @@
  * OWNERSHIP
  *   _new, _open and _from_... give a handle in their last result; _free takes it back. _free takes NULL, and the order
  *   does not matter: a reader, a writer or an iterator keeps what it needs of the store. Everything else borrows for the
- *   length of the call, unless it says otherwise. To free twice, to use what was freed, and to free what another thread is
- *   using are errors that nothing can detect.
+ *   length of the call, unless it says otherwise. To free twice, to use what was freed, and to free what is in use, by another
+ *   thread or by the call that a callback is part of, are errors that nothing can detect. A misaligned pointer is not freed.
  *
  * TEXT, BYTES AND STRUCTURES
  *   Text and bytes come as pointer and length in bytes; NULL with 0 is empty. GRAVITON_LITERAL("...") gives both for a
  *   literal. Text is UTF-8; paths are any bytes but NUL. Text that the library gives is NUL-terminated.
- *   Structures that may grow begin with `struct_size`; the _INIT macros set it. graviton_blob_id, graviton_block_key and
- *   graviton_manifest_entry never change. Fields called `reserved` are 0. Flags and enumeration values are int32_t.
+ *   graviton_blob_id, graviton_block_key and graviton_manifest_entry never change. Other structures begin with `struct_size`,
+ *   which the _INIT macros set, and may get more fields at their end, for which 0 means what was before there was such a field.
+ *   So a program goes on with a later library, which takes the rest for 0, and fills in what the program knows. With an earlier
+ *   library it goes on as long as the fields that this does not know are 0; in a report they stay as they were.
+ *   Fields called `reserved` are 0. Flags and enumeration values are int32_t.
  *
  * THREADS
  *   "Blocks" in a description means that the call may wait for disks, networks or other threads. Every function may be called
@@ -61,14 +65,22 @@
  * CALLBACKS
  *   take the program's pointer first, run on the thread that made the call and only until it returns (a cancel callback: on
  *   any thread that uses the handle), and return 0 to go on. Anything else ends the call, with GRAVITON_ERROR_CANCELLED and the
- *   value in graviton_error_callback_code. They may call into the library, with the same store too. They must return: a C++
- *   exception or longjmp out of one is undefined.
+ *   value in graviton_error_callback_code. They may call into the library, with the same store too; what they call is ended by
+ *   the cancel callback of the handle that they use, and by no other. They may read what was filled in so far, must not change
+ *   what the call reads, and must not free the handle that is in the call. They must return: a C++ exception or longjmp out of
+ *   one is undefined.
  *
  * FORK
  *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED, and freeing them only forgets
  *   them: what they held stays as it was, for its locks and threads are the parent's.
  *   A child may open stores of its own, but not the SQLite file that its parent had open. Configurations, ids and errors go
  *   on working.
+ *
+ * WHAT IS NOT HERE
+ *   The sessions of the engine, by which servers take blocks from clients that cut by themselves: they are for servers, and
+ *   those have HTTP. What is asynchronous: a call blocks its thread, and can be cancelled. Page-wise listing, which the
+ *   iterators do; the sizes and sums of reports that can be computed from others. Block stores and manifest repositories by
+ *   themselves.
  *
  * CLEANING UP
  *   The library starts threads when a store is first opened, and never ends them. It installs no signal handlers, and reads no
@@ -126,6 +138,11 @@
  * The length of a digest in bytes.
  */
 #define GRAVITON_DIGEST_SIZE 32
+
+/**
+ * The most bytes that a block can have: 16 MiB.
+ */
+#define GRAVITON_BLOCK_SIZE_MAX 16777216
 
 /**
  * Room for the text of any blob id or block key, with the NUL behind it, in bytes.
@@ -301,10 +318,12 @@ typedef struct graviton_block_key {
 } graviton_block_key;
 
 /**
- * Asked about every 50 ms, while a call waits, whether to go on: for a network that does not answer, or a user who does not
- * want to wait. Called on the thread that makes the call, so from several at once if several use the handle. Returns 0 to
- * go on; anything else ends the call with GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. Must
- * be quick, must not use the handle that is in the call, and must return: no exception, no longjmp.
+ * Asked about every 50 ms, while a call waits, whether to go on: for a network, disk, pipe or socket that does not answer, or
+ * a user who does not want to wait. Not asked: by calls that are over sooner or never block, while the program's own
+ * callbacks run, and by calls that these make with a handle that has no cancel callback. Called on the thread that makes the
+ * call, so from several at once if several use the handle. Returns 0 to go on; anything else ends the call with
+ * GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. Must be quick, must use neither the handle nor
+ * the buffers that are in the call, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_cancel_callback)(void *userdata);
 
@@ -377,10 +396,10 @@ typedef struct graviton_store_stats {
 } graviton_store_stats;
 
 /**
- * Told how far a put or get has come: `done` bytes of `total`, which is GRAVITON_SIZE_UNKNOWN if that is not known.
- * Called on the thread that called the function, at most once for every few KiB. Returns 0 to go on; anything else aborts
- * with GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value. May call into the
- * library, with this store too. Must return: no exception, no longjmp.
+ * Told how far a put or get has come: `done` bytes of `total`, which is GRAVITON_SIZE_UNKNOWN if that is not known. Called
+ * on the thread that called the function, as often as bytes come or go: every few KiB to some MiB. Returns 0 to go on;
+ * anything else aborts with GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value.
+ * May call into the library, with this store too. Must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_progress_callback)(void *userdata, uint64_t done, uint64_t total);
 
@@ -575,10 +594,10 @@ typedef struct graviton_gc_report {
 
 /**
  * Told what a collection has done so far: after each step, and once more when it is over, with the final report. `named` are
- * the `report->named_count` blobs that a dry run names; both live until the callback returns. Called on the thread that
- * called graviton_store_gc. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort with
- * GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with this store too. Must
- * return: no exception, no longjmp.
+ * the `report->named_count` blobs that a dry run names, NULL if there are none; both live until the callback returns. Called
+ * on the thread that called graviton_store_gc. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
+ * with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with this store
+ * too. Must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_gc_callback)(void *userdata,
                                         const struct graviton_gc_report *report,
@@ -602,11 +621,11 @@ typedef struct graviton_verify_options {
      */
     int32_t adopt;
     /**
-     * Only these blobs; NULL for all of the store.
+     * Only these blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the store.
      */
     const struct graviton_blob_id *ids;
     /**
-     * How many of them; 0 for all of the store.
+     * How many of them.
      */
     size_t id_count;
     /**
@@ -744,11 +763,11 @@ typedef struct graviton_copy_options {
      */
     size_t struct_size;
     /**
-     * These blobs; NULL for all of the other store.
+     * These blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the other store.
      */
     const struct graviton_blob_id *ids;
     /**
-     * How many of them; 0 for all of the other store.
+     * How many of them.
      */
     size_t id_count;
 } graviton_copy_options;
@@ -797,10 +816,10 @@ typedef struct graviton_copy_report {
 
 /**
  * Told what a copy has done so far, and once more when it is over, with the final report. `damaged` are the
- * `report->damaged_count` blobs that the other store does not have whole; both live until the callback returns. Called on the
- * thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort with
- * GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with these stores too.
- * Must return: no exception, no longjmp.
+ * `report->damaged_count` blobs that the other store does not have whole, NULL if there are none; both live until the
+ * callback returns. Called on the thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end
+ * early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
+ * the library, with these stores too. Must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_copy_callback)(void *userdata,
                                           const struct graviton_copy_report *report,
@@ -846,10 +865,10 @@ typedef struct graviton_repair_report {
 
 /**
  * Told what a repair has done so far, and once more when it is over, with the final report. `lost` are the
- * `report->lost_count` blocks that the other store does not have whole either; both live until the callback returns. Called on
- * the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
- * with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with these stores too.
- * Must return: no exception, no longjmp.
+ * `report->lost_count` blocks that the other store does not have whole either, NULL if there are none; both live until the
+ * callback returns. Called on the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end
+ * early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
+ * the library, with these stores too. Must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_repair_callback)(void *userdata,
                                             const struct graviton_repair_report *report,
@@ -1049,7 +1068,8 @@ size_t graviton_status_count(void);
 graviton_status graviton_status_at(size_t index);
 
 /**
- * The status that the failed call returned: one of GRAVITON_ERROR_.... GRAVITON_OK for NULL.
+ * The status that the failed call returned: one of GRAVITON_ERROR_.... GRAVITON_OK for NULL. For a misaligned pointer, which is
+ * no error object, GRAVITON_ERROR_INVALID_ARGUMENT; the other functions take one for NULL.
  */
 graviton_status graviton_error_code(const struct graviton_error *error);
 
@@ -1130,6 +1150,14 @@ graviton_status graviton_blob_id_compare(const struct graviton_blob_id *left,
                                          struct graviton_error **error);
 
 /**
+ * Like graviton_blob_id_parse, for the key of a block: `<algo>:<hex>:<size>`, with a size of 1 to 16 MiB. Never blocks.
+ */
+graviton_status graviton_block_key_parse(const char *text,
+                                         size_t length,
+                                         struct graviton_block_key *key,
+                                         struct graviton_error **error);
+
+/**
  * Like graviton_blob_id_format, for the key of a block: `<algo>:<hex>:<size>`. `buffer` may be NULL if `capacity` is 0.
  * `length` may be NULL. Never blocks.
  */
@@ -1172,9 +1200,10 @@ graviton_status graviton_config_set(struct graviton_config *config,
                                     struct graviton_error **error);
 
 /**
- * Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length without the
- * NUL into `*length`. A secret is not given away: it reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to ask for the length. `length` may be
- * NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT, an unknown name GRAVITON_ERROR_CONFIG. Never blocks.
+ * Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length without the NUL
+ * into `*length`. A secret is not given away: it reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to ask for
+ * the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT, an unknown name
+ * GRAVITON_ERROR_CONFIG. Never blocks.
  */
 graviton_status graviton_config_get(const struct graviton_config *config,
                                     const char *name,
@@ -1183,6 +1212,14 @@ graviton_status graviton_config_get(const struct graviton_config *config,
                                     size_t capacity,
                                     size_t *length,
                                     struct graviton_error **error);
+
+/**
+ * How many bytes of memory a put may use, whatever the blob's size: 64 MiB, unless a program that has many puts at once says
+ * less. About three of the largest blocks and 3 MiB is the least. Never blocks.
+ */
+graviton_status graviton_config_set_put_window(struct graviton_config *config,
+                                               size_t bytes,
+                                               struct graviton_error **error);
 
 /**
  * With 1: opening takes over blocks that are already in the place and carry no store-id, as the first Graviton server left
@@ -1314,7 +1351,7 @@ graviton_status graviton_store_delete(const struct graviton_store *store,
 
 /**
  * Brings a deleted blob back, as long as no collection has begun with it: within the grace it is certain. Otherwise
- * GRAVITON_ERROR_NOT_FOUND. Blocks.
+ * GRAVITON_ERROR_NOT_FOUND. One that is not deleted stays as it is, and the call succeeds. Blocks.
  */
 graviton_status graviton_store_restore(const struct graviton_store *store,
                                        const struct graviton_blob_id *id,
@@ -1337,8 +1374,9 @@ graviton_status graviton_store_backup(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Puts `length` bytes from memory. `bytes` may be NULL if `length` is 0: the empty blob. `options` may be NULL. `receipt`
- * may be NULL. Nothing is visible before this returns, and nothing at all if it fails. Blocks.
+ * Puts `length` bytes from memory, which must not change meanwhile. `bytes` may be NULL if `length` is 0: the empty blob.
+ * `options` may be NULL. `receipt` may be NULL. Nothing is visible before this returns, and nothing at all if it fails.
+ * Blocks.
  */
 graviton_status graviton_store_put(const struct graviton_store *store,
                                    const uint8_t *bytes,
@@ -1348,9 +1386,9 @@ graviton_status graviton_store_put(const struct graviton_store *store,
                                    struct graviton_error **error);
 
 /**
- * Puts everything from a file descriptor's place to its end, and does not close it. A pipe or socket works, also in
- * non-blocking mode; while it is silent and in blocking mode, no callback is asked. `options` may be NULL. `receipt` may be
- * NULL. Blocks.
+ * Puts everything from a file descriptor's place to its end, and does not close it. A pipe, socket or device works, also in
+ * non-blocking mode; while it is silent, the cancel callback is asked, and closing the store ends it. One that is not open is
+ * GRAVITON_ERROR_INVALID_ARGUMENT, and so is a directory. `options` may be NULL. `receipt` may be NULL. Blocks.
  */
 graviton_status graviton_store_put_fd(const struct graviton_store *store,
                                       int32_t fd,
@@ -1359,8 +1397,9 @@ graviton_status graviton_store_put_fd(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Puts the content of a file: `path` of `path_length` bytes, in any encoding. `options` may be NULL. `receipt` may be NULL.
- * A file that is not there is GRAVITON_ERROR_NOT_FOUND. Blocks.
+ * Puts the content of a file: `path` of `path_length` bytes, in any encoding. A FIFO works as graviton_store_put_fd has it.
+ * One that is not there is GRAVITON_ERROR_NOT_FOUND, a directory GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL.
+ * `receipt` may be NULL. Blocks.
  */
 graviton_status graviton_store_put_path(const struct graviton_store *store,
                                         const char *path,
@@ -1383,7 +1422,8 @@ graviton_status graviton_store_put_callback(const struct graviton_store *store,
 /**
  * Gets a whole blob into `bytes` of `capacity` bytes, which must be at least the `size` in its id (otherwise it is
  * GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`. `bytes` may be NULL if `capacity` is 0. `options` may be
- * NULL. `count` may be NULL. After an error the content of `bytes` is undefined. Blocks.
+ * NULL. `count` may be NULL. When the progress callback is told of bytes, they are there. After an error the content of
+ * `bytes` is undefined. Blocks.
  */
 graviton_status graviton_store_get(const struct graviton_store *store,
                                    const struct graviton_blob_id *id,
@@ -1394,9 +1434,11 @@ graviton_status graviton_store_get(const struct graviton_store *store,
                                    struct graviton_error **error);
 
 /**
- * Writes a whole blob to a file descriptor at its place, and does not close it. A pipe or socket works, also in non-blocking
- * mode; one whose other end is gone raises SIGPIPE as any write does. After an error some bytes may have been written, and
- * none that is not the blob's. `options` may be NULL. Blocks.
+ * Writes a whole blob to a file descriptor at its place, and does not close it. A pipe, socket or device works, also in
+ * non-blocking mode; while it takes nothing, the cancel callback is asked, and closing the store ends it. One whose other
+ * end is gone raises SIGPIPE as any write does; one that is not open is GRAVITON_ERROR_INVALID_ARGUMENT, and so is a
+ * directory. After an error some bytes may have been written, and none that is not the blob's. `options` may be NULL.
+ * Blocks.
  */
 graviton_status graviton_store_get_fd(const struct graviton_store *store,
                                       const struct graviton_blob_id *id,
@@ -1552,8 +1594,8 @@ graviton_status graviton_list_next(struct graviton_list *list,
 void graviton_list_free(struct graviton_list *list);
 
 /**
- * Begins a walk over the blocks of a blob in order, from the one that holds the byte at `from` on; GRAVITON_ERROR_NOT_FOUND if
- * the blob is not there. Free it with graviton_manifest_free. Blocks.
+ * Begins a walk over the blocks of a blob in order, from the one that holds the byte at `from` on; GRAVITON_ERROR_NOT_FOUND
+ * if the blob is not there. Free it with graviton_manifest_free. Blocks.
  */
 graviton_status graviton_manifest_open(const struct graviton_store *store,
                                        const struct graviton_blob_id *id,
@@ -1574,6 +1616,19 @@ graviton_status graviton_manifest_next(struct graviton_manifest *manifest,
  * Frees a walk. NULL is fine.
  */
 void graviton_manifest_free(struct graviton_manifest *manifest);
+
+/**
+ * Reads a whole block, verified, into `bytes` of `capacity` bytes, which must be at least the `size` in its key (otherwise
+ * it is GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`; GRAVITON_ERROR_NOT_FOUND if it is not stored. For
+ * programs that compare stores or look into manifests; blobs are read with a graviton_reader. A block that no blob refers to
+ * may be collected at any moment. `count` may be NULL. After an error the content of `bytes` is undefined. Blocks.
+ */
+graviton_status graviton_store_read_block(const struct graviton_store *store,
+                                          const struct graviton_block_key *key,
+                                          uint8_t *bytes,
+                                          size_t capacity,
+                                          size_t *count,
+                                          struct graviton_error **error);
 
 /**
  * Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and of puts whose process
@@ -1613,8 +1668,8 @@ graviton_status graviton_store_copy_from(const struct graviton_store *store,
                                          struct graviton_error **error);
 
 /**
- * Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store, after
- * verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+ * Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store,
+ * after verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
  */
 graviton_status graviton_store_repair_from(const struct graviton_store *store,
                                            const struct graviton_store *other,

@@ -26,7 +26,7 @@ thread_local! {
 ///
 /// What a call computes or syncs at one go is not cut short: a put of a small blob, a page of a list. A collection and a
 /// verification have checks of their own, after each step. Inside of `check` itself nothing is asked. Of nested
-/// scopes the inner one counts.
+/// scopes the inner one counts; [`uninterrupted`] makes one in which nothing is asked.
 ///
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
@@ -42,6 +42,13 @@ thread_local! {
 pub fn interruptible<T>(check: impl FnMut() -> ControlFlow<()> + 'static, call: impl FnOnce() -> T) -> T {
     let watch = Watch { check: Box::new(check), asked: Instant::now() };
     let _outer = Outer(WATCH.replace(Some(watch)));
+    call()
+}
+
+/// Runs `call`, in which nothing is asked: for a call by a callback of an [`interruptible`] one, which the question about the
+/// latter must not end.
+pub fn uninterrupted<T>(call: impl FnOnce() -> T) -> T {
+    let _outer = Outer(WATCH.take());
     call()
 }
 
@@ -107,6 +114,15 @@ mod tests {
         };
         let both = interruptible(outer, || (inner(), never()));
         assert_eq!(both.0.unwrap_err().code(), Code::Cancelled);
+        assert_eq!(both.1.unwrap_err().code(), Code::Cancelled);
+    }
+
+    #[test]
+    fn a_call_that_is_not_to_be_interrupted_is_not_asked_for_and_the_scope_around_it_goes_on() {
+        let nap = || runtime::block_on(tokio::time::sleep(2 * PERIOD));
+        let both =
+            interruptible(|| ControlFlow::Break(()), || (uninterrupted(|| (is_watched(), nap())), never()));
+        assert!(!both.0.0 && both.0.1.is_ok());
         assert_eq!(both.1.unwrap_err().code(), Code::Cancelled);
     }
 

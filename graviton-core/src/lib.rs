@@ -58,7 +58,7 @@ pub use engine::{
     VerifyEvent, VerifyOptions, VerifyReport,
 };
 pub use error::{Code, Error, Result};
-pub use interrupt::interruptible;
+pub use interrupt::{interruptible, uninterrupted};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
 pub use runtime::of_this_process as runtime;

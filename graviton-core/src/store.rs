@@ -17,7 +17,7 @@ use crate::engine::{
     RepairReport, StoreStats, VerifyEvent, VerifyOptions, VerifyReport, source_failed,
 };
 use crate::error::{Code, Error, Result};
-use crate::key::BlobId;
+use crate::key::{BlobId, BlockKey};
 use crate::manifest::ManifestEntry;
 use crate::runtime;
 
@@ -125,6 +125,21 @@ impl Store {
     /// page starts at the [`end`](ManifestEntry::end) of the last entry.
     pub fn manifest(&self, id: &BlobId, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
         self.run(self.inner.manifest(id, from, limit))
+    }
+
+    /// The bytes of a stored block, verified; `not-found` if there is none. Unless a blob refers to it, it may be collected
+    /// the next moment.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = graviton_core::Store::open(directory.path())?;
+    /// let put = store.put(&b"of one block"[..])?;
+    /// let entries = store.manifest(&put.id, 0, 1)?;
+    /// assert_eq!(store.block(&entries[0].key)?, &b"of one block"[..]);
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn block(&self, key: &BlockKey) -> Result<Bytes> {
+        self.run(self.inner.block(key))
     }
 
     /// Up to `limit` blobs behind `after`, ordered by algorithm, digest and size.

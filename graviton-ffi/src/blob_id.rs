@@ -1,6 +1,7 @@
 //! Blob ids and block keys: plain data, and their text.
 
 use std::ffi::c_char;
+use std::str::FromStr;
 
 use graviton_core::{Algo, BlobId, BlockKey, Code, Digest, Error, Result};
 
@@ -17,6 +18,9 @@ pub const GRAVITON_ALGO_SHA256: i32 = 2;
 
 /// The length of a digest in bytes.
 pub const GRAVITON_DIGEST_SIZE: usize = 32;
+
+/// The most bytes that a block can have: 16 MiB.
+pub const GRAVITON_BLOCK_SIZE_MAX: usize = 16_777_216;
 
 /// Room for the text of any blob id or block key, with the NUL behind it, in bytes.
 pub const GRAVITON_BLOB_ID_TEXT_MAX: usize = 92;
@@ -107,6 +111,15 @@ impl From<&BlockKey> for graviton_block_key {
     }
 }
 
+/// A key from the caller.
+///
+/// # Safety
+/// As [`borrow`].
+pub(crate) unsafe fn read_key(key: *const graviton_block_key) -> Result<BlockKey> {
+    // SAFETY: the same contract.
+    unsafe { borrow(key, "key") }?.to_core()
+}
+
 /// An id from the caller.
 ///
 /// # Safety
@@ -125,13 +138,30 @@ pub(crate) unsafe fn read_id_if_given(id: *const graviton_blob_id, name: &str) -
     if id.is_null() { Ok(None) } else { unsafe { read_id(id, name) }.map(Some) }
 }
 
-/// Ids from the caller.
+/// Ids from the caller; `None` for null, which is something else than none of them.
 ///
 /// # Safety
 /// As [`slice`].
-pub(crate) unsafe fn read_ids(ids: *const graviton_blob_id, count: usize) -> Result<Vec<BlobId>> {
+pub(crate) unsafe fn read_ids(ids: *const graviton_blob_id, count: usize) -> Result<Option<Vec<BlobId>>> {
     // SAFETY: the same contract.
-    unsafe { slice(ids, count, "ids") }?.iter().map(|id| id.to_core()).collect()
+    let given = unsafe { slice(ids, count, "ids") }?;
+    if ids.is_null() {
+        Ok(None)
+    } else {
+        given.iter().map(|id| id.to_core()).collect::<Result<_>>().map(Some)
+    }
+}
+
+/// # Safety
+/// As [`slice`].
+unsafe fn parsed<T: FromStr<Err = Error>>(text: *const c_char, length: usize) -> Result<T> {
+    // SAFETY: the same contract.
+    let bytes = unsafe { slice(text.cast::<u8>(), length, "text") }?;
+    std::str::from_utf8(bytes)
+        .map_err(|_| {
+            Error::new(Code::InvalidId, "a text that is not UTF-8 is neither blob id nor block key")
+        })?
+        .parse()
 }
 
 /// Parses `<algo>:<64 lower-case hex digits>:<size in bytes>` of `length` bytes into `id`. Strict: one id has one text.
@@ -147,10 +177,7 @@ pub unsafe extern "C" fn graviton_blob_id_parse(
     unsafe {
         guard(error, || {
             let out = out(id, "id")?;
-            let bytes = slice(text.cast::<u8>(), length, "text")?;
-            let text = std::str::from_utf8(bytes)
-                .map_err(|_| Error::new(Code::InvalidId, "a text that is not UTF-8 is no blob id"))?;
-            out.set((&text.parse::<BlobId>()?).into());
+            out.set((&parsed::<BlobId>(text, length)?).into());
             Ok(())
         })
     }
@@ -215,6 +242,24 @@ pub unsafe extern "C" fn graviton_blob_id_compare(
     }
 }
 
+/// Like graviton_blob_id_parse, for the key of a block: `<algo>:<hex>:<size>`, with a size of 1 to 16 MiB. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_block_key_parse(
+    text: *const c_char,
+    length: usize,
+    key: *mut graviton_block_key,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let out = out(key, "key")?;
+            out.set((&parsed::<BlockKey>(text, length)?).into());
+            Ok(())
+        })
+    }
+}
+
 /// Like graviton_blob_id_format, for the key of a block: `<algo>:<hex>:<size>`. `buffer` may be NULL if `capacity` is 0.
 /// `length` may be NULL. Never blocks.
 #[unsafe(no_mangle)]
@@ -228,7 +273,7 @@ pub unsafe extern "C" fn graviton_block_key_format(
     // SAFETY: the caller keeps to the header.
     unsafe {
         guard(error, || {
-            let key = borrow(key, "key")?.to_core()?;
+            let key = read_key(key)?;
             Ok(give_text(&key.to_string(), buffer, capacity, length)?)
         })
     }
@@ -245,6 +290,7 @@ mod tests {
             assert_eq!(id.to_string().len() + 1, GRAVITON_BLOB_ID_TEXT_MAX);
             assert_eq!(graviton_blob_id::from(&id).to_core().unwrap(), id);
         }
+        assert_eq!(GRAVITON_BLOCK_SIZE_MAX, graviton_core::MAX_BLOCK_SIZE);
         // No padding, so that the bytes of equal ids are equal.
         assert_eq!(size_of::<graviton_blob_id>(), 8 + 4 + 4 + GRAVITON_DIGEST_SIZE);
     }

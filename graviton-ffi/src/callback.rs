@@ -2,14 +2,14 @@
 //!
 //! A callback runs on the thread that called the function it was given to (for a question: that uses the handle), holds no
 //! lock of ours but that of a reader or writer in use, and may itself call into the library. What it returns, if it is not
-//! 0, ends the call and comes back in the error object.
+//! 0, ends the call and comes back in the error object; it never ends the calls that another callback makes.
 
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use graviton_core::{Code, Error, Result, interruptible};
+use graviton_core::{Code, Error, Result, interruptible, uninterrupted};
 
 use crate::panic::{Failure, Outcome};
 
@@ -20,10 +20,10 @@ pub const GRAVITON_SIZE_UNKNOWN: u64 = 18_446_744_073_709_551_615;
 /// succeeds, and its report says that it is not complete. Anything else but 0 ends it with GRAVITON_ERROR_CANCELLED.
 pub const GRAVITON_STOP: i32 = 2_147_483_647;
 
-/// Told how far a put or get has come: `done` bytes of `total`, which is GRAVITON_SIZE_UNKNOWN if that is not known.
-/// Called on the thread that called the function, at most once for every few KiB. Returns 0 to go on; anything else aborts
-/// with GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value. May call into the
-/// library, with this store too. Must return: no exception, no longjmp.
+/// Told how far a put or get has come: `done` bytes of `total`, which is GRAVITON_SIZE_UNKNOWN if that is not known. Called
+/// on the thread that called the function, as often as bytes come or go: every few KiB to some MiB. Returns 0 to go on;
+/// anything else aborts with GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value.
+/// May call into the library, with this store too. Must return: no exception, no longjmp.
 pub type graviton_progress_callback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, done: u64, total: u64) -> i32>;
 
@@ -35,10 +35,12 @@ pub type graviton_read_callback = Option<
     unsafe extern "C" fn(userdata: *mut c_void, buffer: *mut u8, capacity: usize, count: *mut usize) -> i32,
 >;
 
-/// Asked about every 50 ms, while a call waits, whether to go on: for a network that does not answer, or a user who does not
-/// want to wait. Called on the thread that makes the call, so from several at once if several use the handle. Returns 0 to
-/// go on; anything else ends the call with GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. Must
-/// be quick, must not use the handle that is in the call, and must return: no exception, no longjmp.
+/// Asked about every 50 ms, while a call waits, whether to go on: for a network, disk, pipe or socket that does not answer, or
+/// a user who does not want to wait. Not asked: by calls that are over sooner or never block, while the program's own
+/// callbacks run, and by calls that these make with a handle that has no cancel callback. Called on the thread that makes the
+/// call, so from several at once if several use the handle. Returns 0 to go on; anything else ends the call with
+/// GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. Must be quick, must use neither the handle nor
+/// the buffers that are in the call, and must return: no exception, no longjmp.
 pub type graviton_cancel_callback = Option<unsafe extern "C" fn(userdata: *mut c_void) -> i32>;
 
 /// The program's pointer, which it gets back.
@@ -63,12 +65,6 @@ pub(crate) fn cancelled(by: &str) -> Error {
     Error::new(Code::Cancelled, format!("the {by} callback ended it"))
 }
 
-/// A failure, with what the callback returned if it was that which caused it.
-pub(crate) fn with_code(error: Error, code: i32) -> Failure {
-    let callback_code = if error.code() == Code::Cancelled { code } else { 0 };
-    Failure { error, callback_code }
-}
-
 /// The question whether to go on.
 #[derive(Clone, Copy)]
 pub(crate) struct Cancel {
@@ -86,16 +82,32 @@ impl Cancel {
         unsafe { (self.callback)(self.userdata.get()) }
     }
 
-    /// Makes a call, which asks now and then on this thread.
-    pub(crate) fn watch<T>(cancel: Option<Cancel>, call: impl FnOnce() -> Result<T>) -> Outcome<T> {
-        let Some(cancel) = cancel else { return Ok(call()?) };
-        let code = Rc::new(Cell::new(0));
-        let said = Rc::clone(&code);
-        let check = move || {
-            said.set(cancel.ask());
-            if said.get() == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        interruptible(check, call).map_err(|error| with_code(error, code.get()))
+    /// Makes a call, which asks now and then on this thread, and which the questions of no other call end.
+    pub(crate) fn watch<T>(
+        cancel: Option<Cancel>,
+        call: impl FnOnce(Option<&Question>) -> Result<T>,
+    ) -> Outcome<T> {
+        let Some(cancel) = cancel else { return Ok(uninterrupted(|| call(None))?) };
+        let question = Question { cancel, said: Rc::default() };
+        let asked = question.clone();
+        let outcome = interruptible(move || asked.ask(), || call(Some(&question)));
+        outcome.map_err(|error| Failure::from(error).or_code(question.said.get()))
+    }
+}
+
+/// The question of one call, which remembers a no.
+#[derive(Clone)]
+pub(crate) struct Question {
+    cancel: Cancel,
+    said: Rc<Cell<i32>>,
+}
+
+impl Question {
+    pub(crate) fn ask(&self) -> ControlFlow<()> {
+        if self.said.get() == 0 {
+            self.said.set(self.cancel.ask());
+        }
+        flow(self.said.get())
     }
 }
 

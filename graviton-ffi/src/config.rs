@@ -44,7 +44,7 @@ impl graviton_config {
     fn open(&self, open: impl FnOnce(&Config) -> Result<Store>) -> Outcome<graviton_store> {
         // Copied, so that a callback may use the configuration.
         let (config, cancel) = self.with(|inner| Ok((inner.config.clone(), inner.cancel)))?;
-        let store = Cancel::watch(cancel, || open(&config))?;
+        let store = Cancel::watch(cancel, |_| open(&config))?;
         Ok(graviton_store::new(Session::new(store, cancel)))
     }
 }
@@ -123,9 +123,10 @@ pub unsafe extern "C" fn graviton_config_set(
     }
 }
 
-/// Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length without the
-/// NUL into `*length`. A secret is not given away: it reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to ask for the length. `length` may be
-/// NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT, an unknown name GRAVITON_ERROR_CONFIG. Never blocks.
+/// Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length without the NUL
+/// into `*length`. A secret is not given away: it reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to ask for
+/// the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT, an unknown name
+/// GRAVITON_ERROR_CONFIG. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_get(
     config: *const graviton_config,
@@ -144,6 +145,18 @@ pub unsafe extern "C" fn graviton_config_get(
             Ok(give_text(&value, buffer, capacity, length)?)
         })
     }
+}
+
+/// How many bytes of memory a put may use, whatever the blob's size: 64 MiB, unless a program that has many puts at once says
+/// less. About three of the largest blocks and 3 MiB is the least. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_config_set_put_window(
+    config: *mut graviton_config,
+    bytes: usize,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe { guard(error, || borrow(config, "config")?.change(|config| Ok(config.put_window(bytes)))) }
 }
 
 /// With 1: opening takes over blocks that are already in the place and carry no store-id, as the first Graviton server left
@@ -184,6 +197,24 @@ pub unsafe extern "C" fn graviton_config_set_cancel(
     }
 }
 
+/// # Safety
+/// As [`borrow`] for the configuration, and [`out`] for the store and [`guard`] for the error.
+unsafe fn open_with(
+    config: *const graviton_config,
+    store: *mut *mut graviton_store,
+    error: *mut *mut graviton_error,
+    open: impl FnOnce(&Config) -> Result<Store>,
+) -> graviton_status {
+    // SAFETY: the same contracts.
+    unsafe {
+        guard(error, || {
+            let out = out(store, "store")?;
+            out.give(borrow(config, "config")?.open(open)?);
+            Ok(())
+        })
+    }
+}
+
 /// Opens the store, and creates it if it is not there. Free it with graviton_store_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_open(
@@ -192,13 +223,7 @@ pub unsafe extern "C" fn graviton_config_open(
     error: *mut *mut graviton_error,
 ) -> graviton_status {
     // SAFETY: the caller keeps to the header.
-    unsafe {
-        guard(error, || {
-            let out = out(store, "store")?;
-            out.give(borrow(config, "config")?.open(Config::open)?);
-            Ok(())
-        })
-    }
+    unsafe { open_with(config, store, error, Config::open) }
 }
 
 /// Opens a store that exists; one that does not is GRAVITON_ERROR_NOT_FOUND, and is not created. Free it with
@@ -210,13 +235,7 @@ pub unsafe extern "C" fn graviton_config_open_existing(
     error: *mut *mut graviton_error,
 ) -> graviton_status {
     // SAFETY: the caller keeps to the header.
-    unsafe {
-        guard(error, || {
-            let out = out(store, "store")?;
-            out.give(borrow(config, "config")?.open(Config::open_existing)?);
-            Ok(())
-        })
-    }
+    unsafe { open_with(config, store, error, Config::open_existing) }
 }
 
 /// Opens a store that exists, to be read only: nothing is written, and its directory may be read-only. One that does not
@@ -228,13 +247,7 @@ pub unsafe extern "C" fn graviton_config_open_read_only(
     error: *mut *mut graviton_error,
 ) -> graviton_status {
     // SAFETY: the caller keeps to the header.
-    unsafe {
-        guard(error, || {
-            let out = out(store, "store")?;
-            out.give(borrow(config, "config")?.open(Config::open_read_only)?);
-            Ok(())
-        })
-    }
+    unsafe { open_with(config, store, error, Config::open_read_only) }
 }
 
 /// Frees a configuration. NULL is fine.

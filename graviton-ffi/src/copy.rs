@@ -2,15 +2,16 @@
 
 use std::ffi::c_void;
 
-use graviton_core::{BlobId, CopyOptions, CopyReport, RepairReport};
+use graviton_core::{BlobId, CopyOptions, CopyReport, RepairReport, Result};
 
 use crate::blob_id::{graviton_blob_id, graviton_block_key, read_ids};
 use crate::callback::{Userdata, check_stop, flow};
 use crate::error::graviton_error;
 use crate::panic::guard;
-use crate::pointer::{Versioned, borrow, versioned, versioned_out};
+use crate::pointer::first;
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::store::{graviton_store, session_of};
+use crate::versioned::{Versioned, versioned, versioned_out};
 
 /// What is to be copied. Initialise it with GRAVITON_COPY_OPTIONS_INIT, then set what is wanted.
 #[repr(C)]
@@ -18,9 +19,9 @@ use crate::store::graviton_store;
 pub struct graviton_copy_options {
     /// sizeof(graviton_copy_options).
     pub struct_size: usize,
-    /// These blobs; NULL for all of the other store.
+    /// These blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the other store.
     pub ids: *const graviton_blob_id,
-    /// How many of them; 0 for all of the other store.
+    /// How many of them.
     pub id_count: usize,
 }
 
@@ -75,10 +76,10 @@ impl From<&CopyReport> for graviton_copy_report {
 }
 
 /// Told what a copy has done so far, and once more when it is over, with the final report. `damaged` are the
-/// `report->damaged_count` blobs that the other store does not have whole; both live until the callback returns. Called on the
-/// thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort with
-/// GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with these stores too.
-/// Must return: no exception, no longjmp.
+/// `report->damaged_count` blobs that the other store does not have whole, NULL if there are none; both live until the
+/// callback returns. Called on the thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end
+/// early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
+/// the library, with these stores too. Must return: no exception, no longjmp.
 pub type graviton_copy_callback = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -130,10 +131,10 @@ impl From<&RepairReport> for graviton_repair_report {
 }
 
 /// Told what a repair has done so far, and once more when it is over, with the final report. `lost` are the
-/// `report->lost_count` blocks that the other store does not have whole either; both live until the callback returns. Called on
-/// the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
-/// with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with these stores too.
-/// Must return: no exception, no longjmp.
+/// `report->lost_count` blocks that the other store does not have whole either, NULL if there are none; both live until the
+/// callback returns. Called on the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end
+/// early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
+/// the library, with these stores too. Must return: no exception, no longjmp.
 pub type graviton_repair_callback = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -144,9 +145,9 @@ pub type graviton_repair_callback = Option<
 
 /// # Safety
 /// As [`versioned`], and [`read_ids`] for what is in it.
-unsafe fn wanted(options: *const graviton_copy_options) -> graviton_core::Result<Vec<BlobId>> {
+unsafe fn wanted(options: *const graviton_copy_options) -> Result<Option<Vec<BlobId>>> {
     // SAFETY: the same contract.
-    unsafe { versioned(options)?.map_or(Ok(Vec::new()), |options| read_ids(options.ids, options.id_count)) }
+    unsafe { versioned(options)?.map_or(Ok(None), |options| read_ids(options.ids, options.id_count)) }
 }
 
 /// # Safety
@@ -155,7 +156,7 @@ unsafe fn tell_copied(callback: graviton_copy_callback, userdata: Userdata, repo
     let Some(callback) = callback else { return 0 };
     let damaged: Vec<graviton_blob_id> = report.damaged.iter().map(Into::into).collect();
     // SAFETY: by the contract; both live until it returns.
-    unsafe { callback(userdata.get(), &report.into(), damaged.as_ptr()) }
+    unsafe { callback(userdata.get(), &report.into(), first(&damaged)) }
 }
 
 /// # Safety
@@ -168,7 +169,7 @@ unsafe fn tell_repaired(
     let Some(callback) = callback else { return 0 };
     let lost: Vec<graviton_block_key> = report.lost.iter().map(Into::into).collect();
     // SAFETY: by the contract; both live until it returns.
-    unsafe { callback(userdata.get(), &report.into(), lost.as_ptr()) }
+    unsafe { callback(userdata.get(), &report.into(), first(&lost)) }
 }
 
 /// Brings blobs with their manifests from another store of any kind, verified; moves only blocks that are missing here. What
@@ -188,11 +189,19 @@ pub unsafe extern "C" fn graviton_store_copy_from(
     unsafe {
         guard(error, || {
             let out = versioned_out(report)?;
-            let options = CopyOptions { ids: wanted(options)? };
-            let other = borrow(other, "other")?.session();
+            let ids = wanted(options)?;
+            // For the engine, which takes no names for all.
+            let nothing = ids.as_ref().is_some_and(Vec::is_empty);
+            let options = CopyOptions { ids: ids.unwrap_or_default() };
+            let other = session_of(other, "other")?;
             other.check()?;
             let (userdata, mut returned) = (Userdata(userdata), 0);
-            let report = borrow(store, "store")?.session().run(|store| {
+            let report = session_of(store, "store")?.run(|store| {
+                if nothing {
+                    let mut report = CopyReport::default();
+                    report.complete = true;
+                    return Ok(report);
+                }
                 store.copy_from(other.store(), &options, |report| {
                     returned = tell_copied(callback, userdata, report);
                     flow(returned)
@@ -201,15 +210,15 @@ pub unsafe extern "C" fn graviton_store_copy_from(
             check_stop(returned)?;
             tell_copied(callback, userdata, &report);
             if let Some(out) = out {
-                out.set((&report).into());
+                out.set(&(&report).into());
             }
             Ok(())
         })
     }
 }
 
-/// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store, after
-/// verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+/// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store,
+/// after verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_repair_from(
     store: *const graviton_store,
@@ -223,10 +232,10 @@ pub unsafe extern "C" fn graviton_store_repair_from(
     unsafe {
         guard(error, || {
             let out = versioned_out(report)?;
-            let other = borrow(other, "other")?.session();
+            let other = session_of(other, "other")?;
             other.check()?;
             let (userdata, mut returned) = (Userdata(userdata), 0);
-            let report = borrow(store, "store")?.session().run(|store| {
+            let report = session_of(store, "store")?.run(|store| {
                 store.repair_from(other.store(), |report| {
                     returned = tell_repaired(callback, userdata, report);
                     flow(returned)
@@ -235,7 +244,7 @@ pub unsafe extern "C" fn graviton_store_repair_from(
             check_stop(returned)?;
             tell_repaired(callback, userdata, &report);
             if let Some(out) = out {
-                out.set((&report).into());
+                out.set(&(&report).into());
             }
             Ok(())
         })

@@ -1,22 +1,47 @@
-//! A file descriptor of the caller's as a source or a place for bytes.
+//! A file descriptor as a source or a place for bytes.
 //!
-//! Waits for one that is in non-blocking mode. It is neither closed nor moved but by what is read or written.
+//! It is neither closed nor moved but by what is read or written. What is not a file (a pipe, a socket, a device) is waited for
+//! with time-outs before each step, and steps are small enough not to block, so that the caller is asked whether to go on also
+//! where its other end is silent, in blocking mode as well. What this cannot help: two that read one pipe, where the other one
+//! takes what there was.
 
-use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 
 use graviton_core::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 
 use crate::pointer::invalid;
+use crate::session::{PERIOD, Waiting};
+
+/// What a pipe takes without blocking once it takes anything (PIPE_BUF).
+const PIECE: usize = 4096;
 
 pub(crate) struct Descriptor<'a> {
     fd: BorrowedFd<'a>,
-    number: i32,
+    /// For messages.
+    name: String,
+    kind: Kind,
+    mode: OFlags,
+    /// How many bytes may be given to it at once.
+    most: usize,
+    /// What is left of a file.
+    remaining: Option<u64>,
+}
+
+#[derive(PartialEq)]
+enum Kind {
+    File,
+    Socket,
+    /// A pipe, a terminal, a device.
+    Other,
 }
 
 impl Descriptor<'_> {
+    /// The caller's, by its number.
+    ///
     /// # Safety
     /// Nobody closes it for as long as the result is used. It need not be open.
     pub(crate) unsafe fn new<'a>(number: i32) -> Result<Descriptor<'a>> {
@@ -30,56 +55,95 @@ impl Descriptor<'_> {
         // SAFETY: not -1, and by the contract nobody closes it meanwhile; one that is not open is found out next.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         rustix::io::fcntl_getfd(fd).map_err(|_| wrong())?;
-        Ok(Descriptor { fd, number })
+        Descriptor::of(fd, format!("file descriptor {number}"))
+    }
+
+    /// One of ours.
+    pub(crate) fn of(fd: BorrowedFd<'_>, name: String) -> Result<Descriptor<'_>> {
+        let failed = |error: Errno| Error::io(format!("cannot look at {name}"), error.into());
+        let stat = rustix::fs::fstat(fd).map_err(failed)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => {
+                return Err(invalid(format!("cannot use {name}: it is a directory")));
+            }
+            FileType::Socket => Kind::Socket,
+            _ => Kind::Other,
+        };
+        let mode = rustix::fs::fcntl_getfl(fd).map_err(failed)?;
+        let blocks = kind == Kind::Other && !mode.contains(OFlags::NONBLOCK);
+        let most = if blocks { PIECE } else { usize::MAX };
+        let remaining = if kind == Kind::File { left(fd, &stat) } else { None };
+        Ok(Descriptor { fd, name, kind, mode, most, remaining })
     }
 
     /// The size of the file behind it, if it is one, from the place that is read next.
     pub(crate) fn remaining(&self) -> Option<u64> {
-        let stat = rustix::fs::fstat(self.fd).ok()?;
-        if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
-            return None;
-        }
-        let position = rustix::fs::tell(self.fd).ok()?;
-        u64::try_from(stat.st_size).ok()?.checked_sub(position)
+        self.remaining
     }
 
-    /// Waits a moment for one that is in non-blocking mode.
-    fn wait(&self, flags: PollFlags) -> io::Result<()> {
-        let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(self.fd, flags)], Some(&moment)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+    /// Returns when something can be done with it.
+    fn wait(&self, flags: PollFlags, waiting: &Waiting<'_>) -> Result<()> {
+        loop {
+            waiting.go_on()?;
+            if self.kind == Kind::File {
+                return Ok(());
+            }
+            let moment = Timespec { tv_sec: 0, tv_nsec: PERIOD.subsec_nanos().into() };
+            match rustix::event::poll(&mut [PollFd::from_borrowed_fd(self.fd, flags)], Some(&moment)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(self.failed("wait for", error)),
+            }
         }
     }
 
-    pub(crate) fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
+    /// Whether it is open in the other direction, which poll would wait for until all is over.
+    fn is(&self, other: OFlags) -> bool {
+        self.mode & OFlags::RWMODE == other
+    }
+
+    pub(crate) fn write_all(&self, mut bytes: &[u8], waiting: &Waiting<'_>) -> Result<()> {
+        if self.is(OFlags::RDONLY) {
+            return Err(self.failed("write to", Errno::BADF));
+        }
         while !bytes.is_empty() {
-            match rustix::io::write(self.fd, bytes) {
+            self.wait(PollFlags::OUT, waiting)?;
+            let piece = &bytes[..bytes.len().min(self.most)];
+            let written = if self.kind == Kind::Socket {
+                rustix::net::send(self.fd, piece, SendFlags::DONTWAIT)
+            } else {
+                rustix::io::write(self.fd, piece)
+            };
+            match written {
                 Ok(count) => bytes = &bytes[count..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.wait(PollFlags::OUT).map_err(|error| self.failed("write to", error))?;
-                }
-                Err(error) => return Err(self.failed("write to", error.into())),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(self.failed("write to", error)),
             }
         }
         Ok(())
     }
 
-    fn failed(&self, tried: &str, error: io::Error) -> Error {
-        Error::io(format!("cannot {tried} file descriptor {}", self.number), error)
-    }
-}
-
-impl Read for Descriptor<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8], waiting: &Waiting<'_>) -> Result<usize> {
+        if self.is(OFlags::WRONLY) {
+            return Err(self.failed("read from", Errno::BADF));
+        }
         loop {
+            self.wait(PollFlags::IN, waiting)?;
             match rustix::io::read(self.fd, &mut *buffer) {
                 Ok(count) => return Ok(count),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.wait(PollFlags::IN)?,
-                Err(error) => return Err(self.failed("read from", error.into()).into()),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(self.failed("read from", error)),
             }
         }
     }
+
+    fn failed(&self, tried: &str, error: Errno) -> Error {
+        Error::io(format!("cannot {tried} {}", self.name), error.into())
+    }
+}
+
+fn left(fd: BorrowedFd<'_>, stat: &Stat) -> Option<u64> {
+    let position = rustix::fs::tell(fd).ok()?;
+    u64::try_from(stat.st_size).ok()?.checked_sub(position)
 }

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 
 use crate::panic::{Failure, contain};
 use crate::pointer::free;
-use crate::status::{GRAVITON_OK, graviton_status, name_of};
+use crate::status::{GRAVITON_ERROR_INVALID_ARGUMENT, GRAVITON_OK, graviton_status, name_of};
 
 /// Why a call failed. Immutable: any number of threads may read it. Free it with graviton_error_free.
 pub struct graviton_error {
@@ -41,20 +41,23 @@ fn c_string(text: &str) -> CString {
 }
 
 /// # Safety
-/// Null, or an error that was given and not freed.
+/// Null, misaligned, or an error that was given and not freed.
 unsafe fn of<T>(error: *const graviton_error, none: T, get: impl FnOnce(&graviton_error) -> T) -> T {
-    // SAFETY: by the contract.
-    match unsafe { error.as_ref() } {
-        Some(error) => contain(none, || get(error)),
-        None => none,
+    if error.is_null() || !error.is_aligned() {
+        return none;
     }
+    // SAFETY: not null, aligned, and good by the contract.
+    let error = unsafe { &*error };
+    contain(none, || get(error))
 }
 
-/// The status that the failed call returned: one of GRAVITON_ERROR_…. GRAVITON_OK for NULL.
+/// The status that the failed call returned: one of GRAVITON_ERROR_…. GRAVITON_OK for NULL. For a misaligned pointer, which is
+/// no error object, GRAVITON_ERROR_INVALID_ARGUMENT; the other functions take one for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_code(error: *const graviton_error) -> graviton_status {
+    let none = if error.is_aligned() { GRAVITON_OK } else { GRAVITON_ERROR_INVALID_ARGUMENT };
     // SAFETY: the caller keeps to the header.
-    unsafe { of(error, GRAVITON_OK, |error| error.code) }
+    unsafe { of(error, none, |error| error.code) }
 }
 
 /// The stable name of the code, such as "not-found"; "ok" for NULL. It lives for ever.

@@ -8,10 +8,11 @@ use graviton_core::{GcOptions, GcReport, Result};
 use crate::blob_id::graviton_blob_id;
 use crate::callback::{Userdata, check_stop, flow};
 use crate::error::graviton_error;
-use crate::panic::{Outcome, guard};
-use crate::pointer::{Versioned, borrow, invalid, truth, versioned, versioned_out};
+use crate::panic::guard;
+use crate::pointer::{first, invalid, truth};
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::store::{graviton_store, session_of};
+use crate::versioned::{Versioned, versioned, versioned_out};
 
 /// For graviton_gc_options: no grace at all, so that everything that was deleted goes.
 pub const GRAVITON_GC_NO_GRACE: i64 = -1;
@@ -100,10 +101,10 @@ impl From<&GcReport> for graviton_gc_report {
 }
 
 /// Told what a collection has done so far: after each step, and once more when it is over, with the final report. `named` are
-/// the `report->named_count` blobs that a dry run names; both live until the callback returns. Called on the thread that
-/// called graviton_store_gc. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort with
-/// GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with this store too. Must
-/// return: no exception, no longjmp.
+/// the `report->named_count` blobs that a dry run names, NULL if there are none; both live until the callback returns. Called
+/// on the thread that called graviton_store_gc. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
+/// with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with this store
+/// too. Must return: no exception, no longjmp.
 pub type graviton_gc_callback = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -143,7 +144,7 @@ unsafe fn tell(callback: graviton_gc_callback, userdata: Userdata, report: &GcRe
     let Some(callback) = callback else { return 0 };
     let named: Vec<graviton_blob_id> = report.named.iter().map(Into::into).collect();
     // SAFETY: by the contract; both live until it returns.
-    unsafe { callback(userdata.get(), &report.into(), named.as_ptr()) }
+    unsafe { callback(userdata.get(), &report.into(), first(&named)) }
 }
 
 /// Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and of puts whose process
@@ -162,19 +163,18 @@ pub unsafe extern "C" fn graviton_store_gc(
     unsafe {
         guard(error, || {
             let out = versioned_out(report)?;
-            let options = versioned(options)?.map(to_core).transpose()?.unwrap_or_default();
+            let options = versioned(options)?.as_ref().map(to_core).transpose()?.unwrap_or_default();
             let (userdata, mut returned) = (Userdata(userdata), 0);
-            let report: Outcome<GcReport> = borrow(store, "store")?.session().run(|store| {
+            let report = session_of(store, "store")?.run(|store| {
                 store.gc(&options, |report| {
                     returned = tell(callback, userdata, report);
                     flow(returned)
                 })
-            });
-            let report = report?;
+            })?;
             check_stop(returned)?;
             tell(callback, userdata, &report);
             if let Some(out) = out {
-                out.set((&report).into());
+                out.set(&(&report).into());
             }
             Ok(())
         })

@@ -1,7 +1,6 @@
 //! Blobs coming out as a whole, or a range of one, into the caller's memory or file descriptor.
 
 use std::ffi::c_void;
-use std::io::Read;
 
 use graviton_core::{Code, Error, Result};
 
@@ -10,9 +9,10 @@ use crate::callback::{Progress, graviton_progress_callback};
 use crate::descriptor::Descriptor;
 use crate::error::graviton_error;
 use crate::panic::guard;
-use crate::pointer::{Versioned, borrow, buffer, invalid, out, out_if_wanted, versioned};
+use crate::pointer::{invalid, out, out_if_wanted, room};
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::store::{graviton_store, session_of};
+use crate::versioned::{Versioned, versioned};
 
 /// How to get. Initialise it with GRAVITON_GET_OPTIONS_INIT, then set what is wanted.
 #[repr(C)]
@@ -43,7 +43,8 @@ unsafe fn progress(options: *const graviton_get_options, total: u64) -> Result<P
 
 /// Gets a whole blob into `bytes` of `capacity` bytes, which must be at least the `size` in its id (otherwise it is
 /// GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`. `bytes` may be NULL if `capacity` is 0. `options` may be
-/// NULL. `count` may be NULL. After an error the content of `bytes` is undefined. Blocks.
+/// NULL. `count` may be NULL. When the progress callback is told of bytes, they are there. After an error the content of
+/// `bytes` is undefined. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_get(
     store: *const graviton_store,
@@ -59,28 +60,24 @@ pub unsafe extern "C" fn graviton_store_get(
         guard(error, || {
             let (id, out) = (read_id(id, "id")?, out_if_wanted(count, "count")?);
             let mut progress = progress(options, id.size())?;
-            let room = buffer(bytes, capacity, "bytes")?;
-            let session = borrow(store, "store")?.session();
+            let room = room(bytes, capacity, "bytes")?;
+            let session = session_of(store, "store")?;
             session.check()?;
-            let size =
-                usize::try_from(id.size()).ok().filter(|size| *size <= room.len()).ok_or_else(|| {
-                    invalid(format!("the buffer has {capacity} bytes, and blob {id} has {}", id.size()))
-                        .with_advice("pass a larger buffer, or read it as a stream")
-                })?;
+            let size = usize::try_from(id.size()).ok().filter(|size| *size <= capacity).ok_or_else(|| {
+                invalid(format!("the buffer has {capacity} bytes, and blob {id} has {}", id.size()))
+                    .with_advice("pass a larger buffer, or read it as a stream")
+            })?;
             let got = session.run(|store| {
                 let (mut reader, mut filled) = (store.reader(&id)?, 0);
-                while filled < size {
-                    let count = reader.read(&mut room[filled..size])?;
-                    if count == 0 {
-                        return Err(Error::new(
-                            Code::Internal,
-                            format!("blob {id} ended after {filled} bytes"),
-                        ));
-                    }
-                    filled += count;
-                    progress.advance(count)?;
+                while let Some(bytes) = reader.next_block()? {
+                    room.fill(filled, &bytes);
+                    filled += bytes.len();
+                    progress.advance(bytes.len())?;
                 }
-                Ok(())
+                if filled == size {
+                    return Ok(());
+                }
+                Err(Error::new(Code::Internal, format!("blob {id} ended after {filled} bytes")))
             });
             got.map_err(|failure| failure.or_code(progress.code))?;
             if let Some(out) = out {
@@ -91,9 +88,11 @@ pub unsafe extern "C" fn graviton_store_get(
     }
 }
 
-/// Writes a whole blob to a file descriptor at its place, and does not close it. A pipe or socket works, also in non-blocking
-/// mode; one whose other end is gone raises SIGPIPE as any write does. After an error some bytes may have been written, and
-/// none that is not the blob's. `options` may be NULL. Blocks.
+/// Writes a whole blob to a file descriptor at its place, and does not close it. A pipe, socket or device works, also in
+/// non-blocking mode; while it takes nothing, the cancel callback is asked, and closing the store ends it. One whose other
+/// end is gone raises SIGPIPE as any write does; one that is not open is GRAVITON_ERROR_INVALID_ARGUMENT, and so is a
+/// directory. After an error some bytes may have been written, and none that is not the blob's. `options` may be NULL.
+/// Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_get_fd(
     store: *const graviton_store,
@@ -107,11 +106,13 @@ pub unsafe extern "C" fn graviton_store_get_fd(
         guard(error, || {
             let id = read_id(id, "id")?;
             let mut progress = progress(options, id.size())?;
+            let session = session_of(store, "store")?;
+            session.check()?;
             let place = Descriptor::new(fd)?;
-            let got = borrow(store, "store")?.session().run(|store| {
+            let got = session.run_waiting(|store, waiting| {
                 let mut reader = store.reader(&id)?;
                 while let Some(bytes) = reader.next_block()? {
-                    place.write_all(&bytes)?;
+                    place.write_all(&bytes, waiting)?;
                     progress.advance(bytes.len())?;
                 }
                 Ok(())
@@ -139,15 +140,15 @@ pub unsafe extern "C" fn graviton_store_read_range(
     unsafe {
         guard(error, || {
             let (id, out) = (read_id(id, "id")?, out(count, "count")?);
-            let room = buffer(bytes, length, "bytes")?;
-            let read = borrow(store, "store")?.session().run(|store| {
+            let mut room = room(bytes, length, "bytes")?;
+            let read = session_of(store, "store")?.run(|store| {
                 let reader = store.reader(&id)?;
                 if offset > id.size() {
                     let why = format!("blob {id} has no byte {offset}");
                     return Err(Error::new(Code::RangeNotSatisfiable, why)
                         .with_advice(format!("it has {} bytes", id.size())));
                 }
-                reader.read_at(offset, room)
+                reader.read_at(offset, room.all())
             })?;
             out.set(read);
             Ok(())

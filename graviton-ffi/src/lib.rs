@@ -3,8 +3,9 @@
 //! What callers see is `include/graviton.h`, which cbindgen makes from the comments and signatures here
 //! (`tests/header.rs`), so the comments on exported items speak to C programmers. A file for each type of handle, over
 //! - [`panic`]: every function runs in [`panic::guard`], which turns errors and panics into a status;
-//! - [`pointer`]: every pointer is checked there before it is used;
-//! - [`session`]: what the handles of one open store share, and the checks for forks and closed stores;
+//! - [`pointer`]: every pointer is checked there before it is used, and [`versioned`]: every structure;
+//! - [`session`]: what the handles of one open store share, and the checks for forks and closed stores; [`sticky`]: what an
+//!   error sticks to;
 //! - [`callback`]: calls back into the program, and cancellation.
 //!
 //! Nothing is kept in thread-local or global variables, but for tables of constant text.
@@ -16,6 +17,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 mod blob_id;
+mod block;
 mod callback;
 mod config;
 mod copy;
@@ -31,12 +33,15 @@ mod put;
 mod reader;
 mod session;
 mod status;
+mod sticky;
 mod store;
 mod verify;
 mod version;
+mod versioned;
 mod writer;
 
 pub use blob_id::*;
+pub use block::*;
 pub use callback::{
     GRAVITON_SIZE_UNKNOWN, GRAVITON_STOP, graviton_cancel_callback, graviton_progress_callback,
     graviton_read_callback,

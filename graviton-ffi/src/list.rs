@@ -8,10 +8,11 @@ use graviton_core::{BlobId, BlobStat};
 use crate::blob_id::{graviton_blob_id, read_id_if_given};
 use crate::error::graviton_error;
 use crate::panic::guard;
-use crate::pointer::{borrow, exclusive, free, invalid, out, versioned_out};
+use crate::pointer::{borrow, exclusive, free, out};
 use crate::session::Session;
 use crate::status::graviton_status;
-use crate::store::{graviton_blob_stat, graviton_store};
+use crate::store::{graviton_blob_stat, graviton_store, session_of};
+use crate::versioned::versioned_needed;
 
 /// How many are asked for at once.
 const PAGE: usize = 256;
@@ -43,7 +44,7 @@ pub unsafe extern "C" fn graviton_list_open(
         guard(error, || {
             let out = out(list, "list")?;
             let after = read_id_if_given(after, "after")?;
-            let session = borrow(store, "store")?.session();
+            let session = session_of(store, "store")?;
             session.check()?;
             let walk = Mutex::new(Walk { page: VecDeque::new(), after, ended: false });
             out.give(graviton_list { session: session.clone(), walk });
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn graviton_list_next(
     // SAFETY: the caller keeps to the header.
     unsafe {
         guard(error, || {
-            let stat = versioned_out(stat)?.ok_or_else(|| invalid("stat is NULL"))?;
+            let stat = versioned_needed(stat, "stat")?;
             let found = out(found, "found")?;
             let list = borrow(list, "list")?;
             list.session.check()?;
@@ -78,7 +79,7 @@ pub unsafe extern "C" fn graviton_list_next(
             let next = walk.page.pop_front();
             found.set(i32::from(next.is_some()));
             if let Some(next) = next {
-                stat.set((&next).into());
+                stat.set(&(&next).into());
             }
             Ok(())
         })

@@ -11,7 +11,7 @@ use crate::panic::guard;
 use crate::pointer::{borrow, exclusive, free, out};
 use crate::session::Session;
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::store::{graviton_store, session_of};
 
 /// How many are asked for at once.
 const PAGE: usize = 512;
@@ -39,8 +39,8 @@ struct Walk {
     from: u64,
 }
 
-/// Begins a walk over the blocks of a blob in order, from the one that holds the byte at `from` on; GRAVITON_ERROR_NOT_FOUND if
-/// the blob is not there. Free it with graviton_manifest_free. Blocks.
+/// Begins a walk over the blocks of a blob in order, from the one that holds the byte at `from` on; GRAVITON_ERROR_NOT_FOUND
+/// if the blob is not there. Free it with graviton_manifest_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_manifest_open(
     store: *const graviton_store,
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn graviton_manifest_open(
         guard(error, || {
             let out = out(manifest, "manifest")?;
             let id = read_id(id, "id")?;
-            let session = borrow(store, "store")?.session();
+            let session = session_of(store, "store")?;
             let page: VecDeque<_> = session.run(|store| store.manifest(&id, from, PAGE))?.into();
             let from = page.back().map_or(id.size(), ManifestEntry::end);
             let walk = Mutex::new(Walk { page, from });

@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use graviton_core::{Code, Error};
 
 use crate::error::graviton_error;
-use crate::status::{GRAVITON_OK, graviton_status};
+use crate::status::{GRAVITON_ERROR_INVALID_ARGUMENT, GRAVITON_OK, graviton_status};
 
 /// Why a call failed: the error, and what the program's own callback returned if that ended it.
+#[derive(Clone)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) callback_code: i32,
@@ -22,35 +23,37 @@ impl From<Error> for Failure {
 
 impl Failure {
     /// The same failure, with what another callback returned if that is why.
-    pub(crate) fn or_code(&self, code: i32) -> Failure {
-        let cancelled = self.error.code() == Code::Cancelled && self.callback_code == 0;
-        Failure {
-            error: self.error.clone(),
-            callback_code: if cancelled { code } else { self.callback_code },
+    pub(crate) fn or_code(mut self, code: i32) -> Failure {
+        if self.error.code() == Code::Cancelled && self.callback_code == 0 {
+            self.callback_code = code;
         }
+        self
     }
 }
 
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
-/// Runs the body of an exported function. `error`, unless it is null, becomes the error, or null on success.
+/// Runs the body of an exported function. `error`, unless it is null, becomes the error, or null on success. A misaligned
+/// one cannot be told why, but from the status: nothing is done.
 ///
 /// # Safety
-/// `error` is null or a place for a pointer.
+/// `error` is null, misaligned, or a place for a pointer.
 pub(crate) unsafe fn guard(
     error: *mut *mut graviton_error,
     body: impl FnOnce() -> Outcome<()>,
 ) -> graviton_status {
+    if !error.is_aligned() {
+        return GRAVITON_ERROR_INVALID_ARGUMENT;
+    }
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(panic).into()));
     let (status, object) = match outcome {
         Ok(()) => (GRAVITON_OK, std::ptr::null_mut()),
         Err(failure) => {
             let status = failure.error.code().integer();
-            let wanted = !error.is_null() && error.is_aligned();
-            (status, if wanted { graviton_error::give(&failure) } else { std::ptr::null_mut() })
+            (status, if error.is_null() { std::ptr::null_mut() } else { graviton_error::give(&failure) })
         }
     };
-    if !error.is_null() && error.is_aligned() {
+    if !error.is_null() {
         // SAFETY: not null, aligned, and by the contract of this function a place for a pointer.
         unsafe { error.write(object) };
     }

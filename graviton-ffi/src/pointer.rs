@@ -15,9 +15,13 @@ pub(crate) fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidArgument, message)
 }
 
-fn check<T>(pointer: *const T, name: &str) -> Result<()> {
+pub(crate) fn null(name: &str) -> Error {
+    invalid(format!("{name} is NULL")).with_advice("pass a valid pointer")
+}
+
+pub(crate) fn check<T>(pointer: *const T, name: &str) -> Result<()> {
     if pointer.is_null() {
-        return Err(invalid(format!("{name} is NULL")).with_advice("pass a valid pointer"));
+        return Err(null(name));
     }
     if !pointer.is_aligned() {
         return Err(invalid(format!("{name} is not aligned")).with_advice("pass a pointer to the right type"));
@@ -78,60 +82,6 @@ pub(crate) unsafe fn free<T>(handle: *mut T) {
     }
 }
 
-/// A structure that says its own size in front, so that a later version can be longer.
-///
-/// # Safety
-/// `repr(C)`, begins with a `usize`, and is valid for any bytes.
-pub(crate) unsafe trait Versioned: Copy {
-    /// Its name in C.
-    const NAME: &'static str;
-}
-
-/// # Safety
-/// Null or misaligned, or points to a structure at least as long as its first field says.
-unsafe fn check_size<T: Versioned>(pointer: *const T) -> Result<()> {
-    check(pointer, T::NAME)?;
-    // SAFETY: not null, aligned, and it begins with its size.
-    let size = unsafe { pointer.cast::<usize>().read() };
-    if size == size_of::<T>() {
-        return Ok(());
-    }
-    Err(invalid(format!(
-        "the struct_size of a {} is {size}, and this version knows {}",
-        T::NAME,
-        size_of::<T>()
-    ))
-    .with_advice("initialise it with its _INIT macro, and use the header of the library that is loaded"))
-}
-
-/// A structure from the caller; `None` for null.
-///
-/// # Safety
-/// Null, or points to a structure at least as long as its first field says, for as long as the result is used.
-pub(crate) unsafe fn versioned<'a, T: Versioned>(pointer: *const T) -> Result<Option<&'a T>> {
-    if pointer.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: the same contract; then it is all there.
-    unsafe {
-        check_size(pointer)?;
-        Ok(Some(&*pointer))
-    }
-}
-
-/// A structure to be filled in; `None` for null.
-///
-/// # Safety
-/// As [`versioned`], to be written.
-pub(crate) unsafe fn versioned_out<T: Versioned>(pointer: *mut T) -> Result<Option<Out<T>>> {
-    if pointer.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: the same contract.
-    unsafe { check_size(pointer)? };
-    Ok(Some(Out(pointer)))
-}
-
 fn check_length<T>(pointer: *const T, length: usize, name: &str) -> Result<()> {
     if length > isize::MAX as usize / size_of::<T>() {
         return Err(invalid(format!("the length of {name} is {length}, more than there can be"))
@@ -150,14 +100,45 @@ pub(crate) unsafe fn slice<'a, T>(pointer: *const T, length: usize, name: &str) 
     Ok(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length) } })
 }
 
+/// The first of them, or null: a dangling pointer for none would invite to read it.
+pub(crate) fn first<T>(values: &[T]) -> *const T {
+    if values.is_empty() { std::ptr::null() } else { values.as_ptr() }
+}
+
+/// Room for bytes of the caller's. It is no slice, for no reference to it may be alive while the caller's own code runs, which
+/// may look at what is there.
+pub(crate) struct Room {
+    place: *mut u8,
+    pub(crate) length: usize,
+}
+
 /// `length` bytes to be filled; null is as good as any for none.
 ///
 /// # Safety
-/// Null, or so many bytes that only the caller of this uses while the result is used.
-pub(crate) unsafe fn buffer<'a>(pointer: *mut u8, length: usize, name: &str) -> Result<&'a mut [u8]> {
+/// Null, or so many bytes, to be written for as long as the result is used.
+pub(crate) unsafe fn room(pointer: *mut u8, length: usize, name: &str) -> Result<Room> {
     check_length(pointer, length, name)?;
-    // SAFETY: not null, of a possible length, and valid by the contract; bytes need no initial value.
-    Ok(if length == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(pointer, length) } })
+    Ok(Room { place: pointer, length })
+}
+
+impl Room {
+    /// Copies bytes there. They fit.
+    pub(crate) fn fill(&self, at: usize, bytes: &[u8]) {
+        assert!(at <= self.length && bytes.len() <= self.length - at, "the bytes do not fit");
+        if !bytes.is_empty() {
+            // SAFETY: inside of what is valid to write by the contract of `room`; ours are elsewhere.
+            unsafe { self.place.add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+    }
+
+    /// All of it, for what runs nothing of the caller's but its cancel callback, which must leave it alone.
+    pub(crate) fn all(&mut self) -> &mut [u8] {
+        if self.length == 0 {
+            return &mut [];
+        }
+        // SAFETY: not null, of a possible length, and valid by the contract of `room`; bytes need no initial value.
+        unsafe { std::slice::from_raw_parts_mut(self.place, self.length) }
+    }
 }
 
 /// Text in UTF-8, without a NUL behind it.
@@ -221,7 +202,7 @@ pub(crate) fn fill_text<const N: usize>(text: &str) -> [c_char; N] {
 /// Gives text to a caller who may only want to know its length: what the `_get` and `_format` functions have in common.
 ///
 /// # Safety
-/// As [`buffer`], and [`out_if_wanted`] for `length`.
+/// As [`room`], and [`out_if_wanted`] for `length`.
 pub(crate) unsafe fn give_text(
     text: &str,
     buffer: *mut c_char,
@@ -230,17 +211,17 @@ pub(crate) unsafe fn give_text(
 ) -> Result<()> {
     // SAFETY: the same contracts.
     let (room, length) =
-        unsafe { (self::buffer(buffer.cast::<u8>(), capacity, "buffer")?, out_if_wanted(length, "length")?) };
-    if !room.is_empty() {
-        if room.len() <= text.len() {
+        unsafe { (room(buffer.cast::<u8>(), capacity, "buffer")?, out_if_wanted(length, "length")?) };
+    if capacity > 0 {
+        if capacity <= text.len() {
             return Err(invalid(format!(
                 "the buffer has {capacity} bytes, and {} are needed",
                 text.len() + 1
             ))
             .with_advice("ask for the length first, with a buffer of NULL and 0"));
         }
-        room[..text.len()].copy_from_slice(text.as_bytes());
-        room[text.len()] = 0;
+        room.fill(0, text.as_bytes());
+        room.fill(text.len(), &[0]);
     }
     if let Some(length) = length {
         length.set(text.len());

@@ -2,10 +2,13 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
-use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use graviton_core::{BlobId, Code, Error, PutReceipt, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::blob_id::{graviton_blob_id, read_id_if_given};
 use crate::callback::{
@@ -14,10 +17,11 @@ use crate::callback::{
 use crate::descriptor::Descriptor;
 use crate::error::graviton_error;
 use crate::panic::{Outcome, guard};
-use crate::pointer::{Versioned, borrow, invalid, path, slice, versioned, versioned_out};
-use crate::session::Session;
+use crate::pointer::{invalid, path, slice};
+use crate::session::{Session, Waiting};
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::store::{graviton_store, session_of};
+use crate::versioned::{Versioned, versioned, versioned_out};
 
 /// What a put did. Set `struct_size` before a call, with GRAVITON_PUT_RECEIPT_INIT.
 #[repr(C)]
@@ -97,15 +101,44 @@ unsafe fn wanted(options: *const graviton_put_options) -> Result<Wanted> {
     }
 }
 
+/// Where the bytes of a put come from.
+trait Source {
+    /// How many there are, if that is known.
+    fn total(&self) -> u64;
+    /// Some of them; none at the end.
+    fn read(&mut self, buffer: &mut [u8], waiting: &Waiting<'_>) -> io::Result<usize>;
+}
+
+impl Source for &[u8] {
+    fn total(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&mut self, buffer: &mut [u8], _waiting: &Waiting<'_>) -> io::Result<usize> {
+        Read::read(self, buffer)
+    }
+}
+
+impl Source for Descriptor<'_> {
+    fn total(&self) -> u64 {
+        self.remaining().unwrap_or(GRAVITON_SIZE_UNKNOWN)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], waiting: &Waiting<'_>) -> io::Result<usize> {
+        Ok(Descriptor::read(self, buffer, waiting)?)
+    }
+}
+
 /// A source that tells how far it is.
-struct Watched<'a, R> {
-    source: R,
+struct Watched<'a, S> {
+    source: &'a mut S,
+    waiting: &'a Waiting<'a>,
     progress: &'a mut Progress,
 }
 
-impl<R: Read> Read for Watched<'_, R> {
+impl<S: Source> Read for Watched<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
+        let count = self.source.read(buffer, self.waiting)?;
         if count > 0 {
             self.progress.advance(count)?;
         }
@@ -113,20 +146,21 @@ impl<R: Read> Read for Watched<'_, R> {
     }
 }
 
-fn put(session: &Session, source: impl Read, total: u64, wanted: &Wanted) -> Outcome<graviton_put_receipt> {
-    let mut progress = Progress::new(wanted.progress, wanted.userdata, total);
-    let put = session.run(|store| {
-        let source = Watched { source, progress: &mut progress };
+fn put(session: &Session, mut source: impl Source, wanted: &Wanted) -> Outcome<graviton_put_receipt> {
+    let mut progress = Progress::new(wanted.progress, wanted.userdata, source.total());
+    let put = session.run_waiting(|store, waiting| {
+        let source = Watched { source: &mut source, waiting, progress: &mut progress };
         match &wanted.expected {
             Some(id) => store.put_expecting(id, source),
             None => store.put(source),
         }
     });
-    put.as_ref().map(Into::into).map_err(|failure| failure.or_code(progress.code))
+    put.as_ref().map(Into::into).map_err(|failure| failure.clone().or_code(progress.code))
 }
 
-/// Puts `length` bytes from memory. `bytes` may be NULL if `length` is 0: the empty blob. `options` may be NULL. `receipt`
-/// may be NULL. Nothing is visible before this returns, and nothing at all if it fails. Blocks.
+/// Puts `length` bytes from memory, which must not change meanwhile. `bytes` may be NULL if `length` is 0: the empty blob.
+/// `options` may be NULL. `receipt` may be NULL. Nothing is visible before this returns, and nothing at all if it fails.
+/// Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put(
     store: *const graviton_store,
@@ -141,18 +175,18 @@ pub unsafe extern "C" fn graviton_store_put(
         guard(error, || {
             let (wanted, out) = (wanted(options)?, versioned_out(receipt)?);
             let source = slice(bytes, length, "bytes")?;
-            let receipt = put(borrow(store, "store")?.session(), source, length as u64, &wanted)?;
+            let receipt = put(session_of(store, "store")?, source, &wanted)?;
             if let Some(out) = out {
-                out.set(receipt);
+                out.set(&receipt);
             }
             Ok(())
         })
     }
 }
 
-/// Puts everything from a file descriptor's place to its end, and does not close it. A pipe or socket works, also in
-/// non-blocking mode; while it is silent and in blocking mode, no callback is asked. `options` may be NULL. `receipt` may be
-/// NULL. Blocks.
+/// Puts everything from a file descriptor's place to its end, and does not close it. A pipe, socket or device works, also in
+/// non-blocking mode; while it is silent, the cancel callback is asked, and closing the store ends it. One that is not open is
+/// GRAVITON_ERROR_INVALID_ARGUMENT, and so is a directory. `options` may be NULL. `receipt` may be NULL. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put_fd(
     store: *const graviton_store,
@@ -165,19 +199,32 @@ pub unsafe extern "C" fn graviton_store_put_fd(
     unsafe {
         guard(error, || {
             let (wanted, out) = (wanted(options)?, versioned_out(receipt)?);
-            let source = Descriptor::new(fd)?;
-            let total = source.remaining().unwrap_or(GRAVITON_SIZE_UNKNOWN);
-            let receipt = put(borrow(store, "store")?.session(), source, total, &wanted)?;
+            let session = session_of(store, "store")?;
+            session.check()?;
+            let receipt = put(session, Descriptor::new(fd)?, &wanted)?;
             if let Some(out) = out {
-                out.set(receipt);
+                out.set(&receipt);
             }
             Ok(())
         })
     }
 }
 
-/// Puts the content of a file: `path` of `path_length` bytes, in any encoding. `options` may be NULL. `receipt` may be NULL.
-/// A file that is not there is GRAVITON_ERROR_NOT_FOUND. Blocks.
+/// Opens a file to read it, whatever it is.
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // A FIFO to which nobody writes would block here, where nobody is asked.
+    let opened = match rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty()) {
+        // Another process has a lease on it, and is now being asked for it.
+        Err(Errno::AGAIN) => rustix::fs::open(path, flags, Mode::empty()),
+        opened => opened,
+    };
+    opened.map_err(|error| Error::io(format!("cannot read {}", path.display()), error.into()))
+}
+
+/// Puts the content of a file: `path` of `path_length` bytes, in any encoding. A FIFO works as graviton_store_put_fd has it.
+/// One that is not there is GRAVITON_ERROR_NOT_FOUND, a directory GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL.
+/// `receipt` may be NULL. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put_path(
     store: *const graviton_store,
@@ -192,18 +239,13 @@ pub unsafe extern "C" fn graviton_store_put_path(
         guard(error, || {
             let (wanted, out) = (wanted(options)?, versioned_out(receipt)?);
             let path = self::path(path, path_length, "path")?;
-            let session = borrow(store, "store")?.session();
+            let session = session_of(store, "store")?;
             session.check()?;
-            let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
-            let file = File::open(path).map_err(failed)?;
-            let about = file.metadata().map_err(failed)?;
-            if about.is_dir() {
-                return Err(invalid(format!("cannot read {}: it is a directory", path.display())).into());
-            }
-            let total = if about.is_file() { about.len() } else { GRAVITON_SIZE_UNKNOWN };
-            let receipt = put(session, file, total, &wanted)?;
+            let file = open(path)?;
+            let source = Descriptor::of(file.as_fd(), path.display().to_string())?;
+            let receipt = put(session, source, &wanted)?;
             if let Some(out) = out {
-                out.set(receipt);
+                out.set(&receipt);
             }
             Ok(())
         })
@@ -218,8 +260,12 @@ struct Called<'a> {
     code: &'a Cell<i32>,
 }
 
-impl Read for Called<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Source for Called<'_> {
+    fn total(&self) -> u64 {
+        GRAVITON_SIZE_UNKNOWN
+    }
+
+    fn read(&mut self, buffer: &mut [u8], _waiting: &Waiting<'_>) -> io::Result<usize> {
         let mut count = 0;
         // SAFETY: the caller gave both for this call; the buffer has so many bytes.
         let code = unsafe {
@@ -258,10 +304,10 @@ pub unsafe extern "C" fn graviton_store_put_callback(
             let callback = read.ok_or_else(|| invalid("read is NULL").with_advice("pass a function"))?;
             let code = Cell::new(0);
             let source = Called { callback, userdata: Userdata(userdata), code: &code };
-            let receipt = put(borrow(store, "store")?.session(), source, GRAVITON_SIZE_UNKNOWN, &wanted)
+            let receipt = put(session_of(store, "store")?, source, &wanted)
                 .map_err(|failure| failure.or_code(code.get()))?;
             if let Some(out) = out {
-                out.set(receipt);
+                out.set(&receipt);
             }
             Ok(())
         })

@@ -1,17 +1,16 @@
 //! A blob coming out: in order, from any offset, and at any offset from many threads.
 
-use std::io::{Read, Seek, SeekFrom};
-use std::sync::Mutex;
+use std::io::{BufRead, Seek, SeekFrom};
 
-use graviton_core::{Error, Reader};
+use graviton_core::Reader;
 
 use crate::blob_id::{graviton_blob_id, read_id};
 use crate::error::graviton_error;
-use crate::panic::{Outcome, guard};
-use crate::pointer::{borrow, buffer, exclusive, free, invalid, out, out_if_wanted};
-use crate::session::Session;
+use crate::panic::guard;
+use crate::pointer::{borrow, free, invalid, out, out_if_wanted, room};
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::sticky::Sticky;
+use crate::store::{graviton_store, session_of};
 
 /// For graviton_reader_seek: the offset counts from the start of the blob. SEEK_SET of C has this value too.
 pub const GRAVITON_SEEK_SET: i32 = 0;
@@ -26,30 +25,9 @@ pub const GRAVITON_SEEK_END: i32 = 2;
 /// graviton_reader_read_at at once; what uses the position is for one thread at a time, beside those, and a second one gets
 /// GRAVITON_ERROR_INVALID_ARGUMENT. It goes on for the grace after the blob was deleted.
 pub struct graviton_reader {
-    session: Session,
     /// For reads at an offset, which share nothing with the other.
     anywhere: Reader,
-    in_order: Mutex<InOrder>,
-}
-
-struct InOrder {
-    reader: Reader,
-    /// After an error, which every later call that uses the position gets again.
-    failed: Option<Error>,
-}
-
-impl graviton_reader {
-    /// Uses the position. An error sticks, but for a wrong argument.
-    fn in_order<T>(&self, call: impl FnOnce(&mut Reader) -> graviton_core::Result<T>) -> Outcome<T> {
-        // First, for in a forked child the lock may be held by a thread that is not there.
-        self.session.check()?;
-        let mut state = exclusive(&self.in_order, "reader")?;
-        let InOrder { reader, failed } = &mut *state;
-        if let Some(error) = failed {
-            return Err(error.clone().into());
-        }
-        self.session.run_checked(|| call(reader)).inspect_err(|failure| *failed = Some(failure.error.clone()))
-    }
+    in_order: Sticky<Reader>,
 }
 
 /// Opens a blob to be read; GRAVITON_ERROR_NOT_FOUND if it is not there. Free it with graviton_reader_free, before or after
@@ -66,13 +44,10 @@ pub unsafe extern "C" fn graviton_reader_open(
         guard(error, || {
             let out = out(reader, "reader")?;
             let id = read_id(id, "id")?;
-            let session = borrow(store, "store")?.session();
+            let session = session_of(store, "store")?;
             let reader = session.run(|store| store.reader(&id))?;
-            out.give(graviton_reader {
-                session: session.clone(),
-                anywhere: reader.another(),
-                in_order: Mutex::new(InOrder { reader, failed: None }),
-            });
+            let anywhere = reader.another();
+            out.give(graviton_reader { anywhere, in_order: Sticky::new(session, "reader", reader) });
             Ok(())
         })
     }
@@ -94,9 +69,17 @@ pub unsafe extern "C" fn graviton_reader_read(
     unsafe {
         guard(error, || {
             let out = out(count, "count")?;
-            let room = self::buffer(buffer, capacity, "buffer")?;
-            let count = borrow(reader, "reader")?
-                .in_order(|reader| if room.is_empty() { Ok(0) } else { Ok(reader.read(room)?) })?;
+            let room = room(buffer, capacity, "buffer")?;
+            let count = borrow(reader, "reader")?.in_order.with(|reader| {
+                if capacity == 0 {
+                    return Ok(0);
+                }
+                let bytes = reader.fill_buf()?;
+                let count = bytes.len().min(capacity);
+                room.fill(0, &bytes[..count]);
+                reader.consume(count);
+                Ok(count)
+            })?;
             out.set(count);
             Ok(())
         })
@@ -119,9 +102,9 @@ pub unsafe extern "C" fn graviton_reader_read_at(
     unsafe {
         guard(error, || {
             let out = out(count, "count")?;
-            let room = self::buffer(buffer, length, "buffer")?;
+            let mut room = room(buffer, length, "buffer")?;
             let reader = borrow(reader, "reader")?;
-            out.set(reader.session.run(|_| reader.anywhere.read_at(offset, room))?);
+            out.set(reader.in_order.session().run(|_| reader.anywhere.read_at(offset, room.all()))?);
             Ok(())
         })
     }
@@ -145,7 +128,7 @@ pub unsafe extern "C" fn graviton_reader_seek(
             let handle = borrow(reader, "reader")?;
             let base = match whence {
                 GRAVITON_SEEK_SET => 0,
-                GRAVITON_SEEK_CUR => handle.in_order(|reader| Ok(reader.stream_position()?))?,
+                GRAVITON_SEEK_CUR => handle.in_order.with(|reader| Ok(reader.stream_position()?))?,
                 GRAVITON_SEEK_END => handle.anywhere.size(),
                 _ => {
                     return Err(invalid(format!("whence is {whence}"))
@@ -156,7 +139,7 @@ pub unsafe extern "C" fn graviton_reader_seek(
             let target = base.checked_add_signed(offset).ok_or_else(|| {
                 invalid(format!("cannot seek to {base} {offset:+} of blob {}", handle.anywhere.id()))
             })?;
-            handle.in_order(|reader| Ok(reader.seek(SeekFrom::Start(target))?))?;
+            handle.in_order.with(|reader| Ok(reader.seek(SeekFrom::Start(target))?))?;
             if let Some(out) = out {
                 out.set(target);
             }
@@ -176,7 +159,7 @@ pub unsafe extern "C" fn graviton_reader_tell(
     unsafe {
         guard(error, || {
             let out = out(position, "position")?;
-            out.set(borrow(reader, "reader")?.in_order(|reader| Ok(reader.stream_position()?))?);
+            out.set(borrow(reader, "reader")?.in_order.with(|reader| Ok(reader.stream_position()?))?);
             Ok(())
         })
     }
@@ -194,7 +177,7 @@ pub unsafe extern "C" fn graviton_reader_size(
         guard(error, || {
             let out = out(size, "size")?;
             let reader = borrow(reader, "reader")?;
-            reader.session.check()?;
+            reader.in_order.session().check()?;
             out.set(reader.anywhere.size());
             Ok(())
         })
@@ -213,7 +196,7 @@ pub unsafe extern "C" fn graviton_reader_id(
         guard(error, || {
             let out = out(id, "id")?;
             let reader = borrow(reader, "reader")?;
-            reader.session.check()?;
+            reader.in_order.session().check()?;
             out.set(reader.anywhere.id().into());
             Ok(())
         })

@@ -1,13 +1,18 @@
 //! What the handles of one open store share: the store, whether it is closed, the process it belongs to, and the question
 //! whether to go on.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use graviton_core::{Code, Error, Result, Store};
+use graviton_core::{Code, Error, Result, Store, uninterrupted};
 
-use crate::callback::Cancel;
+use crate::callback::{Cancel, Question, cancelled};
 use crate::panic::Outcome;
+
+/// How long a call goes without asking.
+pub(crate) const PERIOD: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 pub(crate) struct Session {
@@ -31,13 +36,17 @@ impl Session {
     /// Whether it can be used here and now.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_process()?;
+        self.check_open()
+    }
+
+    fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::Closed, "the store is closed").with_advice("open it again"));
         }
         Ok(())
     }
 
-    pub(crate) fn check_process(&self) -> Result<()> {
+    fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             return Ok(());
         }
@@ -58,13 +67,43 @@ impl Session {
 
     /// The same for who has checked: which process it is, is a question to the kernel, and there are many small reads.
     pub(crate) fn run_checked<T>(&self, call: impl FnOnce() -> Result<T>) -> Outcome<T> {
-        Cancel::watch(self.cancel, call)
+        Cancel::watch(self.cancel, |_| call())
+    }
+
+    /// The same for a call that also waits for what is not the engine's.
+    pub(crate) fn run_waiting<T>(&self, call: impl FnOnce(&Store, &Waiting<'_>) -> Result<T>) -> Outcome<T> {
+        self.check()?;
+        Cancel::watch(self.cancel, |question| {
+            let waiting = Waiting { session: self, question, asked: Cell::new(Instant::now()) };
+            call(&self.store, &waiting)
+        })
     }
 
     pub(crate) fn close(&self) -> Result<()> {
         self.check_process()?;
         self.closed.store(true, Ordering::Release);
-        self.store.close();
+        // To the end, whatever call this one is made from.
+        uninterrupted(|| self.store.close());
         Ok(())
+    }
+}
+
+/// A call that waits for a file descriptor.
+pub(crate) struct Waiting<'a> {
+    session: &'a Session,
+    question: Option<&'a Question>,
+    asked: Cell<Instant>,
+}
+
+impl Waiting<'_> {
+    /// Whether to go on, if it is time to ask.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        if self.asked.get().elapsed() < PERIOD {
+            return Ok(());
+        }
+        self.session.check_open()?;
+        let no = self.question.is_some_and(|question| question.ask().is_break());
+        self.asked.set(Instant::now());
+        if no { Err(cancelled("cancel")) } else { Ok(()) }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::ffi::{c_char, c_void};
 
-use graviton_core::{BlobStat, Config};
+use graviton_core::{BlobStat, Config, Result};
 
 use crate::blob_id::{graviton_blob_id, read_id};
 use crate::callback::{Cancel, graviton_cancel_callback};
 use crate::error::graviton_error;
 use crate::panic::guard;
-use crate::pointer::{Versioned, borrow, fill_text, free, invalid, out, path, versioned_out};
+use crate::pointer::{borrow, fill_text, free, out, path};
 use crate::session::Session;
 use crate::status::graviton_status;
+use crate::versioned::{Versioned, versioned_needed};
 
 /// An open store. Owned; free it with graviton_store_free. Any number of threads may use it at once, and any number of
 /// processes may have the same store open. Readers, writers and iterators keep what they need of it: free in any order.
@@ -22,10 +23,15 @@ impl graviton_store {
     pub(crate) fn new(session: Session) -> graviton_store {
         graviton_store { session }
     }
+}
 
-    pub(crate) fn session(&self) -> &Session {
-        &self.session
-    }
+/// What is behind a caller's handle.
+///
+/// # Safety
+/// As [`borrow`].
+pub(crate) unsafe fn session_of<'a>(store: *const graviton_store, name: &str) -> Result<&'a Session> {
+    // SAFETY: the same contract.
+    Ok(unsafe { &borrow(store, name)?.session })
 }
 
 /// Room for the text of any chunker, with the NUL behind it, in bytes.
@@ -130,7 +136,7 @@ pub unsafe extern "C" fn graviton_store_with_cancel(
     unsafe {
         guard(error, || {
             let out = out(other, "other")?;
-            let session = borrow(store, "store")?.session();
+            let session = session_of(store, "store")?;
             session.check()?;
             out.give(graviton_store::new(session.with_cancel(Cancel::new(callback, userdata))));
             Ok(())
@@ -147,7 +153,7 @@ pub unsafe extern "C" fn graviton_store_close(
     error: *mut *mut graviton_error,
 ) -> graviton_status {
     // SAFETY: the caller keeps to the header.
-    unsafe { guard(error, || Ok(borrow(store, "store")?.session().close()?)) }
+    unsafe { guard(error, || Ok(session_of(store, "store")?.close()?)) }
 }
 
 /// Frees a handle. NULL is fine. Without graviton_store_close, the last handle that needs the store leaves it as tidy as it
@@ -169,10 +175,10 @@ pub unsafe extern "C" fn graviton_store_stat(
     // SAFETY: the caller keeps to the header.
     unsafe {
         guard(error, || {
-            let out = versioned_out(stat)?.ok_or_else(|| invalid("stat is NULL"))?;
+            let out = versioned_needed(stat, "stat")?;
             let id = read_id(id, "id")?;
-            let stat = borrow(store, "store")?.session().run(|store| store.stat(&id))?;
-            out.set((&stat).into());
+            let stat = session_of(store, "store")?.run(|store| store.stat(&id))?;
+            out.set(&(&stat).into());
             Ok(())
         })
     }
@@ -191,7 +197,7 @@ pub unsafe extern "C" fn graviton_store_exists(
         guard(error, || {
             let out = out(exists, "exists")?;
             let id = read_id(id, "id")?;
-            out.set(i32::from(borrow(store, "store")?.session().run(|store| store.exists(&id))?));
+            out.set(i32::from(session_of(store, "store")?.run(|store| store.exists(&id))?));
             Ok(())
         })
     }
@@ -210,13 +216,13 @@ pub unsafe extern "C" fn graviton_store_delete(
     unsafe {
         guard(error, || {
             let id = read_id(id, "id")?;
-            borrow(store, "store")?.session().run(|store| store.delete(&id))
+            session_of(store, "store")?.run(|store| store.delete(&id))
         })
     }
 }
 
 /// Brings a deleted blob back, as long as no collection has begun with it: within the grace it is certain. Otherwise
-/// GRAVITON_ERROR_NOT_FOUND. Blocks.
+/// GRAVITON_ERROR_NOT_FOUND. One that is not deleted stays as it is, and the call succeeds. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_restore(
     store: *const graviton_store,
@@ -227,7 +233,7 @@ pub unsafe extern "C" fn graviton_store_restore(
     unsafe {
         guard(error, || {
             let id = read_id(id, "id")?;
-            borrow(store, "store")?.session().run(|store| store.restore(&id))
+            session_of(store, "store")?.run(|store| store.restore(&id))
         })
     }
 }
@@ -242,9 +248,9 @@ pub unsafe extern "C" fn graviton_store_stats_get(
     // SAFETY: the caller keeps to the header.
     unsafe {
         guard(error, || {
-            let out = versioned_out(stats)?.ok_or_else(|| invalid("stats is NULL"))?;
-            let stats = borrow(store, "store")?.session().run(graviton_core::Store::stats)?;
-            out.set(graviton_store_stats {
+            let out = versioned_needed(stats, "stats")?;
+            let stats = session_of(store, "store")?.run(graviton_core::Store::stats)?;
+            out.set(&graviton_store_stats {
                 struct_size: size_of::<graviton_store_stats>(),
                 blobs: stats.blobs,
                 logical_bytes: stats.logical_bytes,
@@ -273,7 +279,7 @@ pub unsafe extern "C" fn graviton_store_backup(
     unsafe {
         guard(error, || {
             let path = self::path(path, path_length, "path")?;
-            borrow(store, "store")?.session().run(|store| store.backup(path))
+            session_of(store, "store")?.run(|store| store.backup(path))
         })
     }
 }

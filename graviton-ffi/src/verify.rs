@@ -9,9 +9,10 @@ use crate::callback::{Userdata, check_stop, flow};
 use crate::error::graviton_error;
 use crate::gc::limit;
 use crate::panic::guard;
-use crate::pointer::{Versioned, borrow, fill_text, text, truth, versioned, versioned_out};
+use crate::pointer::{fill_text, first, text, truth};
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::store::{graviton_store, session_of};
+use crate::versioned::{Versioned, versioned, versioned_out};
 
 /// Room for the text of any place in a verification, with the NUL behind it, in bytes.
 pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
@@ -54,9 +55,9 @@ pub struct graviton_verify_options {
     /// 1: hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes them again.
     /// 0: only tell of them.
     pub adopt: i32,
-    /// Only these blobs; NULL for all of the store.
+    /// Only these blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the store.
     pub ids: *const graviton_blob_id,
-    /// How many of them; 0 for all of the store.
+    /// How many of them.
     pub id_count: usize,
     /// Read at most so many bytes in a second. 0: no limit.
     pub bytes_per_second: u64,
@@ -162,20 +163,26 @@ pub struct graviton_verify_event {
 pub type graviton_verify_callback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, event: *const graviton_verify_event) -> i32>;
 
+/// What is to be done; `None` for nothing.
+///
 /// # Safety
 /// As [`versioned`], and [`read_ids`] and [`text`] for what is in it.
-unsafe fn to_core(options: *const graviton_verify_options) -> Result<VerifyOptions> {
+unsafe fn to_core(options: *const graviton_verify_options) -> Result<Option<VerifyOptions>> {
     // SAFETY: the same contract.
     unsafe {
-        let Some(options) = versioned(options)? else { return Ok(VerifyOptions::default()) };
+        let Some(options) = versioned(options)? else { return Ok(Some(VerifyOptions::default())) };
         let from = text(options.from, options.from_length, "from")?;
-        Ok(VerifyOptions {
+        let ids = read_ids(options.ids, options.id_count)?;
+        // The engine takes no names for all.
+        let nothing = ids.as_ref().is_some_and(Vec::is_empty);
+        let options = VerifyOptions {
             deep: truth(options.deep, "deep")?,
-            ids: read_ids(options.ids, options.id_count)?,
+            ids: ids.unwrap_or_default(),
             bytes_per_second: limit(options.bytes_per_second),
             from: if from.is_empty() { None } else { Some(from.parse()?) },
             adopt: truth(options.adopt, "adopt")?,
-        })
+        };
+        Ok((!nothing).then_some(options))
     }
 }
 
@@ -233,9 +240,7 @@ unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &V
         // The core's list is open; a finding that this file has no number for is in the report all the same.
         VerifyEvent::Found(_) => return 0,
     }
-    if !blobs.is_empty() {
-        (told.blobs, told.blob_count) = (blobs.as_ptr(), blobs.len());
-    }
+    (told.blobs, told.blob_count) = (first(&blobs), blobs.len());
     told.text = words.as_ptr();
     // SAFETY: by the contract; all of it lives until it returns.
     unsafe { callback(userdata.get(), &raw const told) }
@@ -259,15 +264,16 @@ pub unsafe extern "C" fn graviton_store_verify(
             let out = versioned_out(report)?;
             let options = to_core(options)?;
             let (userdata, mut returned) = (Userdata(userdata), 0);
-            let report = borrow(store, "store")?.session().run(|store| {
-                store.verify(&options, |event| {
+            let report = session_of(store, "store")?.run(|store| {
+                let Some(options) = &options else { return Ok(VerifyReport::default()) };
+                store.verify(options, |event| {
                     returned = tell(callback, userdata, &event);
                     flow(returned)
                 })
             })?;
             check_stop(returned)?;
             if let Some(out) = out {
-                out.set((&report).into());
+                out.set(&(&report).into());
             }
             Ok(())
         })

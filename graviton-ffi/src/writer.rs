@@ -1,39 +1,24 @@
 //! A blob going in piece by piece.
 
 use std::io::Write;
-use std::sync::Mutex;
 
 use graviton_core::{Error, Writer};
 
 use crate::blob_id::{graviton_blob_id, read_id_if_given};
 use crate::error::graviton_error;
-use crate::panic::{Outcome, guard};
-use crate::pointer::{borrow, exclusive, free, invalid, out, slice, versioned_out};
+use crate::panic::guard;
+use crate::pointer::{borrow, free, invalid, out, slice};
 use crate::put::graviton_put_receipt;
-use crate::session::Session;
 use crate::status::graviton_status;
-use crate::store::graviton_store;
+use crate::sticky::Sticky;
+use crate::store::{graviton_store, session_of};
+use crate::versioned::versioned_out;
 
 /// A blob being written. Owned; free it with graviton_writer_free, which aborts what was not finished. One thread at a time:
 /// a second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
 pub struct graviton_writer {
-    session: Session,
-    state: Mutex<State>,
-}
-
-enum State {
-    Open(Writer),
-    Finished,
-    /// After an error, which every later call gets again.
-    Failed(Error),
-}
-
-impl graviton_writer {
-    fn with<T>(&self, call: impl FnOnce(&Session, &mut State) -> Outcome<T>) -> Outcome<T> {
-        // First, for in a forked child the lock may be held by a thread that is not there.
-        self.session.check()?;
-        call(&self.session, &mut *exclusive(&self.state, "writer")?)
-    }
+    /// None once it is finished.
+    open: Sticky<Option<Writer>>,
 }
 
 fn finished() -> Error {
@@ -54,12 +39,12 @@ pub unsafe extern "C" fn graviton_writer_open(
         guard(error, || {
             let out = out(writer, "writer")?;
             let expected = read_id_if_given(expected, "expected")?;
-            let session = borrow(store, "store")?.session();
+            let session = session_of(store, "store")?;
             let writer = session.run(|store| match &expected {
                 Some(id) => store.writer_expecting(id),
                 None => store.writer(),
             })?;
-            out.give(graviton_writer { session: session.clone(), state: Mutex::new(State::Open(writer)) });
+            out.give(graviton_writer { open: Sticky::new(session, "writer", Some(writer)) });
             Ok(())
         })
     }
@@ -79,18 +64,9 @@ pub unsafe extern "C" fn graviton_writer_write(
     unsafe {
         guard(error, || {
             let bytes = slice(bytes, length, "bytes")?;
-            borrow(writer, "writer")?.with(|session, state| {
-                let open = match state {
-                    State::Open(writer) => writer,
-                    State::Finished => return Err(finished().into()),
-                    State::Failed(error) => return Err(error.clone().into()),
-                };
-                let written = session.run_checked(|| Ok(open.write_all(bytes)?));
-                if let Err(failure) = &written {
-                    *state = State::Failed(failure.error.clone());
-                }
-                written
-            })
+            borrow(writer, "writer")?
+                .open
+                .with(|writer| Ok(writer.as_mut().ok_or_else(finished)?.write_all(bytes)?))
         })
     }
 }
@@ -106,14 +82,12 @@ pub unsafe extern "C" fn graviton_writer_size(
     unsafe {
         guard(error, || {
             let out = out(size, "size")?;
-            borrow(writer, "writer")?.with(|_, state| match state {
-                State::Open(writer) => {
-                    out.set(writer.size());
-                    Ok(())
-                }
-                State::Finished => Err(finished().into()),
-                State::Failed(error) => Err(error.clone().into()),
-            })
+            out.set(
+                borrow(writer, "writer")?
+                    .open
+                    .with(|writer| Ok(writer.as_ref().ok_or_else(finished)?.size()))?,
+            );
+            Ok(())
         })
     }
 }
@@ -130,20 +104,10 @@ pub unsafe extern "C" fn graviton_writer_finish(
     unsafe {
         guard(error, || {
             let out = versioned_out(receipt)?;
-            let receipt = borrow(writer, "writer")?.with(|session, state| {
-                match std::mem::replace(state, State::Finished) {
-                    State::Open(writer) => session.run_checked(|| writer.finish()).inspect_err(|failure| {
-                        *state = State::Failed(failure.error.clone());
-                    }),
-                    State::Finished => Err(finished().into()),
-                    State::Failed(error) => {
-                        *state = State::Failed(error.clone());
-                        Err(error.into())
-                    }
-                }
-            })?;
+            let receipt =
+                borrow(writer, "writer")?.open.with(|writer| writer.take().ok_or_else(finished)?.finish())?;
             if let Some(out) = out {
-                out.set((&receipt).into());
+                out.set(&(&receipt).into());
             }
             Ok(())
         })

@@ -11,7 +11,7 @@ use graviton_core::Code;
 /// The order of the files in the header: what is used comes first.
 const FILES: &[&str] = &[
     "version", "status", "error", "callback", "blob_id", "config", "store", "put", "get", "writer", "reader",
-    "list", "manifest", "gc", "verify", "copy",
+    "list", "manifest", "block", "gc", "verify", "copy",
 ];
 
 fn here() -> &'static Path {

@@ -101,7 +101,19 @@ private:
 } // namespace detail
 
 /// The name of a block: its digest and length. A value.
-using block_key = detail::name_of_content<graviton_block_key, graviton_block_key_format>;
+class block_key : public detail::name_of_content<graviton_block_key, graviton_block_key_format> {
+public:
+    using name_of_content::name_of_content;
+
+    /// Parses what to_string gives, strictly; errc::invalid_id for anything else.
+    static outcome<block_key> parse(std::string_view text)
+    {
+        graviton_block_key raw{};
+        return detail::run<block_key>(
+            [&](auto error) { return graviton_block_key_parse(text.data(), text.size(), &raw, error); },
+            [&] { return block_key(raw); });
+    }
+};
 
 /// The name of a blob: the digest and length of its whole content. A value.
 class blob_id : public detail::name_of_content<graviton_blob_id, graviton_blob_id_format> {
@@ -134,16 +146,26 @@ namespace detail {
 /// A pointer as graviton.h takes it for "or none".
 inline const graviton_blob_id *or_null(const std::optional<blob_id> &id) noexcept { return id ? &id->raw() : nullptr; }
 
-/// As graviton.h takes several of them.
-inline std::vector<graviton_blob_id> raw_ids(const std::vector<blob_id> &ids)
-{
-    std::vector<graviton_blob_id> raw;
-    raw.reserve(ids.size());
-    for (const blob_id &id : ids) {
-        raw.push_back(id.raw());
+/// As graviton.h takes several of them: their pointer, and their number.
+class raw_ids {
+public:
+    explicit raw_ids(const std::vector<blob_id> &ids) : count_(ids.size())
+    {
+        // One more than there are: a null pointer would mean all that there are.
+        raw_.reserve(ids.size() + 1);
+        for (const blob_id &id : ids) {
+            raw_.push_back(id.raw());
+        }
+        raw_.emplace_back();
     }
-    return raw;
-}
+
+    const graviton_blob_id *data() const noexcept { return raw_.data(); }
+    std::size_t size() const noexcept { return count_; }
+
+private:
+    std::vector<graviton_blob_id> raw_;
+    std::size_t count_;
+};
 
 template <class Name, class Raw>
 std::vector<Name> copied(const Raw *first, std::size_t count)

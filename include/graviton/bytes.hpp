@@ -25,12 +25,27 @@ inline constexpr bool is_byte = std::is_same_v<T, char> || std::is_same_v<T, sig
 #endif
     ;
 
+/// Whether a T is, or becomes, a pointer to text. (A null pointer constant is none.)
+template <class T, class Char>
+inline constexpr bool is_text_of =
+    std::is_convertible_v<const T &, const Char *> && !std::is_array_v<T> && !std::is_null_pointer_v<T>;
+
+/// Whether a T is an array that text may be in.
 template <class T>
-inline constexpr bool is_text = std::is_convertible_v<const T &, const char *>
+inline constexpr bool is_text_array = std::is_array_v<T>
+    && (std::is_same_v<std::remove_cv_t<std::remove_extent_t<T>>, char>
 #ifdef __cpp_char8_t
-    || std::is_convertible_v<const T &, const char8_t *>
+        || std::is_same_v<std::remove_cv_t<std::remove_extent_t<T>>, char8_t>
 #endif
-    ;
+    );
+
+/// Text in an array: up to its NUL, and no further than the array.
+template <class Char>
+std::size_t text_length(const Char *text, std::size_t most) noexcept
+{
+    const Char *end = std::char_traits<Char>::find(text, most, Char());
+    return end == nullptr ? most : static_cast<std::size_t>(end - text);
+}
 
 /// What std::data of a T points to; void if it has none.
 template <class T, class = void>
@@ -50,20 +65,46 @@ using element_t = typename element<T>::type;
 
 /// Bytes somewhere, to be read: a pointer and a length, which own nothing. Made from strings, and from everything contiguous
 /// of char, unsigned char or std::byte: std::vector, std::array, std::span, arrays.
+///
+/// What is text is read up to its NUL: `const char *`, and literals, that is const arrays of char, of which nothing behind the
+/// array is touched. An array of char that can be changed may hold a text or be a buffer, so nothing is made from it: say
+/// which with `std::string_view(array)` or `bytes_view(array, length)`.
 class bytes_view {
 public:
     constexpr bytes_view() noexcept = default;
     /// `size` bytes at `data`, which may be null if there are none.
     bytes_view(const void *data, std::size_t size) noexcept : data_(static_cast<const std::uint8_t *>(data)), size_(size) {}
-    /// Text up to its NUL.
-    bytes_view(const char *text) noexcept : bytes_view(text, std::strlen(text)) {}
+    /// Text up to its NUL, which must be there.
+    template <class Text, std::enable_if_t<detail::is_text_of<Text, char>, int> = 0>
+    bytes_view(const Text &text) noexcept : bytes_view(text, std::strlen(text))
+    {
+    }
+    /// A literal: text up to its NUL, or all of the array if there is none.
+    template <std::size_t Size>
+    bytes_view(const char (&text)[Size]) noexcept : bytes_view(text, detail::text_length(text, Size))
+    {
+    }
+    /// A text, or a buffer? Say which.
+    template <std::size_t Size>
+    bytes_view(char (&)[Size]) = delete;
 #ifdef __cpp_char8_t
-    /// Text up to its NUL.
-    bytes_view(const char8_t *text) noexcept : bytes_view(text, std::char_traits<char8_t>::length(text)) {}
+    /// Text up to its NUL, which must be there.
+    template <class Text, std::enable_if_t<detail::is_text_of<Text, char8_t>, int> = 0>
+    bytes_view(const Text &text) noexcept : bytes_view(text, std::char_traits<char8_t>::length(text))
+    {
+    }
+    /// A literal: text up to its NUL, or all of the array if there is none.
+    template <std::size_t Size>
+    bytes_view(const char8_t (&text)[Size]) noexcept : bytes_view(text, detail::text_length(text, Size))
+    {
+    }
+    /// A text, or a buffer? Say which.
+    template <std::size_t Size>
+    bytes_view(char8_t (&)[Size]) = delete;
 #endif
-    /// The bytes of a container; of an array of char, text up to its NUL.
+    /// The bytes of a container.
     template <class Bytes, class Byte = std::remove_const_t<detail::element_t<const Bytes>>,
-              class = std::enable_if_t<detail::is_byte<Byte> && !detail::is_text<Bytes>>>
+              class = std::enable_if_t<detail::is_byte<Byte> && !detail::is_text_array<Bytes>>>
     bytes_view(const Bytes &bytes) noexcept : bytes_view(std::data(bytes), std::size(bytes))
     {
     }
@@ -80,7 +121,7 @@ private:
 };
 
 /// Bytes somewhere, to be written: a pointer and a length, which own nothing. Made from everything contiguous of char, unsigned
-/// char or std::byte that can be changed.
+/// char or std::byte that can be changed; of an array, all of it.
 class bytes_span {
 public:
     constexpr bytes_span() noexcept = default;

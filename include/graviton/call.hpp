@@ -111,18 +111,6 @@ outcome<void> run(Call call)
     return run<void>(call, [] { return outcome<void>(); });
 }
 
-template <class Raw, void (*Free)(Raw *)>
-struct freed_by {
-    void operator()(Raw *raw) const noexcept
-    {
-        Free(raw);
-        forget();
-    }
-};
-
-template <class Raw, void (*Free)(Raw *)>
-using handle = std::unique_ptr<Raw, freed_by<Raw, Free>>;
-
 /// What graviton.h takes as flags.
 inline std::int32_t flag(bool value) noexcept { return value ? 1 : 0; }
 

@@ -5,6 +5,7 @@
 
 #include "types.hpp"
 
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -18,6 +19,23 @@ namespace detail {
 
 /// The cancel callback of a store, kept for as long as a handle may ask it.
 using cancel_keeper = std::shared_ptr<const cancel_callback>;
+
+/// Frees a handle, and then what that may have asked: a unique_ptr that is assigned to frees what it had before it lets go of
+/// the old one of these.
+template <class Raw, void (*Free)(Raw *)>
+struct freed_by {
+    cancel_keeper cancel;
+
+    void operator()(Raw *raw) const noexcept
+    {
+        Free(raw);
+        forget();
+    }
+};
+
+/// A handle of graviton.h.
+template <class Raw, void (*Free)(Raw *)>
+using handle = std::unique_ptr<Raw, freed_by<Raw, Free>>;
 
 inline cancel_keeper keep(cancel_callback callback)
 {
@@ -76,6 +94,14 @@ inline std::int32_t read_source(void *userdata, std::uint8_t *buffer, std::size_
     });
 }
 
+/// Copies what both sides know of a structure: that of another version of the library has another length.
+template <class Raw>
+void take(Raw &ours, const Raw &theirs) noexcept
+{
+    std::memcpy(&ours, &theirs, theirs.struct_size < sizeof(Raw) ? theirs.struct_size : sizeof(Raw));
+    ours.struct_size = sizeof(Raw);
+}
+
 /// A long work under way: its report with the names that come with it, and who is told.
 template <class Report, class Raw, class Name, std::vector<Name> Report::*Names, std::size_t Raw::*Count>
 struct work {
@@ -89,7 +115,7 @@ struct work {
     {
         return call_back([&] {
             auto &self = *static_cast<work *>(userdata);
-            static_cast<Raw &>(self.report) = *report;
+            take(static_cast<Raw &>(self.report), *report);
             self.report.*Names = copied<Name>(names, report->*Count);
             return self.callback ? self.callback(self.report) : flow::go_on;
         });

@@ -64,7 +64,7 @@ public:
             return graviton_config_set_cancel(raw_.get(), detail::cancel_function(cancel), detail::cancel_userdata(cancel),
                                               error);
         });
-        cancel_ = std::move(cancel);
+        raw_.get_deleter().cancel = std::move(cancel);
         return *this;
     }
     config &&set_cancel(cancel_callback callback) && { return std::move(set_cancel(std::move(callback))); }
@@ -140,10 +140,9 @@ private:
 #endif
         graviton_store *raw = nullptr;
         return detail::run<store>([&](auto error) { return how(raw_.get(), &raw, error); },
-                                  [&] { return store(raw, cancel_); });
+                                  [&] { return store(raw, raw_.get_deleter().cancel); });
     }
 
-    detail::cancel_keeper cancel_;
     detail::handle<graviton_config, graviton_config_free> raw_;
 #ifdef GRAVITON_NO_EXCEPTIONS
     std::optional<error> failed_;

@@ -24,9 +24,7 @@ inline std::int32_t whence(std::ios_base::seekdir from) noexcept
 class reader {
 public:
     /// Takes over a handle of graviton.h.
-    explicit reader(graviton_reader *raw, detail::cancel_keeper cancel = nullptr) noexcept : cancel_(std::move(cancel)), raw_(raw)
-    {
-    }
+    explicit reader(graviton_reader *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
     /// Reads the next bytes and returns how many: 0 only at the end (or for no room), often fewer than there is room for.
     outcome<std::size_t> read(bytes_span room)
@@ -84,8 +82,6 @@ public:
     graviton_reader *c_handle() const noexcept { return raw_.get(); }
 
 private:
-    // The handle goes first.
-    detail::cancel_keeper cancel_;
     detail::handle<graviton_reader, graviton_reader_free> raw_;
 };
 

@@ -15,13 +15,48 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
+namespace detail {
+
+/// Keeps a stream from throwing while it is read to its end, as its exceptions() may say; later it throws again.
+class silenced {
+public:
+    explicit silenced(std::istream &stream) : stream_(stream), asked_(stream.exceptions())
+    {
+        stream.exceptions(std::ios_base::goodbit);
+    }
+    silenced(const silenced &) = delete;
+    silenced &operator=(const silenced &) = delete;
+    ~silenced()
+    {
+        if (stream_.eof() && !stream_.bad()) {
+            // The last piece was short, which is no failure here.
+            stream_.clear(std::ios_base::eofbit);
+        }
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+        try {
+            stream_.exceptions(asked_);
+        } catch (...) {
+            // For the state that it is in already. It is set all the same.
+        }
+#else
+        if ((stream_.rdstate() & asked_) == 0) {
+            stream_.exceptions(asked_);
+        }
+#endif
+    }
+
+private:
+    std::istream &stream_;
+    std::ios_base::iostate asked_;
+};
+
+} // namespace detail
+
 /// An open store. Any number of threads may use it at once. What it gave goes on without it.
 class store {
 public:
     /// Takes over a handle of graviton.h.
-    explicit store(graviton_store *raw, detail::cancel_keeper cancel = nullptr) noexcept : cancel_(std::move(cancel)), raw_(raw)
-    {
-    }
+    explicit store(graviton_store *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
     /// Opens the store in a directory, with everything else by default; creates it if it is not there. For more, see config.
     static outcome<store> open(const std::filesystem::path &directory)
@@ -88,9 +123,10 @@ public:
     }
 
     /// Puts everything from a stream's place to its end. A stream that has failed or goes bad is errc::cancelled, and
-    /// nothing is stored.
+    /// nothing is stored. At its end it is eof(), and throws nothing, whatever its exceptions() are: this is what was wanted.
     outcome<put_receipt> put_stream(std::istream &stream, const put_options &options = {}) const
     {
+        const detail::silenced silence(stream);
         return put_callback(
             [&](bytes_span room) -> std::optional<std::size_t> {
                 // One that was never opened has failed without an end.
@@ -159,12 +195,26 @@ public:
             [&] { return count; });
     }
 
+    /// A whole block, verified; errc::not_found if it is not stored. A block that no blob refers to may be collected at any
+    /// moment.
+    outcome<std::vector<std::uint8_t>> read_block(const block_key &key) const
+    {
+        std::vector<std::uint8_t> bytes;
+        return detail::run<std::vector<std::uint8_t>>(
+            [&](auto error) {
+                // Made up, it may be too large; the call then says so.
+                bytes.resize(key.size() <= GRAVITON_BLOCK_SIZE_MAX ? static_cast<std::size_t>(key.size()) : 0);
+                return graviton_store_read_block(raw_.get(), &key.raw(), bytes.data(), bytes.size(), nullptr, error);
+            },
+            [&] { return std::move(bytes); });
+    }
+
     /// Opens a blob to be read; errc::not_found if it is not there.
     outcome<reader> open_reader(const blob_id &id) const
     {
         graviton_reader *raw = nullptr;
         return detail::run<reader>([&](auto error) { return graviton_reader_open(raw_.get(), &id.raw(), &raw, error); },
-                                   [&] { return reader(raw, cancel_); });
+                                   [&] { return reader(raw, raw_.get_deleter().cancel); });
     }
 
     /// Opens a writer; with `expected`, it commits only content with this id.
@@ -173,7 +223,7 @@ public:
         graviton_writer *raw = nullptr;
         return detail::run<writer>(
             [&](auto error) { return graviton_writer_open(raw_.get(), detail::or_null(expected), &raw, error); },
-            [&] { return writer(raw, cancel_); });
+            [&] { return writer(raw, raw_.get_deleter().cancel); });
     }
 
     /// Begins a walk over all live blobs, or those behind `after`.
@@ -182,7 +232,7 @@ public:
         graviton_list *raw = nullptr;
         return detail::run<graviton::list>(
             [&](auto error) { return graviton_list_open(raw_.get(), detail::or_null(after), &raw, error); },
-            [&] { return graviton::list(raw, cancel_); });
+            [&] { return graviton::list(raw, raw_.get_deleter().cancel); });
     }
 
     /// Begins a walk over the blocks of a blob, from the one that holds the byte at `from` on.
@@ -191,7 +241,7 @@ public:
         graviton_manifest *raw = nullptr;
         return detail::run<graviton::manifest>(
             [&](auto error) { return graviton_manifest_open(raw_.get(), &id.raw(), from, &raw, error); },
-            [&] { return graviton::manifest(raw, cancel_); });
+            [&] { return graviton::manifest(raw, raw_.get_deleter().cancel); });
     }
 
     /// What is known of a blob; errc::not_found if it is not there.
@@ -268,12 +318,14 @@ public:
     outcome<verify_report> verify(const verify_options &options = {},
                                   const std::function<flow(const verify_event &)> &callback = nullptr) const
     {
-        const auto ids = detail::raw_ids(options.ids);
+        const auto ids = options.ids ? std::optional(detail::raw_ids(*options.ids)) : std::nullopt;
         graviton_verify_options raw = GRAVITON_VERIFY_OPTIONS_INIT;
         raw.deep = detail::flag(options.deep);
         raw.adopt = detail::flag(options.adopt);
-        raw.ids = ids.data();
-        raw.id_count = ids.size();
+        if (ids) {
+            raw.ids = ids->data();
+            raw.id_count = ids->size();
+        }
         raw.bytes_per_second = options.bytes_per_second;
         raw.from = options.from.data();
         raw.from_length = options.from.size();
@@ -286,21 +338,21 @@ public:
             [&] { return report; });
     }
 
-    /// Brings blobs from another store of any kind: these, or all if there are none named. Moves only blocks that are missing.
-    outcome<copy_report> copy_from(const store &other, const std::vector<blob_id> &ids = {},
+    /// Brings all blobs from another store of any kind. Moves only blocks that are missing.
+    outcome<copy_report> copy_from(const store &other, const std::function<flow(const copy_report &)> &callback = nullptr) const
+    {
+        return copy_with(other, GRAVITON_COPY_OPTIONS_INIT, callback);
+    }
+
+    /// Brings these blobs from another store of any kind, and none if the vector is empty. Moves only blocks that are missing.
+    outcome<copy_report> copy_from(const store &other, const std::vector<blob_id> &ids,
                                    const std::function<flow(const copy_report &)> &callback = nullptr) const
     {
-        const auto raw_ids = detail::raw_ids(ids);
+        const detail::raw_ids named(ids);
         graviton_copy_options raw = GRAVITON_COPY_OPTIONS_INIT;
-        raw.ids = raw_ids.data();
-        raw.id_count = raw_ids.size();
-        detail::copy_work work(GRAVITON_COPY_REPORT_INIT, callback);
-        return detail::run<copy_report>(
-            [&](auto error) {
-                return graviton_store_copy_from(raw_.get(), other.raw_.get(), &raw, detail::copy_work::tell<graviton_blob_id>,
-                                                &work, &work.report, error);
-            },
-            [&] { return std::move(work.report); });
+        raw.ids = named.data();
+        raw.id_count = named.size();
+        return copy_with(other, raw, callback);
     }
 
     /// Replaces blocks that are missing or damaged by those of another store, after verifying them.
@@ -329,7 +381,18 @@ private:
                                         [&] { return put_receipt(receipt); });
     }
 
-    detail::cancel_keeper cancel_;
+    outcome<copy_report> copy_with(const store &other, const graviton_copy_options &options,
+                                   const std::function<flow(const copy_report &)> &callback) const
+    {
+        detail::copy_work work(GRAVITON_COPY_REPORT_INIT, callback);
+        return detail::run<copy_report>(
+            [&](auto error) {
+                return graviton_store_copy_from(raw_.get(), other.raw_.get(), &options,
+                                                detail::copy_work::tell<graviton_blob_id>, &work, &work.report, error);
+            },
+            [&] { return std::move(work.report); });
+    }
+
     detail::handle<graviton_store, graviton_store_free> raw_;
 };
 

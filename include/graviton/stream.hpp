@@ -203,6 +203,17 @@ protected:
 
     int sync() override { return flush() ? 0 : -1; }
 
+    /// Only to ask for the place: what is written is written.
+    pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode which) override
+    {
+        std::uint64_t written = 0;
+        if ((which & std::ios_base::out) == 0 || from != std::ios_base::cur || offset != 0
+            || graviton_writer_size(writer_.c_handle(), &written, nullptr) != GRAVITON_OK) {
+            return pos_type(off_type(-1));
+        }
+        return pos_type(static_cast<off_type>(written) + (pptr() - pbase()));
+    }
+
 private:
     bool flush()
     {

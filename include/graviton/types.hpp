@@ -128,8 +128,8 @@ struct verify_options {
     bool deep = false;
     /// Hand blocks that no row knows to the collector.
     bool adopt = false;
-    /// Only these blobs; none for all of the store.
-    std::vector<blob_id> ids = {};
+    /// Only these blobs, and none if the vector is empty. std::nullopt: all of the store.
+    std::optional<std::vector<blob_id>> ids = std::nullopt;
     /// Read at most so many bytes in a second. 0: no limit.
     std::uint64_t bytes_per_second = 0;
     /// Go on where an earlier one ended: the `cursor` of its report.

@@ -77,7 +77,7 @@ public:
     using iterator = detail::walk_iterator<list>;
 
     /// Takes over a handle of graviton.h.
-    explicit list(graviton_list *raw, detail::cancel_keeper cancel = nullptr) noexcept : cancel_(std::move(cancel)), raw_(raw) {}
+    explicit list(graviton_list *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
     /// The next blob, or std::nullopt at the end. After an error it can be called again.
     outcome<std::optional<blob_stat>> next()
@@ -97,7 +97,6 @@ public:
     graviton_list *c_handle() const noexcept { return raw_.get(); }
 
 private:
-    detail::cancel_keeper cancel_;
     detail::handle<graviton_list, graviton_list_free> raw_;
 };
 
@@ -108,10 +107,7 @@ public:
     using iterator = detail::walk_iterator<manifest>;
 
     /// Takes over a handle of graviton.h.
-    explicit manifest(graviton_manifest *raw, detail::cancel_keeper cancel = nullptr) noexcept
-        : cancel_(std::move(cancel)), raw_(raw)
-    {
-    }
+    explicit manifest(graviton_manifest *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
     /// The next block, or std::nullopt at the end. After an error it can be called again.
     outcome<std::optional<manifest_entry>> next()
@@ -131,7 +127,6 @@ public:
     graviton_manifest *c_handle() const noexcept { return raw_.get(); }
 
 private:
-    detail::cancel_keeper cancel_;
     detail::handle<graviton_manifest, graviton_manifest_free> raw_;
 };
 

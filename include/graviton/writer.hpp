@@ -12,9 +12,7 @@ inline namespace GRAVITON_ERROR_STYLE {
 class writer {
 public:
     /// Takes over a handle of graviton.h.
-    explicit writer(graviton_writer *raw, detail::cancel_keeper cancel = nullptr) noexcept : cancel_(std::move(cancel)), raw_(raw)
-    {
-    }
+    explicit writer(graviton_writer *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
     /// Takes the next bytes: all of them, or it fails, and then every later call fails too.
     outcome<void> write(bytes_view bytes)
@@ -43,7 +41,6 @@ public:
     graviton_writer *c_handle() const noexcept { return raw_.get(); }
 
 private:
-    detail::cancel_keeper cancel_;
     detail::handle<graviton_writer, graviton_writer_free> raw_;
 };
 

@@ -116,8 +116,7 @@ static int32_t progress_calls_in(void *userdata, uint64_t done, uint64_t total)
 
 static int32_t gc_calls_in(void *userdata, const graviton_gc_report *report, const graviton_blob_id *named)
 {
-    (void)report;
-    (void)named;
+    CHECK((named == NULL) == (report->named_count == 0));
     call_in(userdata);
     return ((struct inside_call *)userdata)->code;
 }
@@ -131,16 +130,14 @@ static int32_t verify_calls_in(void *userdata, const graviton_verify_event *even
 
 static int32_t copy_calls_in(void *userdata, const graviton_copy_report *report, const graviton_blob_id *damaged)
 {
-    (void)report;
-    (void)damaged;
+    CHECK((damaged == NULL) == (report->damaged_count == 0));
     call_in(userdata);
     return ((struct inside_call *)userdata)->code;
 }
 
 static int32_t repair_calls_in(void *userdata, const graviton_repair_report *report, const graviton_block_key *lost)
 {
-    (void)report;
-    (void)lost;
+    CHECK((lost == NULL) == (report->lost_count == 0));
     call_in(userdata);
     return ((struct inside_call *)userdata)->code;
 }
@@ -318,7 +315,9 @@ static void cancel_handles(graviton_store *store)
     CHECK(status == GRAVITON_ERROR_CANCELLED && graviton_error_callback_code(error) == 42);
     graviton_error_free(error);
     error = NULL;
-    FAILS(graviton_writer_finish(writer, NULL, &error), GRAVITON_ERROR_CANCELLED);
+    /* The error sticks, with its code. */
+    CANCELLED(graviton_writer_finish(writer, NULL, &error), 42);
+    CANCELLED(graviton_writer_write(writer, much, 1, &error), 42);
     graviton_writer_free(writer);
 
     /* The handle that asks nobody goes on; and one that is never told to end. */
@@ -347,6 +346,55 @@ static void cancel_handles(graviton_store *store)
     graviton_store_free(plain);
 }
 
+/* What a callback calls is not ended by the question about the call that it is part of; and each has its own code. */
+static graviton_store *unwatched, *impatient;
+
+/* Says no as soon as the callback of the call has begun. */
+static int32_t once_begun(void *userdata)
+{
+    return *(int *)userdata ? 42 : 0;
+}
+
+static int32_t seven(void *userdata)
+{
+    ++*(int *)userdata;
+    return 7;
+}
+
+static int32_t read_and_call(void *userdata, uint8_t *buffer, size_t capacity, size_t *count)
+{
+    unsigned calls = 0;
+    *(int *)userdata = 1;
+    memset(buffer, 'n', capacity);
+    *count = capacity;
+    /* Long enough that the outer question would be due. */
+    usleep(60000);
+    graviton_blob_id id = put(unwatched, large, LARGE);
+    graviton_writer *writer = NULL;
+    OK(graviton_writer_open(unwatched, NULL, &writer, &error));
+    OK(graviton_writer_write(writer, large, LARGE, &error));
+    OK(graviton_writer_finish(writer, NULL, &error));
+    graviton_writer_free(writer);
+    expect_blob(unwatched, &id, large, LARGE);
+    CANCELLED(graviton_store_put_callback(impatient, endless, &calls, NULL, NULL, &error), 7);
+    return 0;
+}
+
+static void cancel_within_callbacks(const char *directory)
+{
+    int begun = 0, inner = 0;
+    graviton_store *store = open_store(inside(directory, "outer")), *watched = NULL;
+    unwatched = open_store(inside(directory, "inner"));
+    OK(graviton_store_with_cancel(store, once_begun, &begun, &watched, &error));
+    OK(graviton_store_with_cancel(store, seven, &inner, &impatient, &error));
+    CANCELLED(graviton_store_put_callback(watched, read_and_call, &begun, NULL, NULL, &error), 42);
+    CHECK(begun == 1 && inner > 0);
+    graviton_store_free(impatient);
+    graviton_store_free(watched);
+    graviton_store_free(unwatched);
+    graviton_store_free(store);
+}
+
 int main(int count, char **arguments)
 {
     CHECK(count == 2);
@@ -357,6 +405,7 @@ int main(int count, char **arguments)
     graviton_store_free(store);
     call_into_the_store(arguments[1]);
     cancel_what_waits(arguments[1]);
+    cancel_within_callbacks(arguments[1]);
     free(large);
     return 0;
 }

@@ -291,13 +291,37 @@ static void wrong_numbers(const char *directory)
     INVALID(graviton_store_put(store, room, 1, &options, NULL, &error));
     INVALID(graviton_blob_id_of(0, room, 1, &bad, &error));
     INVALID(graviton_config_adopt(NULL, 0, &error));
-    /* Sizes of structures that this version does not know, and none. */
-    for (size_t size = 0; size < 4 * sizeof stat; size++) {
+    /* Structures of a size that no version has, and of a later version, which gets what this one knows. */
+    for (size_t size = 0; size < 8192; size++) {
         stat.struct_size = size;
-        if (size != sizeof stat) {
+        if (size < sizeof stat || size > 4096 || size % sizeof(size_t) != 0) {
             INVALID(graviton_store_stat(store, &id, &stat, &error));
+        } else {
+            stat.id.size = 0;
+            OK(graviton_store_stat(store, &id, &stat, &error));
+            CHECK(stat.struct_size == size && memcmp(&stat.id, &id, sizeof id) == 0);
         }
     }
+    struct {
+        graviton_blob_stat known;
+        uint64_t later[2];
+    } grown = { GRAVITON_BLOB_STAT_INIT, { 1, 2 } };
+    grown.known.struct_size = sizeof grown;
+    OK(graviton_store_stat(store, &id, &grown.known, &error));
+    CHECK(grown.later[0] == 1 && grown.later[1] == 2);
+    struct {
+        graviton_put_options known;
+        uint64_t later[2];
+    } asks = { GRAVITON_PUT_OPTIONS_INIT, { 0, 0 } };
+    asks.known.struct_size = sizeof asks;
+    OK(graviton_store_put(store, (const unsigned char *)"grown", 5, &asks.known, NULL, &error));
+    asks.later[1] = 1;
+    INVALID(graviton_store_put(store, (const unsigned char *)"grown", 5, &asks.known, NULL, &error));
+    /* NULL inside of structures: an option that is not set, or a promise that is not kept. */
+    graviton_verify_options verify = GRAVITON_VERIFY_OPTIONS_INIT;
+    OK(graviton_store_verify(store, &verify, NULL, NULL, NULL, &error));
+    verify.from_length = 5;
+    INVALID(graviton_store_verify(store, &verify, NULL, NULL, NULL, &error));
     /* Lengths that are negative numbers in truth. */
     INVALID(graviton_store_put(store, room, (size_t)-1, NULL, NULL, &error));
     INVALID(graviton_store_put(store, room, (size_t)PTRDIFF_MAX + 1, NULL, NULL, &error));
@@ -318,6 +342,25 @@ static void wrong_numbers(const char *directory)
     INVALID(graviton_store_stat(store, &id, odd, &error));
     INVALID(graviton_store_stat(odd, &id, &stat, &error));
     INVALID(graviton_store_exists(store, &id, odd, &error));
+    options.expected = odd;
+    INVALID(graviton_store_put(store, room, 1, &options, NULL, &error));
+    copy.ids = odd;
+    copy.id_count = 1;
+    INVALID(graviton_store_copy_from(store, store, &copy, NULL, NULL, NULL, &error));
+    /* Of the place for the error only the status can tell, and nothing was done. */
+    int32_t exists = 7;
+    memset(misaligned, 0x55, sizeof misaligned);
+    CHECK(graviton_store_exists(store, &id, &exists, odd) == GRAVITON_ERROR_INVALID_ARGUMENT && exists == 7);
+    for (size_t index = 0; index < sizeof misaligned; index++) {
+        CHECK(misaligned[index] == 0x55);
+    }
+    CHECK(graviton_error_code(odd) == GRAVITON_ERROR_INVALID_ARGUMENT);
+    CHECK(strcmp(graviton_error_name(odd), "invalid-argument") == 0);
+    CHECK(graviton_error_message(odd)[0] == 0 && graviton_error_advice(odd)[0] == 0);
+    CHECK(graviton_error_is_retryable(odd) == 0 && graviton_error_errno(odd) == 0);
+    CHECK(graviton_error_callback_code(odd) == 0);
+    graviton_error_free(odd);
+    graviton_store_free(odd);
     /* A name or value that is not UTF-8, or holds a NUL. */
     graviton_config *config = NULL;
     OK(graviton_config_new(&config, &error));

@@ -4,6 +4,10 @@
 
 #include "check.h"
 
+/* Plain data that never grows. */
+_Static_assert(sizeof(graviton_blob_id) == 48 && sizeof(graviton_block_key) == 48, "a program keeps these");
+_Static_assert(sizeof(graviton_manifest_entry) == 56 && offsetof(graviton_manifest_entry, key) == 8, "and these");
+
 #define LARGE ((size_t)3 * 1000 * 1000 + 7)
 
 static unsigned char *large;
@@ -93,6 +97,17 @@ static void ids(void)
     memcpy(&key, &id, sizeof key);
     OK(graviton_block_key_format(&key, text, sizeof text, &length, &error));
     CHECK(strcmp(text, hello) == 0);
+    graviton_block_key parsed = { 0, 0, 0, { 0 } };
+    OK(graviton_block_key_parse(hello, strlen(hello), &parsed, &error));
+    CHECK(memcmp(&key, &parsed, sizeof key) == 0);
+    /* A blob may be empty or large; a block may not. */
+    snprintf(text, sizeof text, "%.*s0", (int)strlen(hello) - 1, hello);
+    OK(graviton_blob_id_parse(text, strlen(text), &other, &error));
+    FAILS(graviton_block_key_parse(text, strlen(text), &parsed, &error), GRAVITON_ERROR_INVALID_ID);
+    snprintf(text, sizeof text, "%.*s16777217", (int)strlen(hello) - 1, hello);
+    OK(graviton_blob_id_parse(text, strlen(text), &other, &error));
+    FAILS(graviton_block_key_parse(text, strlen(text), &parsed, &error), GRAVITON_ERROR_INVALID_ID);
+    CHECK(memcmp(&key, &parsed, sizeof key) == 0);
 }
 
 static void configuration(const char *directory)
@@ -118,6 +133,7 @@ static void configuration(const char *directory)
     CHECK(strcmp(value, "sha256") == 0);
     OK(graviton_config_adopt(config, 1, &error));
     OK(graviton_config_adopt(config, 0, &error));
+    OK(graviton_config_set_put_window(config, 8 << 20, &error));
     OK(graviton_config_set_cancel(config, NULL, NULL, &error));
 
     FAILS(graviton_config_open_existing(config, &store, &error), GRAVITON_ERROR_NOT_FOUND);
@@ -252,7 +268,6 @@ static void puts_and_gets(const char *directory, graviton_store *store)
     FAILS(graviton_store_read_range(store, &id, LARGE + 1, room, 1, &count, &error),
           GRAVITON_ERROR_RANGE_NOT_SATISFIABLE);
     INVALID(graviton_store_get(store, &id, room, LARGE - 1, NULL, &count, &error));
-    free(room);
 
     graviton_blob_stat stat = GRAVITON_BLOB_STAT_INIT;
     OK(graviton_store_stat(store, &id, &stat, &error));
@@ -288,6 +303,25 @@ static void puts_and_gets(const char *directory, graviton_store *store)
     CHECK(found == 0);
     graviton_manifest_free(manifest);
     graviton_manifest_free(NULL);
+
+    /* The blocks by themselves, put together. */
+    size_t together = 0, block = 0;
+    OK(graviton_manifest_open(store, &id, 0, &manifest, &error));
+    for (;;) {
+        OK(graviton_manifest_next(manifest, &entry, &found, &error));
+        if (!found) {
+            break;
+        }
+        INVALID(graviton_store_read_block(store, &entry.key, room, entry.key.size - 1, &block, &error));
+        OK(graviton_store_read_block(store, &entry.key, room, LARGE, &block, &error));
+        CHECK(block == entry.key.size && memcmp(room, large + entry.offset, block) == 0);
+        together += block;
+    }
+    CHECK(together == LARGE);
+    graviton_manifest_free(manifest);
+    entry.key.digest[0] ^= 1;
+    FAILS(graviton_store_read_block(store, &entry.key, room, LARGE, &block, &error), GRAVITON_ERROR_NOT_FOUND);
+    free(room);
     FAILS(graviton_manifest_open(store, &wrong, 0, &manifest, &error), GRAVITON_ERROR_NOT_FOUND);
 }
 
@@ -405,6 +439,13 @@ static int32_t count_calls(void *userdata, const graviton_gc_report *report, con
     return 0;
 }
 
+static int32_t count_copies(void *userdata, const graviton_copy_report *report, const graviton_blob_id *damaged)
+{
+    CHECK(damaged == NULL && report->complete == 1);
+    ++*(int *)userdata;
+    return 0;
+}
+
 static void lists_and_collection(const char *directory)
 {
     graviton_store *store = open_store(inside(directory, "lists"));
@@ -500,11 +541,30 @@ static void lists_and_collection(const char *directory)
     CHECK(copied.blobs == 5 && copied.present == 0 && copied.blocks == 5 && copied.bytes == 45 && copied.complete == 1);
     OK(graviton_store_copy_from(other, store, NULL, NULL, NULL, &copied, &error));
     CHECK(copied.blobs == 593 && copied.present == 5 && copied.damaged_count == 0 && copied.complete == 1);
+    /* A list without a name in it is not the same as no list. */
+    graviton_verify_options verify_none = GRAVITON_VERIFY_OPTIONS_INIT;
+    graviton_verify_report verified = GRAVITON_VERIFY_REPORT_INIT;
+    graviton_store *nothing = open_store(inside(directory, "nothing"));
+    some_ids.id_count = 0;
+    calls = 0;
+    OK(graviton_store_copy_from(nothing, store, &some_ids, count_copies, &calls, &copied, &error));
+    CHECK(copied.blobs == 0 && copied.present == 0 && copied.blocks == 0 && copied.complete == 1 && calls == 1);
+    OK(graviton_store_stats_get(nothing, &stats, &error));
+    CHECK(stats.blobs == 0);
+    graviton_store_free(nothing);
+    verify_none.ids = ids;
+    OK(graviton_store_verify(store, &verify_none, NULL, NULL, &verified, &error));
+    CHECK(verified.blobs == 0 && verified.blocks == 0 && verified.complete == 1 && verified.clean == 1);
+    some_ids.ids = NULL;
+    some_ids.id_count = 3;
+    INVALID(graviton_store_copy_from(other, store, &some_ids, NULL, NULL, &copied, &error));
+    verify_none.ids = NULL;
+    verify_none.id_count = 3;
+    INVALID(graviton_store_verify(store, &verify_none, NULL, NULL, &verified, &error));
     graviton_repair_report repaired = GRAVITON_REPAIR_REPORT_INIT;
     OK(graviton_store_repair_from(other, store, NULL, NULL, &repaired, &error));
     CHECK(repaired.checked == 598 && repaired.repaired == 0 && repaired.lost_count == 0 && repaired.complete == 1);
     graviton_verify_options deep = GRAVITON_VERIFY_OPTIONS_INIT;
-    graviton_verify_report verified = GRAVITON_VERIFY_REPORT_INIT;
     deep.deep = 1;
     OK(graviton_store_verify(other, &deep, NULL, NULL, &verified, &error));
     CHECK(verified.clean == 1 && verified.complete == 1 && verified.blobs == 598 && verified.cursor[0] == 0);

@@ -56,6 +56,13 @@ void cancelling(const graviton::store &store, const std::filesystem::path &direc
 {
     std::atomic<bool> over = false;
     std::atomic<int> asked = 0;
+    // What is assigned to lets go of what it had, and what then asks is the other's callback.
+    auto assigned = OK(OK(store.with_cancel([] { return flow::go_on; })).open_writer());
+    OK(assigned.write("dropped"));
+    assigned = OK(OK(store.with_cancel([] { return flow::go_on; })).open_writer());
+    OK(assigned.write("kept"));
+    CHECK(OK(assigned.finish()).id == OK(graviton::blob_id::of("kept")));
+    CHECK(!OK(store.exists(OK(graviton::blob_id::of("dropped")))));
     const auto patient = OK(store.with_cancel([&] {
         ++asked;
         return over ? flow::cancel : flow::go_on;
@@ -120,7 +127,7 @@ void throwing(const graviton::store &store, const graviton::store &other)
     CHECK(number_of([&] { store.put_callback([](graviton::bytes_span) -> std::size_t { throw thrown{2}; }); }) == 2);
     CHECK(number_of([&] { store.gc({}, [](const graviton::gc_report &) -> flow { throw thrown{3}; }); }) == 3);
     CHECK(number_of([&] { store.verify({}, [](const graviton::verify_event &) -> flow { throw thrown{4}; }); }) == 4);
-    CHECK(number_of([&] { other.copy_from(store, {}, [](const graviton::copy_report &) -> flow { throw thrown{5}; }); }) == 5);
+    CHECK(number_of([&] { other.copy_from(store, [](const graviton::copy_report &) -> flow { throw thrown{5}; }); }) == 5);
     CHECK(number_of([&] { other.repair_from(store, [](const graviton::repair_report &) -> flow { throw thrown{6}; }); }) == 6);
     const auto questioned = store.with_cancel([]() -> flow { throw thrown{7}; });
     CHECK(number_of([&] { questioned.put(much); }) == 7);
@@ -192,7 +199,7 @@ int main(int, char **arguments)
     throwing(store, other);
 #else
     // Stops by themselves are all that there is.
-    CHECK(OK(other.copy_from(store, {}, [](const graviton::copy_report &) { return flow::stop; })).complete == 0);
+    CHECK(OK(other.copy_from(store, [](const graviton::copy_report &) { return flow::stop; })).complete == 0);
 #endif
     return 0;
 }

@@ -288,13 +288,20 @@ void damage(const fs::path &directory)
     const auto other_id = OK(store.put("intact")).id;
     const auto mirror = open(directory / "mirror");
     std::vector<graviton::copy_report> told;
-    const auto copied = OK(mirror.copy_from(store, {}, [&](const graviton::copy_report &report) {
+    const auto copied = OK(mirror.copy_from(store, [&](const graviton::copy_report &report) {
         told.push_back(report);
         return flow::go_on;
     }));
     CHECK(copied.blobs == 2 && copied.blocks == 31 && copied.complete == 1 && copied.damaged.empty());
     CHECK(!told.empty() && told.back().blobs == 2);
     CHECK(OK(mirror.copy_from(store, {id})).present == 1);
+    // A vector without a name in it is not the same as none.
+    const auto untouched = open(directory / "untouched");
+    const std::vector<blob_id> nobody;
+    CHECK(OK(untouched.copy_from(store, nobody)).complete == 1 && OK(untouched.stats()).blobs == 0);
+    graviton::verify_options none;
+    none.ids = nobody;
+    CHECK(OK(store.verify(none)).blobs == 0 && OK(store.verify(none)).clean == 1);
 
     const auto clean = OK(store.verify());
     CHECK(clean.clean == 1 && clean.complete == 1 && clean.blobs == 2 && clean.blocks == 31 && clean.bytes == 0);
@@ -303,6 +310,7 @@ void damage(const fs::path &directory)
     std::vector<graviton::block_key> keys;
     auto manifest = OK(store.manifest(id));
     while (const auto entry = OK(manifest.next())) {
+        CHECK(OK(store.read_block(entry->key)).size() == entry->key.size());
         keys.push_back(entry->key);
     }
     fs::remove(file_of(root, keys[0]));
@@ -339,11 +347,11 @@ void damage(const fs::path &directory)
           && damages[2] == graviton::damage::corrupt && damages[3] == graviton::damage::none);
     CHECK(progress > 0);
     FAILS(missing_block, store.get(id));
-    options.ids = {other_id};
+    options.ids = std::vector{other_id};
     CHECK(OK(store.verify(options)).clean == 1);
 
     // Ended early, and gone on with.
-    options.ids.clear();
+    options.ids.reset();
     auto early = OK(store.verify(options, [](const graviton::verify_event &) { return flow::stop; }));
     CHECK(early.complete == 0 && early.cursor[0] != 0);
     options.from = early.cursor;

@@ -98,8 +98,59 @@ void writing(const graviton::store &store)
         dropped << "dropped" << std::flush;
     }
     CHECK(!OK(store.exists(OK(blob_id::of("dropped")))));
+    // The place: what is buffered counts, and there is none after the end.
+    graviton::ostream told(OK(store.open_writer()));
+    CHECK(told.tellp() == std::ostream::pos_type(0));
+    told << "12345";
+    CHECK(told.tellp() == std::ostream::pos_type(5));
+    told.write(text.data(), 1'000'000).put('6').flush() << '7';
+    CHECK(told.tellp() == std::ostream::pos_type(1'000'007) && told.good());
+    CHECK(!told.seekp(3) && !told.bad());
+    told.clear();
+    CHECK(OK(told.finish()).id.size() == 1'000'007 && told.tellp() == std::ostream::pos_type(-1));
+
     graviton::writer_buffer buffer(OK(store.open_writer()));
     CHECK(buffer.sputn("plain", 5) == 5 && OK(buffer.finish()).id == OK(blob_id::of("plain")));
+}
+
+// Streams that throw where others only say so. To reach the end is what put_stream is for.
+void throwing(const graviton::store &store)
+{
+    using ios = std::ios_base;
+    const std::string text = letters(1'000'000);
+    const auto id = OK(blob_id::of(text));
+    for (const auto mask : {ios::failbit, ios::eofbit, ios::badbit, ios::failbit | ios::eofbit | ios::badbit}) {
+        std::istringstream source(text);
+#ifndef GRAVITON_NO_EXCEPTIONS
+        source.exceptions(mask);
+        CHECK(OK(store.put_stream(source)).id == id && source.rdstate() == ios::eofbit && source.exceptions() == mask);
+#else
+        CHECK(OK(store.put_stream(source)).id == id && source.rdstate() == ios::eofbit && mask != ios::goodbit);
+#endif
+    }
+#ifndef GRAVITON_NO_EXCEPTIONS
+    const auto throws = [](auto call) {
+        try {
+            call();
+        } catch (const std::ios_base::failure &) {
+            return true;
+        }
+        return false;
+    };
+    graviton::istream in(OK(store.open_reader(id)));
+    in.exceptions(ios::failbit);
+    std::string room(1'000'001, ' ');
+    CHECK(throws([&] { in.read(room.data(), 1'000'001); }) && in.gcount() == 1'000'000 && in.eof() && !in.failure());
+    in.clear();
+    CHECK(throws([&] { in.seekg(-1); }) && !in.bad() && !in.failure());
+    in.clear();
+    CHECK(in.seekg(999'999) && in.get() == text.back());
+    graviton::ostream out(OK(store.open_writer()));
+    out.exceptions(ios::failbit | ios::badbit);
+    out << text;
+    CHECK(OK(out.finish()).id == id);
+    CHECK(ERROR_OF((out << 'x', out.flush(), 0)).code() == graviton::errc::invalid_argument && out.bad());
+#endif
 }
 
 void failing(const std::filesystem::path &directory)
@@ -146,6 +197,7 @@ int main(int, char **arguments)
     const auto store = OK(graviton::store::open(directory / "store"));
     reading(store);
     writing(store);
+    throwing(store);
     failing(directory / "failing");
     return 0;
 }

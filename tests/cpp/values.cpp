@@ -33,6 +33,19 @@ void views()
     CHECK(is_hello(array));
     CHECK(is_hello(plain));
     CHECK(is_hello({text.data(), 5}));
+    // Text in an array ends with its NUL or with the array; what may be a buffer is not guessed at.
+    static const char unended[5] = {'h', 'e', 'l', 'l', 'o'};
+    static const char ended[9] = "hello";
+    CHECK(is_hello(unended) && is_hello(ended) && is_hello("hello\0more"));
+    static_assert(!std::is_constructible_v<graviton::bytes_view, char (&)[5]>, "a text, or a buffer?");
+    static_assert(!std::is_constructible_v<graviton::bytes_view, std::nullptr_t>);
+    char text_or_buffer[9] = "hello";
+    CHECK(graviton::bytes_span(text_or_buffer).size() == 9 && is_hello(std::string_view(text_or_buffer)));
+    CHECK(graviton::bytes_view(text_or_buffer, 9).size() == 9);
+    struct named {
+        operator const char *() const { return "hello"; }
+    };
+    CHECK(is_hello(named()));
     CHECK(graviton::bytes_view().empty() && graviton::bytes_view("").empty() && graviton::bytes_view(nullptr, 0).empty());
 
     std::vector<char> chars(7);
@@ -108,6 +121,8 @@ void ids()
     const graviton::block_key key(raw);
     CHECK(key.to_string() == id.to_string() && key.size() == 5 && key == graviton::block_key(raw));
     CHECK(std::hash<graviton::block_key>()(key) == std::hash<blob_id>()(id));
+    CHECK(OK(graviton::block_key::parse(key.to_string())) == key);
+    FAILS(invalid_id, graviton::block_key::parse(OK(blob_id::of("")).to_string()));
     static_assert(std::is_trivially_copyable_v<blob_id> && sizeof(blob_id) == sizeof(graviton_blob_id));
 }
 

@@ -1,0 +1,44 @@
+//! What one thread at a time uses, and what an error sticks to: the position of a reader, and a writer.
+
+use std::sync::Mutex;
+
+use graviton_core::Result;
+
+use crate::panic::{Failure, Outcome};
+use crate::pointer::exclusive;
+use crate::session::Session;
+
+pub(crate) struct Sticky<T> {
+    session: Session,
+    /// For messages: what it is.
+    what: &'static str,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    value: T,
+    /// After an error, which every later call gets again.
+    failed: Option<Failure>,
+}
+
+impl<T> Sticky<T> {
+    pub(crate) fn new(session: &Session, what: &'static str, value: T) -> Sticky<T> {
+        Sticky { session: session.clone(), what, state: Mutex::new(State { value, failed: None }) }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Uses it. An error of the call sticks; use by two threads at once, or of a closed store, does not.
+    pub(crate) fn with<R>(&self, call: impl FnOnce(&mut T) -> Result<R>) -> Outcome<R> {
+        // First, for in a forked child the lock may be held by a thread that is not there.
+        self.session.check()?;
+        let mut state = exclusive(&self.state, self.what)?;
+        let State { value, failed } = &mut *state;
+        if let Some(failure) = failed {
+            return Err(failure.clone());
+        }
+        self.session.run_checked(|| call(value)).inspect_err(|failure| *failed = Some(failure.clone()))
+    }
+}
