@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use graviton_core::{AsyncStore, BlobId, Code, Error, Result, interruptible};
+use bytes::Bytes;
+use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, Result, interruptible};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use tokio::sync::Semaphore;
 
 use crate::aio::{Mailbox, Reply, Task, start};
-use crate::aio_files::{AioReader, AioWriter, joined, read};
+use crate::aio_files::{AT_HAND, AioReader, AioWriter, joined, read};
 use crate::errors::exception;
 use crate::settings::{Settings, config};
 use crate::store::{Store, opened, stat};
@@ -44,6 +45,21 @@ impl Store {
     {
         let reply = Reply::new(mailbox, future);
         start(mailbox.py(), reply, Some(&self.turns), work(self.store.as_async().clone()), convert)
+    }
+}
+
+/// What was asked for, or what has it.
+enum Got {
+    Pieces(Vec<Bytes>),
+    Reader(Box<BlobReader>),
+}
+
+impl Got {
+    fn shown(self, py: Python<'_>, turns: Arc<Semaphore>) -> PyResult<Bound<'_, PyAny>> {
+        match self {
+            Got::Pieces(pieces) => joined(py, pieces),
+            Got::Reader(reader) => AioReader::new(*reader, turns).into_bound_py_any(py),
+        }
     }
 }
 
@@ -161,15 +177,21 @@ impl Store {
         self.begin(mailbox, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
     }
 
-    /// All bytes of a blob.
+    /// All bytes of a blob, or of a large one its reader.
     fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
         let id = parsed(mailbox.py(), id)?;
-        let work =
-            |store: AsyncStore| async move { read(&mut store.reader(&id).await?, 0, u64::MAX, true).await };
-        self.begin(mailbox, future, work, joined)
+        let turns = Arc::clone(&self.turns);
+        let work = |store: AsyncStore| async move {
+            let mut reader = store.reader(&id).await?;
+            if reader.size() > AT_HAND {
+                return Ok(Got::Reader(Box::new(reader)));
+            }
+            Ok(Got::Pieces(read(&mut reader, 0, u64::MAX, true).await?))
+        };
+        self.begin(mailbox, future, work, |py, got| got.shown(py, turns))
     }
 
-    /// So many bytes of a blob from there on, or as many as it has.
+    /// So many bytes of a blob from there on, or as many as it has; if those are many, its reader.
     fn aio_read_range(
         &self,
         mailbox: &Bound<'_, Mailbox>,
@@ -180,8 +202,14 @@ impl Store {
     ) -> PyResult<Task> {
         let id = parsed(mailbox.py(), id)?;
         let range = offset..offset.saturating_add(length);
-        let work = |store: AsyncStore| async move { store.read_range(&id, range).await };
-        self.begin(mailbox, future, work, |py, bytes| Ok(PyBytes::new(py, &bytes).into_any()))
+        let turns = Arc::clone(&self.turns);
+        let work = |store: AsyncStore| async move {
+            if id.size().saturating_sub(offset).min(length) > AT_HAND {
+                return Ok(Got::Reader(Box::new(store.reader(&id).await?)));
+            }
+            Ok(Got::Pieces(vec![store.read_range(&id, range).await?]))
+        };
+        self.begin(mailbox, future, work, |py, got| got.shown(py, turns))
     }
 
     /// What is known of a blob.

@@ -40,6 +40,8 @@ mod _graviton {
     #[pymodule_export]
     use crate::aio_files::{AioReader, AioWriter};
     #[pymodule_export]
+    use crate::buffer::{fill_at, piece_of};
+    #[pymodule_export]
     use crate::reader::Reader;
     #[pymodule_export]
     use crate::settings::{blob_id, blob_id_of, environment, secrets};

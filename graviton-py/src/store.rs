@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 use tokio::sync::Semaphore;
 
 use crate::aio;
-use crate::buffer::{Buffer, Reading};
+use crate::buffer::{Buffer, Reading, copied};
 use crate::call::call;
 use crate::reader::{Reader, all_of, fill};
 use crate::settings::{Settings, config};
@@ -135,7 +135,7 @@ impl Store {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let range = offset..offset.saturating_add(length);
         let bytes = call(py, |_| self.store.read_range(&id.parse()?, range))?;
-        Ok(PyBytes::new(py, &bytes))
+        copied(py, &bytes)
     }
 
     /// What is known of a blob.

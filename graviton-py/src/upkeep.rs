@@ -117,8 +117,11 @@ fn ids(texts: &[String]) -> Result<Vec<BlobId>> {
 }
 
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
-    let wrong = |_| Error::new(Code::InvalidArgument, format!("{name} cannot be {value:?} seconds"));
-    value.map(|value| Duration::try_from_secs_f64(value).map_err(wrong)).transpose()
+    let duration = |value| {
+        Duration::try_from_secs_f64(value)
+            .map_err(|_| Error::new(Code::InvalidArgument, format!("{name} cannot be {value} seconds")))
+    };
+    value.map(duration).transpose()
 }
 
 /// Tells Python code of progress, if it wants to know; what it raises ends the call.

@@ -157,3 +157,8 @@ def test_a_bar_is_shown(local: Store, tmp_path: Path, capsys: pytest.CaptureFixt
     local.put(b"silent", progress=False)
     shown = capsys.readouterr()
     assert "storing" in shown.err and "writing" in shown.err and "verifying" in shown.err and not shown.out
+
+
+def test_a_time_that_makes_no_sense_is_told_as_it_is(local: Store) -> None:
+    with pytest.raises(graviton.InvalidArgumentError, match=r"^grace cannot be -1(\.0)? seconds"):
+        local.gc(grace=-1)

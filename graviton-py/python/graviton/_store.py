@@ -28,7 +28,7 @@ from ._reports import (
     VerifyReport,
 )
 from ._settings import Place, Settings
-from ._transfer import PIECE, appearing, bytes_of, copy_all, pieces_of
+from ._transfer import appearing, bytes_of, copy_all, pieces_in, pieces_of
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -133,9 +133,8 @@ class Store:
         if data is not None:
             if not progress:
                 return _receipt(self._engine.put(data, expect))
-            view = memoryview(data).cast("B")
-            pieces: Iterator[Buffer] = (view[at : at + PIECE] for at in range(0, len(view), PIECE))
-            return self._put_pieces(pieces, len(view), expect, progress)
+            size, pieces = pieces_in(data)
+            return self._put_pieces(pieces, size, expect, progress)
         if isinstance(source, os.PathLike):
             return self._put_file(source, expect, progress)
         read = getattr(source, "read", None)

@@ -48,15 +48,17 @@ def bytes_of(source: object) -> Any:
     return source
 
 
-def check_bytes(data: Buffer) -> None:
-    """Raise what the engine would, if this is no memory that it takes."""
-    if isinstance(data, bytes):
-        return
+def pieces_in(data: Buffer) -> tuple[int, Iterator[bytes]]:
+    """The size of what is in memory, which the engine would take, and copies of its pieces, while it cannot move."""
+    _graviton.piece_of(data, 0, 0)
+
+    def pieces() -> Iterator[bytes]:
+        with memoryview(data) as held:
+            for at in range(0, held.nbytes, PIECE):
+                yield _graviton.piece_of(held, at, PIECE)
+
     with memoryview(data) as view:
-        if not view.c_contiguous:
-            raise BufferError("the memory is not C-contiguous; copy it first")
-        if "O" in view.format:
-            raise TypeError("an array of Python objects has no bytes of its own; pickle it")
+        return view.nbytes, pieces()
 
 
 def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:

@@ -29,7 +29,7 @@ from .._reports import (
 from .._settings import Place, Settings
 from .._store import _FAR, PAGE, _mode, _receipt, _stat, log
 from .._store import Store as _Store
-from .._transfer import PIECE, Path, appearing, bytes_of, write_all
+from .._transfer import PIECE, Path, appearing, bytes_of, pieces_in, write_all
 from ._call import Opening, call, in_thread
 from ._files import BlobReader, BlobWriter
 
@@ -86,6 +86,9 @@ class Manifest:
 
     async def starting(self, offset: int) -> AsyncIterator[ManifestEntry]:
         """Its blocks from the one on that holds the byte at ``offset``."""
+        if offset < 0:
+            raise make("invalid-argument", f"no block is at {offset}", "give a number of 0 or more")
+        offset = min(offset, self.id.size)
         while page := await call(self._store._engine.aio_manifest, self.id, offset, self.PAGE):
             for start, key in page:
                 offset = start + int(key.rpartition(":")[2])
@@ -99,8 +102,8 @@ class Store:
     """An open store for asyncio. :func:`graviton.aio.open` makes one; ``async with`` closes it.
 
     What it does and raises is as :class:`graviton.Store` says. Cancelling the task that waits for a call ends the call,
-    which leaves nothing; a ``put`` or ``delete`` that was cancelled at its very end may have been done. Functions given
-    as ``progress`` and ``found`` are called on the event loop.
+    and of a ``put`` leaves no blob; blocks that were written go with the next :meth:`gc`. A ``put`` or ``delete`` that was
+    cancelled at its very end may have been done. Functions given as ``progress`` and ``found`` are called on the event loop.
     """
 
     def __init__(self, store: _Store) -> None:
@@ -154,9 +157,8 @@ class Store:
         if isinstance(data, bytes) and not progress:
             return _receipt(await call(self._engine.aio_put, data, expect))
         if data is not None:
-            view = memoryview(data).cast("B")
-            pieces = (view[at : at + PIECE] for at in range(0, len(view), PIECE))
-            return await self._put_pieces(_each(pieces), len(view), expect, progress)
+            size, pieces = pieces_in(data)
+            return await self._put_pieces(_each(pieces), size, expect, progress)
         if isinstance(source, os.PathLike):
             return await self._put_file(source, expect, progress)
         read = getattr(source, "read", None)
@@ -222,22 +224,22 @@ class Store:
 
     async def get(self, id: str) -> bytes:
         """Return the content of a blob, verified."""
-        return await call(self._engine.aio_get, id)
+        found = await call(self._engine.aio_get, id)
+        return found if isinstance(found, bytes) else await call(found.read, 0, found.size, True)
 
     async def get_into(self, id: str, buffer: Buffer) -> int:
         """Fill a writable buffer with the content of a blob, and return how many bytes that were."""
         blob = BlobId(id)
-        with memoryview(buffer).cast("B") as view:
-            if view.readonly:
-                raise BufferError("the memory is read-only; give a bytearray or another writable buffer")
-            if blob.size > len(view):
+        _graviton.fill_at(buffer, 0, b"")
+        with memoryview(buffer) as view:
+            if blob.size > view.nbytes:
                 raise make(
                     "invalid-argument",
-                    f"blob {blob} does not fit into a buffer of {len(view)} bytes",
+                    f"blob {blob} does not fit into a buffer of {view.nbytes} bytes",
                     f"give one of {blob.size} bytes or more",
                 )
             async with self.open(blob) as file:
-                return await file.readinto(view)
+                return await file.readinto(buffer)
 
     async def get_to(self, id: str, target: Path | _Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return how many bytes that were.
@@ -270,7 +272,9 @@ class Store:
         """Return so many bytes of a blob from an offset on, or as many as it has."""
         if offset < 0 or length < 0:
             raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
-        return await call(self._engine.aio_read_range, id, min(offset, _FAR), min(length, _FAR))
+        offset, length = min(offset, _FAR), min(length, _FAR)
+        found = await call(self._engine.aio_read_range, id, offset, length)
+        return found if isinstance(found, bytes) else await call(found.read, offset, length, True)
 
     # ---- What is there
 
@@ -379,8 +383,18 @@ class Store:
         return await _long(progress, lambda tell: self._store.repair_from(source, progress=tell))
 
     async def backup(self, path: Path) -> None:
-        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use."""
-        await asyncio.to_thread(self._store.backup, path)
+        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Cancelled,
+        it ends when that is written, and removes it."""
+
+        def run(check: Callable[[], None]) -> None:
+            self._store.backup(path)
+            try:
+                check()
+            except BaseException:
+                os.unlink(path)
+                raise
+
+        await in_thread(run)
 
     # ---- The store itself
 
@@ -392,8 +406,9 @@ class Store:
     async def close(self) -> None:
         """Close it in an orderly way. Later calls raise ``ClosedError``; puts under way fail."""
         if not self._store._closed:
-            self._store._closed = True
             await asyncio.shield(call(self._engine.aio_close))
+            # Not before: when the waiting is cancelled, it can be closed again.
+            self._store._closed = True
             log.debug("closed %r", self)
 
     async def __aenter__(self) -> Self:
