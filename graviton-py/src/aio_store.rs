@@ -18,6 +18,7 @@ use crate::aio_files::{AT_HAND, AioReader, AioWriter, joined, read};
 use crate::errors::exception;
 use crate::settings::{Settings, config};
 use crate::store::{Store, opened, stat};
+use crate::text::Text;
 use crate::upkeep::Stats;
 use crate::writer::receipt;
 
@@ -118,9 +119,9 @@ impl Store {
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
         data: PyBackedBytes,
-        expect: Option<&str>,
+        expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
             let source = Cursor::new(data);
             let put = match expect {
@@ -138,9 +139,9 @@ impl Store {
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
         path: PathBuf,
-        expect: Option<&str>,
+        expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
             let put = match expect {
                 None => store.put_file(&path).await?,
@@ -156,9 +157,9 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        expect: Option<&str>,
+        expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
             match expect {
@@ -170,16 +171,16 @@ impl Store {
     }
 
     /// A blob to be read.
-    fn aio_reader(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_reader(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move { store.reader(&id).await };
         self.begin(mailbox, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
     }
 
     /// All bytes of a blob, or of a large one its reader.
-    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
             let mut reader = store.reader(&id).await?;
@@ -196,11 +197,11 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        id: &str,
+        id: Text,
         offset: u64,
         length: u64,
     ) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+        let id = parsed(mailbox.py(), &id)?;
         let range = offset..offset.saturating_add(length);
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
@@ -213,15 +214,15 @@ impl Store {
     }
 
     /// What is known of a blob.
-    fn aio_stat(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_stat(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.stat(&id).await };
         self.begin(mailbox, future, work, |py, found| stat(found).into_bound_py_any(py))
     }
 
     /// Whether the blob is there.
-    fn aio_exists(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_exists(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.exists(&id).await };
         self.begin(mailbox, future, work, |py, found| found.into_bound_py_any(py))
     }
@@ -231,10 +232,10 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        after: Option<&str>,
+        after: Option<Text>,
         limit: usize,
     ) -> PyResult<Task> {
-        let after = after.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let after = after.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move { store.list(after.as_ref(), limit).await };
         self.begin(mailbox, future, work, |py, page| {
             page.into_iter().map(stat).collect::<Vec<_>>().into_bound_py_any(py)
@@ -246,11 +247,11 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        id: &str,
+        id: Text,
         from_offset: u64,
         limit: usize,
     ) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.manifest(&id, from_offset, limit).await };
         self.begin(mailbox, future, work, |py, entries| {
             let entries: Vec<(u64, String)> =
@@ -266,15 +267,15 @@ impl Store {
     }
 
     /// Deletes a blob.
-    fn aio_delete(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_delete(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.delete(&id).await };
         self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
     }
 
     /// Brings a deleted blob back.
-    fn aio_restore(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_restore(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.restore(&id).await };
         self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -40,6 +41,21 @@ def test_what_is_deleted_comes_back_or_goes(store: Store, caplog: pytest.LogCapt
     for wrong in (-1, float("nan"), float("inf"), timedelta(-1)):
         with pytest.raises(graviton.InvalidArgumentError):
             store.gc(grace=wrong)
+
+
+def test_what_an_aborted_put_leaves_is_planned_and_freed_and_no_sum(store: Store) -> None:
+    """As `StoreStats.reclaimable_bytes` says."""
+    with pytest.raises(Boom), store.writer() as file:
+        for number in range(100):
+            file.write(os.urandom(100_000))
+        raise Boom
+    id = store.put(os.urandom(30_000))
+    store.delete(id)
+    assert store.stats().reclaimable_bytes == 30_000
+    plan = store.gc(grace=0, dry_run=True)
+    assert plan.bytes > 30_000
+    assert store.gc(grace=0).bytes == plan.bytes
+    assert store.stats() == graviton.StoreStats(0, 0, 0, 0, 0, 0, 0)
 
 
 def test_verification_finds_repair_mends_and_both_are_logged(

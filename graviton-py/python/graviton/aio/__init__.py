@@ -19,6 +19,8 @@ event loop in particular, but one reader or writer is to be used by one at a tim
 """
 
 from ._files import BlobReader, BlobWriter
-from ._store import Manifest, Store, open
+from ._store import Manifest, Store
+from ._store import open as open
 
-__all__ = ["BlobReader", "BlobWriter", "Manifest", "Store", "open"]
+# Without `open`, which would hide the builtin of whoever imports everything.
+__all__ = ["BlobReader", "BlobWriter", "Manifest", "Store"]

@@ -89,6 +89,9 @@ class Opening(Generic[C]):
         self._opening = opening
         self._opened: C | None = None
 
+    def __repr__(self) -> str:
+        return "<graviton.aio: to be awaited, or used with `async with`>"
+
     def __await__(self) -> Generator[Any, None, C]:
         return self._opening().__await__()
 

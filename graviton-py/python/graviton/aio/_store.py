@@ -7,6 +7,7 @@ import inspect
 import io
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
@@ -27,9 +28,9 @@ from .._reports import (
     VerifyReport,
 )
 from .._settings import Place, Settings
-from .._store import _FAR, PAGE, _mode, _receipt, _stat, log
+from .._store import _FAR, PAGE, _mode, _receipt, _stat, _Unopened, log
 from .._store import Store as _Store
-from .._transfer import PIECE, Path, appearing, bytes_of, pieces_in, write_all
+from .._transfer import PIECE, Path, appearing, bytes_of, path_of, paths_of, pieces_in, write_all, write_patiently
 from ._call import Opening, call, in_thread
 from ._files import BlobReader, BlobWriter
 
@@ -103,13 +104,16 @@ class Store:
 
     What it does and raises is as :class:`graviton.Store` says. Cancelling the task that waits for a call ends the call,
     and of a ``put`` leaves no blob; blocks that were written go with the next :meth:`gc`. A ``put`` or ``delete`` that was
-    cancelled at its very end may have been done. Functions given as ``progress`` and ``found`` are called on the event loop.
+    cancelled at its very end may have been done. It pickles like a synchronous one. Functions given as ``progress`` and ``found`` are called on the event loop.
     """
 
     def __init__(self, store: _Store) -> None:
         """The same store as a synchronous one, which shares its closing."""
         self._store = store
-        self._engine = store._engine
+
+    @property
+    def _engine(self) -> _graviton.Store:
+        return self._store._engine
 
     @classmethod
     def from_env(
@@ -179,7 +183,7 @@ class Store:
     async def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
         """Store the content of many files, several at a time, and return their ids in the order of the paths. The first
         failure is raised, and ends those that are under way; what was stored before stays stored."""
-        names = list(paths)
+        names = paths_of(paths)
         sizes = (os.stat(name).st_size for name in names if os.path.isfile(name)) if progress else ()
         found: list[BlobId | None] = [None] * len(names)
         waiting = iter(enumerate(names))
@@ -202,6 +206,7 @@ class Store:
         return Opening(opening)
 
     async def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
+        path = path_of(path)
         if not progress:
             return _receipt(await call(self._engine.aio_put_file, path, expect))
         file = await asyncio.to_thread(io.FileIO, path)
@@ -252,9 +257,8 @@ class Store:
             return await self._copy_to(id, write, progress)
         if not isinstance(target, str | os.PathLike):
             raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
-        async with self.open(id) as source:
-            with appearing(os.fspath(target)) as file:
-                return await _copy(source, file.write, progress)
+        async with self.open(id) as source, _appearing(path_of(target)) as write:
+            return await _copy(source, write, progress)
 
     async def _copy_to(self, id: str, write: Callable[[Any], object], progress: Progress) -> int:
         async with self.open(id) as source:
@@ -356,7 +360,8 @@ class Store:
     ) -> VerifyReport:
         """Look whether everything is there, or with ``deep`` also intact. Cancelled, it ends after the step it is at."""
         loop = asyncio.get_running_loop()
-        heard = None if found is None else (lambda finding: loop.call_soon_threadsafe(found, finding))
+        # What is no function is refused below.
+        heard = (lambda finding: loop.call_soon_threadsafe(found, finding)) if callable(found) else found
         return await _long(
             progress,
             lambda tell: self._store.verify(
@@ -386,6 +391,8 @@ class Store:
         """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Cancelled,
         it ends when that is written, and removes it."""
 
+        path = path_of(path)
+
         def run(check: Callable[[], None]) -> None:
             self._store.backup(path)
             try:
@@ -406,7 +413,8 @@ class Store:
     async def close(self) -> None:
         """Close it in an orderly way. Later calls raise ``ClosedError``; puts under way fail."""
         if not self._store._closed:
-            await asyncio.shield(call(self._engine.aio_close))
+            if not isinstance(self._store._opened, _Unopened):
+                await asyncio.shield(call(self._engine.aio_close))
             # Not before: when the waiting is cancelled, it can be closed again.
             self._store._closed = True
             log.debug("closed %r", self)
@@ -421,6 +429,9 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._store,)
 
     def __repr__(self) -> str:
         return f"<graviton.aio.Store {self._store._place!r}{', closed' if self.closed else ''}>"
@@ -506,6 +517,25 @@ async def _read_all(read: Callable[[int], Any]) -> AsyncIterator[Buffer]:
                 raise TypeError("the source is a text file: open it in binary mode")
             return
         yield piece
+
+
+@asynccontextmanager
+async def _appearing(path: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """What writes to a file that appears when it is complete. Every step may block, and is done on another thread; one that
+    is under way ends before the cancellation of the task goes on."""
+    stack = ExitStack()
+    try:
+        file = await in_thread(lambda check: stack.enter_context(appearing(path, check)))
+
+        async def write(data: bytes) -> None:
+            await in_thread(lambda check: write_patiently(file, data, check))
+
+        yield write
+    except BaseException as raised:
+        failure = raised
+        await in_thread(lambda check: stack.__exit__(type(failure), failure, failure.__traceback__))
+        raise
+    await in_thread(lambda check: stack.close())
 
 
 async def _copy(source: BlobReader, write: Callable[[Any], object], progress: Progress) -> int:
