@@ -8,7 +8,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use graviton_core::{Code, Error, Result};
 use pyo3::exceptions::PyOSError;
@@ -31,14 +31,22 @@ pub(crate) fn turns() -> Arc<Semaphore> {
 /// Makes a Python object of what a call came to. Runs on the event loop's thread.
 type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
+/// An `asyncio.Future`, until somebody takes it: who answers it, or who cancels it, after which nobody holds it, or its
+/// event loop.
+type Waiting = Arc<Mutex<Option<Py<PyAny>>>>;
+
+fn take(waiting: &Waiting) -> Option<Py<PyAny>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 struct Letter {
-    /// An `asyncio.Future`.
-    future: Py<PyAny>,
+    waiting: Waiting,
     answer: Answer,
 }
 
-/// Where the answers for one event loop arrive.
-#[pyclass(frozen, module = "graviton._graviton")]
+/// Where the answers for one event loop arrive. That holds it for as long as it listens; a letter that nobody can open any
+/// more goes with the box.
+#[pyclass(frozen, weakref, module = "graviton._graviton")]
 pub(crate) struct Mailbox {
     inner: Arc<Inner>,
 }
@@ -95,59 +103,77 @@ impl Mailbox {
             }
         }
         let letters = std::mem::take(&mut *self.inner.letters.lock().unwrap_or_else(PoisonError::into_inner));
-        for Letter { future, answer } in letters {
-            let future = future.bind(py);
-            // Nobody waits for a cancelled one.
-            if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-                continue;
-            }
-            match answer(py) {
-                Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
-                Err(raised) => future.call_method1(intern!(py, "set_exception"), (raised.value(py),))?,
-            };
+        let mut failed = Ok(());
+        for letter in letters {
+            // What one future raises is not the fault of the others.
+            failed = failed.and(letter.hand_over(py));
         }
+        failed
+    }
+}
+
+impl Letter {
+    fn hand_over(self, py: Python<'_>) -> PyResult<()> {
+        let Some(future) = take(&self.waiting) else { return Ok(()) };
+        let future = future.bind(py);
+        // Nobody waits for a cancelled one.
+        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            return Ok(());
+        }
+        match (self.answer)(py) {
+            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+            Err(raised) => future.call_method1(intern!(py, "set_exception"), (raised.value(py),))?,
+        };
         Ok(())
     }
 }
 
 /// A call under way.
 #[pyclass(frozen, module = "graviton._graviton")]
-pub(crate) struct Task(AbortHandle);
+pub(crate) struct Task {
+    handle: AbortHandle,
+    /// Not held, for the future leads back to this, which Python's collector could not see.
+    waiting: Weak<Mutex<Option<Py<PyAny>>>>,
+}
 
 #[pymethods]
 impl Task {
-    /// Drops the call, where it is. Nothing happens if it has ended.
+    /// Drops the call, where it is, and its future, which gets no answer. Nothing happens if it has ended.
     fn abort(&self) {
-        self.0.abort();
+        self.handle.abort();
+        drop(self.waiting.upgrade().and_then(|waiting| take(&waiting)));
     }
 }
 
-/// Where an answer is to go: every call has one, and every one gets its answer, or the caller would wait for ever.
+/// Where an answer is to go: every call has one, and every one gets its answer, or the caller would wait for ever, unless it
+/// has ended the call.
 pub(crate) struct Reply {
     mailbox: Arc<Inner>,
-    future: Option<Py<PyAny>>,
+    waiting: Option<Waiting>,
 }
 
 impl Reply {
     pub(crate) fn new(mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> Reply {
-        Reply { mailbox: Arc::clone(&mailbox.get().inner), future: Some(future) }
+        Reply { mailbox: Arc::clone(&mailbox.get().inner), waiting: Some(Arc::new(Mutex::new(Some(future)))) }
     }
 
     fn send(mut self, answer: Answer) {
-        if let Some(future) = self.future.take() {
-            self.mailbox.post(Letter { future, answer });
+        if let Some(waiting) = self.waiting.take() {
+            self.mailbox.post(Letter { waiting, answer });
         }
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(future) = self.future.take() {
+        // An answer that nobody takes is not posted: its event loop may be gone.
+        let unanswered = |waiting: &Waiting| waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if let Some(waiting) = self.waiting.take().filter(unanswered) {
             let answer: Answer = Box::new(|py| {
                 let error = Error::new(Code::Cancelled, "the call was ended before it was done");
                 Err(errors::exception(py, &error))
             });
-            self.mailbox.post(Letter { future, answer });
+            self.mailbox.post(Letter { waiting, answer });
         }
     }
 }
@@ -155,7 +181,7 @@ impl Drop for Reply {
 /// Begins a call. `convert` makes what Python code sees of its result.
 pub(crate) fn start<T, C>(
     py: Python<'_>,
-    reply: Reply,
+    mut reply: Reply,
     turns: Option<&Arc<Semaphore>>,
     work: impl Future<Output = Result<T>> + Send + 'static,
     convert: C,
@@ -165,7 +191,12 @@ where
     C: for<'py> FnOnce(Python<'py>, T) -> PyResult<Bound<'py, PyAny>> + Send + 'static,
 {
     let turns = turns.map(Arc::clone);
-    let runtime = graviton_core::runtime().map_err(|error| errors::exception(py, &error))?;
+    let runtime = graviton_core::runtime().map_err(|error| {
+        // Raised, and not also posted.
+        reply.waiting = None;
+        errors::exception(py, &error)
+    })?;
+    let waiting = reply.waiting.as_ref().map(Arc::downgrade).unwrap_or_default();
     let task = runtime.spawn(async move {
         let result = {
             // Never closed, so never without a turn.
@@ -180,7 +211,7 @@ where
             Err(error) => Err(errors::exception(py, &error)),
         }));
     });
-    Ok(Task(task.abort_handle()))
+    Ok(Task { handle: task.abort_handle(), waiting })
 }
 
 /// A part of the engine that Python code holds: dropped on the runtime, which it may need to clean up, and left alone in a

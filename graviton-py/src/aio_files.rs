@@ -10,12 +10,16 @@ use graviton_core::{BlobReader, BlobWriter, Code, Error, Result};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::aio::{Held, Mailbox, Reply, Task, start};
+use crate::buffer::{Filling, FreshBytes};
 use crate::errors::exception;
 use crate::writer::receipt;
+
+/// What is copied on the event loop's thread at once: it is faster than another round. More goes straight into memory of
+/// Python's own, on the engine's threads.
+pub(crate) const AT_HAND: u64 = 1 << 20;
 
 type Shared<T> = Arc<Held<Mutex<Option<T>>>>;
 
@@ -73,6 +77,26 @@ impl AioReader {
         all: bool,
     ) -> PyResult<Task> {
         let reader = Arc::clone(&self.reader);
+        let left = self.size.saturating_sub(from_offset).min(most);
+        if all && left > AT_HAND {
+            let py = mailbox.py();
+            let mut filling = Filling::new(py, usize::try_from(left).unwrap_or(usize::MAX))?;
+            let work = async move {
+                let mut reader = reader.get()?.lock().await;
+                let reader = reader.as_mut().ok_or_else(|| closed("reader"))?;
+                reader.seek(from_offset);
+                let sink = filling.sink();
+                while sink.left() > 0 {
+                    let Some(piece) = reader.next_up_to(sink.left() as u64).await? else { break };
+                    sink.fill(&piece);
+                }
+                Ok(filling)
+            };
+            let reply = Reply::new(mailbox, future);
+            return start(py, reply, Some(&self.turns), work, |py, filling| {
+                Ok(filling.finish(py).into_any())
+            });
+        }
         let work = async move {
             let mut reader = reader.get()?.lock().await;
             let reader = reader.as_mut().ok_or_else(|| closed("reader"))?;
@@ -94,18 +118,16 @@ impl AioReader {
     }
 }
 
-/// Memory of all pieces, copied once.
+/// Memory of all pieces, copied once, on the event loop's thread: not for many.
 pub(crate) fn joined(py: Python<'_>, pieces: Vec<Bytes>) -> PyResult<Bound<'_, PyAny>> {
     let length = pieces.iter().map(Bytes::len).sum();
-    let bytes = PyBytes::new_with(py, length, |mut to| {
-        for piece in &pieces {
-            let (now, rest) = to.split_at_mut(piece.len());
-            now.copy_from_slice(piece);
-            to = rest;
-        }
-        Ok(())
-    })?;
-    Ok(bytes.into_any())
+    let mut bytes = FreshBytes::new(py, length)?;
+    let mut sink = bytes.sink();
+    for piece in &pieces {
+        sink.fill(piece);
+    }
+    let left = sink.left();
+    Ok(bytes.finish(left).into_any())
 }
 
 /// A blob being written.

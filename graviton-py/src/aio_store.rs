@@ -6,17 +6,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use graviton_core::{AsyncStore, BlobId, Code, Error, Result, interruptible};
+use bytes::Bytes;
+use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, Result, interruptible};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use tokio::sync::Semaphore;
 
 use crate::aio::{Mailbox, Reply, Task, start};
-use crate::aio_files::{AioReader, AioWriter, joined, read};
+use crate::aio_files::{AT_HAND, AioReader, AioWriter, joined, read};
 use crate::errors::exception;
 use crate::settings::{Settings, config};
 use crate::store::{Store, opened, stat};
+use crate::text::Text;
 use crate::upkeep::Stats;
 use crate::writer::receipt;
 
@@ -44,6 +46,21 @@ impl Store {
     {
         let reply = Reply::new(mailbox, future);
         start(mailbox.py(), reply, Some(&self.turns), work(self.store.as_async().clone()), convert)
+    }
+}
+
+/// What was asked for, or what has it.
+enum Got {
+    Pieces(Vec<Bytes>),
+    Reader(Box<BlobReader>),
+}
+
+impl Got {
+    fn shown(self, py: Python<'_>, turns: Arc<Semaphore>) -> PyResult<Bound<'_, PyAny>> {
+        match self {
+            Got::Pieces(pieces) => joined(py, pieces),
+            Got::Reader(reader) => AioReader::new(*reader, turns).into_bound_py_any(py),
+        }
     }
 }
 
@@ -102,9 +119,9 @@ impl Store {
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
         data: PyBackedBytes,
-        expect: Option<&str>,
+        expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
             let source = Cursor::new(data);
             let put = match expect {
@@ -122,9 +139,9 @@ impl Store {
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
         path: PathBuf,
-        expect: Option<&str>,
+        expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
             let put = match expect {
                 None => store.put_file(&path).await?,
@@ -140,9 +157,9 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        expect: Option<&str>,
+        expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
             match expect {
@@ -154,46 +171,58 @@ impl Store {
     }
 
     /// A blob to be read.
-    fn aio_reader(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_reader(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move { store.reader(&id).await };
         self.begin(mailbox, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
     }
 
-    /// All bytes of a blob.
-    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
-        let work =
-            |store: AsyncStore| async move { read(&mut store.reader(&id).await?, 0, u64::MAX, true).await };
-        self.begin(mailbox, future, work, joined)
+    /// All bytes of a blob, or of a large one its reader.
+    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
+        let turns = Arc::clone(&self.turns);
+        let work = |store: AsyncStore| async move {
+            let mut reader = store.reader(&id).await?;
+            if reader.size() > AT_HAND {
+                return Ok(Got::Reader(Box::new(reader)));
+            }
+            Ok(Got::Pieces(read(&mut reader, 0, u64::MAX, true).await?))
+        };
+        self.begin(mailbox, future, work, |py, got| got.shown(py, turns))
     }
 
-    /// So many bytes of a blob from there on, or as many as it has.
+    /// So many bytes of a blob from there on, or as many as it has; if those are many, its reader.
     fn aio_read_range(
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        id: &str,
+        id: Text,
         offset: u64,
         length: u64,
     ) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+        let id = parsed(mailbox.py(), &id)?;
         let range = offset..offset.saturating_add(length);
-        let work = |store: AsyncStore| async move { store.read_range(&id, range).await };
-        self.begin(mailbox, future, work, |py, bytes| Ok(PyBytes::new(py, &bytes).into_any()))
+        let turns = Arc::clone(&self.turns);
+        let work = |store: AsyncStore| async move {
+            if id.size().saturating_sub(offset).min(length) > AT_HAND {
+                return Ok(Got::Reader(Box::new(store.reader(&id).await?)));
+            }
+            Ok(Got::Pieces(vec![store.read_range(&id, range).await?]))
+        };
+        self.begin(mailbox, future, work, |py, got| got.shown(py, turns))
     }
 
     /// What is known of a blob.
-    fn aio_stat(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_stat(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.stat(&id).await };
         self.begin(mailbox, future, work, |py, found| stat(found).into_bound_py_any(py))
     }
 
     /// Whether the blob is there.
-    fn aio_exists(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_exists(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.exists(&id).await };
         self.begin(mailbox, future, work, |py, found| found.into_bound_py_any(py))
     }
@@ -203,10 +232,10 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        after: Option<&str>,
+        after: Option<Text>,
         limit: usize,
     ) -> PyResult<Task> {
-        let after = after.map(|id| parsed(mailbox.py(), id)).transpose()?;
+        let after = after.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move { store.list(after.as_ref(), limit).await };
         self.begin(mailbox, future, work, |py, page| {
             page.into_iter().map(stat).collect::<Vec<_>>().into_bound_py_any(py)
@@ -218,11 +247,11 @@ impl Store {
         &self,
         mailbox: &Bound<'_, Mailbox>,
         future: Py<PyAny>,
-        id: &str,
+        id: Text,
         from_offset: u64,
         limit: usize,
     ) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.manifest(&id, from_offset, limit).await };
         self.begin(mailbox, future, work, |py, entries| {
             let entries: Vec<(u64, String)> =
@@ -238,15 +267,15 @@ impl Store {
     }
 
     /// Deletes a blob.
-    fn aio_delete(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_delete(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.delete(&id).await };
         self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
     }
 
     /// Brings a deleted blob back.
-    fn aio_restore(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: &str) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), id)?;
+    fn aio_restore(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(mailbox.py(), &id)?;
         let work = |store: AsyncStore| async move { store.restore(&id).await };
         self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
     }

@@ -5,7 +5,7 @@
 //! what is hashed and stored is that copy. Only `bytes` never change, and are read in place.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -17,6 +17,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::call::Interrupts;
+
+/// Copied with the GIL held: to give it up and to wait for it takes longer.
+const AT_ONCE: usize = 64 << 10;
 
 /// What an object shows of its memory, held until this is dropped.
 pub(crate) enum Buffer<'py> {
@@ -32,11 +35,10 @@ pub(crate) struct View<'py> {
 }
 
 impl<'py> View<'py> {
-    fn of(object: &Bound<'py, PyAny>) -> PyResult<View<'py>> {
+    fn of(object: &Bound<'py, PyAny>, flags: c_int) -> PyResult<View<'py>> {
         let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::uninit());
         // SAFETY: the object is alive, and the place is one for a `Py_buffer`.
-        let result =
-            unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_FULL_RO) };
+        let result = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), flags) };
         if result != 0 {
             return Err(PyErr::fetch(object.py()));
         }
@@ -81,14 +83,21 @@ impl<'py> Buffer<'py> {
     pub(crate) fn to_read(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
         match object.cast::<PyBytes>() {
             Ok(bytes) => Ok(Buffer::Bytes(bytes.clone())),
-            Err(_) => Ok(Buffer::View(View::of(object)?)),
+            Err(_) => Ok(Buffer::View(View::of(object, ffi::PyBUF_FULL_RO)?)),
         }
     }
 
     /// The memory of the object, to be written.
     pub(crate) fn to_fill(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
-        match Buffer::to_read(object)? {
-            Buffer::View(view) if view.is_writable() => Ok(Buffer::View(view)),
+        let refused = match View::of(object, ffi::PyBUF_FULL) {
+            Ok(view) if view.is_writable() => return Ok(Buffer::View(view)),
+            Ok(_) => None,
+            Err(raised) => Some(raised),
+        };
+        match (refused, View::of(object, ffi::PyBUF_FULL_RO)) {
+            // Not because it is read-only.
+            (_, Err(raised)) => Err(raised),
+            (Some(raised), Ok(view)) if view.is_writable() => Err(raised),
             _ => Err(PyBufferError::new_err(
                 "the memory is read-only; give a bytearray or another writable buffer",
             )),
@@ -166,6 +175,18 @@ impl<'buffer> Source<'buffer> {
         count
     }
 
+    /// Copies as many as fit there.
+    fn pour(&mut self, to: &mut Sink<'_>) {
+        let count = self.left.min(to.left);
+        if count > 0 {
+            // SAFETY: `count` bytes are left in both, which are held. They may be the same memory of Python code, and as in
+            // `copy_to`, may change meanwhile.
+            unsafe { ptr::copy(self.data, to.data, count) };
+            self.skip(count);
+            to.skip(count);
+        }
+    }
+
     fn skip(&mut self, count: usize) {
         // SAFETY: at most one behind the end of the buffer.
         self.data = unsafe { self.data.add(count) };
@@ -207,11 +228,15 @@ impl Sink<'_> {
         if count > 0 {
             // SAFETY: `count` bytes are left in the buffer, which is held and writable; `from` is memory of our own.
             unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.data, count) };
-            // SAFETY: at most one behind the end of the buffer.
-            self.data = unsafe { self.data.add(count) };
-            self.left -= count;
+            self.skip(count);
         }
         count
+    }
+
+    fn skip(&mut self, count: usize) {
+        // SAFETY: at most one behind the end of the buffer.
+        self.data = unsafe { self.data.add(count) };
+        self.left -= count;
     }
 }
 
@@ -257,4 +282,75 @@ impl<'py> FreshBytes<'py> {
         };
         PyBytes::new(self.bytes.py(), filled)
     }
+}
+
+/// A `bytes` object with these bytes. Many are copied without the GIL.
+pub(crate) fn copied<'py>(py: Python<'py>, from: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    if from.len() <= AT_ONCE {
+        return Ok(PyBytes::new(py, from));
+    }
+    let mut bytes = FreshBytes::new(py, from.len())?;
+    let mut sink = bytes.sink();
+    let left = py.detach(|| {
+        sink.fill(from);
+        sink.left()
+    });
+    Ok(bytes.finish(left))
+}
+
+/// A `bytes` object that is filled by and by, on any thread and without the GIL.
+pub(crate) struct Filling {
+    bytes: Py<PyBytes>,
+    sink: Sink<'static>,
+}
+
+impl Filling {
+    /// `MemoryError` if there is no room for so many.
+    pub(crate) fn new(py: Python<'_>, length: usize) -> PyResult<Filling> {
+        let mut fresh = FreshBytes::new(py, length)?;
+        let Sink { data, left, .. } = fresh.sink();
+        // The memory stays where it is for as long as the object is held, which is beside it.
+        let sink = Sink { data, left, held: PhantomData };
+        Ok(Filling { bytes: fresh.bytes.unbind(), sink })
+    }
+
+    pub(crate) fn sink(&mut self) -> &mut Sink<'static> {
+        &mut self.sink
+    }
+
+    /// The object, as `FreshBytes::finish` gives it.
+    pub(crate) fn finish(self, py: Python<'_>) -> Bound<'_, PyBytes> {
+        let left = self.sink.left();
+        FreshBytes { bytes: self.bytes.into_bound(py) }.finish(left)
+    }
+}
+
+/// A copy of up to `most` bytes of any memory that can be stored, from there on.
+#[pyfunction]
+pub(crate) fn piece_of<'py>(
+    data: &Bound<'py, PyAny>,
+    from_offset: usize,
+    most: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let buffer = Buffer::to_read(data)?;
+    let mut source = buffer.source();
+    source.skip(from_offset.min(source.left));
+    let mut bytes = FreshBytes::new(data.py(), most.min(source.left))?;
+    let mut sink = bytes.sink();
+    source.pour(&mut sink);
+    let left = sink.left();
+    Ok(bytes.finish(left))
+}
+
+/// Copies the bytes into any memory that can be written, from there on, as far as they fit; how many those are.
+#[pyfunction]
+pub(crate) fn fill_at(
+    buffer: &Bound<'_, PyAny>,
+    offset: usize,
+    data: &Bound<'_, PyBytes>,
+) -> PyResult<usize> {
+    let buffer = Buffer::to_fill(buffer)?;
+    let mut sink = buffer.sink();
+    sink.skip(offset.min(sink.left));
+    Ok(sink.fill(data.as_bytes()))
 }

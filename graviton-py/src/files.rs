@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::call::{Interrupts, PATIENCE, call};
 use crate::store::Store;
+use crate::text::Text;
 use crate::writer::{Receipt, receipt};
 
 /// Files in flight at most: each is open, and so are the blocks made of it.
@@ -32,11 +33,11 @@ impl Store {
         &self,
         py: Python<'_>,
         paths: Vec<PathBuf>,
-        expect: Option<&str>,
+        expect: Option<Text>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Vec<Receipt>> {
         call(py, |interrupts| {
-            let expected: Option<BlobId> = expect.map(str::parse).transpose()?;
+            let expected: Option<BlobId> = expect.as_deref().map(str::parse).transpose()?;
             // Looked at here, where a store of the parent process is refused before a thread of it is waited for.
             if paths.is_empty() {
                 return Ok(Vec::new());

@@ -6,7 +6,7 @@
 //! ```text
 //! settings -> store -> reader, writer, files (many at once), upkeep
 //!                ├── aio: answers for asyncio -> aio_store, aio_files
-//!                └── call: without the GIL, ended by signals;  turn: one thread at a time;  buffer;  errors
+//!                └── call: without the GIL, ended by signals;  turn: one thread at a time;  buffer;  text;  errors
 //! ```
 //! Rules: no call holds the GIL while it waits, for the engine or for another thread's turn. No Rust reference
 //! is made to memory that Python code may change meanwhile. An error leaves as the exception of its code,
@@ -25,6 +25,7 @@ mod files;
 mod reader;
 mod settings;
 mod store;
+mod text;
 mod turn;
 mod upkeep;
 mod writer;
@@ -39,6 +40,8 @@ mod _graviton {
     use crate::aio::{Mailbox, Task};
     #[pymodule_export]
     use crate::aio_files::{AioReader, AioWriter};
+    #[pymodule_export]
+    use crate::buffer::{fill_at, piece_of};
     #[pymodule_export]
     use crate::reader::Reader;
     #[pymodule_export]

@@ -7,7 +7,7 @@ use graviton_core::{Code, Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffer::{Buffer, FreshBytes, Sink};
+use crate::buffer::{Buffer, FreshBytes, Sink, copied};
 use crate::call::{Interrupts, call};
 use crate::turn::Turn;
 
@@ -100,12 +100,12 @@ pub(crate) fn all_of<'py>(
     mut reader: graviton_core::Reader,
 ) -> PyResult<Bound<'py, PyBytes>> {
     if first.len() as u64 == reader.size() {
-        return Ok(PyBytes::new(py, first));
+        return copied(py, first);
     }
     let mut bytes = FreshBytes::new(py, usize::try_from(reader.size()).unwrap_or(usize::MAX))?;
     let mut sink = bytes.sink();
-    sink.fill(first);
     let left = call(py, move |interrupts| {
+        sink.fill(first);
         fill(&mut reader, &mut sink, interrupts)?;
         Ok(sink.left())
     })?;

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use crate::buffer::Buffer;
 use crate::call::call;
 use crate::errors::exception;
+use crate::text::Text;
 
 /// Names and values, as they were given.
 pub(crate) type Settings = Vec<(String, String)>;
@@ -52,14 +53,14 @@ pub(crate) fn secrets(py: Python<'_>, settings: Settings) -> PyResult<Vec<String
 
 /// Algorithm, digest and size of the blob id that is written like this.
 #[pyfunction]
-pub(crate) fn blob_id(py: Python<'_>, text: &str) -> PyResult<(&'static str, String, u64)> {
+pub(crate) fn blob_id(py: Python<'_>, text: Text) -> PyResult<(&'static str, String, u64)> {
     let id: BlobId = text.parse().map_err(|error| exception(py, &error))?;
     Ok((id.algo().name(), id.digest().to_string(), id.size()))
 }
 
 /// The id that these bytes have.
 #[pyfunction]
-pub(crate) fn blob_id_of(py: Python<'_>, data: &Bound<'_, PyAny>, algo: &str) -> PyResult<String> {
+pub(crate) fn blob_id_of(py: Python<'_>, data: &Bound<'_, PyAny>, algo: Text) -> PyResult<String> {
     let buffer = Buffer::to_read(data)?;
     let mut source = buffer.source();
     call(py, |interrupts| {

@@ -9,10 +9,11 @@ use pyo3::types::PyBytes;
 use tokio::sync::Semaphore;
 
 use crate::aio;
-use crate::buffer::{Buffer, Reading};
+use crate::buffer::{Buffer, Reading, copied};
 use crate::call::call;
 use crate::reader::{Reader, all_of, fill};
 use crate::settings::{Settings, config};
+use crate::text::Text;
 use crate::writer::{Receipt, Writer, receipt};
 
 /// What is known of a blob: its id, how many blocks it has, its chunker, and when it was put, in milliseconds.
@@ -71,7 +72,7 @@ impl Store {
 
     /// Stores these bytes, if they have that id.
     #[pyo3(signature = (data, expect=None))]
-    fn put(&self, py: Python<'_>, data: &Bound<'_, PyAny>, expect: Option<&str>) -> PyResult<Receipt> {
+    fn put(&self, py: Python<'_>, data: &Bound<'_, PyAny>, expect: Option<Text>) -> PyResult<Receipt> {
         let buffer = Buffer::to_read(data)?;
         let source = buffer.source();
         call(py, |interrupts| {
@@ -86,7 +87,7 @@ impl Store {
 
     /// A blob to be written, only with this id if one is given.
     #[pyo3(signature = (expect=None))]
-    fn writer(&self, py: Python<'_>, expect: Option<&str>) -> PyResult<Writer> {
+    fn writer(&self, py: Python<'_>, expect: Option<Text>) -> PyResult<Writer> {
         let writer = call(py, |_| match expect {
             None => self.store.writer(),
             Some(id) => self.store.writer_expecting(&id.parse()?),
@@ -95,13 +96,13 @@ impl Store {
     }
 
     /// A blob to be read.
-    fn reader(&self, py: Python<'_>, id: &str) -> PyResult<Reader> {
+    fn reader(&self, py: Python<'_>, id: Text) -> PyResult<Reader> {
         let reader = call(py, |_| self.store.reader(&id.parse()?))?;
         Ok(Reader::new(reader))
     }
 
     /// All bytes of a blob.
-    fn get<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyBytes>> {
+    fn get<'py>(&self, py: Python<'py>, id: Text) -> PyResult<Bound<'py, PyBytes>> {
         let (first, reader) = call(py, |_| {
             let mut reader = self.store.reader(&id.parse()?)?;
             Ok((reader.next_block()?.unwrap_or_default(), reader))
@@ -110,7 +111,7 @@ impl Store {
     }
 
     /// All bytes of a blob, into the buffer; how many they are.
-    fn get_into(&self, py: Python<'_>, id: &str, buffer: &Bound<'_, PyAny>) -> PyResult<u64> {
+    fn get_into(&self, py: Python<'_>, id: Text, buffer: &Bound<'_, PyAny>) -> PyResult<u64> {
         let buffer = Buffer::to_fill(buffer)?;
         let mut sink = buffer.sink();
         call(py, |interrupts| {
@@ -129,29 +130,29 @@ impl Store {
     fn read_range<'py>(
         &self,
         py: Python<'py>,
-        id: &str,
+        id: Text,
         offset: u64,
         length: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let range = offset..offset.saturating_add(length);
         let bytes = call(py, |_| self.store.read_range(&id.parse()?, range))?;
-        Ok(PyBytes::new(py, &bytes))
+        copied(py, &bytes)
     }
 
     /// What is known of a blob.
-    fn stat(&self, py: Python<'_>, id: &str) -> PyResult<Stat> {
+    fn stat(&self, py: Python<'_>, id: Text) -> PyResult<Stat> {
         call(py, |_| self.store.stat(&id.parse()?).map(stat))
     }
 
     /// Whether the blob is there.
-    fn exists(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+    fn exists(&self, py: Python<'_>, id: Text) -> PyResult<bool> {
         call(py, |_| self.store.exists(&id.parse()?))
     }
 
     /// Up to `limit` blobs behind that one.
-    fn list(&self, py: Python<'_>, after: Option<&str>, limit: usize) -> PyResult<Vec<Stat>> {
+    fn list(&self, py: Python<'_>, after: Option<Text>, limit: usize) -> PyResult<Vec<Stat>> {
         call(py, |_| {
-            let after: Option<BlobId> = after.map(str::parse).transpose()?;
+            let after: Option<BlobId> = after.as_deref().map(str::parse).transpose()?;
             Ok(self.store.list(after.as_ref(), limit)?.into_iter().map(stat).collect())
         })
     }
@@ -160,7 +161,7 @@ impl Store {
     fn manifest(
         &self,
         py: Python<'_>,
-        id: &str,
+        id: Text,
         from_offset: u64,
         limit: usize,
     ) -> PyResult<Vec<(u64, String)>> {
@@ -171,12 +172,12 @@ impl Store {
     }
 
     /// Deletes a blob.
-    fn delete(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+    fn delete(&self, py: Python<'_>, id: Text) -> PyResult<()> {
         call(py, |_| self.store.delete(&id.parse()?))
     }
 
     /// Brings a deleted blob back.
-    fn restore(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+    fn restore(&self, py: Python<'_>, id: Text) -> PyResult<()> {
         call(py, |_| self.store.restore(&id.parse()?))
     }
 

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::call::{Interrupts, call};
 use crate::store::Store;
+use crate::text::Text;
 
 /// What a store holds.
 #[derive(IntoPyObject)]
@@ -112,13 +113,16 @@ fn texts(values: &[impl ToString]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
 }
 
-fn ids(texts: &[String]) -> Result<Vec<BlobId>> {
+fn ids(texts: &[Text]) -> Result<Vec<BlobId>> {
     texts.iter().map(|text| text.parse()).collect()
 }
 
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
-    let wrong = |_| Error::new(Code::InvalidArgument, format!("{name} cannot be {value:?} seconds"));
-    value.map(|value| Duration::try_from_secs_f64(value).map_err(wrong)).transpose()
+    let duration = |value| {
+        Duration::try_from_secs_f64(value)
+            .map_err(|_| Error::new(Code::InvalidArgument, format!("{name} cannot be {value} seconds")))
+    };
+    value.map(duration).transpose()
 }
 
 /// Tells Python code of progress, if it wants to know; what it raises ends the call.
@@ -193,16 +197,16 @@ impl Store {
     fn verify(
         &self,
         py: Python<'_>,
-        only: Vec<String>,
+        only: Vec<Text>,
         deep: bool,
         bytes_per_second: Option<u64>,
-        cursor: Option<&str>,
+        cursor: Option<Text>,
         adopt: bool,
         finding: Py<PyAny>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<VerifyReport> {
         call(py, |interrupts| {
-            let from = cursor.map(str::parse).transpose()?;
+            let from = cursor.as_deref().map(str::parse).transpose()?;
             let options = VerifyOptions { deep, ids: ids(&only)?, bytes_per_second, from, adopt };
             let tell = tell(interrupts, progress.as_ref());
             let report = self.store.verify(&options, |event| match event {
@@ -235,7 +239,7 @@ impl Store {
         &self,
         py: Python<'_>,
         other: &Bound<'_, Store>,
-        only: Vec<String>,
+        only: Vec<Text>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<CopyReport> {
         let other = &other.get().store;

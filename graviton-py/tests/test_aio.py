@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import io
 import os
+import pickle
 import sys
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import graviton
 import graviton.aio
 import pytest
 from conftest import Place
 from graviton import BlobId
+from graviton.aio._call import _mailbox
 
 Main = Callable[[graviton.aio.Store], Coroutine[Any, Any, None]]
 
@@ -483,3 +489,247 @@ def _no_warnings() -> Iterator[None]:
         yield
     sys.unraisablehook = hook
     assert not heard
+
+
+def _of_loops() -> int:
+    """How many files are open of those that event loops have; the engine opens others when it likes."""
+    count = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(file).startswith(("socket:", "anon_inode:[eventpoll]"))
+    return count
+
+
+def test_a_loop_is_let_go_of_with_its_calls(files: Place) -> None:
+    """Whether they were cancelled at its very end, or left undone."""
+    loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+    with files.open() as synchronous:
+        id = synchronous.put(os.urandom(3_000_000))
+        store = graviton.aio.Store(synchronous)
+        before = _of_loops()
+
+        async def cancelled() -> None:
+            loops.add(asyncio.get_running_loop())
+            task = asyncio.ensure_future(store.get(id))
+            await asyncio.sleep(0)
+            task.cancel()
+
+        async def left() -> None:
+            loops.add(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            loop.left = asyncio.ensure_future(store.get(id))  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+
+        def turn() -> None:
+            asyncio.run(cancelled())
+            loop = asyncio.new_event_loop()
+            loop.set_exception_handler(lambda loop, context: None)
+            loop.run_until_complete(left())
+            loop.close()
+
+        for _ in range(8):
+            turn()
+        # What a thread of the engine let go of goes with the next call of it.
+        while gc.collect() or len(loops) or _of_loops() > before:
+            synchronous.exists(id)
+            time.sleep(0.01)
+
+
+def test_one_future_does_not_cost_the_others_their_answers(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        loop = asyncio.get_running_loop()
+        met: list[Any] = []
+        loop.set_exception_handler(lambda loop, context: met.append(context["exception"]))
+
+        class Bad(asyncio.Future[Any]):
+            def set_result(self, result: Any) -> None:
+                raise ZeroDivisionError
+
+        id = await store.put(b"hello")
+        box = _mailbox(loop)
+        futures: list[asyncio.Future[Any]] = [Bad(), loop.create_future(), Bad(), loop.create_future()]
+        for future in futures:
+            store._engine.aio_exists(box, future, id)
+        # All are there before the loop looks.
+        for _ in range(4):
+            store.synchronous.stat(id)
+        time.sleep(0.1)
+        assert await futures[1] and await futures[3]
+        assert [type(error) for error in met] == [ZeroDivisionError] * len(met) and met
+
+    run(files, main)
+
+
+def test_large_reads_are_whole(files: Place) -> None:
+    data = os.urandom(5_000_000)
+
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(data)
+        assert await store.get(id) == data
+        for offset, length in [(0, 1 << 70), (1, 3_000_000), (4_000_000, 10), (4_000_000, 1 << 70), (5_000_000, 1 << 70)]:
+            assert await store.read_range(id, offset, length) == data[offset : offset + length]
+        with pytest.raises(graviton.RangeError):
+            await store.read_range(id, 5_000_001, 2_000_000)
+        with pytest.raises(graviton.NotFoundError):
+            await store.get(BlobId("blake3:" + "0" * 64 + ":5000000"))
+        with pytest.raises(graviton.NotFoundError):
+            await store.read_range(BlobId("blake3:" + "0" * 64 + ":5000000"), 0, 5_000_000)
+        async with store.open(id) as file:
+            assert await file.seek(7) == 7
+            assert await file.read(2_000_000) == data[7:2_000_007]
+            assert await file.read(1 << 70) == data[2_000_007:] and await file.read() == b""
+            assert await file.read1(1 << 70) == b""
+        tasks = [asyncio.ensure_future(store.get(id)) for _ in range(10)]
+        for task in tasks[::2]:
+            await asyncio.sleep(0)
+            task.cancel()
+        for found in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(found, asyncio.CancelledError) or found == data
+
+    run(files, main)
+
+
+def test_a_cancelled_backup_leaves_nothing(files: Place, tmp_path: Path) -> None:
+    to = tmp_path / "backup"
+
+    async def main(store: graviton.aio.Store) -> None:
+        backup, begun, cancelled = store.synchronous.backup, threading.Event(), threading.Event()
+
+        def slow(path: Any) -> None:
+            begun.set()
+            cancelled.wait()
+            backup(path)
+
+        store.synchronous.backup = slow  # type: ignore[method-assign]
+        task = asyncio.ensure_future(store.backup(to))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not to.exists()
+        await store.backup(to)
+        assert to.exists()
+
+    run(files, main)
+
+
+def test_a_cancelled_close_can_be_repeated(files: Place) -> None:
+    async def main() -> None:
+        store = await graviton.aio.open(files.path, **files.settings)
+        task = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not store.closed
+        await store.close()
+        assert store.closed
+
+    asyncio.run(main())
+
+
+def test_arguments_that_make_no_sense(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        manifest = await store.manifest(await store.put(b"hello"))
+        with pytest.raises(graviton.InvalidArgumentError):
+            _ = [entry async for entry in manifest.starting(-1)]
+        assert [entry async for entry in manifest.starting(1 << 70)] == []
+
+    run(files, main)
+
+
+# ---- To a path
+
+
+def test_the_loop_goes_on_while_a_file_is_written(files: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What opens, writes, syncs and renames it may take long."""
+    called: set[tuple[str, bool]] = set()
+    for name in ("open", "fsync", "replace", "unlink"):
+
+        def watched(*args: Any, name: str = name, real: Any = getattr(os, name), **kwargs: Any) -> Any:
+            called.add((name, threading.current_thread() is threading.main_thread()))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, watched)
+
+    async def main(store: graviton.aio.Store) -> None:
+        data = os.urandom(100_000)
+        id = await store.put(data)
+        called.clear()
+        assert await store.get_to(id, tmp_path / "target") == len(data)
+        assert (tmp_path / "target").read_bytes() == data
+        assert called == {("open", False), ("fsync", False), ("replace", False)}
+        with pytest.raises(ZeroDivisionError):
+            await store.get_to(id, tmp_path / "other", progress=lambda done, total: 1 // 0)
+        assert ("unlink", False) in called and ("unlink", True) not in called
+        assert not [path for path in tmp_path.iterdir() if path.name not in ("target", "store")]
+
+    run(files, main)
+
+
+def test_a_named_pipe_is_waited_for_and_can_be_given_up(files: Place, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = os.urandom(1_000_000)
+
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(data)
+        # Before anybody reads it, and when nobody reads on.
+        for has_reader in (False, True):
+            reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) if has_reader else -1
+            task = asyncio.ensure_future(store.get_to(id, pipe))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            if has_reader:
+                os.close(reader)
+        task = asyncio.ensure_future(store.get_to(id, pipe))
+        assert await asyncio.to_thread(pipe.read_bytes) == data
+        assert await task == len(data)
+        assert pipe.is_fifo() and sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "store"]
+
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        task = asyncio.ensure_future(store.get_to(id, pipe))
+        while not await asyncio.to_thread(_some_of, reader):
+            pass
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            await task
+
+    run(files, main)
+
+
+def _some_of(file: int) -> bytes:
+    try:
+        return os.read(file, 10)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_cancelled_get_leaves_no_file(files: Place, tmp_path: Path) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(os.urandom(3_000_000))
+        for turns in range(60):
+            task = asyncio.ensure_future(store.get_to(id, tmp_path / "target"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done = await asyncio.gather(task, return_exceptions=True)
+            left = {path.name for path in tmp_path.iterdir()} - {"store"}
+            # At its very end, it may have been done.
+            assert left <= {"target"} and (left == set() or (tmp_path / "target").stat().st_size == 3_000_000), done
+            (tmp_path / "target").unlink(missing_ok=True)
+
+    run(files, main)
+
+
+def test_it_is_pickled_as_the_synchronous_one(files: Place) -> None:
+    async def main(store: graviton.aio.Store) -> None:
+        id = await store.put(b"data")
+        async with pickle.loads(pickle.dumps(store)) as again:
+            assert type(again) is graviton.aio.Store and await again.get(id) == b"data"
+
+    run(files, main)

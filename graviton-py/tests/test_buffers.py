@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import ctypes
 import mmap
+import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import graviton
+import graviton.aio
 import numpy as np
 import pytest
 from graviton import BlobId, Store
@@ -130,3 +135,82 @@ def test_memory_that_changes_is_stored_as_it_was_hashed(store: Store) -> None:
         done.set()
         thread.join()
     assert store.verify(deep=True).clean
+
+
+def test_the_same_goes_in_with_progress_and_from_asyncio(local: Store) -> None:
+    asynchronous = graviton.aio.Store(local)
+
+    async def written(data: Any) -> BlobId:
+        async with asynchronous.writer() as file:
+            await file.write(data)
+        return file.id
+
+    ways: list[Callable[[Any], BlobId]] = [
+        local.put,
+        lambda data: local.put(data, progress=lambda done, total: None),
+        lambda data: asyncio.run(asynchronous.put(data)),
+        lambda data: asyncio.run(asynchronous.put(data, progress=lambda done, total: None)),
+        lambda data: asyncio.run(written(data)),
+    ]
+    data: Any
+    refused: Any
+    pairs = np.zeros(100, dtype=[("a", "<i4"), ("b", "<f8")])
+    for put in ways:
+        for data in (np.zeros((0, 3)), np.arange(1_000_000.0).reshape(1000, 1000), pairs, bytearray(3_000_000)):
+            assert put(data) == BlobId.of(data)
+        for refused in (np.ones((4, 5)).T, np.arange(100)[::2]):
+            with pytest.raises(BufferError):
+                put(refused)
+        for refused in (np.array([object()]), np.array([(1, object())], dtype=[("a", "i4"), ("b", "O")])):
+            with pytest.raises(TypeError, match="Python objects"):
+                put(refused)
+
+
+def test_asyncio_fills_the_same(local: Store) -> None:
+    store = graviton.aio.Store(local)
+    data = os.urandom(2_400_000)
+    id = local.put(data)
+
+    async def main() -> None:
+        buffer: Any
+        refused: Any
+        empty: Any = np.zeros((0, 3))
+        objects: Any = np.array([object()] * 300_000)
+        for buffer in (np.zeros((1000, 300)), np.zeros(200_000, dtype=[("a", "<i4"), ("b", "<f8")]), bytearray(2_400_000)):
+            assert await store.get_into(id, buffer) == len(data)
+            assert bytes(memoryview(buffer)) == data
+        assert await store.get_into(await store.put(b""), empty) == 0
+        for refused in (data, np.zeros((300, 1000)).T):
+            with pytest.raises(BufferError):
+                await store.get_into(id, refused)
+        with pytest.raises(TypeError, match="Python objects"):
+            await store.get_into(id, objects)
+        async with store.open(id) as file:
+            with pytest.raises(TypeError, match="Python objects"):
+                await file.readinto(objects)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="classes have no __buffer__ yet")
+def test_a_class_that_heeds_the_flags_is_filled(local: Store) -> None:
+    class Heeding:
+        def __init__(self) -> None:
+            self.memory = bytearray(5)
+
+        def __buffer__(self, flags: int) -> memoryview:
+            view = memoryview(self.memory)
+            return view if flags & 1 else view.toreadonly()
+
+    buffer: Any = Heeding()
+    assert local.get_into(local.put(b"hello"), buffer) == 5 and buffer.memory == b"hello"
+
+
+def test_what_is_read_only_is_not_filled(local: Store) -> None:
+    id = local.put(b"hello")
+    refused: Any
+    for refused in (b"hello", memoryview(b"hello"), np.frombuffer(b"hello", np.uint8)):
+        with pytest.raises(BufferError, match="the memory is read-only"):
+            local.get_into(id, refused)
+    with pytest.raises(TypeError):
+        local.get_into(id, "hello")  # type: ignore[arg-type]

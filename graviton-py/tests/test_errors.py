@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import copy
 import errno
+import io
+import os
 import pickle
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import graviton
+import graviton.aio
 import pytest
-from graviton import GravitonError, Store, _errors, _graviton
+from graviton import BlobId, GravitonError, Store, _errors, _graviton
 
 CLASSES = [getattr(graviton, name) for _, name, _ in _graviton.CODES]
 
@@ -129,10 +134,74 @@ def test_arguments_that_make_no_sense(local: Store) -> None:
         assert reader.read(1 << 70) == b"data"
     local.gc(max_blocks=1 << 70, max_bytes=1 << 70, blocks_per_second=1 << 70)
     assert list(local.manifest(id).starting(1 << 70)) == []
-    with pytest.raises(graviton.InvalidIdError):
-        graviton.BlobId("\udcff")
-    with pytest.raises(TypeError):
-        local.put_many(__file__)
+    odd: Any = object()
+    calls = [
+        lambda: local.put_many(__file__),
+        lambda: asyncio.run(graviton.aio.Store(local).put_many(__file__)),
+        lambda: local.put(b"data", progress=odd),
+        lambda: local.put_file(__file__, progress=odd),
+        lambda: local.gc(grace=odd),
+        lambda: local.verify(found=odd),
+        lambda: local.copy_from(odd),
+        lambda: local.repair_from(odd),
+        lambda: asyncio.run(graviton.aio.Store(local).copy_from(odd)),
+        lambda: asyncio.run(graviton.aio.Store(local).verify(found=odd)),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="not object|give an iterable"):
+            call()
+
+
+@pytest.mark.parametrize("half", ["\ud800", "\udcff", "blake3:\udcff"])
+def test_text_that_is_not_unicode_is_no_id(local: Store, half: str) -> None:
+    calls: list[Callable[[str], object]] = [
+        local.get, local.open, local.stat, local.exists, local.delete, local.restore, local.manifest,
+        lambda id: local.get_into(id, bytearray(5)), lambda id: local.get_to(id, io.BytesIO()),
+        lambda id: local.read_range(id, 0, 1), lambda id: list(local.list(after=id)), lambda id: local.verify([id]),
+        lambda id: local.put(b"", expect=id), lambda id: local.writer(expect=id), lambda id: local.copy_from(local, [id]),
+        lambda id: local.put_file(__file__, expect=id),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(graviton.InvalidIdError):
+            call(half)
+    assert half not in local
+    with pytest.raises(graviton.InvalidArgumentError):
+        local.verify(cursor=half)
+    with pytest.raises(graviton.GravitonError):
+        BlobId.of(b"", half)
+    with pytest.raises(graviton.ConfigError):
+        graviton.open("store", s3_region=half)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_path_that_no_file_can_have(local: Store, name: str) -> None:
+    asynchronous = graviton.aio.Store(local)
+    id = local.put(b"data")
+    calls: list[Callable[[], object]] = [
+        lambda: graviton.open(name),
+        lambda: local.put_file(name),
+        lambda: local.put(Path(name)),
+        lambda: local.put_file(name, progress=lambda done, total: None),
+        lambda: local.put_many([name]),
+        lambda: local.get_to(id, name),
+        lambda: local.backup(name),
+        lambda: asyncio.run(asynchronous.put_file(name)),
+        lambda: asyncio.run(asynchronous.put_file(name, progress=lambda done, total: None)),
+        lambda: asyncio.run(asynchronous.put_many([name])),
+        lambda: asyncio.run(asynchronous.get_to(id, name)),
+        lambda: asyncio.run(asynchronous.backup(name)),
+    ]
+    for call in calls:
+        with pytest.raises(graviton.InvalidArgumentError, match="no file is called"):
+            call()
+
+
+def test_a_path_need_not_be_unicode(local: Store, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    id = local.put(b"data")
+    assert local.get_to(id, name) == 4 and local.put_file(name) == id
+    with graviton.open(name + "-store") as other:
+        assert other.put(b"data") == id
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
@@ -143,3 +212,12 @@ def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(graviton.ConfigError):
         graviton.open(tmp_path / "file")
+    # The kernel says that a part of this is not there, also where all of it is.
+    with pytest.raises(graviton.NotFoundError, match="/proc/store"):
+        graviton.open("/proc/store")
+
+
+def test_a_file_that_cannot_be_written_is_named(local: Store, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        local.get_to(local.put(b"data"), tmp_path / "missing" / "file")
+    assert missing.value.filename == str(tmp_path / "missing" / "file")

@@ -67,8 +67,9 @@ def test_it_is_pickled(fs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_instance_is_handed_out_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(**options: Any) -> Any:
-        return fsspec.filesystem("graviton", **options)
+    def opened(**options: Any) -> GravitonFileSystem:
+        found: GravitonFileSystem = fsspec.filesystem("graviton", **options)
+        return found
 
     path = str(tmp_path / "store")
     opened(path=path).store.close()

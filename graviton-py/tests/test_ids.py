@@ -76,5 +76,7 @@ def test_what_is_not_text_is_refused() -> None:
     for wrong in (5, None, b"blake3", Path(TEXT)):
         with pytest.raises(TypeError):
             BlobId(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError):
-        BlobId("\udc80")
+    for half in ("\udc80", "\ud800", TEXT.replace("b", "\udcff")):
+        with pytest.raises(graviton.InvalidIdError, match="is not a blob id") as refused:
+            BlobId(half)
+        assert refused.value.advice

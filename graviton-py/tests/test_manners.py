@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import graviton
+import graviton.aio
 import pytest
 from conftest import Place
 
@@ -50,7 +51,8 @@ def test_a_program_that_has_not_set_up_logging_is_told_nothing() -> None:
 def test_an_import_of_everything_hides_no_builtin() -> None:
     import builtins
 
-    assert [name for name in graviton.__all__ if hasattr(builtins, name)] == []
+    for module in (graviton, graviton.aio):
+        assert [name for name in module.__all__ if hasattr(builtins, name)] == []
 
 
 def test_exit_does_not_wait_for_threads_that_never_end(tmp_path: Path) -> None:

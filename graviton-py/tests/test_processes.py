@@ -18,7 +18,7 @@ from pathlib import Path
 
 import graviton
 import pytest
-from conftest import Place
+from conftest import Place, cluster
 from graviton import BlobId, ForkedError, Store
 
 ROUNDS = 20
@@ -213,12 +213,30 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 """
 
 
-def test_a_map_of_forks_says_why(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", MAP_WITH_FORKS, str(tmp_path / "store")]
+MAP_WITHOUT_A_SECRET = """
+import graviton, multiprocessing, os
+store = graviton.Store.from_env()
+id = store.put(b"data")
+del os.environ["MINIO_ROOT_PASSWORD"]
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    try:
+        pool.map(store.get, [id] * 4)
+    except graviton.ConfigError as error:
+        print(error.code)
+"""
+
+
+@pytest.mark.parametrize("code", ["forked", "config"])
+def test_a_map_of_forks_says_why(code: str, tmp_path: Path) -> None:
+    """And loses no task, for which it would wait for ever."""
+    program = MAP_WITH_FORKS if code == "forked" else MAP_WITHOUT_A_SECRET
+    environment = os.environ | (cluster(tmp_path / "store").environment() if code == "config" else {})
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, str(tmp_path / "store")]
+    pipe = subprocess.PIPE
     # In a group of its own, so that one that hangs is ended with its workers.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, process_group=0, env=environment) as process:
         try:
-            assert process.communicate(timeout=60) == ("forked\n", "")
+            assert process.communicate(timeout=60) == (f"{code}\n", "")
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -40,6 +41,21 @@ def test_what_is_deleted_comes_back_or_goes(store: Store, caplog: pytest.LogCapt
     for wrong in (-1, float("nan"), float("inf"), timedelta(-1)):
         with pytest.raises(graviton.InvalidArgumentError):
             store.gc(grace=wrong)
+
+
+def test_what_an_aborted_put_leaves_is_planned_and_freed_and_no_sum(store: Store) -> None:
+    """As `StoreStats.reclaimable_bytes` says."""
+    with pytest.raises(Boom), store.writer() as file:
+        for number in range(100):
+            file.write(os.urandom(100_000))
+        raise Boom
+    id = store.put(os.urandom(30_000))
+    store.delete(id)
+    assert store.stats().reclaimable_bytes == 30_000
+    plan = store.gc(grace=0, dry_run=True)
+    assert plan.bytes > 30_000
+    assert store.gc(grace=0).bytes == plan.bytes
+    assert store.stats() == graviton.StoreStats(0, 0, 0, 0, 0, 0, 0)
 
 
 def test_verification_finds_repair_mends_and_both_are_logged(
@@ -157,3 +173,8 @@ def test_a_bar_is_shown(local: Store, tmp_path: Path, capsys: pytest.CaptureFixt
     local.put(b"silent", progress=False)
     shown = capsys.readouterr()
     assert "storing" in shown.err and "writing" in shown.err and "verifying" in shown.err and not shown.out
+
+
+def test_a_time_that_makes_no_sense_is_told_as_it_is(local: Store) -> None:
+    with pytest.raises(graviton.InvalidArgumentError, match=r"^grace cannot be -1(\.0)? seconds"):
+        local.gc(grace=-1)

@@ -13,7 +13,6 @@ from . import _graviton
 from ._errors import ClosedError, ForkedError, make
 from ._id import BlobId, known
 from ._reports import PutReceipt
-from ._transfer import check_bytes
 
 if TYPE_CHECKING:
     from typing import BinaryIO, Self
@@ -189,7 +188,7 @@ class BlobWriter(_BufferedIO):
         """
         writer = self._open()
         # Before the writing: of what is not bytes, nothing is taken, and it goes on.
-        check_bytes(data)
+        _graviton.piece_of(data, 0, 0)
         try:
             return writer.write(data)
         except BaseException as failure:

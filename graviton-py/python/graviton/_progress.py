@@ -18,6 +18,8 @@ class Meter:
     """Counts what is done, and tells. ``unit`` is ``B`` for bytes."""
 
     def __init__(self, progress: Progress, what: str, total: int | None, unit: str = "B") -> None:
+        if progress and progress is not True and not callable(progress):
+            raise TypeError(f"progress is True or a function, not {type(progress).__name__}")
         self._tell = progress if callable(progress) else None
         self._total = total
         self._done = 0

@@ -158,7 +158,8 @@ class StoreStats:
     dead_bytes: int
     """The sum of their sizes."""
     reclaimable_bytes: int
-    """Bytes that a collection without grace would free."""
+    """Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees these,
+    and those of puts that failed or were aborted, which are not counted here: ``gc(grace=0, dry_run=True)`` tells both."""
 
     @property
     def dedup_ratio(self) -> float:

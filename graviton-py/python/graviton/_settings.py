@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from . import _graviton
 from ._errors import make
+from ._transfer import path_of
 
 PREFIX = "GRAVITON_"
 
@@ -91,9 +92,7 @@ class Place(NamedTuple):
         root = settings.pop("GRAVITON_FS_ROOT", None)
         if path is not None and root is not None:
             raise make("config", "the directory is given twice, as path and as fs_root", "give one of them")
-        start = os.fspath(root or "./.graviton" if path is None else path)
-        if not isinstance(start, str):
-            raise TypeError(f"the path of a store is text or a pathlib.Path, not {type(start).__name__}")
+        start = path_of(root or "./.graviton" if path is None else path)
         if not start:
             raise make("config", "the path of the store is empty", "name a directory")
         url = settings.get("GRAVITON_MANIFEST_URL", "")
@@ -135,7 +134,7 @@ class Place(NamedTuple):
                     f"cannot reopen a pickled store: {name} names another place than the one that was pickled",
                     f"set {name} to the place that the store had, {public}",
                 )
-            found[name] = value
+            found[name] = _unicode(name, value)
         return self._replace(settings=self.settings | found)
 
     def __repr__(self) -> str:
@@ -159,6 +158,15 @@ def _text(key: str, value: object) -> str:
         value = os.fspath(value)
     if not isinstance(value, str):
         raise TypeError(f"{key} is text, not {type(value).__name__}")
+    return _unicode(key, value)
+
+
+def _unicode(key: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Not shown: it may be a secret.
+        raise make("config", f"the value of {key} has half of a surrogate pair in it", "give Unicode text") from None
     return value
 
 

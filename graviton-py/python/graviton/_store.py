@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from . import _graviton
-from ._errors import ForkedError, GravitonError, InvalidIdError, make
+from ._errors import InvalidIdError, make
 from ._files import BlobReader, BlobWriter
 from ._id import BlobId, known
 from ._progress import Meter, Progress
@@ -28,7 +28,7 @@ from ._reports import (
     VerifyReport,
 )
 from ._settings import Place, Settings
-from ._transfer import PIECE, appearing, bytes_of, copy_all, pieces_of
+from ._transfer import appearing, bytes_of, copy_all, path_of, paths_of, pieces_in, pieces_of
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -48,13 +48,20 @@ BUFFER_SIZE = 64 << 10
 _FAR = (1 << 63) - 1
 
 
+class _Unopened(NamedTuple):
+    """Why a store was not opened again, and the secrets that it takes to try."""
+
+    why: Exception
+    secret: dict[str, str]
+
+
 class Store:
     """An open store. :func:`graviton.open` makes one, and has the settings; ``with`` closes it.
 
     It may be used from any number of threads at once, and any number of processes may open the same place. Calls
     release the GIL, and Ctrl-C interrupts them. After a ``fork``, a store of the parent raises
-    :class:`ForkedError`. Pickles carry where the store is and how it was opened, but no secrets; unpickling
-    opens it, or in a forked child, where that is refused, gives a store whose use raises.
+    :class:`ForkedError`. Pickles carry where the store is and how it was opened, but no secrets. Unpickling opens
+    it, with secrets from the environment; where that fails, its first use raises why, and not the unpickling.
 
     >>> with graviton.open(directory) as store:
     ...     id = store.put(b"hello")
@@ -89,7 +96,7 @@ class Store:
         store._start(place)
         return store
 
-    def _start(self, place: Place, engine: _graviton.Store | GravitonError | None = None) -> None:
+    def _start(self, place: Place, engine: _graviton.Store | _Unopened | None = None) -> None:
         self._place = place
         self._opened = place.open() if engine is None else engine
         self._closed = False
@@ -97,8 +104,8 @@ class Store:
 
     @property
     def _engine(self) -> _graviton.Store:
-        if isinstance(self._opened, GravitonError):
-            raise copy.copy(self._opened)
+        if isinstance(self._opened, _Unopened):
+            raise copy.copy(self._opened.why) from self._opened.why.__cause__
         return self._opened
 
     # ---- Putting
@@ -115,6 +122,8 @@ class Store:
         >>> store.put(b"hello") == store.put(io.BytesIO(b"hello")) == store.put([b"hel", b"lo"])
         True
         """
+        if type(source) is bytes and not progress:
+            return known(self._engine.put(source, expect)[0])
         return self.put_receipt(source, expect=expect, progress=progress).id
 
     def put_receipt(
@@ -133,9 +142,8 @@ class Store:
         if data is not None:
             if not progress:
                 return _receipt(self._engine.put(data, expect))
-            view = memoryview(data).cast("B")
-            pieces: Iterator[Buffer] = (view[at : at + PIECE] for at in range(0, len(view), PIECE))
-            return self._put_pieces(pieces, len(view), expect, progress)
+            size, pieces = pieces_in(data)
+            return self._put_pieces(pieces, size, expect, progress)
         if isinstance(source, os.PathLike):
             return self._put_file(source, expect, progress)
         read = getattr(source, "read", None)
@@ -162,9 +170,7 @@ class Store:
         >>> len(store.put_many([__file__, __file__]))
         2
         """
-        if isinstance(paths, str | bytes):
-            raise TypeError("give an iterable of paths, such as [path]")
-        names = list(paths)
+        names = paths_of(paths)
         if not progress:
             return [known(put[0]) for put in self._engine.put_files(names)]
         sizes = (os.stat(name).st_size for name in names if os.path.isfile(name))
@@ -183,6 +189,7 @@ class Store:
         return BlobWriter(self._engine.writer(expect))
 
     def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
+        path = path_of(path)
         if not progress:
             return _receipt(self._engine.put_files([path], expect)[0])
         with io.FileIO(path) as file:
@@ -234,7 +241,7 @@ class Store:
             return copy_all(reader, write, progress)
         if not isinstance(target, str | os.PathLike):
             raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
-        with appearing(os.fspath(target)) as file:
+        with appearing(path_of(target)) as file:
             return copy_all(reader, file.write, progress)
 
     @overload
@@ -288,7 +295,7 @@ class Store:
         """
         try:
             return isinstance(id, str) and self._engine.exists(id)
-        except (InvalidIdError, UnicodeError):
+        except InvalidIdError:
             return False
 
     def list(self, *, after: str | None = None) -> Iterator[BlobStat]:
@@ -375,7 +382,7 @@ class Store:
                 _limit("blocks_per_second", blocks_per_second, (1 << 32) - 1),
                 (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
             )
-        report = GcReport(**{**found, "named": tuple(map(known, found["named"]))})  # type: ignore[arg-type]
+        report = GcReport(**{**found, "named": tuple(map(known, found["named"]))})
         log.info(
             "%s %d blobs, %d blocks, %d bytes in %.1f s",
             "would collect" if dry_run else "collected",
@@ -409,6 +416,8 @@ class Store:
         True
         """
         only = _ids(ids)
+        if found is not None and not callable(found):
+            raise TypeError(f"found is a function, not {type(found).__name__}")
         findings: list[Finding] = []
 
         def tell(kind: str, what: str, why: str, blobs: list[str]) -> None:
@@ -442,11 +451,11 @@ class Store:
         """
         with Meter(progress, "copying", None) as meter:
             found = self._engine.copy_from(
-                other._engine,
+                _engine_of(other),
                 _ids(ids),
                 (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
             )
-        report = CopyReport(**{**found, "damaged": tuple(map(known, found["damaged"]))})  # type: ignore[arg-type]
+        report = CopyReport(**{**found, "damaged": tuple(map(known, found["damaged"]))})
         log.info("copied %d blobs, %d blocks, %d bytes in %.1f s", report.blobs, report.blocks, report.bytes, report.seconds)
         for id in report.damaged:
             log.warning("the other store does not have %s whole; it was left out", id)
@@ -463,9 +472,9 @@ class Store:
         """
         with Meter(progress, "repairing", None, " blocks") as meter:
             found = self._engine.repair_from(
-                other._engine, (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None
+                _engine_of(other), (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None
             )
-        report = RepairReport(**{**found, "lost": tuple(found["lost"])})  # type: ignore[arg-type]
+        report = RepairReport(**{**found, "lost": tuple(found["lost"])})
         log.info("repaired %d of %d blocks in %.1f s", report.repaired, report.checked, report.seconds)
         for key in report.lost:
             log.warning("the other store does not have block %s whole either", key)
@@ -479,7 +488,7 @@ class Store:
         >>> with tempfile.TemporaryDirectory() as place:
         ...     store.backup(os.path.join(place, "manifests.backup"))
         """
-        self._engine.backup(path)
+        self._engine.backup(path_of(path))
 
     # ---- The store itself
 
@@ -491,7 +500,7 @@ class Store:
     def close(self) -> None:
         """Close it in an orderly way. Later calls raise :class:`ClosedError`; puts under way fail."""
         if not self._closed:
-            if not isinstance(self._opened, GravitonError):
+            if not isinstance(self._opened, _Unopened):
                 self._opened.close()
             # Not before: what interrupts the engine leaves it to be closed again.
             self._closed = True
@@ -509,7 +518,10 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        place, secret = self._place.without_secrets()
+        if isinstance(self._opened, _Unopened):
+            place, secret = self._place, self._opened.secret
+        else:
+            place, secret = self._place.without_secrets()
         return _reopen, (type(self), tuple(place), secret)
 
     def __repr__(self) -> str:
@@ -539,13 +551,13 @@ def open(  # noqa: A001
 
 
 def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool], secret: dict[str, str]) -> Store:
-    found = Place(*place).with_secrets(secret)
+    public = Place(*place)
     try:
-        return kind._at(found)
-    except ForkedError as error:
+        return kind._at(public.with_secrets(secret))
+    except Exception as error:  # noqa: BLE001
         # Raised here, it would end the worker of a pool, which loses the task; at the first use, it is its result.
         store = kind.__new__(kind)
-        store._start(found, error)
+        store._start(public, _Unopened(error.with_traceback(None), secret))
         return store
 
 
@@ -564,6 +576,12 @@ def _stat(found: tuple[str, int, str, int]) -> BlobStat:
     return BlobStat(known(id), blocks, chunker, datetime.fromtimestamp(milliseconds / 1000, UTC))
 
 
+def _engine_of(other: Store) -> _graviton.Store:
+    if not isinstance(other, Store):
+        raise TypeError(f"the other store is an open graviton.Store, not {type(other).__name__}")
+    return other._engine
+
+
 def _ids(ids: Iterable[str]) -> list[str]:
     if isinstance(ids, str):
         raise TypeError("give an iterable of ids, such as [id]")
@@ -574,6 +592,8 @@ def _seconds(name: str, time: timedelta | float | None) -> float | None:
     if time is None:
         return None
     seconds = time / timedelta(seconds=1) if isinstance(time, timedelta) else time
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is seconds or a timedelta, not {type(time).__name__}")
     if not 0 <= seconds < _FAR:
         raise make("invalid-argument", f"{name} cannot be {seconds} seconds", "give a number of 0 or more")
     return seconds

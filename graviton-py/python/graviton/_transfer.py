@@ -6,12 +6,15 @@ import errno
 import io
 import os
 import secrets
+import select
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 from . import _graviton
+from ._errors import make
 from ._progress import Meter, Progress
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 # What is asked of a source, and given to a target, at once.
 PIECE = 1 << 20
+# Seconds between two looks at whether to go on waiting.
+_PATIENCE = 0.05
 
 
 class Readable(Protocol):
@@ -37,9 +42,30 @@ Path: TypeAlias = Union[str, "os.PathLike[str]"]
 Source: TypeAlias = Union["Buffer", "os.PathLike[str]", Readable, "Iterable[Buffer]"]
 
 
+def path_of(path: Path) -> str:
+    """The text of a path, if there can be a file with it."""
+    text: object = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"a path is text or a pathlib.Path, not {type(text).__name__}")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise make("invalid-argument", f"no file is called {text!r}: it has half of a surrogate pair") from None
+    if b"\0" in encoded:
+        raise make("invalid-argument", f"no file is called {text!r}: it has a null character")
+    return text
+
+
+def paths_of(paths: Iterable[Path]) -> list[str]:
+    """The texts of the paths."""
+    if isinstance(paths, (str, bytes)):
+        raise TypeError("give an iterable of paths, such as [path]")
+    return [path_of(path) for path in paths]
+
+
 def bytes_of(source: object) -> Any:
     """The source, if it has bytes of its own in memory."""
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return source
     try:
         memoryview(source).release()  # type: ignore[arg-type]
@@ -48,15 +74,17 @@ def bytes_of(source: object) -> Any:
     return source
 
 
-def check_bytes(data: Buffer) -> None:
-    """Raise what the engine would, if this is no memory that it takes."""
-    if isinstance(data, bytes):
-        return
+def pieces_in(data: Buffer) -> tuple[int, Iterator[bytes]]:
+    """The size of what is in memory, which the engine would take, and copies of its pieces, while it cannot move."""
+    _graviton.piece_of(data, 0, 0)
+
+    def pieces() -> Iterator[bytes]:
+        with memoryview(data) as held:
+            for at in range(0, held.nbytes, PIECE):
+                yield _graviton.piece_of(held, at, PIECE)
+
     with memoryview(data) as view:
-        if not view.c_contiguous:
-            raise BufferError("the memory is not C-contiguous; copy it first")
-        if "O" in view.format:
-            raise TypeError("an array of Python objects has no bytes of its own; pickle it")
+        return view.nbytes, pieces()
 
 
 def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
@@ -85,23 +113,31 @@ def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
 
 
 @contextmanager
-def appearing(path: str) -> Iterator[io.FileIO]:
+def appearing(path: str, check: Callable[[], None] | None = None) -> Iterator[io.FileIO]:
     """A file that appears under its path when it is complete, and durable, and not before. A link is followed, and one
     that it replaces leaves it its mode. What is no regular file, such as a pipe, is written to as the bytes come.
+
+    With ``check``, which raises to end it, nothing waits for whom it does not know: a named pipe's reader is asked for from
+    time to time, and what is no regular file is non-blocking (see :func:`write_patiently`).
     """
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         mode = None
     if mode is not None and not stat.S_ISREG(mode):
-        with io.FileIO(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "w") as file:
+        with io.FileIO(_opened_as_it_is(path, check), "w") as file:
             yield file
         return
     directory, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
     # Short, where the file's own may be as long as names can be.
     temporary = os.path.join(directory, f".{secrets.token_hex(6)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    file = io.FileIO(os.open(temporary, flags, 0o666 if mode is None else 0o600), "w")
+    try:
+        file = io.FileIO(os.open(temporary, flags, 0o666 if mode is None else 0o600), "w")
+    except OSError as error:
+        # Nobody has heard of the other one.
+        error.filename = path
+        raise
     try:
         with file:
             yield file
@@ -113,6 +149,33 @@ def appearing(path: str) -> Iterator[io.FileIO]:
         os.unlink(temporary)
         raise
     _sync_directory(directory or ".")
+
+
+def _opened_as_it_is(path: str, check: Callable[[], None] | None) -> int:
+    if check is None:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            # A named pipe that nobody reads yet.
+            if error.errno != errno.ENXIO:
+                raise
+        time.sleep(_PATIENCE)
+        check()
+
+
+def write_patiently(file: io.FileIO, data: Buffer, check: Callable[[], None]) -> None:
+    """All of the bytes, to a file of :func:`appearing`, unless ``check`` raises while nobody takes them."""
+    ready = select.poll()
+    ready.register(file, select.POLLOUT)
+    with memoryview(data) as left:
+        done = 0
+        while done < len(left):
+            if ready.poll(int(_PATIENCE * 1000)):
+                done += file.write(left[done:]) or 0
+            else:
+                check()
 
 
 def _sync_directory(path: str) -> None:

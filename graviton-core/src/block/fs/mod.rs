@@ -312,13 +312,15 @@ fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
 /// there: another process may have made it a moment ago and not synced it yet.
 pub(crate) fn create_durable_directory(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    match std::fs::create_dir(path) {
+    let is_here = parent.as_os_str().is_empty();
+    let mut created = std::fs::create_dir(path);
+    // Once: where nothing can be created, as in /proc, it is said again with the parent there.
+    if !is_here && created.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        create_durable_directory(parent)?;
+        created = std::fs::create_dir(path);
+    }
+    match created {
         Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            create_durable_directory(parent)?;
-            return create_durable_directory(path);
-        }
         Err(_) if path.is_dir() => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Error::new(Code::Config, format!("{} is a file, not a directory", path.display()))
@@ -328,7 +330,7 @@ pub(crate) fn create_durable_directory(path: &Path) -> Result<()> {
             return Err(Error::io(format!("cannot create the directory {}", path.display()), error));
         }
     }
-    sync_directory(parent)
+    sync_directory(if is_here { Path::new(".") } else { parent })
 }
 
 fn sync_directory(path: &Path) -> Result<()> {
@@ -459,5 +461,17 @@ impl BlockStore for FsBlockStore {
 
     fn proves_publication(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_created_is_an_error_that_names_it() {
+        // The kernel says that a part of the path is not there, though all of it is.
+        let error = create_durable_directory(Path::new("/proc/graviton/store")).unwrap_err();
+        assert!(error.to_string().contains("/proc/graviton"), "{error}");
     }
 }

@@ -12,12 +12,15 @@
 b'hello, graviton'
 15
 
-Cancelling a task ends what it waits for, and leaves nothing of it. Any number of calls may be under way: those that
+Cancelling a task ends what it waits for, and leaves no blob of what was being stored; blocks that were written already go
+with the next ``gc``. Any number of calls may be under way: those that
 have their turn share a few threads, the others wait without one. A store, a reader and a writer belong to no
 event loop in particular, but one reader or writer is to be used by one at a time.
 """
 
 from ._files import BlobReader, BlobWriter
-from ._store import Manifest, Store, open
+from ._store import Manifest, Store
+from ._store import open as open
 
-__all__ = ["BlobReader", "BlobWriter", "Manifest", "Store", "open"]
+# Without `open`, which would hide the builtin of whoever imports everything.
+__all__ = ["BlobReader", "BlobWriter", "Manifest", "Store"]

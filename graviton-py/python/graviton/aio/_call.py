@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from .. import _graviton
 from .._errors import CancelledError
@@ -15,19 +15,21 @@ from .._errors import CancelledError
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# One box for each event loop. The loop holds it; when the loop goes, so does the box.
-_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _graviton.Mailbox] = WeakKeyDictionary()
+# One box for each event loop. The loop holds it, as what it listens to, until it is closed; nobody else may, for the box
+# leads to futures, and these to their loop.
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_graviton.Mailbox]] = WeakKeyDictionary()
 # Loops run in threads of their own.
 _lock = threading.Lock()
 
 
 def _mailbox(loop: asyncio.AbstractEventLoop) -> _graviton.Mailbox:
-    found = _mailboxes.get(loop)
+    known = _mailboxes.get(loop)
+    found = None if known is None else known()
     if found is None:
         found = _graviton.Mailbox()
         loop.add_reader(found.fileno(), found.open)
         with _lock:
-            _mailboxes[loop] = found
+            _mailboxes[loop] = ref(found)
     return found
 
 
@@ -86,6 +88,9 @@ class Opening(Generic[C]):
     def __init__(self, opening: Callable[[], Awaitable[C]]) -> None:
         self._opening = opening
         self._opened: C | None = None
+
+    def __repr__(self) -> str:
+        return "<graviton.aio: to be awaited, or used with `async with`>"
 
     def __await__(self) -> Generator[Any, None, C]:
         return self._opening().__await__()

@@ -13,6 +13,7 @@ from .. import _graviton
 from .._errors import ClosedError, make
 from .._id import BlobId, known
 from .._reports import PutReceipt
+from .._transfer import pieces_in
 from ._call import call
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ __all__ = ["BlobReader", "BlobWriter"]
 
 # Beyond every size that there is.
 _ALL = 0xFFFF_FFFF_FFFF_FFFF
-# What is copied, of a buffer that may change, at once.
-_PIECE = 1 << 20
 
 
 class BlobReader:
@@ -73,22 +72,23 @@ class BlobReader:
 
     async def read(self, size: int | None = -1, /) -> bytes:
         """Return so many bytes, or as many as are left; all that are left by default."""
-        return await self._read(_ALL if size is None or size < 0 else size, all=True)
+        return await self._read(_ALL if size is None or size < 0 else min(size, _ALL), all=True)
 
     async def read1(self, size: int = -1, /) -> bytes:
         """Return some bytes, at most so many: those that are at hand. None at the end."""
-        return await self._read(_ALL if size < 0 else size, all=False)
+        return await self._read(_ALL if size < 0 else min(size, _ALL), all=False)
 
     async def readinto(self, buffer: Buffer, /) -> int:
         """Fill the buffer, unless the blob ends before, and return how many bytes that were."""
-        with memoryview(buffer).cast("B") as view:
+        _graviton.fill_at(buffer, 0, b"")
+        # Held, so that it does not move meanwhile.
+        with memoryview(buffer) as view:
             done = 0
-            while done < len(view):
-                piece = await self.read1(len(view) - done)
+            while done < view.nbytes:
+                piece = await self.read1(view.nbytes - done)
                 if not piece:
                     break
-                view[done : done + len(piece)] = piece
-                done += len(piece)
+                done += _graviton.fill_at(buffer, done, piece)
             return done
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -149,8 +149,8 @@ class BlobWriter:
     """A blob that is being written, bytes in order. To be used by one task at a time.
 
     Nothing is visible before it is closed. ``async with`` closes it, or, after an exception or a cancellation, aborts
-    it, which leaves nothing. So does a writer that is forgotten, with a :class:`ResourceWarning`, and one whose
-    ``write`` failed or was cancelled half-way.
+    it, which leaves no blob; blocks that were written go with the next ``gc``. So does a writer that is forgotten, with a
+    :class:`ResourceWarning`, and one whose ``write`` failed or was cancelled half-way.
     """
 
     mode = "wb"
@@ -185,19 +185,15 @@ class BlobWriter:
         return True
 
     async def write(self, data: Buffer, /) -> int:
-        """Take all of the bytes, and return how many they are. An error or a cancellation aborts the writer."""
+        """Take all of the bytes, and return how many they are. An error or a cancellation aborts the writer, except that
+        what is not bytes is refused."""
         writer = self._open()
+        # Before the writing: of what is not bytes, nothing is taken, and it goes on.
+        size, pieces = (len(data), iter([data])) if isinstance(data, bytes) else pieces_in(data)
         try:
-            if isinstance(data, bytes):
-                self._size += await call(writer.write, data)
-                return len(data)
-            with memoryview(data).cast("B") as view:
-                for start in range(0, len(view), _PIECE):
-                    self._size += await call(writer.write, bytes(view[start : start + _PIECE]))
-                return len(view)
-        except (TypeError, BufferError):
-            # Nothing was taken of what is not bytes.
-            raise
+            for piece in pieces:
+                self._size += await call(writer.write, piece)
+            return size
         except BaseException as failure:
             self._failure = failure
             self._abort()

@@ -7,6 +7,7 @@ import inspect
 import io
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
@@ -27,9 +28,9 @@ from .._reports import (
     VerifyReport,
 )
 from .._settings import Place, Settings
-from .._store import _FAR, PAGE, _mode, _receipt, _stat, log
+from .._store import _FAR, PAGE, _mode, _receipt, _stat, _Unopened, log
 from .._store import Store as _Store
-from .._transfer import PIECE, Path, appearing, bytes_of, write_all
+from .._transfer import PIECE, Path, appearing, bytes_of, path_of, paths_of, pieces_in, write_all, write_patiently
 from ._call import Opening, call, in_thread
 from ._files import BlobReader, BlobWriter
 
@@ -86,6 +87,9 @@ class Manifest:
 
     async def starting(self, offset: int) -> AsyncIterator[ManifestEntry]:
         """Its blocks from the one on that holds the byte at ``offset``."""
+        if offset < 0:
+            raise make("invalid-argument", f"no block is at {offset}", "give a number of 0 or more")
+        offset = min(offset, self.id.size)
         while page := await call(self._store._engine.aio_manifest, self.id, offset, self.PAGE):
             for start, key in page:
                 offset = start + int(key.rpartition(":")[2])
@@ -99,14 +103,17 @@ class Store:
     """An open store for asyncio. :func:`graviton.aio.open` makes one; ``async with`` closes it.
 
     What it does and raises is as :class:`graviton.Store` says. Cancelling the task that waits for a call ends the call,
-    which leaves nothing; a ``put`` or ``delete`` that was cancelled at its very end may have been done. Functions given
-    as ``progress`` and ``found`` are called on the event loop.
+    and of a ``put`` leaves no blob; blocks that were written go with the next :meth:`gc`. A ``put`` or ``delete`` that was
+    cancelled at its very end may have been done. It pickles like a synchronous one. Functions given as ``progress`` and ``found`` are called on the event loop.
     """
 
     def __init__(self, store: _Store) -> None:
         """The same store as a synchronous one, which shares its closing."""
         self._store = store
-        self._engine = store._engine
+
+    @property
+    def _engine(self) -> _graviton.Store:
+        return self._store._engine
 
     @classmethod
     def from_env(
@@ -154,9 +161,8 @@ class Store:
         if isinstance(data, bytes) and not progress:
             return _receipt(await call(self._engine.aio_put, data, expect))
         if data is not None:
-            view = memoryview(data).cast("B")
-            pieces = (view[at : at + PIECE] for at in range(0, len(view), PIECE))
-            return await self._put_pieces(_each(pieces), len(view), expect, progress)
+            size, pieces = pieces_in(data)
+            return await self._put_pieces(_each(pieces), size, expect, progress)
         if isinstance(source, os.PathLike):
             return await self._put_file(source, expect, progress)
         read = getattr(source, "read", None)
@@ -177,7 +183,7 @@ class Store:
     async def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
         """Store the content of many files, several at a time, and return their ids in the order of the paths. The first
         failure is raised, and ends those that are under way; what was stored before stays stored."""
-        names = list(paths)
+        names = paths_of(paths)
         sizes = (os.stat(name).st_size for name in names if os.path.isfile(name)) if progress else ()
         found: list[BlobId | None] = [None] * len(names)
         waiting = iter(enumerate(names))
@@ -200,6 +206,7 @@ class Store:
         return Opening(opening)
 
     async def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
+        path = path_of(path)
         if not progress:
             return _receipt(await call(self._engine.aio_put_file, path, expect))
         file = await asyncio.to_thread(io.FileIO, path)
@@ -222,22 +229,22 @@ class Store:
 
     async def get(self, id: str) -> bytes:
         """Return the content of a blob, verified."""
-        return await call(self._engine.aio_get, id)
+        found = await call(self._engine.aio_get, id)
+        return found if isinstance(found, bytes) else await call(found.read, 0, found.size, True)
 
     async def get_into(self, id: str, buffer: Buffer) -> int:
         """Fill a writable buffer with the content of a blob, and return how many bytes that were."""
         blob = BlobId(id)
-        with memoryview(buffer).cast("B") as view:
-            if view.readonly:
-                raise BufferError("the memory is read-only; give a bytearray or another writable buffer")
-            if blob.size > len(view):
+        _graviton.fill_at(buffer, 0, b"")
+        with memoryview(buffer) as view:
+            if blob.size > view.nbytes:
                 raise make(
                     "invalid-argument",
-                    f"blob {blob} does not fit into a buffer of {len(view)} bytes",
+                    f"blob {blob} does not fit into a buffer of {view.nbytes} bytes",
                     f"give one of {blob.size} bytes or more",
                 )
             async with self.open(blob) as file:
-                return await file.readinto(view)
+                return await file.readinto(buffer)
 
     async def get_to(self, id: str, target: Path | _Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return how many bytes that were.
@@ -250,9 +257,8 @@ class Store:
             return await self._copy_to(id, write, progress)
         if not isinstance(target, str | os.PathLike):
             raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
-        async with self.open(id) as source:
-            with appearing(os.fspath(target)) as file:
-                return await _copy(source, file.write, progress)
+        async with self.open(id) as source, _appearing(path_of(target)) as write:
+            return await _copy(source, write, progress)
 
     async def _copy_to(self, id: str, write: Callable[[Any], object], progress: Progress) -> int:
         async with self.open(id) as source:
@@ -270,7 +276,9 @@ class Store:
         """Return so many bytes of a blob from an offset on, or as many as it has."""
         if offset < 0 or length < 0:
             raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
-        return await call(self._engine.aio_read_range, id, min(offset, _FAR), min(length, _FAR))
+        offset, length = min(offset, _FAR), min(length, _FAR)
+        found = await call(self._engine.aio_read_range, id, offset, length)
+        return found if isinstance(found, bytes) else await call(found.read, offset, length, True)
 
     # ---- What is there
 
@@ -352,7 +360,8 @@ class Store:
     ) -> VerifyReport:
         """Look whether everything is there, or with ``deep`` also intact. Cancelled, it ends after the step it is at."""
         loop = asyncio.get_running_loop()
-        heard = None if found is None else (lambda finding: loop.call_soon_threadsafe(found, finding))
+        # What is no function is refused below.
+        heard = (lambda finding: loop.call_soon_threadsafe(found, finding)) if callable(found) else found
         return await _long(
             progress,
             lambda tell: self._store.verify(
@@ -379,8 +388,20 @@ class Store:
         return await _long(progress, lambda tell: self._store.repair_from(source, progress=tell))
 
     async def backup(self, path: Path) -> None:
-        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use."""
-        await asyncio.to_thread(self._store.backup, path)
+        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Cancelled,
+        it ends when that is written, and removes it."""
+
+        path = path_of(path)
+
+        def run(check: Callable[[], None]) -> None:
+            self._store.backup(path)
+            try:
+                check()
+            except BaseException:
+                os.unlink(path)
+                raise
+
+        await in_thread(run)
 
     # ---- The store itself
 
@@ -392,8 +413,10 @@ class Store:
     async def close(self) -> None:
         """Close it in an orderly way. Later calls raise ``ClosedError``; puts under way fail."""
         if not self._store._closed:
+            if not isinstance(self._store._opened, _Unopened):
+                await asyncio.shield(call(self._engine.aio_close))
+            # Not before: when the waiting is cancelled, it can be closed again.
             self._store._closed = True
-            await asyncio.shield(call(self._engine.aio_close))
             log.debug("closed %r", self)
 
     async def __aenter__(self) -> Self:
@@ -406,6 +429,9 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._store,)
 
     def __repr__(self) -> str:
         return f"<graviton.aio.Store {self._store._place!r}{', closed' if self.closed else ''}>"
@@ -491,6 +517,25 @@ async def _read_all(read: Callable[[int], Any]) -> AsyncIterator[Buffer]:
                 raise TypeError("the source is a text file: open it in binary mode")
             return
         yield piece
+
+
+@asynccontextmanager
+async def _appearing(path: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """What writes to a file that appears when it is complete. Every step may block, and is done on another thread; one that
+    is under way ends before the cancellation of the task goes on."""
+    stack = ExitStack()
+    try:
+        file = await in_thread(lambda check: stack.enter_context(appearing(path, check)))
+
+        async def write(data: bytes) -> None:
+            await in_thread(lambda check: write_patiently(file, data, check))
+
+        yield write
+    except BaseException as raised:
+        failure = raised
+        await in_thread(lambda check: stack.__exit__(type(failure), failure, failure.__traceback__))
+        raise
+    await in_thread(lambda check: stack.close())
 
 
 async def _copy(source: BlobReader, write: Callable[[Any], object], progress: Progress) -> int:

@@ -1,0 +1,32 @@
+//! Text of Python objects, which may have what no Unicode text has: half of a surrogate pair, of a file name say.
+
+use std::ops::Deref;
+
+use pyo3::exceptions::PyUnicodeEncodeError;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+/// Text that the engine parses. What is not Unicode is replaced by a sign that nothing has which parses, so that it is
+/// refused like any other text, with the same words and the same exception.
+pub(crate) struct Text(String);
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromPyObject<'_, '_> for Text {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Text> {
+        match object.extract::<String>() {
+            Err(raised) if raised.is_instance_of::<PyUnicodeEncodeError>(object.py()) => {
+                Ok(Text(object.cast::<PyString>()?.to_string_lossy().into_owned()))
+            }
+            text => Ok(Text(text?)),
+        }
+    }
+}
