@@ -44,6 +44,11 @@ pub(crate) fn is_given_up() -> bool {
     )
 }
 
+/// Runs work that [may not wait](may_wait).
+pub(crate) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
+    with_patience(Patience::None, work)
+}
+
 /// Runs the work with this patience.
 fn with_patience<T>(patience: Patience, work: impl FnOnce() -> T) -> T {
     struct Before(Patience);

@@ -27,6 +27,9 @@ use crate::problem::Problem;
 /// What an order may have in bytes.
 const MOST_BODY: u64 = 1 << 20;
 
+/// Blobs that an order may name.
+const MOST_IDS: usize = 1_000;
+
 /// How long a request may wait for the end of a job, in seconds.
 const MOST_WAIT: u64 = 60;
 
@@ -120,6 +123,11 @@ async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
         (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
 async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Verify = read(&app, &headers, body).await?;
+    if order.ids.len() > MOST_IDS {
+        let why =
+            format!("no more than {MOST_IDS} blobs may be named at once; name them in several requests");
+        return Err(Problem::new(Code::InvalidArgument, why));
+    }
     let options = VerifyOptions {
         deep: order.deep,
         ids: order.ids.iter().map(|id| id.parse()).collect::<Result<Vec<BlobId>, _>>()?,
@@ -135,7 +143,7 @@ async fn read<T: serde::de::DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    Incoming::new(body, headers, app.limits(), MOST_BODY)?.json(headers).await
+    Incoming::new(body, headers, app, MOST_BODY)?.json(headers).await
 }
 
 fn started((job, is_new): (Arc<Job>, bool)) -> Response {
@@ -183,9 +191,12 @@ async fn cancel(State(app): State<Shared>, JobNamed(id): JobNamed) -> Result<Res
 }
 
 fn find(app: &Shared, id: u64) -> Result<Arc<Job>, Problem> {
-    app.jobs()
-        .get(id)
-        .ok_or_else(|| Problem::new(Code::NotFound, format!("this server remembers no job {id}")))
+    app.jobs().get(id).ok_or_else(|| {
+        Problem::new(
+            Code::NotFound,
+            format!("this server remembers no job {id}; each knows its own, so ask the one that started it"),
+        )
+    })
 }
 
 /// The number of a job in the path.

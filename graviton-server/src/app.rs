@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use graviton_core::{AsyncStore, Code, Result};
+use http::header::CONTENT_TYPE;
+use http::{Extensions, HeaderMap, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -14,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::Auth;
 use crate::jobs::Jobs;
+use crate::memory::Memory;
 use crate::problem::Problem;
 use crate::quota::Quota;
 use crate::settings::{Limits, Settings};
@@ -30,6 +33,8 @@ pub(crate) struct App {
     quota: Arc<Quota>,
     uploads: Arc<Semaphore>,
     downloads: Arc<AtomicUsize>,
+    memory_in: Memory,
+    memory_out: Memory,
     jobs: Jobs,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -48,6 +53,8 @@ impl App {
         Ok(Arc::new(App {
             uploads: Arc::new(Semaphore::new(settings.limits.max_uploads)),
             downloads: Arc::default(),
+            memory_in: Memory::new(settings.limits.memory),
+            memory_out: Memory::new(settings.limits.memory),
             jobs: Jobs::default(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -76,6 +83,16 @@ impl App {
 
     pub(crate) fn quota(&self) -> &Arc<Quota> {
         &self.quota
+    }
+
+    /// For bodies of requests that are held, as long as they are.
+    pub(crate) fn memory_in(&self) -> &Memory {
+        &self.memory_in
+    }
+
+    /// For blocks that are being sent.
+    pub(crate) fn memory_out(&self) -> &Memory {
+        &self.memory_out
     }
 
     pub(crate) fn jobs(&self) -> &Jobs {
@@ -151,6 +168,11 @@ impl Drop for Downloading {
     }
 }
 
+/// Blobs are compressed already, mostly, and what is small or seldom asked for is not worth it.
+fn is_json(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}
+
 /// Every route, and the document that describes them.
 fn routes() -> OpenApiRouter<Shared> {
     let documents = OpenApiRouter::new()
@@ -160,7 +182,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .merge(metrics_page::routes())
         .merge(admin::routes())
         .merge(documented::routes())
-        .layer(CompressionLayer::new());
+        .layer(CompressionLayer::new().compress_when(is_json));
     OpenApiRouter::with_openapi(documented::Document::openapi())
         .merge(blobs::streams())
         .merge(blocks::streams())
@@ -198,7 +220,7 @@ pub(crate) fn router(app: &Shared) -> Router {
         .allow_methods(Any)
         .allow_headers([
             http::header::AUTHORIZATION,
-            http::header::CONTENT_TYPE,
+            CONTENT_TYPE,
             http::header::RANGE,
             http::header::IF_RANGE,
             http::header::IF_NONE_MATCH,

@@ -7,13 +7,15 @@
 //! on with it, and each call moves its end.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use graviton_core::{BlobId, BlockKey, Code, MAX_BLOCK_SIZE, Session, SessionCommit};
+use graviton_core::{BlobId, BlockKey, Code, Session, SessionCommit};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::de::Visitor;
@@ -25,6 +27,7 @@ use utoipa_axum::routes;
 use crate::app::Shared;
 use crate::blobs;
 use crate::body::{Incoming, announced};
+use crate::connection::Connection;
 use crate::documented::{BodyProblems, Common, DigestMismatch, MissingBlocks, NotFound, UploadProblems};
 use crate::extract::Named;
 use crate::problem::Problem;
@@ -137,7 +140,7 @@ fn needed(session: Option<Session>) -> Result<Session, Problem> {
     params(("Graviton-Session" = Option<String>, Header, description = "The session to go on with; a new one if it is not given")),
     responses((status = 200, body = Answer, description = "What is missing, and the session"), NotFound, BodyProblems, Common))]
 async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let question = Incoming::new(body, &headers, app.limits(), MOST_QUESTION)?;
+    let question = Incoming::new(body, &headers, &app, MOST_QUESTION)?;
     let question: Question = question.json(&headers).await?;
     if question.keys.len() > MOST_KEYS {
         let why = format!("no more than {MOST_KEYS} keys may be asked for at once; ask in several requests");
@@ -174,15 +177,15 @@ async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = Incoming::new(body, &headers, app.limits(), MAX_BLOCK_SIZE as u64)?;
-    let session = needed(session(&app, &headers)?)?;
     let size = key.size() as u64;
+    let session = needed(session(&app, &headers)?)?;
     if announced(&headers).is_some_and(|length| length != size) {
         return Err(Problem::new(
             Code::DigestMismatch,
             format!("the content is not as long as block {key}; nothing was stored"),
         ));
     }
+    let mut body = Incoming::new(body, &headers, &app, size)?;
     let mut reserved = app.quota().reserve()?;
     reserved.grow(size)?;
     let _place = if size > SMALL { Some(app.place_for_upload().await?) } else { None };
@@ -204,17 +207,19 @@ async fn put(
         (status = 304, description = "The client has it"), NotFound, Common))]
 async fn get(
     State(app): State<Shared>,
+    Extension(connection): Extension<Arc<Connection>>,
     Named(key): Named<BlockKey>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
-    let headers = describe(&app, &key)?;
+    let mut headers = describe(&app, &key)?;
     let known = wishes.get(IF_NONE_MATCH).is_some_and(|tag| Some(tag) == headers.get(ETAG));
     if known && app.store().has_block(&key).await? {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let bytes = app.store().block(&key).await?;
-    metrics::counter!("graviton_sent_bytes_total").increment(bytes.len() as u64);
-    let mut response = Response::new(Body::from(bytes));
+    let held = app.memory_out().hold(key.size() as u64).await?;
+    let bytes = held.around(app.store().block(&key).await?);
+    let mut response = Response::new(blobs::body_of(bytes, &app, &connection));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(key.size()));
     *response.headers_mut() = headers;
     Ok(response)
 }
@@ -258,18 +263,28 @@ fn describe(app: &Shared, key: &BlockKey) -> Result<HeaderMap, Problem> {
             headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
         MissingBlocks, DigestMismatch, BodyProblems, UploadProblems, Common))]
 async fn commit(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let body = Incoming::new(body, &headers, app.limits(), MOST_MANIFEST)?;
+    let body = Incoming::new(body, &headers, &app, MOST_MANIFEST)?;
     let session = needed(session(&app, &headers)?)?;
-    let _place = if announced(&headers).is_none_or(|length| length > SMALL) {
-        Some(app.place_for_upload().await?)
-    } else {
-        None
-    };
+    let mut places = Vec::new();
+    if announced(&headers).is_none_or(|length| length > SMALL) {
+        places.push(app.place_for_upload().await?);
+    }
     let manifest: Manifest = body.json(&headers).await?;
     let id: BlobId = manifest.id.parse()?;
+    if id.size() > app.limits().max_body {
+        let why = format!("a blob is limited to {} bytes here", app.limits().max_body);
+        return Err(Problem::new(Code::TooLarge, why));
+    }
+    // It is read again, which holds as much memory as an upload.
+    if places.is_empty() && id.size() > SMALL {
+        places.push(app.place_for_upload().await?);
+    }
     let keys: Vec<BlockKey> = manifest.blocks.into_iter().map(|key| key.0).collect();
     match session.commit(&keys, &id).await? {
-        SessionCommit::Committed(receipt) => Ok(blobs::answer(&receipt, &headers)),
+        SessionCommit::Committed(receipt) => {
+            metrics::counter!("graviton_put_bytes_total").increment(receipt.id.size());
+            Ok(blobs::answer(&receipt, &headers))
+        }
         SessionCommit::Missing(missing) => {
             let detail = format!("{} of the blocks are not there; put them, and commit again", missing.len());
             let missing = missing.iter().map(ToString::to_string).collect();

@@ -76,6 +76,11 @@ impl Connection {
         Active(Arc::clone(self))
     }
 
+    /// Whether there was a request.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     fn touch(&self) {
         self.last.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
     }

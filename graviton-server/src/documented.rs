@@ -140,6 +140,7 @@ failures! {
         "400" "The request makes no sense: `invalid-argument`, `invalid-id`",
         "401" "No valid token: `unauthorized`",
         "403" "The token does not allow it: `forbidden`",
+        "431" "The head of the request is too large: `too-large`",
         "429" "More requests than the rate limit allows: `rate-limited`. Retry-After says when",
         "500" "Something is broken here: `corrupt-block`, `missing-block`, `corrupt-database`, `io`, `latched`, `internal`",
         "503" "Not now: `backend-unavailable`, `writer-expired`, `overloaded`. Retry-After says when";
@@ -149,6 +150,8 @@ failures! {
     MissingBlocks: "404" "Some of its blocks are not there: `not-found`, with their keys in `missing`. Put them, and commit again";
     /// What ranges can end in.
     RangeNotSatisfiable: "416" "The range starts behind the end: `range-not-satisfiable`";
+    /// What requests with conditions can end in.
+    PreconditionFailed: "412" "`If-Match` or `If-None-Match` does not hold: `invalid-argument`";
     /// What routes that take some JSON can answer.
     BodyProblems:
         "408" "The content took too long to arrive: `timeout`",
@@ -210,7 +213,8 @@ fn page(document: &Value) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><style>{STYLE}</style><h1>{title} {}</h1><p>{}</p>\
          <p>The same for programs: <a href=\"/api/openapi.json\">openapi.json</a>. Every failure is <code>{MEDIA_TYPE}</code> \
-         with one of the <a href=\"#errors\">codes below</a>. Where the server asks for it, send \
+         with one of the <a href=\"#errors\">codes below</a>; only what is not HTTP at all, behind a request that was, is \
+         answered by a status alone. Where the server asks for it, send \
          <code>Authorization: Bearer TOKEN</code>.</p>",
         escaped(&document["info"]["version"]),
         escaped(&document["info"]["description"]),

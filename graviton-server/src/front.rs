@@ -13,9 +13,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use graviton_core::Code;
-use http::header::{ALLOW, CONTENT_LENGTH, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
@@ -61,7 +62,8 @@ impl Front {
             .then(|| request.uri().path().to_owned())
             .unwrap_or_default();
         let peer = self.connection.peer();
-        let admitted = self.app.auth().admit(&method, request.uri().path(), request.headers(), peer);
+        let admitted = check_head(&request, self.app.limits().max_headers)
+            .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), peer));
         let (caller, mut response) = match admitted {
             Ok(caller) => {
                 request.extensions_mut().insert(Arc::clone(&self.connection));
@@ -88,6 +90,15 @@ impl Front {
             }
         }
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // The answer to a HEAD has no content, on HTTP/2 not even such as nobody reads.
+        if method == Method::HEAD && !response.status().is_success() {
+            if let Some(length) = response.body().size_hint().exact()
+                && response.status().is_client_error() | response.status().is_server_error()
+            {
+                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            *response.body_mut() = Body::empty();
+        }
         let status = response.status();
         if has_content && !status.is_success() {
             self.connection.linger();
@@ -103,6 +114,30 @@ impl Front {
         response.headers_mut().insert(REQUEST_ID, id);
         response
     }
+}
+
+/// Refuses a head that is too large, and what HTTP/1.1 forbids and hyper lets in: what proxies before us may read in
+/// another way.
+fn check_head(request: &Request<Incoming>, most: usize) -> Result<(), Problem> {
+    let headers = request.headers();
+    let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if line + size > most {
+        let why = format!("the head of a request is limited to {most} bytes; send less of it");
+        return Err(
+            Problem::new(Code::TooLarge, why).with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        );
+    }
+    if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+        return Err(Problem::new(Code::InvalidArgument, "a request has to have one Host"));
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        let why = "no transfer coding but `chunked` is understood";
+        return Err(Problem::new(Code::InvalidArgument, why)
+            .with_header(CONNECTION, HeaderValue::from_static("close")));
+    }
+    Ok(())
 }
 
 struct Shown<'a>(&'a HeaderValue);
@@ -172,13 +207,6 @@ fn route(path: &str) -> &'static str {
 
 /// The id that the client gave the request, if it is a plain word, or one of ours.
 fn request_id(request: &Request<Incoming>) -> HeaderValue {
-    /// So that ids of several servers and starts differ.
-    static START: LazyLock<u64> = LazyLock::new(|| {
-        let mut bytes = [0; 8];
-        let _ = getrandom::fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    });
-    static LAST: AtomicU64 = AtomicU64::new(0);
     let is_plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=64).contains(&bytes.len())
@@ -187,6 +215,17 @@ fn request_id(request: &Request<Incoming>) -> HeaderValue {
     if let Some(given) = request.headers().get(&REQUEST_ID).filter(is_plain) {
         return given.clone();
     }
-    let text = format!("{:016x}-{:x}", *START, LAST.fetch_add(1, Ordering::Relaxed));
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("none"))
+    HeaderValue::from_str(&fresh_id()).unwrap_or(HeaderValue::from_static("none"))
+}
+
+/// An id that no other request has.
+pub(crate) fn fresh_id() -> String {
+    /// So that ids of several servers and starts differ.
+    static START: LazyLock<u64> = LazyLock::new(|| {
+        let mut bytes = [0; 8];
+        let _ = getrandom::fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    });
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}-{:x}", *START, LAST.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,6 +1,6 @@
 //! Work that outlasts a request: collections and verifications, one of each at a time, which can be watched and cancelled.
 //!
-//! They live in the memory of the server that runs them; the last of them are remembered. What they do is safe beside
+//! They live in the memory of the server that runs them, and no other server knows of them; the last of them are remembered. What they do is safe beside
 //! those of other servers, and may be ended at any moment.
 
 use std::collections::VecDeque;
@@ -288,13 +288,15 @@ impl Jobs {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// Asks all to end.
+    pub(crate) fn cancel(&self) {
+        self.all().iter().for_each(|job| job.cancel());
+    }
+
     /// Cancels all, and waits for them to end.
     pub(crate) async fn end(&self) {
-        let all = self.all();
-        for job in &all {
-            job.cancel();
-        }
-        for job in all {
+        self.cancel();
+        for job in self.all() {
             job.wait(Duration::MAX).await;
         }
     }

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! server -> connection, tls            accepts, and looks after connections
+//!   refusal                            what is no request at all
 //!   front -> auth, problem             one request: its id, who asks, what is counted, how it fails
 //!     app                              what requests share, and the table of routes
-//!       blobs, blocks                  streams and blocks      -> body, quota
+//!       blobs, blocks                  streams and blocks      -> body, memory, quota
 //!       health, metrics_page, admin    operations              -> jobs
 //!       documented                     OpenAPI, made from the routes
 //! ```
@@ -27,11 +28,13 @@ mod front;
 mod health;
 mod jobs;
 pub mod logs;
+mod memory;
 mod metrics_page;
 mod problem;
 pub mod quantity;
 mod quota;
 pub mod range;
+mod refusal;
 mod server;
 pub mod settings;
 pub mod timestamp;

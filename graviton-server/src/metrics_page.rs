@@ -81,6 +81,13 @@ fn describe() {
     gauge!("graviton_http_connections", "Open connections");
     gauge!("graviton_uploads", "Uploads that have buffers");
     gauge!("graviton_downloads", "Downloads under way");
+    gauge!("graviton_database_connections", "Connections to the database in use; SQLite: those that read");
+    gauge!("graviton_database_connections_max", "How many there can be");
+    counter!("graviton_http_refused_connections_total", "Connections over the limit");
+    counter!(
+        "graviton_http_stalled_connections_total",
+        "Clients cut off that did not take what they asked for"
+    );
     gauge!("graviton_runtime_tasks", "Tasks that are alive");
     gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory in use");
     gauge!("process_open_fds", "Open file descriptors");
@@ -105,6 +112,9 @@ fn measure(app: &App) {
     metrics::gauge!("graviton_http_connections").set(app.connections().load(Ordering::Relaxed) as f64);
     metrics::gauge!("graviton_uploads").set(uploads as f64);
     metrics::gauge!("graviton_downloads").set(downloads as f64);
+    let database = app.store().connections();
+    metrics::gauge!("graviton_database_connections").set(database.busy as f64);
+    metrics::gauge!("graviton_database_connections_max").set(database.most as f64);
     let runtime = tokio::runtime::Handle::current().metrics();
     metrics::gauge!("graviton_runtime_tasks").set(runtime.num_alive_tasks() as f64);
     if let Some(bytes) = resident_bytes() {

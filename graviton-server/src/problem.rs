@@ -21,6 +21,7 @@ pub(crate) struct Problem(Box<Inner>);
 #[derive(Debug, Clone)]
 struct Inner {
     code: Code,
+    status: StatusCode,
     detail: String,
     headers: HeaderMap,
     /// Blocks that are to be put first.
@@ -95,7 +96,15 @@ impl Problem {
         if code == Code::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Problem(Box::new(Inner { code, detail: detail.into(), headers, missing: None, internal: None }))
+        let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Problem(Box::new(Inner {
+            code,
+            status,
+            detail: detail.into(),
+            headers,
+            missing: None,
+            internal: None,
+        }))
     }
 
     /// A problem that is told only to the log.
@@ -108,6 +117,12 @@ impl Problem {
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Problem {
         self.0.headers.insert(name, value);
+        self
+    }
+
+    /// The same under another status, where HTTP has one of its own for the occasion.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Problem {
+        self.0.status = status;
         self
     }
 
@@ -128,11 +143,25 @@ impl Problem {
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        self.0.status
     }
 
     /// The response, once the id of the request is known. `allow` is what axum said of a method that does not apply.
     pub(crate) fn render(self, request_id: &str, allow: Option<HeaderValue>) -> Response {
+        let body = self.body(request_id);
+        let mut response = Response::new(axum::body::Body::from(body));
+        *response.status_mut() = self.status();
+        *response.headers_mut() = self.0.headers;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(allow) = allow {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        response
+    }
+
+    /// The JSON of it.
+    pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let body = Body {
             kind: format!("/docs#{}", self.0.code),
             title: title(self.0.code),
@@ -143,16 +172,7 @@ impl Problem {
             request_id,
             missing: self.0.missing.as_deref(),
         };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = Response::new(axum::body::Body::from(body));
-        *response.status_mut() = self.status();
-        *response.headers_mut() = self.0.headers;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(allow) = allow {
-            response.headers_mut().insert(ALLOW, allow);
-        }
-        response
+        serde_json::to_vec(&body).unwrap_or_default()
     }
 }
 

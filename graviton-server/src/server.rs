@@ -21,7 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Shared};
 use crate::connection::{Connection, Socket, Verdict};
-use crate::front::Front;
+use crate::front::{Front, fresh_id};
+use crate::problem::Problem;
+use crate::refusal::{self, Told};
 use crate::settings::Settings;
 use crate::{metrics_page, tls};
 
@@ -129,6 +131,8 @@ impl Server {
         drop(self.listener);
         drop(open);
         self.app.drain();
+        // Who watches a job is not to hold up the end.
+        self.app.jobs().cancel();
         tracing::info!(
             connections = self.app.connections().load(Ordering::Relaxed),
             "ending: no more requests are taken"
@@ -217,13 +221,17 @@ impl Control {
         });
     }
 
-    /// Reads certificates, tokens and keys again; connections go on with what they have. What cannot be used is an error,
-    /// and everything stays as it was.
+    /// Reads tokens, keys and certificates again; connections go on with what they have. Where a token file or a key cannot
+    /// be used, that is an error and everything stays as it was; where only a certificate cannot, it alone does.
     pub fn reload(&self) -> Result<()> {
-        if let Some((certificates, key)) = &self.app.settings().tls {
-            self.tls.store(Some(tls::read(certificates, key)?));
+        let paths = self.app.settings().tls.as_ref();
+        let tls = paths.map(|(certificates, key)| tls::read(certificates, key)).transpose();
+        // Who is let in does not depend on the certificates: a token that was taken away is, whatever is wrong with them.
+        self.app.auth().reload()?;
+        if let Some(tls) = tls? {
+            self.tls.store(Some(tls));
         }
-        self.app.auth().reload()
+        Ok(())
     }
 }
 
@@ -271,18 +279,13 @@ async fn refresh(app: Shared) {
 
 /// Tells a client over the limit of connections to come back.
 async fn refuse(mut stream: TcpStream) {
-    const BODY: &str = "{\"type\":\"/docs#overloaded\",\"title\":\"Too much is going on at once\",\"status\":503,\
-        \"detail\":\"too many connections are open; try again in a moment\",\"code\":\"overloaded\",\"retryable\":true,\
-        \"request_id\":\"none\"}";
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-         Retry-After: 1\r\nConnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
+    metrics::counter!("graviton_http_refused_connections_total").increment(1);
+    let problem = Problem::new(Code::Overloaded, "too many connections are open; try again in a moment");
+    let answer = refusal::response(&problem, &fresh_id());
     let answering = async {
         // An answer before the question is none.
         stream.peek(&mut [0]).await?;
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
@@ -315,7 +318,8 @@ async fn serve(
         .max_send_buf_size(512 << 10)
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.header_timeout);
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), front));
+    let stream = TokioIo::new(Told::new(stream, Arc::clone(&connection)));
+    let mut serving = std::pin::pin!(builder.serve_connection(stream, front));
     let mut look = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;
     loop {
@@ -336,6 +340,7 @@ async fn serve(
                 // It was asked, and did not even take that.
                 Verdict::Idle => return,
                 Verdict::Stalled => {
+                    metrics::counter!("graviton_http_stalled_connections_total").increment(1);
                     tracing::info!(peer = %connection.peer(), "cut off: the client does not take what it asked for");
                     return;
                 }

@@ -57,6 +57,13 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// `corrupt-block`.
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes>;
 
+    /// The whole content of the block, as [`get`](BlockStore::get) gives it, if it is in memory and nothing has to be
+    /// waited for; otherwise `None`, and `get` says why. For threads that drive futures, which must not block.
+    fn get_at_once(&self, key: &BlockKey) -> Option<Bytes> {
+        let _ = key;
+        None
+    }
+
     /// The length of what is stored under the key, `None` if nothing is.
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>>;
 

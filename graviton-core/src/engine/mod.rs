@@ -7,8 +7,8 @@
 //! delete, collect: what is dead goes    verify, copy: what is wrong is found and mended
 //! ```
 //! The engine decides what is durable when, and in which order; it is the only one that does. It runs on
-//! the tokio runtime of whoever calls it, and its methods never block their thread. The synchronous
-//! [`crate::Store`] drives it.
+//! the tokio runtime of whoever calls it, and its methods never wait on their thread: what takes a few microseconds
+//! there (a small blob that is in memory) is done at once, all else elsewhere. The synchronous [`crate::Store`] drives it.
 
 mod buffer;
 mod collect;
@@ -43,7 +43,7 @@ use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRecord, Durability, ManifestEntry, ManifestRepo, StoreRecord};
+use crate::manifest::{BlobRecord, Connections, Durability, ManifestEntry, ManifestRepo, StoreRecord};
 
 use buffer::Buffers;
 use commit::Commits;
@@ -345,7 +345,11 @@ impl AsyncStore {
 
     /// What is known of a blob; `not-found` if it is not there.
     pub async fn stat(&self, id: &BlobId) -> Result<BlobStat> {
-        let found = self.engine()?.core.manifests.find(id, 0).await?;
+        let core = &self.engine()?.core;
+        let found = match core.manifests.find_at_once(id, 0) {
+            Some(found) => found,
+            None => core.manifests.find(id, 0).await?,
+        };
         found.map(|(record, _)| BlobStat::from(record)).ok_or_else(|| not_found(id))
     }
 
@@ -396,6 +400,11 @@ impl AsyncStore {
         let nothing = BlobId::of(core.algo, b"");
         tokio::try_join!(core.manifests.find(&nothing, 0), core.blocks.store_id())?;
         Ok(())
+    }
+
+    /// The connections to the database; for SQLite, those that read.
+    pub fn connections(&self) -> Connections {
+        self.0.core.manifests.connections()
     }
 
     /// Ends the lease and closes the database in an orderly way. Calls that come later, on any clone, are

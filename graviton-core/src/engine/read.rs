@@ -34,8 +34,8 @@ const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
-/// A blob of up to so many bytes, that is here, is looked up and read as one piece of work: to hand work to another thread
-/// and back takes longer than either.
+/// A blob of up to so many bytes, that is here, is looked up and read at once on the thread that asks if it is in memory,
+/// and otherwise as one piece of work: to hand work to another thread and back takes longer than either.
 const SMALL: u64 = 64 << 10;
 
 /// Reads one blob, from its start or any other place.
@@ -134,6 +134,11 @@ impl BlobReader {
         self.record.id.size()
     }
 
+    /// How many blocks it has.
+    pub fn blocks(&self) -> u64 {
+        self.record.block_count
+    }
+
     /// The offset of the next byte.
     pub fn position(&self) -> u64 {
         self.position
@@ -181,6 +186,22 @@ impl BlobReader {
                 Ok(Some(bytes.slice(start..start + length as usize)))
             }
             Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Reads a blob of one block, if that takes no waiting. Whatever is wrong is said by the reading that comes.
+    fn read_at_once(&mut self) {
+        let [entry] = self.entries.make_contiguous() else { return };
+        if (entry.offset, entry.end()) != (0, self.record.id.size()) {
+            return;
+        }
+        let key = entry.key;
+        let Some(bytes) = self.core.blocks.get_at_once(&key) else { return };
+        if let Ok(bytes) = self.core.verified(key, bytes)
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.next_entry = entry.end();
+            self.current = Some((self.piece_of(entry), bytes));
         }
     }
 
@@ -397,6 +418,12 @@ impl Core {
         let is_small = id.size() <= SMALL && self.is_on_one_host();
         if !is_small || blocking::may_block_here() {
             return self.found(id).await;
+        }
+        if let Some(found) = self.manifests.find_at_once(id, FIRST_ENTRIES) {
+            let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
+            let mut reader = BlobReader::new(self, record, entries);
+            reader.read_at_once();
+            return Ok(reader);
         }
         let (core, id) = (Arc::clone(self), *id);
         let both = move || {

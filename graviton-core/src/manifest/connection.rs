@@ -11,7 +11,7 @@ use super::sql::Sql;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::ManifestEntry;
+use crate::manifest::{Connections, ManifestEntry};
 
 /// What can go wrong inside a step: the database says so, or we do.
 pub(super) enum Problem {
@@ -145,6 +145,12 @@ pub(super) trait Database: std::fmt::Debug + Send + Sync + 'static {
     /// A query.
     fn read<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send;
 
+    /// The same query, if it can be answered on this thread without waiting for anybody; otherwise `None`.
+    fn read_at_once<S: Step>(&self, step: &S) -> Option<S::Answer> {
+        let _ = step;
+        None
+    }
+
     /// A transaction. A `durable` one survives power loss once this has returned.
     fn write<S: Step>(&self, durable: bool, step: S) -> impl Future<Output = Result<S::Answer>> + Send;
 
@@ -161,6 +167,9 @@ pub(super) trait Database: std::fmt::Debug + Send + Sync + 'static {
 
     /// Writes a consistent copy to a new file.
     fn backup(&self, to: &Path) -> impl Future<Output = Result<()>> + Send;
+
+    /// Those that are in use, and how many can be.
+    fn connections(&self) -> Connections;
 
     /// Closes the connections in an orderly way.
     fn close(&self) -> impl Future<Output = ()> + Send;

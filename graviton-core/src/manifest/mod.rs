@@ -212,6 +212,15 @@ pub struct Known {
     pub relaxed: bool,
 }
 
+/// Connections to a database that may be used at once, by one open store: for its calls, not for its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// How many are in use.
+    pub busy: usize,
+    /// How many can be.
+    pub most: usize,
+}
+
 /// Sums over the whole store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
@@ -335,6 +344,13 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
     /// The live blob of that id with the first `entries` entries of its manifest, in one query.
     async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>>;
 
+    /// What [`find`](ManifestRepo::find) finds, if the database is a file of this host and nobody has to be waited for;
+    /// otherwise `None`, and `find` says why. For threads that drive futures, which must not block.
+    fn find_at_once(&self, id: &BlobId, entries: usize) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
+        let _ = (id, entries);
+        None
+    }
+
     /// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on, in order.
     /// Also of a blob that was deleted since it was found, until its grace is over.
     async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;
@@ -417,6 +433,9 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the database is on this host, used by its processes only.
     fn is_local(&self) -> bool;
+
+    /// The connections to the database.
+    fn connections(&self) -> Connections;
 
     /// Counts everything. Costs time proportional to what is stored.
     async fn totals(&self) -> Result<Totals>;

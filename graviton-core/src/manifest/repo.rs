@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use super::connection::{Database, Step};
 use super::schema::Schema;
 use super::{
-    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, DeleteBytes, Doomed,
-    Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Opening, Pinned, Restored,
-    StoreRecord, Totals, WriterId, schema, steps,
+    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, Connections, DeleteBytes,
+    Doomed, Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Opening, Pinned,
+    Restored, StoreRecord, Totals, WriterId, schema, steps,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -97,6 +97,10 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
 
     async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>> {
         self.database.read(steps::Find { id: *id, entries }).await
+    }
+
+    fn find_at_once(&self, id: &BlobId, entries: usize) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
+        self.database.read_at_once(&steps::Find { id: *id, entries })
     }
 
     async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
@@ -194,6 +198,10 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
 
     fn is_local(&self) -> bool {
         D::LOCAL
+    }
+
+    fn connections(&self) -> Connections {
+        self.database.connections()
     }
 
     async fn totals(&self) -> Result<Totals> {

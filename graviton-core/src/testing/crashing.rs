@@ -19,9 +19,9 @@ use crate::block::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listing
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{
-    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, DeleteBytes, Doomed,
-    Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Pinned, Restored, StoreRecord,
-    Totals, WriterId,
+    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, Connections, DeleteBytes,
+    Doomed, Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Pinned, Restored,
+    StoreRecord, Totals, WriterId,
 };
 
 /// Where in a call the process dies.
@@ -261,6 +261,10 @@ macro_rules! pass_on {
 
             fn is_local(&self) -> bool {
                 self.inner.is_local()
+            }
+
+            fn connections(&self) -> Connections {
+                self.inner.connections()
             }
         }
     };

@@ -5,6 +5,7 @@
 //! the server then listens on loopback only, unless it was told otherwise.
 
 mod jwt;
+mod origin;
 pub mod tokens;
 
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use graviton_core::{Code, Result};
 use http::header::{AUTHORIZATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::problem::Problem;
 use crate::settings::Settings;
@@ -156,6 +157,7 @@ impl Auth {
     pub(crate) fn reload(&self) -> Result<()> {
         let tokens = self.settings.tokens.as_deref().map(Tokens::read).transpose()?;
         let jwt = self.settings.jwt.as_ref().map(Jwt::read).transpose()?;
+        // Only now, when nothing can fail any more.
         self.tokens.store(tokens.map(Arc::new));
         self.jwt.store(jwt.map(Arc::new));
         Ok(())
@@ -170,11 +172,14 @@ impl Auth {
     pub(crate) fn admit(
         &self,
         method: &Method,
-        path: &str,
+        uri: &Uri,
         headers: &HeaderMap,
         address: IpAddr,
     ) -> Result<Caller, Problem> {
-        let Need::Scope(scope) = Need::of(method, path) else { return Ok(Caller::Address(address)) };
+        let Need::Scope(scope) = Need::of(method, uri.path()) else { return Ok(Caller::Address(address)) };
+        if !self.is_on() {
+            origin::check(&self.settings, method, uri, headers)?;
+        }
         // A page of another origin asks first, without credentials; what it then asks is looked at in full.
         let is_preflight = *method == Method::OPTIONS && !self.settings.cors.is_empty();
         let caller = if self.is_on() && !is_preflight {

@@ -22,6 +22,9 @@ use crate::timestamp;
 /// What every token begins with, so that scanners for leaked secrets know it.
 const PREFIX: &str = "grv_";
 
+/// In milliseconds since 1970: years of more digits cannot be read again.
+const YEAR_10_000: i64 = 253_402_300_800_000;
+
 /// The tokens of a file.
 pub(crate) struct Tokens(Vec<Line>);
 
@@ -101,9 +104,17 @@ pub fn make(name: &str, scopes: &str, lifetime: Option<Duration>) -> Result<(Str
     })?;
     let token = format!("{PREFIX}{}", graviton_core::Digest::from_bytes(random));
     let hash = graviton_core::Digest::from_bytes(Sha256::digest(token.as_bytes()).into());
-    let expires = lifetime.map_or("never".to_owned(), |lifetime| {
-        timestamp::rfc3339(now().saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)))
-    });
+    let expires = match lifetime {
+        None => "never".to_owned(),
+        Some(lifetime) => {
+            let end = now().saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
+            if end >= YEAR_10_000 {
+                return Err(Error::new(Code::InvalidArgument, "the token would expire after the year 9999")
+                    .with_advice("leave the time out for one that never expires"));
+            }
+            timestamp::rfc3339(end)
+        }
+    };
     Ok((token, format!("{name} {} {expires} sha256:{hash}", scopes.replace(' ', ","))))
 }
 
@@ -144,6 +155,8 @@ mod tests {
             assert_eq!(error.code(), Code::Config, "{bad}");
             assert!(error.to_string().contains("line 2") && !error.to_string().contains("secret"));
         }
+        let ages = Some(Duration::from_secs(4_000_000 * 86_400));
+        assert_eq!(make("a", "read", ages).unwrap_err().code(), Code::InvalidArgument);
         assert!(
             make("", "read", None).is_err()
                 && make("a b", "read", None).is_err()

@@ -1,14 +1,15 @@
-//! What a request for a blob wants of it: `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections 13 and 14).
+//! What a request for a blob wants of it: `If-Match`, `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections 13 and 14).
 //!
 //! A blob never changes, so its id is its strong entity tag. A `Range` that is malformed, of another unit, or of very
 //! many ranges is as if it were not there, as the RFC allows; one that is well-formed and lies behind the end is 416.
 
 use std::ops::Range;
 
-use graviton_core::BlobId;
-use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
-use http::{HeaderMap, HeaderName};
+use graviton_core::{BlobId, Code};
+use http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::problem::Problem;
 use crate::range::ByteRange;
 
 /// More ranges than this in one request are no honest wish.
@@ -28,6 +29,30 @@ pub(super) enum Wanted {
 /// The entity tag of a blob.
 pub(super) fn etag(id: &BlobId) -> String {
     format!("\"{id}\"")
+}
+
+/// Refuses what is asked for on the condition that the blob is another one. Whether it is there at all is said by what was
+/// asked for.
+pub(super) fn check(headers: &HeaderMap, id: &BlobId) -> Result<(), Problem> {
+    let etag = etag(id);
+    let mut values = headers.get_all(IF_MATCH).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(());
+    }
+    // Weak tags never match here.
+    let matches = values
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.trim() == "*" || value.split(',').any(|tag| tag.trim() == etag));
+    if matches {
+        Ok(())
+    } else {
+        Err(failed("If-Match does not name this blob, whose entity tag is its id, quoted"))
+    }
+}
+
+/// A condition of the request does not hold.
+pub(super) fn failed(why: &str) -> Problem {
+    Problem::new(Code::InvalidArgument, why).with_status(StatusCode::PRECONDITION_FAILED)
 }
 
 /// Whether the client has it already.

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use graviton_core::{BlobId, BlobReader, Code, Error};
+use graviton_core::{BlobId, BlobReader, Code, Error, MAX_BLOCK_SIZE};
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -22,8 +22,9 @@ use super::conditions::{self, Wanted};
 use super::presentation::Presentation;
 use crate::app::{Downloading, Shared};
 use crate::connection::{Connection, Progress};
-use crate::documented::{Common, NotFound, RangeNotSatisfiable};
+use crate::documented::{Common, NotFound, PreconditionFailed, RangeNotSatisfiable};
 use crate::extract::{Named, Params};
+use crate::memory::Held;
 use crate::problem::Problem;
 
 /// A body is handed out in pieces of at most so many bytes: what a client has to take within the idle time-out.
@@ -37,6 +38,7 @@ const PIECE: u64 = 256 << 10;
         ("Range" = Option<String>, Header, description = "The bytes that are wanted, such as `bytes=0-99`; several ranges come as multipart/byteranges"),
         ("If-Range" = Option<String>, Header, description = "The entity tag for which the range is wanted; otherwise all of it"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
     ),
     responses(
         (status = 200, description = "All of it, as the media type asked for",
@@ -45,7 +47,7 @@ const PIECE: u64 = 256 << 10;
         (status = 206, description = "The ranges of it that are there",
             content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*"))),
         (status = 304, description = "The client has it"),
-        NotFound, RangeNotSatisfiable, Common))]
+        NotFound, PreconditionFailed, RangeNotSatisfiable, Common))]
 pub(super) async fn get(
     State(app): State<Shared>,
     Extension(connection): Extension<Arc<Connection>>,
@@ -53,6 +55,7 @@ pub(super) async fn get(
     Params(presentation): Params<Presentation>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
+    conditions::check(&wishes, &id)?;
     let etag = conditions::etag(&id);
     let mut headers = describe(&app, &id, &etag, &presentation)?;
     if conditions::is_known(&wishes, &etag) {
@@ -81,12 +84,21 @@ pub(super) async fn get(
         }
     };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    let mut download =
-        Download { reader, parts, started: false, downloading: app.downloading(), progress: None };
+    let held = app.memory_out().hold(needed(&reader)).await?;
+    let mut download = Download {
+        reader,
+        parts,
+        started: false,
+        downloading: app.downloading(),
+        progress: None,
+        held: Some(held),
+    };
     let first = download.next().await?;
     let body = match first {
         None => Body::empty(),
-        Some(first) if first.len() as u64 == length => Body::from(first),
+        Some(first) if first.len() as u64 == length => {
+            Body::from(download.held.take().unwrap_or_default().around(first))
+        }
         Some(first) => {
             download.progress = Some(connection.download());
             download.into_body(first)
@@ -104,16 +116,18 @@ pub(super) async fn get(
         ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
         Presentation,
         ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
     ),
     responses(
         (status = 200, description = "It is there", headers(("ETag" = String, description = "Its id, quoted"))),
-        (status = 304, description = "The client has it"), NotFound, Common))]
+        (status = 304, description = "The client has it"), NotFound, PreconditionFailed, Common))]
 pub(super) async fn head(
     State(app): State<Shared>,
     Named(id): Named<BlobId>,
     Params(presentation): Params<Presentation>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
+    conditions::check(&wishes, &id)?;
     let etag = conditions::etag(&id);
     let mut headers = describe(&app, &id, &etag, &presentation)?;
     app.store().stat(&id).await?;
@@ -153,6 +167,32 @@ fn not_modified(mut headers: HeaderMap) -> Response {
 fn content_range(range: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(&format!("bytes {}-{}/{size}", range.start, range.end - 1))
         .map_err(|_| Problem::internal(Code::Internal, "a range is no header"))
+}
+
+/// About what a download holds of a blob: its largest block is about four of the middle ones, and no client but one that
+/// makes manifests itself can make it more.
+fn needed(reader: &BlobReader) -> u64 {
+    let middle = reader.size() / reader.blocks().max(1);
+    (4 * middle).min(reader.size()).min(MAX_BLOCK_SIZE as u64)
+}
+
+/// Bytes that are there, as the body of a response, handed out in pieces.
+pub(crate) fn body_of(bytes: Bytes, app: &Shared, connection: &Connection) -> Body {
+    let mut downloading = app.downloading();
+    if bytes.len() as u64 <= PIECE {
+        downloading.sent(bytes.len());
+        return Body::from(bytes);
+    }
+    let progress = connection.download();
+    Body::from_stream(stream::iter(std::iter::from_fn({
+        let mut rest = bytes;
+        move || {
+            progress.touch();
+            let piece = rest.split_to(rest.len().min(PIECE as usize));
+            downloading.sent(piece.len());
+            (!piece.is_empty()).then_some(Ok::<_, Error>(piece))
+        }
+    })))
 }
 
 /// The parts of a `multipart/byteranges` body, and its length.
@@ -205,6 +245,8 @@ struct Download {
     started: bool,
     downloading: Downloading,
     progress: Option<Arc<Progress>>,
+    /// The memory that it needs.
+    held: Option<Held>,
 }
 
 impl Download {

@@ -11,19 +11,20 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use graviton_core::{BlobId, BlobStat, ManifestEntry};
-use http::StatusCode;
 use http::header::CACHE_CONTROL;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::Shared;
-use crate::documented::{Common, NotFound};
+use crate::documented::{Common, NotFound, PreconditionFailed};
 use crate::extract::{Named, Params, most};
 use crate::problem::Problem;
 use crate::timestamp::rfc3339;
 
+pub(crate) use download::body_of;
 pub(crate) use presentation::MEDIA_TYPES;
 pub(crate) use upload::{Uploaded, answer};
 
@@ -166,9 +167,17 @@ async fn manifest(
 
 /// Delete a blob: no server finds it any more. It can be restored for the grace
 #[utoipa::path(delete, path = "/api/blobs/{id}", tag = "blobs",
-    params(("id" = crate::documented::BlobIdText, Path, description = "The blob")),
-    responses((status = 204, description = "It is deleted"), NotFound, Common))]
-async fn delete(State(app): State<Shared>, Named(id): Named<BlobId>) -> Result<StatusCode, Problem> {
+    params(
+        ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
+    ),
+    responses((status = 204, description = "It is deleted"), NotFound, PreconditionFailed, Common))]
+async fn delete(
+    State(app): State<Shared>,
+    Named(id): Named<BlobId>,
+    wishes: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    conditions::check(&wishes, &id)?;
     app.store().delete(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

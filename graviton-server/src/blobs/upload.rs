@@ -1,8 +1,8 @@
 //! A blob coming in. Nothing of it is visible before the response, and nothing is kept of one that was refused, cut
 //! short or not what its id says.
 //!
-//! A small upload costs little memory; a larger one takes buffers, and a place among `MAX_UPLOADS`, so that memory is
-//! bounded however many come.
+//! What is held of a small upload counts (`memory`); a larger one takes buffers, and a place among `MAX_UPLOADS`, so that
+//! memory is bounded however many come.
 
 use axum::Json;
 use axum::body::Body;
@@ -18,8 +18,9 @@ use utoipa::ToSchema;
 use super::conditions;
 use crate::app::Shared;
 use crate::body::{Incoming, announced};
-use crate::documented::{Common, DigestMismatch, UploadProblems};
+use crate::documented::{Common, DigestMismatch, PreconditionFailed, UploadProblems};
 use crate::extract::Named;
+use crate::memory::Held;
 use crate::problem::Problem;
 
 /// What is smaller takes no place among the uploads: it is held in the memory that it fills.
@@ -83,6 +84,8 @@ pub(super) async fn post(
 #[utoipa::path(put, path = "/api/blobs/{id}", tag = "blobs",
     params(
         ("id" = crate::documented::BlobIdText, Path, description = "What the content has to be"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
+        ("If-None-Match" = Option<String>, Header, description = "`*` to put it only if it is not there"),
         ("Prefer" = Option<String>, Header, description = "`return=representation` for the receipt instead of the id"),
     ),
     request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
@@ -92,13 +95,18 @@ pub(super) async fn post(
         (status = 200, body = inline(Uploaded), description = "It was there already",
             headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
         DigestMismatch,
-        UploadProblems, Common))]
+        PreconditionFailed, UploadProblems, Common))]
 pub(super) async fn put(
     State(app): State<Shared>,
     Named(id): Named<BlobId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    conditions::check(&headers, &id)?;
+    // `If-None-Match` asks to put only what is not there.
+    if conditions::is_known(&headers, &conditions::etag(&id)) && app.store().exists(&id).await? {
+        return Err(conditions::failed("the blob is there already, and If-None-Match wants that it is not"));
+    }
     let receipt = store(&app, &headers, body, Some(id)).await?;
     Ok(answer(&receipt, &headers))
 }
@@ -110,7 +118,7 @@ async fn store(
     expected: Option<BlobId>,
 ) -> Result<PutReceipt, Problem> {
     let limits = app.limits();
-    let mut body = Incoming::new(body, headers, limits, limits.max_body)?;
+    let mut body = Incoming::new(body, headers, app, limits.max_body)?;
     if let (Some(length), Some(id)) = (announced(headers), expected)
         && length != id.size()
     {
@@ -124,15 +132,22 @@ async fn store(
         None => app.store().writer().await?,
     };
     let mut place = None;
+    let mut held = Held::default();
     while let Some(bytes) = body.next().await? {
-        if place.is_none() && writer.size() + bytes.len() as u64 > SMALL {
-            place = Some(app.place_for_upload().await?);
+        if place.is_none() {
+            if writer.size() + bytes.len() as u64 > SMALL {
+                place = Some(app.place_for_upload().await?);
+                held = Held::default();
+            } else {
+                app.memory_in().grow(&mut held, bytes.len() as u64).await?;
+            }
         }
         reserved.grow(bytes.len() as u64)?;
         writer.write(&bytes).await?;
         metrics::counter!("graviton_received_bytes_total").increment(bytes.len() as u64);
     }
     let receipt = writer.finish().await?;
+    drop((place, held));
     reserved.became(receipt.fresh_bytes);
     metrics::counter!("graviton_put_bytes_total").increment(receipt.id.size());
     metrics::counter!("graviton_put_fresh_bytes_total").increment(receipt.fresh_bytes);

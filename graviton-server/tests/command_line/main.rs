@@ -8,6 +8,8 @@ mod bad_input;
 mod delete;
 mod get;
 mod inspect;
+#[path = "../mount/mod.rs"]
+mod mount;
 mod mounted;
 mod put;
 mod scene;

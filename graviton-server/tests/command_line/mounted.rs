@@ -1,51 +1,15 @@
 //! A full disk, and one that is mounted read-only: with real mounts.
 
-use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
 use std::process::Command;
 
+use crate::mount::{Mount, fill};
 use crate::scene::{Scene, noise};
-
-/// A mount, until it is dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// `None` only where mounts were left out on purpose.
-    fn new(place: PathBuf, arguments: &[&str]) -> Option<Mount> {
-        if std::env::var_os("GRAVITON_TEST_NO_MOUNT").is_some() {
-            // Not `eprintln!`, which the test harness hides.
-            let message =
-                format!("\nLEFT OUT: GRAVITON_TEST_NO_MOUNT is set; not tested: {}\n", place.display());
-            let _ = std::io::stderr().write_all(message.as_bytes());
-            return None;
-        }
-        std::fs::create_dir_all(&place).unwrap();
-        let output = Command::new("mount").args(arguments).arg(&place).output().unwrap();
-        assert!(
-            output.status.success(),
-            "this test must mount a filesystem: run it as root, or set GRAVITON_TEST_NO_MOUNT=1 to leave \
-             it out: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Some(Mount(place))
-    }
-
-    fn small(scene: &Scene, name: &str, size: &str) -> Option<Mount> {
-        Mount::new(scene.path(name), &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_disk_says_so_and_loses_nothing() {
     let scene = Scene::new();
-    let Some(_mount) = Mount::small(&scene, "disk", "16m") else { return };
+    let Some(_mount) = Mount::small(scene.path("disk"), "16m") else { return };
     let before = noise(1, 1_000_000);
     scene.file("before", &before);
     scene.file("large", &noise(2, 32_000_000));
@@ -58,7 +22,7 @@ fn a_full_disk_says_so_and_loses_nothing() {
         assert_eq!(listed.lines().len(), blobs, "{listed:?}");
         assert!(scene.run(&["--root", "disk/store", "get", &id]).succeeded().stdout == before);
     };
-    fill(&scene);
+    fill(&scene.path("disk"));
     scene.run(&["--root", "disk/store", "put", "middle"]).failed(1, "no-space", "no space left");
     intact(1);
     std::fs::remove_file(scene.path("disk/fill")).unwrap();
@@ -71,23 +35,23 @@ fn a_full_disk_says_so_and_loses_nothing() {
 #[test]
 fn a_full_disk_is_made_empty_by_deleting() {
     let scene = Scene::new();
-    let Some(_mount) = Mount::small(&scene, "disk", "48m") else { return };
+    let Some(_mount) = Mount::small(scene.path("disk"), "48m") else { return };
     scene.file("large", &noise(6, 12_000_000));
     scene.file("kept", &noise(7, 1_000_000));
     let graviton = |arguments: &[&str]| scene.run(&[&["--root", "disk/store"], arguments].concat());
     let id = graviton(&["put", "large"]).succeeded().lines().remove(0);
     let kept = graviton(&["put", "kept"]).succeeded().lines().remove(0);
     assert!(scene.path("disk/store/reserve").exists());
-    fill(&scene);
+    fill(&scene.path("disk"));
     graviton(&["put", "large", "--set", "GRAVITON_HASH=sha256"]).failed(1, "no-space", "no space left");
     graviton(&["rm", &id]).succeeded();
-    fill(&scene);
+    fill(&scene.path("disk"));
     // Nothing is left for a second time, and it is said so.
     graviton(&["rm", &kept]).failed(1, "no-space", "no space left");
     std::fs::remove_file(scene.path("disk/fill")).unwrap();
     graviton(&["gc"]).succeeded();
     assert!(scene.path("disk/store/reserve").exists());
-    fill(&scene);
+    fill(&scene.path("disk"));
     let freed = graviton(&["gc", "--grace", "0"]).succeeded();
     assert!(
         freed.text().starts_with("freed 1 blob, ") && freed.text().contains("11.44 MiB"),
@@ -103,24 +67,18 @@ fn a_full_disk_is_made_empty_by_deleting() {
 #[test]
 fn a_store_on_a_disk_without_a_free_byte_can_be_read() {
     let scene = Scene::new();
-    let Some(_mount) = Mount::small(&scene, "disk", "16m") else { return };
+    let Some(_mount) = Mount::small(scene.path("disk"), "16m") else { return };
     scene.file("file", b"x");
     let id = scene.run(&["--root", "disk/store", "put", "file"]).succeeded().lines().remove(0);
-    fill(&scene);
+    fill(&scene.path("disk"));
     scene.run(&["--root", "disk/store", "put", "file"]).failed(1, "no-space", "no space left");
     assert_eq!(scene.run(&["--root", "disk/store", "get", &id]).succeeded().stdout, b"x");
-}
-
-/// Leaves no room on `disk`.
-fn fill(scene: &Scene) {
-    let mut file = std::fs::File::create(scene.path("disk/fill")).unwrap();
-    assert!(std::io::copy(&mut std::io::repeat(1), &mut file).is_err());
 }
 
 #[test]
 fn a_disk_that_fills_up_during_a_put_of_many_spares_those_that_fit() {
     let scene = Scene::new();
-    let Some(_mount) = Mount::small(&scene, "disk", "16m") else { return };
+    let Some(_mount) = Mount::small(scene.path("disk"), "16m") else { return };
     scene.file("first", b"first");
     scene.file("large", &noise(2, 32_000_000));
     let outcome = scene.run(&["--root", "disk/store", "put", "first", "large"]);
@@ -131,7 +89,7 @@ fn a_disk_that_fills_up_during_a_put_of_many_spares_those_that_fit() {
 #[test]
 fn a_get_onto_a_full_disk_leaves_no_part_of_a_file() {
     let scene = Scene::new();
-    let Some(_mount) = Mount::small(&scene, "disk", "1m") else { return };
+    let Some(_mount) = Mount::small(scene.path("disk"), "1m") else { return };
     let id = scene.put(&noise(3, 2_000_000));
     scene.run(&["get", &id, "-o", "disk/out"]).failed(1, "no-space", "cannot write disk/out: no space left");
     assert_eq!(std::fs::read_dir(scene.path("disk")).unwrap().count(), 0);
@@ -145,7 +103,7 @@ fn a_get_onto_a_full_disk_leaves_no_part_of_a_file() {
 #[test]
 fn devices_are_written_straight() {
     let scene = Scene::new();
-    let Some(_mount) = Mount::small(&scene, "disk", "1m") else { return };
+    let Some(_mount) = Mount::small(scene.path("disk"), "1m") else { return };
     for (name, minor) in [("null", "3"), ("full", "7")] {
         let place = scene.path("disk").join(name);
         let made = Command::new("mknod").arg(&place).args(["c", "1", minor]).status().unwrap();

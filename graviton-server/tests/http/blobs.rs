@@ -205,6 +205,30 @@ async fn what_the_client_has_is_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn conditions_that_do_not_hold_keep_all_as_it_is() {
+    let scene = Scene::new().await;
+    let id = scene.put(b"conditional").await;
+    let path = format!("/api/blobs/{id}");
+    let other = id_of(b"other");
+    for (method, body) in [("GET", ""), ("DELETE", ""), ("PUT", "conditional")] {
+        for tag in [format!("\"{other}\""), format!("W/\"{id}\""), "nonsense".to_owned()] {
+            let request = scene.request(method, &path).header("if-match", tag).body(body);
+            let refused = request.send().await.unwrap();
+            status(&refused, 412);
+            assert_eq!(json(refused).await["code"], "invalid-argument", "{method}");
+        }
+    }
+    status(&scene.request("HEAD", &path).header("if-match", "\"x\"").send().await.unwrap(), 412);
+    let again = scene.request("PUT", &path).header("if-none-match", "*").body("conditional");
+    status(&again.send().await.unwrap(), 412);
+    let list = format!("\"{other}\", \"{id}\"");
+    status(&scene.get(&path).header("if-match", list).send().await.unwrap(), 200);
+    status(&scene.request("DELETE", &path).header("if-match", "*").send().await.unwrap(), 204);
+    let anew = scene.request("PUT", &path).header("if-none-match", "*").body("conditional");
+    status(&anew.send().await.unwrap(), 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_blob_is_sent_as_what_is_safe() {
     let scene = Scene::new().await;
     let id = scene.put(b"<script>alert(1)</script>").await;
@@ -242,6 +266,9 @@ async fn a_deleted_blob_is_gone_and_can_be_restored() {
         problem(scene.request(method, path).send().await.unwrap(), "not-found").await;
     }
     status(&scene.request("HEAD", &path).send().await.unwrap(), 404);
+    scene.assert_blobs(0).await;
+    let list = json(scene.get("/api/blobs").send().await.unwrap()).await;
+    assert_eq!(list["blobs"], serde_json::json!([]));
     status(&scene.request("POST", &restore).send().await.unwrap(), 204);
     status(&scene.request("POST", &restore).send().await.unwrap(), 204);
     assert_eq!(scene.get(&path).send().await.unwrap().bytes().await.unwrap(), "to be deleted");

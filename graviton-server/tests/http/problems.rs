@@ -95,6 +95,83 @@ async fn paths_that_lead_out_lead_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_ambiguous_or_too_large_are_problems() {
+    let scene = Scene::with(&[("MAX_HEADERS", "8KiB")]).await;
+    let huge = "a".repeat(200_000);
+    let (long, large) = ("b".repeat(9_000), format!("GET /{huge} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    for (head, status) in [
+        ("GET /api/blobs HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), "400"),
+        ("GET /api/blobs HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n".to_owned(), "400"),
+        (
+            "POST /api/blobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+                .to_owned(),
+            "400",
+        ),
+        (format!("GET /api/blobs HTTP/1.1\r\nHost: x\r\nX-A: {long}\r\nConnection: close\r\n\r\n"), "431"),
+        (format!("GET /api/blobs HTTP/1.1\r\nHost: x\r\nX-A: {huge}\r\n\r\n"), "431"),
+        (large, "4"),
+    ] {
+        let answer = scene.raw(head.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(&head[9..12], problem["status"].to_string(), "{answer}");
+        let id = problem["request_id"].as_str().unwrap();
+        assert!(head.to_lowercase().contains(&format!("x-request-id: {id}")), "{answer}");
+    }
+    scene.assert_blobs(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_fails_has_no_content_on_any_http() {
+    let scene = Scene::new().await;
+    let http2 = Client::builder().http2_prior_knowledge().build().unwrap();
+    for path in [
+        "/nowhere",
+        "/api/blobs/x",
+        &format!("/api/blobs/blake3:{HEX}:0"),
+        &format!("/api/blocks/blake3:{HEX}:1"),
+    ] {
+        let (one, two) = (
+            scene.request("HEAD", path).send().await.unwrap(),
+            http2.head(scene.url(path)).send().await.unwrap(),
+        );
+        assert!(one.status().is_client_error(), "{one:?}");
+        assert_eq!(one.status(), two.status());
+        assert_eq!(two.headers()["content-type"], "application/problem+json");
+        assert!(two.bytes().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_change_nothing_and_names_of_others_are_not_answered() {
+    let scene = Scene::with(&[("CORS", "https://good.example"), ("HOSTS", "store.example")]).await;
+    let post = || scene.request("POST", "/api/blobs").body("x");
+    for origin in ["https://evil.example", "null", "http://localhost:1"] {
+        problem(post().header("origin", origin).send().await.unwrap(), "forbidden").await;
+    }
+    let ours = scene.url("");
+    for origin in ["https://good.example", &ours] {
+        assert!(post().header("origin", origin).send().await.unwrap().status().is_success(), "{origin}");
+    }
+    for (host, allowed) in [
+        ("evil.example", false),
+        ("127.0.0.1.evil.example", false),
+        ("localhost", true),
+        ("store.example:80", true),
+    ] {
+        let asked = scene.get("/api/blobs").header("host", host).send().await.unwrap();
+        if allowed {
+            status(&asked, 200);
+        } else {
+            problem(asked, "forbidden").await;
+        }
+    }
+    // Who watches over the server may call it as they like.
+    status(&scene.get("/api/health").header("host", "evil.example").send().await.unwrap(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_and_methods_that_do_not_apply() {
     let scene = Scene::new().await;
     problem(scene.get("/api/nothing").send().await.unwrap(), "not-found").await;
@@ -156,6 +233,15 @@ async fn what_is_not_http_is_sent_away() {
     ] {
         let answer = scene.raw(bytes).await;
         assert!(!answer.starts_with("HTTP/1.1 2") && !answer.starts_with("HTTP/1.1 5"), "{answer}");
+        // What is not even TLS or HTTP/2 may get no answer.
+        if answer.starts_with("HTTP/1.1 4") {
+            assert!(
+                answer.contains("Content-Type: application/problem+json")
+                    || answer.contains("content-type: application/problem+json"),
+                "{answer}"
+            );
+            assert!(answer.contains("\"code\":\"invalid-argument\""), "{answer}");
+        }
     }
     // Both lengths at once are how requests are smuggled; the length is left aside, as the RFC wants, and the rest is
     // never taken for a request.

@@ -104,6 +104,20 @@ impl Scene {
         read_all(&mut stream).await
     }
 
+    /// Begins an upload of so many bytes, and comes back when the server waits for them: it says so (RFC 9110, 10.1.1).
+    pub(crate) async fn begin_upload(&self, length: usize) -> TcpStream {
+        let mut stream = self.connect().await;
+        let head = format!(
+            "POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 25];
+        let reading = tokio::time::timeout(TOO_LONG, stream.read_exact(&mut answer)).await;
+        reading.expect("nobody waits for the upload").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
+    }
+
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
@@ -121,7 +135,11 @@ impl Scene {
 }
 
 async fn start(store: AsyncStore, settings: &[(&str, &str)]) -> Server {
-    let mut pairs = vec![("GRAVITON_HTTP_PORT".to_owned(), "0".to_owned())];
+    // Raw requests name the host `x`.
+    let mut pairs = vec![
+        ("GRAVITON_HTTP_PORT".to_owned(), "0".to_owned()),
+        ("GRAVITON_HTTP_HOSTS".to_owned(), "x".to_owned()),
+    ];
     pairs.extend(settings.iter().map(|(name, value)| (format!("GRAVITON_HTTP_{name}"), (*value).to_owned())));
     Server::bind(store, Settings::new(&pairs).unwrap()).await.unwrap()
 }

@@ -18,6 +18,7 @@ use super::PostgresAddress;
 use super::failure::{Remedy, failed, remedy};
 use super::integrity::Dangling;
 use crate::error::{Code, Error, Result};
+use crate::manifest::Connections;
 use crate::manifest::connection::{Database, Ending, Problem, Step};
 use crate::random;
 
@@ -291,6 +292,10 @@ impl Database for PostgresDatabase {
     }
 
     const LOCAL: bool = false;
+
+    fn connections(&self) -> Connections {
+        Connections { busy: CONNECTIONS - self.pool.places.available_permits(), most: CONNECTIONS }
+    }
 
     /// The server checks its pages as it reads them, if it has checksums; what holds our tables together is checked here.
     async fn integrity(&self) -> Result<Vec<String>> {

@@ -7,7 +7,7 @@
 
 mod arguments;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,6 +18,10 @@ use graviton_server::{Control, Server, auth, logs, openapi_json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Command, Token};
+
+/// The system's allocator keeps an arena for each thread, and with it what the busiest moment of each thread needed.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -83,7 +87,7 @@ fn reload(control: &Control) {
     match control.reload() {
         Ok(()) => tracing::info!("certificates, tokens and keys were read again"),
         Err(error) => {
-            tracing::error!(code = %error.code(), %error, "nothing was changed: it cannot be read again");
+            tracing::error!(code = %error.code(), %error, "not all was read again: what cannot be used stays as it was");
         }
     }
 }
@@ -137,9 +141,15 @@ fn make_token(token: &Token) -> Result<()> {
 fn append(file: &Path, line: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
-    let opened = options.create(true).append(true).mode(0o600).open(file);
+    let opened = options.create(true).append(true).read(true).mode(0o600).open(file);
     opened
-        .and_then(|mut opened| opened.write_all(format!("{line}\n").as_bytes()))
+        .and_then(|mut opened| {
+            // Who edits it by hand may have left the last line without an end.
+            let mut before = String::new();
+            opened.read_to_string(&mut before)?;
+            let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+            opened.write_all(format!("{end}{line}\n").as_bytes())
+        })
         .map_err(|error| Error::io(format!("cannot write {}", file.display()), error))
 }
 

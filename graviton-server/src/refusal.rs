@@ -1,0 +1,122 @@
+//! What is refused before there is a request: a head that is not HTTP, or too large to be read, and a connection too many.
+//!
+//! hyper answers the former itself, by a status alone. Here that answer gets the body that every failure has, as long as
+//! nothing was answered on the connection before: whatever is written then is hyper's own, and nobody's content.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use graviton_core::Code;
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::connection::Connection;
+use crate::problem::{MEDIA_TYPE, Problem};
+
+/// The whole response to what has no request.
+pub(crate) fn response(problem: &Problem, id: &str) -> Vec<u8> {
+    let body = problem.body(id);
+    let mut response = format!(
+        "HTTP/1.1 {}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         X-Request-Id: {id}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
+        problem.status(),
+        body.len()
+    );
+    if problem.code().is_retryable() {
+        response.push_str("Retry-After: 1\r\n");
+    }
+    response.push_str("\r\n");
+    let mut response = response.into_bytes();
+    response.extend_from_slice(&body);
+    response
+}
+
+/// A connection's bytes, in which hyper's own refusal of what came first is replaced.
+pub(crate) struct Told<S> {
+    stream: S,
+    connection: Arc<Connection>,
+    /// What is written instead, and how much of it is.
+    instead: Option<(Vec<u8>, usize)>,
+}
+
+impl<S> Told<S> {
+    pub(crate) fn new(stream: S, connection: Arc<Connection>) -> Told<S> {
+        Told { stream, connection, instead: None }
+    }
+
+    fn refusal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.connection.was_asked() || !bytes.ends_with(b"\r\n\r\n") {
+            return None;
+        }
+        let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+        let status = StatusCode::from_bytes(status).ok().filter(StatusCode::is_client_error)?;
+        let (code, why) = match status {
+            StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                (Code::TooLarge, "the head of the request is too large; send less of it")
+            }
+            _ => (Code::InvalidArgument, "this is not a request of HTTP/1.1 or HTTP/2; see what was sent"),
+        };
+        // The client may still send, and is to get its answer all the same.
+        self.connection.linger();
+        Some(response(&Problem::new(code, why).with_status(status), &crate::front::fresh_id()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Told<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if self.instead.is_none() {
+            self.instead = self.refusal(bytes).map(|refusal| (refusal, 0));
+        }
+        let this = &mut *self;
+        let Some((refusal, written)) = &mut this.instead else {
+            return Pin::new(&mut this.stream).poll_write(context, bytes);
+        };
+        while *written < refusal.len() {
+            match ready!(Pin::new(&mut this.stream).poll_write(context, &refusal[*written..]))? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                count => *written += count,
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        if self.connection.was_asked() {
+            return Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        }
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        self.poll_write(context, first.map_or(&[], |slice| slice))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
