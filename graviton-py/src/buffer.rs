@@ -15,11 +15,16 @@ use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use rustix::mm::{Advice, madvise};
 
 use crate::call::Interrupts;
 
 /// Copied with the GIL held: to give it up and to wait for it takes longer.
 const AT_ONCE: usize = 64 << 10;
+
+/// What is larger has a mapping of its own, whatever the allocator learned, and goes back to the system as a whole. In huge
+/// pages: a fault for each small one takes longer than reading, verifying and copying what goes there.
+const IN_HUGE_PAGES: usize = 32 << 20;
 
 /// What an object shows of its memory, held until this is dropped.
 pub(crate) enum Buffer<'py> {
@@ -256,7 +261,12 @@ impl<'py> FreshBytes<'py> {
             let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
         };
-        Ok(FreshBytes { bytes })
+        let mut fresh = FreshBytes { bytes };
+        let sink = fresh.sink();
+        if sink.left > IN_HUGE_PAGES {
+            ask_for_huge_pages(sink.data, sink.left);
+        }
+        Ok(fresh)
     }
 
     /// All of it, to be filled within this call.
@@ -281,6 +291,15 @@ impl<'py> FreshBytes<'py> {
             std::slice::from_raw_parts(data.cast::<u8>(), length - left)
         };
         PyBytes::new(self.bytes.py(), filled)
+    }
+}
+
+/// For memory of our own. Where the system has none, nothing changes.
+fn ask_for_huge_pages(data: *mut u8, length: usize) {
+    let skipped = data.align_offset(rustix::param::page_size());
+    if skipped < length {
+        // SAFETY: from the first page that begins inside the memory to its end. What is there stays as it is.
+        let _ = unsafe { madvise(data.add(skipped).cast(), length - skipped, Advice::LinuxHugepage) };
     }
 }
 

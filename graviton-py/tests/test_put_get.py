@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import graviton
+import graviton.aio
 import pytest
 from graviton import BlobId, Store
 
@@ -364,3 +366,14 @@ def test_an_id_is_text_that_is_an_id(local: Store, call: str) -> None:
     for wrong_type in [5, None, b"bytes", object()]:
         with pytest.raises(TypeError):
             method(wrong_type)
+
+
+def test_a_blob_of_many_megabytes_comes_back_whole(local: Store) -> None:
+    """In memory of its own mapping, on which advice is given."""
+    data = os.urandom(1 << 20) * 34 + b"the end"
+    id = local.put(data)
+    assert local.get(id) == data
+    assert local.read_range(id, 3, len(data)) == data[3:]
+    with local.open(id, buffering=0) as file:
+        assert file.read() == data
+    assert asyncio.run(graviton.aio.Store(local).get(id)) == data

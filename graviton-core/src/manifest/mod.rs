@@ -236,7 +236,8 @@ pub struct Totals {
     pub dead_blobs: u64,
     /// The sum of their sizes in bytes.
     pub dead_bytes: u64,
-    /// Bytes of blocks that neither a live blob nor a put refers to: what a collection with no grace would free.
+    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection with no grace frees these,
+    /// and those of puts that failed or were aborted, which are not counted here but in the plan of a collection.
     pub reclaimable_bytes: u64,
 }
 
