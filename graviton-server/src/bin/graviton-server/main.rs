@@ -19,10 +19,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Command, Token};
 
-/// The system's allocator keeps an arena for each thread, and with it what the busiest moment of each thread needed.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
