@@ -386,7 +386,8 @@ typedef struct graviton_store_stats {
      */
     uint64_t dead_bytes;
     /**
-     * Bytes of blocks that neither a live blob nor a put refers to: what a collection without grace would free.
+     * Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees
+     * these, and those of puts that failed or were aborted, which are not counted here but in the plan of a dry run.
      */
     uint64_t reclaimable_bytes;
     /**

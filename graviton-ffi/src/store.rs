@@ -88,7 +88,8 @@ pub struct graviton_store_stats {
     pub dead_blobs: u64,
     /// The sum of their sizes in bytes.
     pub dead_bytes: u64,
-    /// Bytes of blocks that neither a live blob nor a put refers to: what a collection without grace would free.
+    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees
+    /// these, and those of puts that failed or were aborted, which are not counted here but in the plan of a dry run.
     pub reclaimable_bytes: u64,
     /// How many bytes of blobs a stored byte serves; 1 for an empty store.
     pub dedup_ratio: f64,
