@@ -5,12 +5,14 @@
 //! where its other end is silent, in blocking mode as well. What this cannot help: two that read one pipe, where the other one
 //! takes what there was.
 
+use std::cell::Cell;
+use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use graviton_core::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::SendFlags;
 
 use crate::pointer::invalid;
@@ -25,8 +27,10 @@ pub(crate) struct Descriptor<'a> {
     name: String,
     kind: Kind,
     mode: OFlags,
-    /// How many bytes may be given to it at once.
-    most: usize,
+    /// Whether a write to it may wait for its other end, which has to be kept from that.
+    blocks: bool,
+    /// Whether the system writes to it without waiting when told so: to pipes, since Linux 6.5.
+    writes_at_once: Cell<bool>,
     /// What is left of a file.
     remaining: Option<u64>,
 }
@@ -72,9 +76,8 @@ impl Descriptor<'_> {
         };
         let mode = rustix::fs::fcntl_getfl(fd).map_err(failed)?;
         let blocks = kind == Kind::Other && !mode.contains(OFlags::NONBLOCK);
-        let most = if blocks { PIECE } else { usize::MAX };
         let remaining = if kind == Kind::File { left(fd, &stat) } else { None };
-        Ok(Descriptor { fd, name, kind, mode, most, remaining })
+        Ok(Descriptor { fd, name, kind, mode, blocks, writes_at_once: Cell::new(true), remaining })
     }
 
     /// The size of the file behind it, if it is one, from the place that is read next.
@@ -109,19 +112,33 @@ impl Descriptor<'_> {
         }
         while !bytes.is_empty() {
             self.wait(PollFlags::OUT, waiting)?;
-            let piece = &bytes[..bytes.len().min(self.most)];
-            let written = if self.kind == Kind::Socket {
-                rustix::net::send(self.fd, piece, SendFlags::DONTWAIT)
-            } else {
-                rustix::io::write(self.fd, piece)
-            };
-            match written {
+            match self.write_some(bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(self.failed("write to", error)),
             }
         }
         Ok(())
+    }
+
+    /// Writes what it takes without waiting, now that it takes something.
+    fn write_some(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        if self.kind == Kind::Socket {
+            return rustix::net::send(self.fd, bytes, SendFlags::DONTWAIT);
+        }
+        if !self.blocks {
+            return rustix::io::write(self.fd, bytes);
+        }
+        if self.writes_at_once.get() {
+            // The offset -1 is where it is.
+            let written =
+                rustix::io::pwritev2(self.fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
+            match written {
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.writes_at_once.set(false),
+                written => return written,
+            }
+        }
+        rustix::io::write(self.fd, &bytes[..bytes.len().min(PIECE)])
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], waiting: &Waiting<'_>) -> Result<usize> {
