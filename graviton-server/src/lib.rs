@@ -5,7 +5,8 @@
 //! server -> connection, tls            accepts, and looks after connections
 //!   front -> auth, problem             one request: its id, who asks, what is counted, how it fails
 //!     app                              what requests share, and the table of routes
-//!       blobs, blocks                  streams and blocks      -> body, quota
+//!       blobs, blocks                  streams and blocks      -> body, outgoing, quota
+//!       memory, places                 how much is held, and by how many
 //!       health, metrics_page, admin    operations              -> jobs
 //!       documented                     OpenAPI, made from the routes
 //! ```
@@ -27,7 +28,10 @@ mod front;
 mod health;
 mod jobs;
 pub mod logs;
+mod memory;
 mod metrics_page;
+mod outgoing;
+mod places;
 mod problem;
 pub mod quantity;
 mod quota;

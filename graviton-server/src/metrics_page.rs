@@ -78,9 +78,15 @@ fn describe() {
     counter!("graviton_verify_runs_total", "Verifications of this server that ended well");
     counter!("graviton_verify_blocks_total", "Blocks that they looked at");
     counter!("graviton_verify_damage_total", "What they found missing or damaged");
+    counter!("graviton_log_lines_dropped_total", "Lines of the log that were dropped, as nobody took them");
     gauge!("graviton_http_connections", "Open connections");
     gauge!("graviton_uploads", "Uploads that have buffers");
     gauge!("graviton_downloads", "Downloads under way");
+    gauge!(
+        "graviton_held_bytes",
+        Unit::Bytes,
+        "Memory that requests and blobs take, of GRAVITON_HTTP_MEMORY"
+    );
     gauge!("graviton_runtime_tasks", "Tasks that are alive");
     gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory in use");
     gauge!("process_open_fds", "Open file descriptors");
@@ -105,6 +111,9 @@ fn measure(app: &App) {
     metrics::gauge!("graviton_http_connections").set(app.connections().load(Ordering::Relaxed) as f64);
     metrics::gauge!("graviton_uploads").set(uploads as f64);
     metrics::gauge!("graviton_downloads").set(downloads as f64);
+    for (direction, budget) in [("in", app.incoming()), ("out", app.outgoing())] {
+        metrics::gauge!("graviton_held_bytes", "direction" => direction).set(budget.figures().1 as f64);
+    }
     let runtime = tokio::runtime::Handle::current().metrics();
     metrics::gauge!("graviton_runtime_tasks").set(runtime.num_alive_tasks() as f64);
     if let Some(bytes) = resident_bytes() {

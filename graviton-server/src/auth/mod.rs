@@ -104,7 +104,7 @@ impl Need {
 }
 
 /// Who asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     Token(Arc<str>),
     Address(IpAddr),

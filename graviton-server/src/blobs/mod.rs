@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::timestamp::rfc3339;
 
 pub(crate) use presentation::MEDIA_TYPES;
-pub(crate) use upload::{Uploaded, answer};
+pub(crate) use upload::{SMALL, Uploaded, answer};
 
 /// The most entries of a page, of blobs and of blocks.
 const MOST_BLOBS: u64 = 1_000;

@@ -4,6 +4,7 @@ mod auth;
 mod blobs;
 mod blocks;
 mod limits;
+mod memory;
 mod operations;
 mod problems;
 mod scene;
