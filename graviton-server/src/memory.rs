@@ -217,7 +217,10 @@ mod tests {
         let budget = Budget::new(4 << 20);
         let keep = |age: u64| {
             let held = budget.try_take(1 << 20).unwrap();
-            let kept = Arc::new(Kept(Mutex::new(Some(held)), Instant::now() - Duration::from_secs(age)));
+            let kept = Arc::new(Kept(
+                Mutex::new(Some(held)),
+                Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
+            ));
             budget.register(&kept);
             kept
         };

@@ -33,6 +33,7 @@ const MOST_AHEAD: u64 = 32 << 20;
 const LEAST_AHEAD: u64 = 256 << 10;
 
 /// Where the bytes come from.
+#[expect(clippy::large_enum_variant, reason = "most are blobs, and each is in one place")]
 pub(crate) enum Source {
     Blob(BlobReader),
     Block(Block),
@@ -270,13 +271,12 @@ impl Outgoing {
     async fn move_to(&self, kept: &mut Kept, block: Range<u64>) -> Arc<Held> {
         (kept.held, kept.copy) = (None, None);
         let size = block.end - block.start;
-        let held = match self.budget.try_take(size + SMALL_PIECE) {
-            Some(held) => held,
-            None => {
-                // Whoever waits holds nothing.
-                kept.release();
-                self.budget.take(size + SMALL_PIECE).await
-            }
+        let held = if let Some(held) = self.budget.try_take(size + SMALL_PIECE) {
+            held
+        } else {
+            // Whoever waits holds nothing.
+            kept.release();
+            self.budget.take(size + SMALL_PIECE).await
         };
         let held = kept.send(block, held);
         if let Source::Blob(reader) = &mut kept.source {

@@ -132,7 +132,7 @@ mod tests {
         let store = graviton_core::Config::for_directory(directory.path()).open_async().await.unwrap();
         let quota = Quota::new(Some(1_000_000));
         quota.reserve(&store).await.unwrap().became(0);
-        store.put(&[7; 600_000][..]).await.unwrap();
+        store.put(&vec![7; 600_000][..]).await.unwrap();
         let other: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
         store.put(&other[..]).await.unwrap();
         // By what is known there is room.

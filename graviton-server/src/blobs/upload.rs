@@ -141,12 +141,11 @@ async fn store(
                 0 => Some(Held::default()),
                 lacks => app.incoming().try_take(lacks.max(STEP)),
             };
-            match more {
-                Some(more) => held.add(more),
-                None => {
-                    place = Some(app.place_for_upload(caller).await?);
-                    held = Held::default();
-                }
+            if let Some(more) = more {
+                held.add(more);
+            } else {
+                place = Some(app.place_for_upload(caller).await?);
+                held = Held::default();
             }
         }
         reserved.grow(bytes.len() as u64)?;
