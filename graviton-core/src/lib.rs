@@ -53,9 +53,9 @@ pub use chunker::ChunkerSpec;
 pub use config::{Config, SETTINGS, Setting};
 pub use digest::{Algo, Digest, Hasher};
 pub use engine::{
-    AsyncStore, BlobReader, BlobStat, BlobWriter, CopyOptions, CopyReport, Damage, Finding, GcOptions,
-    GcReport, PutReceipt, RepairReport, Session, SessionCommit, Settings, StoreStats, Timing, VerifyCursor,
-    VerifyEvent, VerifyOptions, VerifyReport,
+    AsyncStore, BlobReader, BlobStat, BlobWriter, COMMIT_AHEAD, CopyOptions, CopyReport, Damage, Finding,
+    GcOptions, GcReport, PutReceipt, RepairReport, Session, SessionCommit, Settings, StoreStats, Timing,
+    VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport,
 };
 pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};

@@ -143,7 +143,8 @@ async fn read<T: serde::de::DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    Incoming::new(body, headers, app, MOST_BODY)?.json(headers).await
+    // An order is small: its memory is not worth keeping.
+    Ok(Incoming::new(body, headers, app, MOST_BODY)?.json(headers).await?.0)
 }
 
 fn started((job, is_new): (Arc<Job>, bool)) -> Response {

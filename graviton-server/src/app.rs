@@ -8,22 +8,23 @@ use axum::Router;
 use graviton_core::{AsyncStore, Code, Result};
 use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderMap, StatusCode, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Caller};
 use crate::jobs::Jobs;
-use crate::memory::Memory;
+use crate::memory::Budget;
+use crate::places::{Place, Places};
 use crate::problem::Problem;
 use crate::quota::Quota;
 use crate::settings::{Limits, Settings};
 use crate::{admin, blobs, blocks, documented, health, metrics_page};
 
-/// All downloads together fetch about so much ahead of what their clients take.
-const AHEAD: u64 = 192 << 20;
+/// Connections that are looked after for a moment after their end, and as many that are told that there are too many.
+const LEAVING: usize = 64;
 
 /// What all requests share.
 pub(crate) struct App {
@@ -31,10 +32,12 @@ pub(crate) struct App {
     settings: Settings,
     auth: Auth,
     quota: Arc<Quota>,
-    uploads: Arc<Semaphore>,
+    places: Places,
+    incoming: Arc<Budget>,
+    outgoing: Arc<Budget>,
+    leaving: Arc<Semaphore>,
+    refusing: Arc<Semaphore>,
     downloads: Arc<AtomicUsize>,
-    memory_in: Memory,
-    memory_out: Memory,
     jobs: Jobs,
     draining: AtomicBool,
     connections: AtomicUsize,
@@ -51,10 +54,12 @@ impl App {
             quota.refresh(&store).await?;
         }
         Ok(Arc::new(App {
-            uploads: Arc::new(Semaphore::new(settings.limits.max_uploads)),
+            places: Places::new(settings.limits.max_uploads, settings.limits.max_uploads_each),
+            incoming: Budget::new(settings.limits.memory / 4),
+            outgoing: Budget::new(settings.limits.memory - settings.limits.memory / 4),
+            leaving: Arc::new(Semaphore::new(LEAVING)),
+            refusing: Arc::new(Semaphore::new(LEAVING)),
             downloads: Arc::default(),
-            memory_in: Memory::new(settings.limits.memory),
-            memory_out: Memory::new(settings.limits.memory),
             jobs: Jobs::default(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -83,16 +88,6 @@ impl App {
 
     pub(crate) fn quota(&self) -> &Arc<Quota> {
         &self.quota
-    }
-
-    /// For bodies of requests that are held, as long as they are.
-    pub(crate) fn memory_in(&self) -> &Memory {
-        &self.memory_in
-    }
-
-    /// For blocks that are being sent.
-    pub(crate) fn memory_out(&self) -> &Memory {
-        &self.memory_out
     }
 
     pub(crate) fn jobs(&self) -> &Jobs {
@@ -124,17 +119,37 @@ impl App {
 
     /// How many uploads have a place, and how many downloads there are.
     pub(crate) fn transfers(&self) -> (usize, usize) {
-        let uploads = self.limits().max_uploads - self.uploads.available_permits();
-        (uploads, self.downloads.load(Ordering::Relaxed))
+        (self.places.taken(), self.downloads.load(Ordering::Relaxed))
     }
 
     /// A place for an upload that takes buffers. Waits for one as long as a client may let us wait.
-    pub(crate) async fn place_for_upload(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let place = Arc::clone(&self.uploads).acquire_owned();
-        match tokio::time::timeout(self.limits().body_timeout.min(Duration::from_secs(10)), place).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(Problem::new(Code::Overloaded, "too many uploads are under way; try again in a moment")),
-        }
+    pub(crate) async fn place_for_upload(&self, caller: &Caller) -> Result<Place, Problem> {
+        self.places.take(caller, self.limits().body_timeout.min(Duration::from_secs(10))).await
+    }
+
+    /// The memory of what comes in: bodies that are held as a whole, and uploads that have no place.
+    pub(crate) fn incoming(&self) -> &Arc<Budget> {
+        &self.incoming
+    }
+
+    /// The memory of what goes out, and of blocks that are read for a commit.
+    pub(crate) fn outgoing(&self) -> &Arc<Budget> {
+        &self.outgoing
+    }
+
+    /// Whether somebody waits for what those who send something have taken.
+    pub(crate) fn uploads_wait(&self) -> bool {
+        self.incoming.is_short() || self.places.are_short()
+    }
+
+    /// For connections that have ended and linger.
+    pub(crate) fn leaving(&self) -> &Arc<Semaphore> {
+        &self.leaving
+    }
+
+    /// For connections that are told that there are too many.
+    pub(crate) fn refusing(&self) -> &Arc<Semaphore> {
+        &self.refusing
     }
 
     /// A download begins; it ends when what this returns is dropped.
@@ -151,9 +166,9 @@ pub(crate) struct Downloading {
 }
 
 impl Downloading {
-    /// How much it may fetch ahead.
-    pub(crate) fn share(&self) -> u64 {
-        AHEAD / self.all.load(Ordering::Relaxed).max(1) as u64
+    /// Its share of what all have together.
+    pub(crate) fn share(&self, of_all: u64) -> u64 {
+        of_all / self.all.load(Ordering::Relaxed).max(1) as u64
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {

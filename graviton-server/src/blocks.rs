@@ -15,7 +15,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use graviton_core::{BlobId, BlockKey, Code, Session, SessionCommit};
+use futures_util::stream;
+use graviton_core::{BlobId, BlockKey, COMMIT_AHEAD, Code, Session, SessionCommit};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::de::Visitor;
@@ -24,12 +25,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::Shared;
-use crate::blobs;
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::blobs::{self, SMALL};
 use crate::body::{Incoming, announced};
 use crate::connection::Connection;
 use crate::documented::{BodyProblems, Common, DigestMismatch, MissingBlocks, NotFound, UploadProblems};
 use crate::extract::Named;
+use crate::outgoing::{Block, Outgoing, Source};
 use crate::problem::Problem;
 use crate::timestamp::rfc3339;
 
@@ -42,9 +45,6 @@ const MOST_QUESTION: u64 = 2 << 20;
 
 /// Bytes of a manifest that is committed: about 700,000 blocks.
 const MOST_MANIFEST: u64 = 64 << 20;
-
-/// What is larger has a place among the uploads.
-const SMALL: u64 = 512 << 10;
 
 const SESSION: HeaderName = HeaderName::from_static("graviton-session");
 
@@ -126,6 +126,15 @@ fn session(app: &Shared, headers: &HeaderMap) -> Result<Option<Session>, Problem
     }
 }
 
+/// What is made of blocks is an upload as well.
+fn not_too_large(app: &App, size: u64) -> Result<(), Problem> {
+    let most = app.limits().max_body;
+    if size <= most {
+        return Ok(());
+    }
+    Err(Problem::new(Code::TooLarge, format!("what is put is limited to {most} bytes")))
+}
+
 fn needed(session: Option<Session>) -> Result<Session, Problem> {
     session.ok_or_else(|| {
         Problem::new(
@@ -141,7 +150,7 @@ fn needed(session: Option<Session>) -> Result<Session, Problem> {
     responses((status = 200, body = Answer, description = "What is missing, and the session"), NotFound, BodyProblems, Common))]
 async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let question = Incoming::new(body, &headers, &app, MOST_QUESTION)?;
-    let question: Question = question.json(&headers).await?;
+    let (question, _held): (Question, _) = question.json(&headers).await?;
     if question.keys.len() > MOST_KEYS {
         let why = format!("no more than {MOST_KEYS} keys may be asked for at once; ask in several requests");
         return Err(Problem::new(Code::TooLarge, why));
@@ -168,28 +177,36 @@ async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
     ),
     request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
     responses(
-        (status = 201, body = inline(crate::documented::BlockKeyText), description = "It is stored"),
+        (status = 201, body = inline(crate::documented::BlockKeyText), description = "It is stored; of several who put it at once, each may be told so"),
         (status = 200, body = inline(crate::documented::BlockKeyText), description = "It was there already"),
         NotFound, DigestMismatch, UploadProblems, Common))]
 async fn put(
     State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Named(key): Named<BlockKey>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let size = key.size() as u64;
+    not_too_large(&app, size)?;
     let session = needed(session(&app, &headers)?)?;
+    let longer = || {
+        let why = format!("the content is not as long as block {key}; nothing was stored");
+        Problem::new(Code::DigestMismatch, why)
+    };
     if announced(&headers).is_some_and(|length| length != size) {
-        return Err(Problem::new(
-            Code::DigestMismatch,
-            format!("the content is not as long as block {key}; nothing was stored"),
-        ));
+        return Err(longer());
     }
-    let mut body = Incoming::new(body, &headers, &app, size)?;
-    let mut reserved = app.quota().reserve()?;
+    let body = Incoming::new(body, &headers, &app, size)?;
+    let mut reserved = app.quota().reserve(app.store()).await?;
     reserved.grow(size)?;
-    let _place = if size > SMALL { Some(app.place_for_upload().await?) } else { None };
-    let bytes = body.all().await?;
+    let _place = if size > SMALL { Some(app.place_for_upload(&caller).await?) } else { None };
+    let _held = app.incoming().take_soon(size).await?;
+    let bytes = match body.all().await {
+        // It is the key that limits it.
+        Err(problem) if problem.code() == Code::TooLarge => return Err(longer()),
+        all => all?,
+    };
     metrics::counter!("graviton_received_bytes_total").increment(bytes.len() as u64);
     let fresh = session.put_block(&key, bytes).await?;
     reserved.became(if fresh { size } else { 0 });
@@ -216,10 +233,20 @@ async fn get(
     if known && app.store().has_block(&key).await? {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let held = app.memory_out().hold(key.size() as u64).await?;
-    let bytes = held.around(app.store().block(&key).await?);
-    let mut response = Response::new(blobs::body_of(bytes, &app, &connection));
+    let source = Source::Block(Block::new(app.store(), key));
+    let mut outgoing = Outgoing::new(&app, &connection, source, None).await?;
+    let first = outgoing.next().await?.unwrap_or_default();
+    let body = if first.len() == key.size() {
+        Body::from(first)
+    } else {
+        outgoing.park();
+        Body::from_stream(stream::try_unfold((Some(first), outgoing), |(first, mut outgoing)| async move {
+            let next = if first.is_some() { first } else { outgoing.next().await? };
+            Ok::<_, graviton_core::Error>(next.map(|bytes| (bytes, (None, outgoing))))
+        }))
+    };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(key.size()));
+    let mut response = Response::new(body);
     *response.headers_mut() = headers;
     Ok(response)
 }
@@ -262,24 +289,22 @@ fn describe(app: &Shared, key: &BlockKey) -> Result<HeaderMap, Problem> {
         (status = 200, body = inline(blobs::Uploaded), description = "The blob was there already",
             headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
         MissingBlocks, DigestMismatch, BodyProblems, UploadProblems, Common))]
-async fn commit(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn commit(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let body = Incoming::new(body, &headers, &app, MOST_MANIFEST)?;
     let session = needed(session(&app, &headers)?)?;
-    let mut places = Vec::new();
-    if announced(&headers).is_none_or(|length| length > SMALL) {
-        places.push(app.place_for_upload().await?);
-    }
-    let manifest: Manifest = body.json(&headers).await?;
+    let (manifest, _held): (Manifest, _) = body.json(&headers).await?;
     let id: BlobId = manifest.id.parse()?;
-    if id.size() > app.limits().max_body {
-        let why = format!("a blob is limited to {} bytes here", app.limits().max_body);
-        return Err(Problem::new(Code::TooLarge, why));
-    }
-    // It is read again, which holds as much memory as an upload.
-    if places.is_empty() && id.size() > SMALL {
-        places.push(app.place_for_upload().await?);
-    }
+    not_too_large(&app, id.size())?;
     let keys: Vec<BlockKey> = manifest.blocks.into_iter().map(|key| key.0).collect();
+    // It is all read again: that is what it costs, however short it is said.
+    let _place = if id.size() > SMALL { Some(app.place_for_upload(&caller).await?) } else { None };
+    let largest = keys.iter().map(|key| key.size() as u64).max().unwrap_or(0);
+    let _blocks = app.outgoing().take_soon(id.size().min(COMMIT_AHEAD.max(largest) + largest)).await?;
     match session.commit(&keys, &id).await? {
         SessionCommit::Committed(receipt) => {
             metrics::counter!("graviton_put_bytes_total").increment(receipt.id.size());

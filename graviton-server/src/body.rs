@@ -1,4 +1,5 @@
 //! The body of a request as it comes in: bounded in size, in time without a byte, and from below in bytes a second.
+//! The last two are stricter while others wait for the memory or the place that it has.
 //!
 //! Only the time that the *client* lets us wait counts for it; time that the store takes is not the client's.
 
@@ -9,12 +10,21 @@ use bytes::{Bytes, BytesMut};
 use graviton_core::Code;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::memory::Held;
 use crate::problem::Problem;
+
+/// While others wait for what this one has, it has to come so many times as fast, and a byte of it so many times as soon.
+const HURRY: u32 = 4;
+
+/// What JSON takes in memory: itself, and what is made of it.
+const JSON_TAKES: u64 = 2;
+
+/// It is taken in steps, as most of it comes in very small pieces or is very small.
+const JSON_STEP: u64 = 4 << 10;
 
 /// The body of a request.
 pub(crate) struct Incoming<'a> {
@@ -22,11 +32,14 @@ pub(crate) struct Incoming<'a> {
     app: &'a App,
     most: u64,
     received: u64,
-    /// How long the client let us wait, and what came, since the rate was looked at last.
+    window: Window,
+}
+
+/// What came since when: the rate is that of now, so that nobody lives on what was fast in the beginning.
+#[derive(Default)]
+struct Window {
     waited: Duration,
-    came: u64,
-    /// What `all` took.
-    held: Held,
+    received: u64,
 }
 
 impl<'a> Incoming<'a> {
@@ -38,8 +51,7 @@ impl<'a> Incoming<'a> {
         app: &'a App,
         most: u64,
     ) -> Result<Incoming<'a>, Problem> {
-        let incoming =
-            Incoming { body, app, most, received: 0, waited: Duration::ZERO, came: 0, held: Held::default() };
+        let incoming = Incoming { body, app, most, received: 0, window: Window::default() };
         match announced(headers) {
             Some(length) if length > most => Err(incoming.too_large()),
             _ => Ok(incoming),
@@ -52,15 +64,10 @@ impl<'a> Incoming<'a> {
 
     /// The next bytes; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        let limits = self.app.limits();
         loop {
             let started = Instant::now();
-            let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut self.body).poll_frame(context));
-            let Ok(frame) = tokio::time::timeout(limits.body_timeout, next).await else {
-                let seconds = limits.body_timeout.as_secs();
-                return Err(too_slow(&format!("no byte of the content came for {seconds} s")));
-            };
-            self.waited += started.elapsed();
+            let frame = self.frame().await?;
+            self.window.waited += started.elapsed();
             let Some(frame) = frame else {
                 return Ok(None);
             };
@@ -73,38 +80,65 @@ impl<'a> Incoming<'a> {
             // Trailers say nothing to us.
             let Ok(bytes) = frame.into_data() else { continue };
             self.received += bytes.len() as u64;
+            self.window.received += bytes.len() as u64;
             if self.received > self.most {
                 return Err(self.too_large());
             }
-            self.came += bytes.len() as u64;
-            // Over a while and not from the start: who sent much at first may not take its time for ever.
-            if self.waited >= limits.body_timeout {
-                if (self.came as f64) < limits.body_rate as f64 * self.waited.as_secs_f64() {
-                    return Err(too_slow("the content comes too slowly"));
-                }
-                (self.waited, self.came) = (Duration::ZERO, 0);
-            }
+            self.check_rate()?;
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
             }
         }
     }
 
-    /// All of it. Its memory counts until `self` is dropped.
-    pub(crate) async fn all(&mut self) -> Result<Bytes, Problem> {
-        let memory = self.app.memory_in();
+    /// The next frame, for which a client has a while, and less while others wait.
+    async fn frame(&mut self) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
+        let limits = self.app.limits();
+        let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut self.body).poll_frame(context));
+        let mut next = std::pin::pin!(next);
+        for waits in 1..=HURRY {
+            if let Ok(frame) = tokio::time::timeout(limits.body_timeout / HURRY, &mut next).await {
+                return Ok(frame);
+            }
+            if waits == HURRY || self.app.uploads_wait() {
+                let seconds = (limits.body_timeout / HURRY * waits).as_secs_f64();
+                return Err(too_slow(&format!("no byte of the content came for {seconds} s")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at the rate at the end of a window, which is as long as a client may send nothing.
+    fn check_rate(&mut self) -> Result<(), Problem> {
+        let limits = self.app.limits();
+        let hurry = if self.app.uploads_wait() { HURRY } else { 1 };
+        let Window { waited, received } = self.window;
+        if waited < limits.body_timeout / hurry {
+            return Ok(());
+        }
+        let least = u128::from(limits.body_rate) * u128::from(hurry) * waited.as_millis() / 1_000;
+        if u128::from(received) < least {
+            return Err(too_slow("the content comes too slowly"));
+        }
+        self.window = Window::default();
+        Ok(())
+    }
+
+    /// All of it, for whoever has taken the memory of `most`.
+    pub(crate) async fn all(mut self) -> Result<Bytes, Problem> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        memory.grow(&mut self.held, first.len() as u64).await?;
         let mut all = BytesMut::from(first);
         while let Some(bytes) = self.next().await? {
-            memory.grow(&mut self.held, bytes.len() as u64).await?;
             all.extend_from_slice(&bytes);
         }
         Ok(all.freeze())
     }
 
-    /// All of it, read as JSON.
-    pub(crate) async fn json<T: DeserializeOwned>(mut self, headers: &HeaderMap) -> Result<T, Problem> {
+    /// All of it, read as JSON, and the memory that this takes, which is taken as it comes.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        mut self,
+        headers: &HeaderMap,
+    ) -> Result<(T, Held), Problem> {
         let is_json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
         });
@@ -114,14 +148,22 @@ impl<'a> Incoming<'a> {
                 "the content has to be application/json, and its Content-Type say so, without a Content-Encoding",
             ));
         }
-        let bytes = self.all().await?;
+        let (mut all, mut held) = (BytesMut::new(), Held::default());
+        while let Some(bytes) = self.next().await? {
+            let more = (all.len() + bytes.len()) as u64 * JSON_TAKES;
+            if let Some(more) = more.checked_sub(held.bytes()).filter(|more| *more > 0) {
+                held.add(self.app.incoming().take_soon(more.max(JSON_STEP)).await?);
+            }
+            all.extend_from_slice(&bytes);
+        }
         // An array would be taken for the fields in their order.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
+        if all.trim_ascii_start().first() != Some(&b'{') {
             return Err(Problem::new(Code::InvalidArgument, "the content has to be a JSON object"));
         }
-        serde_json::from_slice(&bytes).map_err(|error| {
+        let value = serde_json::from_slice(&all).map_err(|error| {
             Problem::new(Code::InvalidArgument, format!("the content is not what is expected here: {error}"))
-        })
+        })?;
+        Ok((value, held))
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A client that neither asks nor takes what it asked for is not waited for ([`Connection::verdict`]). What it takes is
 //! seen by how far its downloads have come: a body is asked for its next piece only when there is room for it, on
-//! HTTP/1.1 in the socket and on HTTP/2 in the stream's window.
+//! HTTP/1.1 in the socket and on HTTP/2 in the stream's window, and the pieces are seen to go.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
-/// For so long, and so many bytes, what a client still sends is taken in after it was refused.
+/// For so long, and so many bytes, and so many at once as there are permits for, what a client still sends is taken in after it was refused.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 64 << 20;
 
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
     last: AtomicU64,
     transfers: Mutex<Vec<Weak<Progress>>>,
     lingers: Arc<AtomicBool>,
+    /// One for each connection that lingers after its end.
+    leaving: Arc<Semaphore>,
 }
 
 /// How a download gets on.
@@ -39,7 +42,12 @@ pub(crate) struct Connection {
 pub(crate) struct Progress {
     opened: Instant,
     last: AtomicU64,
+    /// Whether it is the server that is at it.
+    ours: AtomicBool,
 }
+
+/// So long a download waits for the server and not for the client.
+pub(crate) struct Ours<'a>(&'a Progress);
 
 /// What is to be done about a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +60,7 @@ pub(crate) enum Verdict {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: IpAddr) -> Connection {
+    pub(crate) fn new(peer: IpAddr, leaving: &Arc<Semaphore>) -> Connection {
         Connection {
             peer,
             opened: Instant::now(),
@@ -61,6 +69,7 @@ impl Connection {
             last: AtomicU64::new(0),
             transfers: Mutex::default(),
             lingers: Arc::default(),
+            leaving: Arc::clone(leaving),
         }
     }
 
@@ -87,7 +96,8 @@ impl Connection {
 
     /// A download begins; it ends when what this returns is dropped.
     pub(crate) fn download(&self) -> Arc<Progress> {
-        let progress = Arc::new(Progress { opened: self.opened, last: AtomicU64::new(0) });
+        let progress =
+            Arc::new(Progress { opened: self.opened, last: AtomicU64::new(0), ours: AtomicBool::new(false) });
         progress.touch();
         let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
         transfers.retain(|transfer| transfer.strong_count() > 0);
@@ -102,19 +112,23 @@ impl Connection {
     }
 
     /// What is to be done about it, if the first request has to come within one time, and nothing may go on for no longer
-    /// than the other.
-    pub(crate) fn verdict(&self, to_ask: Duration, idle: Duration) -> Verdict {
+    /// than the other. While others wait for memory, the time in which a client takes something is shorter.
+    ///
+    /// A download that stalls ends its connection, unless something else goes on there and nobody waits for memory: on
+    /// HTTP/2 a single stream cannot be ended here, as a body is asked for nothing while its window is closed.
+    pub(crate) fn verdict(&self, to_ask: Duration, idle: Duration, short: bool) -> Verdict {
         let patience = if self.asked.load(Ordering::Relaxed) { idle } else { to_ask };
-        let oldest = self.opened.elapsed().saturating_sub(patience).as_millis() as u64;
-        let mut downloading = false;
+        let before = |patience| self.opened.elapsed().saturating_sub(patience).as_millis() as u64;
+        let (oldest, oldest_taken) = (before(patience), before(if short { idle / 4 } else { idle }));
+        let (mut stalled, mut going) = (0, self.active.load(Ordering::Relaxed));
         for transfer in &*self.transfers.lock().unwrap_or_else(PoisonError::into_inner) {
             let Some(progress) = transfer.upgrade() else { continue };
-            downloading = true;
-            if progress.last.load(Ordering::Relaxed) < oldest {
-                return Verdict::Stalled;
-            }
+            *(if progress.stalls_since(oldest_taken) { &mut stalled } else { &mut going }) += 1;
         }
-        let quiet = !downloading && self.active.load(Ordering::Relaxed) == 0;
+        if stalled > 0 && (short || going == 0) {
+            return Verdict::Stalled;
+        }
+        let quiet = stalled + going == 0;
         if quiet && self.last.load(Ordering::Relaxed) < oldest { Verdict::Idle } else { Verdict::Fine }
     }
 }
@@ -122,6 +136,23 @@ impl Connection {
 impl Progress {
     pub(crate) fn touch(&self) {
         self.last.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The server is at it until what this returns is dropped.
+    pub(crate) fn ours(&self) -> Ours<'_> {
+        self.ours.store(true, Ordering::Relaxed);
+        Ours(self)
+    }
+
+    fn stalls_since(&self, moment: u64) -> bool {
+        !self.ours.load(Ordering::Relaxed) && self.last.load(Ordering::Relaxed) < moment
+    }
+}
+
+impl Drop for Ours<'_> {
+    fn drop(&mut self) {
+        self.0.ours.store(false, Ordering::Relaxed);
+        self.0.touch();
     }
 }
 
@@ -140,11 +171,13 @@ pub(crate) struct Socket {
     /// `None` only once it was taken out.
     stream: Option<TcpStream>,
     lingers: Arc<AtomicBool>,
+    leaving: Arc<Semaphore>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, connection: &Connection) -> Socket {
-        Socket { stream: Some(stream), lingers: Arc::clone(&connection.lingers) }
+        let (lingers, leaving) = (Arc::clone(&connection.lingers), Arc::clone(&connection.leaving));
+        Socket { stream: Some(stream), lingers, leaving }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
@@ -157,8 +190,13 @@ impl Drop for Socket {
         let lingers = self.lingers.load(Ordering::Relaxed);
         if let Some(stream) = self.stream.take().filter(|_| lingers)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            // Where very many are refused at once, some may not get to see why.
+            && let Ok(permit) = Arc::clone(&self.leaving).try_acquire_owned()
         {
-            runtime.spawn(take_in_the_rest(stream));
+            runtime.spawn(async move {
+                take_in_the_rest(stream).await;
+                drop(permit);
+            });
         }
     }
 }

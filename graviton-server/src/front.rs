@@ -67,6 +67,7 @@ impl Front {
         let (caller, mut response) = match admitted {
             Ok(caller) => {
                 request.extensions_mut().insert(Arc::clone(&self.connection));
+                request.extensions_mut().insert(caller.clone());
                 let routed = self.router.call(request.map(Body::new));
                 let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {
                     // The hook has told where.

@@ -6,7 +6,8 @@
 //!   refusal                            what is no request at all
 //!   front -> auth, problem             one request: its id, who asks, what is counted, how it fails
 //!     app                              what requests share, and the table of routes
-//!       blobs, blocks                  streams and blocks      -> body, memory, quota
+//!       blobs, blocks                  streams and blocks      -> body, outgoing, quota
+//!       memory, places                 how much is held, and by how many
 //!       health, metrics_page, admin    operations              -> jobs
 //!       documented                     OpenAPI, made from the routes
 //! ```
@@ -30,6 +31,8 @@ mod jobs;
 pub mod logs;
 mod memory;
 mod metrics_page;
+mod outgoing;
+mod places;
 mod problem;
 pub mod quantity;
 mod quota;

@@ -78,6 +78,7 @@ fn describe() {
     counter!("graviton_verify_runs_total", "Verifications of this server that ended well");
     counter!("graviton_verify_blocks_total", "Blocks that they looked at");
     counter!("graviton_verify_damage_total", "What they found missing or damaged");
+    counter!("graviton_log_lines_dropped_total", "Lines of the log that were dropped, as nobody took them");
     gauge!("graviton_http_connections", "Open connections");
     gauge!("graviton_uploads", "Uploads that have buffers");
     gauge!("graviton_downloads", "Downloads under way");
@@ -87,6 +88,11 @@ fn describe() {
     counter!(
         "graviton_http_stalled_connections_total",
         "Clients cut off that did not take what they asked for"
+    );
+    gauge!(
+        "graviton_held_bytes",
+        Unit::Bytes,
+        "Memory that requests and blobs take, of GRAVITON_HTTP_MEMORY"
     );
     gauge!("graviton_runtime_tasks", "Tasks that are alive");
     gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory in use");
@@ -115,6 +121,9 @@ fn measure(app: &App) {
     let database = app.store().connections();
     metrics::gauge!("graviton_database_connections").set(database.busy as f64);
     metrics::gauge!("graviton_database_connections_max").set(database.most as f64);
+    for (direction, budget) in [("in", app.incoming()), ("out", app.outgoing())] {
+        metrics::gauge!("graviton_held_bytes", "direction" => direction).set(budget.figures().1 as f64);
+    }
     let runtime = tokio::runtime::Handle::current().metrics();
     metrics::gauge!("graviton_runtime_tasks").set(runtime.num_alive_tasks() as f64);
     if let Some(bytes) = resident_bytes() {

@@ -1,27 +1,45 @@
 //! The quota: how much may be stored.
 //!
-//! What is stored is asked of the database now and then, for other servers write too; between that, what this server
-//! stored is added. An upload under way counts in full, for how much of it is new is known only at its end: near the
+//! What is stored is asked of the database now and then, for other servers write too, and before an upload if that was
+//! some seconds ago; between that, what this server stored is added. An upload under way counts in full, for how much of it is new is known only at its end: near the
 //! quota, a large upload of what is there already can be refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use graviton_core::{AsyncStore, Code, Result};
+use tokio::sync::Mutex;
 
 use crate::problem::Problem;
+
+/// What was found out so long ago is good enough; close to the quota, within the last tenth of it, it ages faster.
+const FRESH: Duration = Duration::from_secs(5);
+const FRESH_IF_CLOSE: Duration = Duration::from_secs(1);
+const CLOSE: u64 = 10;
 
 /// How much may be stored, and is.
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: Option<u64>,
+    /// What the database said last.
     stored: AtomicU64,
+    /// What became new here since it was asked for that.
+    added: AtomicU64,
     coming: AtomicU64,
+    /// When it was asked; locked while it is.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Quota {
     pub(crate) fn new(limit: Option<u64>) -> Arc<Quota> {
-        Arc::new(Quota { limit, stored: AtomicU64::new(0), coming: AtomicU64::new(0) })
+        Arc::new(Quota {
+            limit,
+            stored: AtomicU64::new(0),
+            added: AtomicU64::new(0),
+            coming: AtomicU64::new(0),
+            asked: Mutex::default(),
+        })
     }
 
     /// Whether there is one.
@@ -31,13 +49,34 @@ impl Quota {
 
     /// Asks the database how much is stored.
     pub(crate) async fn refresh(&self, store: &AsyncStore) -> Result<()> {
+        let mut asked = self.asked.lock().await;
+        self.ask(store, &mut asked).await
+    }
+
+    async fn ask(&self, store: &AsyncStore, asked: &mut Option<Instant>) -> Result<()> {
+        // What is added while it answers may be in the answer, and is counted twice until the next one.
+        let added = self.added.load(Ordering::Relaxed);
         let stored = store.stats().await?.stored_bytes;
         self.stored.store(stored, Ordering::Relaxed);
+        self.added.fetch_sub(added, Ordering::Relaxed);
+        *asked = Some(Instant::now());
         Ok(())
     }
 
+    fn used(&self) -> u64 {
+        let parts = [&self.stored, &self.added, &self.coming].map(|part| part.load(Ordering::Relaxed));
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+
     /// A place for an upload that is to begin.
-    pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reserved, Problem> {
+    pub(crate) async fn reserve(self: &Arc<Self>, store: &AsyncStore) -> Result<Reserved, Problem> {
+        if let Some(limit) = self.limit {
+            let fresh = if self.used() < limit - limit / CLOSE { FRESH } else { FRESH_IF_CLOSE };
+            let mut asked = self.asked.lock().await;
+            if asked.is_none_or(|asked| asked.elapsed() >= fresh) {
+                self.ask(store, &mut asked).await?;
+            }
+        }
         let reserved = Reserved { quota: Arc::clone(self), bytes: 0 };
         self.check(0)?;
         Ok(reserved)
@@ -45,8 +84,7 @@ impl Quota {
 
     fn check(&self, more: u64) -> Result<(), Problem> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let used = self.stored.load(Ordering::Relaxed).saturating_add(self.coming.load(Ordering::Relaxed));
-        if used.saturating_add(more.max(1)) <= limit {
+        if self.used().saturating_add(more.max(1)) <= limit {
             return Ok(());
         }
         let why = format!(
@@ -74,12 +112,37 @@ impl Reserved {
 
     /// The upload is stored, and this much of it was new.
     pub(crate) fn became(self, fresh: u64) {
-        self.quota.stored.fetch_add(fresh, Ordering::Relaxed);
+        self.quota.added.fetch_add(fresh, Ordering::Relaxed);
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.quota.coming.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_other_servers_store_counts_soon_and_what_came_during_a_question_is_not_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = graviton_core::Config::for_directory(directory.path()).open_async().await.unwrap();
+        let quota = Quota::new(Some(1_000_000));
+        quota.reserve(&store).await.unwrap().became(0);
+        store.put(&vec![7; 600_000][..]).await.unwrap();
+        let other: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+        store.put(&other[..]).await.unwrap();
+        // By what is known there is room.
+        assert!(quota.reserve(&store).await.is_ok());
+        *quota.asked.lock().await = Instant::now().checked_sub(FRESH);
+        assert_eq!(quota.reserve(&store).await.unwrap_err().code(), Code::QuotaExceeded);
+        let used = quota.used();
+        Reserved { quota: Arc::clone(&quota), bytes: 0 }.became(1_000);
+        assert_eq!(quota.used(), used + 1_000);
+        quota.refresh(&store).await.unwrap();
+        assert_eq!(quota.used(), used);
     }
 }

@@ -172,18 +172,21 @@ impl Server {
         let app = Arc::clone(&self.app);
         // Answers are written in one piece; waiting for more to send only makes them late.
         let _ = stream.set_nodelay(true);
-        let counted = Counted::new(&app);
-        if app.connections().load(Ordering::Relaxed) > app.limits().max_connections {
-            let is_plain = self.tls.load().is_none();
-            tokio::spawn(async move {
-                let _held = (counted, open);
-                if is_plain {
+        if app.connections().load(Ordering::Relaxed) >= app.limits().max_connections {
+            // Of very many, not all can be told why.
+            let told = Arc::clone(app.refusing()).try_acquire_owned();
+            if let Ok(told) = told
+                && self.tls.load().is_none()
+            {
+                tokio::spawn(async move {
+                    let _held = (told, open);
                     refuse(stream).await;
-                }
-            });
+                });
+            }
             return;
         }
-        let connection = Arc::new(Connection::new(peer.ip()));
+        let counted = Counted::new(&app);
+        let connection = Arc::new(Connection::new(peer.ip(), app.leaving()));
         let front =
             Front { app: Arc::clone(&app), router: router.clone(), connection: Arc::clone(&connection) };
         let tls = self.tls.load_full();
@@ -331,7 +334,7 @@ async fn serve(
                 }
                 return;
             }
-            _ = look.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout) {
+            _ = look.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout, app.outgoing().is_short()) {
                 Verdict::Fine => {}
                 Verdict::Idle if !asked_to_end => {
                     asked_to_end = true;

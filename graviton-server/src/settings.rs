@@ -46,17 +46,18 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_HTTP_JWT_AUDIENCE", "", "what their `aud` has to be or hold"),
     setting("GRAVITON_HTTP_RATE", "0", "requests a second of one token, or of one address where there are none; 0 for any number"),
     setting("GRAVITON_HTTP_BURST", "100", "so many requests at once before that rate counts"),
-    setting("GRAVITON_HTTP_QUOTA", "", "no upload begins or goes on once so much is stored, such as 500GiB; what other servers stored counts after 30 s at most"),
+    setting("GRAVITON_HTTP_QUOTA", "", "no upload begins or goes on once so much is stored, such as 500GiB; several servers on one store know of each other's uploads when these have ended, for 1s later, and may exceed it by as much"),
     setting("GRAVITON_HTTP_MAX_BODY", "1TiB", "the largest upload"),
     setting("GRAVITON_HTTP_MAX_HEADERS", "32KiB", "the largest head of a request, at least 8KiB"),
     setting("GRAVITON_HTTP_MAX_CONNECTIONS", "4096", "connections at once; one more is answered 503 and closed"),
     setting("GRAVITON_HTTP_MAX_STREAMS", "100", "requests at once on one HTTP/2 connection"),
-    setting("GRAVITON_HTTP_MAX_UPLOADS", "64", "uploads of more than 512 KiB at once; more wait, and are answered 503"),
-    setting("GRAVITON_HTTP_MEMORY", "1GiB", "for what is held of smaller uploads, and as much for what clients take of blobs; more waits, and is answered 503"),
+    setting("GRAVITON_HTTP_MAX_UPLOADS", "64", "uploads of more than 512 KiB at once, and commits of blobs of blocks; more wait, and are answered 503"),
+    setting("GRAVITON_HTTP_MAX_UPLOADS_EACH", "48", "so many of them for one token, or for one address where there are none"),
+    setting("GRAVITON_HTTP_MEMORY", "512MiB", "bytes of requests and blobs held at once, a quarter of it for what comes in; who finds none waits, and is answered 503. Besides: 8 MiB for each upload of MAX_UPLOADS, and the buffers of connections"),
     setting("GRAVITON_HTTP_HEADER_TIMEOUT", "15s", "for the TLS handshake, and for the head of a request, from the end of the one before on HTTP/1.1; then the connection is closed"),
     setting("GRAVITON_HTTP_BODY_TIMEOUT", "30s", "without a byte of an upload that was begun"),
-    setting("GRAVITON_HTTP_BODY_RATE", "4KiB", "bytes a second that an upload brings at least, in any time as long as the body timeout"),
-    setting("GRAVITON_HTTP_IDLE_TIMEOUT", "60s", "without a request, or without a client taking what it asked for"),
+    setting("GRAVITON_HTTP_BODY_RATE", "1KiB", "bytes a second that an upload brings at least, in each body timeout; 4 times as many, 4 times as soon, while others wait for its place"),
+    setting("GRAVITON_HTTP_IDLE_TIMEOUT", "60s", "without a request, or without a client taking what it asked for; a quarter of that while others wait for memory"),
     setting("GRAVITON_HTTP_DRAIN", "30s", "for requests under way to end after SIGTERM"),
     setting("GRAVITON_HTTP_HOSTS", "", "names that a server on loopback without authentication answers to beside localhost and addresses, with commas between them"),
     setting("GRAVITON_HTTP_CORS", "", "origins whose pages may use the server, with commas between them, or *"),
@@ -114,6 +115,7 @@ pub struct Limits {
     pub max_connections: usize,
     pub max_streams: u32,
     pub max_uploads: usize,
+    pub max_uploads_each: usize,
     pub memory: u64,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
@@ -188,7 +190,8 @@ impl Values<'_> {
                 max_connections: self.number("GRAVITON_HTTP_MAX_CONNECTIONS", 1)? as usize,
                 max_streams: self.number("GRAVITON_HTTP_MAX_STREAMS", 1)?,
                 max_uploads: self.number("GRAVITON_HTTP_MAX_UPLOADS", 1)? as usize,
-                memory: self.bytes("GRAVITON_HTTP_MEMORY")?,
+                max_uploads_each: self.number("GRAVITON_HTTP_MAX_UPLOADS_EACH", 1)? as usize,
+                memory: self.memory("GRAVITON_HTTP_MEMORY")?,
                 header_timeout: self.duration("GRAVITON_HTTP_HEADER_TIMEOUT")?,
                 body_timeout: self.duration("GRAVITON_HTTP_BODY_TIMEOUT")?,
                 body_rate: self.bytes("GRAVITON_HTTP_BODY_RATE")?,
@@ -262,6 +265,15 @@ impl Values<'_> {
             return Err(wrong(name, "it is out of bounds", "use 8KiB to 1MiB"));
         }
         Ok(bytes as usize)
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
+        let bytes = self.bytes(name)?;
+        // A quarter of it is to hold the largest block.
+        if !(64 << 20..=1 << 40).contains(&bytes) {
+            return Err(wrong(name, "it is out of bounds", "use 64MiB to 1TiB"));
+        }
+        Ok(bytes)
     }
 
     fn duration(&self, name: &str) -> Result<Duration> {
@@ -345,6 +357,7 @@ mod tests {
             ("GRAVITON_HTTP_MAX_BODY", "1 GB"),
             ("GRAVITON_HTTP_MAX_HEADERS", "1KiB"),
             ("GRAVITON_HTTP_MAX_CONNECTIONS", "0"),
+            ("GRAVITON_HTTP_MEMORY", "63MiB"),
             ("GRAVITON_HTTP_HEADER_TIMEOUT", "0"),
             ("GRAVITON_HTTP_CORS", "example.org"),
             ("GRAVITON_HTTP_CORS", "https://a/b"),

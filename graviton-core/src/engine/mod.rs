@@ -54,7 +54,7 @@ use small::Ingest;
 pub use collect::{GcOptions, GcReport};
 pub use copy::{CopyOptions, CopyReport, RepairReport};
 pub use read::BlobReader;
-pub use session::{Session, SessionCommit};
+pub use session::{COMMIT_AHEAD, Session, SessionCommit};
 pub use verify::{Damage, Finding, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport};
 pub(crate) use write::source_failed;
 pub use write::{BlobWriter, PutReceipt};

@@ -163,6 +163,41 @@ impl BlobReader {
         self.allowance = self.allowance.min(self.most_ahead);
     }
 
+    /// Where the block that holds the position begins and ends in the blob; `None` at the end. Nothing is fetched for it but
+    /// rows of the manifest: for whoever has to find room for the block before [`next`](BlobReader::next) fetches it.
+    pub async fn block(&mut self) -> Result<Option<Range<u64>>> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        if let Some((piece, _)) = &self.current
+            && piece.range.contains(&self.position)
+        {
+            return Ok(Some(piece.entry.offset..piece.entry.end()));
+        }
+        if let Err(error) = self.skip_to_position().await {
+            return Err(self.fail(error));
+        }
+        let ahead = self.ahead.front().map(|(piece, _)| &piece.entry);
+        Ok(ahead.or(self.entries.front()).map(|entry| entry.offset..entry.end()))
+    }
+
+    /// How many bytes are being fetched ahead, or were and are not yet asked for.
+    pub fn ahead(&self) -> u64 {
+        self.ahead.iter().map(|(piece, _)| piece.range.end - piece.range.start).sum()
+    }
+
+    /// Gives back the memory of what was fetched. Reading goes on at the position; what is needed is fetched again.
+    pub fn release(&mut self) {
+        self.ahead.clear();
+        self.entries.clear();
+        self.current = None;
+        self.allowance = 0;
+        self.window = ENTRIES_AFTER_JUMP;
+    }
+
     /// The bytes from the position to the end of its block, and moves behind them. `None` at the end.
     ///
     /// They are not copied: the result shares the memory that the block was read into.
@@ -273,7 +308,7 @@ impl BlobReader {
 
     /// Begins to fetch what may be fetched; at least the first block is planned.
     async fn fetch_ahead(&mut self) -> Result<()> {
-        let mut bytes: u64 = self.ahead.iter().map(|(piece, _)| piece.range.end - piece.range.start).sum();
+        let mut bytes = self.ahead();
         while self.ahead.is_empty() || (bytes < self.allowance && self.ahead.len() < AHEAD_BLOCKS) {
             if self.next_entry >= self.end {
                 return Ok(());

@@ -25,10 +25,14 @@ use crate::blocking;
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRow, ManifestEntry, WriterId};
+use crate::manifest::{BlobRow, ManifestEntry, PinnedBlock, WriterId};
 
 /// Blocks that are read at once to check a blob.
 const TOGETHER: usize = 8;
+
+/// Bytes of blocks that [`Session::commit`] has read, or is reading, before it checks them: no more than this, or one
+/// block.
+pub const COMMIT_AHEAD: u64 = 8 << 20;
 
 /// What a blob is said to be cut with if a client cut it.
 const CUT_BY: &str = "client";
@@ -206,7 +210,8 @@ impl Session {
     /// Makes a blob of blocks that are there, after reading all of them: their content has to have this id, or it is
     /// `digest-mismatch`. The sizes of the keys have to add up to the blob's.
     ///
-    /// Takes as long as reading the blob does. The session goes on.
+    /// Takes as long as reading the blob does, and memory for [`COMMIT_AHEAD`] or one block, and one block more. The session
+    /// goes on.
     pub async fn commit(&self, keys: &[BlockKey], id: &BlobId) -> Result<SessionCommit> {
         let entries = tiled(keys, id)?;
         self.renew().await?;
@@ -226,21 +231,25 @@ impl Session {
                 continue;
             }
             // Owned, so that the future is `Send` for whoever spawns it.
-            let blocks: Vec<_> = entries.iter().map(|entry| entry.key).zip(pinned).collect();
+            let blocks = runs(entries, pinned);
+            let largest = entries.iter().map(|entry| entry.key.size() as u64).max().unwrap_or(1);
+            let together = ((COMMIT_AHEAD / largest) as usize).clamp(1, TOGETHER);
             let mut blocks = futures_util::stream::iter(blocks)
-                .map(|(key, pinned)| {
+                .map(|(key, pinned, times)| {
                     let core = Arc::clone(core);
                     async move {
                         let bytes = tokio::spawn(async move { read::fetch_verified(&core, key).await });
-                        (key, pinned, blocking::Task::new(bytes).join().await)
+                        (key, pinned, times, blocking::Task::new(bytes).join().await)
                     }
                 })
-                .buffered(TOGETHER);
-            while let Some((key, pinned, bytes)) = blocks.next().await {
+                .buffered(together);
+            while let Some((key, pinned, times, bytes)) = blocks.next().await {
                 match bytes? {
                     Ok(bytes) => {
                         hasher = blocking::run_elsewhere(move || {
-                            hasher.update(&bytes);
+                            for _ in 0..times {
+                                hasher.update(&bytes);
+                            }
                             hasher
                         })
                         .await?;
@@ -309,6 +318,18 @@ impl Missing {
             }
         }
     }
+}
+
+/// The blocks in order, and how many times each follows itself: a block of zeros is read once.
+fn runs(entries: &[ManifestEntry], pinned: Vec<PinnedBlock>) -> Vec<(BlockKey, PinnedBlock, usize)> {
+    let mut runs: Vec<(BlockKey, PinnedBlock, usize)> = Vec::new();
+    for (entry, block) in entries.iter().zip(pinned) {
+        match runs.last_mut() {
+            Some((key, _, times)) if *key == entry.key => *times += 1,
+            _ => runs.push((entry.key, block, 1)),
+        }
+    }
+    runs
 }
 
 fn over() -> Error {

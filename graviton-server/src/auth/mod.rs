@@ -105,7 +105,7 @@ impl Need {
 }
 
 /// Who asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     Token(Arc<str>),
     Address(IpAddr),

@@ -14,21 +14,18 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use graviton_core::{BlobId, BlobReader, Code, Error, MAX_BLOCK_SIZE};
+use graviton_core::{BlobId, Code, Error};
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::conditions::{self, Wanted};
 use super::presentation::Presentation;
-use crate::app::{Downloading, Shared};
-use crate::connection::{Connection, Progress};
+use crate::app::Shared;
+use crate::connection::Connection;
 use crate::documented::{Common, NotFound, PreconditionFailed, RangeNotSatisfiable};
 use crate::extract::{Named, Params};
-use crate::memory::Held;
+use crate::outgoing::{Outgoing, SMALL_BLOB, Source};
 use crate::problem::Problem;
-
-/// A body is handed out in pieces of at most so many bytes: what a client has to take within the idle time-out.
-const PIECE: u64 = 256 << 10;
 
 /// Get a blob, or ranges of it
 #[utoipa::path(get, path = "/api/blobs/{id}", tag = "blobs", operation_id = "get_blob",
@@ -62,7 +59,12 @@ pub(super) async fn get(
         app.store().stat(&id).await?;
         return Ok(not_modified(headers));
     }
-    let reader = app.store().reader(&id).await?;
+    // With its first look at it, the store reads what is so small.
+    let held = match id.size() {
+        small @ 1..=SMALL_BLOB => Some(app.outgoing().take_soon(small).await?),
+        _ => None,
+    };
+    let mut reader = app.store().reader(&id).await?;
     let (status, parts, length) = match conditions::wanted(&wishes, &etag, id.size()) {
         Wanted::Unsatisfiable => {
             let size = HeaderValue::from_str(&format!("bytes */{}", id.size()));
@@ -84,25 +86,17 @@ pub(super) async fn get(
         }
     };
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    let held = app.memory_out().hold(needed(&reader)).await?;
-    let mut download = Download {
-        reader,
-        parts,
-        started: false,
-        downloading: app.downloading(),
-        progress: None,
-        held: Some(held),
-    };
+    if let Some(first) = parts.front() {
+        reader.seek(first.range.start);
+        reader.limit(first.range.end);
+    }
+    let outgoing = Outgoing::new(&app, &connection, Source::Blob(reader), held).await?;
+    let mut download = Download { id, outgoing, parts, started: false };
     let first = download.next().await?;
     let body = match first {
         None => Body::empty(),
-        Some(first) if first.len() as u64 == length => {
-            Body::from(download.held.take().unwrap_or_default().around(first))
-        }
-        Some(first) => {
-            download.progress = Some(connection.download());
-            download.into_body(first)
-        }
+        Some(first) if first.len() as u64 == length => Body::from(first),
+        Some(first) => download.into_body(first),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -169,32 +163,6 @@ fn content_range(range: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> 
         .map_err(|_| Problem::internal(Code::Internal, "a range is no header"))
 }
 
-/// About what a download holds of a blob: its largest block is about four of the middle ones, and no client but one that
-/// makes manifests itself can make it more.
-fn needed(reader: &BlobReader) -> u64 {
-    let middle = reader.size() / reader.blocks().max(1);
-    (4 * middle).min(reader.size()).min(MAX_BLOCK_SIZE as u64)
-}
-
-/// Bytes that are there, as the body of a response, handed out in pieces.
-pub(crate) fn body_of(bytes: Bytes, app: &Shared, connection: &Connection) -> Body {
-    let mut downloading = app.downloading();
-    if bytes.len() as u64 <= PIECE {
-        downloading.sent(bytes.len());
-        return Body::from(bytes);
-    }
-    let progress = connection.download();
-    Body::from_stream(stream::iter(std::iter::from_fn({
-        let mut rest = bytes;
-        move || {
-            progress.touch();
-            let piece = rest.split_to(rest.len().min(PIECE as usize));
-            downloading.sent(piece.len());
-            (!piece.is_empty()).then_some(Ok::<_, Error>(piece))
-        }
-    })))
-}
-
 /// The parts of a `multipart/byteranges` body, and its length.
 fn multipart(
     ranges: &[Range<u64>],
@@ -239,38 +207,29 @@ impl Part {
 
 /// What is still to be sent.
 struct Download {
-    reader: BlobReader,
+    id: BlobId,
+    outgoing: Outgoing,
     parts: VecDeque<Part>,
     /// Whether the reader is in the range of the first part.
     started: bool,
-    downloading: Downloading,
-    progress: Option<Arc<Progress>>,
-    /// The memory that it needs.
-    held: Option<Held>,
 }
 
 impl Download {
     /// The next bytes, verified; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        if let Some(progress) = &self.progress {
-            progress.touch();
-        }
         loop {
             let Some(part) = self.parts.front_mut() else { return Ok(None) };
             if !self.started {
-                self.reader.limit(part.range.end);
-                self.reader.seek(part.range.start);
+                self.outgoing.go(&part.range);
                 self.started = true;
                 if !part.head.is_empty() {
                     return Ok(Some(std::mem::take(&mut part.head)));
                 }
             }
-            if !part.range.is_empty() {
-                self.reader.limit_ahead(self.downloading.share());
-                if let Some(bytes) = self.reader.next_up_to(PIECE).await? {
-                    self.downloading.sent(bytes.len());
-                    return Ok(Some(bytes));
-                }
+            if !part.range.is_empty()
+                && let Some(bytes) = self.outgoing.next().await?
+            {
+                return Ok(Some(bytes));
             }
             self.parts.pop_front();
             self.started = false;
@@ -278,6 +237,7 @@ impl Download {
     }
 
     fn into_body(self, first: Bytes) -> Body {
+        self.outgoing.park();
         Body::from_stream(stream::try_unfold((Some(first), self), |(first, mut download)| async move {
             if let Some(first) = first {
                 return Ok(Some((first, (None, download))));
@@ -285,7 +245,7 @@ impl Download {
             match download.next().await {
                 Ok(bytes) => Ok(bytes.map(|bytes| (bytes, (None, download)))),
                 Err(error) => {
-                    tracing::error!(id = %download.reader.id(), code = %error.code(), %error, "a download was cut off");
+                    tracing::error!(id = %download.id, code = %error.code(), %error, "a download was cut off");
                     Err(error)
                 }
             }

@@ -24,9 +24,8 @@ use crate::extract::{Named, Params, most};
 use crate::problem::Problem;
 use crate::timestamp::rfc3339;
 
-pub(crate) use download::body_of;
 pub(crate) use presentation::MEDIA_TYPES;
-pub(crate) use upload::{Uploaded, answer};
+pub(crate) use upload::{SMALL, Uploaded, answer};
 
 /// The most entries of a page, of blobs and of blocks.
 const MOST_BLOBS: u64 = 1_000;

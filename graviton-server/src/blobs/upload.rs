@@ -1,9 +1,10 @@
 //! A blob coming in. Nothing of it is visible before the response, and nothing is kept of one that was refused, cut
 //! short or not what its id says.
 //!
-//! What is held of a small upload counts (`memory`); a larger one takes buffers, and a place among `MAX_UPLOADS`, so that
-//! memory is bounded however many come.
+//! A large upload takes buffers, and a place among `MAX_UPLOADS`. A small one takes memory as it comes, and no place unless
+//! there is no memory: so that what is held is bounded however many come.
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -17,14 +18,18 @@ use utoipa::ToSchema;
 
 use super::conditions;
 use crate::app::Shared;
+use crate::auth::Caller;
 use crate::body::{Incoming, announced};
 use crate::documented::{Common, DigestMismatch, PreconditionFailed, UploadProblems};
 use crate::extract::Named;
 use crate::memory::Held;
 use crate::problem::Problem;
 
-/// What is smaller takes no place among the uploads: it is held in the memory that it fills.
-const SMALL: u64 = 512 << 10;
+/// What is smaller needs no place among the uploads: it is held in the memory that it fills.
+pub(crate) const SMALL: u64 = 512 << 10;
+
+/// Memory is taken in steps of this.
+const STEP: u64 = 16 << 10;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -73,10 +78,11 @@ pub(crate) enum Uploaded {
         UploadProblems, Common))]
 pub(super) async fn post(
     State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let receipt = store(&app, &headers, body, None).await?;
+    let receipt = store(&app, &caller, &headers, body, None).await?;
     Ok(answer(&receipt, &headers))
 }
 
@@ -98,6 +104,7 @@ pub(super) async fn post(
         PreconditionFailed, UploadProblems, Common))]
 pub(super) async fn put(
     State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Named(id): Named<BlobId>,
     headers: HeaderMap,
     body: Body,
@@ -107,18 +114,18 @@ pub(super) async fn put(
     if conditions::is_known(&headers, &conditions::etag(&id)) && app.store().exists(&id).await? {
         return Err(conditions::failed("the blob is there already, and If-None-Match wants that it is not"));
     }
-    let receipt = store(&app, &headers, body, Some(id)).await?;
+    let receipt = store(&app, &caller, &headers, body, Some(id)).await?;
     Ok(answer(&receipt, &headers))
 }
 
 async fn store(
     app: &Shared,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Body,
     expected: Option<BlobId>,
 ) -> Result<PutReceipt, Problem> {
-    let limits = app.limits();
-    let mut body = Incoming::new(body, headers, app, limits.max_body)?;
+    let mut body = Incoming::new(body, headers, app, app.limits().max_body)?;
     if let (Some(length), Some(id)) = (announced(headers), expected)
         && length != id.size()
     {
@@ -126,20 +133,26 @@ async fn store(
             format!("the content has {length} bytes and not those of {id}; nothing was stored under that id");
         return Err(Problem::new(Code::DigestMismatch, why));
     }
-    let mut reserved = app.quota().reserve()?;
+    let mut reserved = app.quota().reserve(app.store()).await?;
     let mut writer = match &expected {
         Some(id) => app.store().writer_expecting(id).await?,
         None => app.store().writer().await?,
     };
-    let mut place = None;
-    let mut held = Held::default();
+    let (mut place, mut held) = (None, Held::default());
     while let Some(bytes) = body.next().await? {
         if place.is_none() {
-            if writer.size() + bytes.len() as u64 > SMALL {
-                place = Some(app.place_for_upload().await?);
-                held = Held::default();
+            let size = writer.size() + bytes.len() as u64;
+            let lacks = size.saturating_sub(held.bytes());
+            let more = match lacks {
+                _ if size > SMALL => None,
+                0 => Some(Held::default()),
+                lacks => app.incoming().try_take(lacks.max(STEP)),
+            };
+            if let Some(more) = more {
+                held.add(more);
             } else {
-                app.memory_in().grow(&mut held, bytes.len() as u64).await?;
+                place = Some(app.place_for_upload(caller).await?);
+                held = Held::default();
             }
         }
         reserved.grow(bytes.len() as u64)?;

@@ -95,7 +95,7 @@ async fn what_is_not_right_is_refused() {
     }));
     let too_large = put(&key, block).body(endless).send().await;
     if let Ok(response) = too_large {
-        problem(response, "too-large").await;
+        problem(response, "digest-mismatch").await;
     }
     let no_session =
         scene.request("PUT", &format!("/api/blocks/{key}")).body(&block[..]).send().await.unwrap();

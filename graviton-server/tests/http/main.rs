@@ -7,6 +7,7 @@ mod blobs;
 mod blocks;
 mod failures;
 mod limits;
+mod memory;
 #[path = "../mount/mod.rs"]
 mod mount;
 mod operations;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let (config, settings) = configure(arguments)?;
-    logs::install(&settings);
+    let _log = logs::install(&settings)?;
     allow_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
