@@ -44,6 +44,39 @@ fn blocks_larger_than_what_is_fetched_ahead_are_read_back() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_says_what_it_is_to_fetch_and_goes_on_after_it_gave_everything_back() {
+    let content = noise(3, 3_000_000);
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", "fastcdc:4096:16384:65536");
+    let store = config.unwrap().open_async().await.unwrap();
+    let id = store.put(&content[..]).await.unwrap().id;
+    let manifest = store.manifest(&id, 0, 1_000).await.unwrap();
+    let ranges = [0..3_000_000_u64, 1_234_567..2_345_678, 100..200];
+    for (range, often) in
+        ranges.into_iter().flat_map(|range| [1, 2, 3, 50].map(|often| (range.clone(), often)))
+    {
+        let mut reader = store.reader(&id).await.unwrap();
+        reader.seek(range.start);
+        reader.limit(range.end);
+        let mut back = Vec::new();
+        for round in 1.. {
+            let at = reader.position();
+            let block = reader.block().await.unwrap();
+            let whole = manifest.iter().find(|entry| (entry.offset..entry.end()).contains(&at));
+            assert_eq!(block, whole.filter(|_| at < range.end).map(|entry| entry.offset..entry.end()));
+            let Some(bytes) = reader.next_up_to(5_000).await.unwrap() else { break };
+            assert!(block.unwrap().end >= reader.position());
+            back.extend_from_slice(&bytes);
+            if round % often == 0 {
+                reader.release();
+                assert_eq!(reader.ahead(), 0);
+            }
+        }
+        assert!(back == content[range.start as usize..range.end as usize], "{range:?}, each {often}");
+    }
+}
+
 #[test]
 fn a_reader_that_failed_goes_on_after_a_seek_to_where_it_is() {
     let directory = tempfile::tempdir().unwrap();
