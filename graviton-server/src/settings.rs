@@ -46,7 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_HTTP_JWT_AUDIENCE", "", "what their `aud` has to be or hold"),
     setting("GRAVITON_HTTP_RATE", "0", "requests a second of one token, or of one address where there are none; 0 for any number"),
     setting("GRAVITON_HTTP_BURST", "100", "so many requests at once before that rate counts"),
-    setting("GRAVITON_HTTP_QUOTA", "", "no upload begins or goes on once so much is stored, such as 500GiB; several servers on one store know of each other's uploads when these have ended, for 1s later, and may exceed it by as much"),
+    setting("GRAVITON_HTTP_QUOTA", "", "no upload begins or goes on once so much is stored, such as 500GiB; several servers on one store know of each other's uploads 5 s after these have ended, or 1 s close to the quota, and may exceed it by what comes in between"),
     setting("GRAVITON_HTTP_MAX_BODY", "1TiB", "the largest upload"),
     setting("GRAVITON_HTTP_MAX_HEADERS", "32KiB", "the largest head of a request, at least 8KiB"),
     setting("GRAVITON_HTTP_MAX_CONNECTIONS", "4096", "connections at once; one more is answered 503 and closed"),

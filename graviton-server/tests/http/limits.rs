@@ -130,46 +130,6 @@ async fn a_body_that_stops_coming_fast_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_uploads_that_do_not_end_hold_no_more_than_the_memory_for_them() {
-    let scene = Scene::with(&[("MEMORY", "64KiB")]).await;
-    let mut held = scene.begin_upload(100_000).await;
-    held.write_all(&noise(1, 60_000)).await.unwrap();
-    until("it has come", async || {
-        let other = scene.request("POST", "/api/blobs").body(noise(2, 30_000)).send().await.unwrap();
-        if other.status() == 503 {
-            problem(other, "overloaded").await;
-            return true;
-        }
-        false
-    })
-    .await;
-    drop(held);
-    until("there is room again", async || {
-        let other = scene.request("POST", "/api/blobs").body(noise(2, 30_000)).send().await.unwrap();
-        other.status().is_success()
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn blocks_that_nobody_takes_hold_no_more_than_the_memory_for_them() {
-    let scene = Scene::with(&[("MEMORY", "4KiB")]).await;
-    // As large as the sockets between the two take no part of it.
-    let id = scene.put(&noise(1, 64 << 20)).await;
-    let mut held = scene.connect().await;
-    held.write_all(format!("GET /api/blobs/{id} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
-    assert!(head_of(&mut held).await.starts_with("HTTP/1.1 200"));
-    let key = scene.store.manifest(&id.parse().unwrap(), 0, 1).await.unwrap()[0].key;
-    problem(scene.get(&format!("/api/blocks/{key}")).send().await.unwrap(), "overloaded").await;
-    problem(scene.get(&format!("/api/blobs/{id}")).send().await.unwrap(), "overloaded").await;
-    drop(held);
-    until("there is memory again", async || {
-        scene.get(&format!("/api/blocks/{key}")).send().await.unwrap().status() == 200
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn idle_and_stalled_connections_are_closed() {
     let scene = Scene::with(&[("IDLE_TIMEOUT", "1s")]).await;
     let mut idle = begin(&scene, "GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n").await;

@@ -27,8 +27,6 @@ impl Program {
         for setting in settings {
             command.args(["--set", &format!("GRAVITON_HTTP_{setting}")]);
         }
-        // What the C library's allocator keeps of freed blocks is not what is looked at here.
-        command.env("MALLOC_MMAP_THRESHOLD_", "131072");
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -59,7 +57,7 @@ impl Program {
     /// Begins an upload of two megabytes that has a place when this returns.
     async fn begin(&self) -> TcpStream {
         let mut upload = TcpStream::connect(self.address).await.unwrap();
-        let head = "POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n";
+        let head = "POST /api/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n";
         upload.write_all(head.as_bytes()).await.unwrap();
         upload.write_all(&noise(1, 1_000_000)).await.unwrap();
         until("it has its place", async || {
@@ -95,7 +93,7 @@ impl Program {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         let mut stream = socket.connect(self.address).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         stream
     }
 }
@@ -113,7 +111,7 @@ async fn readers_who_do_not_read_hold_no_more_than_the_memory_and_others_go_on()
     let content = noise(1, 32 << 20);
     let id = program.put(&content).await;
     let mut readers = Vec::new();
-    for _ in 0..250 {
+    for _ in 0..600 {
         readers.push(program.ask(&format!("/api/blobs/{id}")).await);
     }
     for _ in 0..3 {
@@ -121,9 +119,9 @@ async fn readers_who_do_not_read_hold_no_more_than_the_memory_and_others_go_on()
         status(&got, 200);
         assert!(got.bytes().await.unwrap() == content);
     }
-    // Without a bound it is a megabyte and more for each of them.
+    // Without a bound it is two megabytes and more for each of them. The allocator keeps some of what was freed just now.
     let peak = program.peak();
-    assert!(peak < 240 << 20, "{} MiB", peak >> 20);
+    assert!(peak < 640 << 20, "{} MiB", peak >> 20);
     drop(readers);
 }
 
@@ -152,8 +150,7 @@ async fn who_is_refused_or_lingers_has_few_descriptors() {
     let mut streams = Vec::new();
     for _ in 0..600 {
         let mut stream = TcpStream::connect(program.address).await.unwrap();
-        let head =
-            "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\nConnection: close\r\n\r\n";
+        let head = "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\nConnection: close\r\n\r\n";
         let _ = stream.write_all(head.as_bytes()).await;
         streams.push(stream);
         // 8 connections, 64 that linger, 64 that are refused, and what the process has anyway.
@@ -175,7 +172,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
 async fn an_upload_that_was_fast_only_at_first_is_cut_off() {
     let scene = Scene::with(&[("BODY_TIMEOUT", "1s"), ("BODY_RATE", "1KiB")]).await;
     let mut stream = scene.connect().await;
-    let head = "POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n";
+    let head = "POST /api/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&noise(1, 4 << 20)).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
