@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use graviton_core::{AsyncStore, Code, Result};
 use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderMap, StatusCode, Version};
@@ -219,17 +219,43 @@ pub(crate) fn router(app: &Shared) -> Router {
             Problem::new(Code::MethodNotAllowed, "the method does not apply here; /docs lists those that do")
         })
         .with_state(Arc::clone(app));
-    let origins = &app.settings().cors;
+    match cors(app.settings()) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// Answers requests that did not get in with the [`Problem`] among their extensions: pages of other origins are to see why.
+pub(crate) fn refusals(app: &Shared) -> Router {
+    let router = Router::new().fallback(async |Extension(problem): Extension<Problem>| problem);
+    match cors(app.settings()) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// What tells browsers which pages may use the server, if any of other origins may.
+fn cors(settings: &Settings) -> Option<CorsLayer> {
+    let origins = &settings.cors;
     if origins.is_empty() {
-        return router;
+        return None;
     }
     let origin = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
     } else {
         AllowOrigin::list(origins.clone())
     };
-    let exposed =
-        ["etag", "location", "content-range", "accept-ranges", "x-request-id", "preference-applied"];
+    let exposed = [
+        "etag",
+        "location",
+        "content-range",
+        "content-disposition",
+        "accept-ranges",
+        "retry-after",
+        "www-authenticate",
+        "x-request-id",
+        "preference-applied",
+    ];
     let cors = CorsLayer::new()
         .allow_origin(origin)
         .allow_methods(Any)
@@ -245,5 +271,5 @@ pub(crate) fn router(app: &Shared) -> Router {
         ])
         .expose_headers(exposed.map(http::HeaderName::from_static))
         .max_age(Duration::from_secs(3_600));
-    router.layer(cors)
+    Some(cors)
 }

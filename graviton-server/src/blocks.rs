@@ -17,7 +17,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use graviton_core::{BlobId, BlockKey, COMMIT_AHEAD, Code, Session, SessionCommit};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -229,8 +229,7 @@ async fn get(
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut headers = describe(&app, &key)?;
-    let known = wishes.get(IF_NONE_MATCH).is_some_and(|tag| Some(tag) == headers.get(ETAG));
-    if known && app.store().has_block(&key).await? {
+    if blobs::is_known(&wishes, &format!("\"{key}\"")) && app.store().has_block(&key).await? {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     let source = Source::Block(Block::new(app.store(), key));

@@ -32,6 +32,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Front {
     pub(crate) app: Shared,
     pub(crate) router: Router,
+    /// What answers those that did not get in.
+    pub(crate) refusals: Router,
     pub(crate) connection: Arc<Connection>,
 }
 
@@ -75,7 +77,11 @@ impl Front {
                 });
                 (Some(caller), response.unwrap_or_else(|never| match never {}))
             }
-            Err(problem) => (None, problem.into_response()),
+            Err(problem) => {
+                request.extensions_mut().insert(problem);
+                let refused = self.refusals.call(request.map(|_| Body::empty())).await;
+                (None, refused.unwrap_or_else(|never| match never {}))
+            }
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if let Some(why) = problem.for_the_log() {

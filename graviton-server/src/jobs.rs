@@ -1,7 +1,7 @@
 //! Work that outlasts a request: collections and verifications, one of each at a time, which can be watched and cancelled.
 //!
-//! They live in the memory of the server that runs them, and no other server knows of them; the last of them are remembered. What they do is safe beside
-//! those of other servers, and may be ended at any moment.
+//! They live in the memory of the server that runs them, and no other server knows of them; the last of them are
+//! remembered. What they do is safe beside those of other servers, and may be ended at any moment.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -19,8 +19,11 @@ use utoipa::ToSchema;
 use crate::timestamp::rfc3339;
 
 /// Jobs that are remembered, and findings of each.
-const REMEMBERED: usize = 100;
+const REMEMBERED: usize = 20;
 const MOST_FINDINGS: usize = 1_000;
+
+/// Blobs that the findings of a job name, all together: about a megabyte.
+const MOST_NAMES: usize = 10_000;
 
 /// The jobs of a server.
 #[derive(Default)]
@@ -59,6 +62,8 @@ struct State {
     stage: Stage,
     report: Report,
     findings: Vec<Found>,
+    /// How many blobs the findings name.
+    names: usize,
     findings_left_out: u64,
     /// The code of the error that ended it; the log has its words.
     error: Option<&'static str>,
@@ -146,7 +151,7 @@ pub(crate) struct Found {
     subject: Option<String>,
     /// What is wrong
     why: Option<String>,
-    /// Blobs that it hurts, up to a thousand of them
+    /// Blobs that it hurts, up to a thousand of them; all findings of a job together name ten thousand
     blobs: Vec<String>,
 }
 
@@ -255,8 +260,14 @@ impl Jobs {
             return (Arc::clone(running), false);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let state =
-            State { stage: Stage::Running, report, findings: Vec::new(), findings_left_out: 0, error: None };
+        let state = State {
+            stage: Stage::Running,
+            report,
+            findings: Vec::new(),
+            names: 0,
+            findings_left_out: 0,
+            error: None,
+        };
         let job = Arc::new(Job {
             id: self.last.fetch_add(1, Ordering::Relaxed) + 1,
             kind,
@@ -341,10 +352,12 @@ impl Job {
     }
 
     fn found(&self, finding: Finding) -> ControlFlow<()> {
-        let found = Found::from(finding);
+        let mut found = Found::from(finding);
         tracing::warn!(job = self.id, ?found, "a verification found something");
         let mut state = self.state();
         if state.findings.len() < MOST_FINDINGS {
+            found.blobs.truncate(MOST_NAMES.saturating_sub(state.names));
+            state.names += found.blobs.len();
             state.findings.push(found);
         } else {
             state.findings_left_out += 1;
@@ -389,5 +402,35 @@ impl Job {
             findings_left_out: state.findings_left_out,
             error: state.error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graviton_core::{Algo, BlobId, BlockKey, Damage};
+
+    #[tokio::test]
+    async fn what_a_job_remembers_is_bounded() {
+        let jobs = Jobs::default();
+        let (job, _) = jobs.begin(Kind::Verify, Report::Verify(Verified::default()), |job| async move {
+            let blobs = vec![BlobId::of(Algo::Blake3, b"hurt"); 1_000];
+            for number in 0..1_500_u32 {
+                let key = BlockKey::of(Algo::Blake3, &number.to_le_bytes())?;
+                let _ = job.found(Finding::Block { key, damage: Damage::Missing, blobs: blobs.clone() });
+            }
+            Ok(Report::Verify(Verified::default()))
+        });
+        job.wait(Duration::MAX).await;
+        let view = job.view();
+        assert_eq!((view.findings.len(), view.findings_left_out), (MOST_FINDINGS, 500));
+        assert_eq!(view.findings.iter().map(|found| found.blobs.len()).sum::<usize>(), MOST_NAMES);
+        for _ in 0..2 * REMEMBERED {
+            let begun = jobs.begin(Kind::Gc, Report::Gc(Collected::default()), |_| async {
+                Ok(Report::Gc(Collected::default()))
+            });
+            begun.0.wait(Duration::MAX).await;
+        }
+        assert_eq!(jobs.all().len(), REMEMBERED);
     }
 }

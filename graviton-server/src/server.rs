@@ -106,7 +106,7 @@ impl Server {
 
     /// Serves until it is told to end, lets requests under way end, and closes the store. False if some had to be cut off.
     pub async fn run(self) -> bool {
-        let router = crate::app::router(&self.app);
+        let routers = (crate::app::router(&self.app), crate::app::refusals(&self.app));
         let background =
             [tokio::spawn(metrics_page::keep_up()), tokio::spawn(refresh(Arc::clone(&self.app)))];
         // Each connection holds a clone: when all are gone, this one knows.
@@ -119,7 +119,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    self.welcome(stream, peer, &router, open.clone());
+                    self.welcome(stream, peer, &routers, open.clone());
                 }
                 Err(error) => {
                     // The client is gone again, or we are out of descriptors: neither is a reason to end.
@@ -166,7 +166,7 @@ impl Server {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        router: &Router,
+        (router, refusals): &(Router, Router),
         open: tokio::sync::mpsc::Sender<()>,
     ) {
         let app = Arc::clone(&self.app);
@@ -187,8 +187,12 @@ impl Server {
         }
         let counted = Counted::new(&app);
         let connection = Arc::new(Connection::new(peer.ip(), app.leaving()));
-        let front =
-            Front { app: Arc::clone(&app), router: router.clone(), connection: Arc::clone(&connection) };
+        let front = Front {
+            app: Arc::clone(&app),
+            router: router.clone(),
+            refusals: refusals.clone(),
+            connection: Arc::clone(&connection),
+        };
         let tls = self.tls.load_full();
         let stage = self.stage.subscribe();
         tokio::spawn(async move {

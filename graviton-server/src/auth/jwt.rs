@@ -33,13 +33,18 @@ impl Jwt {
         };
         let (algorithm, key) = match settings.algorithm.as_str() {
             "HS256" => {
-                let secret = bytes.trim_ascii_end();
+                // What an editor or `echo` puts behind it is none of it.
+                let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+                let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
                 if secret.len() < 32 {
                     return Err(unusable("the secret is shorter than 32 bytes"));
                 }
                 // One who puts a public key there would let everybody sign with it.
-                if secret.starts_with(b"-----BEGIN") {
-                    return Err(unusable("it is PEM, and no secret"));
+                let is_key = secret.starts_with(b"ssh-")
+                    || secret.trim_ascii_start().starts_with(b"{")
+                    || secret.windows(10).any(|part| part == b"-----BEGIN");
+                if is_key {
+                    return Err(unusable("it is a key for all to see (PEM, JWK or SSH), and no secret"));
                 }
                 (Algorithm::HS256, Ok(DecodingKey::from_secret(secret)))
             }

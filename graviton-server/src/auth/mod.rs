@@ -194,7 +194,9 @@ impl Auth {
         } else {
             Caller::Address(address)
         };
-        self.limit_rate(&caller)?;
+        if !is_preflight {
+            self.limit_rate(&caller)?;
+        }
         Ok(caller)
     }
 

@@ -56,7 +56,7 @@ pub(super) fn failed(why: &str) -> Problem {
 }
 
 /// Whether the client has it already.
-pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+pub(crate) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         let mut tags = value.split(',').map(str::trim);
         value.trim() == "*" || tags.any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == etag)

@@ -24,6 +24,7 @@ use crate::extract::{Named, Params, most};
 use crate::problem::Problem;
 use crate::timestamp::rfc3339;
 
+pub(crate) use conditions::is_known;
 pub(crate) use presentation::MEDIA_TYPES;
 pub(crate) use upload::{SMALL, Uploaded, answer};
 

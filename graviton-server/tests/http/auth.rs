@@ -256,6 +256,32 @@ fn other(algorithm: Algorithm) -> EncodingKey {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_everybody_may_see_is_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Config::for_directory(directory.path()).open_async().await.unwrap();
+    let file = directory.path().join("key");
+    let pem = String::from_utf8(keys(Algorithm::RS256).1).unwrap();
+    let bind = async |content: &str| {
+        std::fs::write(&file, content).unwrap();
+        let settings = [
+            ("GRAVITON_HTTP_PORT", "0"),
+            ("GRAVITON_HTTP_JWT_KEY", file.to_str().unwrap()),
+            ("GRAVITON_HTTP_JWT_ALGORITHM", "HS256"),
+        ];
+        let settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Server::bind(store.clone(), Settings::new(&settings).unwrap()).await.err().map(|error| error.code())
+    };
+    let ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9q";
+    let jwk =
+        r#" {"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtV","e":"AQAB"}"#;
+    for public in [&pem, &format!("# ours\n{pem}"), ssh, jwk, "short"] {
+        assert_eq!(bind(public).await, Some(graviton_core::Code::Config), "{public}");
+    }
+    // Of a secret of bytes, only the end of the line is left out.
+    assert_eq!(bind(&format!("{}\t \n", "x".repeat(30))).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_let_in_from_elsewhere_by_accident() {
     let directory = tempfile::tempdir().unwrap();
     let store = Config::for_directory(directory.path()).open_async().await.unwrap();

@@ -62,6 +62,10 @@ async fn only_what_is_missing_is_sent_and_any_server_goes_on() {
         }
         let got = scene.get(&format!("/api/blocks/{key}")).send().await.unwrap();
         assert!(got.bytes().await.unwrap() == block[..]);
+        for known in [format!("\"{key}\""), format!("\"other\", W/\"{key}\""), "*".to_owned()] {
+            let asked = scene.get(&format!("/api/blocks/{key}")).header("if-none-match", &known);
+            status(&asked.send().await.unwrap(), 304);
+        }
         let head = scene.request("HEAD", &format!("/api/blocks/{key}")).send().await.unwrap();
         assert_eq!(head.headers()["content-length"], block.len().to_string());
     }

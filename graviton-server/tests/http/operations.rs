@@ -212,6 +212,30 @@ async fn pages_of_other_origins_are_let_in_only_if_they_are_named() {
     assert!(allowed.headers()["access-control-allow-headers"].to_str().unwrap().contains("range"));
 }
 
+/// A page is to see why it was refused, also by what stands before the routes, and may ask whether it may at any time.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_are_named_see_why_they_are_refused() {
+    let page = "https://a.example";
+    let scene = Scene::with(&[("CORS", page), ("RATE", "1"), ("BURST", "1")]).await;
+    let ask = |method| scene.request(method, "/api/blobs").header("origin", page);
+    until("it comes too often", async || {
+        let response = ask("GET").send().await.unwrap();
+        assert_eq!(response.headers()["access-control-allow-origin"], page, "{response:?}");
+        let exposed = response.headers()["access-control-expose-headers"].to_str().unwrap();
+        assert!(exposed.contains("retry-after"), "{exposed}");
+        let limited = response.status() == 429;
+        if limited {
+            problem(response, "rate-limited").await;
+        }
+        limited
+    })
+    .await;
+    for _ in 0..5 {
+        let preflight = ask("OPTIONS").header("access-control-request-method", "GET").send().await.unwrap();
+        status(&preflight, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_waits_for_what_is_under_way() {
     let scene = Scene::new().await;
