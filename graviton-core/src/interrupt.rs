@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_call_that_is_not_to_be_interrupted_is_not_asked_for_and_the_scope_around_it_goes_on() {
-        let nap = || runtime::block_on(tokio::time::sleep(2 * PERIOD));
+        let nap = || runtime::block_on(async { tokio::time::sleep(2 * PERIOD).await });
         let both =
             interruptible(|| ControlFlow::Break(()), || (uninterrupted(|| (is_watched(), nap())), never()));
         assert!(!both.0.0 && both.0.1.is_ok());

@@ -45,4 +45,4 @@ mod tls;
 
 pub use documented::openapi_json;
 pub use problem::CODES;
-pub use server::{Control, Server};
+pub use server::{Control, Server, check};

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Shared};
+use crate::auth::Auth;
 use crate::connection::{Connection, Socket, Verdict};
 use crate::front::{Front, fresh_id};
 use crate::problem::Problem;
@@ -48,6 +49,29 @@ pub struct Server {
     stage: watch::Sender<Stage>,
 }
 
+/// Whether a server could start with these settings: `config` if they do not go together, above all if it would serve beyond
+/// loopback whoever comes, and was not told to; or if a file that they name cannot be used. To be asked before the store
+/// is opened, which makes it if it is not there.
+pub fn check(settings: &Settings) -> Result<()> {
+    let auth = Auth::new(settings)?;
+    if !settings.address.ip().is_loopback() && !auth.is_on() && !settings.insecure {
+        return Err(Error::new(
+            Code::Config,
+            format!(
+                "cannot listen on {}: everybody who can reach it could read, write and delete",
+                settings.address
+            ),
+        )
+        .with_advice(
+            "set GRAVITON_HTTP_TOKENS or GRAVITON_HTTP_JWT_KEY, or say --insecure if that is meant",
+        ));
+    }
+    if let Some((certificates, key)) = &settings.tls {
+        tls::read(certificates, key)?;
+    }
+    Ok(())
+}
+
 /// What a server is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Stage {
@@ -67,23 +91,11 @@ pub struct Control {
 }
 
 impl Server {
-    /// Listens, and is ready to [`run`](Server::run). `config` if the settings do not go together: above all if it would
-    /// serve beyond loopback whoever comes, and was not told to.
+    /// Listens, and is ready to [`run`](Server::run). Fails where [`check`] does.
     pub async fn bind(store: AsyncStore, settings: Settings) -> Result<Server> {
+        check(&settings)?;
         let app = App::new(store, settings).await?;
         let settings = app.settings();
-        if !settings.address.ip().is_loopback() && !app.auth().is_on() && !settings.insecure {
-            return Err(Error::new(
-                Code::Config,
-                format!(
-                    "cannot listen on {}: everybody who can reach it could read, write and delete",
-                    settings.address
-                ),
-            )
-            .with_advice(
-                "set GRAVITON_HTTP_TOKENS or GRAVITON_HTTP_JWT_KEY, or say --insecure if that is meant",
-            ));
-        }
         metrics_page::install()?;
         let tls =
             settings.tls.as_ref().map(|(certificates, key)| tls::read(certificates, key)).transpose()?;

@@ -10,7 +10,7 @@ mod upload;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use graviton_core::{BlobId, BlobStat, ManifestEntry};
+use graviton_core::{BlobId, BlobStat, Code, ManifestEntry};
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,12 @@ async fn manifest(
     Params(params): Params<ManifestParams>,
 ) -> Result<Json<ManifestPage>, Problem> {
     let limit = most("limit", params.limit, 1_000, MOST_ENTRIES)?;
-    let entries = app.store().manifest(&id, params.from.unwrap_or(0), limit).await?;
+    let from = params.from.unwrap_or(0);
+    if i64::try_from(from).is_err() {
+        let why = format!("`from` is at most {}", i64::MAX);
+        return Err(Problem::new(Code::InvalidArgument, why));
+    }
+    let entries = app.store().manifest(&id, from, limit).await?;
     let next = entries.last().map(ManifestEntry::end).filter(|end| *end < id.size());
     Ok(Json(ManifestPage { blocks: entries.into_iter().map(Entry::from).collect(), next }))
 }

@@ -281,6 +281,28 @@ async fn what_everybody_may_see_is_no_secret() {
     assert_eq!(bind(&format!("{}\t \n", "x".repeat(30))).await, None);
 }
 
+/// What cannot serve makes no store either.
+#[test]
+fn wrong_settings_are_found_before_the_store_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("store");
+    let missing = directory.path().join("missing");
+    for setting in [
+        "GRAVITON_HTTP_ADDR=0.0.0.0".to_owned(),
+        format!("GRAVITON_HTTP_TOKENS={}", missing.display()),
+        format!("GRAVITON_HTTP_TLS_CERT={0}\nGRAVITON_HTTP_TLS_KEY={0}", missing.display()),
+    ] {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_graviton-server"));
+        program.arg("--root").arg(&place).args(["--set", "GRAVITON_HTTP_PORT=0"]);
+        program.args(setting.lines().flat_map(|one| ["--set", one]));
+        let done = program.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.contains("help: "), "{said}");
+        assert!(!place.exists(), "{setting}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_let_in_from_elsewhere_by_accident() {
     let directory = tempfile::tempdir().unwrap();

@@ -60,6 +60,7 @@ async fn serve(config: Config, settings: Settings) -> Result<()> {
     let mut hangups = listen_to(SignalKind::hangup())?;
     let mut interrupts = listen_to(SignalKind::interrupt())?;
     let mut terminations = listen_to(SignalKind::terminate())?;
+    graviton_server::check(&settings)?;
     let store = config.open_async().await?;
     let is_tls = settings.tls.is_some();
     let server = Server::bind(store, settings).await?;
