@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graviton_core::{Error, Result};
 use tracing_subscriber::EnvFilter;
@@ -47,11 +47,16 @@ pub struct Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
         let (written, is_written) = sync_channel(1);
-        // With a full queue there is nobody who reads.
-        if self.lines.try_send(Said::End(written)).is_ok() {
-            let _ = is_written.recv_timeout(LAST_WORDS);
+        // A full queue may be one that is being written.
+        while self.lines.try_send(Said::End(written.clone())).is_err() {
+            if Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+        let _ = is_written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
