@@ -52,9 +52,9 @@ pub(super) async fn get(
     Params(presentation): Params<Presentation>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
-    conditions::check(&wishes, &id)?;
     let etag = conditions::etag(&id);
     let mut headers = describe(&app, &id, &etag, &presentation)?;
+    conditions::check(&wishes, &id)?;
     if conditions::is_known(&wishes, &etag) {
         app.store().stat(&id).await?;
         return Ok(not_modified(headers));
@@ -121,9 +121,9 @@ pub(super) async fn head(
     Params(presentation): Params<Presentation>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
-    conditions::check(&wishes, &id)?;
     let etag = conditions::etag(&id);
     let mut headers = describe(&app, &id, &etag, &presentation)?;
+    conditions::check(&wishes, &id)?;
     app.store().stat(&id).await?;
     if conditions::is_known(&wishes, &etag) {
         return Ok(not_modified(headers));

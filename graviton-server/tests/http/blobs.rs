@@ -219,6 +219,11 @@ async fn conditions_that_do_not_hold_keep_all_as_it_is() {
         }
     }
     status(&scene.request("HEAD", &path).header("if-match", "\"x\"").send().await.unwrap(), 412);
+    // What makes no sense makes none under any condition.
+    for method in ["GET", "HEAD"] {
+        let senseless = scene.request(method, &format!("{path}?type=AAA")).header("if-match", "\"x\"");
+        status(&senseless.send().await.unwrap(), 400);
+    }
     let again = scene.request("PUT", &path).header("if-none-match", "*").body("conditional");
     status(&again.send().await.unwrap(), 412);
     let list = format!("\"{other}\", \"{id}\"");
