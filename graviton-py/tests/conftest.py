@@ -3,7 +3,6 @@ SQLite, and with blocks in S3 and manifests in PostgreSQL, on the servers of ``t
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import os
 import subprocess
@@ -15,9 +14,6 @@ from pathlib import Path
 import graviton
 import pytest
 from graviton import Settings
-
-# No test asserts on time. One that hangs is ended, with the stacks of all threads.
-SECONDS_TO_HANG = 180
 
 _numbers = itertools.count()
 
@@ -78,13 +74,6 @@ def cluster(path: Path) -> Place:
             "manifest_url": new_database(),
         },
     )
-
-
-@pytest.fixture(autouse=True)
-def _watchdog() -> Iterator[None]:
-    faulthandler.dump_traceback_later(SECONDS_TO_HANG, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture
