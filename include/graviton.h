@@ -387,7 +387,7 @@ typedef struct graviton_store_stats {
     uint64_t dead_bytes;
     /**
      * Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees
-     * these, and those of puts that failed or were aborted, which are not counted here but in the plan of a dry run.
+     * these, and what a put that failed or was aborted had announced and may have written, which only its plan counts.
      */
     uint64_t reclaimable_bytes;
     /**

@@ -89,7 +89,7 @@ pub struct graviton_store_stats {
     /// The sum of their sizes in bytes.
     pub dead_bytes: u64,
     /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees
-    /// these, and those of puts that failed or were aborted, which are not counted here but in the plan of a dry run.
+    /// these, and what a put that failed or was aborted had announced and may have written, which only its plan counts.
     pub reclaimable_bytes: u64,
     /// How many bytes of blobs a stored byte serves; 1 for an empty store.
     pub dedup_ratio: f64,

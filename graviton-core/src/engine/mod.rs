@@ -154,7 +154,7 @@ pub struct StoreStats {
     /// The sum of their sizes in bytes.
     pub dead_bytes: u64,
     /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees these,
-    /// and those of puts that failed or were aborted, which are not counted here but in the plan of a dry run.
+    /// and what a put that failed or was aborted had announced and may have written, which only its plan counts.
     pub reclaimable_bytes: u64,
 }
 

@@ -159,7 +159,7 @@ class StoreStats:
     """The sum of their sizes."""
     reclaimable_bytes: int
     """Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees these,
-    and those of puts that failed or were aborted, which are not counted here: ``gc(grace=0, dry_run=True)`` tells both."""
+    and what a put that failed or was aborted had announced and may have written: ``gc(grace=0, dry_run=True)`` tells both."""
 
     @property
     def dedup_ratio(self) -> float:
