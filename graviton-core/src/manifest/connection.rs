@@ -123,6 +123,14 @@ pub(super) enum Ending<T> {
     RollBack(T),
 }
 
+impl<T> Ending<T> {
+    /// The answer, where there is no transaction to end.
+    pub(super) fn answer(self) -> T {
+        let (Ending::Commit(answer) | Ending::RollBack(answer)) = self;
+        answer
+    }
+}
+
 /// One transaction, or one query. It may be run several times until it gets through, and leaves the same behind
 /// as if it had run once.
 pub(super) trait Step: Send + Sync + 'static {

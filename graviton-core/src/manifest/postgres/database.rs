@@ -227,8 +227,7 @@ async fn run_on<S: Step>(
     Outcome { committing, usable }: &mut Outcome,
 ) -> Result<S::Answer, Problem> {
     if !transaction {
-        let (Ending::Commit(answer) | Ending::RollBack(answer)) = step.run(connection).await?;
-        return Ok(answer);
+        return Ok(step.run(connection).await?.answer());
     }
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     match step.run(connection).await? {

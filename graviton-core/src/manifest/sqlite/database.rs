@@ -148,9 +148,7 @@ impl Database for SqliteDatabase {
         let mut reader = locked(&file.readers).pop_if(|reader| reader.frozen.is_none())?;
         let result = blocking::without_waiting(|| step.run(&mut reader.connection).now_or_never());
         locked(&file.readers).push(reader);
-        match result?.ok()? {
-            Ending::Commit(answer) | Ending::RollBack(answer) => Some(answer),
-        }
+        Some(result?.ok()?.answer())
     }
 
     async fn write<S: Step>(&self, durable: bool, step: S) -> Result<S::Answer> {
@@ -272,9 +270,7 @@ impl File {
         };
         let result = runtime::drive(step.run(&mut reader.connection));
         locked(&self.readers).push(reader);
-        match result? {
-            Ending::Commit(answer) | Ending::RollBack(answer) => Ok(answer),
-        }
+        Ok(result?.answer())
     }
 
     /// Over a connection of its own: those that read refuse everything that writes, be it to another file.
