@@ -80,15 +80,8 @@ async fn heads_have_a_size_and_a_time() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_is_not_waited_for() {
-    let scene = Scene::with(&[("BODY_TIMEOUT", "1s"), ("BODY_RATE", "1MiB")]).await;
-    let head = "POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
-    let mut silent = begin(&scene, &format!("{head}abc")).await;
-    let answer = read_all(&mut silent).await;
-    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"timeout\""), "{answer}");
-    // A byte now and then is not a body that comes.
-    let mut slow = begin(&scene, head).await;
+/// Sends a byte now and then, until the server does not want any more.
+async fn drip_until_it_ends(mut slow: TcpStream) {
     let (mut reading, mut writing) = slow.split();
     let drip = async {
         while writing.write_all(b"x").await.is_ok() {
@@ -103,6 +96,18 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
         () = drip => {}
         ended = tokio::time::timeout(TOO_LONG, all) => ended.expect("it is waited for"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let scene = Scene::with(&[("BODY_TIMEOUT", "1s"), ("BODY_RATE", "1MiB")]).await;
+    let head = "POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
+    let mut silent = begin(&scene, &format!("{head}abc")).await;
+    let answer = read_all(&mut silent).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"timeout\""), "{answer}");
+    // A byte now and then is not a body that comes.
+    let slow = begin(&scene, head).await;
+    drip_until_it_ends(slow).await;
     scene.assert_blobs(0).await;
 }
 
@@ -112,20 +117,7 @@ async fn a_body_that_stops_coming_fast_is_not_waited_for() {
     let scene = Scene::with(&[("BODY_TIMEOUT", "1s"), ("BODY_RATE", "1KiB")]).await;
     let mut slow = scene.begin_upload(2_000_000).await;
     slow.write_all(&noise(1, 1_000_000)).await.unwrap();
-    let (mut reading, mut writing) = slow.split();
-    let drip = async {
-        while writing.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    let mut answer = Vec::new();
-    let all = async {
-        let _ = reading.read_to_end(&mut answer).await;
-    };
-    tokio::select! {
-        () = drip => {}
-        ended = tokio::time::timeout(TOO_LONG, all) => ended.expect("it is waited for"),
-    }
+    drip_until_it_ends(slow).await;
     scene.assert_blobs(0).await;
 }
 
