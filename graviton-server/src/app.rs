@@ -47,8 +47,7 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
-    pub(crate) async fn new(store: AsyncStore, settings: Settings) -> Result<Shared> {
-        let auth = Auth::new(&settings)?;
+    pub(crate) async fn new(store: AsyncStore, auth: Auth, settings: Settings) -> Result<Shared> {
         let quota = Quota::new(settings.limits.quota);
         if quota.is_on() {
             quota.refresh(&store).await?;
@@ -219,26 +218,19 @@ pub(crate) fn router(app: &Shared) -> Router {
             Problem::new(Code::MethodNotAllowed, "the method does not apply here; /docs lists those that do")
         })
         .with_state(Arc::clone(app));
-    match cors(app.settings()) {
-        Some(cors) => router.layer(cors),
-        None => router,
-    }
+    with_cors(router, app.settings())
 }
 
 /// Answers requests that did not get in with the [`Problem`] among their extensions: pages of other origins are to see why.
 pub(crate) fn refusals(app: &Shared) -> Router {
-    let router = Router::new().fallback(async |Extension(problem): Extension<Problem>| problem);
-    match cors(app.settings()) {
-        Some(cors) => router.layer(cors),
-        None => router,
-    }
+    with_cors(Router::new().fallback(async |Extension(problem): Extension<Problem>| problem), app.settings())
 }
 
-/// What tells browsers which pages may use the server, if any of other origins may.
-fn cors(settings: &Settings) -> Option<CorsLayer> {
+/// Tells browsers which pages may use the server, if any of other origins may.
+fn with_cors(router: Router, settings: &Settings) -> Router {
     let origins = &settings.cors;
     if origins.is_empty() {
-        return None;
+        return router;
     }
     let origin = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
@@ -264,6 +256,7 @@ fn cors(settings: &Settings) -> Option<CorsLayer> {
             CONTENT_TYPE,
             http::header::RANGE,
             http::header::IF_RANGE,
+            http::header::IF_MATCH,
             http::header::IF_NONE_MATCH,
             http::HeaderName::from_static("prefer"),
             http::HeaderName::from_static("graviton-session"),
@@ -271,5 +264,5 @@ fn cors(settings: &Settings) -> Option<CorsLayer> {
         ])
         .expose_headers(exposed.map(http::HeaderName::from_static))
         .max_age(Duration::from_secs(3_600));
-    Some(cors)
+    router.layer(cors)
 }

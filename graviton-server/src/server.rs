@@ -53,6 +53,11 @@ pub struct Server {
 /// loopback whoever comes, and was not told to; or if a file that they name cannot be used. To be asked before the store
 /// is opened, which makes it if it is not there.
 pub fn check(settings: &Settings) -> Result<()> {
+    prepare(settings).map(drop)
+}
+
+/// What the files that the settings name come to: who may do what, and TLS.
+fn prepare(settings: &Settings) -> Result<(Auth, Option<Arc<ServerConfig>>)> {
     let auth = Auth::new(settings)?;
     if !settings.address.ip().is_loopback() && !auth.is_on() && !settings.insecure {
         return Err(Error::new(
@@ -66,10 +71,8 @@ pub fn check(settings: &Settings) -> Result<()> {
             "set GRAVITON_HTTP_TOKENS or GRAVITON_HTTP_JWT_KEY, or say --insecure if that is meant",
         ));
     }
-    if let Some((certificates, key)) = &settings.tls {
-        tls::read(certificates, key)?;
-    }
-    Ok(())
+    let tls = settings.tls.as_ref().map(|(certificates, key)| tls::read(certificates, key)).transpose()?;
+    Ok((auth, tls))
 }
 
 /// What a server is about.
@@ -93,14 +96,12 @@ pub struct Control {
 impl Server {
     /// Listens, and is ready to [`run`](Server::run). Fails where [`check`] does.
     pub async fn bind(store: AsyncStore, settings: Settings) -> Result<Server> {
-        check(&settings)?;
-        let app = App::new(store, settings).await?;
-        let settings = app.settings();
+        let (auth, tls) = prepare(&settings)?;
+        let wanted = settings.address;
+        let app = App::new(store, auth, settings).await?;
         metrics_page::install()?;
-        let tls =
-            settings.tls.as_ref().map(|(certificates, key)| tls::read(certificates, key)).transpose()?;
-        let listener = listen(settings.address)
-            .map_err(|error| Error::io(format!("cannot listen on {}", settings.address), error))?;
+        let listener =
+            listen(wanted).map_err(|error| Error::io(format!("cannot listen on {wanted}"), error))?;
         let address = listener.local_addr().map_err(|error| Error::io("cannot listen", error))?;
         let tls = Arc::new(ArcSwapOption::new(tls));
         Ok(Server { app, listener, address, tls, stage: watch::Sender::new(Stage::Serving) })
