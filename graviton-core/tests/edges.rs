@@ -164,6 +164,33 @@ fn a_put_whose_pending_row_was_expired_fails_and_leaves_nothing() {
 }
 
 /// Futures that are polled once and then left alone hold nothing that others need.
+/// What waits to be stored together may hold every buffer that the source could have: it must not wait for the source.
+#[test]
+fn puts_with_small_windows_get_through_beside_each_other_whatever_they_share() {
+    for (chunker, shared) in [
+        ("fixed:1048576", 0),
+        ("fastcdc:16384:65536:262144", 16 << 20),
+        ("fixed:4194304", 16 << 20),
+        ("fixed:65536", 4 << 20),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", chunker).unwrap();
+        let store = config.put_window(0).shared_put_window(shared).open().unwrap();
+        std::thread::scope(|scope| {
+            for number in 1..=24 {
+                let store = &store;
+                scope.spawn(move || {
+                    let content = noise(number, 10 << 20);
+                    let id = store.put(&content[..]).unwrap().id;
+                    let mut back = Vec::new();
+                    store.reader(&id).unwrap().read_to_end(&mut back).unwrap();
+                    assert!(back == content);
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn puts_that_nobody_drives_do_not_stop_others() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

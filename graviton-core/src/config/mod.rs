@@ -86,6 +86,7 @@ pub struct Config {
     directory: Option<PathBuf>,
     adopt: bool,
     window: Option<usize>,
+    shared_window: usize,
     timing: Option<Timing>,
 }
 
@@ -169,6 +170,14 @@ impl Config {
         self
     }
 
+    /// How many more bytes of memory puts may use that find them unused, all of them together: none, unless a program gives
+    /// each put a small window because there may be many, and wants one put at a time to be as fast as with a large one.
+    #[must_use]
+    pub fn shared_put_window(mut self, bytes: usize) -> Config {
+        self.shared_window = bytes;
+        self
+    }
+
     /// Other times for leases and dooms, so that a test need not wait for a minute. The same in every process that shares
     /// the store.
     #[cfg(any(test, feature = "testing"))]
@@ -223,6 +232,7 @@ impl Config {
             grace: duration(&self.get("GRAVITON_GC_GRACE")?)?,
             timing: self.timing.unwrap_or(Timing::USUAL),
             window: self.window.unwrap_or(usual.window),
+            shared_window: self.shared_window,
         };
         if root.exists() && !root.is_dir() {
             return Err(Error::new(

@@ -3,15 +3,17 @@
 //! A source fills the body of a buffer. The cutter moves the bytes that did not make a whole block yet in
 //! front of the next buffer's body, into its headroom, so that every block is one slice of one buffer and
 //! is copied no more. A buffer comes back when the last slice of it is dropped. The number of a put's
-//! buffers is its window: a source that is faster than the disk waits for one.
+//! buffers is its window: a source that is faster than the disk waits for one. Beyond its window a put may have
+//! some of those that all share, while there are any.
 //!
 //! Fresh memory is dear (the system clears it, a virtual machine's host has to find it), so buffers are
 //! kept for the next put.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Code, Error, Result};
 
@@ -25,14 +27,26 @@ const LEAST_BODY: usize = 1 << 20;
 pub(super) struct Buffers {
     headroom: usize,
     body: usize,
-    /// How many buffers a put may have.
+    /// How many buffers a put may have in any case.
     window: usize,
+    /// Those that puts may have beyond that, and how many there are.
+    shared: Arc<Semaphore>,
+    most_shared: usize,
     free: Mutex<Vec<Vec<u8>>>,
 }
 
-/// How many a put may still take.
+/// How many a put may still take, and whether its source waits for one.
 #[derive(Debug, Clone)]
-pub(super) struct Window(Arc<Semaphore>);
+pub(super) struct Window {
+    own: Arc<Semaphore>,
+    hunger: Arc<Hunger>,
+}
+
+#[derive(Debug, Default)]
+struct Hunger {
+    is_felt: AtomicBool,
+    begins: Notify,
+}
 
 /// A buffer, and its place in the window.
 #[derive(Debug)]
@@ -44,11 +58,18 @@ pub(super) struct Buffer {
 
 impl Buffers {
     /// Buffers for blocks of up to `max_block` bytes, of which a put uses `window` bytes, but at least
-    /// three buffers: one being filled, one being cut, one being written.
-    pub(super) fn new(max_block: usize, window: usize) -> Buffers {
+    /// three buffers: one being filled, one being cut, one being written. All puts share another `shared` bytes.
+    pub(super) fn new(max_block: usize, window: usize, shared: usize) -> Buffers {
         let body = BODY.min(window / 4).max(LEAST_BODY).max(max_block);
-        let count = (window / (max_block + body)).max(3);
-        Buffers { headroom: max_block, body, window: count, free: Mutex::new(Vec::new()) }
+        let most_shared = shared / (max_block + body);
+        Buffers {
+            headroom: max_block,
+            body,
+            window: (window / (max_block + body)).max(3),
+            shared: Arc::new(Semaphore::new(most_shared)),
+            most_shared,
+            free: Mutex::new(Vec::new()),
+        }
     }
 
     /// How many bytes of a stream one buffer takes.
@@ -57,22 +78,47 @@ impl Buffers {
     }
 
     pub(super) fn window(&self) -> Window {
-        Window(Arc::new(Semaphore::new(self.window)))
+        Window { own: Arc::new(Semaphore::new(self.window)), hunger: Arc::default() }
     }
 
-    /// Blocks of so many bytes may wait for others, so that they are pinned together: little enough that
-    /// the source always finds a buffer.
-    pub(super) fn batch_bytes(&self) -> usize {
-        ((self.window - 2) * self.body / 3).max(1)
+    /// Blocks of so many bytes may wait for others, so that they are pinned together: when the source waits, little enough
+    /// that it finds a buffer of its own as soon as what does not wait is written.
+    pub(super) fn batch_bytes(&self, window: &Window) -> usize {
+        let shared = if window.is_hungry() { 0 } else { self.most_shared };
+        ((self.window + shared - 2) * self.body / 3).max(1)
     }
 
-    /// The next buffer of a put, as soon as one of its window is free.
+    /// The next buffer of a put, as soon as one is free that it may have.
     pub(super) async fn take(self: &Arc<Self>, window: &Window) -> Result<Buffer> {
-        let permit = Arc::clone(&window.0).acquire_owned().await;
-        let permit = permit.map_err(|_| Error::new(Code::Closed, "the store is closed"))?;
+        let free =
+            [&window.own, &self.shared].into_iter().find_map(|from| from.clone().try_acquire_owned().ok());
+        let permit = if let Some(permit) = free {
+            permit
+        } else {
+            window.hunger.is_felt.store(true, Ordering::SeqCst);
+            window.hunger.begins.notify_one();
+            let permit = tokio::select! {
+                permit = window.own.clone().acquire_owned() => permit,
+                permit = self.shared.clone().acquire_owned() => permit,
+            };
+            permit.map_err(|_| Error::new(Code::Closed, "the store is closed"))?
+        };
+        window.hunger.is_felt.store(false, Ordering::SeqCst);
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let bytes = free.unwrap_or_else(|| vec![0; self.headroom + self.body]);
         Ok(Buffer { bytes, pool: Arc::clone(self), _permit: permit })
+    }
+}
+
+impl Window {
+    /// Whether the source waits for a buffer.
+    fn is_hungry(&self) -> bool {
+        self.hunger.is_felt.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the source begins to wait.
+    pub(super) async fn hunger(&self) {
+        self.hunger.begins.notified().await;
     }
 }
 
@@ -101,8 +147,37 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.pool.window {
+        if free.len() < self.pool.window + self.pool.most_shared {
             free.push(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_all_share_comes_on_top_of_what_each_has() {
+        let buffers = Arc::new(Buffers::new(1 << 20, 6 << 20, 4 << 20));
+        let (one, other) = (buffers.window(), buffers.window());
+        let mut taken = Vec::new();
+        while let Some(taking) = take_now(&buffers, &one) {
+            taken.push(taking);
+        }
+        assert_eq!(taken.len(), buffers.window + buffers.most_shared);
+        assert!(one.is_hungry() && !other.is_hungry());
+        one.hunger().await;
+        // Whoever comes later has its own ones all the same.
+        let own: Vec<Buffer> = (0..buffers.window).filter_map(|_| take_now(&buffers, &other)).collect();
+        assert_eq!(own.len(), buffers.window);
+        assert!(take_now(&buffers, &other).is_none());
+        drop(taken.pop());
+        assert!(take_now(&buffers, &other).is_some(), "what was shared is anybody's");
+        assert!(!other.is_hungry());
+    }
+
+    fn take_now(buffers: &Arc<Buffers>, window: &Window) -> Option<Buffer> {
+        futures_util::FutureExt::now_or_never(buffers.take(window)).map(Result::unwrap)
     }
 }

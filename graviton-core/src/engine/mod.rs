@@ -72,6 +72,8 @@ pub struct Settings {
     pub verify_reads: bool,
     /// How many bytes of memory a put may use, whatever the blob's size.
     pub window: usize,
+    /// How many bytes more puts may use that find them unused, all together.
+    pub shared_window: usize,
     /// Whether nothing is to be written.
     pub read_only: bool,
     /// Whether blocks without a `store-id` beside them are taken over.
@@ -115,6 +117,7 @@ impl Default for Settings {
             durability: Durability::default(),
             verify_reads: true,
             window: 64 << 20,
+            shared_window: 0,
             read_only: false,
             adopt: false,
             grace: Duration::from_secs(3_600),
@@ -259,7 +262,7 @@ impl AsyncStore {
             suspects: Mutex::default(),
             spec: settings.chunker,
         });
-        let buffers = Arc::new(Buffers::new(core.spec.max_size(), settings.window));
+        let buffers = Arc::new(Buffers::new(core.spec.max_size(), settings.window, settings.shared_window));
         let commits = Arc::new(commit::commits(&core));
         let ingest = small::ingest(&core, &commits);
         let record = core.manifests.store().await?;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::buffer::{Buffer, Window};
+use super::buffer::{Buffer, Buffers, Window};
 use super::pinned::{self, PinnedPut};
 use super::small::{self, SmallBlob};
 use super::{Core, Engine};
@@ -194,7 +194,7 @@ impl BlobWriter {
             return Ok(());
         };
         if self.pipeline.is_none() {
-            self.pipeline = Some(Pipeline::start(&self.engine, self.algo).await?);
+            self.pipeline = Some(Pipeline::start(&self.engine, self.algo, &self.window).await?);
         }
         let Some(pipeline) = self.pipeline.as_mut() else { return Ok(()) };
         if pipeline.filled.send((buffer, filled)).await.is_err() {
@@ -228,7 +228,7 @@ impl BlobWriter {
                 return self.engine.put_small(blob).await;
             }
             // More blocks than a small blob has.
-            let pipeline = Pipeline::start(&self.engine, self.algo).await?;
+            let pipeline = Pipeline::start(&self.engine, self.algo, &self.window).await?;
             for piece in bytes.chunks(self.engine.buffers.body_size()) {
                 let mut buffer = self.engine.buffers.take(&self.window).await?;
                 buffer.body()[..piece.len()].copy_from_slice(piece);
@@ -281,7 +281,7 @@ pub(super) fn mismatch(expected: &BlobId, what: &str) -> Error {
 }
 
 impl Pipeline {
-    async fn start(engine: &Arc<Engine>, algo: Algo) -> Result<Pipeline> {
+    async fn start(engine: &Arc<Engine>, algo: Algo, window: &Window) -> Result<Pipeline> {
         let put = PinnedPut::begin(engine).await?;
         let (filled, to_cut) = mpsc::channel(1);
         let (cut_bodies, to_hash) = mpsc::channel(2);
@@ -291,7 +291,7 @@ impl Pipeline {
             filled,
             cutter: tokio::spawn(cut(core.spec.chunker(), algo, to_cut, cut_bodies, hashing)),
             hasher: tokio::spawn(hash(algo, to_hash)),
-            storer: tokio::spawn(store(put, to_store, engine.buffers.batch_bytes())),
+            storer: tokio::spawn(store(put, to_store, Arc::clone(&engine.buffers), window.clone())),
         })
     }
 
@@ -402,21 +402,28 @@ async fn hash(algo: Algo, mut bodies: mpsc::Receiver<Bytes>) -> Result<Digest> {
 async fn store(
     mut put: PinnedPut,
     mut hashing: mpsc::Receiver<JoinHandle<Hashed>>,
-    batch_bytes: usize,
+    buffers: Arc<Buffers>,
+    window: Window,
 ) -> Result<PinnedPut> {
     let mut batch = Hashed { entries: Vec::new(), bytes: Vec::new() };
     let mut waiting = 0;
     loop {
-        let next = hashing.recv().await;
-        let end = next.is_none();
-        if let Some(work) = next {
-            let hashed = blocking::joined(work.await)?;
-            waiting += hashed.bytes.iter().map(Bytes::len).sum::<usize>();
-            batch.entries.extend(hashed.entries);
-            batch.bytes.extend(hashed.bytes);
+        let mut end = false;
+        tokio::select! {
+            next = hashing.recv() => match next {
+                Some(work) => {
+                    let hashed = blocking::joined(work.await)?;
+                    waiting += hashed.bytes.iter().map(Bytes::len).sum::<usize>();
+                    batch.entries.extend(hashed.entries);
+                    batch.bytes.extend(hashed.bytes);
+                }
+                None => end = true,
+            },
+            // What waits here may hold what the source waits for.
+            () = window.hunger() => {}
         }
         while batch.entries.len() >= pinned::MOST_BLOCKS
-            || (!batch.entries.is_empty() && (end || waiting >= batch_bytes))
+            || (!batch.entries.is_empty() && (end || waiting >= buffers.batch_bytes(&window)))
         {
             let count = batch.entries.len().min(pinned::MOST_BLOCKS);
             let entries: Vec<ManifestEntry> = batch.entries.drain(..count).collect();
