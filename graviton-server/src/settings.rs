@@ -53,7 +53,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_HTTP_MAX_STREAMS", "100", "requests at once on one HTTP/2 connection"),
     setting("GRAVITON_HTTP_MAX_UPLOADS", "64", "uploads of more than 512 KiB at once, and commits of blobs of blocks; more wait, and are answered 503"),
     setting("GRAVITON_HTTP_MAX_UPLOADS_EACH", "48", "so many of them for one token, or for one address where there are none"),
-    setting("GRAVITON_HTTP_MEMORY", "512MiB", "bytes of requests and blobs held at once, a quarter of it for what comes in; who finds none waits, and is answered 503. Besides: 8 MiB for each upload of MAX_UPLOADS, and the buffers of connections"),
+    setting("GRAVITON_HTTP_MEMORY", "512MiB", "bytes of requests and blobs held at once, a quarter of it for what comes in; who finds none waits, and is answered 503. Besides: 8 MiB for each upload of MAX_UPLOADS, 64 MiB for all of them, and the buffers of connections"),
     setting("GRAVITON_HTTP_HEADER_TIMEOUT", "15s", "for the TLS handshake, and for the head of a request, from the end of the one before on HTTP/1.1; then the connection is closed"),
     setting("GRAVITON_HTTP_BODY_TIMEOUT", "30s", "without a byte of an upload that was begun"),
     setting("GRAVITON_HTTP_BODY_RATE", "1KiB", "bytes a second that an upload brings at least, in each body timeout; 4 times as many, 4 times as soon, while others wait for its place"),
