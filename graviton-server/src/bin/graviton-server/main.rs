@@ -117,7 +117,7 @@ fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
 /// Memory of an upload: less than a program has for its own puts, for 64 of them at once are to stay below 1 GiB.
 const WINDOW: usize = 8 << 20;
 
-/// Memory that uploads find beyond that: as much as a program has for one put. One upload alone took a sixth longer without.
+/// Memory that uploads find beyond that: as much as a program has for one put. One upload alone took a tenth longer without.
 const SHARED_WINDOW: usize = 64 << 20;
 
 /// A connection is a descriptor, and so is a block that is read: the usual limit is for programs that use `select`.
