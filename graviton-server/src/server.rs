@@ -122,8 +122,8 @@ impl Server {
         let routers = (crate::app::router(&self.app), crate::app::refusals(&self.app));
         let background =
             [tokio::spawn(metrics_page::keep_up()), tokio::spawn(refresh(Arc::clone(&self.app)))];
-        // Each connection holds a clone: when all are gone, this one knows.
-        let (open, mut all_gone) = tokio::sync::mpsc::channel::<()>(1);
+        // Each connection holds a clone, and says with it that it was cut off: when all are gone, this one knows.
+        let (open, mut endings) = tokio::sync::mpsc::channel::<CutOff>(1);
         let mut stage = self.stage.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -150,18 +150,23 @@ impl Server {
             connections = self.app.connections().load(Ordering::Relaxed),
             "ending: no more requests are taken"
         );
+        let all_gone = async {
+            let mut drained = true;
+            while let Some(CutOff) = endings.recv().await {
+                drained = false;
+            }
+            drained
+        };
+        let mut all_gone = std::pin::pin!(all_gone);
         let drained = tokio::select! {
-            _ = all_gone.recv() => true,
-            () = tokio::time::sleep(self.app.limits().drain) => false,
-            _ = stage.wait_for(|stage| *stage == Stage::Ended) => false,
+            drained = &mut all_gone => drained,
+            () = tokio::time::sleep(self.app.limits().drain) => {
+                self.stage.send_replace(Stage::Ended);
+                all_gone.await
+            }
         };
         if !drained {
-            tracing::warn!(
-                connections = self.app.connections().load(Ordering::Relaxed),
-                "connections are cut off"
-            );
-            self.stage.send_replace(Stage::Ended);
-            all_gone.recv().await;
+            tracing::warn!("connections were cut off");
         }
         let closing = async {
             self.app.jobs().end().await;
@@ -180,7 +185,7 @@ impl Server {
         stream: TcpStream,
         peer: SocketAddr,
         (router, refusals): &(Router, Router),
-        open: tokio::sync::mpsc::Sender<()>,
+        open: tokio::sync::mpsc::Sender<CutOff>,
     ) {
         let app = Arc::clone(&self.app);
         // Answers are written in one piece; waiting for more to send only makes them late.
@@ -209,9 +214,9 @@ impl Server {
         let tls = self.tls.load_full();
         let stage = self.stage.subscribe();
         tokio::spawn(async move {
-            let _held = (counted, open);
+            let _counted = counted;
             let socket = Socket::new(stream, &connection);
-            match tls {
+            let served = match tls {
                 None => serve(socket, front, stage).await,
                 Some(config) => {
                     let mut ending = stage.clone();
@@ -224,10 +229,14 @@ impl Server {
                     };
                     match shaken {
                         Ok(Ok(stream)) => serve(stream, front, stage).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
-                        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+                        Ok(Err(error)) => return tracing::debug!(%peer, %error, "no TLS handshake"),
+                        Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
                     }
                 }
+            };
+            if let Err(cut_off) = served {
+                // If there is no room, another one has said it.
+                let _ = open.try_send(cut_off);
             }
         });
     }
@@ -254,6 +263,9 @@ impl Control {
         Ok(())
     }
 }
+
+/// A connection did not end: the server did.
+struct CutOff;
 
 /// A connection, counted while it is open.
 struct Counted(Shared);
@@ -312,12 +324,12 @@ async fn refuse(mut stream: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), answering).await;
 }
 
-/// Answers the requests of one connection.
+/// Answers the requests of one connection until it ends, or the server does.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     front: Front,
     mut stage: watch::Receiver<Stage>,
-) {
+) -> Result<(), CutOff> {
     let (app, connection) = (Arc::clone(&front.app), Arc::clone(&front.connection));
     let limits = app.limits();
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -349,7 +361,7 @@ async fn serve(
                 if let Err(error) = served {
                     tracing::debug!(peer = %connection.peer(), %error, "a connection ended early");
                 }
-                return;
+                return Ok(());
             }
             _ = look.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout, app.outgoing().is_short()) {
                 Verdict::Fine => {}
@@ -358,17 +370,17 @@ async fn serve(
                     serving.as_mut().graceful_shutdown();
                 }
                 // It was asked, and did not even take that.
-                Verdict::Idle => return,
+                Verdict::Idle => return Ok(()),
                 Verdict::Stalled => {
                     metrics::counter!("graviton_http_stalled_connections_total").increment(1);
                     tracing::info!(peer = %connection.peer(), "cut off: the client does not take what it asked for");
-                    return;
+                    return Ok(());
                 }
             },
             changed = stage.changed() => {
                 let now = if changed.is_ok() { *stage.borrow_and_update() } else { Stage::Ended };
                 if now == Stage::Ended {
-                    return;
+                    return Err(CutOff);
                 }
                 asked_to_end = true;
                 serving.as_mut().graceful_shutdown();
