@@ -21,8 +21,8 @@ use hyper::body::Incoming;
 use tower::Service;
 
 use crate::app::Shared;
-use crate::body::announced;
 use crate::connection::Connection;
+use crate::content::Watched;
 use crate::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -58,14 +58,16 @@ impl Front {
         let id = request_id(&request);
         let method = request.method().clone();
         let route = route(request.uri().path());
-        let has_content = request.headers().contains_key(TRANSFER_ENCODING)
-            || announced(request.headers()).is_some_and(|length| length > 0);
+        let version = request.version();
         let logged_path = tracing::enabled!(tracing::Level::INFO)
             .then(|| request.uri().path().to_owned())
             .unwrap_or_default();
         let peer = self.connection.peer();
         let admitted = check_head(&request, self.app.limits().max_headers)
             .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), peer));
+        let (head, content) = request.into_parts();
+        let (content, ended) = Watched::new(content);
+        let mut request = Request::from_parts(head, content);
         let (caller, mut response) = match admitted {
             Ok(caller) => {
                 request.extensions_mut().insert(Arc::clone(&self.connection));
@@ -107,8 +109,12 @@ impl Front {
             *response.body_mut() = Body::empty();
         }
         let status = response.status();
-        if has_content && !status.is_success() {
+        if !ended.load(Ordering::Relaxed) {
             self.connection.linger();
+            // Or else the client would use the connection again, which is closed as soon as it has got this.
+            if version < Version::HTTP_2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
         }
         count(route, &method, status.as_u16(), started);
         if tracing::enabled!(tracing::Level::INFO) {

@@ -23,6 +23,7 @@ mod blobs;
 mod blocks;
 mod body;
 mod connection;
+mod content;
 mod documented;
 mod extract;
 mod front;

@@ -87,6 +87,24 @@ async fn content_under_the_wrong_id_is_refused_and_leaves_nothing() {
     status(&response, 201);
 }
 
+/// Who was refused before its content was read is told that the connection ends; another request on it would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_not_read_to_the_end_of_a_request_says_that_it_closes() {
+    let scene = Scene::new().await;
+    let put = |length: usize, content: &[u8]| {
+        let path = format!("/api/blobs/{}", id_of(b"other"));
+        let head = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        [head.as_bytes(), content].concat()
+    };
+    let early = scene.raw(&put(1_000_000, b"")).await;
+    assert!(early.starts_with("HTTP/1.1 4") && early.contains("connection: close\r\n"), "{early}");
+    let read = put(5, b"wrong");
+    let both = scene
+        .raw(&[&read[..], b"GET /api/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat())
+        .await;
+    assert!(both.contains("HTTP/1.1 200"), "{both}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_cut_short_leaves_nothing() {
     let scene = Scene::new().await;
