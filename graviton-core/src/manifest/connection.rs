@@ -159,6 +159,11 @@ pub(super) trait Database: std::fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// A short query right before a transaction that writes, by whoever is about to run that.
+    fn read_to_write<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send {
+        self.read(step)
+    }
+
     /// A transaction. A `durable` one survives power loss once this has returned.
     fn write<S: Step>(&self, durable: bool, step: S) -> impl Future<Output = Result<S::Answer>> + Send;
 

@@ -92,7 +92,7 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
     }
 
     async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known> {
-        self.database.read(steps::LookUp::new(ids, keys)).await
+        self.database.read_to_write(steps::LookUp::new(ids, keys)).await
     }
 
     async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>> {

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::checkpoint::Checkpoints;
 use super::forked;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
@@ -52,6 +54,7 @@ struct File {
     readers: Mutex<Vec<Reader>>,
     may_read: Arc<Semaphore>,
     writer: Mutex<Option<Writer>>,
+    checkpoints: Checkpoints,
     closed: AtomicBool,
 }
 
@@ -87,7 +90,7 @@ struct Writer {
     synced: Option<bool>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -112,6 +115,7 @@ impl SqliteDatabase {
                 readers: Mutex::default(),
                 may_read: Arc::new(Semaphore::new(READERS)),
                 writer: Mutex::default(),
+                checkpoints: Checkpoints::default(),
                 closed: AtomicBool::new(false),
             };
             Ok((SqliteDatabase(Arc::new(file)), there))
@@ -151,11 +155,32 @@ impl Database for SqliteDatabase {
         Some(result?.ok()?.answer())
     }
 
+    /// Over the connection that writes, if it is free: it remembers what it wrote, while what it wrote makes the others read
+    /// their pages again, which takes as long as the query.
+    async fn read_to_write<S: Step>(&self, step: S) -> Result<S::Answer> {
+        let permit = Arc::clone(&self.0.may_read).acquire_owned().await;
+        let file = Arc::clone(&self.0);
+        blocking::run_waiting(move || {
+            let _permit = &permit;
+            let mut writer = try_locked(&file.writer);
+            let result = match writer.as_deref_mut() {
+                Some(Some(writer)) => file.read_over(&mut writer.connection, &step),
+                _ => file.read_here(&step),
+            };
+            file.unless_it_waits(result)
+        })
+        .await?
+    }
+
     async fn write<S: Step>(&self, durable: bool, step: S) -> Result<S::Answer> {
         let file = Arc::clone(&self.0);
         blocking::run_waiting(move || {
             let writer = if blocking::may_wait() { locked(&file.writer) } else { try_locked(&file.writer)? };
-            file.unless_it_waits(file.write_here(writer, durable, &step))
+            let answer = file.unless_it_waits(file.write_here(writer, durable, &step));
+            if file.checkpoints.is_due() {
+                checkpoint_elsewhere(&file);
+            }
+            answer
         })
         .await?
     }
@@ -211,6 +236,7 @@ impl Database for SqliteDatabase {
         let file = Arc::clone(&self.0);
         let closing = blocking::run(move || {
             locked(&file.readers).clear();
+            file.checkpoints.close();
             drop(locked(&file.writer).take());
         });
         let _ = closing.await;
@@ -252,6 +278,15 @@ const INTEGRITY_CHECK: Sql = Sql { sqlite: "PRAGMA integrity_check(100)", postgr
 const FOREIGN_KEY_CHECK: Sql =
     Sql { sqlite: "SELECT \"table\", parent FROM pragma_foreign_key_check LIMIT 100", postgres: "" };
 
+/// Runs a checkpoint on another thread, if there is one; otherwise the commits come to it.
+fn checkpoint_elsewhere(file: &Arc<File>) {
+    if let Ok(runtime) = Handle::try_current() {
+        // Whoever drops the store does not wait for it.
+        let file = Arc::downgrade(file);
+        runtime.spawn_blocking(move || file.upgrade().map(|file| file.checkpoint()));
+    }
+}
+
 impl File {
     /// The result for the caller; nothing if it would have had to wait for another process, and may not.
     fn unless_it_waits<T>(&self, result: Result<T, Problem>) -> Option<Result<T>> {
@@ -268,9 +303,14 @@ impl File {
             Some(reader) => reader,
             None => patiently(|| self.connect_reader())?,
         };
-        let result = runtime::drive(step.run(&mut reader.connection));
+        let result = self.read_over(&mut reader.connection, step);
         locked(&self.readers).push(reader);
-        Ok(result?.answer())
+        result
+    }
+
+    fn read_over<S: Step>(&self, connection: &mut Connection, step: &S) -> Result<S::Answer, Problem> {
+        self.check_open()?;
+        Ok(runtime::drive(step.run(connection))?.answer())
     }
 
     /// Over a connection of its own: those that read refuse everything that writes, be it to another file.
@@ -314,6 +354,18 @@ impl File {
         }
     }
 
+    fn checkpoint(&self) {
+        let connect = || {
+            self.check_open()?;
+            let connection = self.connect(OpenFlags::empty())?;
+            // Looks at the file, and so at what kind of log it has.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok::<_, Problem>(connection)
+        };
+        // The log stays as it is, and is as good as the database.
+        let _ = self.checkpoints.run(connect);
+    }
+
     fn connect_reader(&self) -> Result<Reader, Problem> {
         forked::note(&self.path)?;
         let open = |path: &Path, how: OpenFlags| {
@@ -343,19 +395,24 @@ impl File {
     }
 
     fn connect_writer(&self) -> Result<Connection, Problem> {
-        if self.path.exists() {
-            forked::note(&self.path)?;
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(&self.path, flags)?;
-        prepare(&mut connection)?;
+        let mut connection = self.connect(OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        self.checkpoints.watch(&mut connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         forked::note(&self.path)?;
+        Ok(connection)
+    }
+
+    /// A connection that may write.
+    fn connect(&self, more: OpenFlags) -> Result<Connection, Problem> {
+        if self.path.exists() {
+            forked::note(&self.path)?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        prepare(&mut connection)?;
         Ok(connection)
     }
 

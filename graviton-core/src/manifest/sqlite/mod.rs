@@ -10,6 +10,7 @@
 //! The lease of a writer is renewed over the same connection: a transaction holds it for milliseconds, and
 //! a second connection would only wait for the same lock.
 
+mod checkpoint;
 mod connection;
 mod database;
 mod forked;
