@@ -79,6 +79,26 @@ impl Store {
         self.writer_expecting(id)?.fill(source)
     }
 
+    /// Puts these bytes, which are not copied: the fastest way for what is in memory. Whatever owns them is held until this
+    /// returns, or, if it was [`interruptible`](crate::interruptible) and ended, until what was begun is done.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = graviton_core::Store::open(directory.path())?;
+    /// let checkpoint: Vec<u8> = vec![7; 10 << 20];
+    /// let put = store.put_bytes(checkpoint)?;
+    /// assert_eq!(put.id.size(), 10 << 20);
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
+        self.run(self.inner.put_bytes(bytes))
+    }
+
+    /// Puts these bytes, not copied, if they have this id. Otherwise `digest-mismatch`, and nothing is visible.
+    pub fn put_bytes_expecting(&self, id: &BlobId, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
+        self.run(self.inner.put_bytes_expecting(id, bytes))
+    }
+
     /// Puts the content of a file.
     pub fn put_file(&self, path: impl AsRef<Path>) -> Result<PutReceipt> {
         self.run(self.inner.put_file(path))

@@ -217,3 +217,81 @@ fn puts_that_nobody_drives_do_not_stop_others() {
         store.put(&b"another"[..]).await.unwrap();
     });
 }
+
+/// What owns the bytes of a put, and says when nobody has them any more.
+struct Owned(Vec<u8>, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn bytes_in_memory_are_stored_as_a_stream_is_and_let_go() {
+    let released = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    // None, a small one, one with too many blocks to be small, a buffer and its neighbours, and many buffers.
+    let buffer = 4 << 20;
+    let few: &[usize] = &[0, 1, 70_000, 1_100_000];
+    let many: &[usize] = &[0, 1, 70_000, buffer - 1, buffer, buffer + 1, 5 * buffer + 7];
+    for (chunker, sizes) in
+        [("fastcdc:65536:262144:1048576", many), ("fixed:5000", few), ("delimiter:0a:100000", few)]
+    {
+        let open = |directory: &tempfile::TempDir| {
+            Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", chunker).unwrap().open().unwrap()
+        };
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [streams, whole] = directories.each_ref().map(open);
+        for &size in sizes {
+            let content = noise(size as u64, size);
+            let before = released.load(std::sync::atomic::Ordering::SeqCst);
+            let owned = || bytes::Bytes::from_owner(Owned(content.clone(), released.clone()));
+            let (stream, receipt) = (streams.put(&content[..]).unwrap(), whole.put_bytes(owned()).unwrap());
+            assert_eq!(stream, receipt, "{chunker} {size}");
+            let manifest = |store: &Store| store.manifest(&receipt.id, 0, 10_000).unwrap();
+            assert_eq!(manifest(&streams), manifest(&whole), "{chunker} {size}");
+            assert!(whole.read_range(&receipt.id, 0..size as u64).unwrap() == content, "{chunker} {size}");
+            // And again, this time only if they are what they are said to be.
+            assert!(!whole.put_bytes_expecting(&receipt.id, owned()).unwrap().created);
+            for other in [noise(99, size + 1), noise(98, size.max(1))] {
+                let wrong = BlobId::of(graviton_core::Algo::Blake3, &other);
+                let refused = whole.put_bytes_expecting(&wrong, owned()).unwrap_err();
+                assert_eq!(refused.code(), Code::DigestMismatch, "{chunker} {size}");
+                assert!(!whole.exists(&wrong).unwrap());
+            }
+            let now = released.load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(now - before, 4, "{chunker} {size}: somebody still holds the bytes");
+        }
+        assert_eq!(streams.stats().unwrap().blobs, whole.stats().unwrap().blobs);
+    }
+}
+
+/// Commits that never pause are always ahead of the thread that empties the log; it must not grow without end.
+#[test]
+fn the_log_of_the_database_stays_short_and_is_gone_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::for_directory(directory.path()).set("GRAVITON_DURABILITY", "relaxed").unwrap();
+    let store = config.open().unwrap();
+    let database = directory.path().join("manifests.db");
+    let log = directory.path().join("manifests.db-wal");
+    let length = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let mut longest = 0;
+    // Each of these changes some seven pages of 4 KiB.
+    for number in 0..3_000_u64 {
+        store.put(&number.to_le_bytes()[..]).unwrap();
+        longest = longest.max(length(&log));
+    }
+    assert!(longest > 4_000_000, "there was nothing to do");
+    assert!(longest < 32 << 20, "{longest} bytes of log");
+    assert!(length(&database) > 300_000, "nothing was moved: {}", length(&database));
+    store.close();
+    assert!(!log.exists());
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.stats().unwrap().blobs, 3_000);
+}

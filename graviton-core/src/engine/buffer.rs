@@ -6,9 +6,13 @@
 //! buffers is its window: a source that is faster than the disk waits for one. Beyond its window a put may have
 //! some of those that all share, while there are any.
 //!
+//! A stream that is all in memory already needs no buffers. Its parts take their places in the window all the same, which
+//! bounds the work that is under way.
+//!
 //! Fresh memory is dear (the system clears it, a virtual machine's host has to find it), so buffers are
 //! kept for the next put.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -90,6 +94,20 @@ impl Buffers {
 
     /// The next buffer of a put, as soon as one is free that it may have.
     pub(super) async fn take(self: &Arc<Self>, window: &Window) -> Result<Buffer> {
+        let permit = self.permit(window).await?;
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let bytes = free.unwrap_or_else(|| vec![0; self.headroom + self.body]);
+        Ok(Buffer { bytes, pool: Arc::clone(self), _permit: permit })
+    }
+
+    /// The part of these bytes from `start` on that is as long as a buffer's, as soon as the put may have another buffer.
+    pub(super) async fn part(&self, window: &Window, whole: &Bytes, start: usize) -> Result<Filled> {
+        let permit = self.permit(window).await?;
+        let range = start..whole.len().min(start + self.body);
+        Ok(Filled::Part(Part { whole: whole.clone(), _permit: permit }, range))
+    }
+
+    async fn permit(&self, window: &Window) -> Result<OwnedSemaphorePermit> {
         let free =
             [&window.own, &self.shared].into_iter().find_map(|from| from.clone().try_acquire_owned().ok());
         let permit = if let Some(permit) = free {
@@ -104,9 +122,7 @@ impl Buffers {
             permit.map_err(|_| Error::new(Code::Closed, "the store is closed"))?
         };
         window.hunger.is_felt.store(false, Ordering::SeqCst);
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let bytes = free.unwrap_or_else(|| vec![0; self.headroom + self.body]);
-        Ok(Buffer { bytes, pool: Arc::clone(self), _permit: permit })
+        Ok(permit)
     }
 }
 
@@ -129,11 +145,52 @@ impl Buffer {
     }
 
     /// The bytes of the stream from `carried` on: these, and the first `filled` of the body.
-    pub(super) fn freeze(mut self, carried: &[u8], filled: usize) -> Bytes {
+    fn freeze(mut self, carried: &[u8], filled: usize) -> Bytes {
         let start = self.pool.headroom - carried.len();
         let end = self.pool.headroom + filled;
         self.bytes[start..self.pool.headroom].copy_from_slice(carried);
         Bytes::from_owner(self).slice(start..end)
+    }
+}
+
+/// The next bytes of a stream.
+#[derive(Debug)]
+pub(super) enum Filled {
+    /// So many in a buffer's body.
+    Buffer(Buffer, usize),
+    Part(Part, Range<usize>),
+}
+
+/// Memory that has all of a stream, and a part's place in the window.
+#[derive(Debug)]
+pub(super) struct Part {
+    whole: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Filled {
+    /// How many bytes it brings.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Filled::Buffer(_, filled) => *filled,
+            Filled::Part(_, range) => range.len(),
+        }
+    }
+
+    /// The bytes of the stream from `carried` on, which came right before these.
+    pub(super) fn after(self, carried: &[u8]) -> Bytes {
+        match self {
+            Filled::Buffer(buffer, filled) => buffer.freeze(carried, filled),
+            Filled::Part(part, range) => {
+                Bytes::from_owner(part).slice(range.start - carried.len()..range.end)
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.whole
     }
 }
 

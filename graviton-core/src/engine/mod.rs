@@ -322,6 +322,17 @@ impl AsyncStore {
         fill(self.writer_expecting(id).await?, source).await
     }
 
+    /// Puts these bytes, which are not copied: whatever owns them is held until the call has ended, or, if it is dropped,
+    /// until what was begun has.
+    pub async fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
+        self.writer().await?.put_whole(bytes.into()).await
+    }
+
+    /// Puts these bytes if they have this id; otherwise nothing, with `digest-mismatch`.
+    pub async fn put_bytes_expecting(&self, id: &BlobId, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
+        self.writer_expecting(id).await?.put_whole(bytes.into()).await
+    }
+
     /// Puts the content of a file.
     pub async fn put_file(&self, path: impl AsRef<Path>) -> Result<PutReceipt> {
         self.fill_from_file(self.writer().await?, path.as_ref()).await
@@ -349,17 +360,12 @@ impl AsyncStore {
 
     /// What is known of a blob; `not-found` if it is not there.
     pub async fn stat(&self, id: &BlobId) -> Result<BlobStat> {
-        let core = &self.engine()?.core;
-        let found = match core.manifests.find_at_once(id, 0) {
-            Some(found) => found,
-            None => core.manifests.find(id, 0).await?,
-        };
-        found.map(|(record, _)| BlobStat::from(record)).ok_or_else(|| not_found(id))
+        self.engine()?.core.stat(id).await?.ok_or_else(|| not_found(id))
     }
 
     /// Whether the blob is there.
     pub async fn exists(&self, id: &BlobId) -> Result<bool> {
-        Ok(self.engine()?.core.manifests.find(id, 0).await?.is_some())
+        Ok(self.engine()?.core.stat(id).await?.is_some())
     }
 
     /// Up to `limit` entries of the blob's manifest, from the one that holds the byte at `from` on. The next
@@ -454,6 +460,14 @@ impl fmt::Debug for AsyncStore {
 impl Core {
     fn suspects(&self) -> MutexGuard<'_, HashSet<BlockKey>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn stat(&self, id: &BlobId) -> Result<Option<BlobStat>> {
+        let found = match self.manifests.find_at_once(id, 0) {
+            Some(found) => found,
+            None => self.manifests.find(id, 0).await?,
+        };
+        Ok(found.map(|(record, _)| record.into()))
     }
 
     /// For blocks whose rows say `stored`: those that are to be written again all the same.

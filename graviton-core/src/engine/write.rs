@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::buffer::{Buffer, Buffers, Window};
+use super::buffer::{Buffer, Buffers, Filled, Window};
 use super::pinned::{self, PinnedPut};
 use super::small::{self, SmallBlob};
 use super::{Core, Engine};
@@ -93,8 +93,7 @@ impl Memory {
 
 /// The stages of a stream that is longer than one buffer.
 struct Pipeline {
-    /// Buffers with the bytes that were filled into them.
-    filled: mpsc::Sender<(Buffer, usize)>,
+    filled: mpsc::Sender<Filled>,
     cutter: JoinHandle<Result<()>>,
     hasher: JoinHandle<Result<Digest>>,
     storer: JoinHandle<Result<PinnedPut>>,
@@ -197,7 +196,7 @@ impl BlobWriter {
             self.pipeline = Some(Pipeline::start(&self.engine, self.algo, &self.window).await?);
         }
         let Some(pipeline) = self.pipeline.as_mut() else { return Ok(()) };
-        if pipeline.filled.send((buffer, filled)).await.is_err() {
+        if pipeline.filled.send(Filled::Buffer(buffer, filled)).await.is_err() {
             // A stage has failed; its error is the put's.
             let Some(pipeline) = self.pipeline.take() else { return Ok(()) };
             return Err(pipeline.finish().await.err().unwrap_or_else(|| {
@@ -219,28 +218,48 @@ impl BlobWriter {
             let filled = std::mem::take(&mut self.filled);
             let bytes = match std::mem::replace(&mut self.memory, Memory::None) {
                 Memory::Start(bytes) => Bytes::from(bytes).slice(..filled),
-                Memory::Buffer(buffer) => buffer.freeze(&[], filled),
+                Memory::Buffer(buffer) => Filled::Buffer(buffer, filled).after(&[]),
                 Memory::None => return Err(failed_before()),
             };
+            return self.put_whole(bytes).await;
+        }
+        if self.filled > 0 {
+            self.submit().await?;
+        }
+        let Some(pipeline) = self.pipeline.take() else { return Err(failed_before()) };
+        self.commit(pipeline).await
+    }
+
+    /// Commits a blob that is all in memory, and stays where it is.
+    pub(super) async fn put_whole(mut self, bytes: Bytes) -> Result<PutReceipt> {
+        self.size = bytes.len() as u64;
+        if let Some(expected) = self.expected
+            && expected.size() != self.size
+        {
+            return Err(mismatch(&expected, &format!("the content is {} bytes long", self.size)));
+        }
+        let buffers = Arc::clone(&self.engine.buffers);
+        if bytes.len() <= buffers.body_size() {
             let core = Arc::clone(&self.engine.core);
             if let Some(blob) = prepare(core, self.algo, bytes.clone()).await? {
                 self.check(&blob.id)?;
                 return self.engine.put_small(blob).await;
             }
-            // More blocks than a small blob has.
-            let pipeline = Pipeline::start(&self.engine, self.algo, &self.window).await?;
-            for piece in bytes.chunks(self.engine.buffers.body_size()) {
-                let mut buffer = self.engine.buffers.take(&self.window).await?;
-                buffer.body()[..piece.len()].copy_from_slice(piece);
-                if pipeline.filled.send((buffer, piece.len())).await.is_err() {
-                    break;
-                }
+        }
+        // More bytes, or more blocks, than a small blob has.
+        let pipeline = self.pipeline.insert(Pipeline::start(&self.engine, self.algo, &self.window).await?);
+        for start in (0..bytes.len()).step_by(buffers.body_size()) {
+            let part = buffers.part(&self.window, &bytes, start).await?;
+            if pipeline.filled.send(part).await.is_err() {
+                // A stage has failed, and says why.
+                break;
             }
-            self.pipeline = Some(pipeline);
-        } else if self.filled > 0 {
-            self.submit().await?;
         }
         let Some(pipeline) = self.pipeline.take() else { return Err(failed_before()) };
+        self.commit(pipeline).await
+    }
+
+    async fn commit(&self, pipeline: Pipeline) -> Result<PutReceipt> {
         let (digest, put) = pipeline.finish().await?;
         let id = BlobId::new(self.algo, digest, self.size)?;
         self.check(&id)?;
@@ -309,16 +328,17 @@ impl Pipeline {
 async fn cut(
     mut chunker: Box<dyn Chunker>,
     algo: Algo,
-    mut filled: mpsc::Receiver<(Buffer, usize)>,
+    mut filled: mpsc::Receiver<Filled>,
     bodies: mpsc::Sender<Bytes>,
     hashing: mpsc::Sender<JoinHandle<Hashed>>,
 ) -> Result<()> {
     let mut carried = Bytes::new();
     let mut offset = 0;
     let mut next = filled.recv().await;
-    while let Some((buffer, count)) = next {
+    while let Some(piece) = next {
+        let count = piece.len();
         // Taken, for it holds the buffer before this one.
-        let mut bytes = buffer.freeze(&std::mem::take(&mut carried), count);
+        let mut bytes = piece.after(&std::mem::take(&mut carried));
         // A failed stage has its own error; this one only stops.
         if bodies.send(bytes.slice(bytes.len() - count..)).await.is_err() {
             return Ok(());
