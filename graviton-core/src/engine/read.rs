@@ -451,14 +451,14 @@ impl Core {
 
     pub(super) async fn reader(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
         let is_small = id.size() <= SMALL && self.is_on_one_host();
-        if !is_small || blocking::may_block_here() {
-            return self.found(id).await;
-        }
-        if let Some(found) = self.manifests.find_at_once(id, FIRST_ENTRIES) {
+        if is_small && let Some(found) = self.manifests.find_at_once(id, FIRST_ENTRIES) {
             let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
             let mut reader = BlobReader::new(self, record, entries);
             reader.read_at_once();
             return Ok(reader);
+        }
+        if !is_small || blocking::may_block_here() {
+            return self.found(id).await;
         }
         let (core, id) = (Arc::clone(self), *id);
         let both = move || {

@@ -178,11 +178,10 @@ impl Shared {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(directory, key.name(), flags, Mode::empty()).ok()?;
         // A byte more than the block has shows a file that is too long.
-        let mut bytes = vec![0; key.size() + 1];
-        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let mut memory = self.memory.take(key.size() + 1);
+        let into = &mut [IoSliceMut::new(memory.as_mut())];
         let count = rustix::io::preadv2(file, into, 0, ReadWriteFlags::NOWAIT).ok()?;
-        bytes.truncate(count);
-        (count == key.size()).then(|| bytes.into())
+        (count == key.size()).then(|| Bytes::from_owner(memory).slice(..count))
     }
 
     fn read_store_id(&self) -> Result<Option<String>> {

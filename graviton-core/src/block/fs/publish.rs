@@ -50,6 +50,9 @@ pub(super) struct Workshop {
     temporary: Arc<OwnedFd>,
     /// Cleared when the filesystem turns out to have no `O_TMPFILE`, or `/proc` is not there to name one.
     unnamed: AtomicBool,
+    /// Set when the kernel turns out to name a file by its descriptor for the privileged only (before 6.10): through `/proc`
+    /// it does for all, and takes longer.
+    through_proc: AtomicBool,
     names: AtomicU64,
 }
 
@@ -181,10 +184,15 @@ impl Shared {
         }
         let temporary = self.open_temporary()?;
         remove_leftovers(self)?;
-        // An unnamed file gets its name through /proc.
+        // Where it gets its name on older kernels.
         let possible = std::path::Path::new("/proc/self/fd").exists();
         let unnamed = AtomicBool::new(possible && !self.named_temporaries.load(Ordering::Relaxed));
-        Ok(Workshop { temporary: Arc::new(temporary), unnamed, names: AtomicU64::new(0) })
+        Ok(Workshop {
+            temporary: Arc::new(temporary),
+            unnamed,
+            through_proc: AtomicBool::new(false),
+            names: AtomicU64::new(0),
+        })
     }
 
     fn open_temporary(&self) -> Result<OwnedFd> {
@@ -321,17 +329,50 @@ impl Workshop {
             temporary.renamed = true;
             return Ok(());
         }
-        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let link =
-            |to: &OwnedFd, name: &str| rustix::fs::linkat(CWD, &unnamed, to, name, AtFlags::SYMLINK_FOLLOW);
-        match link(directory, &name) {
+        match self.link(file, directory, &name) {
             Err(Errno::EXIST) => {}
             result => return Ok(result?),
         }
         // A link never replaces, a rename does. Locked, so that the name in between is removed if we die.
         rustix::fs::flock(file, FlockOperation::LockExclusive)?;
         let between = self.fresh_name();
-        link(&self.temporary, &between)?;
+        self.link(file, &self.temporary, &between)?;
         Ok(rustix::fs::renameat(&self.temporary, &between, directory, name)?)
+    }
+
+    fn link(&self, file: &File, directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+        if !self.through_proc.load(Ordering::Relaxed) {
+            match rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH) {
+                Err(Errno::NOENT | Errno::PERM) => self.through_proc.store(true, Ordering::Relaxed),
+                result => return result,
+            }
+        }
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::block::{BlockStore, fs::FsBlockStore};
+
+    #[tokio::test]
+    async fn a_file_gets_its_name_in_either_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FsBlockStore::new(directory.path(), "blocks", true);
+        store.put(Vec::new()).await.unwrap();
+        for through_proc in [false, true] {
+            store.0.workshop().unwrap().through_proc.store(through_proc, Ordering::Relaxed);
+            let bytes = Bytes::from(format!("through /proc: {through_proc}"));
+            let key = BlockKey::of(Algo::Blake3, &bytes).unwrap();
+            // The second time it replaces a file.
+            for _ in 0..2 {
+                store.put(vec![Block { key, bytes: bytes.clone() }]).await.unwrap();
+                assert_eq!(store.get(&key, None).await.unwrap(), bytes);
+            }
+        }
     }
 }

@@ -25,9 +25,9 @@ pub(super) fn keep(root: &Path) -> Result<()> {
         return Ok(());
     }
     let mut file = tempfile::Builder::new().prefix(".reserve-").tempfile_in(root).map_err(failed)?;
-    // Not zeros, which some filesystems do not store.
-    let bytes: Vec<u8> =
-        (0..SIZE as u32 / 4).flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    // Not zeros, nor what can be compressed: some filesystems do not store that.
+    let mut bytes = vec![0; SIZE];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     file.write_all(&bytes).map_err(failed)?;
     match file.persist_noclobber(&path) {
         Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(failed(error.error)),
