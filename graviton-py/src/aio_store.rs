@@ -1,6 +1,5 @@
 //! A store's calls for asyncio. Each begins at once and gives a [`Task`]; its answer completes the future.
 
-use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,10 +122,10 @@ impl Store {
     ) -> PyResult<Task> {
         let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
-            let source = Cursor::new(data);
+            let data = Bytes::from_owner(data);
             let put = match expect {
-                None => store.put(source).await?,
-                Some(id) => store.put_expecting(&id, source).await?,
+                None => store.put_bytes(data).await?,
+                Some(id) => store.put_bytes_expecting(&id, data).await?,
             };
             Ok(receipt(&put))
         };

@@ -10,21 +10,27 @@ use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use graviton_core::Result;
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::mm::{Advice, madvise};
 
-use crate::call::Interrupts;
+use crate::call::{Interrupts, call};
 
 /// Copied with the GIL held: to give it up and to wait for it takes longer.
 const AT_ONCE: usize = 64 << 10;
 
-/// What is larger has a mapping of its own, whatever the allocator learned, and goes back to the system as a whole. In huge
-/// pages: a fault for each small one takes longer than reading, verifying and copying what goes there.
-const IN_HUGE_PAGES: usize = 32 << 20;
+/// What is larger has a mapping of its own, whatever the allocator learned, and all of it is fresh: each page of it is found
+/// and cleared by the system when it is first touched, which takes longer than to read, verify and copy what goes there.
+/// Another thread touches them, so many bytes at a time. (Huge pages took a third of that where the system had some, and three
+/// times as long on a virtual machine whose host had to find them: 3 s a GiB.)
+const TOUCHED_ASIDE: usize = 32 << 20;
+const TOUCHED_AT_ONCE: usize = 2 << 20;
 
 /// What an object shows of its memory, held until this is dropped.
 pub(crate) enum Buffer<'py> {
@@ -238,10 +244,34 @@ impl Sink<'_> {
         count
     }
 
+    /// Does the work that fills it; if it is large, beside a thread that touches its pages. For fresh memory of our own.
+    pub(crate) fn touched_aside<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        if self.left <= TOUCHED_ASIDE {
+            return work(self);
+        }
+        let given_up = AtomicBool::new(false);
+        let untouched = Untouched { data: self.data, length: self.left, given_up: &given_up };
+        thread::scope(|scope| {
+            // Where there are no more threads, it only takes longer.
+            let _touching = thread::Builder::new().spawn_scoped(scope, move || untouched.touch());
+            let _given_up = SetAtTheEnd(&given_up);
+            work(self)
+        })
+    }
+
     fn skip(&mut self, count: usize) {
         // SAFETY: at most one behind the end of the buffer.
         self.data = unsafe { self.data.add(count) };
         self.left -= count;
+    }
+}
+
+/// Set also where a panic ends the work.
+struct SetAtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -261,12 +291,7 @@ impl<'py> FreshBytes<'py> {
             let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
         };
-        let mut fresh = FreshBytes { bytes };
-        let sink = fresh.sink();
-        if sink.left > IN_HUGE_PAGES {
-            ask_for_huge_pages(sink.data, sink.left);
-        }
-        Ok(fresh)
+        Ok(FreshBytes { bytes })
     }
 
     /// All of it, to be filled within this call.
@@ -294,12 +319,28 @@ impl<'py> FreshBytes<'py> {
     }
 }
 
-/// For memory of our own. Where the system has none, nothing changes.
-fn ask_for_huge_pages(data: *mut u8, length: usize) {
-    let skipped = data.align_offset(rustix::param::page_size());
-    if skipped < length {
-        // SAFETY: from the first page that begins inside the memory to its end. What is there stays as it is.
-        let _ = unsafe { madvise(data.add(skipped).cast(), length - skipped, Advice::LinuxHugepage) };
+/// Memory that is touched from its front to its end, unless it is given up before.
+struct Untouched<'a> {
+    data: *mut u8,
+    length: usize,
+    given_up: &'a AtomicBool,
+}
+
+// SAFETY: the kernel alone looks at the memory, which is mapped for as long as the scope of the thread lasts.
+unsafe impl Send for Untouched<'_> {}
+
+impl Untouched<'_> {
+    fn touch(&self) {
+        let mut at = self.data.align_offset(rustix::param::page_size());
+        while at < self.length && !self.given_up.load(Ordering::Relaxed) {
+            let length = TOUCHED_AT_ONCE.min(self.length - at);
+            // SAFETY: from a page that begins inside the memory to its end at most. What is there stays as it is.
+            if unsafe { madvise(self.data.add(at).cast(), length, Advice::LinuxPopulateWrite) }.is_err() {
+                // Kernels before 5.14 cannot; whoever fills the memory touches it.
+                return;
+            }
+            at += length;
+        }
     }
 }
 
@@ -314,6 +355,21 @@ pub(crate) fn copied<'py>(py: Python<'py>, from: &[u8]) -> PyResult<Bound<'py, P
         sink.fill(from);
         sink.left()
     });
+    Ok(bytes.finish(left))
+}
+
+/// A `bytes` object of this length, which the work fills without the GIL; shorter if it does not fill all of it.
+pub(crate) fn filled(
+    py: Python<'_>,
+    length: u64,
+    work: impl FnOnce(&mut Sink<'_>, &Interrupts) -> Result<()> + Send,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let mut bytes = FreshBytes::new(py, usize::try_from(length).unwrap_or(usize::MAX))?;
+    let mut sink = bytes.sink();
+    let left = call(py, |interrupts| {
+        sink.touched_aside(|sink| work(sink, interrupts))?;
+        Ok(sink.left())
+    })?;
     Ok(bytes.finish(left))
 }
 

@@ -7,7 +7,7 @@ use graviton_core::{Code, Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffer::{Buffer, FreshBytes, Sink, copied};
+use crate::buffer::{Buffer, Sink, copied, filled};
 use crate::call::{Interrupts, call};
 use crate::turn::Turn;
 
@@ -46,13 +46,9 @@ impl Reader {
     /// So many bytes, or as many as there are.
     fn read<'py>(&self, py: Python<'py>, most: u64) -> PyResult<Bound<'py, PyBytes>> {
         let left = self.size.saturating_sub(self.seek(py, 0, 1)?);
-        let mut bytes = FreshBytes::new(py, usize::try_from(most.min(left)).unwrap_or(usize::MAX))?;
-        let mut sink = bytes.sink();
-        let left = call(py, |interrupts| {
-            self.reader.with(interrupts, |reader| fill(reader, &mut sink, interrupts))?;
-            Ok(sink.left())
-        })?;
-        Ok(bytes.finish(left))
+        filled(py, most.min(left), |sink, interrupts| {
+            self.reader.with(interrupts, |reader| fill(reader, sink, interrupts))
+        })
     }
 
     /// Moves; `whence` is 0 for the start, 1 for the position, 2 for the end. The new position.
@@ -102,12 +98,8 @@ pub(crate) fn all_of<'py>(
     if first.len() as u64 == reader.size() {
         return copied(py, first);
     }
-    let mut bytes = FreshBytes::new(py, usize::try_from(reader.size()).unwrap_or(usize::MAX))?;
-    let mut sink = bytes.sink();
-    let left = call(py, move |interrupts| {
+    filled(py, reader.size(), move |sink, interrupts| {
         sink.fill(first);
-        fill(&mut reader, &mut sink, interrupts)?;
-        Ok(sink.left())
-    })?;
-    Ok(bytes.finish(left))
+        fill(&mut reader, sink, interrupts)
+    })
 }

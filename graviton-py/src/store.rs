@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use graviton_core::{BlobId, BlobStat, Code, Config, Error, Result};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use tokio::sync::Semaphore;
 
@@ -73,13 +75,25 @@ impl Store {
     /// Stores these bytes, if they have that id.
     #[pyo3(signature = (data, expect=None))]
     fn put(&self, py: Python<'_>, data: &Bound<'_, PyAny>, expect: Option<Text>) -> PyResult<Receipt> {
+        let expected = || expect.map(|id| id.parse::<BlobId>()).transpose();
+        if let Ok(bytes) = data.cast::<PyBytes>() {
+            // They never change, and are stored from where they are.
+            let bytes = Bytes::from_owner(PyBackedBytes::from(bytes.clone()));
+            return call(py, |_| {
+                let put = match expected()? {
+                    None => self.store.put_bytes(bytes)?,
+                    Some(id) => self.store.put_bytes_expecting(&id, bytes)?,
+                };
+                Ok(receipt(&put))
+            });
+        }
         let buffer = Buffer::to_read(data)?;
         let source = buffer.source();
         call(py, |interrupts| {
             let reading = Reading { source, interrupts };
-            let put = match expect {
+            let put = match expected()? {
                 None => self.store.put(reading)?,
-                Some(id) => self.store.put_expecting(&id.parse()?, reading)?,
+                Some(id) => self.store.put_expecting(&id, reading)?,
             };
             Ok(receipt(&put))
         })
