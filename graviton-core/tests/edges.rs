@@ -203,11 +203,12 @@ fn puts_that_nobody_drives_do_not_stop_others() {
             let store = store.clone();
             let mut put = Box::pin(async move { store.put(&number.to_le_bytes()[..]).await });
             for _ in 0..3 {
-                std::future::poll_fn(|context| {
-                    let _ = put.as_mut().poll(context);
-                    std::task::Poll::Ready(())
-                })
-                .await;
+                let polled =
+                    std::future::poll_fn(|context| std::task::Poll::Ready(put.as_mut().poll(context)));
+                // On a busy machine it may come to its end.
+                if polled.await.is_ready() {
+                    break;
+                }
             }
             idle.push(put);
             if number % 100 == 0 {
