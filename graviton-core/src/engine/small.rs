@@ -163,9 +163,24 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
     Ok(answers.collect())
 }
 
+impl Core {
+    /// What a put comes to that finds the blob live and whole, as far as that is seen without reading it. It is step 1 for the
+    /// most frequent outcome, without the batch: half of what such a put takes otherwise.
+    async fn already(&self, blob: &SmallBlob) -> Option<PutReceipt> {
+        let keys = self.manifests.stored_at_once(&blob.id, MOST_BLOCKS)?;
+        // What is damaged is written again, after a look at more than this.
+        self.damaged(&keys).await.ok().filter(Vec::is_empty)?;
+        let blocks = blob.entries.len() as u64;
+        Some(PutReceipt { id: blob.id, blocks, fresh_blocks: 0, fresh_bytes: 0, created: false })
+    }
+}
+
 impl Engine {
     /// Puts a blob that is all in memory.
     pub(super) async fn put_small(&self, blob: SmallBlob) -> Result<PutReceipt> {
+        if let Some(receipt) = self.core.already(&blob).await {
+            return Ok(receipt);
+        }
         let blob = Arc::new(blob);
         if self.core.blocks.proves_publication()
             && let Small::Done(receipt) = self.ingest.join(Arc::clone(&blob)).await??

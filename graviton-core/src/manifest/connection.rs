@@ -159,6 +159,11 @@ pub(super) trait Database: std::fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Both: a short query right before a transaction that writes, without waiting.
+    fn read_to_write_at_once<S: Step>(&self, step: &S) -> Option<S::Answer> {
+        self.read_at_once(step)
+    }
+
     /// A short query right before a transaction that writes, by whoever is about to run that.
     fn read_to_write<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send {
         self.read(step)

@@ -352,6 +352,13 @@ pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// The blocks of the live blob of that id, if there are no more than `limit` and all of them are `stored`, as durably as
+    /// this store promises; `None` also if that cannot be told without waiting. For who is about to put it.
+    fn stored_at_once(&self, id: &BlobId, limit: usize) -> Option<Vec<BlockKey>> {
+        let _ = (id, limit);
+        None
+    }
+
     /// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on, in order.
     /// Also of a blob that was deleted since it was found, until its grace is over.
     async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;

@@ -103,6 +103,11 @@ impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
         self.database.read_at_once(&steps::Find { id: *id, entries })
     }
 
+    fn stored_at_once(&self, id: &BlobId, limit: usize) -> Option<Vec<BlockKey>> {
+        let step = steps::FindBlocks { id: *id, limit, durability: self.durability };
+        self.database.read_to_write_at_once(&step)?
+    }
+
     async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
         self.database.read(steps::Entries { blob, from, limit }).await
     }

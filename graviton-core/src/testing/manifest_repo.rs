@@ -35,6 +35,7 @@ pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() ->
     finding_gives_the_first_entries(&make().await).await;
     entries_start_anywhere(&make().await).await;
     known_answers_in_the_order_of_the_questions(&make().await).await;
+    blocks_that_are_stored_are_told_at_once(&make().await).await;
     totals_count_live_blobs_and_stored_blocks(&make().await).await;
     concurrent_puts_do_not_mix(&make().await).await;
     a_closed_repository_says_so(&make().await).await;
@@ -278,6 +279,40 @@ async fn known_answers_in_the_order_of_the_questions(place: &impl DatabasePlace)
     let nothing = repo.known(&[], &[]).await.unwrap();
     assert_eq!((nothing.live.len(), nothing.stored.len()), (0, 0));
     repo.abort(pending).await.unwrap();
+}
+
+/// Where the database is a file of this host; others need not.
+async fn blocks_that_are_stored_are_told_at_once(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let mut blocks = vec![key(1, 10), key(1, 10), key(2, 7)];
+    let entries = entries_of(&blocks);
+    blocks.sort();
+    let [id, other, empty] = [id_of("live", &entries), id_of("other", &entries), id_of("empty", &[])];
+    for (id, entries) in [(id, &entries[..]), (other, &entries[..]), (empty, &[])] {
+        put(&*repo, writer, id, entries).await;
+    }
+    let told = |repo: &dyn ManifestRepo, id, limit| {
+        let mut told = repo.stored_at_once(&id, limit)?;
+        told.sort();
+        Some(told)
+    };
+    let local = |keys: &[BlockKey]| repo.is_local().then(|| keys.to_vec());
+    assert_eq!(told(&*repo, id, 3), local(&blocks));
+    assert_eq!(told(&*repo, empty, 3), local(&[]));
+    assert_eq!(told(&*repo, id, 2), None, "there are three");
+    assert_eq!(told(&*repo, id_of("absent", &entries), 3), None);
+    assert!(repo.delete(&other).await.unwrap());
+    assert_eq!(told(&*repo, other, 3), None, "deleted");
+    // What somebody stored without syncing it is enough for those who do not sync.
+    repo.set_durability(Durability::Relaxed).await.unwrap();
+    assert_eq!(told(&*repo, id, 3), None, "not durable");
+    assert_eq!(told(&*place.open(Durability::Relaxed).await, id, 3), local(&blocks));
+    repo.set_durability(Durability::Full).await.unwrap();
+    assert_eq!(told(&*repo, id, 3), local(&blocks));
+    let damaged = repo.blocks_by_key(vec![key(2, 7)]).await.unwrap()[0].row;
+    assert!(repo.recheck(damaged, Arc::new(|_| Box::pin(async { Ok(false) }))).await.unwrap());
+    assert_eq!(told(&*repo, id, 3), None, "a block is not stored");
 }
 
 async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {

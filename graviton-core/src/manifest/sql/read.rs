@@ -21,6 +21,12 @@ statements! {
         LEFT JOIN blob_block ON blob_block.blob_id = blob.id LEFT JOIN block ON block.id = blob_block.block_id \
         WHERE blob.algo = $1 AND blob.digest = $2 AND blob.size = $3 AND blob.state = 1 \
         ORDER BY blob_block.block_offset LIMIT $4"];
+    /// `$1`, `$2`, `$3` id, `$4` limit: whether the store holds what is not durable, and one row for each block: its key, and
+    /// whether it is stored; one with nulls for the empty blob.
+    FIND_BLOCKS = ["SELECT (SELECT CAST(durability = 'relaxed' AS INTEGER) FROM store), \
+        block.algo, block.digest, block.size, CAST(block.stored AS INTEGER) FROM blob \
+        LEFT JOIN blob_block ON blob_block.blob_id = blob.id LEFT JOIN block ON block.id = blob_block.block_id \
+        WHERE blob.algo = $1 AND blob.digest = $2 AND blob.size = $3 AND blob.state = 1 LIMIT $4"];
     /// `$1` blob, `$2` from, `$3` limit.
     ENTRIES = ["SELECT block_offset, algo, digest, size \
         FROM blob_block JOIN block ON block.id = block_id WHERE blob_id = $1 AND block_offset >= coalesce( \

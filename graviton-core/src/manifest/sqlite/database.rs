@@ -150,9 +150,16 @@ impl Database for SqliteDatabase {
         }
         // One that takes the file for frozen would have to look at it first.
         let mut reader = locked(&file.readers).pop_if(|reader| reader.frozen.is_none())?;
-        let result = blocking::without_waiting(|| step.run(&mut reader.connection).now_or_never());
+        let answer = at_once(&mut reader.connection, step);
         locked(&file.readers).push(reader);
-        Some(result?.ok()?.answer())
+        answer
+    }
+
+    fn read_to_write_at_once<S: Step>(&self, step: &S) -> Option<S::Answer> {
+        match try_locked(&self.0.writer)?.as_mut() {
+            Some(writer) if !self.0.closed.load(Ordering::Acquire) => at_once(&mut writer.connection, step),
+            _ => self.read_at_once(step),
+        }
     }
 
     /// Over the connection that writes, if it is free: it remembers what it wrote, while what it wrote makes the others read
@@ -277,6 +284,12 @@ fn damage_is_found(found: Result<Vec<String>, Problem>) -> Result<Vec<String>, P
 const INTEGRITY_CHECK: Sql = Sql { sqlite: "PRAGMA integrity_check(100)", postgres: "" };
 const FOREIGN_KEY_CHECK: Sql =
     Sql { sqlite: "SELECT \"table\", parent FROM pragma_foreign_key_check LIMIT 100", postgres: "" };
+
+/// Nothing if it fails or would have to wait.
+fn at_once<S: Step>(connection: &mut Connection, step: &S) -> Option<S::Answer> {
+    let result = blocking::without_waiting(|| step.run(connection).now_or_never());
+    Some(result?.ok()?.answer())
+}
 
 /// Runs a checkpoint on another thread, if there is one; otherwise the commits come to it.
 fn checkpoint_elsewhere(file: &Arc<File>) {

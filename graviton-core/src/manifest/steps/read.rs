@@ -123,6 +123,34 @@ impl Step for Find {
     }
 }
 
+pub(in crate::manifest) struct FindBlocks {
+    pub(in crate::manifest) id: BlobId,
+    pub(in crate::manifest) limit: usize,
+    pub(in crate::manifest) durability: Durability,
+}
+
+impl Step for FindBlocks {
+    type Answer = Option<Vec<BlockKey>>;
+
+    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
+        let id = &self.id;
+        let values = [
+            Number(id.algo().number()),
+            Bytes(id.digest().as_bytes()),
+            Number(id.size() as i64),
+            limit(self.limit + 1),
+        ];
+        let blocks = connection.rows(sql::FIND_BLOCKS, &values, |row| {
+            let trusted = self.durability == Durability::Relaxed || !row.truth(0)?;
+            let Some(stored) = row.optional(4)? else { return Ok((trusted, None)) };
+            Ok((trusted && stored != 0, Some(row.key(1)?)))
+        });
+        let blocks = blocks.await?;
+        let all = (1..=self.limit).contains(&blocks.len()) && blocks.iter().all(|(stored, _)| *stored);
+        Ok(Keep(all.then(|| blocks.into_iter().filter_map(|(_, key)| key).collect())))
+    }
+}
+
 pub(in crate::manifest) struct Entries {
     pub(in crate::manifest) blob: BlobRow,
     pub(in crate::manifest) from: u64,
