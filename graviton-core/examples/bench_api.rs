@@ -13,13 +13,15 @@ use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use bytes::Bytes;
 use graviton_core::{BlobId, Config, Store};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-fn put(store: &Store, data: &[u8]) -> Outcome<(f64, BlobId)> {
+fn put(store: &Store, data: &Bytes) -> Outcome<(f64, BlobId)> {
+    let data = data.clone();
     let start = Instant::now();
-    let put = store.put(data)?;
+    let put = store.put_bytes(data)?;
     Ok((start.elapsed().as_secs_f64(), put.id))
 }
 
@@ -48,7 +50,7 @@ fn small(words: &[&str]) -> Outcome<f64> {
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [data, root] = arguments.as_slice() else { return Err("usage: bench_api DATA DIRECTORY".into()) };
-    let data = std::fs::read(data)?;
+    let data = Bytes::from(std::fs::read(data)?);
     let mut number = 0;
     let mut current = None;
     for line in std::io::stdin().lock().lines() {
