@@ -1,5 +1,5 @@
 //! The content of a request, watched for its end: where it was not read to there, what comes next on a connection of
-//! HTTP/1.1 is more of it, and no request.
+//! HTTP/1.1 may be more of it, and no request.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -127,8 +127,9 @@ impl Server {
         let mut stage = self.stage.subscribe();
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                biased;
                 _ = stage.wait_for(|stage| *stage != Stage::Serving) => break,
+                accepted = self.listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -354,6 +355,10 @@ async fn serve(
     let mut serving = std::pin::pin!(builder.serve_connection(stream, front));
     let mut look = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;
+    if *stage.borrow() != Stage::Serving {
+        // It came at the last moment, and is told so like all others.
+        stage.mark_changed();
+    }
     loop {
         tokio::select! {
             biased;

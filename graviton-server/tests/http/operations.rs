@@ -112,7 +112,7 @@ async fn collections_and_verifications_are_started_and_watched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_waits_for_no_job_that_is_watched() {
-    let scene = Scene::with(&[("DRAIN", "60s")]).await;
+    let scene = Scene::with(&[("DRAIN", "600s"), ("HEADER_TIMEOUT", "600s")]).await;
     scene.put(&noise(1, 4_000_000)).await;
     let order = scene.request("POST", "/api/admin/verify").header("content-type", "application/json");
     let job = order.body("{\"deep\":true,\"bytes_per_second\":1}").send().await.unwrap();
@@ -277,5 +277,27 @@ async fn the_end_does_not_wait_for_ever() {
         }
         read_all(&mut upload).await;
         assert!(!scene.ended().await, "something had to be cut off");
+    }
+}
+
+/// Connections that come while it is told to end are told so too, or not taken at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_does_not_wait_for_who_came_at_the_last_moment() {
+    for twice in [false, true] {
+        for _ in 0..5 {
+            let scene = Scene::with(&[("DRAIN", "600s"), ("HEADER_TIMEOUT", "600s")]).await;
+            let address = scene.address;
+            let late: Vec<_> =
+                (0..200).map(|_| tokio::spawn(tokio::net::TcpStream::connect(address))).collect();
+            // While they come in.
+            let _first = scene.connect().await;
+            scene.control.stop();
+            if twice {
+                scene.control.stop();
+            }
+            let _held = futures_util::future::join_all(late).await;
+            // Or else it takes longer than a test waits.
+            scene.ended().await;
+        }
     }
 }
