@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// Puts these bytes, which are not copied: the fastest way for what is in memory. Whatever owns them is held until this
-    /// returns, or, if it was [`interruptible`](crate::interruptible) and ended, until what was begun is done.
+    /// returns; if it fails or was ended, perhaps a moment longer, until what was begun is done.
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();

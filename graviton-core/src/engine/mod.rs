@@ -322,8 +322,8 @@ impl AsyncStore {
         fill(self.writer_expecting(id).await?, source).await
     }
 
-    /// Puts these bytes, which are not copied: whatever owns them is held until the call has ended, or, if it is dropped,
-    /// until what was begun has.
+    /// Puts these bytes, which are not copied: whatever owns them is held until the call has ended; if it fails or
+    /// is dropped, perhaps a moment longer, until what was begun is done.
     pub async fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
         self.writer().await?.put_whole(bytes.into()).await
     }

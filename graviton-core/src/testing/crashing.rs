@@ -259,6 +259,18 @@ macro_rules! pass_on {
                 self.inner.$read($($place),*).await
             })+
 
+            fn find_at_once(
+                &self,
+                id: &BlobId,
+                entries: usize,
+            ) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
+                self.inner.find_at_once(id, entries)
+            }
+
+            fn stored_at_once(&self, id: &BlobId, limit: usize) -> Option<Vec<BlockKey>> {
+                self.inner.stored_at_once(id, limit)
+            }
+
             fn is_local(&self) -> bool {
                 self.inner.is_local()
             }

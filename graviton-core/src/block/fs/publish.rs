@@ -50,8 +50,8 @@ pub(super) struct Workshop {
     temporary: Arc<OwnedFd>,
     /// Cleared when the filesystem turns out to have no `O_TMPFILE`, or `/proc` is not there to name one.
     unnamed: AtomicBool,
-    /// Set when the kernel turns out to name a file by its descriptor for the privileged only (before 6.10): through `/proc`
-    /// it does for all, and takes longer.
+    /// Set when the kernel turns out not to name a file by its descriptor (before 6.10 it does for the privileged only):
+    /// through `/proc` it does for all, and takes longer.
     through_proc: AtomicBool,
     names: AtomicU64,
 }
@@ -342,13 +342,15 @@ impl Workshop {
 
     fn link(&self, file: &File, directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
         if !self.through_proc.load(Ordering::Relaxed) {
-            match rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH) {
-                Err(Errno::NOENT | Errno::PERM) => self.through_proc.store(true, Ordering::Relaxed),
-                result => return result,
+            let linked = rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH);
+            if linked.is_ok() || linked == Err(Errno::EXIST) {
+                return linked;
             }
         }
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+        rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)?;
+        self.through_proc.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

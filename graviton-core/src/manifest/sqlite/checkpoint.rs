@@ -5,73 +5,122 @@
 //!
 //! The log begins anew only when a commit finds that all of it is in the database. Commits that do not pause always are
 //! ahead of the other thread; so that the log does not grow without end, a commit does the rest itself when the log is
-//! [`MOST_PAGES`] long, as SQLite would. What fails is tried again with the next pages: until then the log has them.
+//! [`MOST_PAGES`] long, as SQLite would, and from twice that on it waits for the other thread to do so.
+//!
+//! A checkpoint that commits overtake has written pages that it has not synced: the next one that gets to the end does. If
+//! that fails, another try may sync nothing of them and succeed, for the kernel reports a failed write once. So after a
+//! failure nothing is written any more, before the log could begin anew.
 
 use std::os::raw::c_int;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, ffi, wal::CheckpointMode};
 
-use super::database::locked;
+use super::database::{locked, try_locked};
 
 /// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have as many.
 const PAGES: c_int = 1_000;
 
-/// A log has about so many pages at most: 16 MiB.
+/// A log has about so many pages, 16 MiB, and where the other thread is slow up to twice as many.
 const MOST_PAGES: c_int = 4_000;
 
-/// The checkpoints of one database.
+/// The checkpoints of one database. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Checkpoints(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub(super) struct Checkpoints {
+struct Shared {
     /// How many pages the log has.
-    pages: Arc<AtomicI32>,
-    /// How many it had when a checkpoint was last asked for.
-    asked_at: AtomicI32,
-    /// Its own, for the one that writes has commits to do.
+    pages: AtomicI32,
+    /// How many it had when a checkpoint was last begun.
+    begun_at: AtomicI32,
+    /// Whether the other thread has one to do.
+    running: AtomicBool,
+    /// Held while one runs, by either thread. The other thread's connection: the one that writes has commits to do.
     connection: Mutex<Option<Connection>>,
+    /// Why nothing is to be written any more.
+    failed: OnceLock<ffi::Error>,
 }
+
+/// The duty of the other thread, which nobody else has meanwhile.
+pub(super) struct Due(Checkpoints);
 
 impl Checkpoints {
     /// Watches the commits of the connection that writes.
     pub(super) fn watch(&self, writer: &mut Connection) -> rusqlite::Result<()> {
-        let pages = Arc::clone(&self.pages);
+        let this = self.clone();
         writer.wal_hook(Some(move |log: &mut Wal, now: c_int| {
-            pages.store(now, Ordering::Relaxed);
+            this.0.pages.store(now, Ordering::Relaxed);
             if now >= MOST_PAGES {
+                let running = if now < 2 * MOST_PAGES {
+                    try_locked(&this.0.connection)
+                } else {
+                    Some(locked(&this.0.connection))
+                };
                 // The commit has succeeded, whatever becomes of this; an error would be the commit's.
-                let _ = log.checkpoint();
+                if running.is_some() {
+                    this.note(log.checkpoint());
+                }
             }
             Ok(())
         }))
     }
 
-    /// Whether one is to be run, said once. To be asked after each commit.
-    pub(super) fn is_due(&self) -> bool {
-        let (now, before) = (self.pages.load(Ordering::Relaxed), self.asked_at.load(Ordering::Relaxed));
-        let due = now - before >= PAGES;
-        // A log that is shorter than it was has begun anew.
-        if due || now < before {
-            self.asked_at.store(if due { now } else { 0 }, Ordering::Relaxed);
+    /// What the other thread is to do. To be asked after each commit.
+    pub(super) fn due(&self) -> Option<Due> {
+        let shared = &self.0;
+        let (now, before) = (shared.pages.load(Ordering::Relaxed), shared.begun_at.load(Ordering::Relaxed));
+        if now < before {
+            // The log has begun anew.
+            shared.begun_at.store(0, Ordering::Relaxed);
         }
-        due
+        if now - before < PAGES || shared.running.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        shared.begun_at.store(now, Ordering::Relaxed);
+        Some(Due(self.clone()))
     }
 
-    /// Moves what nobody needs in the log any more, and makes nobody wait.
-    pub(super) fn run<E>(&self, connect: impl FnOnce() -> Result<Connection, E>) -> Result<(), E> {
-        let mut connection = locked(&self.connection);
-        let connection = match connection.as_mut() {
-            Some(connection) => connection,
-            None => connection.insert(connect()?),
-        };
-        let _ = connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE);
-        Ok(())
+    /// Why nothing is to be written any more, if that is so.
+    pub(super) fn failure(&self) -> Option<rusqlite::Error> {
+        self.0.failed.get().map(|error| rusqlite::Error::SqliteFailure(*error, None))
+    }
+
+    /// Takes note of what became of one.
+    pub(super) fn note(&self, result: rusqlite::Result<()>) {
+        if let Err(error) = result
+            && let Some(error) = error.sqlite_error()
+            // Others are at it, or there is no room: both are over some time, and nothing was lost.
+            && !matches!(error.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
+        {
+            let _ = self.0.failed.set(*error);
+        }
     }
 
     /// Waits for the one that runs.
     pub(super) fn close(&self) {
-        drop(locked(&self.connection).take());
+        drop(locked(&self.0.connection).take());
+    }
+}
+
+impl Due {
+    /// Moves what nobody needs in the log any more, and makes nobody wait. Connects only once, and if it still may.
+    pub(super) fn run<E>(&self, connect: impl FnOnce() -> Result<Connection, E>) -> Result<(), E> {
+        let mut connection = locked(&self.0.0.connection);
+        let connection = match connection.as_mut() {
+            Some(connection) => connection,
+            None => connection.insert(connect()?),
+        };
+        self.0.note(connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE).map(drop));
+        Ok(())
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.0.0.running.store(false, Ordering::Release);
     }
 }
 
@@ -80,15 +129,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_is_due_once_for_so_many_pages_and_again_in_a_new_log() {
+    fn one_is_due_for_so_many_pages_and_again_in_a_new_log() {
         let checkpoints = Checkpoints::default();
         let due = |pages| {
-            checkpoints.pages.store(pages, Ordering::Relaxed);
-            checkpoints.is_due()
+            checkpoints.0.pages.store(pages, Ordering::Relaxed);
+            checkpoints.due()
         };
-        assert!(!due(7) && !due(PAGES - 1) && due(PAGES + 2) && !due(PAGES + 9) && !due(2 * PAGES + 1));
-        assert!(due(2 * PAGES + 2));
+        assert!(due(7).is_none() && due(PAGES - 1).is_none() && due(PAGES + 2).is_some());
+        assert!(due(PAGES + 9).is_none() && due(2 * PAGES + 1).is_none());
+        let running = due(2 * PAGES + 2);
+        assert!(running.is_some() && due(3 * PAGES + 2).is_none(), "only one at a time");
+        drop(running);
+        assert!(due(3 * PAGES + 2).is_some(), "what was due meanwhile still is");
         // The log has begun anew.
-        assert!(!due(7) && !due(PAGES - 1) && due(PAGES));
+        assert!(due(7).is_none() && due(PAGES - 1).is_none() && due(PAGES).is_some());
+    }
+
+    #[test]
+    fn only_what_time_does_not_mend_is_a_failure() {
+        let checkpoints = Checkpoints::default();
+        let note = |code| {
+            checkpoints.note(Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)));
+            checkpoints.failure()
+        };
+        assert!(note(ffi::SQLITE_BUSY).is_none() && note(ffi::SQLITE_FULL).is_none());
+        assert!(note(ffi::SQLITE_IOERR_FSYNC).is_some());
     }
 }

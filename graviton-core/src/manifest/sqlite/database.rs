@@ -19,7 +19,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, Due};
 use super::forked;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
@@ -95,7 +95,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Nothing if another thread has it.
-fn try_locked<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+pub(super) fn try_locked<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -184,8 +184,8 @@ impl Database for SqliteDatabase {
         blocking::run_waiting(move || {
             let writer = if blocking::may_wait() { locked(&file.writer) } else { try_locked(&file.writer)? };
             let answer = file.unless_it_waits(file.write_here(writer, durable, &step));
-            if file.checkpoints.is_due() {
-                checkpoint_elsewhere(&file);
+            if let Some(due) = file.checkpoints.due() {
+                checkpoint_elsewhere(&file, due);
             }
             answer
         })
@@ -292,11 +292,11 @@ fn at_once<S: Step>(connection: &mut Connection, step: &S) -> Option<S::Answer> 
 }
 
 /// Runs a checkpoint on another thread, if there is one; otherwise the commits come to it.
-fn checkpoint_elsewhere(file: &Arc<File>) {
+fn checkpoint_elsewhere(file: &Arc<File>, due: Due) {
     if let Ok(runtime) = Handle::try_current() {
         // Whoever drops the store does not wait for it.
         let file = Arc::downgrade(file);
-        runtime.spawn_blocking(move || file.upgrade().map(|file| file.checkpoint()));
+        runtime.spawn_blocking(move || file.upgrade().map(|file| file.checkpoint(&due)));
     }
 }
 
@@ -350,6 +350,9 @@ impl File {
         step: &S,
     ) -> Result<S::Answer, Problem> {
         self.check_open()?;
+        if let Some(failure) = self.checkpoints.failure() {
+            return Err(failure.into());
+        }
         let writer = match writer.as_mut() {
             Some(writer) => writer,
             None => writer.insert(Writer { connection: patiently(|| self.connect_writer())?, synced: None }),
@@ -367,7 +370,7 @@ impl File {
         }
     }
 
-    fn checkpoint(&self) {
+    fn checkpoint(&self, due: &Due) {
         let connect = || {
             self.check_open()?;
             let connection = self.connect(OpenFlags::empty())?;
@@ -376,7 +379,7 @@ impl File {
             Ok::<_, Problem>(connection)
         };
         // The log stays as it is, and is as good as the database.
-        let _ = self.checkpoints.run(connect);
+        let _ = due.run(connect);
     }
 
     fn connect_reader(&self) -> Result<Reader, Problem> {
@@ -588,4 +591,26 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
     Error::new(code, format!("the database {} {what} ({error})", path.display()))
         .with_advice(advice)
         .with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Durability, ManifestRepo, Opening, SqliteManifestRepo};
+
+    #[tokio::test]
+    async fn after_a_checkpoint_that_failed_nothing_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("manifests.db");
+        let repo = SqliteManifestRepo::open(&path, Durability::Relaxed, Opening::Create).await.unwrap();
+        let lease = Duration::from_secs(60);
+        repo.register_writer(lease).await.unwrap();
+        let failed = rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC),
+            None,
+        );
+        repo.database.0.checkpoints.note(Err(failed));
+        assert_eq!(repo.register_writer(lease).await.unwrap_err().code(), Code::Io);
+        repo.store().await.unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! Manifests in SQLite: the embedded default, shared by any number of processes on one host.
 //!
-//! One connection writes and a few read, in WAL mode. Within a process writers queue for the one
+//! One connection writes and a few read, in WAL mode, and one moves what was written (`checkpoint`). Within a process writers queue for the one
 //! connection, for SQLite's own busy handler sleeps; between processes it decides. Transactions that write
 //! are `BEGIN IMMEDIATE`, so that none has to be repeated half-way, and stay short.
 //!
