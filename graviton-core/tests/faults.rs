@@ -307,12 +307,21 @@ async fn a_bad_read_is_an_error_and_never_wrong_bytes() {
     let id = store.put(&bytes[..]).await.unwrap().id;
     for (fault, code) in faults {
         for nth in 1..=96 {
-            let hits = parts.blocks.hits();
-            parts.blocks.break_at(Operation::Get, nth, fault);
-            let mut reader = store.reader(&id).await.unwrap();
-            let (mut read, error) = read_to_end(&mut reader).await;
-            assert_eq!(parts.blocks.hits(), hits + 1, "{fault:?} at {nth} was not reached");
-            let error = error.unwrap_or_else(|| panic!("{fault:?} at {nth}: the end after {}", read.len()));
+            let mut tries = 0;
+            let (mut reader, mut read, error) = loop {
+                let hits = parts.blocks.hits();
+                parts.blocks.break_at(Operation::Get, nth, fault);
+                let mut reader = store.reader(&id).await.unwrap();
+                let (read, error) = read_to_end(&mut reader).await;
+                assert_eq!(parts.blocks.hits(), hits + 1, "{fault:?} at {nth} was not reached");
+                if let Some(error) = error {
+                    break (reader, read, error);
+                }
+                // On a busy machine, a fetch that an earlier reader gave up may have met the fault.
+                assert!(read == bytes, "{fault:?} at {nth}: wrong bytes");
+                tries += 1;
+                assert!(tries < 5, "{fault:?} at {nth}: nobody is told");
+            };
             assert_eq!(error.code(), code, "{fault:?} at {nth}: {error}");
             assert!(error.to_string().contains(&id.to_string()), "no blob in {error}");
             assert!(bytes.starts_with(&read), "{fault:?} at {nth}: wrong bytes");
