@@ -112,7 +112,7 @@ async fn collections_and_verifications_are_started_and_watched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_waits_for_no_job_that_is_watched() {
-    let scene = Scene::with(&[("DRAIN", "600s"), ("HEADER_TIMEOUT", "600s")]).await;
+    let scene = Scene::with(&[("DRAIN", "60s")]).await;
     scene.put(&noise(1, 4_000_000)).await;
     let order = scene.request("POST", "/api/admin/verify").header("content-type", "application/json");
     let job = order.body("{\"deep\":true,\"bytes_per_second\":1}").send().await.unwrap();
