@@ -83,6 +83,11 @@ impl Step for LookUp {
     }
 }
 
+/// The values of a query for a blob by its id: `$1`, `$2`, `$3`, and `$4` for how many rows.
+fn up_to(rows: usize, id: &BlobId) -> [Value<'_>; 4] {
+    [Number(id.algo().number()), Bytes(id.digest().as_bytes()), Number(id.size() as i64), limit(rows)]
+}
+
 pub(in crate::manifest) struct Find {
     pub(in crate::manifest) id: BlobId,
     pub(in crate::manifest) entries: usize,
@@ -92,13 +97,7 @@ impl Step for Find {
     type Answer = Option<(BlobRecord, Vec<ManifestEntry>)>;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
-        let id = &self.id;
-        let values = [
-            Number(id.algo().number()),
-            Bytes(id.digest().as_bytes()),
-            Number(id.size() as i64),
-            limit(self.entries.max(1)),
-        ];
+        let values = up_to(self.entries.max(1), &self.id);
         let mut record = None;
         let mut manifest = Vec::new();
         connection
@@ -106,7 +105,7 @@ impl Step for Find {
                 if record.is_none() {
                     record = Some(BlobRecord {
                         row: BlobRow(row.number(0)?),
-                        id: *id,
+                        id: self.id,
                         block_count: row.number(1)? as u64,
                         chunker: row.text(2)?,
                         created_at_ms: row.number(3)?,
@@ -133,13 +132,7 @@ impl Step for FindBlocks {
     type Answer = Option<Vec<BlockKey>>;
 
     async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Self::Answer>, Problem> {
-        let id = &self.id;
-        let values = [
-            Number(id.algo().number()),
-            Bytes(id.digest().as_bytes()),
-            Number(id.size() as i64),
-            limit(self.limit + 1),
-        ];
+        let values = up_to(self.limit + 1, &self.id);
         let blocks = connection.rows(sql::FIND_BLOCKS, &values, |row| {
             let trusted = self.durability == Durability::Relaxed || !row.truth(0)?;
             let Some(stored) = row.optional(4)? else { return Ok((trusted, None)) };
