@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, Result, interruptible};
@@ -14,21 +14,13 @@ use tokio::sync::Semaphore;
 
 use crate::aio::{Mailbox, Reply, Task, start};
 use crate::aio_files::{AT_HAND, AioReader, AioWriter, joined, read};
+use crate::call::Stop;
 use crate::errors::exception;
 use crate::settings::{Settings, config};
 use crate::store::{Store, opened, stat};
 use crate::text::Text;
 use crate::upkeep::Stats;
 use crate::writer::receipt;
-
-/// Ends a call on a thread of its own when the task that waits for it is dropped.
-struct Stop(Arc<AtomicBool>);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 impl Store {
     fn begin<T, F, C>(

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -20,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::mm::{Advice, madvise};
 
-use crate::call::{Interrupts, call};
+use crate::call::{Interrupts, Stop, call};
 
 /// Copied with the GIL held: to give it up and to wait for it takes longer.
 const AT_ONCE: usize = 64 << 10;
@@ -249,12 +250,13 @@ impl Sink<'_> {
         if self.left <= TOUCHED_ASIDE {
             return work(self);
         }
-        let given_up = AtomicBool::new(false);
-        let untouched = Untouched { data: self.data, length: self.left, given_up: &given_up };
+        let stop = Stop::default();
+        let untouched = Untouched { data: self.data, length: self.left, stopped: Arc::clone(&stop.0) };
         thread::scope(|scope| {
             // Where there are no more threads, it only takes longer.
             let _touching = thread::Builder::new().spawn_scoped(scope, move || untouched.touch());
-            let _given_up = SetAtTheEnd(&given_up);
+            // Also where a panic ends the work.
+            let _stop = stop;
             work(self)
         })
     }
@@ -263,15 +265,6 @@ impl Sink<'_> {
         // SAFETY: at most one behind the end of the buffer.
         self.data = unsafe { self.data.add(count) };
         self.left -= count;
-    }
-}
-
-/// Set also where a panic ends the work.
-struct SetAtTheEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtTheEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -319,20 +312,20 @@ impl<'py> FreshBytes<'py> {
     }
 }
 
-/// Memory that is touched from its front to its end, unless it is given up before.
-struct Untouched<'a> {
+/// Memory that is touched from its front to its end, unless that is stopped before.
+struct Untouched {
     data: *mut u8,
     length: usize,
-    given_up: &'a AtomicBool,
+    stopped: Arc<AtomicBool>,
 }
 
 // SAFETY: the kernel alone looks at the memory, which is mapped for as long as the scope of the thread lasts.
-unsafe impl Send for Untouched<'_> {}
+unsafe impl Send for Untouched {}
 
-impl Untouched<'_> {
+impl Untouched {
     fn touch(&self) {
         let mut at = self.data.align_offset(rustix::param::page_size());
-        while at < self.length && !self.given_up.load(Ordering::Relaxed) {
+        while at < self.length && !self.stopped.load(Ordering::Relaxed) {
             let length = TOUCHED_AT_ONCE.min(self.length - at);
             // SAFETY: from a page that begins inside the memory to its end at most. What is there stays as it is.
             if unsafe { madvise(self.data.add(at).cast(), length, Advice::LinuxPopulateWrite) }.is_err() {

@@ -5,6 +5,7 @@
 //! nothing and the answer is to go on.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,16 @@ impl Interrupts {
 
 fn cancelled() -> Error {
     Error::new(Code::Cancelled, "the call was interrupted")
+}
+
+/// Ends what goes on on a thread of its own, when whoever waits for it drops this.
+#[derive(Default)]
+pub(crate) struct Stop(pub(crate) Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Does the work without the GIL.
