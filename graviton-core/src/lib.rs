@@ -35,8 +35,10 @@
 pub mod block;
 mod blocking;
 pub mod chunker;
+mod collection;
 mod config;
 mod digest;
+mod durable;
 mod engine;
 mod error;
 mod interrupt;

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published};
+use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::Collection;
 
 /// Blocks in memory. Clones share their blocks; nothing survives the process.
 #[derive(Debug, Clone, Default)]

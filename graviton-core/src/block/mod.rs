@@ -20,9 +20,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::Collection;
 
 pub use deadline::Deadline;
 pub use fs::FsBlockStore;

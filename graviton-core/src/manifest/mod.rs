@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 
+pub use crate::collection::Collection;
 pub use postgres::PostgresManifestRepo;
 pub use repo::SqlManifestRepo;
 pub use sqlite::SqliteManifestRepo;
@@ -42,10 +43,6 @@ pub struct BlockRow(pub i64);
 /// The row of a writer: an open store that puts, alive for as long as its lease is renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(pub i64);
-
-/// One run of the collector: a random number that no other run has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Collection(pub i64);
 
 /// How much of what was put survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

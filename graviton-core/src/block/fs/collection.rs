@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::{TEMPORARY, create_durable_directory};
+use super::TEMPORARY;
+use crate::collection::Collection;
+use crate::durable;
 use crate::error::{Error, Result};
-use crate::manifest::Collection;
 
 /// Locked as long as it lives.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl CollectionFile {
     pub(super) fn lock(blocks: &Path, by: Collection) -> Result<CollectionFile> {
         let path = path(blocks, by);
         let failed = |error| Error::io(format!("cannot lock {}", path.display()), error);
-        create_durable_directory(&blocks.join(TEMPORARY))?;
+        durable::create_directory(&blocks.join(TEMPORARY))?;
         loop {
             let file = File::create(&path).map_err(failed)?;
             rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;

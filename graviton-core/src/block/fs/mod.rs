@@ -25,18 +25,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::Semaphore;
 
 use super::{
     Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published, missing, wrong_length,
 };
-use crate::blocking;
+use crate::collection::Collection;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::Collection;
+use crate::{blocking, durable};
 
 const STORE_ID: &str = "store-id";
 const TEMPORARY: &str = ".tmp";
@@ -119,7 +119,7 @@ impl Shared {
         let slot = &self.algo[algo as usize];
         if slot.get().is_none() {
             let path = self.blocks.join(algo.name());
-            match open_directory(&path) {
+            match durable::open_directory(&path) {
                 Ok(directory) => drop(slot.set(directory)),
                 Err(Errno::NOENT) => return Ok(None),
                 Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
@@ -197,7 +197,7 @@ impl Shared {
     fn write_store_id(&self, id: &str) -> Result<String> {
         let path = self.blocks.join(STORE_ID);
         let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
-        create_durable_directory(&self.blocks)?;
+        durable::create_directory(&self.blocks)?;
         let mut file = tempfile::Builder::new()
             .prefix(".store-id-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -209,7 +209,7 @@ impl Shared {
             Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(failed(error.error));
             }
-            _ => sync_directory(&self.blocks)?,
+            _ => durable::sync_directory(&self.blocks)?,
         }
         self.read_store_id()?.ok_or_else(|| {
             Error::new(Code::Config, format!("{} was just written and is gone", path.display()))
@@ -242,7 +242,7 @@ impl Shared {
             return deleted;
         }
         for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
-            let Err(error) = sync_directory(&self.blocks.join(algo.name())) else { continue };
+            let Err(error) = durable::sync_directory(&self.blocks.join(algo.name())) else { continue };
             for (key, deleted) in keys.iter().zip(&mut deleted) {
                 if key.algo() == algo && matches!(deleted, Deleted::Gone) {
                     *deleted = Deleted::Unknown(error.clone());
@@ -316,44 +316,6 @@ fn read_page(algo: Algo, entries: &mut std::fs::ReadDir) -> std::io::Result<Opti
     Ok(Some(page))
 }
 
-fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Creates a directory and its missing parents. Each one's parent is synced, also where the directory was
-/// there: another process may have made it a moment ago and not synced it yet.
-pub(crate) fn create_durable_directory(path: &Path) -> Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    let is_here = parent.as_os_str().is_empty();
-    let mut created = std::fs::create_dir(path);
-    // Once: where nothing can be created, as in /proc, it is said again with the parent there.
-    if !is_here && created.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        create_durable_directory(parent)?;
-        created = std::fs::create_dir(path);
-    }
-    match created {
-        Ok(()) => {}
-        Err(_) if path.is_dir() => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::new(Code::Config, format!("{} is a file, not a directory", path.display()))
-                .with_advice("choose another directory for the store"));
-        }
-        Err(error) => {
-            return Err(Error::io(format!("cannot create the directory {}", path.display()), error));
-        }
-    }
-    sync_directory(if is_here { Path::new(".") } else { parent })
-}
-
-fn sync_directory(path: &Path) -> Result<()> {
-    let synced = open_directory(path).and_then(|directory| match rustix::fs::fsync(&directory) {
-        // Some filesystems have nothing to sync for a directory and say so.
-        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
-        result => result,
-    });
-    synced.map_err(|error| Error::io(format!("cannot sync the directory {}", path.display()), error.into()))
-}
-
 #[async_trait]
 impl BlockStore for FsBlockStore {
     async fn put(&self, blocks: Vec<Block>) -> Result<Published> {
@@ -387,7 +349,7 @@ impl BlockStore for FsBlockStore {
     async fn sync_all(&self) -> Result<()> {
         self.with_shared(|shared| {
             let path = shared.blocks.display();
-            let directory = open_directory(&shared.blocks)
+            let directory = durable::open_directory(&shared.blocks)
                 .map_err(|error| Error::io(format!("cannot open {path}"), error.into()))?;
             rustix::fs::syncfs(&directory)
                 .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))
@@ -477,17 +439,5 @@ impl BlockStore for FsBlockStore {
 
     fn proves_publication(&self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_that_cannot_be_created_is_an_error_that_names_it() {
-        // The kernel says that a part of the path is not there, though all of it is.
-        let error = create_durable_directory(Path::new("/proc/graviton/store")).unwrap_err();
-        assert!(error.to_string().contains("/proc/graviton"), "{error}");
     }
 }

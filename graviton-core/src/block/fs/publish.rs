@@ -29,12 +29,12 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Shared, TEMPORARY, create_durable_directory, open_directory, sync_directory};
+use super::{Shared, TEMPORARY};
 use crate::block::{Block, Published};
-use crate::blocking;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::{blocking, durable};
 
 /// From so many files on, one `syncfs` is cheaper than a sync of each.
 ///
@@ -172,14 +172,14 @@ impl Shared {
 
     fn open_workshop(&self) -> Result<Workshop> {
         let path = self.blocks.join(TEMPORARY);
-        create_durable_directory(&path)?;
+        durable::create_directory(&path)?;
         // Another process may have made these and died before it synced them.
         let above = self.root.parent().unwrap_or(&self.root);
         for directory in self.blocks.ancestors().take_while(|directory| directory.starts_with(above)) {
-            sync_directory(directory)?;
+            durable::sync_directory(directory)?;
         }
         for algo in Algo::ALL {
-            create_durable_directory(&self.blocks.join(algo.name()))?;
+            durable::create_directory(&self.blocks.join(algo.name()))?;
             self.directory(algo)?;
         }
         let temporary = self.open_temporary()?;
@@ -197,7 +197,7 @@ impl Shared {
 
     fn open_temporary(&self) -> Result<OwnedFd> {
         let path = self.blocks.join(TEMPORARY);
-        open_directory(&path)
+        durable::open_directory(&path)
             .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
     }
 

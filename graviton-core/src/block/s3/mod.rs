@@ -37,10 +37,10 @@ use super::{
     Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published, missing, wrong_length,
 };
 use crate::blocking;
+use crate::collection::Collection;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::Collection;
 
 use client::client;
 use failure::{Action, Failure, Refusal, root_cause};

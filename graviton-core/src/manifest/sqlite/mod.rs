@@ -20,9 +20,8 @@ use std::path::Path;
 use super::repo::{SqlManifestRepo, needs_migration};
 use super::schema::Schema;
 use super::{Durability, Opening};
-use crate::block::fs::create_durable_directory;
-use crate::blocking;
 use crate::error::{Code, Error, Result};
+use crate::{blocking, durable};
 
 pub use database::SqliteDatabase;
 
@@ -56,6 +55,6 @@ impl SqliteManifestRepo {
 
     async fn make_directory(&self) -> Result<()> {
         let path = self.database.path().to_owned();
-        blocking::run(move || path.parent().map_or(Ok(()), create_durable_directory)).await?
+        blocking::run(move || path.parent().map_or(Ok(()), durable::create_directory)).await?
     }
 }
