@@ -1,10 +1,22 @@
 #!/usr/bin/env python3
-"""Runs the README's commands and programs word for word: every ```sh or ```python block that follows the comment
-`<!-- run -->`. Programs run in the virtual environment `.venv`, which a command has made. A block that follows
-`<!-- save NAME -->` is a file of that name for those after it.
+"""Runs the commands and programs of the documentation word for word.
 
-They run in order, in one copy of the checkout, so that they leave nothing behind here. A test of the README's own:
-a README without such a block fails. Needs PostgreSQL, and some ports that the README names.
+In README.md and the pages of docs/, a comment says what happens to the block of code behind it:
+
+  <!-- run -->        an `sh` or `python` block is executed; Python is that of the virtual environment `.venv`, which
+                      a command has made
+  <!-- save NAME -->  the block becomes a file of that name, for the blocks after it
+  <!-- file NAME -->  the block is the content of that file of the repository
+
+Each page runs in a copy of the checkout of its own, in order, and leaves nothing behind here. The copies stand at one
+place, with the times of the files, and share one target directory (CARGO_TARGET_DIR, by default ./target) with the
+checkout. So cargo builds each program once, however many pages ask for it, and not at all if the release is there.
+
+Links from one page to another must lead to a file and a heading that exist.
+
+Needs PostgreSQL, and the ports that the pages name.
+
+usage: tests/readme.py [PAGE ...]      all pages by default
 """
 import os
 import re
@@ -12,23 +24,37 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^<!-- (?:run|save (\S+)) -->\n+```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^<!-- (run|save|file)(?: (\S+))? -->\n+```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"^<!-- (?:run|save|file)\b", re.MULTILINE)
+LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-W", "error", "-c"]}
+MUST_RUN = {"README.md", "docs/guide.md", "docs/operations.md"}
 SECONDS_EACH = 1800
 OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
 
 
-def fresh_copy(to):
-    """What is or could be committed. The place and the times stay the same, so that cargo builds it once."""
+def pages():
+    yield "README.md"
+    for path in sorted(REPOSITORY.glob("docs/*.md")):
+        yield f"docs/{path.name}"
+    for path in sorted(REPOSITORY.glob("*.md")):
+        if path.name != "README.md":
+            yield path.name
+
+
+def fresh_copy(to, target):
+    """Copies every file that is or could be committed. `target` leads to the shared target directory."""
     shutil.rmtree(to, ignore_errors=True)
     listed = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY)
     for name in filter(None, listed.decode().split("\0")):
         if (REPOSITORY / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, to / name)
+    (to / "target").symlink_to(target)
 
 
 def run(language, block, **options):
@@ -43,7 +69,7 @@ def run(language, block, **options):
 
 
 def end(process):
-    """First so that it can stop what it started, then with all that is left of it."""
+    """Asks it to stop what it started, then kills what is left of its session."""
     process.terminate()
     try:
         process.wait(30)
@@ -56,36 +82,81 @@ def end(process):
     process.wait()
 
 
-def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    blocks = BLOCK.findall((REPOSITORY / "README.md").read_text())
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute()
-    copy = target / "readme"
-    fresh_copy(copy)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    environment["CARGO_TARGET_DIR"] = str(target)
-    failed = 0
-    for name, language, block in blocks:
-        if name:
+def anchors(text):
+    """The anchors of the headings of a page, as GitHub makes them."""
+    found = []
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        anchor = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        before = found.count(anchor)
+        found.append(f"{anchor}-{before}" if before else anchor)
+    return found
+
+
+def broken_links(page):
+    text = re.sub(r"^```.*?^```$", "", (REPOSITORY / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in LINK.findall(text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        path = (REPOSITORY / page).parent / name if name else REPOSITORY / page
+        if not path.exists():
+            yield f"the link {link} leads to no file"
+        elif anchor and anchor not in anchors(path.read_text()):
+            yield f"the link {link} leads to no heading"
+
+
+def run_page(page, copy, environment):
+    """The number of blocks that ran, and what went wrong."""
+    text = (REPOSITORY / page).read_text()
+    blocks = BLOCK.findall(text)
+    ran, wrong = 0, list(broken_links(page))
+    if len(COMMENT.findall(text)) != len(blocks):
+        wrong.append("a comment is followed by no block")
+    for action, name, language, block in blocks:
+        if action == "save":
             (copy / name).write_text(block)
             print(f"{name}: {block.count(chr(10))} lines", flush=True)
-            continue
-        if language not in INTERPRETERS:
-            failed += 1
-            print(f"README.md: {language} cannot be run; is <!-- save NAME --> meant?", flush=True)
-            continue
-        print(f"{'$' if language == 'sh' else '>>>'} {block.rstrip()}", flush=True)
-        code = run(language, block, cwd=copy, env=environment)
-        if code != 0:
-            failed += 1
-            print(f"README.md: exit code {code}", flush=True)
+        elif action == "file":
+            if (copy / name).read_text() != block:
+                wrong.append(f"the block is not the content of {name}")
+        elif language not in INTERPRETERS:
+            wrong.append(f"{language} cannot be run; is <!-- save NAME --> meant?")
+        else:
+            ran += 1
+            print(f"{'$' if language == 'sh' else '>>>'} {block.rstrip()}", flush=True)
+            start = time.monotonic()
+            code = run(language, block, cwd=copy, env=environment)
+            print(f"    {time.monotonic() - start:.0f} s", flush=True)
+            if code != 0:
+                wrong.append(f"exit code {code}")
+                print(f"{page}: exit code {code}", flush=True)
+    if page in MUST_RUN and not ran:
+        wrong.append("no block is behind <!-- run -->")
+    return ran, wrong
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute()
+    target.mkdir(parents=True, exist_ok=True)
+    copy = target / "readme"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment["CARGO_TARGET_DIR"] = str(target)
+    # Each block has a shell of its own, so what a block adds to the path is gone in the next.
+    environment["PATH"] = f"{copy}/target/release:{environment['PATH']}"
+    passed, failures = 0, []
+    for page in sys.argv[1:] or pages():
+        print(f"---- {page}", flush=True)
+        fresh_copy(copy, target)
+        ran, wrong = run_page(page, copy, environment)
+        passed += ran
+        failures += [f"{page}: {what}" for what in wrong]
     shutil.rmtree(copy, ignore_errors=True)
-    if not blocks:
-        failed = 1
-        print("README.md has no block behind <!-- run -->")
-    ran = sum(not name for name, _, _ in blocks)
-    print(f"readme: {ran - failed if blocks else 0} passed, {failed} failed")
-    return 1 if failed else 0
+    for failure in failures:
+        print(failure)
+    print(f"readme: {passed} blocks ran, {len(failures)} failures")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

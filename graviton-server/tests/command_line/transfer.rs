@@ -223,7 +223,7 @@ fn a_backup_is_made_while_others_put_and_is_a_store_again() {
     assert!(report["bytes"].as_u64().unwrap() >= size && report["seconds"].is_number());
     assert_eq!(scene.names(), ["also kept", "kept"], "something else is left");
 
-    // As README.md says. What was put since has no row, and its blocks are known again when it is put again.
+    // As docs/operations.md says. What was put since has no row, and its blocks are known again when it is put again.
     for name in ["manifests.db-wal", "manifests.db-shm"] {
         let _ = std::fs::remove_file(scene.path(".graviton").join(name));
     }
