@@ -101,7 +101,7 @@
 /**
  * The minor version of this header.
  */
-#define GRAVITON_VERSION_MINOR 1
+#define GRAVITON_VERSION_MINOR 2
 
 /**
  * The patch version of this header.
@@ -1030,7 +1030,7 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library that is running, as text, such as "0.1.0". It lives for ever. Cannot fail, never blocks.
+ * The version of the library that is running, as text, such as "0.2.0". It lives for ever. Cannot fail, never blocks.
  */
 const char *graviton_version(void);
 
@@ -1684,7 +1684,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #endif  // __cplusplus
 
 /** The version of this header as text. */
-#define GRAVITON_VERSION "0.1.0"
+#define GRAVITON_VERSION "0.2.0"
 
 /** The text of a literal and its length, as two arguments: `graviton_store_open(GRAVITON_LITERAL("./data"), ...)`. */
 #define GRAVITON_LITERAL(text) ("" text), (sizeof(text) - 1)

@@ -55,13 +55,13 @@ pub use chunker::ChunkerSpec;
 pub use config::{Config, SETTINGS, Setting};
 pub use digest::{Algo, Digest, Hasher};
 pub use engine::{
-    AsyncStore, BlobReader, BlobStat, BlobWriter, COMMIT_AHEAD, CopyOptions, CopyReport, Damage, Finding,
-    GcOptions, GcReport, PutReceipt, RepairReport, Session, SessionCommit, Settings, StoreStats, Timing,
-    VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport,
+    AsyncPut, AsyncStore, BlobReader, BlobStat, BlobWriter, COMMIT_AHEAD, CopyOptions, CopyReport, Damage,
+    Finding, GcOptions, GcReport, PutOptions, PutReceipt, RepairReport, Session, SessionCommit, Settings,
+    StoreStats, Timing, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport,
 };
 pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
 pub use runtime::of_this_process as runtime;
-pub use store::{Reader, Store, Writer};
+pub use store::{Put, Reader, Store, Writer};

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::engine::{
-    AsyncStore, BlobReader, BlobStat, BlobWriter, CopyOptions, CopyReport, GcOptions, GcReport, PutReceipt,
-    RepairReport, StoreStats, VerifyEvent, VerifyOptions, VerifyReport, source_failed,
+    AsyncStore, BlobReader, BlobStat, BlobWriter, CopyOptions, CopyReport, GcOptions, GcReport, PutOptions,
+    PutReceipt, RepairReport, StoreStats, VerifyEvent, VerifyOptions, VerifyReport, source_failed,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -67,20 +67,30 @@ impl Store {
         runtime::block_on(future)?
     }
 
-    /// Puts everything that the source gives. Nothing is visible before this returns, and nothing at all
-    /// if it fails.
+    /// A put with options: `store.put_with(&options).bytes(bytes)`, or [`source`](Put::source), [`file`](Put::file),
+    /// [`writer`](Put::writer).
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = graviton_core::Store::open(directory.path())?;
+    /// use graviton_core::{Algo, BlobId, Code, PutOptions};
+    /// let expected = PutOptions::new().expect(BlobId::of(Algo::Blake3, b"hello"));
+    /// assert!(store.put_with(&expected).source(&b"hello"[..])?.created);
+    /// assert_eq!(store.put_with(&expected).bytes("jello").unwrap_err().code(), Code::DigestMismatch);
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn put_with<'a>(&'a self, options: &'a PutOptions) -> Put<'a> {
+        Put { store: self, options }
+    }
+
+    /// Puts everything that the source gives, with default options. Nothing is visible before this returns, and nothing
+    /// at all if it fails.
     pub fn put(&self, source: impl Read) -> Result<PutReceipt> {
-        self.writer()?.fill(source)
+        self.put_with(&PutOptions::new()).source(source)
     }
 
-    /// Puts everything that the source gives if it has this id. Otherwise `digest-mismatch`, and nothing is
-    /// visible.
-    pub fn put_expecting(&self, id: &BlobId, source: impl Read) -> Result<PutReceipt> {
-        self.writer_expecting(id)?.fill(source)
-    }
-
-    /// Puts these bytes, which are not copied: the fastest way for what is in memory. Whatever owns them is held until this
-    /// returns; if it fails or was ended, perhaps a moment longer, until what was begun is done.
+    /// Puts these bytes without copying them, with default options: the fastest way for bytes in memory; see
+    /// [`Put::bytes`].
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();
@@ -91,29 +101,17 @@ impl Store {
     /// # Ok::<(), graviton_core::Error>(())
     /// ```
     pub fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
-        self.run(self.inner.put_bytes(bytes))
+        self.put_with(&PutOptions::new()).bytes(bytes)
     }
 
-    /// Puts these bytes, not copied, if they have this id. Otherwise `digest-mismatch`, and nothing is visible.
-    pub fn put_bytes_expecting(&self, id: &BlobId, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
-        self.run(self.inner.put_bytes_expecting(id, bytes))
-    }
-
-    /// Puts the content of a file.
+    /// Puts the content of a file, with default options.
     pub fn put_file(&self, path: impl AsRef<Path>) -> Result<PutReceipt> {
-        self.run(self.inner.put_file(path))
+        self.put_with(&PutOptions::new()).file(path)
     }
 
-    /// A blob to be written piece by piece.
+    /// A blob to be written piece by piece, with default options.
     pub fn writer(&self) -> Result<Writer> {
-        let writer = self.run(self.inner.writer())?;
-        Ok(Writer { writer: InProcess::new(writer) })
-    }
-
-    /// Like [`writer`](Store::writer), but only content with this id is committed.
-    pub fn writer_expecting(&self, id: &BlobId) -> Result<Writer> {
-        let writer = self.run(self.inner.writer_expecting(id))?;
-        Ok(Writer { writer: InProcess::new(writer) })
+        self.put_with(&PutOptions::new()).writer()
     }
 
     /// A blob to be read; `not-found` if it is not there.
@@ -280,6 +278,38 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.inner, f)
+    }
+}
+
+/// A put that has its options and waits for its content; made by [`Store::put_with`].
+#[derive(Debug, Clone, Copy)]
+#[must_use = "nothing is put before the content is given"]
+pub struct Put<'a> {
+    store: &'a Store,
+    options: &'a PutOptions,
+}
+
+impl Put<'_> {
+    /// Puts everything that the source gives. Nothing is visible before this returns, and nothing at all if it fails.
+    pub fn source(self, source: impl Read) -> Result<PutReceipt> {
+        self.writer()?.fill(source)
+    }
+
+    /// Puts these bytes without copying them. Whatever owns them is held until this returns. If it fails or is ended, they
+    /// may be held a moment longer, until the work that was begun is done.
+    pub fn bytes(self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
+        self.store.run(self.store.inner.put_with(self.options).bytes(bytes))
+    }
+
+    /// Puts the content of a file.
+    pub fn file(self, path: impl AsRef<Path>) -> Result<PutReceipt> {
+        self.store.run(self.store.inner.put_with(self.options).file(path))
+    }
+
+    /// A blob to be written piece by piece.
+    pub fn writer(self) -> Result<Writer> {
+        let writer = self.store.run(self.store.inner.put_with(self.options).writer())?;
+        Ok(Writer { writer: InProcess::new(writer) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use graviton_core::{BlobId, Code, Config, Store};
+use graviton_core::{BlobId, Code, Config, PutOptions, Store};
 
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed | 1;
@@ -259,10 +259,11 @@ fn bytes_in_memory_are_stored_as_a_stream_is_and_let_go() {
             assert_eq!(manifest(&streams), manifest(&whole), "{chunker} {size}");
             assert!(whole.read_range(&receipt.id, 0..size as u64).unwrap() == content, "{chunker} {size}");
             // And again, this time only if they are what they are said to be.
-            assert!(!whole.put_bytes_expecting(&receipt.id, owned()).unwrap().created);
+            let expected = PutOptions::new().expect(receipt.id);
+            assert!(!whole.put_with(&expected).bytes(owned()).unwrap().created);
             for other in [noise(99, size + 1), noise(98, size.max(1))] {
                 let wrong = BlobId::of(graviton_core::Algo::Blake3, &other);
-                let refused = whole.put_bytes_expecting(&wrong, owned()).unwrap_err();
+                let refused = whole.put_with(&PutOptions::new().expect(wrong)).bytes(owned()).unwrap_err();
                 assert_eq!(refused.code(), Code::DigestMismatch, "{chunker} {size}");
                 assert!(!whole.exists(&wrong).unwrap());
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use graviton_core::testing::Recipe;
-use graviton_core::{BlobId, Code, Config, Store};
+use graviton_core::{BlobId, Code, Config, PutOptions, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -105,7 +105,8 @@ fn a_moved_copy_opens_reads_and_takes_more() {
         for (id, bytes, chunker, _) in blobs(&name) {
             // What is there is found to be there by the version that writes now.
             let config = Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", &chunker).unwrap();
-            let put = config.open().unwrap().put_expecting(&id, &bytes[..]).unwrap();
+            let expected = PutOptions::new().expect(id);
+            let put = config.open().unwrap().put_with(&expected).source(&bytes[..]).unwrap();
             assert_eq!((put.created, put.fresh_blocks), (false, 0), "{id}");
         }
         store.close();

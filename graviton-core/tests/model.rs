@@ -8,7 +8,8 @@ use graviton_core::block::memory::MemoryBlockStore;
 use graviton_core::manifest::SqliteManifestRepo;
 use graviton_core::testing::Recipe;
 use graviton_core::{
-    Algo, AsyncStore, BlobId, BlockKey, ChunkerSpec, Code, Config, Durability, Settings, Store, chunker,
+    Algo, AsyncStore, BlobId, BlockKey, ChunkerSpec, Code, Config, Durability, PutOptions, Settings, Store,
+    chunker,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -277,7 +278,11 @@ impl World {
         // Whatever the store writes by default, an id says how it is to be hashed.
         let algo = if claimed.own_seed == 0 { Algo::Sha256 } else { Algo::Blake3 };
         let id = BlobId::of(algo, &claimed.bytes(&self.setup));
-        let result = on!(self, put_expecting(&id, &bytes[..]));
+        let expected = PutOptions::new().expect(id);
+        let result = match &self.store {
+            Kind::Sync(store) => store.put_with(&expected).source(&bytes[..]),
+            Kind::Async(store, runtime) => runtime.block_on(store.put_with(&expected).source(&bytes[..])),
+        };
         if id == BlobId::of(algo, &bytes) {
             self.committed(&result.unwrap(), bytes);
         } else {

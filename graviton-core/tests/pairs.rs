@@ -10,7 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::process::{Command, Stdio};
 
 use graviton_core::testing::Recipe;
-use graviton_core::{Algo, BlobId, BlockKey, Code, Config, Store};
+use graviton_core::{Algo, BlobId, BlockKey, Code, Config, PutOptions, Store};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use pair::{Blocks, Manifests, Pair, in_runtime, new_database, new_prefix, s3_client};
@@ -129,7 +129,7 @@ fn check_refusals(store: &Store, bytes: &[u8]) {
     let unknown = BlobId::of(Algo::Blake3, b"never put");
     assert_eq!(store.stat(&unknown).unwrap_err().code(), Code::NotFound);
     assert_eq!(store.reader(&unknown).unwrap_err().code(), Code::NotFound);
-    let error = store.put_expecting(&unknown, &bytes[..1000]).unwrap_err();
+    let error = store.put_with(&PutOptions::new().expect(unknown)).source(&bytes[..1000]).unwrap_err();
     assert_eq!(error.code(), Code::DigestMismatch);
     assert!(!store.exists(&unknown).unwrap());
     assert!(!store.exists(&BlobId::of(Algo::Blake3, &bytes[..1000])).unwrap());

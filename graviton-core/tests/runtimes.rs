@@ -5,7 +5,7 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use graviton_core::testing::Recipe;
-use graviton_core::{Code, Config, Error, Result, Store};
+use graviton_core::{Code, Config, Error, PutOptions, Result, Store};
 use tempfile::TempDir;
 
 fn store() -> (TempDir, Store) {
@@ -20,7 +20,7 @@ fn use_everything(store: &Store, seed: &str) {
     for length in [0, 10, 2_500_000] {
         let bytes = format!("xof:{seed}:{length}").parse::<Recipe>().unwrap().bytes();
         let id = store.put(&bytes[..]).unwrap().id;
-        let mut writer = store.writer_expecting(&id).unwrap();
+        let mut writer = store.put_with(&PutOptions::new().expect(id)).writer().unwrap();
         writer.write_all(&bytes).unwrap();
         assert!(!writer.finish().unwrap().created);
         let mut read = Vec::new();
@@ -133,7 +133,7 @@ fn a_closed_store_says_so() {
     let closed = |error: Error| assert_eq!(error.code(), Code::Closed, "{error}");
     for store in [&store, &clone] {
         closed(store.put(&b"after"[..]).unwrap_err());
-        closed(store.put_expecting(&id, &b"before"[..]).unwrap_err());
+        closed(store.put_with(&PutOptions::new().expect(id)).source(&b"before"[..]).unwrap_err());
         closed(store.put_file("/dev/null").unwrap_err());
         closed(store.writer().unwrap_err());
         closed(store.reader(&id).unwrap_err());

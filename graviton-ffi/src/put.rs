@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use graviton_core::{BlobId, Code, Error, PutReceipt, Result};
+use graviton_core::{BlobId, Code, Error, PutOptions, PutReceipt, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -150,10 +150,7 @@ fn put(session: &Session, mut source: impl Source, wanted: &Wanted) -> Outcome<g
     let mut progress = Progress::new(wanted.progress, wanted.userdata, source.total());
     let put = session.run_waiting(|store, waiting| {
         let source = Watched { source: &mut source, waiting, progress: &mut progress };
-        match &wanted.expected {
-            Some(id) => store.put_expecting(id, source),
-            None => store.put(source),
-        }
+        store.put_with(&PutOptions::new().expect(wanted.expected)).source(source)
     });
     put.as_ref().map(Into::into).map_err(|failure| failure.clone().or_code(progress.code))
 }

@@ -6,7 +6,7 @@ use std::ffi::c_char;
 pub const GRAVITON_VERSION_MAJOR: i32 = 0;
 
 /// The minor version of this header.
-pub const GRAVITON_VERSION_MINOR: i32 = 1;
+pub const GRAVITON_VERSION_MINOR: i32 = 2;
 
 /// The patch version of this header.
 pub const GRAVITON_VERSION_PATCH: i32 = 0;
@@ -14,7 +14,7 @@ pub const GRAVITON_VERSION_PATCH: i32 = 0;
 /// The version of this header as one number: major * 1000000 + minor * 1000 + patch. For `#if`.
 pub const GRAVITON_VERSION_NUMBER: i32 = 1_000;
 
-/// The version of the library that is running, as text, such as "0.1.0". It lives for ever. Cannot fail, never blocks.
+/// The version of the library that is running, as text, such as "0.2.0". It lives for ever. Cannot fail, never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use graviton_core::{Error, Writer};
+use graviton_core::{Error, PutOptions, Writer};
 
 use crate::blob_id::{graviton_blob_id, read_id_if_given};
 use crate::error::graviton_error;
@@ -40,10 +40,7 @@ pub unsafe extern "C" fn graviton_writer_open(
             let out = out(writer, "writer")?;
             let expected = read_id_if_given(expected, "expected")?;
             let session = session_of(store, "store")?;
-            let writer = session.run(|store| match &expected {
-                Some(id) => store.writer_expecting(id),
-                None => store.writer(),
-            })?;
+            let writer = session.run(|store| store.put_with(&PutOptions::new().expect(expected)).writer())?;
             out.give(graviton_writer { open: Sticky::new(session, "writer", Some(writer)) });
             Ok(())
         })

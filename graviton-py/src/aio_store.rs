@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, Result, interruptible};
+use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, PutOptions, Result, interruptible};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -115,10 +115,7 @@ impl Store {
         let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
             let data = Bytes::from_owner(data);
-            let put = match expect {
-                None => store.put_bytes(data).await?,
-                Some(id) => store.put_bytes_expecting(&id, data).await?,
-            };
+            let put = store.put_with(&PutOptions::new().expect(expect)).bytes(data).await?;
             Ok(receipt(&put))
         };
         self.begin(mailbox, future, work, |py, put| put.into_bound_py_any(py))
@@ -134,10 +131,7 @@ impl Store {
     ) -> PyResult<Task> {
         let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move {
-            let put = match expect {
-                None => store.put_file(&path).await?,
-                Some(id) => store.put_file_expecting(&id, &path).await?,
-            };
+            let put = store.put_with(&PutOptions::new().expect(expect)).file(&path).await?;
             Ok(receipt(&put))
         };
         self.begin(mailbox, future, work, |py, put| put.into_bound_py_any(py))
@@ -153,10 +147,7 @@ impl Store {
         let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
-            match expect {
-                None => store.writer().await,
-                Some(id) => store.writer_expecting(&id).await,
-            }
+            store.put_with(&PutOptions::new().expect(expect)).writer().await
         };
         self.begin(mailbox, future, work, |py, writer| AioWriter::new(writer, turns).into_bound_py_any(py))
     }

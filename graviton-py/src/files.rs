@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use graviton_core::{AsyncStore, BlobId, Code, Error, PutReceipt, Result};
+use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt, Result};
 use pyo3::prelude::*;
 use tokio::sync::Semaphore;
 
@@ -105,8 +105,5 @@ async fn put_one(
     let pages = (size / PAGE + PAGES_BESIDE).min(PAGES_OF_A_PUT);
     // Never closed, so never without a permit.
     let _memory = memory.acquire_many(pages as u32).await;
-    match &expected {
-        None => engine.put_file(&path).await,
-        Some(id) => engine.put_file_expecting(id, &path).await,
-    }
+    engine.put_with(&PutOptions::new().expect(expected)).file(&path).await
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use graviton_core::{BlobId, BlobStat, Code, Config, Error, Result};
+use graviton_core::{BlobId, BlobStat, Code, Config, Error, PutOptions, Result};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -23,6 +23,12 @@ pub(crate) type Stat = (String, u64, String, i64);
 
 pub(crate) fn stat(found: BlobStat) -> Stat {
     (found.id.to_string(), found.blocks, found.chunker, found.created_at_ms)
+}
+
+/// The options of a put, with the id that its content must have if one is given.
+fn put_options(expect: Option<Text>) -> Result<PutOptions> {
+    let id: Option<BlobId> = expect.map(|id| id.parse()).transpose()?;
+    Ok(PutOptions::new().expect(id))
 }
 
 /// A store, until it is closed.
@@ -75,15 +81,12 @@ impl Store {
     /// Stores these bytes, if they have that id.
     #[pyo3(signature = (data, expect=None))]
     fn put(&self, py: Python<'_>, data: &Bound<'_, PyAny>, expect: Option<Text>) -> PyResult<Receipt> {
-        let expected = || expect.map(|id| id.parse::<BlobId>()).transpose();
+        let options = move || put_options(expect);
         if let Ok(bytes) = data.cast::<PyBytes>() {
             // They never change, and are stored from where they are.
             let bytes = Bytes::from_owner(PyBackedBytes::from(bytes.clone()));
             return call(py, |_| {
-                let put = match expected()? {
-                    None => self.store.put_bytes(bytes)?,
-                    Some(id) => self.store.put_bytes_expecting(&id, bytes)?,
-                };
+                let put = self.store.put_with(&options()?).bytes(bytes)?;
                 Ok(receipt(&put))
             });
         }
@@ -91,10 +94,7 @@ impl Store {
         let source = buffer.source();
         call(py, |interrupts| {
             let reading = Reading { source, interrupts };
-            let put = match expected()? {
-                None => self.store.put(reading)?,
-                Some(id) => self.store.put_expecting(&id, reading)?,
-            };
+            let put = self.store.put_with(&options()?).source(reading)?;
             Ok(receipt(&put))
         })
     }
@@ -102,10 +102,7 @@ impl Store {
     /// A blob to be written, only with this id if one is given.
     #[pyo3(signature = (expect=None))]
     fn writer(&self, py: Python<'_>, expect: Option<Text>) -> PyResult<Writer> {
-        let writer = call(py, |_| match expect {
-            None => self.store.writer(),
-            Some(id) => self.store.writer_expecting(&id.parse()?),
-        })?;
+        let writer = call(py, |_| self.store.put_with(&put_options(expect)?).writer())?;
         Ok(Writer::new(writer))
     }
 

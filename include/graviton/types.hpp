@@ -202,7 +202,7 @@ inline std::vector<setting> settings()
     return all;
 }
 
-/// The version of the library that is running, such as "0.1.0".
+/// The version of the library that is running, such as "0.2.0".
 inline std::string_view version() noexcept { return graviton_version(); }
 
 /// The version of the library that is running, composed like GRAVITON_VERSION_NUMBER.

@@ -20,6 +20,7 @@ mod latch;
 mod lease;
 mod pace;
 mod pinned;
+mod put;
 mod read;
 mod session;
 mod small;
@@ -35,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use crate::block::{Block, BlockStore, Published};
 use crate::blocking;
@@ -53,6 +54,7 @@ use small::Ingest;
 
 pub use collect::{GcOptions, GcReport};
 pub use copy::{CopyOptions, CopyReport, RepairReport};
+pub use put::{AsyncPut, PutOptions};
 pub use read::BlobReader;
 pub use session::{COMMIT_AHEAD, Session, SessionCommit};
 pub use verify::{Damage, Finding, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport};
@@ -295,57 +297,41 @@ impl AsyncStore {
         Ok(&self.0)
     }
 
-    /// A blob to be written piece by piece.
-    pub async fn writer(&self) -> Result<BlobWriter> {
-        self.start(None).await
+    /// A put with options: `store.put_with(&options).bytes(bytes)`, or [`source`](AsyncPut::source),
+    /// [`file`](AsyncPut::file), [`writer`](AsyncPut::writer).
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> graviton_core::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = graviton_core::Config::for_directory(directory.path()).open_async().await?;
+    /// use graviton_core::{Algo, BlobId, Code, PutOptions};
+    /// let expected = PutOptions::new().expect(BlobId::of(Algo::Blake3, b"hello"));
+    /// assert!(store.put_with(&expected).source(&b"hello"[..]).await?.created);
+    /// assert_eq!(store.put_with(&expected).bytes("jello").await.unwrap_err().code(), Code::DigestMismatch);
+    /// # Ok(()) }
+    /// ```
+    pub fn put_with<'a>(&'a self, options: &'a PutOptions) -> AsyncPut<'a> {
+        AsyncPut::new(self, options)
     }
 
-    /// Like [`writer`](AsyncStore::writer), but only content with this id is committed: any other is
-    /// `digest-mismatch`.
-    pub async fn writer_expecting(&self, id: &BlobId) -> Result<BlobWriter> {
-        self.start(Some(*id)).await
-    }
-
-    async fn start(&self, expected: Option<BlobId>) -> Result<BlobWriter> {
-        let engine = self.engine()?;
-        engine.prepare_to_write().await?;
-        BlobWriter::new(engine, expected)
-    }
-
-    /// Puts everything that the source gives.
+    /// Puts everything that the source gives, with default options.
     pub async fn put(&self, source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
-        fill(self.writer().await?, source).await
+        self.put_with(&PutOptions::new()).source(source).await
     }
 
-    /// Puts everything that the source gives if it has this id; otherwise nothing, with `digest-mismatch`.
-    pub async fn put_expecting(&self, id: &BlobId, source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
-        fill(self.writer_expecting(id).await?, source).await
-    }
-
-    /// Puts these bytes, which are not copied: whatever owns them is held until the call has ended; if it fails or
-    /// is dropped, perhaps a moment longer, until what was begun is done.
+    /// Puts these bytes without copying them, with default options; see [`AsyncPut::bytes`].
     pub async fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
-        self.writer().await?.put_whole(bytes.into()).await
+        self.put_with(&PutOptions::new()).bytes(bytes).await
     }
 
-    /// Puts these bytes if they have this id; otherwise nothing, with `digest-mismatch`.
-    pub async fn put_bytes_expecting(&self, id: &BlobId, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
-        self.writer_expecting(id).await?.put_whole(bytes.into()).await
-    }
-
-    /// Puts the content of a file.
+    /// Puts the content of a file, with default options.
     pub async fn put_file(&self, path: impl AsRef<Path>) -> Result<PutReceipt> {
-        self.fill_from_file(self.writer().await?, path.as_ref()).await
+        self.put_with(&PutOptions::new()).file(path).await
     }
 
-    /// Puts the content of a file if it has this id; otherwise nothing, with `digest-mismatch`.
-    pub async fn put_file_expecting(&self, id: &BlobId, path: impl AsRef<Path>) -> Result<PutReceipt> {
-        self.fill_from_file(self.writer_expecting(id).await?, path.as_ref()).await
-    }
-
-    async fn fill_from_file(&self, writer: BlobWriter, path: &Path) -> Result<PutReceipt> {
-        let path = path.to_owned();
-        write::fill_from_file(writer, path).await
+    /// A blob to be written piece by piece, with default options.
+    pub async fn writer(&self) -> Result<BlobWriter> {
+        self.put_with(&PutOptions::new()).writer().await
     }
 
     /// A blob to be read.
@@ -424,16 +410,6 @@ impl AsyncStore {
             self.0.leases.close().await;
             self.0.core.manifests.close().await;
         }
-    }
-}
-
-async fn fill(mut writer: BlobWriter, mut source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
-    loop {
-        let count = source.read(writer.spare().await?).await.map_err(source_failed)?;
-        if count == 0 {
-            return writer.finish().await;
-        }
-        writer.advance(count).await?;
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::buffer::{Buffer, Buffers, Filled, Window};
 use super::pinned::{self, PinnedPut};
+use super::put::PutOptions;
 use super::small::{self, SmallBlob};
 use super::{Core, Engine};
 use crate::blocking;
@@ -106,8 +107,9 @@ struct Hashed {
 }
 
 impl BlobWriter {
-    pub(super) fn new(engine: &Arc<Engine>, expected: Option<BlobId>) -> Result<BlobWriter> {
+    pub(super) fn new(engine: &Arc<Engine>, options: &PutOptions) -> Result<BlobWriter> {
         engine.core.latch.check()?;
+        let expected = options.expect;
         Ok(BlobWriter {
             engine: Arc::clone(engine),
             algo: expected.map_or(engine.core.algo, |id| id.algo()),

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::Response;
-use graviton_core::{BlobId, Code, PutReceipt};
+use graviton_core::{BlobId, Code, PutOptions, PutReceipt};
 use http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -134,10 +134,7 @@ async fn store(
         return Err(Problem::new(Code::DigestMismatch, why));
     }
     let mut reserved = app.quota().reserve(app.store()).await?;
-    let mut writer = match &expected {
-        Some(id) => app.store().writer_expecting(id).await?,
-        None => app.store().writer().await?,
-    };
+    let mut writer = app.store().put_with(&PutOptions::new().expect(expected)).writer().await?;
     let (mut place, mut held) = (None, Held::default());
     while let Some(bytes) = body.next().await? {
         if place.is_none() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use graviton_core::{AsyncStore, BlobId, Code, Error, PutReceipt};
+use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -118,16 +118,14 @@ impl Queue {
 impl Work {
     /// Stores small files until there are no more.
     async fn store_small(self: Arc<Self>) {
+        let options = PutOptions::new().expect(self.expected);
         while let Some((index, source)) = self.small.take() {
             let size = source.size().unwrap_or(0);
             let pages = size as usize / PAGE + PAGES_OF_A_FILE;
             // Never closed, so never without a permit.
             let _memory = self.memory.acquire_many(pages as u32).await;
             let started = Instant::now();
-            let put = match &self.expected {
-                Some(id) => self.store.put_file_expecting(id, &source.path).await,
-                None => self.store.put_file(&source.path).await,
-            };
+            let put = self.store.put_with(&options).file(&source.path).await;
             self.progress.add(size);
             self.send(index, source, put.map_err(Failure::outside), started);
         }

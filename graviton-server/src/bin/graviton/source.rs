@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use graviton_core::{AsyncStore, BlobId, Code, Error, PutReceipt};
+use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
@@ -87,10 +87,7 @@ impl Source {
     ) -> Result<PutReceipt, Failure> {
         let input = self.open()?;
         let writing = async {
-            let mut writer = match expected {
-                Some(id) => store.writer_expecting(id).await?,
-                None => store.writer().await?,
-            };
+            let mut writer = store.put_with(&PutOptions::new().expect(expected.copied())).writer().await?;
             loop {
                 let spare = writer.spare().await?;
                 let room = spare.len();
