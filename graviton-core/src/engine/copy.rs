@@ -241,7 +241,9 @@ async fn copy_batch(
             fetching.push_back((next, Task::new(task)));
             next += 1;
         }
-        let Some((at, task)) = fetching.pop_front() else { break };
+        let Some((at, task)) = fetching.pop_front() else {
+            return Err(Error::new(Code::Internal, "a copy waits for a block that nothing fetches"));
+        };
         let block = match task.join().await? {
             Ok(block) => block,
             // Ours is damaged; the other's is not.

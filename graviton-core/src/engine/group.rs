@@ -60,7 +60,7 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
     /// Takes part in the next batch. If the future is dropped, the member is still processed.
     pub(super) async fn join(&self, member: T) -> Result<R> {
         let mut answers = self.join_all(vec![member]).await?;
-        answers.pop().ok_or_else(closed)
+        answers.pop().ok_or_else(|| Error::new(Code::Internal, "a batch has no answer for its member"))
     }
 
     /// Like [`join`](Group::join) for several members; the answers are in their order.

@@ -179,17 +179,11 @@ impl PinnedPut {
         Ok(())
     }
 
-    async fn wait_for_writes(&mut self) -> Result<()> {
-        while let Some(written) = self.writes.join_next().await {
-            self.marks.extend(blocking::joined(written)??);
-        }
-        Ok(())
-    }
-
     /// Waits until no more than so many batches are being written: what bounds the memory of who has no window.
     pub(super) async fn wait_for_batches(&mut self, most: usize) -> Result<()> {
-        while self.writes.len() > most {
-            let Some(written) = self.writes.join_next().await else { return Ok(()) };
+        while self.writes.len() > most
+            && let Some(written) = self.writes.join_next().await
+        {
             self.marks.extend(blocking::joined(written)??);
         }
         Ok(())
@@ -197,14 +191,14 @@ impl PinnedPut {
 
     /// Waits until everything is durable and marked, for a put that goes on. Whether anything was written.
     pub(super) async fn keep(mut self) -> Result<bool> {
-        self.wait_for_writes().await?;
+        self.wait_for_batches(0).await?;
         self.mark(1).await?;
         Ok(self.fresh_blocks > 0)
     }
 
     /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are live.
     pub(super) async fn release(mut self) -> Result<()> {
-        self.wait_for_writes().await?;
+        self.wait_for_batches(0).await?;
         self.mark(1).await?;
         self.core.latch.watch(self.core.manifests.abort(self.row).await)?;
         self.settled = true;
@@ -213,7 +207,7 @@ impl PinnedPut {
 
     /// Waits until everything is durable, and makes the blob live.
     pub(super) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
-        self.wait_for_writes().await?;
+        self.wait_for_batches(0).await?;
         self.mark(2 * MOST_BLOCKS).await?;
         self.lease.check()?;
         let stored = self.marks.iter().map(|written| written.row).collect();
@@ -223,7 +217,10 @@ impl PinnedPut {
         let created = match committed {
             Committed::Created => true,
             Committed::Existed => false,
-            _ => return Err(expired()),
+            Committed::Expired => return Err(expired()),
+            Committed::NotInPlace | Committed::NotDurable => {
+                return Err(Error::new(Code::Internal, "the commit of a pinned blob has the outcome of another kind"));
+            }
         };
         Ok(PutReceipt {
             id,

@@ -443,7 +443,10 @@ impl Core {
         }
         bytes.extend_from_slice(&first);
         while (bytes.len() as u64) < length {
-            let Some(next) = reader.next().await? else { break };
+            let Some(next) = reader.next().await? else {
+                let why = format!("the reading of blob {id} ended after {} of {length} bytes", bytes.len());
+                return Err(Error::new(Code::Internal, why));
+            };
             bytes.extend_from_slice(&next);
         }
         Ok(bytes.into())

@@ -232,7 +232,7 @@ impl Session {
             }
             // Owned, so that the future is `Send` for whoever spawns it.
             let blocks = runs(entries, pinned);
-            let largest = entries.iter().map(|entry| entry.key.size() as u64).max().unwrap_or(1);
+            let largest = entries.iter().map(|entry| entry.key.size() as u64).fold(1, u64::max);
             let together = ((COMMIT_AHEAD / largest) as usize).clamp(1, TOGETHER);
             let mut blocks = futures_util::stream::iter(blocks)
                 .map(|(key, pinned, times)| {

@@ -21,7 +21,7 @@ use super::group::{Group, Limits};
 use super::write::PutReceipt;
 use super::{Core, Engine, pinned};
 use crate::block::{Block, Published};
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, ManifestEntry};
 
@@ -101,15 +101,20 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
     let mut finish = |one: Ingested| {
         let Ingested { mut receipt, .. } = one;
         if receipt.created {
-            match outcomes.next().unwrap_or(Ok(Committed::NotInPlace))? {
+            match outcomes.next().ok_or_else(no_outcome)?? {
                 Committed::Created => {}
                 Committed::Existed => receipt.created = false,
-                _ => return Ok(Small::NotInPlace),
+                Committed::NotInPlace => return Ok(Small::NotInPlace),
+                Committed::Expired | Committed::NotDurable => return Err(no_outcome()),
             }
         }
         Ok(Small::Done(receipt))
     };
     ingested.into_iter().map(|one| one.and_then(&mut finish)).collect()
+}
+
+fn no_outcome() -> Error {
+    Error::new(Code::Internal, "the commit of a small blob has no outcome of its own")
 }
 
 /// Steps 1 and 2, for a batch.
@@ -120,14 +125,17 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
     let mut keys: Vec<BlockKey> = blocks.keys().copied().collect();
     keys.sort_unstable();
     let known = core.manifests.known(&ids, &keys).await?;
-    let row_of = |key: &BlockKey| keys.binary_search(key).ok().and_then(|place| known.stored[place]);
+    if (known.live.len(), known.stored.len()) != (ids.len(), keys.len()) {
+        return Err(Error::new(Code::Internal, "the database answered for other blobs or blocks than were asked for"));
+    }
+    let rows: HashMap<BlockKey, Option<bool>> = keys.into_iter().zip(known.stored).collect();
 
     // A blob that is live needs no blocks that it does not have: it was cut otherwise.
     let mut fresh: HashSet<BlockKey> = HashSet::new();
     let mut trusted: Vec<BlockKey> = Vec::new();
     for (blob, live) in batch.iter().zip(&known.live) {
         for entry in blob.entries.iter() {
-            match row_of(&entry.key) {
+            match rows[&entry.key] {
                 Some(true) => trusted.push(entry.key),
                 None if *live => {}
                 Some(false) | None => drop(fresh.insert(entry.key)),

@@ -192,16 +192,19 @@ impl BlobWriter {
     async fn submit(&mut self) -> Result<()> {
         let filled = std::mem::take(&mut self.filled);
         let Memory::Buffer(buffer) = std::mem::replace(&mut self.memory, Memory::None) else {
-            return Ok(());
+            return Err(Error::new(Code::Internal, "a put has bytes to hand on and no buffer that holds them"));
         };
-        if self.pipeline.is_none() {
-            self.pipeline = Some(Pipeline::start(&self.engine, self.algo, &self.window).await?);
-        }
-        let Some(pipeline) = self.pipeline.as_mut() else { return Ok(()) };
+        let pipeline = match &mut self.pipeline {
+            Some(pipeline) => pipeline,
+            none => none.insert(Pipeline::start(&self.engine, self.algo, &self.window).await?),
+        };
         if pipeline.filled.send(Filled::Buffer(buffer, filled)).await.is_err() {
             // A stage has failed; its error is the put's.
-            let Some(pipeline) = self.pipeline.take() else { return Ok(()) };
-            return Err(pipeline.finish().await.err().unwrap_or_else(|| {
+            let failure = match self.pipeline.take() {
+                Some(pipeline) => pipeline.finish().await.err(),
+                None => None,
+            };
+            return Err(failure.unwrap_or_else(|| {
                 Error::new(Code::Internal, "the pipeline of a put ended early without an error")
             }));
         }

@@ -236,9 +236,10 @@ impl Shared {
         }
         if self.durable {
             for algo in Algo::ALL.into_iter().filter(|algo| algos[*algo as usize]) {
-                if let Some(directory) = self.directory(algo)? {
-                    rustix::fs::fsync(directory).map_err(|error| self.failed_sync(algo.name(), error))?;
-                }
+                let directory = self.directory(algo)?.ok_or_else(|| {
+                    Error::new(Code::Internal, format!("{} has new files and is not open", algo.name()))
+                })?;
+                rustix::fs::fsync(directory).map_err(|error| self.failed_sync(algo.name(), error))?;
             }
         }
         self.proof(fresh, permit)
