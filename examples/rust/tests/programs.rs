@@ -62,6 +62,16 @@ fn ranges_reads_parts() {
 }
 
 #[test]
+fn tour_calls_what_most_programs_need() {
+    let here = tempfile::tempdir().unwrap();
+    let said = printed(env!("CARGO_BIN_EXE_tour"), here.path(), &[]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[1].contains("cannot put"), "{said}");
+    assert_eq!(lines.len(), 4, "{said}");
+    assert!(said.contains(&format!("{} in 1 blocks", id_of(b"hello"))), "{said}");
+}
+
+#[test]
 fn upkeep_frees_and_verifies() {
     let here = tempfile::tempdir().unwrap();
     let output = run(env!("CARGO_BIN_EXE_upkeep"), here.path(), &["store"]);
