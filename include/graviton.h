@@ -1,8 +1,8 @@
 /*
  * graviton.h: the C interface of Graviton, an embeddable content-addressed blob store.
  *
- * A stream goes in, is cut into blocks by its content, each block is stored once under its hash, and the blob comes
- * back verified, as a whole or any range of it, under an id that is the hash of its content.
+ * A stream is cut into blocks at boundaries that its content decides, and each block is stored once under its hash.
+ * The blob is read back verified, as a whole or any range of it, under an id that is the hash of its content.
  *
  *     graviton_error *error = NULL;
  *     graviton_store *store = NULL;
@@ -14,40 +14,42 @@
  *     graviton_error_free(error);
  *     graviton_store_free(store);
  *
- * Made from graviton-ffi by cbindgen; change it there.
+ * Generated from graviton-ffi by cbindgen; change it there.
  *
  * ERRORS
- *   A function that can fail returns a graviton_status: GRAVITON_OK (0), or a negative GRAVITON_ERROR_.... Its last argument
- *   `error` may be NULL. Otherwise `*error` is written by every call: NULL on success, and on failure an error that the
- *   caller frees with graviton_error_free; what it held before is overwritten and not freed. There is no thread-local
- *   or global "last error". Results are written on success only.
- *   Every function can return GRAVITON_ERROR_INVALID_ARGUMENT: for NULL where that is not allowed, any misaligned pointer
- *   (for a misaligned `error` without writing there), a flag that is neither 0 nor 1, an enumeration value that does not
- *   exist, a length above PTRDIFF_MAX, a `struct_size` that no version has, an option that the library is too old for, or a
- *   handle that is used by two threads where only one may. The call then did nothing.
- *   Every function on a handle can return GRAVITON_ERROR_CLOSED and GRAVITON_ERROR_FORKED, and GRAVITON_ERROR_CANCELLED where
- *   there is a callback. What else a function often returns is said there; any may fail as its backends do
- *   (GRAVITON_ERROR_NO_SPACE, GRAVITON_ERROR_BACKEND_UNAVAILABLE, ...). GRAVITON_ERROR_INTERNAL is a bug of the library: a
- *   panic in it ends there and never reaches the program.
+ *   A function that can fail returns a graviton_status: GRAVITON_OK (0), or a negative GRAVITON_ERROR_.... Its last
+ *   argument `error` may be NULL. Otherwise every call writes `*error`: NULL on success, and on failure an error that
+ *   the caller frees with graviton_error_free. The previous value is overwritten and not freed. There is no
+ *   thread-local or global "last error". Results are written on success only.
+ *   Every function can return GRAVITON_ERROR_INVALID_ARGUMENT: for NULL where it is not allowed, a misaligned pointer
+ *   (a misaligned `error` is not written), a flag that is neither 0 nor 1, an unknown enumeration value, a length above
+ *   PTRDIFF_MAX, a `struct_size` that no version has, an option that the library is too old for, or a handle that two
+ *   threads use where only one may. The call then did nothing.
+ *   Every function on a handle can return GRAVITON_ERROR_CLOSED and GRAVITON_ERROR_FORKED, and
+ *   GRAVITON_ERROR_CANCELLED where there is a callback. A function documents the other errors that it often returns;
+ *   any may fail as its backends do (GRAVITON_ERROR_NO_SPACE, GRAVITON_ERROR_BACKEND_UNAVAILABLE, ...).
+ *   GRAVITON_ERROR_INTERNAL is a bug of the library: a panic ends there and never reaches the program.
  *
  * OWNERSHIP
- *   _new, _open and _from_... give a handle in their last result; _free takes it back. _free takes NULL, and the order
- *   does not matter: a reader, a writer or an iterator keeps what it needs of the store. Everything else borrows for the
- *   length of the call, unless it says otherwise. To free twice, to use what was freed, and to free what is in use, by another
- *   thread or by the call that a callback is part of, are errors that nothing can detect. A misaligned pointer is not freed.
+ *   _new, _open and _from_... return a handle in their last result; _free takes it back. _free accepts NULL, and the
+ *   order does not matter: readers, writers and iterators keep what they need of the store. All other functions borrow
+ *   their arguments for the length of the call, unless they say otherwise. Freeing a handle twice, using it after it
+ *   was freed, and freeing it while another thread or the call around a callback uses it are errors that the library
+ *   cannot detect. A misaligned pointer is not freed.
  *
  * TEXT, BYTES AND STRUCTURES
- *   Text and bytes come as pointer and length in bytes; NULL with 0 is empty. GRAVITON_LITERAL("...") gives both for a
- *   literal. Text is UTF-8; paths are any bytes but NUL. Text that the library gives is NUL-terminated.
- *   graviton_blob_id, graviton_block_key and graviton_manifest_entry never change. Other structures begin with `struct_size`,
- *   which the _INIT macros set, and may get more fields at their end, for which 0 means what was before there was such a field.
- *   So a program goes on with a later library, which takes the rest for 0, and fills in what the program knows. With an earlier
- *   library it goes on as long as the fields that this does not know are 0; in a report they stay as they were.
+ *   Text and bytes are passed as pointer and length in bytes; NULL with 0 is empty. GRAVITON_LITERAL("...") gives both
+ *   for a literal. Text is UTF-8; paths are any bytes but NUL. Text that the library returns is NUL-terminated.
+ *   graviton_blob_id, graviton_block_key and graviton_manifest_entry never change. Other structures begin with
+ *   `struct_size`, which the _INIT macros set. Later versions may add fields at their end, where 0 means the behaviour
+ *   before the field existed. So a program works with a later library, which takes missing fields for 0 and fills in
+ *   the fields that the program has. It works with an earlier library as long as the fields that this one does not
+ *   know are 0; in reports they stay unchanged.
  *   Fields called `reserved` are 0. Flags and enumeration values are int32_t.
  *
  * THREADS
- *   "Blocks" in a description means that the call may wait for disks, networks or other threads. Every function may be called
- *   from any thread, also from one that belongs to an event loop, which it then holds up.
+ *   "Blocks" in a description means that the call may wait for disks, networks or other threads. Any thread may call
+ *   any function. A thread of an event loop should not: the call would hold it up.
  *
  *   graviton_store                any number of threads at once
  *   graviton_reader               graviton_reader_read_at, _size, _id: any number at once; read, seek, tell: one at a time,
@@ -59,32 +61,30 @@
  *   graviton_blob_id, structures  plain data, as any in C
  *   _free                         nobody else may be using the handle; other handles on the same store do not matter
  *
- *   "One at a time" is checked: the second thread gets GRAVITON_ERROR_INVALID_ARGUMENT and nothing happens to the handle.
- *   graviton_store_close may be called beside all else: calls under way end well or with GRAVITON_ERROR_CLOSED.
+ *   "One at a time" is checked: the second thread gets GRAVITON_ERROR_INVALID_ARGUMENT, and the handle is unaffected.
+ *   graviton_store_close may be called beside any other call: running calls succeed or return GRAVITON_ERROR_CLOSED.
  *
  * CALLBACKS
- *   take the program's pointer first, run on the thread that made the call and only until it returns (a cancel callback: on
- *   any thread that uses the handle), and return 0 to go on. Anything else ends the call, with GRAVITON_ERROR_CANCELLED and the
- *   value in graviton_error_callback_code. They may call into the library, with the same store too; what they call is ended by
- *   the cancel callback of the handle that they use, and by no other. They may read what was filled in so far, must not change
- *   what the call reads, and must not free the handle that is in the call. They must return: a C++ exception or longjmp out of
- *   one is undefined.
+ *   take the program's pointer first, and run on the thread that made the call, only until it returns (a cancel
+ *   callback: on any thread that uses the handle). They return 0 to continue. Any other value ends the call with
+ *   GRAVITON_ERROR_CANCELLED; graviton_error_callback_code returns the value. They may call the library, with the same
+ *   store too; only the cancel callback of the handle that they use can end those calls. They may read results that
+ *   are filled in so far. They must not change data that the call reads, and must not free the handle of the call.
+ *   They must return: a C++ exception or longjmp out of a callback is undefined behaviour.
  *
  * FORK
- *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED, and freeing them only forgets
- *   them: what they held stays as it was, for its locks and threads are the parent's.
- *   A child may open stores of its own, but not the SQLite file that its parent had open. Configurations, ids and errors go
- *   on working.
+ *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED. Freeing them there only forgets
+ *   them: their locks and threads belong to the parent. A child may open stores of its own, but not the SQLite file
+ *   that its parent had open. Configurations, ids and errors work in the child.
  *
- * WHAT IS NOT HERE
- *   The sessions of the engine, by which servers take blocks from clients that cut by themselves: they are for servers, and
- *   those have HTTP. What is asynchronous: a call blocks its thread, and can be cancelled. Page-wise listing, which the
- *   iterators do; the sizes and sums of reports that can be computed from others. Block stores and manifest repositories by
- *   themselves.
+ * NOT INCLUDED
+ *   Sessions of the engine, by which servers accept blocks from clients that cut streams themselves; such clients use
+ *   HTTP. Asynchronous calls: a call blocks its thread, and can be cancelled. Listing by pages, which the iterators do.
+ *   Sizes and sums that can be computed from other fields of a report. Block stores and databases by themselves.
  *
  * CLEANING UP
- *   The library starts threads when a store is first opened, and never ends them. It installs no signal handlers, and reads no
- *   environment unless asked. Do not dlclose it.
+ *   The library starts threads when a store is first opened, and never ends them. It installs no signal handlers, and
+ *   reads no environment variable unless asked. Do not dlclose it.
  */
 
 #ifndef GRAVITON_H
@@ -114,13 +114,14 @@
 #define GRAVITON_VERSION_NUMBER 1000
 
 /**
- * For a progress callback: the size of the whole is not known.
+ * For a progress callback: the total size is unknown.
  */
 #define GRAVITON_SIZE_UNKNOWN 18446744073709551615ull
 
 /**
- * What a callback of gc, verify, copy_from or repair_from returns to end the work early in an orderly way: the call then
- * succeeds, and its report says that it is not complete. Anything else but 0 ends it with GRAVITON_ERROR_CANCELLED.
+ * A callback of gc, verify, copy_from or repair_from returns this to stop the work early: the call then
+ * succeeds, and its report says that it is not complete. Any other value but 0 ends the call with
+ * GRAVITON_ERROR_CANCELLED.
  */
 #define GRAVITON_STOP 2147483647
 
@@ -140,47 +141,47 @@
 #define GRAVITON_DIGEST_SIZE 32
 
 /**
- * The most bytes that a block can have: 16 MiB.
+ * The largest size of a block in bytes: 16 MiB.
  */
 #define GRAVITON_BLOCK_SIZE_MAX 16777216
 
 /**
- * Room for the text of any blob id or block key, with the NUL behind it, in bytes.
+ * The size of a buffer for the text of any blob id or block key with its NUL, in bytes.
  */
 #define GRAVITON_BLOB_ID_TEXT_MAX 92
 
 /**
- * Room for the text of any chunker, with the NUL behind it, in bytes.
+ * The size of a buffer for the text of any chunker with its NUL, in bytes.
  */
 #define GRAVITON_CHUNKER_TEXT_MAX 544
 
 /**
- * For graviton_reader_seek: the offset counts from the start of the blob. SEEK_SET of C has this value too.
+ * For graviton_reader_seek: the offset is from the start of the blob. Equal to SEEK_SET of C.
  */
 #define GRAVITON_SEEK_SET 0
 
 /**
- * For graviton_reader_seek: the offset counts from the position. SEEK_CUR of C has this value too.
+ * For graviton_reader_seek: the offset is from the position. Equal to SEEK_CUR of C.
  */
 #define GRAVITON_SEEK_CUR 1
 
 /**
- * For graviton_reader_seek: the offset counts from the end of the blob. SEEK_END of C has this value too.
+ * For graviton_reader_seek: the offset is from the end of the blob. Equal to SEEK_END of C.
  */
 #define GRAVITON_SEEK_END 2
 
 /**
- * For graviton_gc_options: no grace at all, so that everything that was deleted goes.
+ * For graviton_gc_options: no grace period; all deleted blobs are collected.
  */
 #define GRAVITON_GC_NO_GRACE -1
 
 /**
- * Room for the text of any place in a verification, with the NUL behind it, in bytes.
+ * The size of a buffer for any verification cursor with its NUL, in bytes.
  */
 #define GRAVITON_VERIFY_CURSOR_MAX 128
 
 /**
- * An event: so far it has got.
+ * An event: progress.
  */
 #define GRAVITON_VERIFY_PROGRESS 1
 
@@ -190,17 +191,17 @@
 #define GRAVITON_VERIFY_BLOCK 2
 
 /**
- * An event: the entries of a blob's manifest do not tile it.
+ * An event: the manifest of a blob is broken.
  */
 #define GRAVITON_VERIFY_MANIFEST 3
 
 /**
- * An event: the database finds something wrong with itself.
+ * An event: the database is damaged.
  */
 #define GRAVITON_VERIFY_DATABASE 4
 
 /**
- * An event: bytes that no row knows, of a put of this moment, or garbage.
+ * An event: a block without a row, of a running put or garbage.
  */
 #define GRAVITON_VERIFY_UNREFERENCED 5
 
@@ -210,23 +211,24 @@
 #define GRAVITON_DAMAGE_NONE 0
 
 /**
- * The block is not there.
+ * The block is missing.
  */
 #define GRAVITON_DAMAGE_MISSING 1
 
 /**
- * The block has another length than its key says.
+ * The length of the block does not match its key.
  */
 #define GRAVITON_DAMAGE_WRONG_LENGTH 2
 
 /**
- * The bytes of the block are others than those that were put.
+ * The bytes of the block do not match its key.
  */
 #define GRAVITON_DAMAGE_CORRUPT 3
 
 /**
- * Where a store is and how it works: names and values as in the environment (graviton_setting_name lists them). Owned;
- * free it with graviton_config_free. Stores that were opened with it do not need it. One thread at a time.
+ * The location and the settings of a store: names and values as in the environment (graviton_setting_name
+ * lists them). Owned; free it with graviton_config_free. Stores that were opened with it do not need it. One
+ * thread at a time.
  */
 typedef struct graviton_config graviton_config;
 
@@ -236,21 +238,22 @@ typedef struct graviton_config graviton_config;
 typedef struct graviton_error graviton_error;
 
 /**
- * A walk over the blobs of a store. Owned; free it with graviton_list_free. One thread at a time: a second one gets
- * GRAVITON_ERROR_INVALID_ARGUMENT.
+ * An iterator over the blobs of a store. Owned; free it with graviton_list_free. One thread at a time: a
+ * second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
  */
 typedef struct graviton_list graviton_list;
 
 /**
- * A walk over the blocks of a blob. Owned; free it with graviton_manifest_free. One thread at a time: a second one gets
- * GRAVITON_ERROR_INVALID_ARGUMENT.
+ * An iterator over the blocks of a blob. Owned; free it with graviton_manifest_free. One thread at a time: a
+ * second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
  */
 typedef struct graviton_manifest graviton_manifest;
 
 /**
- * A blob being read: verified bytes. Owned; free it with graviton_reader_free. Any number of threads may call
- * graviton_reader_read_at at once; what uses the position is for one thread at a time, beside those, and a second one gets
- * GRAVITON_ERROR_INVALID_ARGUMENT. It goes on for the grace after the blob was deleted.
+ * A blob being read: verified bytes. Owned; free it with graviton_reader_free. Any number of threads may
+ * call graviton_reader_read_at at once. Calls that use the position are for one thread at a time, beside
+ * those; a second thread gets GRAVITON_ERROR_INVALID_ARGUMENT. It works for the grace period after the blob
+ * was deleted.
  */
 typedef struct graviton_reader graviton_reader;
 
@@ -261,14 +264,14 @@ typedef struct graviton_reader graviton_reader;
 typedef struct graviton_store graviton_store;
 
 /**
- * A blob being written. Owned; free it with graviton_writer_free, which aborts what was not finished. One thread at a time:
- * a second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
+ * A blob being written. Owned; free it with graviton_writer_free, which aborts an unfinished blob. One
+ * thread at a time: a second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
  */
 typedef struct graviton_writer graviton_writer;
 
 /**
- * What a call came to: GRAVITON_OK, or one of the negative GRAVITON_ERROR_.... Numbers are never reused; a later version may
- * have more of them.
+ * The result of a call: GRAVITON_OK, or one of the negative GRAVITON_ERROR_.... Numbers are never reused; a
+ * later version may add more.
  */
 typedef int32_t graviton_status;
 
@@ -296,7 +299,7 @@ typedef struct graviton_blob_id {
 } graviton_blob_id;
 
 /**
- * The name of a block, as blobs are cut into: its digest and length. Plain data like graviton_blob_id.
+ * The name of a block: its digest and length. Plain data like graviton_blob_id.
  */
 typedef struct graviton_block_key {
     /**
@@ -318,17 +321,17 @@ typedef struct graviton_block_key {
 } graviton_block_key;
 
 /**
- * Asked about every 50 ms, while a call waits, whether to go on: for a network, disk, pipe or socket that does not answer, or
- * a user who does not want to wait. Not asked: by calls that are over sooner or never block, while the program's own
- * callbacks run, and by calls that these make with a handle that has no cancel callback. Called on the thread that makes the
- * call, so from several at once if several use the handle. Returns 0 to go on; anything else ends the call with
- * GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. Must be quick, must use neither the handle nor
- * the buffers that are in the call, and must return: no exception, no longjmp.
+ * Decides about every 50 ms, while a call waits for a network, disk, pipe or socket, whether the call
+ * continues. It is not called by calls that end sooner or never block, while the program's own callbacks
+ * run, or by calls that those make with a handle that has no cancel callback. It runs on the thread that
+ * makes the call, so on several at once if several use the handle. Returns 0 to continue; any other value
+ * ends the call with GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. It must be
+ * quick, must use neither the handle nor the buffers of the call, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_cancel_callback)(void *userdata);
 
 /**
- * What is known of a blob. Set `struct_size` before a call, with GRAVITON_BLOB_STAT_INIT.
+ * The metadata of a blob. Set `struct_size` before a call, with GRAVITON_BLOB_STAT_INIT.
  */
 typedef struct graviton_blob_stat {
     /**
@@ -336,25 +339,25 @@ typedef struct graviton_blob_stat {
      */
     size_t struct_size;
     /**
-     * Its id; the size in bytes is in it.
+     * Its id, which includes its size in bytes.
      */
     struct graviton_blob_id id;
     /**
-     * How many blocks it has.
+     * The number of its blocks.
      */
     uint64_t blocks;
     /**
-     * When it was put: milliseconds since 1970-01-01 UTC.
+     * The time of the put: milliseconds since 1970-01-01 UTC.
      */
     int64_t created_at_ms;
     /**
-     * The setting GRAVITON_CHUNKER that it was cut with, NUL-terminated.
+     * The chunker that cut it (GRAVITON_CHUNKER), NUL-terminated.
      */
     char chunker[GRAVITON_CHUNKER_TEXT_MAX];
 } graviton_blob_stat;
 
 /**
- * Sums over a store. Set `struct_size` before a call, with GRAVITON_STORE_STATS_INIT.
+ * The totals of a store. Set `struct_size` before a call, with GRAVITON_STORE_STATS_INIT.
  */
 typedef struct graviton_store_stats {
     /**
@@ -386,26 +389,26 @@ typedef struct graviton_store_stats {
      */
     uint64_t dead_bytes;
     /**
-     * Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees
-     * these, and what a put that failed or was aborted had announced and may have written, which only its plan counts.
+     * Bytes of stored blocks that neither a live blob nor a running put references. A collection without a
+     * grace period frees these, and blocks of failed and aborted puts, which only a dry run counts.
      */
     uint64_t reclaimable_bytes;
     /**
-     * How many bytes of blobs a stored byte serves; 1 for an empty store.
+     * Bytes of blobs for each stored byte; 1 for an empty store.
      */
     double dedup_ratio;
 } graviton_store_stats;
 
 /**
- * Told how far a put or get has come: `done` bytes of `total`, which is GRAVITON_SIZE_UNKNOWN if that is not known. Called
- * on the thread that called the function, as often as bytes come or go: every few KiB to some MiB. Returns 0 to go on;
- * anything else aborts with GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value.
- * May call into the library, with this store too. Must return: no exception, no longjmp.
+ * Reports the progress of a put or get: `done` of `total` bytes; `total` may be GRAVITON_SIZE_UNKNOWN.
+ * Called on the thread that made the call, every few KiB to some MiB. Returns 0 to continue; any other value
+ * aborts with GRAVITON_ERROR_CANCELLED and stores nothing, and graviton_error_callback_code returns the
+ * value. It may call the library, with the same store too, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_progress_callback)(void *userdata, uint64_t done, uint64_t total);
 
 /**
- * How to put. Initialise it with GRAVITON_PUT_OPTIONS_INIT, then set what is wanted.
+ * Options of a put. Initialise it with GRAVITON_PUT_OPTIONS_INIT, then set fields.
  */
 typedef struct graviton_put_options {
     /**
@@ -413,21 +416,22 @@ typedef struct graviton_put_options {
      */
     size_t struct_size;
     /**
-     * The id that the content must have; any other is GRAVITON_ERROR_DIGEST_MISMATCH and stores nothing. NULL: any content.
+     * The id that the content must have; other content is GRAVITON_ERROR_DIGEST_MISMATCH and stores nothing.
+     * NULL: any content.
      */
     const struct graviton_blob_id *expected;
     /**
-     * Told how far it is; NULL for nobody.
+     * The progress callback, or NULL.
      */
     graviton_progress_callback progress;
     /**
-     * For the callback.
+     * The first argument of the callback.
      */
     void *progress_userdata;
 } graviton_put_options;
 
 /**
- * What a put did. Set `struct_size` before a call, with GRAVITON_PUT_RECEIPT_INIT.
+ * The result of a put. Set `struct_size` before a call, with GRAVITON_PUT_RECEIPT_INIT.
  */
 typedef struct graviton_put_receipt {
     /**
@@ -435,23 +439,23 @@ typedef struct graviton_put_receipt {
      */
     size_t struct_size;
     /**
-     * The id under which the content can be read.
+     * The id of the content.
      */
     struct graviton_blob_id id;
     /**
-     * How many blocks the content was cut into.
+     * The number of blocks of the content.
      */
     uint64_t blocks;
     /**
-     * How many of them were not in the store before and were written.
+     * The number of its blocks that were new to the store and were written.
      */
     uint64_t fresh_blocks;
     /**
-     * The bytes of those.
+     * The size of those in bytes.
      */
     uint64_t fresh_bytes;
     /**
-     * 1 if the blob is new, 0 if it was there already.
+     * 1 if the blob is new, 0 if it already existed.
      */
     int32_t created;
     /**
@@ -461,15 +465,15 @@ typedef struct graviton_put_receipt {
 } graviton_put_receipt;
 
 /**
- * Asked for the next bytes of a blob: puts up to `capacity` of them in `buffer` and their number in `*count`, where 0 is
- * the end of the blob. Called on the thread that called the function. Returns 0; anything else aborts with
- * GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value. May call into the library,
- * with this store too. Must return: no exception, no longjmp.
+ * Provides the next bytes of a blob: writes up to `capacity` bytes to `buffer` and their number to `*count`;
+ * 0 is the end of the blob. Called on the thread that made the call. Returns 0; any other value aborts with
+ * GRAVITON_ERROR_CANCELLED and stores nothing, and graviton_error_callback_code returns the value. It may
+ * call the library, with the same store too, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_read_callback)(void *userdata, uint8_t *buffer, size_t capacity, size_t *count);
 
 /**
- * How to get. Initialise it with GRAVITON_GET_OPTIONS_INIT, then set what is wanted.
+ * Options of a get. Initialise it with GRAVITON_GET_OPTIONS_INIT, then set fields.
  */
 typedef struct graviton_get_options {
     /**
@@ -477,11 +481,11 @@ typedef struct graviton_get_options {
      */
     size_t struct_size;
     /**
-     * Told how far it is; NULL for nobody.
+     * The progress callback, or NULL.
      */
     graviton_progress_callback progress;
     /**
-     * For the callback.
+     * The first argument of the callback.
      */
     void *progress_userdata;
 } graviton_get_options;
@@ -501,7 +505,7 @@ typedef struct graviton_manifest_entry {
 } graviton_manifest_entry;
 
 /**
- * What a collection is to do. Initialise it with GRAVITON_GC_OPTIONS_INIT, then set what is wanted.
+ * Options of a collection. Initialise it with GRAVITON_GC_OPTIONS_INIT, then set fields.
  */
 typedef struct graviton_gc_options {
     /**
@@ -509,34 +513,35 @@ typedef struct graviton_gc_options {
      */
     size_t struct_size;
     /**
-     * Blobs that were deleted longer ago go, in milliseconds. 0: as configured (GRAVITON_GC_GRACE). GRAVITON_GC_NO_GRACE:
-     * all of them.
+     * The grace period in milliseconds; blobs that were deleted before it are collected. 0: as configured
+     * (GRAVITON_GC_GRACE). GRAVITON_GC_NO_GRACE: all deleted blobs.
      */
     int64_t grace_ms;
     /**
-     * No step begins after so long, in milliseconds. 0: no limit.
+     * The time limit in milliseconds; no step begins after it. 0: no limit.
      */
     uint64_t max_time_ms;
     /**
-     * So many blocks are deleted at most. 0: no limit.
+     * The maximum number of blocks to delete. 0: no limit.
      */
     uint64_t max_blocks;
     /**
-     * About so many bytes are deleted at most. 0: no limit.
+     * The approximate maximum number of bytes to delete. 0: no limit.
      */
     uint64_t max_bytes;
     /**
-     * So many blocks are deleted in a second at most. 0: no limit.
+     * The maximum number of blocks to delete in a second. 0: no limit.
      */
     uint32_t blocks_per_second;
     /**
-     * 1: only find out what there is to do. 0: do it.
+     * 1: report only what would be deleted. 0: delete it.
      */
     int32_t dry_run;
 } graviton_gc_options;
 
 /**
- * What a collection did, or, after a dry run, would do. Set `struct_size` before a call, with GRAVITON_GC_REPORT_INIT.
+ * The report of a collection: its work or, after a dry run, the work that it would do. Set `struct_size`
+ * before a call, with GRAVITON_GC_REPORT_INIT.
  */
 typedef struct graviton_gc_report {
     /**
@@ -544,15 +549,15 @@ typedef struct graviton_gc_report {
      */
     size_t struct_size;
     /**
-     * Puts of writers that are gone.
+     * Puts whose writer is gone.
      */
     uint64_t abandoned_puts;
     /**
-     * Deleted blobs that went, those of abandoned and failed puts among them.
+     * Deleted blobs that were collected, including those of abandoned and failed puts.
      */
     uint64_t blobs;
     /**
-     * How many of them the callback gets named; of a dry run only.
+     * The number of their ids that the callback gets; only in a dry run.
      */
     size_t named_count;
     /**
@@ -564,11 +569,12 @@ typedef struct graviton_gc_report {
      */
     uint64_t bytes;
     /**
-     * Blocks that lost a reference and are kept, because something else refers to them.
+     * Blocks that lost a reference and are kept because another one remains.
      */
     uint64_t kept_referenced;
     /**
-     * Blocks that are kept for now because another collection is about to delete them, or was when it died.
+     * Blocks that are kept for now because another collection is about to delete them, or was before it
+     * died.
      */
     uint64_t kept_doomed;
     /**
@@ -580,7 +586,7 @@ typedef struct graviton_gc_report {
      */
     uint64_t leftovers;
     /**
-     * How long it took.
+     * The duration in seconds.
      */
     double seconds;
     /**
@@ -588,24 +594,24 @@ typedef struct graviton_gc_report {
      */
     int32_t dry_run;
     /**
-     * 1 if nothing is left to do; 0 if a limit or the callback ended it.
+     * 1 if nothing is left to do; 0 if a limit or the callback stopped it.
      */
     int32_t complete;
 } graviton_gc_report;
 
 /**
- * Told what a collection has done so far: after each step, and once more when it is over, with the final report. `named` are
- * the `report->named_count` blobs that a dry run names, NULL if there are none; both live until the callback returns. Called
- * on the thread that called graviton_store_gc. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
- * with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with this store
- * too. Must return: no exception, no longjmp.
+ * Reports the progress of a collection after each step, and at its end the final report. `named` are the
+ * `report->named_count` blobs that a dry run lists, NULL if there are none; both are valid until the
+ * callback returns. Called on the thread that called graviton_store_gc. Returns 0 to continue, GRAVITON_STOP
+ * to stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the last call is
+ * ignored. It may call the library, with the same store too, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_gc_callback)(void *userdata,
                                         const struct graviton_gc_report *report,
                                         const struct graviton_blob_id *named);
 
 /**
- * What a verification is to do. Initialise it with GRAVITON_VERIFY_OPTIONS_INIT, then set what is wanted.
+ * Options of a verification. Initialise it with GRAVITON_VERIFY_OPTIONS_INIT, then set fields.
  */
 typedef struct graviton_verify_options {
     /**
@@ -613,16 +619,16 @@ typedef struct graviton_verify_options {
      */
     size_t struct_size;
     /**
-     * 1: hash every byte again. 0: look only at lengths.
+     * 1: hash every byte. 0: check only lengths.
      */
     int32_t deep;
     /**
-     * 1: hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes them again.
-     * 0: only tell of them.
+     * 1: hand blocks without a row to the collector. A running put whose blocks they are writes them again.
+     * 0: only report them.
      */
     int32_t adopt;
     /**
-     * Only these blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the store.
+     * The blobs to verify; none if `id_count` is 0. NULL with an `id_count` of 0: the whole store.
      */
     const struct graviton_blob_id *ids;
     /**
@@ -630,11 +636,11 @@ typedef struct graviton_verify_options {
      */
     size_t id_count;
     /**
-     * Read at most so many bytes in a second. 0: no limit.
+     * The maximum number of bytes to read in a second. 0: no limit.
      */
     uint64_t bytes_per_second;
     /**
-     * Go on where an earlier one ended: the `cursor` of its report. NULL: from the start.
+     * The `cursor` of an earlier report, to continue there. NULL: from the start.
      */
     const char *from;
     /**
@@ -644,7 +650,7 @@ typedef struct graviton_verify_options {
 } graviton_verify_options;
 
 /**
- * What a verification looked at and found. Set `struct_size` before a call, with GRAVITON_VERIFY_REPORT_INIT.
+ * The report of a verification. Set `struct_size` before a call, with GRAVITON_VERIFY_REPORT_INIT.
  */
 typedef struct graviton_verify_report {
     /**
@@ -652,11 +658,11 @@ typedef struct graviton_verify_report {
      */
     size_t struct_size;
     /**
-     * Blobs whose manifests were looked at.
+     * Blobs whose manifests were checked.
      */
     uint64_t blobs;
     /**
-     * Blocks that were looked at.
+     * Blocks that were checked.
      */
     uint64_t blocks;
     /**
@@ -668,19 +674,19 @@ typedef struct graviton_verify_report {
      */
     uint64_t missing;
     /**
-     * Blocks of live blobs with another length or other bytes.
+     * Blocks of live blobs with a wrong length or wrong bytes.
      */
     uint64_t corrupt;
     /**
-     * Live blobs whose manifest does not tile them.
+     * Live blobs with a broken manifest.
      */
     uint64_t broken_manifests;
     /**
-     * What the database found wrong with itself.
+     * Problems that the database's self-check found.
      */
     uint64_t database_problems;
     /**
-     * Blocks that no row knows.
+     * Blocks without a row.
      */
     uint64_t unreferenced;
     /**
@@ -688,25 +694,25 @@ typedef struct graviton_verify_report {
      */
     uint64_t unreferenced_bytes;
     /**
-     * How long it took.
+     * The duration in seconds.
      */
     double seconds;
     /**
-     * 1 if no live blob is hurt, otherwise 0.
+     * 1 if no live blob is damaged, otherwise 0.
      */
     int32_t clean;
     /**
-     * 1 if all was looked at, 0 if the callback ended it early.
+     * 1 if everything was verified, 0 if the callback stopped it.
      */
     int32_t complete;
     /**
-     * Where to go on, if it was ended early; otherwise empty. NUL-terminated.
+     * The cursor to continue from, if it was stopped early; otherwise empty. NUL-terminated.
      */
     char cursor[GRAVITON_VERIFY_CURSOR_MAX];
 } graviton_verify_report;
 
 /**
- * What a verification tells while it runs. It and what it points to live until the callback returns.
+ * An event of a verification. It and the data that it points to are valid until the callback returns.
  */
 typedef struct graviton_verify_event {
     /**
@@ -714,11 +720,11 @@ typedef struct graviton_verify_event {
      */
     size_t struct_size;
     /**
-     * GRAVITON_VERIFY_PROGRESS, or what was found: one of the other GRAVITON_VERIFY_.... A later version may have more.
+     * The kind: GRAVITON_VERIFY_PROGRESS, or a finding. A later version may add more.
      */
     int32_t kind;
     /**
-     * For GRAVITON_VERIFY_BLOCK: what is wrong with it, one of GRAVITON_DAMAGE_....
+     * For GRAVITON_VERIFY_BLOCK: the damage, one of GRAVITON_DAMAGE_....
      */
     int32_t damage;
     /**
@@ -726,12 +732,12 @@ typedef struct graviton_verify_event {
      */
     struct graviton_block_key block;
     /**
-     * For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: how many bytes are there.
+     * For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
      */
     uint64_t length;
     /**
-     * For GRAVITON_VERIFY_BLOCK: the blobs that are hurt, up to a thousand of them. For GRAVITON_VERIFY_MANIFEST: the blob.
-     * Otherwise NULL.
+     * For GRAVITON_VERIFY_BLOCK: the damaged blobs, up to a thousand of them. For GRAVITON_VERIFY_MANIFEST:
+     * the blob. Otherwise NULL.
      */
     const struct graviton_blob_id *blobs;
     /**
@@ -739,24 +745,26 @@ typedef struct graviton_verify_event {
      */
     size_t blob_count;
     /**
-     * For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: what is wrong, as UTF-8. Otherwise empty. NUL-terminated.
+     * For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: a description, as UTF-8. Otherwise empty.
+     * NUL-terminated.
      */
     const char *text;
     /**
-     * For GRAVITON_VERIFY_PROGRESS: what was looked at so far. Otherwise NULL.
+     * For GRAVITON_VERIFY_PROGRESS: the report so far. Otherwise NULL.
      */
     const struct graviton_verify_report *report;
 } graviton_verify_event;
 
 /**
- * Told what a verification finds, and now and then how far it is. Called on the thread that called graviton_store_verify.
- * Returns 0 to go on, GRAVITON_STOP to end early, so that the report says where to go on, or anything else to abort with
- * GRAVITON_ERROR_CANCELLED. May call into the library, with this store too. Must return: no exception, no longjmp.
+ * Reports each finding of a verification, and its progress from time to time. Called on the thread that
+ * called graviton_store_verify. Returns 0 to continue, GRAVITON_STOP to stop early with a cursor in the
+ * report, or any other value to abort with GRAVITON_ERROR_CANCELLED. It may call the library, with the same
+ * store too, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_verify_callback)(void *userdata, const struct graviton_verify_event *event);
 
 /**
- * What is to be copied. Initialise it with GRAVITON_COPY_OPTIONS_INIT, then set what is wanted.
+ * Options of a copy. Initialise it with GRAVITON_COPY_OPTIONS_INIT, then set fields.
  */
 typedef struct graviton_copy_options {
     /**
@@ -764,7 +772,8 @@ typedef struct graviton_copy_options {
      */
     size_t struct_size;
     /**
-     * These blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the other store.
+     * The blobs to copy; none if `id_count` is 0. NULL with an `id_count` of 0: all blobs of the other
+     * store.
      */
     const struct graviton_blob_id *ids;
     /**
@@ -774,7 +783,7 @@ typedef struct graviton_copy_options {
 } graviton_copy_options;
 
 /**
- * What was copied. Set `struct_size` before a call, with GRAVITON_COPY_REPORT_INIT.
+ * The report of a copy. Set `struct_size` before a call, with GRAVITON_COPY_REPORT_INIT.
  */
 typedef struct graviton_copy_report {
     /**
@@ -782,15 +791,15 @@ typedef struct graviton_copy_report {
      */
     size_t struct_size;
     /**
-     * Blobs that are new here.
+     * Blobs that were copied.
      */
     uint64_t blobs;
     /**
-     * Blobs that were here already.
+     * Blobs that already existed here.
      */
     uint64_t present;
     /**
-     * Blocks that were fetched from the other store.
+     * Blocks that were transferred from the other store.
      */
     uint64_t blocks;
     /**
@@ -798,15 +807,16 @@ typedef struct graviton_copy_report {
      */
     uint64_t bytes;
     /**
-     * How many blobs the other store does not have whole. They were left out; the callback gets them named.
+     * The number of blobs that are damaged in the other store. They were skipped; the callback gets their
+     * ids.
      */
     size_t damaged_count;
     /**
-     * How long it took.
+     * The duration in seconds.
      */
     double seconds;
     /**
-     * 1 if all was done, 0 if the callback ended it.
+     * 1 if everything was done, 0 if the callback stopped it.
      */
     int32_t complete;
     /**
@@ -816,18 +826,18 @@ typedef struct graviton_copy_report {
 } graviton_copy_report;
 
 /**
- * Told what a copy has done so far, and once more when it is over, with the final report. `damaged` are the
- * `report->damaged_count` blobs that the other store does not have whole, NULL if there are none; both live until the
- * callback returns. Called on the thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end
- * early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
- * the library, with these stores too. Must return: no exception, no longjmp.
+ * Reports the progress of a copy, and at its end the final report. `damaged` are the `report->damaged_count`
+ * blobs that are damaged in the other store, NULL if there are none; both are valid until the callback
+ * returns. Called on the thread that called graviton_store_copy_from. Returns 0 to continue, GRAVITON_STOP
+ * to stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the last call is
+ * ignored. It may call the library, with the same stores too, and must return: no exception, no longjmp.
  */
 typedef int32_t (*graviton_copy_callback)(void *userdata,
                                           const struct graviton_copy_report *report,
                                           const struct graviton_blob_id *damaged);
 
 /**
- * What was mended. Set `struct_size` before a call, with GRAVITON_REPAIR_REPORT_INIT.
+ * The report of a repair. Set `struct_size` before a call, with GRAVITON_REPAIR_REPORT_INIT.
  */
 typedef struct graviton_repair_report {
     /**
@@ -835,11 +845,11 @@ typedef struct graviton_repair_report {
      */
     size_t struct_size;
     /**
-     * Blocks that were looked at.
+     * Blocks that were checked.
      */
     uint64_t checked;
     /**
-     * Bad blocks that are whole again.
+     * Bad blocks that were repaired.
      */
     uint64_t repaired;
     /**
@@ -847,15 +857,16 @@ typedef struct graviton_repair_report {
      */
     uint64_t bytes;
     /**
-     * How many bad blocks the other store does not have either, or not whole. The callback gets them named.
+     * The number of bad blocks that are missing or damaged in the other store too. The callback gets their
+     * keys.
      */
     size_t lost_count;
     /**
-     * How long it took.
+     * The duration in seconds.
      */
     double seconds;
     /**
-     * 1 if all was looked at, 0 if the callback ended it.
+     * 1 if everything was checked, 0 if the callback stopped it.
      */
     int32_t complete;
     /**
@@ -865,23 +876,24 @@ typedef struct graviton_repair_report {
 } graviton_repair_report;
 
 /**
- * Told what a repair has done so far, and once more when it is over, with the final report. `lost` are the
- * `report->lost_count` blocks that the other store does not have whole either, NULL if there are none; both live until the
- * callback returns. Called on the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end
- * early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
- * the library, with these stores too. Must return: no exception, no longjmp.
+ * Reports the progress of a repair, and at its end the final report. `lost` are the `report->lost_count`
+ * blocks that are missing or damaged in the other store too, NULL if there are none; both are valid until
+ * the callback returns. Called on the thread that called graviton_store_repair_from. Returns 0 to continue,
+ * GRAVITON_STOP to stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the
+ * last call is ignored. It may call the library, with the same stores too, and must return: no exception, no
+ * longjmp.
  */
 typedef int32_t (*graviton_repair_callback)(void *userdata,
                                             const struct graviton_repair_report *report,
                                             const struct graviton_block_key *lost);
 
 /**
- * It worked.
+ * Success.
  */
 #define GRAVITON_OK 0
 
 /**
- * `invalid-argument`: a parameter makes no sense; the call did nothing.
+ * `invalid-argument`: a parameter is invalid; the call did nothing.
  */
 #define GRAVITON_ERROR_INVALID_ARGUMENT -1
 
@@ -896,7 +908,7 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
 #define GRAVITON_ERROR_NOT_FOUND -3
 
 /**
- * `digest-mismatch`: the content is not what its id says.
+ * `digest-mismatch`: the content does not match its id.
  */
 #define GRAVITON_ERROR_DIGEST_MISMATCH -4
 
@@ -906,12 +918,12 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
 #define GRAVITON_ERROR_TOO_LARGE -5
 
 /**
- * `range-not-satisfiable`: the range starts behind the end of the blob.
+ * `range-not-satisfiable`: the range starts beyond the end of the blob.
  */
 #define GRAVITON_ERROR_RANGE_NOT_SATISFIABLE -6
 
 /**
- * `unauthorized`: no or wrong credentials were given to us.
+ * `unauthorized`: the credentials are missing or wrong.
  */
 #define GRAVITON_ERROR_UNAUTHORIZED -7
 
@@ -961,7 +973,7 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
 #define GRAVITON_ERROR_TIMEOUT -16
 
 /**
- * `length-required`: a length is needed and was not given.
+ * `length-required`: a length is required.
  */
 #define GRAVITON_ERROR_LENGTH_REQUIRED -17
 
@@ -1006,7 +1018,7 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
 #define GRAVITON_ERROR_IO -25
 
 /**
- * `latched`: an earlier failed write made this store refuse further writes until it is opened again.
+ * `latched`: an earlier write failed, and this store refuses writes until it is opened again.
  */
 #define GRAVITON_ERROR_LATCHED -26
 
@@ -1021,7 +1033,7 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
 #define GRAVITON_ERROR_CORRUPT_DATABASE -28
 
 /**
- * `overloaded`: too much is going on at once; trying again in a moment may help.
+ * `overloaded`: too many operations at once; trying again may help.
  */
 #define GRAVITON_ERROR_OVERLOADED -29
 
@@ -1030,7 +1042,8 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library that is running, as text, such as "0.2.0". It lives for ever. Cannot fail, never blocks.
+ * The version of the library that is running, as text, such as "0.2.0". It is valid for ever. Cannot fail,
+ * never blocks.
  */
 const char *graviton_version(void);
 
@@ -1040,25 +1053,25 @@ const char *graviton_version(void);
 int32_t graviton_version_number(void);
 
 /**
- * How many bytes to pass in one call of graviton_writer_write or graviton_reader_read for the best speed, in bytes.
- * Larger buffers gain nothing; smaller ones down to a few KiB lose little. Cannot fail, never blocks.
+ * The best size of a buffer for graviton_writer_write and graviton_reader_read, in bytes. Larger ones gain
+ * nothing; smaller ones down to a few KiB lose little. Cannot fail, never blocks.
  */
 size_t graviton_recommended_buffer_size(void);
 
 /**
- * The stable name of a status, such as "not-found"; "ok" for GRAVITON_OK, NULL for a number that is no status. It lives
- * for ever. Never blocks.
+ * The stable name of a status, such as "not-found"; "ok" for GRAVITON_OK, NULL for an unknown number. It is
+ * valid for ever. Never blocks.
  */
 const char *graviton_status_name(graviton_status status);
 
 /**
- * 1 for a status after which the same call may succeed later with nothing changed by the caller, otherwise 0. Never blocks.
+ * 1 for a status after which the same call may succeed later without a change by the caller, otherwise 0.
+ * Never blocks.
  */
 int32_t graviton_status_is_retryable(graviton_status status);
 
 /**
- * How many error codes this library knows, so that a binding can make a table of them with graviton_status_at. Never
- * blocks.
+ * The number of error codes of this library. A binding can list them with graviton_status_at. Never blocks.
  */
 size_t graviton_status_count(void);
 
@@ -1069,41 +1082,40 @@ size_t graviton_status_count(void);
 graviton_status graviton_status_at(size_t index);
 
 /**
- * The status that the failed call returned: one of GRAVITON_ERROR_.... GRAVITON_OK for NULL. For a misaligned pointer, which is
- * no error object, GRAVITON_ERROR_INVALID_ARGUMENT; the other functions take one for NULL.
+ * The status that the failed call returned: one of GRAVITON_ERROR_.... GRAVITON_OK for NULL. A misaligned
+ * pointer is GRAVITON_ERROR_INVALID_ARGUMENT here and counts as NULL in the other functions.
  */
 graviton_status graviton_error_code(const struct graviton_error *error);
 
 /**
- * The stable name of the code, such as "not-found"; "ok" for NULL. It lives for ever.
+ * The stable name of the code, such as "not-found"; "ok" for NULL. It is valid for ever.
  */
 const char *graviton_error_name(const struct graviton_error *error);
 
 /**
- * What was tried, on what, and why it failed: UTF-8, in lower case and without a full stop, and without secrets. Empty
- * for NULL, never NULL. It lives as long as the error.
+ * The message: the operation, its object, and the reason for the failure. UTF-8, lower case, without a full
+ * stop or secrets. Empty for NULL, never NULL. It is valid as long as the error.
  */
 const char *graviton_error_message(const struct graviton_error *error);
 
 /**
- * What to do about it, as UTF-8. Empty if there is nothing to say and for NULL, never NULL. It lives as long as the
- * error.
+ * The advice, as UTF-8. Empty if there is none and for NULL, never NULL. It is valid as long as the error.
  */
 const char *graviton_error_advice(const struct graviton_error *error);
 
 /**
- * 1 if the same call may succeed later with nothing changed by the caller, otherwise 0. 0 for NULL.
+ * 1 if the same call may succeed later without a change by the caller, otherwise 0. 0 for NULL.
  */
 int32_t graviton_error_is_retryable(const struct graviton_error *error);
 
 /**
- * The operating system's errno where one caused this, otherwise 0. 0 for NULL.
+ * The operating system's errno that caused the failure, otherwise 0. 0 for NULL.
  */
 int32_t graviton_error_errno(const struct graviton_error *error);
 
 /**
- * What the program's own callback returned to abort the call, where that is why it ended (its code is then
- * GRAVITON_ERROR_CANCELLED), otherwise 0. 0 for NULL.
+ * The value by which the program's own callback ended the call (the code is then GRAVITON_ERROR_CANCELLED),
+ * otherwise 0. 0 for NULL.
  */
 int32_t graviton_error_callback_code(const struct graviton_error *error);
 
@@ -1113,8 +1125,8 @@ int32_t graviton_error_callback_code(const struct graviton_error *error);
 void graviton_error_free(struct graviton_error *error);
 
 /**
- * Parses `<algo>:<64 lower-case hex digits>:<size in bytes>` of `length` bytes into `id`. Strict: one id has one text.
- * GRAVITON_ERROR_INVALID_ID if it is another. Never blocks.
+ * Parses `<algo>:<64 lower-case hex digits>:<size in bytes>` of `length` bytes into `id`. Strict: one id has
+ * one text. Any other text is GRAVITON_ERROR_INVALID_ID. Never blocks.
  */
 graviton_status graviton_blob_id_parse(const char *text,
                                        size_t length,
@@ -1133,8 +1145,8 @@ graviton_status graviton_blob_id_format(const struct graviton_blob_id *id,
                                         struct graviton_error **error);
 
 /**
- * The id that `length` bytes would have as a blob, by this algorithm (GRAVITON_ALGO_...). Stores nothing and computes on this
- * thread. `bytes` may be NULL if `length` is 0.
+ * Computes the id of `length` bytes with this algorithm (GRAVITON_ALGO_...), on this thread. Stores nothing.
+ * `bytes` may be NULL if `length` is 0.
  */
 graviton_status graviton_blob_id_of(int32_t algo,
                                     const uint8_t *bytes,
@@ -1182,16 +1194,15 @@ graviton_status graviton_config_for_directory(const char *path,
                                               struct graviton_error **error);
 
 /**
- * What the environment says, and the defaults for the rest. GRAVITON_ERROR_CONFIG if a variable is impossible. Nothing else
- * in this library reads the environment, but for the standard AWS_* variables when blocks are in AWS. Not while another
- * thread changes the environment. Never blocks.
+ * Reads the settings from the environment; the others have their defaults. An invalid variable is
+ * GRAVITON_ERROR_CONFIG. Nothing else in this library reads the environment, except for the standard AWS_*
+ * variables when blocks are in AWS. No other thread may change the environment meanwhile. Never blocks.
  */
-graviton_status graviton_config_from_env(struct graviton_config **config,
-                                         struct graviton_error **error);
+graviton_status graviton_config_from_env(struct graviton_config **config, struct graviton_error **error);
 
 /**
- * Sets one setting, such as "GRAVITON_HASH" to "sha256": both UTF-8, of these lengths in bytes. An unknown name or an
- * impossible value is GRAVITON_ERROR_CONFIG, and the configuration stays as it was. Never blocks.
+ * Sets one setting, such as "GRAVITON_HASH" to "sha256": both UTF-8, of these lengths in bytes. An unknown
+ * name or an invalid value is GRAVITON_ERROR_CONFIG and leaves the configuration unchanged. Never blocks.
  */
 graviton_status graviton_config_set(struct graviton_config *config,
                                     const char *name,
@@ -1201,10 +1212,10 @@ graviton_status graviton_config_set(struct graviton_config *config,
                                     struct graviton_error **error);
 
 /**
- * Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length without the NUL
- * into `*length`. A secret is not given away: it reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to ask for
- * the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT, an unknown name
- * GRAVITON_ERROR_CONFIG. Never blocks.
+ * Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length
+ * without the NUL into `*length`. A secret reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to
+ * ask for the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT,
+ * an unknown name GRAVITON_ERROR_CONFIG. Never blocks.
  */
 graviton_status graviton_config_get(const struct graviton_config *config,
                                     const char *name,
@@ -1215,25 +1226,25 @@ graviton_status graviton_config_get(const struct graviton_config *config,
                                     struct graviton_error **error);
 
 /**
- * How many bytes of memory a put may use, whatever the blob's size: 64 MiB, unless a program that has many puts at once says
- * less. About three of the largest blocks and 3 MiB is the least. Never blocks.
+ * Limits the memory of one put, in bytes, whatever the blob's size. The default is 64 MiB; a program with
+ * many puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB. Never blocks.
  */
 graviton_status graviton_config_set_put_window(struct graviton_config *config,
                                                size_t bytes,
                                                struct graviton_error **error);
 
 /**
- * With 1: opening takes over blocks that are already in the place and carry no store-id, as the first Graviton server left
- * them. Only for blocks that belong to this database. 0 is the default. Never blocks.
+ * With 1, opening adopts blocks that are already there without a store-id, as the first Graviton server left
+ * them. Only for blocks that belong to this database. The default is 0. Never blocks.
  */
 graviton_status graviton_config_adopt(struct graviton_config *config,
                                       int32_t adopt,
                                       struct graviton_error **error);
 
 /**
- * Opening with this configuration, and every call on the store and on its readers, writers and iterators, asks this callback
- * whether to go on. NULL takes it away for what is opened later. `userdata` may be NULL; it must stay good for as long as
- * any of those handles is used. Never blocks.
+ * Sets the cancel callback of opening with this configuration, and of every call on the store and on its
+ * readers, writers and iterators. NULL removes it for stores that are opened later. `userdata` may be NULL;
+ * it must stay valid as long as any of those handles is used. Never blocks.
  */
 graviton_status graviton_config_set_cancel(struct graviton_config *config,
                                            graviton_cancel_callback callback,
@@ -1241,23 +1252,23 @@ graviton_status graviton_config_set_cancel(struct graviton_config *config,
                                            struct graviton_error **error);
 
 /**
- * Opens the store, and creates it if it is not there. Free it with graviton_store_free. Blocks.
+ * Opens the store, and creates it if it does not exist. Free it with graviton_store_free. Blocks.
  */
 graviton_status graviton_config_open(const struct graviton_config *config,
                                      struct graviton_store **store,
                                      struct graviton_error **error);
 
 /**
- * Opens a store that exists; one that does not is GRAVITON_ERROR_NOT_FOUND, and is not created. Free it with
- * graviton_store_free. Blocks.
+ * Opens an existing store. If there is none, returns GRAVITON_ERROR_NOT_FOUND and creates nothing. Free it
+ * with graviton_store_free. Blocks.
  */
 graviton_status graviton_config_open_existing(const struct graviton_config *config,
                                               struct graviton_store **store,
                                               struct graviton_error **error);
 
 /**
- * Opens a store that exists, to be read only: nothing is written, and its directory may be read-only. One that does not
- * exist is GRAVITON_ERROR_NOT_FOUND. Free it with graviton_store_free. Blocks.
+ * Opens an existing store for reading only: nothing is written, and its directory may be read-only. If there
+ * is none, returns GRAVITON_ERROR_NOT_FOUND. Free it with graviton_store_free. Blocks.
  */
 graviton_status graviton_config_open_read_only(const struct graviton_config *config,
                                                struct graviton_store **store,
@@ -1269,29 +1280,30 @@ graviton_status graviton_config_open_read_only(const struct graviton_config *con
 void graviton_config_free(struct graviton_config *config);
 
 /**
- * How many settings there are. Never blocks.
+ * The number of settings. Never blocks.
  */
 size_t graviton_setting_count(void);
 
 /**
- * The name of a setting, by its index from 0 to graviton_setting_count() - 1; NULL for any other. It lives for ever. Never
- * blocks.
+ * The name of a setting, by its index from 0 to graviton_setting_count() - 1; NULL for any other. It is
+ * valid for ever. Never blocks.
  */
 const char *graviton_setting_name(size_t index);
 
 /**
- * The default of a setting, empty if it has none; NULL for an index that is none. It lives for ever. Never blocks.
+ * The default of a setting, empty if it has none; NULL for an invalid index. It is valid for ever. Never
+ * blocks.
  */
 const char *graviton_setting_default(size_t index);
 
 /**
- * What a setting means, in English; NULL for an index that is none. It lives for ever. Never blocks.
+ * The meaning of a setting, in English; NULL for an invalid index. It is valid for ever. Never blocks.
  */
 const char *graviton_setting_meaning(size_t index);
 
 /**
- * Opens the store in a directory (`path` of `path_length` bytes, in any encoding), with blocks as files and manifests in
- * SQLite; creates it if it is not there. Everything else is as graviton_config_for_directory has it. Free it with
+ * Opens the store in a directory (`path` of `path_length` bytes, in any encoding), with blocks as files and
+ * manifests in SQLite; creates it if it does not exist. All other settings are the defaults. Free it with
  * graviton_store_free. Blocks.
  */
 graviton_status graviton_store_open(const char *path,
@@ -1300,10 +1312,11 @@ graviton_status graviton_store_open(const char *path,
                                     struct graviton_error **error);
 
 /**
- * Another handle on the same store, whose calls, and those of the readers, writers and iterators that are opened with it,
- * ask this callback whether to go on: one for each thread or request that is to be cancelled by itself. A callback of NULL
- * gives a handle that asks nobody. `userdata` may be NULL; it must stay good for as long as those handles are used. Closing
- * one handle closes the store for all; free each with graviton_store_free. Never blocks.
+ * Makes another handle on the same store, with its own cancel callback for its calls and for those of the
+ * readers, writers and iterators that are opened with it: one for each thread or request that is cancelled
+ * separately. With NULL, the handle has no cancel callback. `userdata` may be NULL; it must stay valid as
+ * long as those handles are used. Closing one handle closes the store for all; free each with
+ * graviton_store_free. Never blocks.
  */
 graviton_status graviton_store_with_cancel(const struct graviton_store *store,
                                            graviton_cancel_callback callback,
@@ -1312,21 +1325,21 @@ graviton_status graviton_store_with_cancel(const struct graviton_store *store,
                                            struct graviton_error **error);
 
 /**
- * Closes the store in an orderly way: everything that comes later, with any handle on it, its readers, writers and iterators,
- * is GRAVITON_ERROR_CLOSED; what is under way in other threads ends well or with that. A second close does nothing. The
- * handle is still to be freed. Blocks.
+ * Closes the store. Every later call with any handle on it, and with its readers, writers and iterators, is
+ * GRAVITON_ERROR_CLOSED; calls that are running in other threads succeed or fail with it. A second close
+ * does nothing. The handle must still be freed. Blocks.
  */
-graviton_status graviton_store_close(struct graviton_store *store,
-                                     struct graviton_error **error);
+graviton_status graviton_store_close(struct graviton_store *store, struct graviton_error **error);
 
 /**
- * Frees a handle. NULL is fine. Without graviton_store_close, the last handle that needs the store leaves it as tidy as it
- * can without waiting; nothing that was committed is lost either way. In a forked child it only forgets the handle.
+ * Frees a handle. NULL is fine. Freeing the last handle without graviton_store_close does as much of the
+ * closing as it can without waiting; committed data is never lost. In a forked child it only forgets the
+ * handle.
  */
 void graviton_store_free(struct graviton_store *store);
 
 /**
- * What is known of a blob; GRAVITON_ERROR_NOT_FOUND if it is not there. Blocks.
+ * Gets the metadata of a blob. GRAVITON_ERROR_NOT_FOUND if there is no such blob. Blocks.
  */
 graviton_status graviton_store_stat(const struct graviton_store *store,
                                     const struct graviton_blob_id *id,
@@ -1334,7 +1347,7 @@ graviton_status graviton_store_stat(const struct graviton_store *store,
                                     struct graviton_error **error);
 
 /**
- * Whether a blob is there: `*exists` becomes 1 or 0. Blocks.
+ * Tests whether a blob exists: `*exists` becomes 1 or 0. Blocks.
  */
 graviton_status graviton_store_exists(const struct graviton_store *store,
                                       const struct graviton_blob_id *id,
@@ -1342,24 +1355,24 @@ graviton_status graviton_store_exists(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Deletes a blob: once this has returned, no process finds it any more; GRAVITON_ERROR_NOT_FOUND if it is not there. It can
- * be restored for the grace (GRAVITON_GC_GRACE), and what reads it goes on; its space comes back with the next
- * graviton_store_gc after that. Blocks.
+ * Deletes a blob: once this returns, no process finds it. GRAVITON_ERROR_NOT_FOUND if there is no such blob.
+ * It can be restored for the grace period (GRAVITON_GC_GRACE), and open readers continue; the next
+ * graviton_store_gc after that frees its space. Blocks.
  */
 graviton_status graviton_store_delete(const struct graviton_store *store,
                                       const struct graviton_blob_id *id,
                                       struct graviton_error **error);
 
 /**
- * Brings a deleted blob back, as long as no collection has begun with it: within the grace it is certain. Otherwise
- * GRAVITON_ERROR_NOT_FOUND. One that is not deleted stays as it is, and the call succeeds. Blocks.
+ * Restores a deleted blob. This works until a collection takes it, at least for the grace period; afterwards
+ * it is GRAVITON_ERROR_NOT_FOUND. Restoring a live blob succeeds and changes nothing. Blocks.
  */
 graviton_status graviton_store_restore(const struct graviton_store *store,
                                        const struct graviton_blob_id *id,
                                        struct graviton_error **error);
 
 /**
- * Sums over the store. Costs time proportional to what is stored. Blocks.
+ * Gets the totals of the store. Takes time proportional to the number of blobs and blocks. Blocks.
  */
 graviton_status graviton_store_stats_get(const struct graviton_store *store,
                                          struct graviton_store_stats *stats,
@@ -1375,9 +1388,9 @@ graviton_status graviton_store_backup(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Puts `length` bytes from memory, which must not change meanwhile. `bytes` may be NULL if `length` is 0: the empty blob.
- * `options` may be NULL. `receipt` may be NULL. Nothing is visible before this returns, and nothing at all if it fails.
- * Blocks.
+ * Stores `length` bytes from memory, which must not change meanwhile. `bytes` may be NULL if `length` is 0:
+ * the empty blob. `options` may be NULL. `receipt` may be NULL. The blob becomes visible when this returns;
+ * a failure stores nothing. Blocks.
  */
 graviton_status graviton_store_put(const struct graviton_store *store,
                                    const uint8_t *bytes,
@@ -1387,9 +1400,10 @@ graviton_status graviton_store_put(const struct graviton_store *store,
                                    struct graviton_error **error);
 
 /**
- * Puts everything from a file descriptor's place to its end, and does not close it. A pipe, socket or device works, also in
- * non-blocking mode; while it is silent, the cancel callback is asked, and closing the store ends it. One that is not open is
- * GRAVITON_ERROR_INVALID_ARGUMENT, and so is a directory. `options` may be NULL. `receipt` may be NULL. Blocks.
+ * Stores everything from the current position of a file descriptor to its end, and does not close it. Pipes,
+ * sockets and devices work, also in non-blocking mode; while they are silent, the cancel callback can end
+ * the call, and so does closing the store. A descriptor that is not open, or a directory, is
+ * GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL. `receipt` may be NULL. Blocks.
  */
 graviton_status graviton_store_put_fd(const struct graviton_store *store,
                                       int32_t fd,
@@ -1398,9 +1412,9 @@ graviton_status graviton_store_put_fd(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Puts the content of a file: `path` of `path_length` bytes, in any encoding. A FIFO works as graviton_store_put_fd has it.
- * One that is not there is GRAVITON_ERROR_NOT_FOUND, a directory GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL.
- * `receipt` may be NULL. Blocks.
+ * Stores the content of a file: `path` of `path_length` bytes, in any encoding. FIFOs work as in
+ * graviton_store_put_fd. A missing file is GRAVITON_ERROR_NOT_FOUND, a directory
+ * GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL. `receipt` may be NULL. Blocks.
  */
 graviton_status graviton_store_put_path(const struct graviton_store *store,
                                         const char *path,
@@ -1410,8 +1424,8 @@ graviton_status graviton_store_put_path(const struct graviton_store *store,
                                         struct graviton_error **error);
 
 /**
- * Puts what a callback gives, until it gives nothing. `userdata` may be NULL. `options` may be NULL. `receipt` may be NULL.
- * A callback that aborts stores nothing. Blocks.
+ * Stores the bytes that a callback provides, until it provides none. `userdata` may be NULL. `options` may
+ * be NULL. `receipt` may be NULL. A callback that aborts stores nothing. Blocks.
  */
 graviton_status graviton_store_put_callback(const struct graviton_store *store,
                                             graviton_read_callback read,
@@ -1421,9 +1435,9 @@ graviton_status graviton_store_put_callback(const struct graviton_store *store,
                                             struct graviton_error **error);
 
 /**
- * Gets a whole blob into `bytes` of `capacity` bytes, which must be at least the `size` in its id (otherwise it is
- * GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`. `bytes` may be NULL if `capacity` is 0. `options` may be
- * NULL. `count` may be NULL. When the progress callback is told of bytes, they are there. After an error the content of
+ * Reads a whole blob into `bytes` and writes its length to `*count`. A `capacity` below the `size` in its id
+ * is GRAVITON_ERROR_INVALID_ARGUMENT. `bytes` may be NULL if `capacity` is 0. `options` may be NULL. `count`
+ * may be NULL. Bytes that the progress callback counts are already there. After an error the content of
  * `bytes` is undefined. Blocks.
  */
 graviton_status graviton_store_get(const struct graviton_store *store,
@@ -1435,11 +1449,11 @@ graviton_status graviton_store_get(const struct graviton_store *store,
                                    struct graviton_error **error);
 
 /**
- * Writes a whole blob to a file descriptor at its place, and does not close it. A pipe, socket or device works, also in
- * non-blocking mode; while it takes nothing, the cancel callback is asked, and closing the store ends it. One whose other
- * end is gone raises SIGPIPE as any write does; one that is not open is GRAVITON_ERROR_INVALID_ARGUMENT, and so is a
- * directory. After an error some bytes may have been written, and none that is not the blob's. `options` may be NULL.
- * Blocks.
+ * Writes a whole blob to a file descriptor at its current position, and does not close it. Pipes, sockets
+ * and devices work, also in non-blocking mode; while they accept nothing, the cancel callback can end the
+ * call, and so does closing the store. A closed pipe raises SIGPIPE as any write does. A descriptor that is
+ * not open, or a directory, is GRAVITON_ERROR_INVALID_ARGUMENT. After an error some bytes of the blob may
+ * have been written, and no other bytes. `options` may be NULL. Blocks.
  */
 graviton_status graviton_store_get_fd(const struct graviton_store *store,
                                       const struct graviton_blob_id *id,
@@ -1448,10 +1462,10 @@ graviton_status graviton_store_get_fd(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Reads up to `length` bytes of a blob from `offset` on into `bytes`, and their number into `*count`: less than `length` only
- * if the blob ends before. An `offset` behind the end is GRAVITON_ERROR_RANGE_NOT_SATISFIABLE. Touches only the blocks that
- * hold them. For more than one range of a blob, graviton_reader_read_at is faster. `bytes` may be NULL if `length` is 0.
- * Blocks.
+ * Reads up to `length` bytes of a blob from `offset` into `bytes`, and writes their number to `*count`: less
+ * than `length` only at the end of the blob. An `offset` beyond the end is
+ * GRAVITON_ERROR_RANGE_NOT_SATISFIABLE. Reads only the blocks that hold these bytes. For several ranges of a
+ * blob, graviton_reader_read_at is faster. `bytes` may be NULL if `length` is 0. Blocks.
  */
 graviton_status graviton_store_read_range(const struct graviton_store *store,
                                           const struct graviton_blob_id *id,
@@ -1462,8 +1476,9 @@ graviton_status graviton_store_read_range(const struct graviton_store *store,
                                           struct graviton_error **error);
 
 /**
- * Opens a writer. With `expected`, only content with this id is committed, and any other is GRAVITON_ERROR_DIGEST_MISMATCH;
- * `expected` may be NULL. Free it with graviton_writer_free, before or after the store. Blocks.
+ * Opens a writer. With `expected`, only content with this id is committed; other content is
+ * GRAVITON_ERROR_DIGEST_MISMATCH. `expected` may be NULL. Free it with graviton_writer_free, before or after
+ * the store. Blocks.
  */
 graviton_status graviton_writer_open(const struct graviton_store *store,
                                      const struct graviton_blob_id *expected,
@@ -1471,9 +1486,10 @@ graviton_status graviton_writer_open(const struct graviton_store *store,
                                      struct graviton_error **error);
 
 /**
- * Takes the next `length` bytes of the blob: all of them, or it fails. `bytes` may be NULL if `length` is 0. After an error
- * every later call on this writer gives it again, and the writer can only be freed; but a wrong argument, or use by two
- * threads at once, leaves it as it was. Blocks while the store is slower than the caller.
+ * Writes the next `length` bytes of the blob: all of them, or it fails. `bytes` may be NULL if `length` is
+ * 0. After an error, every later call on this writer returns it again, and the writer can only be freed; an
+ * invalid argument, or use by two threads at once, does not count. Blocks while the store is slower than the
+ * caller.
  */
 graviton_status graviton_writer_write(struct graviton_writer *writer,
                                       const uint8_t *bytes,
@@ -1481,29 +1497,29 @@ graviton_status graviton_writer_write(struct graviton_writer *writer,
                                       struct graviton_error **error);
 
 /**
- * How many bytes were written so far, into `*size`. Never blocks.
+ * The number of bytes written so far, into `*size`. Never blocks.
  */
 graviton_status graviton_writer_size(const struct graviton_writer *writer,
                                      uint64_t *size,
                                      struct graviton_error **error);
 
 /**
- * Commits the blob: it is visible, and as durable as the store is configured, when this returns. The writer can then only be
- * freed; writing on is GRAVITON_ERROR_INVALID_ARGUMENT. `receipt` may be NULL. Blocks.
+ * Commits the blob: when this returns, it is visible, and as durable as the store is configured. The writer
+ * can then only be freed; writing to it is GRAVITON_ERROR_INVALID_ARGUMENT. `receipt` may be NULL. Blocks.
  */
 graviton_status graviton_writer_finish(struct graviton_writer *writer,
                                        struct graviton_put_receipt *receipt,
                                        struct graviton_error **error);
 
 /**
- * Frees a writer; what it had not finished is aborted and leaves nothing. NULL is fine. In a forked child it only
+ * Frees a writer; an unfinished blob is aborted and leaves nothing. NULL is fine. In a forked child it only
  * forgets the handle.
  */
 void graviton_writer_free(struct graviton_writer *writer);
 
 /**
- * Opens a blob to be read; GRAVITON_ERROR_NOT_FOUND if it is not there. Free it with graviton_reader_free, before or after
- * the store. Blocks.
+ * Opens a blob for reading. GRAVITON_ERROR_NOT_FOUND if there is no such blob. Free it with
+ * graviton_reader_free, before or after the store. Blocks.
  */
 graviton_status graviton_reader_open(const struct graviton_store *store,
                                      const struct graviton_blob_id *id,
@@ -1511,10 +1527,10 @@ graviton_status graviton_reader_open(const struct graviton_store *store,
                                      struct graviton_error **error);
 
 /**
- * Reads the next bytes into `buffer` of `capacity` bytes, and their number into `*count`: 0 only at the end of the blob (or
- * for a `capacity` of 0), and otherwise, like read(2), at least one and often fewer than there is room for. `buffer` may be
- * NULL if `capacity` is 0. After an error every later call that uses the position gives it again; but a wrong argument, or
- * use by two threads at once, leaves it as it was. Blocks.
+ * Reads the next bytes into `buffer` of `capacity` bytes, and writes their number to `*count`: 0 only at the
+ * end of the blob (or for a `capacity` of 0), otherwise at least one and often fewer than `capacity`, like
+ * read(2). `buffer` may be NULL if `capacity` is 0. After an error, every later call that uses the position
+ * returns it again; an invalid argument, or use by two threads at once, does not count. Blocks.
  */
 graviton_status graviton_reader_read(struct graviton_reader *reader,
                                      uint8_t *buffer,
@@ -1523,9 +1539,10 @@ graviton_status graviton_reader_read(struct graviton_reader *reader,
                                      struct graviton_error **error);
 
 /**
- * Reads bytes at an offset into `buffer` of `length` bytes, and their number into `*count`: less than `length` only at the
- * end of the blob, 0 behind it. Neither uses nor moves the position, like pread(2), and an error leaves the reader as it was.
- * From any number of threads at once. `buffer` may be NULL if `length` is 0. Blocks.
+ * Reads bytes at an offset into `buffer` of `length` bytes, and writes their number to `*count`: less than
+ * `length` only at the end of the blob, 0 beyond it. Like pread(2), it neither uses nor moves the position;
+ * an error leaves the reader usable. From any number of threads at once. `buffer` may be NULL if `length` is
+ * 0. Blocks.
  */
 graviton_status graviton_reader_read_at(const struct graviton_reader *reader,
                                         uint64_t offset,
@@ -1535,9 +1552,9 @@ graviton_status graviton_reader_read_at(const struct graviton_reader *reader,
                                         struct graviton_error **error);
 
 /**
- * Moves the position to `offset` bytes from `whence` (GRAVITON_SEEK_...), and gives the new one in `*position`, counted from
- * the start. Behind the end is allowed, and nothing is read there; before the start is GRAVITON_ERROR_INVALID_ARGUMENT.
- * `position` may be NULL. Costs nothing by itself. Never blocks.
+ * Moves the position to `offset` bytes from `whence` (GRAVITON_SEEK_...), and writes the new position, from
+ * the start, to `*position`. A position beyond the end is allowed; nothing is read there. One before the
+ * start is GRAVITON_ERROR_INVALID_ARGUMENT. `position` may be NULL. It reads nothing. Never blocks.
  */
 graviton_status graviton_reader_seek(struct graviton_reader *reader,
                                      int64_t offset,
@@ -1567,13 +1584,15 @@ graviton_status graviton_reader_id(const struct graviton_reader *reader,
                                    struct graviton_error **error);
 
 /**
- * Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only forgets the handle.
+ * Frees a reader. NULL is fine. No other thread may be using it. In a forked child it only forgets the
+ * handle.
  */
 void graviton_reader_free(struct graviton_reader *reader);
 
 /**
- * Begins a walk over all live blobs, or those behind `after`, ordered by algorithm, digest and size. Blobs that come or go
- * meanwhile are met or not. `after` may be NULL. Free it with graviton_list_free. Never blocks.
+ * Iterates over all live blobs, or those after `after`, ordered by algorithm, digest and size. Blobs that
+ * are put or deleted meanwhile may or may not be included. `after` may be NULL. Free it with
+ * graviton_list_free. Never blocks.
  */
 graviton_status graviton_list_open(const struct graviton_store *store,
                                    const struct graviton_blob_id *after,
@@ -1590,13 +1609,13 @@ graviton_status graviton_list_next(struct graviton_list *list,
                                    struct graviton_error **error);
 
 /**
- * Frees a walk. NULL is fine.
+ * Frees an iterator. NULL is fine.
  */
 void graviton_list_free(struct graviton_list *list);
 
 /**
- * Begins a walk over the blocks of a blob in order, from the one that holds the byte at `from` on; GRAVITON_ERROR_NOT_FOUND
- * if the blob is not there. Free it with graviton_manifest_free. Blocks.
+ * Iterates over the blocks of a blob in order, from the one that holds the byte at `from`.
+ * GRAVITON_ERROR_NOT_FOUND if there is no such blob. Free it with graviton_manifest_free. Blocks.
  */
 graviton_status graviton_manifest_open(const struct graviton_store *store,
                                        const struct graviton_blob_id *id,
@@ -1614,15 +1633,16 @@ graviton_status graviton_manifest_next(struct graviton_manifest *manifest,
                                        struct graviton_error **error);
 
 /**
- * Frees a walk. NULL is fine.
+ * Frees an iterator. NULL is fine.
  */
 void graviton_manifest_free(struct graviton_manifest *manifest);
 
 /**
- * Reads a whole block, verified, into `bytes` of `capacity` bytes, which must be at least the `size` in its key (otherwise
- * it is GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`; GRAVITON_ERROR_NOT_FOUND if it is not stored. For
- * programs that compare stores or look into manifests; blobs are read with a graviton_reader. A block that no blob refers to
- * may be collected at any moment. `count` may be NULL. After an error the content of `bytes` is undefined. Blocks.
+ * Reads a whole block, verified, into `bytes` and writes its length to `*count`. A `capacity` below the
+ * `size` in its key is GRAVITON_ERROR_INVALID_ARGUMENT, a block that is not stored GRAVITON_ERROR_NOT_FOUND.
+ * This is for programs that compare stores or inspect manifests; read blobs with a graviton_reader. A block
+ * that no blob references may be collected at any moment. `count` may be NULL. After an error the content of
+ * `bytes` is undefined. Blocks.
  */
 graviton_status graviton_store_read_block(const struct graviton_store *store,
                                           const struct graviton_block_key *key,
@@ -1632,9 +1652,9 @@ graviton_status graviton_store_read_block(const struct graviton_store *store,
                                           struct graviton_error **error);
 
 /**
- * Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and of puts whose process
- * is gone. Any number of them may run at once, beside everything else. `options` may be NULL. `callback` may be NULL.
- * `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+ * Deletes unreferenced blocks: those of blobs that were deleted before the grace period, and of puts whose
+ * process is gone. Any number of collections may run at once, beside all other calls. `options` may be NULL.
+ * `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
  */
 graviton_status graviton_store_gc(const struct graviton_store *store,
                                   const struct graviton_gc_options *options,
@@ -1644,9 +1664,9 @@ graviton_status graviton_store_gc(const struct graviton_store *store,
                                   struct graviton_error **error);
 
 /**
- * Looks whether everything is there and intact, and tells of what is not. Findings are no error: `report->clean` says whether
- * there are any that hurt. `options` may be NULL. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL.
- * Blocks, for long.
+ * Checks that everything is there and intact, and reports what is not. Findings are not errors:
+ * `report->clean` says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL.
+ * `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
  */
 graviton_status graviton_store_verify(const struct graviton_store *store,
                                       const struct graviton_verify_options *options,
@@ -1656,9 +1676,9 @@ graviton_status graviton_store_verify(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Brings blobs with their manifests from another store of any kind, verified; moves only blocks that are missing here. What
- * was interrupted can be called again. `options` may be NULL. `callback` may be NULL. `userdata` may be NULL. `report` may be
- * NULL. Blocks, for long.
+ * Copies blobs from another store of any kind, verified; transfers only the blocks that are missing here.
+ * After an interruption, call it again. `options` may be NULL. `callback` may be NULL. `userdata` may be
+ * NULL. `report` may be NULL. Blocks, possibly for hours.
  */
 graviton_status graviton_store_copy_from(const struct graviton_store *store,
                                          const struct graviton_store *other,
@@ -1669,8 +1689,9 @@ graviton_status graviton_store_copy_from(const struct graviton_store *store,
                                          struct graviton_error **error);
 
 /**
- * Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store,
- * after verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+ * Checks every block that a live blob needs, and replaces missing and damaged ones by verified blocks of
+ * another store. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, possibly for
+ * hours.
  */
 graviton_status graviton_store_repair_from(const struct graviton_store *store,
                                            const struct graviton_store *other,

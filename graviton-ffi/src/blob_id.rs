@@ -19,10 +19,10 @@ pub const GRAVITON_ALGO_SHA256: i32 = 2;
 /// The length of a digest in bytes.
 pub const GRAVITON_DIGEST_SIZE: usize = 32;
 
-/// The most bytes that a block can have: 16 MiB.
+/// The largest size of a block in bytes: 16 MiB.
 pub const GRAVITON_BLOCK_SIZE_MAX: usize = 16_777_216;
 
-/// Room for the text of any blob id or block key, with the NUL behind it, in bytes.
+/// The size of a buffer for the text of any blob id or block key with its NUL, in bytes.
 pub const GRAVITON_BLOB_ID_TEXT_MAX: usize = 92;
 
 /// The name of a blob: the digest and length of its whole content. Plain data of a fixed size that will never grow; to be
@@ -40,7 +40,7 @@ pub struct graviton_blob_id {
     pub digest: [u8; GRAVITON_DIGEST_SIZE],
 }
 
-/// The name of a block, as blobs are cut into: its digest and length. Plain data like graviton_blob_id.
+/// The name of a block: its digest and length. Plain data like graviton_blob_id.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_block_key {
@@ -164,8 +164,8 @@ unsafe fn parsed<T: FromStr<Err = Error>>(text: *const c_char, length: usize) ->
         .parse()
 }
 
-/// Parses `<algo>:<64 lower-case hex digits>:<size in bytes>` of `length` bytes into `id`. Strict: one id has one text.
-/// GRAVITON_ERROR_INVALID_ID if it is another. Never blocks.
+/// Parses `<algo>:<64 lower-case hex digits>:<size in bytes>` of `length` bytes into `id`. Strict: one id has
+/// one text. Any other text is GRAVITON_ERROR_INVALID_ID. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_blob_id_parse(
     text: *const c_char,
@@ -203,8 +203,8 @@ pub unsafe extern "C" fn graviton_blob_id_format(
     }
 }
 
-/// The id that `length` bytes would have as a blob, by this algorithm (GRAVITON_ALGO_…). Stores nothing and computes on this
-/// thread. `bytes` may be NULL if `length` is 0.
+/// Computes the id of `length` bytes with this algorithm (GRAVITON_ALGO_…), on this thread. Stores nothing.
+/// `bytes` may be NULL if `length` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_blob_id_of(
     algo: i32,

@@ -7,10 +7,11 @@ use crate::pointer::{invalid, out_if_wanted, room};
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 
-/// Reads a whole block, verified, into `bytes` of `capacity` bytes, which must be at least the `size` in its key (otherwise
-/// it is GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`; GRAVITON_ERROR_NOT_FOUND if it is not stored. For
-/// programs that compare stores or look into manifests; blobs are read with a graviton_reader. A block that no blob refers to
-/// may be collected at any moment. `count` may be NULL. After an error the content of `bytes` is undefined. Blocks.
+/// Reads a whole block, verified, into `bytes` and writes its length to `*count`. A `capacity` below the
+/// `size` in its key is GRAVITON_ERROR_INVALID_ARGUMENT, a block that is not stored GRAVITON_ERROR_NOT_FOUND.
+/// This is for programs that compare stores or inspect manifests; read blobs with a graviton_reader. A block
+/// that no blob references may be collected at any moment. `count` may be NULL. After an error the content of
+/// `bytes` is undefined. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_read_block(
     store: *const graviton_store,

@@ -13,34 +13,35 @@ use graviton_core::{Code, Error, Result, interruptible, uninterrupted};
 
 use crate::panic::{Failure, Outcome};
 
-/// For a progress callback: the size of the whole is not known.
+/// For a progress callback: the total size is unknown.
 pub const GRAVITON_SIZE_UNKNOWN: u64 = 18_446_744_073_709_551_615;
 
-/// What a callback of gc, verify, copy_from or repair_from returns to end the work early in an orderly way: the call then
-/// succeeds, and its report says that it is not complete. Anything else but 0 ends it with GRAVITON_ERROR_CANCELLED.
+/// A callback of gc, verify, copy_from or repair_from returns this to stop the work early: the call then
+/// succeeds, and its report says that it is not complete. Any other value but 0 ends the call with
+/// GRAVITON_ERROR_CANCELLED.
 pub const GRAVITON_STOP: i32 = 2_147_483_647;
 
-/// Told how far a put or get has come: `done` bytes of `total`, which is GRAVITON_SIZE_UNKNOWN if that is not known. Called
-/// on the thread that called the function, as often as bytes come or go: every few KiB to some MiB. Returns 0 to go on;
-/// anything else aborts with GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value.
-/// May call into the library, with this store too. Must return: no exception, no longjmp.
+/// Reports the progress of a put or get: `done` of `total` bytes; `total` may be GRAVITON_SIZE_UNKNOWN.
+/// Called on the thread that made the call, every few KiB to some MiB. Returns 0 to continue; any other value
+/// aborts with GRAVITON_ERROR_CANCELLED and stores nothing, and graviton_error_callback_code returns the
+/// value. It may call the library, with the same store too, and must return: no exception, no longjmp.
 pub type graviton_progress_callback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, done: u64, total: u64) -> i32>;
 
-/// Asked for the next bytes of a blob: puts up to `capacity` of them in `buffer` and their number in `*count`, where 0 is
-/// the end of the blob. Called on the thread that called the function. Returns 0; anything else aborts with
-/// GRAVITON_ERROR_CANCELLED, nothing is stored, and graviton_error_callback_code gives the value. May call into the library,
-/// with this store too. Must return: no exception, no longjmp.
+/// Provides the next bytes of a blob: writes up to `capacity` bytes to `buffer` and their number to `*count`;
+/// 0 is the end of the blob. Called on the thread that made the call. Returns 0; any other value aborts with
+/// GRAVITON_ERROR_CANCELLED and stores nothing, and graviton_error_callback_code returns the value. It may
+/// call the library, with the same store too, and must return: no exception, no longjmp.
 pub type graviton_read_callback = Option<
     unsafe extern "C" fn(userdata: *mut c_void, buffer: *mut u8, capacity: usize, count: *mut usize) -> i32,
 >;
 
-/// Asked about every 50 ms, while a call waits, whether to go on: for a network, disk, pipe or socket that does not answer, or
-/// a user who does not want to wait. Not asked: by calls that are over sooner or never block, while the program's own
-/// callbacks run, and by calls that these make with a handle that has no cancel callback. Called on the thread that makes the
-/// call, so from several at once if several use the handle. Returns 0 to go on; anything else ends the call with
-/// GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. Must be quick, must use neither the handle nor
-/// the buffers that are in the call, and must return: no exception, no longjmp.
+/// Decides about every 50 ms, while a call waits for a network, disk, pipe or socket, whether the call
+/// continues. It is not called by calls that end sooner or never block, while the program's own callbacks
+/// run, or by calls that those make with a handle that has no cancel callback. It runs on the thread that
+/// makes the call, so on several at once if several use the handle. Returns 0 to continue; any other value
+/// ends the call with GRAVITON_ERROR_CANCELLED, and graviton_error_callback_code gives the value. It must be
+/// quick, must use neither the handle nor the buffers of the call, and must return: no exception, no longjmp.
 pub type graviton_cancel_callback = Option<unsafe extern "C" fn(userdata: *mut c_void) -> i32>;
 
 /// The program's pointer, which it gets back.

@@ -14,8 +14,9 @@ use crate::session::Session;
 use crate::status::graviton_status;
 use crate::store::graviton_store;
 
-/// Where a store is and how it works: names and values as in the environment (graviton_setting_name lists them). Owned;
-/// free it with graviton_config_free. Stores that were opened with it do not need it. One thread at a time.
+/// The location and the settings of a store: names and values as in the environment (graviton_setting_name
+/// lists them). Owned; free it with graviton_config_free. Stores that were opened with it do not need it. One
+/// thread at a time.
 pub struct graviton_config {
     inner: Mutex<Inner>,
 }
@@ -83,9 +84,9 @@ pub unsafe extern "C" fn graviton_config_for_directory(
     }
 }
 
-/// What the environment says, and the defaults for the rest. GRAVITON_ERROR_CONFIG if a variable is impossible. Nothing else
-/// in this library reads the environment, but for the standard AWS_* variables when blocks are in AWS. Not while another
-/// thread changes the environment. Never blocks.
+/// Reads the settings from the environment; the others have their defaults. An invalid variable is
+/// GRAVITON_ERROR_CONFIG. Nothing else in this library reads the environment, except for the standard AWS_*
+/// variables when blocks are in AWS. No other thread may change the environment meanwhile. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_from_env(
     config: *mut *mut graviton_config,
@@ -101,8 +102,8 @@ pub unsafe extern "C" fn graviton_config_from_env(
     }
 }
 
-/// Sets one setting, such as "GRAVITON_HASH" to "sha256": both UTF-8, of these lengths in bytes. An unknown name or an
-/// impossible value is GRAVITON_ERROR_CONFIG, and the configuration stays as it was. Never blocks.
+/// Sets one setting, such as "GRAVITON_HASH" to "sha256": both UTF-8, of these lengths in bytes. An unknown
+/// name or an invalid value is GRAVITON_ERROR_CONFIG and leaves the configuration unchanged. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_set(
     config: *mut graviton_config,
@@ -123,10 +124,10 @@ pub unsafe extern "C" fn graviton_config_set(
     }
 }
 
-/// Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length without the NUL
-/// into `*length`. A secret is not given away: it reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to ask for
-/// the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT, an unknown name
-/// GRAVITON_ERROR_CONFIG. Never blocks.
+/// Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length
+/// without the NUL into `*length`. A secret reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to
+/// ask for the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT,
+/// an unknown name GRAVITON_ERROR_CONFIG. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_get(
     config: *const graviton_config,
@@ -147,8 +148,8 @@ pub unsafe extern "C" fn graviton_config_get(
     }
 }
 
-/// How many bytes of memory a put may use, whatever the blob's size: 64 MiB, unless a program that has many puts at once says
-/// less. About three of the largest blocks and 3 MiB is the least. Never blocks.
+/// Limits the memory of one put, in bytes, whatever the blob's size. The default is 64 MiB; a program with
+/// many puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_set_put_window(
     config: *mut graviton_config,
@@ -159,8 +160,8 @@ pub unsafe extern "C" fn graviton_config_set_put_window(
     unsafe { guard(error, || borrow(config, "config")?.change(|config| Ok(config.put_window(bytes)))) }
 }
 
-/// With 1: opening takes over blocks that are already in the place and carry no store-id, as the first Graviton server left
-/// them. Only for blocks that belong to this database. 0 is the default. Never blocks.
+/// With 1, opening adopts blocks that are already there without a store-id, as the first Graviton server left
+/// them. Only for blocks that belong to this database. The default is 0. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_adopt(
     config: *mut graviton_config,
@@ -176,9 +177,9 @@ pub unsafe extern "C" fn graviton_config_adopt(
     }
 }
 
-/// Opening with this configuration, and every call on the store and on its readers, writers and iterators, asks this callback
-/// whether to go on. NULL takes it away for what is opened later. `userdata` may be NULL; it must stay good for as long as
-/// any of those handles is used. Never blocks.
+/// Sets the cancel callback of opening with this configuration, and of every call on the store and on its
+/// readers, writers and iterators. NULL removes it for stores that are opened later. `userdata` may be NULL;
+/// it must stay valid as long as any of those handles is used. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_set_cancel(
     config: *mut graviton_config,
@@ -215,7 +216,7 @@ unsafe fn open_with(
     }
 }
 
-/// Opens the store, and creates it if it is not there. Free it with graviton_store_free. Blocks.
+/// Opens the store, and creates it if it does not exist. Free it with graviton_store_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_open(
     config: *const graviton_config,
@@ -226,8 +227,8 @@ pub unsafe extern "C" fn graviton_config_open(
     unsafe { open_with(config, store, error, Config::open) }
 }
 
-/// Opens a store that exists; one that does not is GRAVITON_ERROR_NOT_FOUND, and is not created. Free it with
-/// graviton_store_free. Blocks.
+/// Opens an existing store. If there is none, returns GRAVITON_ERROR_NOT_FOUND and creates nothing. Free it
+/// with graviton_store_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_open_existing(
     config: *const graviton_config,
@@ -238,8 +239,8 @@ pub unsafe extern "C" fn graviton_config_open_existing(
     unsafe { open_with(config, store, error, Config::open_existing) }
 }
 
-/// Opens a store that exists, to be read only: nothing is written, and its directory may be read-only. One that does not
-/// exist is GRAVITON_ERROR_NOT_FOUND. Free it with graviton_store_free. Blocks.
+/// Opens an existing store for reading only: nothing is written, and its directory may be read-only. If there
+/// is none, returns GRAVITON_ERROR_NOT_FOUND. Free it with graviton_store_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_open_read_only(
     config: *const graviton_config,
@@ -270,26 +271,27 @@ fn setting(index: usize, part: usize) -> *const c_char {
     TEXTS.get(index).map_or(std::ptr::null(), |texts| texts[part].as_ptr())
 }
 
-/// How many settings there are. Never blocks.
+/// The number of settings. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_setting_count() -> usize {
     TEXTS.len()
 }
 
-/// The name of a setting, by its index from 0 to graviton_setting_count() - 1; NULL for any other. It lives for ever. Never
-/// blocks.
+/// The name of a setting, by its index from 0 to graviton_setting_count() - 1; NULL for any other. It is
+/// valid for ever. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_setting_name(index: usize) -> *const c_char {
     setting(index, 0)
 }
 
-/// The default of a setting, empty if it has none; NULL for an index that is none. It lives for ever. Never blocks.
+/// The default of a setting, empty if it has none; NULL for an invalid index. It is valid for ever. Never
+/// blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_setting_default(index: usize) -> *const c_char {
     setting(index, 1)
 }
 
-/// What a setting means, in English; NULL for an index that is none. It lives for ever. Never blocks.
+/// The meaning of a setting, in English; NULL for an invalid index. It is valid for ever. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_setting_meaning(index: usize) -> *const c_char {
     setting(index, 2)

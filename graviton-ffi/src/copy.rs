@@ -13,13 +13,14 @@ use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
 
-/// What is to be copied. Initialise it with GRAVITON_COPY_OPTIONS_INIT, then set what is wanted.
+/// Options of a copy. Initialise it with GRAVITON_COPY_OPTIONS_INIT, then set fields.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_copy_options {
     /// sizeof(graviton_copy_options).
     pub struct_size: usize,
-    /// These blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the other store.
+    /// The blobs to copy; none if `id_count` is 0. NULL with an `id_count` of 0: all blobs of the other
+    /// store.
     pub ids: *const graviton_blob_id,
     /// How many of them.
     pub id_count: usize,
@@ -30,25 +31,26 @@ unsafe impl Versioned for graviton_copy_options {
     const NAME: &'static str = "graviton_copy_options";
 }
 
-/// What was copied. Set `struct_size` before a call, with GRAVITON_COPY_REPORT_INIT.
+/// The report of a copy. Set `struct_size` before a call, with GRAVITON_COPY_REPORT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_copy_report {
     /// sizeof(graviton_copy_report).
     pub struct_size: usize,
-    /// Blobs that are new here.
+    /// Blobs that were copied.
     pub blobs: u64,
-    /// Blobs that were here already.
+    /// Blobs that already existed here.
     pub present: u64,
-    /// Blocks that were fetched from the other store.
+    /// Blocks that were transferred from the other store.
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How many blobs the other store does not have whole. They were left out; the callback gets them named.
+    /// The number of blobs that are damaged in the other store. They were skipped; the callback gets their
+    /// ids.
     pub damaged_count: usize,
-    /// How long it took.
+    /// The duration in seconds.
     pub seconds: f64,
-    /// 1 if all was done, 0 if the callback ended it.
+    /// 1 if everything was done, 0 if the callback stopped it.
     pub complete: i32,
     /// 0.
     pub reserved: u32,
@@ -75,11 +77,11 @@ impl From<&CopyReport> for graviton_copy_report {
     }
 }
 
-/// Told what a copy has done so far, and once more when it is over, with the final report. `damaged` are the
-/// `report->damaged_count` blobs that the other store does not have whole, NULL if there are none; both live until the
-/// callback returns. Called on the thread that called graviton_store_copy_from. Returns 0 to go on, GRAVITON_STOP to end
-/// early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
-/// the library, with these stores too. Must return: no exception, no longjmp.
+/// Reports the progress of a copy, and at its end the final report. `damaged` are the `report->damaged_count`
+/// blobs that are damaged in the other store, NULL if there are none; both are valid until the callback
+/// returns. Called on the thread that called graviton_store_copy_from. Returns 0 to continue, GRAVITON_STOP
+/// to stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the last call is
+/// ignored. It may call the library, with the same stores too, and must return: no exception, no longjmp.
 pub type graviton_copy_callback = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -88,23 +90,24 @@ pub type graviton_copy_callback = Option<
     ) -> i32,
 >;
 
-/// What was mended. Set `struct_size` before a call, with GRAVITON_REPAIR_REPORT_INIT.
+/// The report of a repair. Set `struct_size` before a call, with GRAVITON_REPAIR_REPORT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_repair_report {
     /// sizeof(graviton_repair_report).
     pub struct_size: usize,
-    /// Blocks that were looked at.
+    /// Blocks that were checked.
     pub checked: u64,
-    /// Bad blocks that are whole again.
+    /// Bad blocks that were repaired.
     pub repaired: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How many bad blocks the other store does not have either, or not whole. The callback gets them named.
+    /// The number of bad blocks that are missing or damaged in the other store too. The callback gets their
+    /// keys.
     pub lost_count: usize,
-    /// How long it took.
+    /// The duration in seconds.
     pub seconds: f64,
-    /// 1 if all was looked at, 0 if the callback ended it.
+    /// 1 if everything was checked, 0 if the callback stopped it.
     pub complete: i32,
     /// 0.
     pub reserved: u32,
@@ -130,11 +133,12 @@ impl From<&RepairReport> for graviton_repair_report {
     }
 }
 
-/// Told what a repair has done so far, and once more when it is over, with the final report. `lost` are the
-/// `report->lost_count` blocks that the other store does not have whole either, NULL if there are none; both live until the
-/// callback returns. Called on the thread that called graviton_store_repair_from. Returns 0 to go on, GRAVITON_STOP to end
-/// early, or anything else to abort with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into
-/// the library, with these stores too. Must return: no exception, no longjmp.
+/// Reports the progress of a repair, and at its end the final report. `lost` are the `report->lost_count`
+/// blocks that are missing or damaged in the other store too, NULL if there are none; both are valid until
+/// the callback returns. Called on the thread that called graviton_store_repair_from. Returns 0 to continue,
+/// GRAVITON_STOP to stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the
+/// last call is ignored. It may call the library, with the same stores too, and must return: no exception, no
+/// longjmp.
 pub type graviton_repair_callback = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -172,9 +176,9 @@ unsafe fn tell_repaired(
     unsafe { callback(userdata.get(), &report.into(), first(&lost)) }
 }
 
-/// Brings blobs with their manifests from another store of any kind, verified; moves only blocks that are missing here. What
-/// was interrupted can be called again. `options` may be NULL. `callback` may be NULL. `userdata` may be NULL. `report` may be
-/// NULL. Blocks, for long.
+/// Copies blobs from another store of any kind, verified; transfers only the blocks that are missing here.
+/// After an interruption, call it again. `options` may be NULL. `callback` may be NULL. `userdata` may be
+/// NULL. `report` may be NULL. Blocks, possibly for hours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_copy_from(
     store: *const graviton_store,
@@ -217,8 +221,9 @@ pub unsafe extern "C" fn graviton_store_copy_from(
     }
 }
 
-/// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another store,
-/// after verifying them. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+/// Checks every block that a live blob needs, and replaces missing and damaged ones by verified blocks of
+/// another store. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, possibly for
+/// hours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_repair_from(
     store: *const graviton_store,

@@ -51,8 +51,8 @@ unsafe fn of<T>(error: *const graviton_error, none: T, get: impl FnOnce(&gravito
     contain(none, || get(error))
 }
 
-/// The status that the failed call returned: one of GRAVITON_ERROR_…. GRAVITON_OK for NULL. For a misaligned pointer, which is
-/// no error object, GRAVITON_ERROR_INVALID_ARGUMENT; the other functions take one for NULL.
+/// The status that the failed call returned: one of GRAVITON_ERROR_…. GRAVITON_OK for NULL. A misaligned
+/// pointer is GRAVITON_ERROR_INVALID_ARGUMENT here and counts as NULL in the other functions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_code(error: *const graviton_error) -> graviton_status {
     let none = if error.is_aligned() { GRAVITON_OK } else { GRAVITON_ERROR_INVALID_ARGUMENT };
@@ -60,45 +60,44 @@ pub unsafe extern "C" fn graviton_error_code(error: *const graviton_error) -> gr
     unsafe { of(error, none, |error| error.code) }
 }
 
-/// The stable name of the code, such as "not-found"; "ok" for NULL. It lives for ever.
+/// The stable name of the code, such as "not-found"; "ok" for NULL. It is valid for ever.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_name(error: *const graviton_error) -> *const c_char {
     // SAFETY: the caller keeps to the header.
     name_of(unsafe { graviton_error_code(error) })
 }
 
-/// What was tried, on what, and why it failed: UTF-8, in lower case and without a full stop, and without secrets. Empty
-/// for NULL, never NULL. It lives as long as the error.
+/// The message: the operation, its object, and the reason for the failure. UTF-8, lower case, without a full
+/// stop or secrets. Empty for NULL, never NULL. It is valid as long as the error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_message(error: *const graviton_error) -> *const c_char {
     // SAFETY: the caller keeps to the header.
     unsafe { of(error, c"".as_ptr(), |error| error.message.as_ptr()) }
 }
 
-/// What to do about it, as UTF-8. Empty if there is nothing to say and for NULL, never NULL. It lives as long as the
-/// error.
+/// The advice, as UTF-8. Empty if there is none and for NULL, never NULL. It is valid as long as the error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_advice(error: *const graviton_error) -> *const c_char {
     // SAFETY: the caller keeps to the header.
     unsafe { of(error, c"".as_ptr(), |error| error.advice.as_ptr()) }
 }
 
-/// 1 if the same call may succeed later with nothing changed by the caller, otherwise 0. 0 for NULL.
+/// 1 if the same call may succeed later without a change by the caller, otherwise 0. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_is_retryable(error: *const graviton_error) -> i32 {
     // SAFETY: the caller keeps to the header.
     unsafe { of(error, 0, |error| i32::from(error.retryable)) }
 }
 
-/// The operating system's errno where one caused this, otherwise 0. 0 for NULL.
+/// The operating system's errno that caused the failure, otherwise 0. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_errno(error: *const graviton_error) -> i32 {
     // SAFETY: the caller keeps to the header.
     unsafe { of(error, 0, |error| error.errno) }
 }
 
-/// What the program's own callback returned to abort the call, where that is why it ended (its code is then
-/// GRAVITON_ERROR_CANCELLED), otherwise 0. 0 for NULL.
+/// The value by which the program's own callback ended the call (the code is then GRAVITON_ERROR_CANCELLED),
+/// otherwise 0. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_error_callback_code(error: *const graviton_error) -> i32 {
     // SAFETY: the caller keeps to the header.

@@ -14,27 +14,27 @@ use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
 
-/// For graviton_gc_options: no grace at all, so that everything that was deleted goes.
+/// For graviton_gc_options: no grace period; all deleted blobs are collected.
 pub const GRAVITON_GC_NO_GRACE: i64 = -1;
 
-/// What a collection is to do. Initialise it with GRAVITON_GC_OPTIONS_INIT, then set what is wanted.
+/// Options of a collection. Initialise it with GRAVITON_GC_OPTIONS_INIT, then set fields.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_gc_options {
     /// sizeof(graviton_gc_options).
     pub struct_size: usize,
-    /// Blobs that were deleted longer ago go, in milliseconds. 0: as configured (GRAVITON_GC_GRACE). GRAVITON_GC_NO_GRACE:
-    /// all of them.
+    /// The grace period in milliseconds; blobs that were deleted before it are collected. 0: as configured
+    /// (GRAVITON_GC_GRACE). GRAVITON_GC_NO_GRACE: all deleted blobs.
     pub grace_ms: i64,
-    /// No step begins after so long, in milliseconds. 0: no limit.
+    /// The time limit in milliseconds; no step begins after it. 0: no limit.
     pub max_time_ms: u64,
-    /// So many blocks are deleted at most. 0: no limit.
+    /// The maximum number of blocks to delete. 0: no limit.
     pub max_blocks: u64,
-    /// About so many bytes are deleted at most. 0: no limit.
+    /// The approximate maximum number of bytes to delete. 0: no limit.
     pub max_bytes: u64,
-    /// So many blocks are deleted in a second at most. 0: no limit.
+    /// The maximum number of blocks to delete in a second. 0: no limit.
     pub blocks_per_second: u32,
-    /// 1: only find out what there is to do. 0: do it.
+    /// 1: report only what would be deleted. 0: delete it.
     pub dry_run: i32,
 }
 
@@ -43,35 +43,37 @@ unsafe impl Versioned for graviton_gc_options {
     const NAME: &'static str = "graviton_gc_options";
 }
 
-/// What a collection did, or, after a dry run, would do. Set `struct_size` before a call, with GRAVITON_GC_REPORT_INIT.
+/// The report of a collection: its work or, after a dry run, the work that it would do. Set `struct_size`
+/// before a call, with GRAVITON_GC_REPORT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_gc_report {
     /// sizeof(graviton_gc_report).
     pub struct_size: usize,
-    /// Puts of writers that are gone.
+    /// Puts whose writer is gone.
     pub abandoned_puts: u64,
-    /// Deleted blobs that went, those of abandoned and failed puts among them.
+    /// Deleted blobs that were collected, including those of abandoned and failed puts.
     pub blobs: u64,
-    /// How many of them the callback gets named; of a dry run only.
+    /// The number of their ids that the callback gets; only in a dry run.
     pub named_count: usize,
     /// Blocks that were deleted.
     pub blocks: u64,
     /// The sum of their sizes in bytes.
     pub bytes: u64,
-    /// Blocks that lost a reference and are kept, because something else refers to them.
+    /// Blocks that lost a reference and are kept because another one remains.
     pub kept_referenced: u64,
-    /// Blocks that are kept for now because another collection is about to delete them, or was when it died.
+    /// Blocks that are kept for now because another collection is about to delete them, or was before it
+    /// died.
     pub kept_doomed: u64,
     /// Blocks that could not be deleted; the next collection tries again.
     pub kept_failed: u64,
     /// Files of dead processes that were removed.
     pub leftovers: u64,
-    /// How long it took.
+    /// The duration in seconds.
     pub seconds: f64,
     /// 1 if it was a dry run, otherwise 0.
     pub dry_run: i32,
-    /// 1 if nothing is left to do; 0 if a limit or the callback ended it.
+    /// 1 if nothing is left to do; 0 if a limit or the callback stopped it.
     pub complete: i32,
 }
 
@@ -100,11 +102,11 @@ impl From<&GcReport> for graviton_gc_report {
     }
 }
 
-/// Told what a collection has done so far: after each step, and once more when it is over, with the final report. `named` are
-/// the `report->named_count` blobs that a dry run names, NULL if there are none; both live until the callback returns. Called
-/// on the thread that called graviton_store_gc. Returns 0 to go on, GRAVITON_STOP to end early, or anything else to abort
-/// with GRAVITON_ERROR_CANCELLED; what the last call returns is not looked at. May call into the library, with this store
-/// too. Must return: no exception, no longjmp.
+/// Reports the progress of a collection after each step, and at its end the final report. `named` are the
+/// `report->named_count` blobs that a dry run lists, NULL if there are none; both are valid until the
+/// callback returns. Called on the thread that called graviton_store_gc. Returns 0 to continue, GRAVITON_STOP
+/// to stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the last call is
+/// ignored. It may call the library, with the same store too, and must return: no exception, no longjmp.
 pub type graviton_gc_callback = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -147,9 +149,9 @@ unsafe fn tell(callback: graviton_gc_callback, userdata: Userdata, report: &GcRe
     unsafe { callback(userdata.get(), &report.into(), first(&named)) }
 }
 
-/// Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and of puts whose process
-/// is gone. Any number of them may run at once, beside everything else. `options` may be NULL. `callback` may be NULL.
-/// `userdata` may be NULL. `report` may be NULL. Blocks, for long.
+/// Deletes unreferenced blocks: those of blobs that were deleted before the grace period, and of puts whose
+/// process is gone. Any number of collections may run at once, beside all other calls. `options` may be NULL.
+/// `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_gc(
     store: *const graviton_store,

@@ -14,15 +14,15 @@ use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned};
 
-/// How to get. Initialise it with GRAVITON_GET_OPTIONS_INIT, then set what is wanted.
+/// Options of a get. Initialise it with GRAVITON_GET_OPTIONS_INIT, then set fields.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_get_options {
     /// sizeof(graviton_get_options).
     pub struct_size: usize,
-    /// Told how far it is; NULL for nobody.
+    /// The progress callback, or NULL.
     pub progress: graviton_progress_callback,
-    /// For the callback.
+    /// The first argument of the callback.
     pub progress_userdata: *mut c_void,
 }
 
@@ -41,9 +41,9 @@ unsafe fn progress(options: *const graviton_get_options, total: u64) -> Result<P
     })
 }
 
-/// Gets a whole blob into `bytes` of `capacity` bytes, which must be at least the `size` in its id (otherwise it is
-/// GRAVITON_ERROR_INVALID_ARGUMENT), and its length into `*count`. `bytes` may be NULL if `capacity` is 0. `options` may be
-/// NULL. `count` may be NULL. When the progress callback is told of bytes, they are there. After an error the content of
+/// Reads a whole blob into `bytes` and writes its length to `*count`. A `capacity` below the `size` in its id
+/// is GRAVITON_ERROR_INVALID_ARGUMENT. `bytes` may be NULL if `capacity` is 0. `options` may be NULL. `count`
+/// may be NULL. Bytes that the progress callback counts are already there. After an error the content of
 /// `bytes` is undefined. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_get(
@@ -88,11 +88,11 @@ pub unsafe extern "C" fn graviton_store_get(
     }
 }
 
-/// Writes a whole blob to a file descriptor at its place, and does not close it. A pipe, socket or device works, also in
-/// non-blocking mode; while it takes nothing, the cancel callback is asked, and closing the store ends it. One whose other
-/// end is gone raises SIGPIPE as any write does; one that is not open is GRAVITON_ERROR_INVALID_ARGUMENT, and so is a
-/// directory. After an error some bytes may have been written, and none that is not the blob's. `options` may be NULL.
-/// Blocks.
+/// Writes a whole blob to a file descriptor at its current position, and does not close it. Pipes, sockets
+/// and devices work, also in non-blocking mode; while they accept nothing, the cancel callback can end the
+/// call, and so does closing the store. A closed pipe raises SIGPIPE as any write does. A descriptor that is
+/// not open, or a directory, is GRAVITON_ERROR_INVALID_ARGUMENT. After an error some bytes of the blob may
+/// have been written, and no other bytes. `options` may be NULL. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_get_fd(
     store: *const graviton_store,
@@ -122,10 +122,10 @@ pub unsafe extern "C" fn graviton_store_get_fd(
     }
 }
 
-/// Reads up to `length` bytes of a blob from `offset` on into `bytes`, and their number into `*count`: less than `length` only
-/// if the blob ends before. An `offset` behind the end is GRAVITON_ERROR_RANGE_NOT_SATISFIABLE. Touches only the blocks that
-/// hold them. For more than one range of a blob, graviton_reader_read_at is faster. `bytes` may be NULL if `length` is 0.
-/// Blocks.
+/// Reads up to `length` bytes of a blob from `offset` into `bytes`, and writes their number to `*count`: less
+/// than `length` only at the end of the blob. An `offset` beyond the end is
+/// GRAVITON_ERROR_RANGE_NOT_SATISFIABLE. Reads only the blocks that hold these bytes. For several ranges of a
+/// blob, graviton_reader_read_at is faster. `bytes` may be NULL if `length` is 0. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_read_range(
     store: *const graviton_store,

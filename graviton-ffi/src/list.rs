@@ -17,8 +17,8 @@ use crate::versioned::versioned_needed;
 /// How many are asked for at once.
 const PAGE: usize = 256;
 
-/// A walk over the blobs of a store. Owned; free it with graviton_list_free. One thread at a time: a second one gets
-/// GRAVITON_ERROR_INVALID_ARGUMENT.
+/// An iterator over the blobs of a store. Owned; free it with graviton_list_free. One thread at a time: a
+/// second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
 pub struct graviton_list {
     session: Session,
     walk: Mutex<Walk>,
@@ -30,8 +30,9 @@ struct Walk {
     ended: bool,
 }
 
-/// Begins a walk over all live blobs, or those behind `after`, ordered by algorithm, digest and size. Blobs that come or go
-/// meanwhile are met or not. `after` may be NULL. Free it with graviton_list_free. Never blocks.
+/// Iterates over all live blobs, or those after `after`, ordered by algorithm, digest and size. Blobs that
+/// are put or deleted meanwhile may or may not be included. `after` may be NULL. Free it with
+/// graviton_list_free. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_list_open(
     store: *const graviton_store,
@@ -86,7 +87,7 @@ pub unsafe extern "C" fn graviton_list_next(
     }
 }
 
-/// Frees a walk. NULL is fine.
+/// Frees an iterator. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_list_free(list: *mut graviton_list) {
     // SAFETY: the caller keeps to the header.

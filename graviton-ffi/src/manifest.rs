@@ -26,8 +26,8 @@ pub struct graviton_manifest_entry {
     pub key: graviton_block_key,
 }
 
-/// A walk over the blocks of a blob. Owned; free it with graviton_manifest_free. One thread at a time: a second one gets
-/// GRAVITON_ERROR_INVALID_ARGUMENT.
+/// An iterator over the blocks of a blob. Owned; free it with graviton_manifest_free. One thread at a time: a
+/// second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
 pub struct graviton_manifest {
     session: Session,
     id: BlobId,
@@ -39,8 +39,8 @@ struct Walk {
     from: u64,
 }
 
-/// Begins a walk over the blocks of a blob in order, from the one that holds the byte at `from` on; GRAVITON_ERROR_NOT_FOUND
-/// if the blob is not there. Free it with graviton_manifest_free. Blocks.
+/// Iterates over the blocks of a blob in order, from the one that holds the byte at `from`.
+/// GRAVITON_ERROR_NOT_FOUND if there is no such blob. Free it with graviton_manifest_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_manifest_open(
     store: *const graviton_store,
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn graviton_manifest_next(
     }
 }
 
-/// Frees a walk. NULL is fine.
+/// Frees an iterator. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_manifest_free(manifest: *mut graviton_manifest) {
     // SAFETY: the caller keeps to the header.

@@ -23,21 +23,21 @@ use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
 
-/// What a put did. Set `struct_size` before a call, with GRAVITON_PUT_RECEIPT_INIT.
+/// The result of a put. Set `struct_size` before a call, with GRAVITON_PUT_RECEIPT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_put_receipt {
     /// sizeof(graviton_put_receipt).
     pub struct_size: usize,
-    /// The id under which the content can be read.
+    /// The id of the content.
     pub id: graviton_blob_id,
-    /// How many blocks the content was cut into.
+    /// The number of blocks of the content.
     pub blocks: u64,
-    /// How many of them were not in the store before and were written.
+    /// The number of its blocks that were new to the store and were written.
     pub fresh_blocks: u64,
-    /// The bytes of those.
+    /// The size of those in bytes.
     pub fresh_bytes: u64,
-    /// 1 if the blob is new, 0 if it was there already.
+    /// 1 if the blob is new, 0 if it already existed.
     pub created: i32,
     /// 0.
     pub reserved: u32,
@@ -62,17 +62,18 @@ impl From<&PutReceipt> for graviton_put_receipt {
     }
 }
 
-/// How to put. Initialise it with GRAVITON_PUT_OPTIONS_INIT, then set what is wanted.
+/// Options of a put. Initialise it with GRAVITON_PUT_OPTIONS_INIT, then set fields.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_put_options {
     /// sizeof(graviton_put_options).
     pub struct_size: usize,
-    /// The id that the content must have; any other is GRAVITON_ERROR_DIGEST_MISMATCH and stores nothing. NULL: any content.
+    /// The id that the content must have; other content is GRAVITON_ERROR_DIGEST_MISMATCH and stores nothing.
+    /// NULL: any content.
     pub expected: *const graviton_blob_id,
-    /// Told how far it is; NULL for nobody.
+    /// The progress callback, or NULL.
     pub progress: graviton_progress_callback,
-    /// For the callback.
+    /// The first argument of the callback.
     pub progress_userdata: *mut c_void,
 }
 
@@ -155,9 +156,9 @@ fn put(session: &Session, mut source: impl Source, wanted: &Wanted) -> Outcome<g
     put.as_ref().map(Into::into).map_err(|failure| failure.clone().or_code(progress.code))
 }
 
-/// Puts `length` bytes from memory, which must not change meanwhile. `bytes` may be NULL if `length` is 0: the empty blob.
-/// `options` may be NULL. `receipt` may be NULL. Nothing is visible before this returns, and nothing at all if it fails.
-/// Blocks.
+/// Stores `length` bytes from memory, which must not change meanwhile. `bytes` may be NULL if `length` is 0:
+/// the empty blob. `options` may be NULL. `receipt` may be NULL. The blob becomes visible when this returns;
+/// a failure stores nothing. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put(
     store: *const graviton_store,
@@ -181,9 +182,10 @@ pub unsafe extern "C" fn graviton_store_put(
     }
 }
 
-/// Puts everything from a file descriptor's place to its end, and does not close it. A pipe, socket or device works, also in
-/// non-blocking mode; while it is silent, the cancel callback is asked, and closing the store ends it. One that is not open is
-/// GRAVITON_ERROR_INVALID_ARGUMENT, and so is a directory. `options` may be NULL. `receipt` may be NULL. Blocks.
+/// Stores everything from the current position of a file descriptor to its end, and does not close it. Pipes,
+/// sockets and devices work, also in non-blocking mode; while they are silent, the cancel callback can end
+/// the call, and so does closing the store. A descriptor that is not open, or a directory, is
+/// GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL. `receipt` may be NULL. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put_fd(
     store: *const graviton_store,
@@ -219,9 +221,9 @@ fn open(path: &Path) -> Result<OwnedFd> {
     opened.map_err(|error| Error::io(format!("cannot read {}", path.display()), error.into()))
 }
 
-/// Puts the content of a file: `path` of `path_length` bytes, in any encoding. A FIFO works as graviton_store_put_fd has it.
-/// One that is not there is GRAVITON_ERROR_NOT_FOUND, a directory GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL.
-/// `receipt` may be NULL. Blocks.
+/// Stores the content of a file: `path` of `path_length` bytes, in any encoding. FIFOs work as in
+/// graviton_store_put_fd. A missing file is GRAVITON_ERROR_NOT_FOUND, a directory
+/// GRAVITON_ERROR_INVALID_ARGUMENT. `options` may be NULL. `receipt` may be NULL. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put_path(
     store: *const graviton_store,
@@ -283,8 +285,8 @@ impl Source for Called<'_> {
     }
 }
 
-/// Puts what a callback gives, until it gives nothing. `userdata` may be NULL. `options` may be NULL. `receipt` may be NULL.
-/// A callback that aborts stores nothing. Blocks.
+/// Stores the bytes that a callback provides, until it provides none. `userdata` may be NULL. `options` may
+/// be NULL. `receipt` may be NULL. A callback that aborts stores nothing. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_put_callback(
     store: *const graviton_store,

@@ -12,26 +12,27 @@ use crate::status::graviton_status;
 use crate::sticky::Sticky;
 use crate::store::{graviton_store, session_of};
 
-/// For graviton_reader_seek: the offset counts from the start of the blob. SEEK_SET of C has this value too.
+/// For graviton_reader_seek: the offset is from the start of the blob. Equal to SEEK_SET of C.
 pub const GRAVITON_SEEK_SET: i32 = 0;
 
-/// For graviton_reader_seek: the offset counts from the position. SEEK_CUR of C has this value too.
+/// For graviton_reader_seek: the offset is from the position. Equal to SEEK_CUR of C.
 pub const GRAVITON_SEEK_CUR: i32 = 1;
 
-/// For graviton_reader_seek: the offset counts from the end of the blob. SEEK_END of C has this value too.
+/// For graviton_reader_seek: the offset is from the end of the blob. Equal to SEEK_END of C.
 pub const GRAVITON_SEEK_END: i32 = 2;
 
-/// A blob being read: verified bytes. Owned; free it with graviton_reader_free. Any number of threads may call
-/// graviton_reader_read_at at once; what uses the position is for one thread at a time, beside those, and a second one gets
-/// GRAVITON_ERROR_INVALID_ARGUMENT. It goes on for the grace after the blob was deleted.
+/// A blob being read: verified bytes. Owned; free it with graviton_reader_free. Any number of threads may
+/// call graviton_reader_read_at at once. Calls that use the position are for one thread at a time, beside
+/// those; a second thread gets GRAVITON_ERROR_INVALID_ARGUMENT. It works for the grace period after the blob
+/// was deleted.
 pub struct graviton_reader {
     /// For reads at an offset, which share nothing with the other.
     anywhere: Reader,
     in_order: Sticky<Reader>,
 }
 
-/// Opens a blob to be read; GRAVITON_ERROR_NOT_FOUND if it is not there. Free it with graviton_reader_free, before or after
-/// the store. Blocks.
+/// Opens a blob for reading. GRAVITON_ERROR_NOT_FOUND if there is no such blob. Free it with
+/// graviton_reader_free, before or after the store. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_reader_open(
     store: *const graviton_store,
@@ -53,10 +54,10 @@ pub unsafe extern "C" fn graviton_reader_open(
     }
 }
 
-/// Reads the next bytes into `buffer` of `capacity` bytes, and their number into `*count`: 0 only at the end of the blob (or
-/// for a `capacity` of 0), and otherwise, like read(2), at least one and often fewer than there is room for. `buffer` may be
-/// NULL if `capacity` is 0. After an error every later call that uses the position gives it again; but a wrong argument, or
-/// use by two threads at once, leaves it as it was. Blocks.
+/// Reads the next bytes into `buffer` of `capacity` bytes, and writes their number to `*count`: 0 only at the
+/// end of the blob (or for a `capacity` of 0), otherwise at least one and often fewer than `capacity`, like
+/// read(2). `buffer` may be NULL if `capacity` is 0. After an error, every later call that uses the position
+/// returns it again; an invalid argument, or use by two threads at once, does not count. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_reader_read(
     reader: *mut graviton_reader,
@@ -86,9 +87,10 @@ pub unsafe extern "C" fn graviton_reader_read(
     }
 }
 
-/// Reads bytes at an offset into `buffer` of `length` bytes, and their number into `*count`: less than `length` only at the
-/// end of the blob, 0 behind it. Neither uses nor moves the position, like pread(2), and an error leaves the reader as it was.
-/// From any number of threads at once. `buffer` may be NULL if `length` is 0. Blocks.
+/// Reads bytes at an offset into `buffer` of `length` bytes, and writes their number to `*count`: less than
+/// `length` only at the end of the blob, 0 beyond it. Like pread(2), it neither uses nor moves the position;
+/// an error leaves the reader usable. From any number of threads at once. `buffer` may be NULL if `length` is
+/// 0. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_reader_read_at(
     reader: *const graviton_reader,
@@ -110,9 +112,9 @@ pub unsafe extern "C" fn graviton_reader_read_at(
     }
 }
 
-/// Moves the position to `offset` bytes from `whence` (GRAVITON_SEEK_…), and gives the new one in `*position`, counted from
-/// the start. Behind the end is allowed, and nothing is read there; before the start is GRAVITON_ERROR_INVALID_ARGUMENT.
-/// `position` may be NULL. Costs nothing by itself. Never blocks.
+/// Moves the position to `offset` bytes from `whence` (GRAVITON_SEEK_…), and writes the new position, from
+/// the start, to `*position`. A position beyond the end is allowed; nothing is read there. One before the
+/// start is GRAVITON_ERROR_INVALID_ARGUMENT. `position` may be NULL. It reads nothing. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_reader_seek(
     reader: *mut graviton_reader,
@@ -203,7 +205,8 @@ pub unsafe extern "C" fn graviton_reader_id(
     }
 }
 
-/// Frees a reader. NULL is fine. Not while another thread uses it. In a forked child it only forgets the handle.
+/// Frees a reader. NULL is fine. No other thread may be using it. In a forked child it only forgets the
+/// handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_reader_free(reader: *mut graviton_reader) {
     // SAFETY: the caller keeps to the header.

@@ -5,14 +5,14 @@ use std::sync::LazyLock;
 
 use graviton_core::Code;
 
-/// What a call came to: GRAVITON_OK, or one of the negative GRAVITON_ERROR_…. Numbers are never reused; a later version may
-/// have more of them.
+/// The result of a call: GRAVITON_OK, or one of the negative GRAVITON_ERROR_…. Numbers are never reused; a
+/// later version may add more.
 pub type graviton_status = i32;
 
-/// It worked.
+/// Success.
 pub const GRAVITON_OK: graviton_status = 0;
 
-/// `invalid-argument`: a parameter makes no sense; the call did nothing.
+/// `invalid-argument`: a parameter is invalid; the call did nothing.
 pub const GRAVITON_ERROR_INVALID_ARGUMENT: graviton_status = -1;
 
 /// `invalid-id`: the text is not a blob id or block key.
@@ -21,16 +21,16 @@ pub const GRAVITON_ERROR_INVALID_ID: graviton_status = -2;
 /// `not-found`: there is no such blob (or file).
 pub const GRAVITON_ERROR_NOT_FOUND: graviton_status = -3;
 
-/// `digest-mismatch`: the content is not what its id says.
+/// `digest-mismatch`: the content does not match its id.
 pub const GRAVITON_ERROR_DIGEST_MISMATCH: graviton_status = -4;
 
 /// `too-large`: larger than a limit allows.
 pub const GRAVITON_ERROR_TOO_LARGE: graviton_status = -5;
 
-/// `range-not-satisfiable`: the range starts behind the end of the blob.
+/// `range-not-satisfiable`: the range starts beyond the end of the blob.
 pub const GRAVITON_ERROR_RANGE_NOT_SATISFIABLE: graviton_status = -6;
 
-/// `unauthorized`: no or wrong credentials were given to us.
+/// `unauthorized`: the credentials are missing or wrong.
 pub const GRAVITON_ERROR_UNAUTHORIZED: graviton_status = -7;
 
 /// `forbidden`: the credentials do not allow this, or the operating system does not.
@@ -60,7 +60,7 @@ pub const GRAVITON_ERROR_METHOD_NOT_ALLOWED: graviton_status = -15;
 /// `timeout`: it took too long.
 pub const GRAVITON_ERROR_TIMEOUT: graviton_status = -16;
 
-/// `length-required`: a length is needed and was not given.
+/// `length-required`: a length is required.
 pub const GRAVITON_ERROR_LENGTH_REQUIRED: graviton_status = -17;
 
 /// `unsupported`: known, but not supported here.
@@ -87,7 +87,7 @@ pub const GRAVITON_ERROR_CANCELLED: graviton_status = -24;
 /// `io`: the operating system reported an input or output error.
 pub const GRAVITON_ERROR_IO: graviton_status = -25;
 
-/// `latched`: an earlier failed write made this store refuse further writes until it is opened again.
+/// `latched`: an earlier write failed, and this store refuses writes until it is opened again.
 pub const GRAVITON_ERROR_LATCHED: graviton_status = -26;
 
 /// `internal`: a bug in Graviton.
@@ -96,7 +96,7 @@ pub const GRAVITON_ERROR_INTERNAL: graviton_status = -27;
 /// `corrupt-database`: the database is damaged, or another program changed it.
 pub const GRAVITON_ERROR_CORRUPT_DATABASE: graviton_status = -28;
 
-/// `overloaded`: too much is going on at once; trying again in a moment may help.
+/// `overloaded`: too many operations at once; trying again may help.
 pub const GRAVITON_ERROR_OVERLOADED: graviton_status = -29;
 
 /// The names, NUL-terminated, in the order of the codes.
@@ -116,21 +116,21 @@ pub(crate) fn name_of(status: graviton_status) -> *const c_char {
     }
 }
 
-/// The stable name of a status, such as "not-found"; "ok" for GRAVITON_OK, NULL for a number that is no status. It lives
-/// for ever. Never blocks.
+/// The stable name of a status, such as "not-found"; "ok" for GRAVITON_OK, NULL for an unknown number. It is
+/// valid for ever. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_status_name(status: graviton_status) -> *const c_char {
     name_of(status)
 }
 
-/// 1 for a status after which the same call may succeed later with nothing changed by the caller, otherwise 0. Never blocks.
+/// 1 for a status after which the same call may succeed later without a change by the caller, otherwise 0.
+/// Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_status_is_retryable(status: graviton_status) -> i32 {
     i32::from(find(status).is_some_and(|(code, _)| code.is_retryable()))
 }
 
-/// How many error codes this library knows, so that a binding can make a table of them with graviton_status_at. Never
-/// blocks.
+/// The number of error codes of this library. A binding can list them with graviton_status_at. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_status_count() -> usize {
     NAMES.len()

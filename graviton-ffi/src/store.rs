@@ -34,22 +34,22 @@ pub(crate) unsafe fn session_of<'a>(store: *const graviton_store, name: &str) ->
     Ok(unsafe { &borrow(store, name)?.session })
 }
 
-/// Room for the text of any chunker, with the NUL behind it, in bytes.
+/// The size of a buffer for the text of any chunker with its NUL, in bytes.
 pub const GRAVITON_CHUNKER_TEXT_MAX: usize = 544;
 
-/// What is known of a blob. Set `struct_size` before a call, with GRAVITON_BLOB_STAT_INIT.
+/// The metadata of a blob. Set `struct_size` before a call, with GRAVITON_BLOB_STAT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_blob_stat {
     /// sizeof(graviton_blob_stat).
     pub struct_size: usize,
-    /// Its id; the size in bytes is in it.
+    /// Its id, which includes its size in bytes.
     pub id: graviton_blob_id,
-    /// How many blocks it has.
+    /// The number of its blocks.
     pub blocks: u64,
-    /// When it was put: milliseconds since 1970-01-01 UTC.
+    /// The time of the put: milliseconds since 1970-01-01 UTC.
     pub created_at_ms: i64,
-    /// The setting GRAVITON_CHUNKER that it was cut with, NUL-terminated.
+    /// The chunker that cut it (GRAVITON_CHUNKER), NUL-terminated.
     pub chunker: [c_char; GRAVITON_CHUNKER_TEXT_MAX],
 }
 
@@ -70,7 +70,7 @@ impl From<&BlobStat> for graviton_blob_stat {
     }
 }
 
-/// Sums over a store. Set `struct_size` before a call, with GRAVITON_STORE_STATS_INIT.
+/// The totals of a store. Set `struct_size` before a call, with GRAVITON_STORE_STATS_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_store_stats {
@@ -88,10 +88,10 @@ pub struct graviton_store_stats {
     pub dead_blobs: u64,
     /// The sum of their sizes in bytes.
     pub dead_bytes: u64,
-    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees
-    /// these, and what a put that failed or was aborted had announced and may have written, which only its plan counts.
+    /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without a
+    /// grace period frees these, and blocks of failed and aborted puts, which only a dry run counts.
     pub reclaimable_bytes: u64,
-    /// How many bytes of blobs a stored byte serves; 1 for an empty store.
+    /// Bytes of blobs for each stored byte; 1 for an empty store.
     pub dedup_ratio: f64,
 }
 
@@ -100,8 +100,8 @@ unsafe impl Versioned for graviton_store_stats {
     const NAME: &'static str = "graviton_store_stats";
 }
 
-/// Opens the store in a directory (`path` of `path_length` bytes, in any encoding), with blocks as files and manifests in
-/// SQLite; creates it if it is not there. Everything else is as graviton_config_for_directory has it. Free it with
+/// Opens the store in a directory (`path` of `path_length` bytes, in any encoding), with blocks as files and
+/// manifests in SQLite; creates it if it does not exist. All other settings are the defaults. Free it with
 /// graviton_store_free. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_open(
@@ -121,10 +121,11 @@ pub unsafe extern "C" fn graviton_store_open(
     }
 }
 
-/// Another handle on the same store, whose calls, and those of the readers, writers and iterators that are opened with it,
-/// ask this callback whether to go on: one for each thread or request that is to be cancelled by itself. A callback of NULL
-/// gives a handle that asks nobody. `userdata` may be NULL; it must stay good for as long as those handles are used. Closing
-/// one handle closes the store for all; free each with graviton_store_free. Never blocks.
+/// Makes another handle on the same store, with its own cancel callback for its calls and for those of the
+/// readers, writers and iterators that are opened with it: one for each thread or request that is cancelled
+/// separately. With NULL, the handle has no cancel callback. `userdata` may be NULL; it must stay valid as
+/// long as those handles are used. Closing one handle closes the store for all; free each with
+/// graviton_store_free. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_with_cancel(
     store: *const graviton_store,
@@ -145,9 +146,9 @@ pub unsafe extern "C" fn graviton_store_with_cancel(
     }
 }
 
-/// Closes the store in an orderly way: everything that comes later, with any handle on it, its readers, writers and iterators,
-/// is GRAVITON_ERROR_CLOSED; what is under way in other threads ends well or with that. A second close does nothing. The
-/// handle is still to be freed. Blocks.
+/// Closes the store. Every later call with any handle on it, and with its readers, writers and iterators, is
+/// GRAVITON_ERROR_CLOSED; calls that are running in other threads succeed or fail with it. A second close
+/// does nothing. The handle must still be freed. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_close(
     store: *mut graviton_store,
@@ -157,15 +158,16 @@ pub unsafe extern "C" fn graviton_store_close(
     unsafe { guard(error, || Ok(session_of(store, "store")?.close()?)) }
 }
 
-/// Frees a handle. NULL is fine. Without graviton_store_close, the last handle that needs the store leaves it as tidy as it
-/// can without waiting; nothing that was committed is lost either way. In a forked child it only forgets the handle.
+/// Frees a handle. NULL is fine. Freeing the last handle without graviton_store_close does as much of the
+/// closing as it can without waiting; committed data is never lost. In a forked child it only forgets the
+/// handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_free(store: *mut graviton_store) {
     // SAFETY: the caller keeps to the header.
     unsafe { free(store) }
 }
 
-/// What is known of a blob; GRAVITON_ERROR_NOT_FOUND if it is not there. Blocks.
+/// Gets the metadata of a blob. GRAVITON_ERROR_NOT_FOUND if there is no such blob. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_stat(
     store: *const graviton_store,
@@ -185,7 +187,7 @@ pub unsafe extern "C" fn graviton_store_stat(
     }
 }
 
-/// Whether a blob is there: `*exists` becomes 1 or 0. Blocks.
+/// Tests whether a blob exists: `*exists` becomes 1 or 0. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_exists(
     store: *const graviton_store,
@@ -204,9 +206,9 @@ pub unsafe extern "C" fn graviton_store_exists(
     }
 }
 
-/// Deletes a blob: once this has returned, no process finds it any more; GRAVITON_ERROR_NOT_FOUND if it is not there. It can
-/// be restored for the grace (GRAVITON_GC_GRACE), and what reads it goes on; its space comes back with the next
-/// graviton_store_gc after that. Blocks.
+/// Deletes a blob: once this returns, no process finds it. GRAVITON_ERROR_NOT_FOUND if there is no such blob.
+/// It can be restored for the grace period (GRAVITON_GC_GRACE), and open readers continue; the next
+/// graviton_store_gc after that frees its space. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_delete(
     store: *const graviton_store,
@@ -222,8 +224,8 @@ pub unsafe extern "C" fn graviton_store_delete(
     }
 }
 
-/// Brings a deleted blob back, as long as no collection has begun with it: within the grace it is certain. Otherwise
-/// GRAVITON_ERROR_NOT_FOUND. One that is not deleted stays as it is, and the call succeeds. Blocks.
+/// Restores a deleted blob. This works until a collection takes it, at least for the grace period; afterwards
+/// it is GRAVITON_ERROR_NOT_FOUND. Restoring a live blob succeeds and changes nothing. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_restore(
     store: *const graviton_store,
@@ -239,7 +241,7 @@ pub unsafe extern "C" fn graviton_store_restore(
     }
 }
 
-/// Sums over the store. Costs time proportional to what is stored. Blocks.
+/// Gets the totals of the store. Takes time proportional to the number of blobs and blocks. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_stats_get(
     store: *const graviton_store,

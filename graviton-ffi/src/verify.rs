@@ -14,54 +14,54 @@ use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
 
-/// Room for the text of any place in a verification, with the NUL behind it, in bytes.
+/// The size of a buffer for any verification cursor with its NUL, in bytes.
 pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
 
-/// An event: so far it has got.
+/// An event: progress.
 pub const GRAVITON_VERIFY_PROGRESS: i32 = 1;
 
 /// An event: a block that live blobs need is bad.
 pub const GRAVITON_VERIFY_BLOCK: i32 = 2;
 
-/// An event: the entries of a blob's manifest do not tile it.
+/// An event: the manifest of a blob is broken.
 pub const GRAVITON_VERIFY_MANIFEST: i32 = 3;
 
-/// An event: the database finds something wrong with itself.
+/// An event: the database is damaged.
 pub const GRAVITON_VERIFY_DATABASE: i32 = 4;
 
-/// An event: bytes that no row knows, of a put of this moment, or garbage.
+/// An event: a block without a row, of a running put or garbage.
 pub const GRAVITON_VERIFY_UNREFERENCED: i32 = 5;
 
 /// No damage: for events that are not about a bad block.
 pub const GRAVITON_DAMAGE_NONE: i32 = 0;
 
-/// The block is not there.
+/// The block is missing.
 pub const GRAVITON_DAMAGE_MISSING: i32 = 1;
 
-/// The block has another length than its key says.
+/// The length of the block does not match its key.
 pub const GRAVITON_DAMAGE_WRONG_LENGTH: i32 = 2;
 
-/// The bytes of the block are others than those that were put.
+/// The bytes of the block do not match its key.
 pub const GRAVITON_DAMAGE_CORRUPT: i32 = 3;
 
-/// What a verification is to do. Initialise it with GRAVITON_VERIFY_OPTIONS_INIT, then set what is wanted.
+/// Options of a verification. Initialise it with GRAVITON_VERIFY_OPTIONS_INIT, then set fields.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_verify_options {
     /// sizeof(graviton_verify_options).
     pub struct_size: usize,
-    /// 1: hash every byte again. 0: look only at lengths.
+    /// 1: hash every byte. 0: check only lengths.
     pub deep: i32,
-    /// 1: hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes them again.
-    /// 0: only tell of them.
+    /// 1: hand blocks without a row to the collector. A running put whose blocks they are writes them again.
+    /// 0: only report them.
     pub adopt: i32,
-    /// Only these blobs, or none if `id_count` is 0. NULL, with an `id_count` of 0: all of the store.
+    /// The blobs to verify; none if `id_count` is 0. NULL with an `id_count` of 0: the whole store.
     pub ids: *const graviton_blob_id,
     /// How many of them.
     pub id_count: usize,
-    /// Read at most so many bytes in a second. 0: no limit.
+    /// The maximum number of bytes to read in a second. 0: no limit.
     pub bytes_per_second: u64,
-    /// Go on where an earlier one ended: the `cursor` of its report. NULL: from the start.
+    /// The `cursor` of an earlier report, to continue there. NULL: from the start.
     pub from: *const c_char,
     /// The length of it in bytes; 0 for the start.
     pub from_length: usize,
@@ -72,37 +72,37 @@ unsafe impl Versioned for graviton_verify_options {
     const NAME: &'static str = "graviton_verify_options";
 }
 
-/// What a verification looked at and found. Set `struct_size` before a call, with GRAVITON_VERIFY_REPORT_INIT.
+/// The report of a verification. Set `struct_size` before a call, with GRAVITON_VERIFY_REPORT_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_verify_report {
     /// sizeof(graviton_verify_report).
     pub struct_size: usize,
-    /// Blobs whose manifests were looked at.
+    /// Blobs whose manifests were checked.
     pub blobs: u64,
-    /// Blocks that were looked at.
+    /// Blocks that were checked.
     pub blocks: u64,
     /// Bytes that were hashed.
     pub bytes: u64,
     /// Blocks of live blobs that are missing.
     pub missing: u64,
-    /// Blocks of live blobs with another length or other bytes.
+    /// Blocks of live blobs with a wrong length or wrong bytes.
     pub corrupt: u64,
-    /// Live blobs whose manifest does not tile them.
+    /// Live blobs with a broken manifest.
     pub broken_manifests: u64,
-    /// What the database found wrong with itself.
+    /// Problems that the database's self-check found.
     pub database_problems: u64,
-    /// Blocks that no row knows.
+    /// Blocks without a row.
     pub unreferenced: u64,
     /// Their bytes.
     pub unreferenced_bytes: u64,
-    /// How long it took.
+    /// The duration in seconds.
     pub seconds: f64,
-    /// 1 if no live blob is hurt, otherwise 0.
+    /// 1 if no live blob is damaged, otherwise 0.
     pub clean: i32,
-    /// 1 if all was looked at, 0 if the callback ended it early.
+    /// 1 if everything was verified, 0 if the callback stopped it.
     pub complete: i32,
-    /// Where to go on, if it was ended early; otherwise empty. NUL-terminated.
+    /// The cursor to continue from, if it was stopped early; otherwise empty. NUL-terminated.
     pub cursor: [c_char; GRAVITON_VERIFY_CURSOR_MAX],
 }
 
@@ -132,34 +132,36 @@ impl From<&VerifyReport> for graviton_verify_report {
     }
 }
 
-/// What a verification tells while it runs. It and what it points to live until the callback returns.
+/// An event of a verification. It and the data that it points to are valid until the callback returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_verify_event {
     /// sizeof(graviton_verify_event) of the library, which may be more than the program's.
     pub struct_size: usize,
-    /// GRAVITON_VERIFY_PROGRESS, or what was found: one of the other GRAVITON_VERIFY_…. A later version may have more.
+    /// The kind: GRAVITON_VERIFY_PROGRESS, or a finding. A later version may add more.
     pub kind: i32,
-    /// For GRAVITON_VERIFY_BLOCK: what is wrong with it, one of GRAVITON_DAMAGE_….
+    /// For GRAVITON_VERIFY_BLOCK: the damage, one of GRAVITON_DAMAGE_….
     pub damage: i32,
     /// For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. Otherwise all 0.
     pub block: graviton_block_key,
-    /// For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: how many bytes are there.
+    /// For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
     pub length: u64,
-    /// For GRAVITON_VERIFY_BLOCK: the blobs that are hurt, up to a thousand of them. For GRAVITON_VERIFY_MANIFEST: the blob.
-    /// Otherwise NULL.
+    /// For GRAVITON_VERIFY_BLOCK: the damaged blobs, up to a thousand of them. For GRAVITON_VERIFY_MANIFEST:
+    /// the blob. Otherwise NULL.
     pub blobs: *const graviton_blob_id,
     /// How many there are at `blobs`.
     pub blob_count: usize,
-    /// For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: what is wrong, as UTF-8. Otherwise empty. NUL-terminated.
+    /// For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: a description, as UTF-8. Otherwise empty.
+    /// NUL-terminated.
     pub text: *const c_char,
-    /// For GRAVITON_VERIFY_PROGRESS: what was looked at so far. Otherwise NULL.
+    /// For GRAVITON_VERIFY_PROGRESS: the report so far. Otherwise NULL.
     pub report: *const graviton_verify_report,
 }
 
-/// Told what a verification finds, and now and then how far it is. Called on the thread that called graviton_store_verify.
-/// Returns 0 to go on, GRAVITON_STOP to end early, so that the report says where to go on, or anything else to abort with
-/// GRAVITON_ERROR_CANCELLED. May call into the library, with this store too. Must return: no exception, no longjmp.
+/// Reports each finding of a verification, and its progress from time to time. Called on the thread that
+/// called graviton_store_verify. Returns 0 to continue, GRAVITON_STOP to stop early with a cursor in the
+/// report, or any other value to abort with GRAVITON_ERROR_CANCELLED. It may call the library, with the same
+/// store too, and must return: no exception, no longjmp.
 pub type graviton_verify_callback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, event: *const graviton_verify_event) -> i32>;
 
@@ -246,9 +248,9 @@ unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &V
     unsafe { callback(userdata.get(), &raw const told) }
 }
 
-/// Looks whether everything is there and intact, and tells of what is not. Findings are no error: `report->clean` says whether
-/// there are any that hurt. `options` may be NULL. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL.
-/// Blocks, for long.
+/// Checks that everything is there and intact, and reports what is not. Findings are not errors:
+/// `report->clean` says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL.
+/// `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_verify(
     store: *const graviton_store,

@@ -14,7 +14,8 @@ pub const GRAVITON_VERSION_PATCH: i32 = 0;
 /// The version of this header as one number: major * 1000000 + minor * 1000 + patch. For `#if`.
 pub const GRAVITON_VERSION_NUMBER: i32 = 1_000;
 
-/// The version of the library that is running, as text, such as "0.2.0". It lives for ever. Cannot fail, never blocks.
+/// The version of the library that is running, as text, such as "0.2.0". It is valid for ever. Cannot fail,
+/// never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
@@ -26,8 +27,8 @@ pub extern "C" fn graviton_version_number() -> i32 {
     GRAVITON_VERSION_NUMBER
 }
 
-/// How many bytes to pass in one call of graviton_writer_write or graviton_reader_read for the best speed, in bytes.
-/// Larger buffers gain nothing; smaller ones down to a few KiB lose little. Cannot fail, never blocks.
+/// The best size of a buffer for graviton_writer_write and graviton_reader_read, in bytes. Larger ones gain
+/// nothing; smaller ones down to a few KiB lose little. Cannot fail, never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_recommended_buffer_size() -> usize {
     // A block of the default chunker is 256 KiB on average, and a read gives no more than the rest of its block.

@@ -14,8 +14,8 @@ use crate::sticky::Sticky;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::versioned_out;
 
-/// A blob being written. Owned; free it with graviton_writer_free, which aborts what was not finished. One thread at a time:
-/// a second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
+/// A blob being written. Owned; free it with graviton_writer_free, which aborts an unfinished blob. One
+/// thread at a time: a second one gets GRAVITON_ERROR_INVALID_ARGUMENT.
 pub struct graviton_writer {
     /// None once it is finished.
     open: Sticky<Option<Writer>>,
@@ -25,8 +25,9 @@ fn finished() -> Error {
     invalid("this writer is finished").with_advice("open another one")
 }
 
-/// Opens a writer. With `expected`, only content with this id is committed, and any other is GRAVITON_ERROR_DIGEST_MISMATCH;
-/// `expected` may be NULL. Free it with graviton_writer_free, before or after the store. Blocks.
+/// Opens a writer. With `expected`, only content with this id is committed; other content is
+/// GRAVITON_ERROR_DIGEST_MISMATCH. `expected` may be NULL. Free it with graviton_writer_free, before or after
+/// the store. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_writer_open(
     store: *const graviton_store,
@@ -47,9 +48,10 @@ pub unsafe extern "C" fn graviton_writer_open(
     }
 }
 
-/// Takes the next `length` bytes of the blob: all of them, or it fails. `bytes` may be NULL if `length` is 0. After an error
-/// every later call on this writer gives it again, and the writer can only be freed; but a wrong argument, or use by two
-/// threads at once, leaves it as it was. Blocks while the store is slower than the caller.
+/// Writes the next `length` bytes of the blob: all of them, or it fails. `bytes` may be NULL if `length` is
+/// 0. After an error, every later call on this writer returns it again, and the writer can only be freed; an
+/// invalid argument, or use by two threads at once, does not count. Blocks while the store is slower than the
+/// caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_writer_write(
     writer: *mut graviton_writer,
@@ -68,7 +70,7 @@ pub unsafe extern "C" fn graviton_writer_write(
     }
 }
 
-/// How many bytes were written so far, into `*size`. Never blocks.
+/// The number of bytes written so far, into `*size`. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_writer_size(
     writer: *const graviton_writer,
@@ -89,8 +91,8 @@ pub unsafe extern "C" fn graviton_writer_size(
     }
 }
 
-/// Commits the blob: it is visible, and as durable as the store is configured, when this returns. The writer can then only be
-/// freed; writing on is GRAVITON_ERROR_INVALID_ARGUMENT. `receipt` may be NULL. Blocks.
+/// Commits the blob: when this returns, it is visible, and as durable as the store is configured. The writer
+/// can then only be freed; writing to it is GRAVITON_ERROR_INVALID_ARGUMENT. `receipt` may be NULL. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_writer_finish(
     writer: *mut graviton_writer,
@@ -111,7 +113,7 @@ pub unsafe extern "C" fn graviton_writer_finish(
     }
 }
 
-/// Frees a writer; what it had not finished is aborted and leaves nothing. NULL is fine. In a forked child it only
+/// Frees a writer; an unfinished blob is aborted and leaves nothing. NULL is fine. In a forked child it only
 /// forgets the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_writer_free(writer: *mut graviton_writer) {

@@ -17,7 +17,7 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
-/// How digests are made.
+/// The hash algorithm.
 enum class algorithm : std::int32_t { blake3 = GRAVITON_ALGO_BLAKE3, sha256 = GRAVITON_ALGO_SHA256 };
 
 namespace detail {
@@ -26,21 +26,21 @@ namespace detail {
 template <class Raw, graviton_status (*Format)(const Raw *, char *, std::size_t, std::size_t *, graviton_error **)>
 class name_of_content {
 public:
-    /// Names nothing: a place for a name to come. Calls refuse it with errc::invalid_argument.
+    /// An empty name. Calls refuse it with errc::invalid_argument.
     name_of_content() noexcept = default;
     /// The one of graviton.h.
     name_of_content(const Raw &raw) noexcept : raw_(raw) {}
 
     /// The one of graviton.h.
     const Raw &raw() const noexcept { return raw_; }
-    /// How many bytes it names.
+    /// The length in bytes.
     std::uint64_t size() const noexcept { return raw_.size; }
-    /// How the digest was made.
+    /// The algorithm of the digest.
     graviton::algorithm algorithm() const noexcept { return static_cast<graviton::algorithm>(raw_.algo); }
-    /// The digest, GRAVITON_DIGEST_SIZE bytes. Lives as long as this.
+    /// The digest, GRAVITON_DIGEST_SIZE bytes. Valid as long as this object.
     bytes_view digest() const noexcept { return {raw_.digest, sizeof(raw_.digest)}; }
 
-    /// `<algorithm>:<hex>:<size>`; empty if it names nothing.
+    /// `<algorithm>:<hex>:<size>`; empty for an empty name.
     std::string to_string() const
     {
         char text[GRAVITON_BLOB_ID_TEXT_MAX];
@@ -129,7 +129,7 @@ public:
             [&] { return blob_id(raw); });
     }
 
-    /// The id that these bytes would have as a blob. Stores nothing.
+    /// Computes the id of these bytes. Stores nothing.
     static outcome<blob_id> of(bytes_view bytes, graviton::algorithm algorithm = graviton::algorithm::blake3)
     {
         graviton_blob_id raw{};

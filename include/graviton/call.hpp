@@ -13,11 +13,12 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
-/// What a callback wants.
+/// The decision of a callback.
 enum class flow : std::int32_t {
     /// Go on.
     go_on = 0,
-    /// For gc, verify, copy_from and repair_from: end early, with a report that says so. For others the same as cancel.
+    /// For gc, verify, copy_from and repair_from: stop early, with a report that says so. Elsewhere the same
+    /// as cancel.
     stop = GRAVITON_STOP,
     /// End with errc::cancelled.
     cancel = 1

@@ -13,9 +13,9 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
-/// Where a store is and how it works, and the way to open it:
-/// `graviton::config("./data").set("GRAVITON_HASH", "sha256").open()`. Without exceptions, the first failure is kept, and comes
-/// back from get and the opening functions. One thread at a time.
+/// The location and the settings of a store, and the way to open it:
+/// `graviton::config("./data").set("GRAVITON_HASH", "sha256").open()`. Without exceptions, the first failure
+/// is kept, and comes back from get and the opening functions. One thread at a time.
 class config {
 public:
     /// The defaults: a store in `./.graviton`.
@@ -32,7 +32,7 @@ public:
         });
     }
 
-    /// What the environment says, and the defaults for the rest.
+    /// Reads the settings from the environment; the others have their defaults.
     static config from_env()
     {
         config made{nothing()};
@@ -49,14 +49,15 @@ public:
     }
     config &&set(std::string_view name, std::string_view value) && { return std::move(set(name, value)); }
 
-    /// Whether opening takes over blocks that are already in the place and carry no store-id.
+    /// Whether opening adopts blocks that are already there without a store-id.
     config &adopt(bool adopt = true) &
     {
         return keep([&](auto error) { return graviton_config_adopt(raw_.get(), detail::flag(adopt), error); });
     }
     config &&adopt(bool adopt = true) && { return std::move(this->adopt(adopt)); }
 
-    /// Opening, and every call on the store and on what it gives, asks this callback whether to go on; an empty one asks nobody.
+    /// Sets the cancel callback of opening, and of every call on the store and on its readers, writers and
+    /// iterators.
     config &set_cancel(cancel_callback callback) &
     {
         auto cancel = detail::keep(std::move(callback));
@@ -69,7 +70,7 @@ public:
     }
     config &&set_cancel(cancel_callback callback) && { return std::move(set_cancel(std::move(callback))); }
 
-    /// The value of a setting, or its default; a secret reads as an ellipsis.
+    /// The value of a setting or its default; a secret reads as an ellipsis.
     outcome<std::string> get(std::string_view name) const
     {
 #ifdef GRAVITON_NO_EXCEPTIONS
@@ -92,14 +93,14 @@ public:
             [&] { return std::move(value); });
     }
 
-    /// Opens the store, and creates it if it is not there.
+    /// Opens the store, and creates it if it does not exist.
     outcome<store> open() const { return opened(graviton_config_open); }
-    /// Opens a store that exists; errc::not_found otherwise.
+    /// Opens an existing store; errc::not_found if there is none.
     outcome<store> open_existing() const { return opened(graviton_config_open_existing); }
-    /// Opens a store that exists, to be read only.
+    /// Opens an existing store for reading only.
     outcome<store> open_read_only() const { return opened(graviton_config_open_read_only); }
 
-    /// The handle of graviton.h, still owned here.
+    /// The handle of graviton.h; this object still owns it.
     graviton_config *c_handle() const noexcept { return raw_.get(); }
 
 private:

@@ -27,7 +27,7 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
-/// Why a call failed: the GRAVITON_ERROR_... of graviton.h, with their numbers. A later version may have more.
+/// The error codes: the GRAVITON_ERROR_... of graviton.h, with their numbers. A later version may add more.
 enum class errc : std::int32_t {
     ok = GRAVITON_OK,
     invalid_argument = GRAVITON_ERROR_INVALID_ARGUMENT,
@@ -68,7 +68,7 @@ inline std::string_view name(errc code) noexcept
     return text == nullptr ? std::string_view() : std::string_view(text);
 }
 
-/// Whether the same call may succeed later with nothing changed by the caller.
+/// Whether the same call may succeed later without a change by the caller.
 inline bool is_retryable(errc code) noexcept
 {
     return graviton_status_is_retryable(static_cast<graviton_status>(code)) != 0;
@@ -90,15 +90,16 @@ public:
     /// Takes over an error of graviton.h, which may be NULL, of a call that returned `status`.
     error(graviton_status status, graviton_error *raw) : raw_(raw, graviton_error_free), code_(static_cast<errc>(status)) {}
 
-    /// What kind of failure it is.
+    /// The error code.
     errc code() const noexcept { return code_; }
-    /// What was tried, on what, and why it failed. Lives as long as this error or a copy.
+    /// The message: the operation, its object, and the reason for the failure. Valid as long as this error or
+    /// a copy.
     const char *what() const noexcept override { return raw_ ? graviton_error_message(raw_.get()) : name(code_).data(); }
-    /// What to do about it, or empty. Lives as long as this error or a copy.
+    /// The advice, or empty. Valid as long as this error or a copy.
     const char *advice() const noexcept { return graviton_error_advice(raw_.get()); }
-    /// Whether the same call may succeed later with nothing changed by the caller.
+    /// Whether the same call may succeed later without a change by the caller.
     bool retryable() const noexcept { return graviton_error_is_retryable(raw_.get()) != 0; }
-    /// The operating system's errno where one caused this, otherwise 0.
+    /// The operating system's errno that caused the failure, otherwise 0.
     int os_error() const noexcept { return graviton_error_errno(raw_.get()); }
 
 private:

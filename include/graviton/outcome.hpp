@@ -15,7 +15,7 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 #ifdef GRAVITON_NO_EXCEPTIONS
 
-/// A value, or the error that there is instead. To take what it does not hold ends the program.
+/// A value or an error. Accessing the one that it does not hold ends the program.
 template <class T>
 class [[nodiscard]] result {
 public:
@@ -50,7 +50,7 @@ private:
     std::variant<T, graviton::error> state_;
 };
 
-/// Nothing, or the error that there is instead.
+/// Success or an error.
 template <>
 class [[nodiscard]] result<void> {
 public:
@@ -85,7 +85,7 @@ using outcome = result<T>;
 
 #else
 
-/// What a function that can fail returns; a failure is thrown as graviton::error.
+/// The result of a function that can fail; a failure is thrown as graviton::error.
 template <class T>
 using outcome = T;
 

@@ -19,14 +19,15 @@ inline std::int32_t whence(std::ios_base::seekdir from) noexcept
 
 } // namespace detail
 
-/// A blob being read: verified bytes. Any number of threads may call read_at at once; what uses the position is for one thread
-/// at a time, beside those.
+/// A blob being read: verified bytes. Any number of threads may call read_at at once; calls that use the
+/// position are for one thread at a time.
 class reader {
 public:
     /// Takes over a handle of graviton.h.
     explicit reader(graviton_reader *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
-    /// Reads the next bytes and returns how many: 0 only at the end (or for no room), often fewer than there is room for.
+    /// Reads the next bytes and returns their number: 0 only at the end (or for an empty buffer), often less
+    /// than the buffer's size.
     outcome<std::size_t> read(bytes_span room)
     {
         std::size_t count = 0;
@@ -35,7 +36,8 @@ public:
             [&] { return count; });
     }
 
-    /// Reads bytes at an offset and returns how many: fewer than there is room for only at the end. The position stays.
+    /// Reads bytes at an offset and returns their number: less than the buffer's size only at the end. Does
+    /// not move the position.
     outcome<std::size_t> read_at(std::uint64_t offset, bytes_span room) const
     {
         std::size_t count = 0;
@@ -78,7 +80,7 @@ public:
                                     [&] { return blob_id(raw); });
     }
 
-    /// The handle of graviton.h, still owned here.
+    /// The handle of graviton.h; this object still owns it.
     graviton_reader *c_handle() const noexcept { return raw_.get(); }
 
 private:

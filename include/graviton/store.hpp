@@ -52,13 +52,15 @@ private:
 
 } // namespace detail
 
-/// An open store. Any number of threads may use it at once. What it gave goes on without it.
+/// An open store. Any number of threads may use it at once. Its readers, writers and iterators stay valid
+/// without it.
 class store {
 public:
     /// Takes over a handle of graviton.h.
     explicit store(graviton_store *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
-    /// Opens the store in a directory, with everything else by default; creates it if it is not there. For more, see config.
+    /// Opens the store in a directory with default settings; creates it if it does not exist. For more, see
+    /// config.
     static outcome<store> open(const std::filesystem::path &directory)
     {
         graviton_store *raw = nullptr;
@@ -69,8 +71,7 @@ public:
             [&] { return store(raw); });
     }
 
-    /// Another handle on the same store, whose calls, and those of what is opened with it, ask this callback whether to go on;
-    /// an empty one asks nobody. Closing one closes all.
+    /// Another handle on the same store with its own cancel callback. Closing one closes the store for all.
     outcome<store> with_cancel(cancel_callback callback) const
     {
         auto cancel = detail::keep(std::move(callback));
@@ -83,13 +84,13 @@ public:
             [&] { return store(other, std::move(cancel)); });
     }
 
-    /// Closes the store in an orderly way; whatever comes later is errc::closed. Needed only to be told of errors.
+    /// Closes the store; every later call is errc::closed. Only needed to see errors.
     outcome<void> close()
     {
         return detail::run([&](auto error) { return graviton_store_close(raw_.get(), error); });
     }
 
-    /// Puts bytes from memory.
+    /// Stores bytes from memory.
     outcome<put_receipt> put(bytes_view bytes, const put_options &options = {}) const
     {
         return put_with(options, [&](auto raw, auto receipt, auto error) {
@@ -97,7 +98,7 @@ public:
         });
     }
 
-    /// Puts everything from a file descriptor's place to its end, and does not close it.
+    /// Stores everything from the current position of a file descriptor to its end, and does not close it.
     outcome<put_receipt> put_fd(int fd, const put_options &options = {}) const
     {
         return put_with(options, [&](auto raw, auto receipt, auto error) {
@@ -113,7 +114,7 @@ public:
         });
     }
 
-    /// Puts what a callback gives, until it gives nothing.
+    /// Stores the bytes that a callback provides, until it provides none.
     outcome<put_receipt> put_callback(const read_callback &read, const put_options &options = {}) const
     {
         return put_with(options, [&](auto raw, auto receipt, auto error) {
@@ -122,8 +123,9 @@ public:
         });
     }
 
-    /// Puts everything from a stream's place to its end. A stream that has failed or goes bad is errc::cancelled, and
-    /// nothing is stored. At its end it is eof(), and throws nothing, whatever its exceptions() are: this is what was wanted.
+    /// Stores everything from the current position of a stream to its end. A stream that has failed or goes
+    /// bad is errc::cancelled, and nothing is stored. Afterwards the stream is eof(); it throws nothing for
+    /// that, whatever its exceptions() are.
     outcome<put_receipt> put_stream(std::istream &stream, const put_options &options = {}) const
     {
         const detail::silenced silence(stream);
@@ -165,7 +167,8 @@ public:
             [&] { return std::move(bytes); });
     }
 
-    /// Gets a whole blob into memory that has room for it, and returns its length. After an error what is there is undefined.
+    /// Reads a whole blob into memory and returns its length. After an error the content of the memory is
+    /// undefined.
     outcome<std::size_t> get_into(const blob_id &id, bytes_span room, const progress_callback &progress = nullptr) const
     {
         const auto options = detail::raw(progress);
@@ -177,14 +180,15 @@ public:
             [&] { return count; });
     }
 
-    /// Writes a whole blob to a file descriptor at its place, and does not close it.
+    /// Writes a whole blob to a file descriptor at its current position, and does not close it.
     outcome<void> get_fd(const blob_id &id, int fd, const progress_callback &progress = nullptr) const
     {
         const auto options = detail::raw(progress);
         return detail::run([&](auto error) { return graviton_store_get_fd(raw_.get(), &id.raw(), fd, &options, error); });
     }
 
-    /// Reads bytes of a blob from `offset` on and returns how many: fewer than there is room for only at the end.
+    /// Reads bytes of a blob from `offset` and returns their number: less than the buffer's size only at the
+    /// end.
     outcome<std::size_t> read_range(const blob_id &id, std::uint64_t offset, bytes_span room) const
     {
         std::size_t count = 0;
@@ -195,8 +199,8 @@ public:
             [&] { return count; });
     }
 
-    /// A whole block, verified; errc::not_found if it is not stored. A block that no blob refers to may be collected at any
-    /// moment.
+    /// Reads a whole block, verified; errc::not_found if it is not stored. A block that no blob references
+    /// may be collected at any moment.
     outcome<std::vector<std::uint8_t>> read_block(const block_key &key) const
     {
         std::vector<std::uint8_t> bytes;
@@ -209,7 +213,7 @@ public:
             [&] { return std::move(bytes); });
     }
 
-    /// Opens a blob to be read; errc::not_found if it is not there.
+    /// Opens a blob for reading; errc::not_found if there is no such blob.
     outcome<reader> open_reader(const blob_id &id) const
     {
         graviton_reader *raw = nullptr;
@@ -226,7 +230,7 @@ public:
             [&] { return writer(raw, raw_.get_deleter().cancel); });
     }
 
-    /// Begins a walk over all live blobs, or those behind `after`.
+    /// Iterates over all live blobs, or those after `after`.
     outcome<graviton::list> list(const std::optional<blob_id> &after = std::nullopt) const
     {
         graviton_list *raw = nullptr;
@@ -235,7 +239,7 @@ public:
             [&] { return graviton::list(raw, raw_.get_deleter().cancel); });
     }
 
-    /// Begins a walk over the blocks of a blob, from the one that holds the byte at `from` on.
+    /// Iterates over the blocks of a blob, from the one that holds the byte at `from`.
     outcome<graviton::manifest> manifest(const blob_id &id, std::uint64_t from = 0) const
     {
         graviton_manifest *raw = nullptr;
@@ -244,7 +248,7 @@ public:
             [&] { return graviton::manifest(raw, raw_.get_deleter().cancel); });
     }
 
-    /// What is known of a blob; errc::not_found if it is not there.
+    /// Gets the metadata of a blob; errc::not_found if there is no such blob.
     outcome<blob_stat> stat(const blob_id &id) const
     {
         graviton_blob_stat stat = GRAVITON_BLOB_STAT_INIT;
@@ -252,7 +256,7 @@ public:
                                       [&] { return blob_stat(stat); });
     }
 
-    /// Whether a blob is there.
+    /// Whether a blob exists.
     outcome<bool> exists(const blob_id &id) const
     {
         std::int32_t exists = 0;
@@ -260,19 +264,19 @@ public:
                                  [&] { return exists != 0; });
     }
 
-    /// Deletes a blob (graviton_store_delete); it can be restored for the grace.
+    /// Deletes a blob (graviton_store_delete); it can be restored for the grace period.
     outcome<void> remove(const blob_id &id) const
     {
         return detail::run([&](auto error) { return graviton_store_delete(raw_.get(), &id.raw(), error); });
     }
 
-    /// Brings a deleted blob back, as long as no collection has begun with it.
+    /// Restores a deleted blob; this works at least for the grace period.
     outcome<void> restore(const blob_id &id) const
     {
         return detail::run([&](auto error) { return graviton_store_restore(raw_.get(), &id.raw(), error); });
     }
 
-    /// Sums over the store. Costs time proportional to what is stored.
+    /// Gets the totals of the store. Takes time proportional to the number of blobs and blocks.
     outcome<store_stats> stats() const
     {
         graviton_store_stats stats = GRAVITON_STORE_STATS_INIT;
@@ -288,7 +292,7 @@ public:
         });
     }
 
-    /// Deletes what nothing refers to. The callback is told after each step.
+    /// Deletes unreferenced blocks. The callback runs after each step.
     outcome<gc_report> gc(const gc_options &options = {}, const std::function<flow(const gc_report &)> &callback = nullptr) const
     {
         graviton_gc_options raw = GRAVITON_GC_OPTIONS_INIT;
@@ -313,8 +317,8 @@ public:
             [&] { return std::move(work.report); });
     }
 
-    /// Looks whether everything is there and intact. The callback is told what is not, and now and then how far it is. Findings
-    /// are no error: the report's `clean` says whether any hurts.
+    /// Checks that everything is there and intact. The callback gets each finding, and the progress from time
+    /// to time. Findings are not errors: the report's `clean` says whether a live blob is damaged.
     outcome<verify_report> verify(const verify_options &options = {},
                                   const std::function<flow(const verify_event &)> &callback = nullptr) const
     {
@@ -338,13 +342,14 @@ public:
             [&] { return report; });
     }
 
-    /// Brings all blobs from another store of any kind. Moves only blocks that are missing.
+    /// Copies all blobs from another store of any kind. Transfers only the blocks that are missing.
     outcome<copy_report> copy_from(const store &other, const std::function<flow(const copy_report &)> &callback = nullptr) const
     {
         return copy_with(other, GRAVITON_COPY_OPTIONS_INIT, callback);
     }
 
-    /// Brings these blobs from another store of any kind, and none if the vector is empty. Moves only blocks that are missing.
+    /// Copies these blobs from another store of any kind, and none if the vector is empty. Transfers only the
+    /// blocks that are missing.
     outcome<copy_report> copy_from(const store &other, const std::vector<blob_id> &ids,
                                    const std::function<flow(const copy_report &)> &callback = nullptr) const
     {
@@ -355,7 +360,7 @@ public:
         return copy_with(other, raw, callback);
     }
 
-    /// Replaces blocks that are missing or damaged by those of another store, after verifying them.
+    /// Replaces missing and damaged blocks by verified blocks of another store.
     outcome<repair_report> repair_from(const store &other,
                                        const std::function<flow(const repair_report &)> &callback = nullptr) const
     {
@@ -368,7 +373,7 @@ public:
             [&] { return std::move(work.report); });
     }
 
-    /// The handle of graviton.h, still owned here.
+    /// The handle of graviton.h; this object still owns it.
     graviton_store *c_handle() const noexcept { return raw_.get(); }
 
 private:

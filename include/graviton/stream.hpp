@@ -23,7 +23,7 @@ namespace detail {
 /// (and throws on, if its exceptions() say so) and a plain user of the buffer gets; without, they set badbit of their stream.
 class failing_buffer : public std::streambuf {
 public:
-    /// The failure that ended it, if one did.
+    /// The failure, if there was one.
     const std::optional<graviton::error> &failure() const noexcept { return failure_; }
 
 protected:
@@ -253,8 +253,9 @@ private:
     reader_buffer buffer_;
 };
 
-/// A std::ostream that makes a blob: `graviton::ostream out(store.open_writer()); out << ...; auto put = out.finish();`. What
-/// is not finished leaves nothing. Failures as with istream; finish fails too after one.
+/// A std::ostream that makes a blob: `graviton::ostream out(store.open_writer()); out << ...; auto put =
+/// out.finish();`. An unfinished blob leaves nothing. Failures are as with istream; finish fails after one
+/// too.
 class ostream : public std::ostream {
 public:
     /// Takes over the writer.

@@ -15,33 +15,34 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
-/// Told how far a put or get has come: bytes done, and bytes in all if that is known.
+/// Reports the progress of a put or get: bytes done, and the total if it is known.
 using progress_callback = std::function<flow(std::uint64_t done, std::optional<std::uint64_t> total)>;
 
-/// Asked for the next bytes of a blob: writes some of them and returns how many, where 0 is the end, or std::nullopt to abort.
+/// Provides the next bytes of a blob: writes some of them and returns their number, where 0 is the end, or
+/// std::nullopt to abort.
 using read_callback = std::function<std::optional<std::size_t>(bytes_span room)>;
 
-/// Asked about every 50 ms, while a call waits, whether to go on; on the thread that makes the call. Must be quick, and must not
-/// use the handle that is in the call.
+/// Decides about every 50 ms, while a call waits, whether it continues; on the thread that makes the call.
+/// Must be quick, and must not use the handle of the call.
 using cancel_callback = std::function<flow()>;
 
 /// How to put.
 struct put_options {
-    /// The id that the content must have; any other is errc::digest_mismatch and stores nothing.
+    /// The id that the content must have; other content is errc::digest_mismatch and stores nothing.
     std::optional<blob_id> expected = std::nullopt;
-    /// Told how far it is.
+    /// The progress callback.
     progress_callback progress = nullptr;
 };
 
-/// What a put did.
+/// The result of a put.
 struct put_receipt {
-    /// The id under which the content can be read.
+    /// The id of the content.
     blob_id id;
-    /// How many blocks the content was cut into.
+    /// The number of blocks of the content.
     std::uint64_t blocks = 0;
-    /// How many of them were not in the store before and were written.
+    /// The number of its blocks that were new to the store and were written.
     std::uint64_t fresh_blocks = 0;
-    /// The bytes of those.
+    /// The size of those in bytes.
     std::uint64_t fresh_bytes = 0;
     /// Whether the blob is new.
     bool created = false;
@@ -54,15 +55,15 @@ struct put_receipt {
     }
 };
 
-/// What is known of a blob.
+/// The metadata of a blob.
 struct blob_stat {
-    /// Its id; the size in bytes is in it.
+    /// Its id, which includes its size in bytes.
     blob_id id;
-    /// How many blocks it has.
+    /// The number of its blocks.
     std::uint64_t blocks = 0;
-    /// When it was put, to the millisecond.
+    /// The time of the put, in milliseconds.
     std::chrono::system_clock::time_point created_at;
-    /// The setting GRAVITON_CHUNKER that it was cut with.
+    /// The chunker that cut it (GRAVITON_CHUNKER).
     std::string chunker;
 
     blob_stat() = default;
@@ -88,58 +89,59 @@ struct manifest_entry {
 /// Sums over a store, as in graviton.h.
 using store_stats = graviton_store_stats;
 
-/// What a collection is to do.
+/// Options of a collection.
 struct gc_options {
-    /// Blobs that were deleted longer ago go; as configured (GRAVITON_GC_GRACE) if not set, and all of them for 0.
+    /// The grace period; blobs that were deleted before it are collected. As configured (GRAVITON_GC_GRACE)
+    /// if not set; all deleted blobs for 0.
     std::optional<std::chrono::milliseconds> grace = std::nullopt;
-    /// No step begins after so long. 0: no limit.
+    /// The time limit; no step begins after it. 0: no limit.
     std::chrono::milliseconds max_time{0};
-    /// So many blocks are deleted at most. 0: no limit.
+    /// The maximum number of blocks to delete. 0: no limit.
     std::uint64_t max_blocks = 0;
-    /// About so many bytes are deleted at most. 0: no limit.
+    /// The approximate maximum number of bytes to delete. 0: no limit.
     std::uint64_t max_bytes = 0;
-    /// So many blocks are deleted in a second at most. 0: no limit.
+    /// The maximum number of blocks to delete in a second. 0: no limit.
     std::uint32_t blocks_per_second = 0;
-    /// Only find out what there is to do.
+    /// Report only what would be deleted.
     bool dry_run = false;
 };
 
-/// What a collection did: the fields of graviton.h, and the names.
+/// The report of a collection: the fields of graviton.h, and the ids.
 struct gc_report : graviton_gc_report {
-    /// The blobs that a dry run names.
+    /// The blobs that a dry run lists.
     std::vector<blob_id> named;
 };
 
-/// What a copy did: the fields of graviton.h, and the names.
+/// The report of a copy: the fields of graviton.h, and the ids.
 struct copy_report : graviton_copy_report {
-    /// The blobs that the other store does not have whole.
+    /// The blobs that are damaged in the other store.
     std::vector<blob_id> damaged;
 };
 
-/// What a repair did: the fields of graviton.h, and the names.
+/// The report of a repair: the fields of graviton.h, and the keys.
 struct repair_report : graviton_repair_report {
-    /// The bad blocks that the other store does not have whole either.
+    /// The bad blocks that are missing or damaged in the other store too.
     std::vector<block_key> lost;
 };
 
-/// What a verification is to do.
+/// Options of a verification.
 struct verify_options {
-    /// Hash every byte again, instead of looking only at lengths.
+    /// Hash every byte, instead of checking only lengths.
     bool deep = false;
-    /// Hand blocks that no row knows to the collector.
+    /// Hand blocks without a row to the collector.
     bool adopt = false;
     /// Only these blobs, and none if the vector is empty. std::nullopt: all of the store.
     std::optional<std::vector<blob_id>> ids = std::nullopt;
-    /// Read at most so many bytes in a second. 0: no limit.
+    /// The maximum number of bytes to read in a second. 0: no limit.
     std::uint64_t bytes_per_second = 0;
-    /// Go on where an earlier one ended: the `cursor` of its report.
+    /// The `cursor` of an earlier report, to continue there.
     std::string from = {};
 };
 
-/// What a verification looked at and found, as in graviton.h.
+/// The report of a verification, as in graviton.h.
 using verify_report = graviton_verify_report;
 
-/// What a verification tells of.
+/// The kinds of verification events.
 enum class verify_kind : std::int32_t {
     progress = GRAVITON_VERIFY_PROGRESS,
     block = GRAVITON_VERIFY_BLOCK,
@@ -148,7 +150,7 @@ enum class verify_kind : std::int32_t {
     unreferenced = GRAVITON_VERIFY_UNREFERENCED
 };
 
-/// What is wrong with a block.
+/// The damage of a block.
 enum class damage : std::int32_t {
     none = GRAVITON_DAMAGE_NONE,
     missing = GRAVITON_DAMAGE_MISSING,
@@ -156,21 +158,21 @@ enum class damage : std::int32_t {
     corrupt = GRAVITON_DAMAGE_CORRUPT
 };
 
-/// What a verification tells while it runs.
+/// An event of a verification.
 struct verify_event {
-    /// Which of them it is. A later version may have more.
+    /// The kind. A later version may add more.
     verify_kind kind;
-    /// For verify_kind::block: what is wrong with it.
+    /// For verify_kind::block: the damage.
     graviton::damage damage;
     /// For verify_kind::block and ::unreferenced: the block.
     block_key block;
-    /// For verify_kind::unreferenced and damage::wrong_length: how many bytes are there.
+    /// For verify_kind::unreferenced and damage::wrong_length: the actual length.
     std::uint64_t length;
-    /// For verify_kind::block: the blobs that are hurt, up to a thousand of them. For ::manifest: the blob.
+    /// For verify_kind::block: the damaged blobs, up to a thousand of them. For ::manifest: the blob.
     std::vector<blob_id> blobs;
-    /// For verify_kind::manifest and ::database: what is wrong. Lives until the callback returns.
+    /// For verify_kind::manifest and ::database: a description. Valid until the callback returns.
     std::string_view text;
-    /// For verify_kind::progress: what was looked at so far, otherwise null. Lives until the callback returns.
+    /// For verify_kind::progress: the report so far, otherwise null. Valid until the callback returns.
     const verify_report *report;
 
     /// The one of graviton.h.
@@ -182,7 +184,7 @@ struct verify_event {
     }
 };
 
-/// A setting that there is.
+/// A setting.
 struct setting {
     /// Its name, such as "GRAVITON_HASH".
     std::string_view name;
@@ -208,7 +210,7 @@ inline std::string_view version() noexcept { return graviton_version(); }
 /// The version of the library that is running, composed like GRAVITON_VERSION_NUMBER.
 inline std::int32_t version_number() noexcept { return graviton_version_number(); }
 
-/// How many bytes to pass in one call of writer::write or reader::read for the best speed.
+/// The best size of a buffer for writer::write and reader::read, in bytes.
 inline std::size_t recommended_buffer_size() noexcept { return graviton_recommended_buffer_size(); }
 
 } // inline namespace

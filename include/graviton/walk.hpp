@@ -69,8 +69,8 @@ private:
 
 } // namespace detail
 
-/// A walk over the blobs of a store, to be gone over once: with next, or `for (const auto &blob : list)`, whose elements are
-/// outcome<blob_stat>. One thread at a time.
+/// A single-pass iterator over the blobs of a store: with next, or `for (const auto &blob : list)`, whose
+/// elements are outcome<blob_stat>. One thread at a time.
 class list {
 public:
     using value_type = blob_stat;
@@ -93,14 +93,14 @@ public:
     iterator begin() { return iterator(*this); }
     iterator end() noexcept { return iterator(); }
 
-    /// The handle of graviton.h, still owned here.
+    /// The handle of graviton.h; this object still owns it.
     graviton_list *c_handle() const noexcept { return raw_.get(); }
 
 private:
     detail::handle<graviton_list, graviton_list_free> raw_;
 };
 
-/// A walk over the blocks of a blob, to be gone over once like a list. One thread at a time.
+/// A single-pass iterator over the blocks of a blob, like list. One thread at a time.
 class manifest {
 public:
     using value_type = manifest_entry;
@@ -123,7 +123,7 @@ public:
     iterator begin() { return iterator(*this); }
     iterator end() noexcept { return iterator(); }
 
-    /// The handle of graviton.h, still owned here.
+    /// The handle of graviton.h; this object still owns it.
     graviton_manifest *c_handle() const noexcept { return raw_.get(); }
 
 private:

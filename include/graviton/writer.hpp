@@ -8,20 +8,20 @@
 namespace graviton {
 inline namespace GRAVITON_ERROR_STYLE {
 
-/// A blob being written. What was not finished leaves nothing. One thread at a time.
+/// A blob being written. An unfinished blob leaves nothing. One thread at a time.
 class writer {
 public:
     /// Takes over a handle of graviton.h.
     explicit writer(graviton_writer *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
-    /// Takes the next bytes: all of them, or it fails, and then every later call fails too.
+    /// Writes the next bytes: all of them, or it fails, and then every later call fails too.
     outcome<void> write(bytes_view bytes)
     {
         return detail::run(
             [&](auto error) { return graviton_writer_write(raw_.get(), bytes.data(), bytes.size(), error); });
     }
 
-    /// How many bytes were written so far.
+    /// The number of bytes written so far.
     outcome<std::uint64_t> size() const
     {
         std::uint64_t size = 0;
@@ -37,7 +37,7 @@ public:
                                         [&] { return put_receipt(receipt); });
     }
 
-    /// The handle of graviton.h, still owned here.
+    /// The handle of graviton.h; this object still owns it.
     graviton_writer *c_handle() const noexcept { return raw_.get(); }
 
 private:
