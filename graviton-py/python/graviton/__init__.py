@@ -1,7 +1,7 @@
 """An embeddable, content-addressed blob store: SQLite for blobs.
 
-Streams go in, are cut into blocks where their content says so, each block is stored once under its hash, and
-they come back verified, as a whole or any range of them.
+A stream is cut into blocks at boundaries that its content decides, each block is stored once under its hash,
+and the stream is read back verified, as a whole or any range of it.
 
 >>> import graviton
 >>> with graviton.open(directory) as store:         # files and SQLite under one directory
@@ -13,7 +13,7 @@ they come back verified, as a whole or any range of them.
 b'hello, graviton'
 b'graviton'
 
-A blob's id is text, ``<algorithm>:<hash of the content>:<length>``, and all that is needed to get it back.
+A blob's id is text, ``<algorithm>:<hash of the content>:<length>``, which is all you need to get it back.
 Errors are :class:`GravitonError`, with a class for each code. The logger is called ``graviton``.
 """
 

@@ -1,7 +1,7 @@
 """The exceptions: one class for each code, under :class:`GravitonError`.
 
-Where Python has an exception of its own for the same thing, the class is that as well, so that
-``except FileNotFoundError`` and ``except ValueError`` do what one expects.
+Where Python has a built-in exception for the same failure, the class derives from it too, so that ``except
+FileNotFoundError`` and ``except ValueError`` work.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ __all__ = [
 
 
 class GravitonError(Exception):
-    """What every error of Graviton is.
+    """The base class of all errors of Graviton.
 
-    ``str(error)`` says what was tried, on what, and why it failed; ``advice`` says what to do, and is
-    shown below the message in a traceback.
+    ``str(error)`` is the message: the operation, its object, and the reason for the failure. ``advice`` says
+    what to do, and appears below the message in a traceback.
 
     >>> try:
     ...     graviton.BlobId("blake3:no")
@@ -61,16 +61,16 @@ class GravitonError(Exception):
     """
 
     code: ClassVar[str] = "internal"
-    """The stable name of the kind of error, the same in every language."""
+    """The stable name of the error code, the same in every language."""
 
     retryable: ClassVar[bool] = False
-    """Whether the same call may succeed later, with nothing changed."""
+    """Whether the same call may succeed later without a change."""
 
     advice: str | None
-    """What to do about it, as one sentence."""
+    """The advice, one sentence."""
 
     errno: int | None
-    """The operating system's error number, where one caused this."""
+    """The operating system's error number that caused the failure, if any."""
 
     def __init__(self, message: str = "", *, advice: str | None = None, errno: int | None = None) -> None:
         super().__init__(message)
@@ -87,7 +87,7 @@ class GravitonError(Exception):
 
 
 class InvalidArgumentError(GravitonError, ValueError):
-    """An argument makes no sense; the call did nothing."""
+    """An argument is invalid; the call did nothing."""
 
 
 class InvalidIdError(GravitonError, ValueError):
@@ -99,19 +99,19 @@ class NotFoundError(GravitonError, FileNotFoundError):
 
 
 class IntegrityError(GravitonError):
-    """What is stored, or was given, is not what it should be. The base of the errors that say how."""
+    """Stored or given content is wrong. The base class of the more specific errors."""
 
 
 class DigestMismatchError(IntegrityError, ValueError):
-    """The content is not what its id says; it was not stored."""
+    """The content does not match its id; it was not stored."""
 
 
 class CorruptBlockError(IntegrityError):
-    """A block's bytes are not the bytes that were stored. They were not handed out."""
+    """The bytes of a block do not match its key. They were not returned."""
 
 
 class MissingBlockError(IntegrityError):
-    """A block that a blob needs is not there."""
+    """A block that a blob needs is missing."""
 
 
 class CorruptDatabaseError(IntegrityError):
@@ -119,7 +119,7 @@ class CorruptDatabaseError(IntegrityError):
 
 
 class OverloadedError(GravitonError):
-    """Too much is going on at once. Trying again in a moment may help."""
+    """Too many operations at once; trying again may help."""
 
 
 class TooLargeError(GravitonError, ValueError):
@@ -127,7 +127,7 @@ class TooLargeError(GravitonError, ValueError):
 
 
 class RangeError(GravitonError, ValueError):
-    """The range starts behind the end of the blob."""
+    """The range starts beyond the end of the blob."""
 
 
 class UnauthorizedError(GravitonError, PermissionError):
@@ -143,7 +143,7 @@ class BackendUnavailableError(GravitonError, ConnectionError):
 
 
 class WriterExpiredError(GravitonError):
-    """The put was cut off from the database for too long; put again."""
+    """The put lost the database for longer than its lease; put again."""
 
 
 class NoSpaceError(GravitonError, OSError):
@@ -155,7 +155,7 @@ class QuotaExceededError(GravitonError, OSError):
 
 
 class MethodNotAllowedError(GravitonError):
-    """The HTTP method does not apply there."""
+    """The path does not have this HTTP method."""
 
 
 class TimeoutError(GravitonError, builtins.TimeoutError):
@@ -163,7 +163,7 @@ class TimeoutError(GravitonError, builtins.TimeoutError):
 
 
 class LengthRequiredError(GravitonError):
-    """A length is needed and was not given."""
+    """A length is required."""
 
 
 class UnsupportedError(GravitonError, NotImplementedError):
@@ -199,7 +199,7 @@ class IoError(GravitonError, OSError):
 
 
 class LatchedError(GravitonError, OSError):
-    """An earlier failed write made this store refuse further ones until it is opened again."""
+    """An earlier write failed, and this store refuses writes until it is opened again."""
 
 
 class InternalError(GravitonError, RuntimeError):

@@ -37,10 +37,10 @@ else:
 
 
 class BlobReader(_RawIO):
-    """A blob that is being read: a binary file, every byte of which was verified.
+    """A blob being read: a verified binary file.
 
     :meth:`Store.open` gives one, inside of an :class:`io.BufferedReader` unless told otherwise. It may be
-    used from several threads, one at a time. It goes on for the grace after its blob was deleted.
+    used from several threads, one at a time. It works for the grace period after its blob was deleted.
 
     >>> id = store.put(b"hello, graviton")
     >>> with store.open(id, buffering=0) as file:
@@ -60,12 +60,12 @@ class BlobReader(_RawIO):
 
     @property
     def name(self) -> str:
-        """The text of the id, for what asks a file for its name."""
+        """The text of the id, for code that asks a file for its name."""
         return str(self._id)
 
     @property
     def mode(self) -> str:
-        """How a file of this kind is opened: ``rb``."""
+        """The mode, ``rb``."""
         return "rb"
 
     @property
@@ -84,19 +84,19 @@ class BlobReader(_RawIO):
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill the buffer, unless the blob ends before, and return how many bytes that were."""
+        """Read bytes into the buffer until it is full or the blob ends, and return their number."""
         return self._reader.readinto(buffer)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return so many bytes, or as many as are left; all that are left by default."""
+        """Return up to ``size`` bytes; by default all that are left."""
         return self._reader.read(_MOST if size is None or size < 0 else min(size, _MOST))
 
     def readall(self) -> bytes:
-        """Return all bytes that are left."""
+        """Return the remaining bytes."""
         return self.read()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move, and return the new position. Behind the end there is nothing to read."""
+        """Move, and return the new position. There is nothing to read beyond the end."""
         if not -(1 << 63) <= offset < 1 << 63 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             raise make("invalid-argument", f"cannot move to {offset} from {whence}", "see io.IOBase.seek")
         return self._reader.seek(offset, whence)
@@ -110,7 +110,7 @@ class BlobReader(_RawIO):
         raise io.UnsupportedOperation("a blob that is being read cannot be written to")
 
     def close(self) -> None:
-        """Let go of the blob."""
+        """Close the reader."""
         if not self.closed:
             try:
                 # A forked child lets go of nothing: it is the parent's.
@@ -128,13 +128,13 @@ class BlobReader(_RawIO):
 
 
 class BlobWriter(_BufferedIO):
-    """A blob that is being written: a binary file that takes bytes in order.
+    """A blob being written: a sequential binary file.
 
-    Nothing is visible before it is closed. ``with`` closes it, or, after an exception, aborts it, which leaves no
-    blob; blocks that were written go with the next :meth:`Store.gc`. So does a writer that is forgotten, with a
-    :class:`ResourceWarning`. What closes it inside of its ``with``, as an :class:`io.TextIOWrapper` around it does, only
-    ends the writing: whether it is stored is decided at the end of the ``with``. It may be used from several threads, one
-    at a time.
+    The blob becomes visible when the file is closed. ``with`` closes it or, after an exception, aborts it,
+    which leaves no blob; the next :meth:`Store.gc` frees blocks that were written. A writer that is
+    garbage-collected aborts too, with a :class:`ResourceWarning`. Closing it inside its ``with``, as an
+    :class:`io.TextIOWrapper` around it does, only ends the writing; the end of the ``with`` decides whether
+    the blob is stored. It may be used from several threads, one at a time.
 
     >>> with store.writer() as file:
     ...     file.write(b"hello, ")
@@ -154,17 +154,17 @@ class BlobWriter(_BufferedIO):
 
     @property
     def name(self) -> str:
-        """The text of the id, for what asks a file for its name; empty before it is closed."""
+        """The text of the id, for code that asks a file for its name; empty before it is closed."""
         return "" if self._receipt is None else str(self._receipt.id)
 
     @property
     def mode(self) -> str:
-        """How a file of this kind is opened: ``wb``."""
+        """The mode, ``wb``."""
         return "wb"
 
     @property
     def receipt(self) -> PutReceipt:
-        """What came of it, once it is closed."""
+        """The receipt, once it is closed."""
         if self._receipt is None:
             if self._writer is not None:
                 when = "the end of its with" if self._withs else "its writer is closed"
@@ -183,8 +183,8 @@ class BlobWriter(_BufferedIO):
         return True
 
     def write(self, data: Buffer, /) -> int:
-        """Take all of the bytes, and return how many they are. An error aborts the writer, except that what is not
-        bytes is refused.
+        """Write all of the bytes, and return their number. An error aborts the writer, except for a wrong
+        type.
         """
         writer = self._open()
         # Before the writing: of what is not bytes, nothing is taken, and it goes on.
@@ -197,7 +197,7 @@ class BlobWriter(_BufferedIO):
             raise
 
     def tell(self) -> int:
-        """Return how many bytes were taken."""
+        """Return the number of bytes written."""
         return self._open().size()
 
     def flush(self) -> None:
@@ -206,8 +206,8 @@ class BlobWriter(_BufferedIO):
             raise ClosedError("the writer is closed")
 
     def close(self) -> None:
-        """Store what was written: it is visible, and as durable as the store, when this returns. Inside of ``with``, the
-        end of that stores it, and until then nothing more is taken.
+        """Commit the blob: when this returns, it is visible, and as durable as the store. Inside ``with``,
+        the end of the ``with`` commits it, and writing ends here.
         """
         if getattr(self, "_withs", 0):
             super().close()
@@ -227,7 +227,7 @@ class BlobWriter(_BufferedIO):
             super().close()
 
     def abort(self) -> None:
-        """Forget what was written, and close."""
+        """Abort the blob, and close."""
         writer, self._writer = getattr(self, "_writer", None), None
         try:
             if writer is not None:

@@ -1,4 +1,4 @@
-"""The engine of the package ``graviton``, which is what to import."""
+"""The engine of the package ``graviton``; import that one."""
 
 from asyncio import Future
 from collections.abc import Callable

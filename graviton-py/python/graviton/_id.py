@@ -1,4 +1,4 @@
-"""Blob ids: text that has been checked."""
+"""Blob ids: validated text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 class BlobId(str):
     """The id of a blob: ``<algorithm>:<hash of the whole content>:<length in bytes>``.
 
-    It is a ``str`` that has been checked, so it is immutable, equal to its text and hashes like it, and goes
-    wherever text goes: dictionaries, JSON, databases, pickles. Anything else is an
-    :class:`InvalidIdError`.
+    It is a ``str`` that was validated: immutable, equal to its text with the same hash, and usable wherever
+    text is: dictionaries, JSON, databases, pickles. Other text is an :class:`InvalidIdError`.
 
     >>> id = graviton.BlobId.of(b"hello")
     >>> print(id)
@@ -36,14 +35,14 @@ class BlobId(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """The id that is written like this."""
+        """Parse an id."""
         if type(text) is not cls:
             _graviton.blob_id(text)
         return super().__new__(cls, text)
 
     @classmethod
     def of(cls, data: Buffer, algo: str = "blake3") -> Self:
-        """The id of these bytes, wherever they are or are not stored.
+        """Compute the id of these bytes, whether they are stored or not.
 
         >>> graviton.BlobId.of(bytearray(b"hello"), "sha256").hexdigest[:8]
         '2cf24dba'

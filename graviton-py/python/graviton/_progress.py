@@ -1,4 +1,4 @@
-"""Progress of long calls: shown by tqdm, told to a function, or neither."""
+"""Progress of long calls: shown by tqdm, passed to a function, or neither."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 Progress: TypeAlias = bool | Callable[[int, int | None], object] | None
-"""``True`` for a bar, if tqdm is installed, or a function of what is done and the total (``None`` where nobody
-knows it). What the function raises ends the call."""
+"""``True`` for a bar, if tqdm is installed, or a function of the work done and the total (``None`` if
+unknown). An exception in the function ends the call.
+"""
 
 
 class Meter:

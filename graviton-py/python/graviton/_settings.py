@@ -21,39 +21,39 @@ class Settings(TypedDict, total=False):
     case, without ``GRAVITON_``."""
 
     blob_backend: str
-    """Where block bytes live: ``fs``, ``s3`` or ``minio``."""
+    """Where blocks are stored: ``fs``, ``s3`` or ``minio``."""
     fs_root: str | os.PathLike[str]
     """The directory of the store; the same as the argument ``path``."""
     fs_block_prefix: str
     """The directory of the blocks under it."""
     quasar_minio_url: str
-    """The S3 server; ``s3`` without one uses AWS."""
+    """The S3 server; without it, ``s3`` is AWS."""
     minio_root_user: str
-    """The access key for it."""
+    """The access key of the S3 server."""
     minio_root_password: str
-    """The secret key for it."""
+    """The secret key of the S3 server."""
     s3_block_bucket: str
-    """The bucket of the blocks, which must exist."""
+    """The bucket for blocks, which must exist."""
     s3_block_prefix: str
-    """What the blocks' keys begin with."""
+    """The prefix of the blocks' object keys."""
     s3_region: str
     """The region of the bucket."""
     manifest_url: str
     """``sqlite:PATH`` or ``postgres://user:password@host:port/database``."""
     pg_jdbc_url: str
-    """The same for an existing deployment: ``jdbc:postgresql://host:port/database``."""
+    """The database of an existing deployment: ``jdbc:postgresql://host:port/database``."""
     pg_username: str
-    """The user for it."""
+    """Its user."""
     pg_password: str
-    """The password for it."""
+    """Its password."""
     hash: str
-    """The algorithm for what is written: ``blake3`` or ``sha256``."""
+    """The hash algorithm for new blobs: ``blake3`` or ``sha256``."""
     chunker: str
     """How streams are cut: ``fixed:<bytes>``, ``fastcdc:<min>:<avg>:<max>`` or ``delimiter:<hex>:<max>``."""
     durability: str
-    """``full``: a returned put survives power loss; ``relaxed``: a crash of the process only."""
+    """``full``: a returned put survives power loss; ``relaxed``: only a crash of the process."""
     verify_reads: bool | str
-    """Whether every block is hashed again before a byte of it is handed out."""
+    """Whether every block is hashed before any of it is returned."""
     gc_grace: str | timedelta
     """How long a deleted blob can be restored: ``30m``, ``1h``, ``8d``, or a ``timedelta`` of whole seconds."""
 
@@ -64,7 +64,7 @@ _PLAIN_URL = re.compile(r"postgres(ql)?://([\w.-]+@)?[\w.-]+(:\d+)?/[\w-]*", re.
 
 
 class Place(NamedTuple):
-    """Where a store is and how it is opened: all that it takes to open it again."""
+    """The location of a store and its settings: everything that is needed to open it again."""
 
     path: str
     settings: dict[str, str]

@@ -1,7 +1,7 @@
 """Blobs as a filesystem of :mod:`fsspec`: ``graviton://<id>``. Needs the extra ``graviton[fsspec]``.
 
-Whatever opens fsspec URLs reads blobs: pandas, pyarrow, h5py, dask, xarray. The options are those of
-:func:`graviton.open`, or an open ``store``; with none of them it is the store of the environment.
+Everything that opens fsspec URLs can read blobs: pandas, pyarrow, h5py, dask, xarray. The options are those
+of :func:`graviton.open`, or an open ``store``; without any of them, the environment describes the store.
 
 >>> import fsspec
 >>> with graviton.open(directory) as table:
@@ -10,9 +10,8 @@ Whatever opens fsspec URLs reads blobs: pandas, pyarrow, h5py, dask, xarray. The
 ...     file.readline()
 b'a,b\\n'
 
-There is one directory, the root, and the names of its files are ids. The content decides them: a file is written as
-``new``, which may be done any number of times, and says what it became when it is closed. Written under an id, it must
-have that content.
+There is one directory, the root, and the names of its files are ids. A file is written as ``new``, any number
+of times, and has its id when it is closed. A file that is written under an id must have that content.
 
 >>> fs = fsspec.filesystem("graviton", store=store)
 >>> with fs.open("new", "wb") as file:
@@ -21,8 +20,8 @@ have that content.
 >>> file.blob_id in fs.ls("", detail=False)
 True
 
-What writes to a URL does not show its file. The option ``stored`` is a function that is called with the id of whatever
-the filesystem stores, on the thread that stores it.
+Code that writes to a URL does not get the file. The option ``stored`` is a function that is called with the
+id of each blob that the filesystem stores, on the thread that stores it.
 
 >>> ids = []
 >>> with fsspec.open("graviton://new", "w", store=store, stored=ids.append) as file:
@@ -31,7 +30,7 @@ the filesystem stores, on the thread that stores it.
 >>> fs.cat(ids[0])
 b'hello'
 
-Pickles and JSON carry the place of the store but no secrets, which are looked for in the environment, and not
+Pickles and JSON contain the location of the store, but neither secrets, which come from the environment, nor
 ``stored``.
 """
 
@@ -64,7 +63,7 @@ NEW = "new"
 
 
 class GravitonFile(io.BufferedReader):
-    """A blob that is read."""
+    """A blob being read."""
 
     def __init__(self, reader: BlobReader, buffer_size: int) -> None:
         super().__init__(reader, buffer_size)
@@ -77,7 +76,9 @@ class GravitonFile(io.BufferedReader):
 
 
 class GravitonWriter(BlobWriter):
-    """A blob that is written. Within a transaction of the filesystem, it is stored when that ends."""
+    """A blob being written. Within a transaction of the filesystem, it is stored at the end of the
+    transaction.
+    """
 
     autocommit = True
     stored: Callable[[BlobId], object] | None = None
@@ -204,7 +205,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return [info if detail else info["name"] for info in found]
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Whether the blob is there. What is no id is not."""
+        """Test whether the blob exists. False for anything that is not an id."""
         path = self._strip_protocol(path)
         return not path or path in self.store
 
@@ -354,7 +355,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return id
 
     def rm_file(self, path: str) -> None:
-        """Delete a blob. It can be restored for the grace, by the store."""
+        """Delete a blob. The store can restore it for the grace period."""
         self.store.delete(self._id(path))
 
     def _rm(self, path: str) -> None:

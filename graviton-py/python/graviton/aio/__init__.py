@@ -1,4 +1,4 @@
-"""Graviton for asyncio: the same names as in :mod:`graviton`, to be awaited.
+"""Graviton for asyncio: the same names as in :mod:`graviton`, as coroutines.
 
 >>> import asyncio
 >>> async def main():
@@ -12,10 +12,10 @@
 b'hello, graviton'
 15
 
-Cancelling a task ends what it waits for, and leaves no blob of what was being stored; blocks that were written already go
-with the next ``gc``. Any number of calls may be under way: those that
-have their turn share a few threads, the others wait without one. A store, a reader and a writer belong to no
-event loop in particular, but one reader or writer is to be used by one at a time.
+Cancelling a task ends the call that it waits for; a cancelled put leaves no blob, and the next ``gc`` frees
+blocks that it had written. Any number of calls may run at once: they share a few threads, and waiting calls
+need none. Stores, readers and writers are not bound to an event loop, but a reader or writer may be used by
+one task at a time only.
 """
 
 from ._files import BlobReader, BlobWriter

@@ -28,10 +28,10 @@ _ALL = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class BlobReader:
-    """A blob that is being read; every byte was verified. To be used by one task at a time.
+    """A blob being read, verified. For one task at a time.
 
-    It goes on for the grace after its blob was deleted. Iterating gives the rest of the blob in pieces, each as
-    long as is at hand, which is a block.
+    It works for the grace period after its blob was deleted. Iterating gives the rest of the blob in pieces,
+    each the rest of a block.
     """
 
     mode = "rb"
@@ -59,7 +59,7 @@ class BlobReader:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it is closed."""
         return self._closed
 
     def readable(self) -> bool:
@@ -71,15 +71,15 @@ class BlobReader:
         return True
 
     async def read(self, size: int | None = -1, /) -> bytes:
-        """Return so many bytes, or as many as are left; all that are left by default."""
+        """Return up to ``size`` bytes; by default all that are left."""
         return await self._read(_ALL if size is None or size < 0 else min(size, _ALL), all=True)
 
     async def read1(self, size: int = -1, /) -> bytes:
-        """Return some bytes, at most so many: those that are at hand. None at the end."""
+        """Return up to ``size`` bytes, those that are available at once. Empty at the end."""
         return await self._read(_ALL if size < 0 else min(size, _ALL), all=False)
 
     async def readinto(self, buffer: Buffer, /) -> int:
-        """Fill the buffer, unless the blob ends before, and return how many bytes that were."""
+        """Read bytes into the buffer until it is full or the blob ends, and return their number."""
         _graviton.fill_at(buffer, 0, b"")
         # Held, so that it does not move meanwhile.
         with memoryview(buffer) as view:
@@ -92,7 +92,7 @@ class BlobReader:
             return done
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move, and return the new position. Behind the end there is nothing to read."""
+        """Move, and return the new position. There is nothing to read beyond the end."""
         self._check()
         starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         if whence not in starts:
@@ -109,7 +109,7 @@ class BlobReader:
         return self._position
 
     async def close(self) -> None:
-        """Let go of the blob."""
+        """Close the reader."""
         if not self._closed:
             self._closed = True
             self._reader.close()
@@ -125,7 +125,7 @@ class BlobReader:
             raise ClosedError("the reader is closed")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """What is left of the blob, in pieces."""
+        """The rest of the blob, in pieces."""
         while piece := await self.read1():
             yield piece
 
@@ -146,11 +146,12 @@ class BlobReader:
 
 
 class BlobWriter:
-    """A blob that is being written, bytes in order. To be used by one task at a time.
+    """A blob being written sequentially. For one task at a time.
 
-    Nothing is visible before it is closed. ``async with`` closes it, or, after an exception or a cancellation, aborts
-    it, which leaves no blob; blocks that were written go with the next ``gc``. So does a writer that is forgotten, with a
-    :class:`ResourceWarning`, and one whose ``write`` failed or was cancelled half-way.
+    The blob becomes visible when it is closed. ``async with`` closes it or, after an exception or a
+    cancellation, aborts it, which leaves no blob; the next ``gc`` frees blocks that were written. A writer
+    that is garbage-collected aborts too, with a :class:`ResourceWarning`, and so does one whose ``write``
+    failed or was cancelled half-way.
     """
 
     mode = "wb"
@@ -163,7 +164,7 @@ class BlobWriter:
 
     @property
     def receipt(self) -> PutReceipt:
-        """What came of it, once it is closed."""
+        """The receipt, once it is closed."""
         if self._receipt is None:
             if self._writer is not None:
                 raise ValueError("the blob has no id before its writer is closed")
@@ -185,8 +186,9 @@ class BlobWriter:
         return True
 
     async def write(self, data: Buffer, /) -> int:
-        """Take all of the bytes, and return how many they are. An error or a cancellation aborts the writer, except that
-        what is not bytes is refused."""
+        """Write all of the bytes, and return their number. An error or a cancellation aborts the writer,
+        except for a wrong type.
+        """
         writer = self._open()
         # Before the writing: of what is not bytes, nothing is taken, and it goes on.
         size, pieces = (len(data), iter([data])) if isinstance(data, bytes) else pieces_in(data)
@@ -200,7 +202,7 @@ class BlobWriter:
             raise
 
     async def tell(self) -> int:
-        """Return how many bytes were taken."""
+        """Return the number of bytes written."""
         self._open()
         return self._size
 
@@ -209,7 +211,7 @@ class BlobWriter:
         self._open()
 
     async def close(self) -> None:
-        """Store what was written: it is visible, and as durable as the store, when this returns."""
+        """Commit the blob: when this returns, it is visible, and as durable as the store."""
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -221,7 +223,7 @@ class BlobWriter:
             raise
 
     async def abort(self) -> None:
-        """Forget what was written, and close."""
+        """Abort the blob, and close."""
         writer, self._writer = self._writer, None
         if writer is not None:
             # To its end, even if the task is cancelled again meanwhile.

@@ -59,7 +59,7 @@ _Source: TypeAlias = Union["Buffer", "os.PathLike[str]", _Readable, "Iterable[Bu
 
 
 class Manifest:
-    """Which blocks a blob has, in order. ``async for`` reads it from the store a page at a time."""
+    """The blocks of a blob, in order. ``async for`` reads them from the store a page at a time."""
 
     PAGE = 1024
 
@@ -74,19 +74,19 @@ class Manifest:
 
     @property
     def stat(self) -> BlobStat:
-        """What is known of the blob."""
+        """The metadata of the blob."""
         return self._stat
 
     def __len__(self) -> int:
-        """How many blocks it has."""
+        """The number of its blocks."""
         return self._stat.blocks
 
     def __aiter__(self) -> AsyncIterator[ManifestEntry]:
-        """Its blocks from the first on."""
+        """Its blocks, from the first."""
         return self.starting(0)
 
     async def starting(self, offset: int) -> AsyncIterator[ManifestEntry]:
-        """Its blocks from the one on that holds the byte at ``offset``."""
+        """Its blocks, from the one that holds the byte at ``offset``."""
         if offset < 0:
             raise make("invalid-argument", f"no block is at {offset}", "give a number of 0 or more")
         offset = min(offset, self.id.size)
@@ -102,9 +102,10 @@ class Manifest:
 class Store:
     """An open store for asyncio. :func:`graviton.aio.open` makes one; ``async with`` closes it.
 
-    What it does and raises is as :class:`graviton.Store` says. Cancelling the task that waits for a call ends the call,
-    and of a ``put`` leaves no blob; blocks that were written go with the next :meth:`gc`. A ``put`` or ``delete`` that was
-    cancelled at its very end may have been done. It pickles like a synchronous one. Functions given as ``progress`` and ``found`` are called on the event loop.
+    Methods and exceptions are those of :class:`graviton.Store`. Cancelling the task that waits for a call
+    ends the call; a cancelled ``put`` leaves no blob, and the next :meth:`gc` frees blocks that it had
+    written. A ``put`` or ``delete`` that was cancelled at its very end may have succeeded. It pickles like a
+    synchronous one. Functions given as ``progress`` and ``found`` are called on the event loop.
     """
 
     def __init__(self, store: _Store) -> None:
@@ -138,13 +139,13 @@ class Store:
 
     @property
     def synchronous(self) -> _Store:
-        """The same store for code that does not await. It blocks the thread that calls it."""
+        """The same store for synchronous code. Its calls block their thread."""
         return self._store
 
     # ---- Putting
 
     async def put(self, source: _Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
-        """Store what the source has, and return its id.
+        """Store the content of the source, and return its id.
 
         The source is what :meth:`graviton.Store.put` takes, or an asynchronous iterable of bytes, or a file whose ``read``
         is a coroutine function. A file whose ``read`` is not is read on another thread.
@@ -154,7 +155,7 @@ class Store:
     async def put_receipt(
         self, source: _Source, *, expect: str | None = None, progress: Progress = None
     ) -> PutReceipt:
-        """The same, and return what came of it."""
+        """The same, but return the receipt."""
         if isinstance(source, str):
             raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
         data = bytes_of(source)
@@ -181,8 +182,10 @@ class Store:
         return (await self._put_file(path, expect, progress)).id
 
     async def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
-        """Store the content of many files, several at a time, and return their ids in the order of the paths. The first
-        failure is raised, and ends those that are under way; what was stored before stays stored."""
+        """Store the content of many files, several at a time, and return their ids in the order of the
+        paths. The first failure is raised and ends the others; files that were stored before it stay
+        stored.
+        """
         names = paths_of(paths)
         sizes = (os.stat(name).st_size for name in names if os.path.isfile(name)) if progress else ()
         found: list[BlobId | None] = [None] * len(names)
@@ -233,7 +236,7 @@ class Store:
         return found if isinstance(found, bytes) else await call(found.read, 0, found.size, True)
 
     async def get_into(self, id: str, buffer: Buffer) -> int:
-        """Fill a writable buffer with the content of a blob, and return how many bytes that were."""
+        """Read a blob into a writable buffer, and return the number of bytes."""
         blob = BlobId(id)
         _graviton.fill_at(buffer, 0, b"")
         with memoryview(buffer) as view:
@@ -247,7 +250,7 @@ class Store:
                 return await file.readinto(buffer)
 
     async def get_to(self, id: str, target: Path | _Writable, *, progress: Progress = None) -> int:
-        """Write the content of a blob to a file, and return how many bytes that were.
+        """Write the content of a blob to a file, and return the number of bytes.
 
         The target is a binary file, whose ``write`` may be a coroutine function, or a path, where the file appears when
         it is complete and not before.
@@ -265,7 +268,9 @@ class Store:
             return await _copy(source, write, progress)
 
     def open(self, id: str) -> Opening[BlobReader]:
-        """Open a blob to read from: ``async with store.open(id) as file``, or ``file = await store.open(id)``."""
+        """Open a blob for reading: ``async with store.open(id) as file``, or ``file = await
+        store.open(id)``.
+        """
 
         async def opening() -> BlobReader:
             return BlobReader(BlobId(id), await call(self._engine.aio_reader, id))
@@ -273,7 +278,7 @@ class Store:
         return Opening(opening)
 
     async def read_range(self, id: str, offset: int, length: int) -> bytes:
-        """Return so many bytes of a blob from an offset on, or as many as it has."""
+        """Return up to ``length`` bytes of a blob from an offset."""
         if offset < 0 or length < 0:
             raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
         offset, length = min(offset, _FAR), min(length, _FAR)
@@ -283,15 +288,17 @@ class Store:
     # ---- What is there
 
     async def stat(self, id: str) -> BlobStat:
-        """What is known of a blob."""
+        """Get the metadata of a blob."""
         return _stat(await call(self._engine.aio_stat, id))
 
     async def exists(self, id: str) -> bool:
-        """Whether the blob is there. Text that is no id is an ``InvalidIdError``."""
+        """Test whether the blob exists. Text that is not an id is an ``InvalidIdError``."""
         return await call(self._engine.aio_exists, id)
 
     async def list(self, *, after: str | None = None) -> AsyncIterator[BlobStat]:
-        """All blobs, or those behind one, ordered by algorithm, digest and size: ``async for blob in store.list()``."""
+        """Iterate over all blobs, or those after one, ordered by algorithm, digest and size: ``async for
+        blob in store.list()``.
+        """
         while page := await call(self._engine.aio_list, after, PAGE):
             for found in page:
                 yield _stat(found)
@@ -300,26 +307,26 @@ class Store:
             after = page[-1][0]
 
     async def __aiter__(self) -> AsyncIterator[BlobId]:
-        """The ids of all blobs."""
+        """Iterate over the ids of all blobs."""
         async for blob in self.list():
             yield blob.id
 
     async def manifest(self, id: str) -> Manifest:
-        """Which blocks a blob has, in order."""
+        """The blocks of a blob, in order."""
         return Manifest(self, await self.stat(id))
 
     async def stats(self) -> StoreStats:
-        """Sums over the store. Takes time in proportion to what is stored."""
+        """Get the totals of the store. Takes time proportional to the number of blobs and blocks."""
         return StoreStats(**await call(self._engine.aio_stats))
 
     # ---- Deleting, and keeping it healthy
 
     async def delete(self, id: str) -> None:
-        """Delete a blob. It can be restored for the grace."""
+        """Delete a blob. It can be restored for the grace period."""
         await call(self._engine.aio_delete, id)
 
     async def restore(self, id: str) -> None:
-        """Bring a deleted blob back, within the grace."""
+        """Restore a deleted blob; this works at least for the grace period."""
         await call(self._engine.aio_restore, id)
 
     async def gc(
@@ -333,7 +340,9 @@ class Store:
         blocks_per_second: int | None = None,
         progress: Progress = None,
     ) -> GcReport:
-        """Free the space of what was deleted longer than the grace ago. Cancelled, it ends after the step it is at."""
+        """Free the space of blobs that were deleted before the grace period. When cancelled, it ends after
+        the current step.
+        """
         return await _long(
             progress,
             lambda tell: self._store.gc(
@@ -358,7 +367,9 @@ class Store:
         found: Callable[[Finding], object] | None = None,
         progress: Progress = None,
     ) -> VerifyReport:
-        """Look whether everything is there, or with ``deep`` also intact. Cancelled, it ends after the step it is at."""
+        """Check that everything is there or, with ``deep``, also intact. When cancelled, it ends after the
+        current step.
+        """
         loop = asyncio.get_running_loop()
         # What is no function is refused below.
         heard = (lambda finding: loop.call_soon_threadsafe(found, finding)) if callable(found) else found
@@ -378,7 +389,9 @@ class Store:
     async def copy_from(
         self, other: Store | _Store, ids: Iterable[str] = (), *, progress: Progress = None
     ) -> CopyReport:
-        """Bring these blobs, or all, from another store, verified. Only blocks that are missing here are moved."""
+        """Copy these blobs, or all, from another store, verified. Only blocks that are missing here are
+        transferred.
+        """
         source = other._store if isinstance(other, Store) else other
         return await _long(progress, lambda tell: self._store.copy_from(source, ids, progress=tell))
 
@@ -388,8 +401,9 @@ class Store:
         return await _long(progress, lambda tell: self._store.repair_from(source, progress=tell))
 
     async def backup(self, path: Path) -> None:
-        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Cancelled,
-        it ends when that is written, and removes it."""
+        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. When
+        cancelled, it finishes writing and removes the file.
+        """
 
         path = path_of(path)
 
@@ -407,11 +421,11 @@ class Store:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it is closed."""
         return self._store.closed
 
     async def close(self) -> None:
-        """Close it in an orderly way. Later calls raise ``ClosedError``; puts under way fail."""
+        """Close the store. Later calls raise ``ClosedError``; running puts fail."""
         if not self._store._closed:
             if not isinstance(self._store._opened, _Unopened):
                 await asyncio.shield(call(self._engine.aio_close))
