@@ -3,9 +3,9 @@
 //! The rules:
 //! - [`Code`] is the closed list. It has a stable name, C integer, HTTP status and exit code in one
 //!   table, [`Code::facts`]; numbers and names are never reused.
-//! - A new code only where a caller would act differently.
-//! - The message says what was tried, on what and why it failed; [`Error::advice`] says what to do.
-//!   Neither holds a secret. The cause is kept as `source` and not repeated by [`Error`]'s callers.
+//! - A new code is added only where a caller would act differently.
+//! - The message names the operation, its object and the reason; [`Error::advice`] says what to do. Neither
+//!   contains a secret. The cause is the `source`, and the message does not repeat it.
 //! - Errors are cheap to clone: commits are grouped, and each member of a failed group gets the error.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The result of everything in Graviton that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure it is: the part of an [`Error`] that programs act on.
+/// The kind of a failure: the part of an [`Error`] that programs act on.
 ///
 /// ```
 /// use graviton_core::Code;
@@ -26,23 +26,23 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
-    /// A parameter makes no sense; the call did nothing.
+    /// A parameter is invalid; the call did nothing.
     InvalidArgument,
     /// The text is not a blob id or block key.
     InvalidId,
-    /// There is no such blob (or file).
+    /// There is no such blob or file.
     NotFound,
-    /// The content is not what its id says.
+    /// The content does not match its id.
     DigestMismatch,
     /// Larger than a limit allows.
     TooLarge,
-    /// The range starts behind the end of the blob.
+    /// The range starts beyond the end of the blob.
     RangeNotSatisfiable,
-    /// No or wrong credentials were given to us.
+    /// The credentials are missing or wrong.
     Unauthorized,
     /// The credentials do not allow this, or the operating system does not.
     Forbidden,
-    /// A block's bytes are not the bytes that were stored.
+    /// The bytes of a block do not match its key.
     CorruptBlock,
     /// A block that a blob refers to is not in the block store.
     MissingBlock,
@@ -54,11 +54,11 @@ pub enum Code {
     NoSpace,
     /// A quota is used up.
     QuotaExceeded,
-    /// The HTTP method does not apply here.
+    /// The path does not have this HTTP method.
     MethodNotAllowed,
     /// It took too long.
     Timeout,
-    /// A length is needed and was not given.
+    /// A length is required.
     LengthRequired,
     /// Known, but not supported here.
     Unsupported,
@@ -76,13 +76,13 @@ pub enum Code {
     Cancelled,
     /// The operating system reported an input or output error.
     Io,
-    /// An earlier failed write made this store refuse further writes until it is opened again.
+    /// An earlier write failed, and this store refuses writes until it is opened again.
     Latched,
     /// A bug in Graviton.
     Internal,
     /// The database is damaged, or another program changed it.
     CorruptDatabase,
-    /// Too much is going on at once; trying again in a moment may help.
+    /// Too many operations at once; trying again may help.
     Overloaded,
 }
 
@@ -182,7 +182,7 @@ impl Code {
         self.facts().exit
     }
 
-    /// Whether the same call may succeed later, with nothing changed by the caller.
+    /// Whether the same call may succeed later without a change by the caller.
     pub fn is_retryable(self) -> bool {
         self.facts().retryable
     }
@@ -194,7 +194,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// What went wrong: a [`Code`] to act on, a message to read, advice, and the cause.
+/// A failure: a [`Code`] to act on, a message to read, advice, and the cause.
 ///
 /// ```
 /// use graviton_core::{BlobId, Code};
@@ -213,14 +213,14 @@ struct Inner {
 }
 
 impl Error {
-    /// An error with this code and message. The message says what was tried, on what, and why it
-    /// failed, in lower case and without a full stop.
+    /// An error with this code and message. The message names the operation, its object and the reason, in
+    /// lower case and without a full stop.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         Error(Arc::new(Inner { code, message: message.into(), advice: None, source: None, errno: None }))
     }
 
-    /// The error for a failed system call: `tried` is what was being done and to what, as in
-    /// `"cannot write ./data/manifests.db"`.
+    /// The error for a failed system call: `tried` is the operation and its object, as in `"cannot write
+    /// ./data/manifests.db"`.
     pub fn io(tried: impl fmt::Display, error: io::Error) -> Error {
         use io::ErrorKind as Kind;
         let (code, advice) = match error.kind() {
@@ -299,22 +299,22 @@ impl Error {
         Error(Arc::new(inner))
     }
 
-    /// What kind of failure it is.
+    /// The error code.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// What the reader of the message can do, as one sentence.
+    /// The advice for the reader of the message, one sentence.
     pub fn advice(&self) -> Option<&str> {
         self.0.advice.as_deref()
     }
 
-    /// The operating system's error number, where one caused this.
+    /// The operating system's error number that caused the failure, if any.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno
     }
 
-    /// Whether the same call may succeed later, with nothing changed by the caller.
+    /// Whether the same call may succeed later without a change by the caller.
     pub fn is_retryable(&self) -> bool {
         self.code().is_retryable()
     }
@@ -325,7 +325,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// The words of an I/O error without the `(os error 5)` that nobody reads.
+/// The text of an I/O error without `(os error 5)`.
 fn reason(error: &io::Error) -> String {
     let mut text = error.to_string();
     if let Some(at) = text.find(" (os error") {

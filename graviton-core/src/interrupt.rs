@@ -1,4 +1,4 @@
-//! Ending a synchronous call from outside: for a signal, a cancel button, another language's exception.
+//! Interrupting a synchronous call: for a signal, a cancel button, or an exception of another language.
 //!
 //! The caller's own thread asks, so that the check may look at what belongs to that thread (an interpreter, say).
 //! An ended call is dropped like a future: what it had begun is cleaned up as after any failed call.
@@ -21,12 +21,12 @@ thread_local! {
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
 }
 
-/// Runs `call`; every synchronous call to Graviton that it makes on this thread asks `check` about every 50 ms while it
-/// waits, on this thread, and ends with `cancelled` once that breaks.
+/// Runs `call`. Every synchronous call to Graviton that it makes on this thread runs `check` about every 50
+/// ms while it waits, on this thread, and ends with `cancelled` once `check` breaks.
 ///
-/// What a call computes or syncs at one go is not cut short: a put of a small blob, a page of a list. A collection and a
-/// verification have checks of their own, after each step. Inside of `check` itself nothing is asked. Of nested
-/// scopes the inner one counts; [`uninterrupted`] makes one in which nothing is asked.
+/// Short work, such as a put of a small blob or a page of a list, is not interrupted. A collection and a
+/// verification have checks of their own, after each step. `check` does not run inside itself. Of nested
+/// scopes the inner one counts; [`uninterrupted`] makes one without a check.
 ///
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
@@ -45,8 +45,8 @@ pub fn interruptible<T>(check: impl FnMut() -> ControlFlow<()> + 'static, call: 
     call()
 }
 
-/// Runs `call`, in which nothing is asked: for a call by a callback of an [`interruptible`] one, which the question about the
-/// latter must not end.
+/// Runs `call` without a check: for a call in a callback of an [`interruptible`] call, whose check must not
+/// end it.
 pub fn uninterrupted<T>(call: impl FnOnce() -> T) -> T {
     let _outer = Outer(WATCH.take());
     call()

@@ -151,7 +151,7 @@ fn parse_parts(text: &str, what: &str) -> Result<(Algo, Digest, u64)> {
     let mut parts = text.split(':');
     let (Some(algo), Some(hex), Some(size), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(wrong("it has not three parts"));
+        return Err(wrong("it does not have three parts"));
     };
     let algo = algo.parse().map_err(|_| wrong("the algorithm is not blake3 or sha256"))?;
     let digest = hex.parse().map_err(|_| wrong("the digest is not 64 lower-case hex digits"))?;

@@ -1,4 +1,4 @@
-//! The runtime under the synchronous facade: one for each process, made when first needed.
+//! The tokio runtime of the synchronous facade: one for each process, made when it is first needed.
 //!
 //! [`drive`] runs a future on the caller's own thread and parks it in between; timers, tasks and sockets are
 //! driven by the runtime's threads. Since it is not tokio's own `block_on`, it also works on a thread that
