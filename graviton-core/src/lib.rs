@@ -28,7 +28,7 @@
 //! directory.
 //!
 //! Dependencies between the modules point one way: errors, digests and keys, then [`chunker`],
-//! [`block`] stores and [`manifest`] repositories, then the engine ([`AsyncStore`]), then [`Store`].
+//! [`block`] stores and [`manifest`] repositories, then [`report`]s, then the engine ([`AsyncStore`]), then [`Store`].
 
 #![forbid(unsafe_code)]
 
@@ -45,6 +45,7 @@ mod interrupt;
 mod key;
 pub mod manifest;
 mod random;
+pub mod report;
 mod runtime;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -55,13 +56,15 @@ pub use chunker::ChunkerSpec;
 pub use config::{Config, SETTINGS, Setting};
 pub use digest::{Algo, Digest, Hasher};
 pub use engine::{
-    AsyncPut, AsyncStore, BlobReader, BlobStat, BlobWriter, COMMIT_AHEAD, CopyOptions, CopyReport, Damage,
-    Finding, GcOptions, GcReport, PutOptions, PutReceipt, RepairReport, Session, SessionCommit, Settings,
-    StoreStats, Timing, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport,
+    AsyncPut, AsyncStore, BlobReader, BlobWriter, COMMIT_AHEAD, CopyOptions, Damage, Finding, GcOptions,
+    PutOptions, Session, SessionCommit, Settings, Timing, VerifyEvent, VerifyOptions,
 };
 pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
+pub use report::{
+    BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyCursor, VerifyReport,
+};
 pub use runtime::of_this_process as runtime;
 pub use store::{Put, Reader, Store, Writer};

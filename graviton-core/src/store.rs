@@ -13,12 +13,13 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::engine::{
-    AsyncStore, BlobReader, BlobStat, BlobWriter, CopyOptions, CopyReport, GcOptions, GcReport, PutOptions,
-    PutReceipt, RepairReport, StoreStats, VerifyEvent, VerifyOptions, VerifyReport, source_failed,
+    AsyncStore, BlobReader, BlobWriter, CopyOptions, GcOptions, PutOptions, VerifyEvent, VerifyOptions,
+    source_failed,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::ManifestEntry;
+use crate::report::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
 use crate::runtime;
 
 /// A content-addressed blob store: streams go in, are cut into blocks that are stored once each, and come

@@ -18,9 +18,10 @@ use super::{AsyncStore, Core, Engine, pace};
 use crate::block::{Deadline, Deleted};
 use crate::blocking;
 use crate::error::{Code, Error, Result};
-use crate::key::{BlobId, BlockKey};
+use crate::key::BlockKey;
 use crate::manifest::{BlobRow, BlockRow, Collection, DeleteBytes};
 use crate::random;
+use crate::report::GcReport;
 
 /// Rows that one transaction is about, and blocks that are deleted together.
 const ROWS: usize = 1_024;
@@ -44,36 +45,6 @@ pub struct GcOptions {
     pub max_bytes: Option<u64>,
     /// So many blocks are deleted in a second at most.
     pub blocks_per_second: Option<u32>,
-}
-
-/// What a collection did, or, after a dry run, would do.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct GcReport {
-    /// Whether it was a dry run.
-    pub dry_run: bool,
-    /// Puts of writers that are gone.
-    pub abandoned_puts: u64,
-    /// Deleted blobs that went, those of abandoned and failed puts among them.
-    pub blobs: u64,
-    /// The names of some of them; of a dry run only.
-    pub named: Vec<BlobId>,
-    /// Blocks that were deleted.
-    pub blocks: u64,
-    /// The sum of their sizes in bytes.
-    pub bytes: u64,
-    /// Blocks that lost a reference and are kept, because something else refers to them.
-    pub kept_referenced: u64,
-    /// Blocks that are kept for now because another collection is about to delete them, or was when it died.
-    pub kept_doomed: u64,
-    /// Blocks that could not be deleted; the next collection tries again.
-    pub kept_failed: u64,
-    /// Files of dead processes that were removed.
-    pub leftovers: u64,
-    /// How long it took.
-    pub seconds: f64,
-    /// Whether nothing is left to do; false if a limit or the caller ended it.
-    pub complete: bool,
 }
 
 impl AsyncStore {

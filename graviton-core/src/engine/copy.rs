@@ -16,8 +16,9 @@ use super::{AsyncStore, Core, Engine, not_found, read};
 use crate::blocking::{self, Task};
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
-use crate::key::{BlobId, BlockKey};
+use crate::key::BlobId;
 use crate::manifest::{BlockRecord, BlockRow, ManifestEntry};
+use crate::report::{CopyReport, RepairReport};
 
 /// What is pinned and in memory at once.
 const BATCH_BLOCKS: usize = 256;
@@ -31,44 +32,6 @@ const TOGETHER: usize = 8;
 pub struct CopyOptions {
     /// These blobs; all of the other store if there are none.
     pub ids: Vec<BlobId>,
-}
-
-/// What was copied.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct CopyReport {
-    /// Blobs that are new here.
-    pub blobs: u64,
-    /// Blobs that were here already.
-    pub present: u64,
-    /// Blocks that were fetched from the other store.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Blobs that the other store does not have whole. They were left out.
-    pub damaged: Vec<BlobId>,
-    /// How long it took.
-    pub seconds: f64,
-    /// Whether all was done; false if the caller ended it.
-    pub complete: bool,
-}
-
-/// What was mended.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct RepairReport {
-    /// Blocks that were looked at.
-    pub checked: u64,
-    /// Bad blocks that are whole again.
-    pub repaired: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bad blocks that the other store does not have either, or not whole.
-    pub lost: Vec<BlockKey>,
-    /// How long it took.
-    pub seconds: f64,
-    /// Whether all was looked at; false if the caller ended it.
-    pub complete: bool,
 }
 
 impl AsyncStore {

@@ -45,6 +45,7 @@ use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, Connections, Durability, ManifestEntry, ManifestRepo, StoreRecord};
+use crate::report::{BlobStat, PutReceipt, StoreStats};
 
 use buffer::Buffers;
 use commit::Commits;
@@ -52,14 +53,14 @@ use latch::Latch;
 use lease::Leases;
 use small::Ingest;
 
-pub use collect::{GcOptions, GcReport};
-pub use copy::{CopyOptions, CopyReport, RepairReport};
+pub use collect::GcOptions;
+pub use copy::CopyOptions;
 pub use put::{AsyncPut, PutOptions};
 pub use read::BlobReader;
 pub use session::{COMMIT_AHEAD, Session, SessionCommit};
-pub use verify::{Damage, Finding, VerifyCursor, VerifyEvent, VerifyOptions, VerifyReport};
+pub use verify::{Damage, Finding, VerifyEvent, VerifyOptions};
+pub use write::BlobWriter;
 pub(crate) use write::source_failed;
-pub use write::{BlobWriter, PutReceipt};
 
 /// What the engine is told, beside where things are.
 #[derive(Debug, Clone)]
@@ -125,48 +126,6 @@ impl Default for Settings {
             grace: Duration::from_secs(3_600),
             timing: Timing::USUAL,
         }
-    }
-}
-
-/// What is known of a live blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BlobStat {
-    /// Its id; the size is in it.
-    pub id: BlobId,
-    /// How many blocks it has.
-    pub blocks: u64,
-    /// The setting it was cut with.
-    pub chunker: String,
-    /// When it was put: milliseconds since 1970-01-01 UTC.
-    pub created_at_ms: i64,
-}
-
-/// Sums over a store.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct StoreStats {
-    /// Live blobs.
-    pub blobs: u64,
-    /// The sum of their sizes in bytes.
-    pub logical_bytes: u64,
-    /// Blocks that are stored, each once.
-    pub blocks: u64,
-    /// The sum of their sizes in bytes.
-    pub stored_bytes: u64,
-    /// Deleted blobs that can still be restored.
-    pub dead_blobs: u64,
-    /// The sum of their sizes in bytes.
-    pub dead_bytes: u64,
-    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees these,
-    /// and what a put that failed or was aborted had announced and may have written, which only its plan counts.
-    pub reclaimable_bytes: u64,
-}
-
-impl StoreStats {
-    /// How many bytes of blobs a stored byte serves; 1 for an empty store.
-    pub fn dedup_ratio(&self) -> f64 {
-        if self.stored_bytes == 0 { 1.0 } else { self.logical_bytes as f64 / self.stored_bytes as f64 }
     }
 }
 

@@ -16,13 +16,13 @@ use tokio::task::JoinSet;
 
 use super::lease::{Lease, expired};
 use super::small::SmallBlob;
-use super::write::PutReceipt;
 use super::{Core, Engine};
 use crate::block::Block;
 use crate::blocking;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, Pinned, PinnedBlock};
+use crate::report::PutReceipt;
 
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
 pub(super) const MOST_BLOCKS: usize = 256;
@@ -219,7 +219,10 @@ impl PinnedPut {
             Committed::Existed => false,
             Committed::Expired => return Err(expired()),
             Committed::NotInPlace | Committed::NotDurable => {
-                return Err(Error::new(Code::Internal, "the commit of a pinned blob has the outcome of another kind"));
+                return Err(Error::new(
+                    Code::Internal,
+                    "the commit of a pinned blob has the outcome of another kind",
+                ));
             }
         };
         Ok(PutReceipt {

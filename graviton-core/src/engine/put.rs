@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::AsyncStore;
-use super::write::{self, BlobWriter, PutReceipt, source_failed};
+use super::write::{self, BlobWriter, source_failed};
 use crate::error::Result;
 use crate::key::BlobId;
+use crate::report::PutReceipt;
 
 /// What a put is told beside its content.
 ///

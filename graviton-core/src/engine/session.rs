@@ -19,13 +19,14 @@ use futures_util::StreamExt;
 
 use super::lease::{Lease, expired};
 use super::pinned::{MOST_BLOCKS, PinnedPut};
-use super::write::{PutReceipt, mismatch};
+use super::write::mismatch;
 use super::{AsyncStore, Core, Engine, read};
 use crate::blocking;
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRow, ManifestEntry, PinnedBlock, WriterId};
+use crate::report::PutReceipt;
 
 /// Blocks that are read at once to check a blob.
 const TOGETHER: usize = 8;

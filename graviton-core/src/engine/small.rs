@@ -18,12 +18,12 @@ use bytes::Bytes;
 
 use super::commit::Commits;
 use super::group::{Group, Limits};
-use super::write::PutReceipt;
 use super::{Core, Engine, pinned};
 use crate::block::{Block, Published};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, ManifestEntry};
+use crate::report::PutReceipt;
 
 /// More blocks go the long way.
 pub(super) const MOST_BLOCKS: usize = 64;
@@ -126,7 +126,10 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
     keys.sort_unstable();
     let known = core.manifests.known(&ids, &keys).await?;
     if (known.live.len(), known.stored.len()) != (ids.len(), keys.len()) {
-        return Err(Error::new(Code::Internal, "the database answered for other blobs or blocks than were asked for"));
+        return Err(Error::new(
+            Code::Internal,
+            "the database answered for other blobs or blocks than were asked for",
+        ));
     }
     let rows: HashMap<BlockKey, Option<bool>> = keys.into_iter().zip(known.stored).collect();
 

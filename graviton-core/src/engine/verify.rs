@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, BlockRecord, BlockRow, LookAgain};
+use crate::report::{Place, VerifyCursor, VerifyReport};
 
 const BLOBS: usize = 256;
 const ENTRIES: usize = 4_096;
@@ -50,46 +50,6 @@ pub struct VerifyOptions {
     pub from: Option<VerifyCursor>,
     /// Hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes them again.
     pub adopt: bool,
-}
-
-/// Where a verification of the whole store goes on. Its text can be kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifyCursor(Place);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    Manifests(Option<BlobId>),
-    Blocks(BlockRow),
-    Listing,
-}
-
-impl fmt::Display for VerifyCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Place::Manifests(None) => f.write_str("manifests"),
-            Place::Manifests(Some(id)) => write!(f, "manifests/{id}"),
-            Place::Blocks(row) => write!(f, "blocks/{}", row.0),
-            Place::Listing => f.write_str("listing"),
-        }
-    }
-}
-
-impl FromStr for VerifyCursor {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<VerifyCursor> {
-        let place = match text.split_once('/') {
-            None if text == "manifests" => Some(Place::Manifests(None)),
-            None if text == "listing" => Some(Place::Listing),
-            Some(("manifests", id)) => id.parse().ok().map(|id| Place::Manifests(Some(id))),
-            Some(("blocks", row)) => row.parse().ok().map(|row| Place::Blocks(BlockRow(row))),
-            _ => None,
-        };
-        let wrong = || Error::new(Code::InvalidArgument, format!("{text:?} is no place in a verification"));
-        place
-            .map(VerifyCursor)
-            .ok_or_else(|| wrong().with_advice("use what an interrupted verification gave"))
-    }
 }
 
 /// What is wrong with a block.
@@ -151,41 +111,6 @@ pub enum VerifyEvent<'a> {
     Progress(&'a VerifyReport),
 }
 
-/// What a verification looked at and found.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct VerifyReport {
-    /// Blobs whose manifests were looked at.
-    pub blobs: u64,
-    /// Blocks that were looked at.
-    pub blocks: u64,
-    /// Bytes that were hashed.
-    pub bytes: u64,
-    /// Blocks of live blobs that are missing.
-    pub missing: u64,
-    /// Blocks of live blobs with another length or other bytes.
-    pub corrupt: u64,
-    /// Live blobs whose manifest does not tile them.
-    pub broken_manifests: u64,
-    /// What the database found wrong with itself.
-    pub database_problems: u64,
-    /// Blocks that no row knows.
-    pub unreferenced: u64,
-    /// Their bytes.
-    pub unreferenced_bytes: u64,
-    /// How long it took.
-    pub seconds: f64,
-    /// Where to go on, if it was ended early.
-    pub cursor: Option<VerifyCursor>,
-}
-
-impl VerifyReport {
-    /// Whether no live blob is hurt.
-    pub fn is_clean(&self) -> bool {
-        self.missing + self.corrupt + self.broken_manifests + self.database_problems == 0
-    }
-}
-
 impl AsyncStore {
     /// Looks whether everything is there and intact, and tells of what is not. `tell` may end it early.
     ///
@@ -244,6 +169,12 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         if (self.tell)(VerifyEvent::Found(finding)).is_break() { Err(Stop::Ended) } else { Ok(()) }
     }
 
+    /// Ends the verification.
+    fn completed(&mut self) -> Result<(), Stop> {
+        self.report.complete = true;
+        self.reached(None)
+    }
+
     /// Notes how far it got; it can go on from there.
     fn reached(&mut self, place: Option<Place>) -> Result<(), Stop> {
         self.report.cursor = place.map(VerifyCursor);
@@ -273,7 +204,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             self.all_blocks(after).await?;
         }
         self.listing().await?;
-        self.reached(None)
+        self.completed()
     }
 
     async fn some_blobs(&mut self) -> Result<(), Stop> {
@@ -293,7 +224,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 self.blocks(records, false).await?;
             }
         }
-        self.reached(None)
+        self.completed()
     }
 
     async fn all_manifests(&mut self, mut after: Option<BlobId>) -> Result<(), Stop> {

@@ -30,25 +30,10 @@ use crate::digest::{Algo, Digest, Hasher};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
 use crate::manifest::ManifestEntry;
+use crate::report::PutReceipt;
 
 /// Up to so many bytes are hashed where they are: it takes less than handing them over.
 const HASH_HERE: usize = 64 << 10;
-
-/// What a put did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PutReceipt {
-    /// The id under which the content can be read.
-    pub id: BlobId,
-    /// How many blocks the content was cut into.
-    pub blocks: u64,
-    /// How many of them were not in the store before and were written.
-    pub fresh_blocks: u64,
-    /// The bytes of those.
-    pub fresh_bytes: u64,
-    /// Whether the blob is new; false if it was there already.
-    pub created: bool,
-}
 
 /// A blob being written. Nothing is visible before [`finish`](BlobWriter::finish) has returned; dropped
 /// before that, it leaves nothing.
@@ -192,7 +177,10 @@ impl BlobWriter {
     async fn submit(&mut self) -> Result<()> {
         let filled = std::mem::take(&mut self.filled);
         let Memory::Buffer(buffer) = std::mem::replace(&mut self.memory, Memory::None) else {
-            return Err(Error::new(Code::Internal, "a put has bytes to hand on and no buffer that holds them"));
+            return Err(Error::new(
+                Code::Internal,
+                "a put has bytes to hand on and no buffer that holds them",
+            ));
         };
         let pipeline = match &mut self.pipeline {
             Some(pipeline) => pipeline,

@@ -1,0 +1,429 @@
+//! Reports: what calls on a store give back. Each is declared once, in [`reports!`] below.
+//!
+//! The declaration makes the public struct and its [`Report`] implementation, which lists the fields and their values.
+//! Every other form reads that list: the C structs and their `_INIT` macros, the Python classes, the JSON of the command
+//! line, and the JSON and the schemas of the server.
+//!
+//! To add a field:
+//! 1. Add it below, with its documentation, at the place that it takes in JSON. `name: Kind` is a field of the struct;
+//!    `name: Kind = method()` is computed from the others. The documentation is a sentence that reads well in every
+//!    language: `Whether …; false if …` for a flag.
+//! 2. Fill it in where the engine makes the report.
+//! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`, and
+//!    `GRAVITON_UPDATE=1 cargo test -p graviton-server`. The tests fail until that is done.
+//!
+//! C lays out a struct by [`Kind`] (ids, integers, floating-point numbers, flags, texts), in this order within each; a
+//! field that is added to a released struct is an incompatible change there (`graviton-ffi/abi`).
+
+mod cursor;
+
+pub(crate) use cursor::Place;
+pub use cursor::VerifyCursor;
+
+use crate::key::{BlobId, BlockKey};
+
+/// What a field means, and so which form it takes in each language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A number of things.
+    Count,
+    /// A number of bytes.
+    Bytes,
+    /// A time span in seconds.
+    Seconds,
+    /// A quotient.
+    Ratio,
+    /// True or false; 1 or 0 in C.
+    Flag,
+    /// The id of a blob.
+    Id,
+    /// The length of the blob in the field `id`. C has no such field, because an id is a struct there.
+    Size,
+    /// Ids of blobs; only their number in C and JSON.
+    Ids,
+    /// Keys of blocks; only their number in C and JSON.
+    Keys,
+    /// Ids of some of the blobs that another field counts; only their number in C, and left out in JSON.
+    Sample,
+    /// Where a verification goes on, if it does.
+    Cursor,
+    /// Text.
+    Text,
+    /// Milliseconds since 1970-01-01 UTC. The name ends in `_ms`, except where a language has a type or a text for times.
+    Time,
+}
+
+/// The description of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// One sentence or more about it.
+    pub doc: &'static str,
+    /// What it means.
+    pub kind: Kind,
+    /// How Rust reads it from the struct: the name, or a call such as `is_clean()`.
+    pub path: &'static str,
+}
+
+/// The value of a field. There is one variant for each [`Kind`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is what Kind says")]
+pub enum Value<'a> {
+    Count(u64),
+    Bytes(u64),
+    Seconds(f64),
+    Ratio(f64),
+    Flag(bool),
+    Id(&'a BlobId),
+    Size(u64),
+    Ids(&'a [BlobId]),
+    Keys(&'a [BlockKey]),
+    Sample(&'a [BlobId]),
+    Cursor(Option<&'a VerifyCursor>),
+    Text(&'a str),
+    Time(i64),
+}
+
+/// A report, as a list of fields.
+pub trait Report {
+    /// The name of the struct.
+    const NAME: &'static str;
+    /// One sentence or more about it.
+    const DOC: &'static str;
+    /// Its fields, in the order of the declaration.
+    const FIELDS: &'static [Field];
+
+    /// The values of [`FIELDS`](Report::FIELDS), in the same order.
+    fn values(&self) -> Vec<Value<'_>>;
+
+    /// Each field with its value.
+    fn entries(&self) -> impl Iterator<Item = (&'static Field, Value<'_>)> {
+        Self::FIELDS.iter().zip(self.values())
+    }
+}
+
+/// Calls `$callback!` with the names of all reports, comma-separated.
+#[macro_export]
+macro_rules! each_report {
+    ($callback:ident) => {
+        $callback! { PutReceipt, BlobStat, StoreStats, GcReport, VerifyReport, CopyReport, RepairReport }
+    };
+}
+
+/// The Rust type of a kind that a struct can hold.
+macro_rules! of_kind {
+    (Count) => { u64 };
+    (Bytes) => { u64 };
+    (Seconds) => { f64 };
+    (Flag) => { bool };
+    (Id) => { BlobId };
+    (Ids) => { Vec<BlobId> };
+    (Keys) => { Vec<BlockKey> };
+    (Sample) => { Vec<BlobId> };
+    (Cursor) => { Option<VerifyCursor> };
+    (Text) => { String };
+    (Time) => { i64 };
+}
+
+/// The [`Value`] of a field.
+macro_rules! value_of {
+    (Id, $value:expr) => {
+        Value::Id(&$value)
+    };
+    (Ids, $value:expr) => {
+        Value::Ids(&$value)
+    };
+    (Keys, $value:expr) => {
+        Value::Keys(&$value)
+    };
+    (Sample, $value:expr) => {
+        Value::Sample(&$value)
+    };
+    (Text, $value:expr) => {
+        Value::Text(&$value)
+    };
+    (Cursor, $value:expr) => {
+        Value::Cursor($value.as_ref())
+    };
+    ($kind:ident, $value:expr) => {
+        Value::$kind($value)
+    };
+}
+
+/// Declares structs and implements [`Report`] for them.
+macro_rules! reports {
+    ($(
+        $(#[doc = $doc:literal])+
+        $(#[derive($($derive:ident),+)])?
+        $name:ident { $($fields:tt)+ }
+    )+) => {$(
+        reports! {
+            @sort $name ($(#[doc = $doc])+ $(#[derive($($derive),+)])?) ($($doc)+) [] [] $($fields)+
+        }
+    )+};
+    // A field that is computed.
+    (
+        @sort $name:ident $attributes:tt $docs:tt [$($stored:tt)*] [$($described:tt)*]
+        $(#[doc = $doc:literal])+ $field:ident: $kind:ident = $($path:ident).+(), $($rest:tt)*
+    ) => {
+        reports! {
+            @sort $name $attributes $docs
+            [$($stored)*]
+            [$($described)* { $field $kind ($($doc)+) ($($path).+()) }]
+            $($rest)*
+        }
+    };
+    // A field of the struct.
+    (
+        @sort $name:ident $attributes:tt $docs:tt [$($stored:tt)*] [$($described:tt)*]
+        $(#[doc = $doc:literal])+ $field:ident: $kind:ident, $($rest:tt)*
+    ) => {
+        reports! {
+            @sort $name $attributes $docs
+            [$($stored)* $(#[doc = $doc])+ pub $field: of_kind!($kind),]
+            [$($described)* { $field $kind ($($doc)+) ($field) }]
+            $($rest)*
+        }
+    };
+    // All fields are sorted.
+    (
+        @sort $name:ident ($($attributes:tt)+) ($($doc:literal)+) [$($stored:tt)*]
+        [$({ $field:ident $kind:ident ($($about:literal)+) ($($path:tt)+) })+]
+    ) => {
+        $($attributes)+
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name { $($stored)* }
+
+        impl Report for $name {
+            const NAME: &'static str = stringify!($name);
+            const DOC: &'static str = concat!($($doc),+).trim_ascii();
+            const FIELDS: &'static [Field] = &[$(Field {
+                name: stringify!($field),
+                doc: concat!($($about),+).trim_ascii(),
+                kind: Kind::$kind,
+                path: stringify!($($path)+),
+            }),+];
+
+            fn values(&self) -> Vec<Value<'_>> {
+                vec![$(value_of!($kind, self.$($path)+)),+]
+            }
+        }
+    };
+}
+
+reports! {
+    /// What a put did.
+    #[derive(Eq)]
+    PutReceipt {
+        /// The id under which the content can be read.
+        id: Id,
+        /// The length of the content in bytes.
+        size: Size = id.size(),
+        /// How many blocks the content was cut into.
+        blocks: Count,
+        /// How many of them were not in the store before and were written.
+        fresh_blocks: Count,
+        /// The bytes of those.
+        fresh_bytes: Bytes,
+        /// Whether the blob is new; false if it was there already.
+        created: Flag,
+    }
+
+    /// What is known of a live blob.
+    #[derive(Eq)]
+    BlobStat {
+        /// Its id.
+        id: Id,
+        /// Its length in bytes.
+        size: Size = id.size(),
+        /// How many blocks it has.
+        blocks: Count,
+        /// The setting GRAVITON_CHUNKER that it was cut with.
+        chunker: Text,
+        /// When it was put: milliseconds since 1970-01-01 UTC.
+        created_at_ms: Time,
+    }
+
+    /// Sums over a store.
+    #[derive(Copy)]
+    StoreStats {
+        /// Live blobs.
+        blobs: Count,
+        /// The sum of their sizes in bytes.
+        logical_bytes: Bytes,
+        /// Blocks that are stored, each once.
+        blocks: Count,
+        /// The sum of their sizes in bytes.
+        stored_bytes: Bytes,
+        /// How many bytes of blobs a stored byte serves; 1 for an empty store.
+        dedup_ratio: Ratio = dedup_ratio(),
+        /// Deleted blobs that can still be restored.
+        dead_blobs: Count,
+        /// The sum of their sizes in bytes.
+        dead_bytes: Bytes,
+        /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace
+        /// frees them. It also frees what failed and aborted puts left, which only the plan of a collection counts.
+        reclaimable_bytes: Bytes,
+    }
+
+    /// What a collection did, or, after a dry run, would do.
+    #[derive(Default)]
+    GcReport {
+        /// Whether it was a dry run.
+        dry_run: Flag,
+        /// Deleted blobs that were removed, those of abandoned and failed puts among them.
+        blobs: Count,
+        /// The ids of some of them, after a dry run only.
+        named: Sample,
+        /// Blocks that were deleted.
+        blocks: Count,
+        /// The sum of their sizes in bytes.
+        bytes: Bytes,
+        /// Puts that were given up because their process or session is gone.
+        abandoned_puts: Count,
+        /// Blocks that lost a reference and were kept, because other blobs refer to them.
+        kept_referenced: Count,
+        /// Blocks that were kept for now, because another collection is about to delete them, or was when it died.
+        kept_doomed: Count,
+        /// Blocks that could not be deleted. The next collection tries again.
+        kept_failed: Count,
+        /// Files of dead processes that were removed.
+        leftovers: Count,
+        /// Whether nothing is left to do; false if a limit or the caller ended it.
+        complete: Flag,
+        /// How long it took, in seconds.
+        seconds: Seconds,
+    }
+
+    /// What a verification checked and found.
+    #[derive(Default)]
+    VerifyReport {
+        /// Blobs whose manifests were checked.
+        blobs: Count,
+        /// Blocks that were checked.
+        blocks: Count,
+        /// Bytes that were hashed.
+        bytes: Bytes,
+        /// Blocks of live blobs that are missing.
+        missing: Count,
+        /// Blocks of live blobs that have another length or other bytes.
+        corrupt: Count,
+        /// Live blobs whose manifest does not tile them.
+        broken_manifests: Count,
+        /// Problems that the database found in itself.
+        database_problems: Count,
+        /// Blocks that no row of the database knows.
+        unreferenced: Count,
+        /// The sum of their sizes in bytes.
+        unreferenced_bytes: Bytes,
+        /// Whether no live blob is damaged.
+        clean: Flag = is_clean(),
+        /// Whether everything was checked; false if the caller ended it early.
+        complete: Flag,
+        /// Where to go on, if it was ended early.
+        cursor: Cursor,
+        /// How long it took, in seconds.
+        seconds: Seconds,
+    }
+
+    /// What was copied from another store.
+    #[derive(Default)]
+    CopyReport {
+        /// Blobs that are new here.
+        blobs: Count,
+        /// Blobs that were here already.
+        present: Count,
+        /// Blocks that were fetched from the other store.
+        blocks: Count,
+        /// The sum of their sizes in bytes.
+        bytes: Bytes,
+        /// Blobs that the other store does not have whole. They were left out.
+        damaged: Ids,
+        /// Whether everything was copied; false if the caller ended it.
+        complete: Flag,
+        /// How long it took, in seconds.
+        seconds: Seconds,
+    }
+
+    /// What was repaired with blocks of another store.
+    #[derive(Default)]
+    RepairReport {
+        /// Blocks that were checked.
+        checked: Count,
+        /// Bad blocks that are whole again.
+        repaired: Count,
+        /// The sum of their sizes in bytes.
+        bytes: Bytes,
+        /// Bad blocks that the other store does not have whole either.
+        lost: Keys,
+        /// Whether every block was checked; false if the caller ended it.
+        complete: Flag,
+        /// How long it took, in seconds.
+        seconds: Seconds,
+    }
+}
+
+impl StoreStats {
+    /// How many bytes of blobs a stored byte serves; 1 for an empty store.
+    pub fn dedup_ratio(&self) -> f64 {
+        if self.stored_bytes == 0 { 1.0 } else { self.logical_bytes as f64 / self.stored_bytes as f64 }
+    }
+}
+
+impl VerifyReport {
+    /// Whether no live blob is damaged.
+    pub fn is_clean(&self) -> bool {
+        self.missing + self.corrupt + self.broken_manifests + self.database_problems == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_lists_its_fields_with_their_values() {
+        assert_eq!(
+            (VerifyReport::NAME, VerifyReport::DOC),
+            ("VerifyReport", "What a verification checked and found.")
+        );
+        let report = VerifyReport { missing: 7, complete: true, ..VerifyReport::default() };
+        let entries: Vec<_> =
+            report.entries().map(|(field, value)| (field.name, field.path, value)).collect();
+        assert_eq!(entries.len(), 13);
+        assert_eq!(entries[3], ("missing", "missing", Value::Count(7)));
+        assert_eq!(entries[9].0, "clean");
+        assert_eq!(entries[9].1.replace(' ', ""), "is_clean()");
+        assert_eq!(entries[9].2, Value::Flag(false));
+        assert_eq!(
+            entries[11..],
+            [("cursor", "cursor", Value::Cursor(None)), ("seconds", "seconds", Value::Seconds(0.0))]
+        );
+        assert_eq!(
+            GcReport::FIELDS[5].doc,
+            "Puts that were given up because their process or session is gone."
+        );
+    }
+
+    /// Every field of a struct is described, and every kind has its value.
+    #[test]
+    fn the_kinds_of_fields_and_values_agree() {
+        macro_rules! check {
+            ($($name:ident),+) => {$(
+                assert!($name::FIELDS.iter().all(|field| field.doc.ends_with('.')), "{}", $name::NAME);
+            )+};
+        }
+        each_report!(check);
+        let id = BlobId::of(crate::Algo::Blake3, b"content");
+        let receipt = PutReceipt { id, blocks: 1, fresh_blocks: 1, fresh_bytes: 7, created: true };
+        for (field, value) in receipt.entries() {
+            assert!(format!("{value:?}").starts_with(&format!("{:?}(", field.kind)), "{field:?} {value:?}");
+        }
+        assert_eq!(receipt.values()[..2], [Value::Id(&id), Value::Size(7)]);
+    }
+}

@@ -1,0 +1,48 @@
+//! The place where a verification goes on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Code, Error, Result};
+use crate::key::BlobId;
+use crate::manifest::BlockRow;
+
+/// Where a verification of the whole store goes on. Its text can be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyCursor(pub(crate) Place);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Manifests(Option<BlobId>),
+    Blocks(BlockRow),
+    Listing,
+}
+
+impl fmt::Display for VerifyCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Manifests(None) => f.write_str("manifests"),
+            Place::Manifests(Some(id)) => write!(f, "manifests/{id}"),
+            Place::Blocks(row) => write!(f, "blocks/{}", row.0),
+            Place::Listing => f.write_str("listing"),
+        }
+    }
+}
+
+impl FromStr for VerifyCursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<VerifyCursor> {
+        let place = match text.split_once('/') {
+            None if text == "manifests" => Some(Place::Manifests(None)),
+            None if text == "listing" => Some(Place::Listing),
+            Some(("manifests", id)) => id.parse().ok().map(|id| Place::Manifests(Some(id))),
+            Some(("blocks", row)) => row.parse().ok().map(|row| Place::Blocks(BlockRow(row))),
+            _ => None,
+        };
+        let wrong = || Error::new(Code::InvalidArgument, format!("{text:?} is no place in a verification"));
+        place
+            .map(VerifyCursor)
+            .ok_or_else(|| wrong().with_advice("use what an interrupted verification gave"))
+    }
+}
