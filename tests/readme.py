@@ -12,7 +12,7 @@ Each page runs in a copy of the checkout of its own, in order, and leaves nothin
 place, with the times of the files, and share one target directory (CARGO_TARGET_DIR, by default ./target) with the
 checkout. So cargo builds each program once, however many pages ask for it, and not at all if the release is there.
 
-Links from one page to another must lead to a file and a heading that exist.
+Links must lead to a file and a heading that exist, and so must paths such as `graviton-core/src`.
 
 Needs PostgreSQL, and the ports that the pages name.
 
@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^<!-- (run|save|file)(?: (\S+))? -->\n+```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"^<!-- (?:run|save|file)\b", re.MULTILINE)
 LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
+PATH = re.compile(r"`((?:graviton-\w+|tests|examples|docs|include)/[\w./-]*)[`\s]")
 INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-W", "error", "-c"]}
 MUST_RUN = {"README.md", "docs/guide.md", "docs/operations.md"}
 SECONDS_EACH = 1800
@@ -104,6 +105,10 @@ def broken_links(page):
             yield f"the link {link} leads to no file"
         elif anchor and anchor not in anchors(path.read_text()):
             yield f"the link {link} leads to no heading"
+    if page != "CHANGELOG.md":
+        for path in PATH.findall(text):
+            if not (REPOSITORY / path).exists():
+                yield f"there is no {path}"
 
 
 def run_page(page, copy, environment):
