@@ -17,7 +17,7 @@ static const char help[] =
     "       gravcp --get STORE ID [FILE]  to a file, or to standard output\n"
     "       gravcp --help\n"
     "\n"
-    "STORE is a directory, which is made if it is not there. FILE appears only when all of it has been written.\n"
+    "STORE is a directory, which is created if it does not exist. FILE appears only when it is complete.\n"
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 corrupt or missing data.\n";
 
 /* Says why a call failed, and gives the exit code. Takes the error. */

@@ -1,6 +1,6 @@
 /* Writes a blob to a file with several threads, each of which takes the next piece: range_reader DIRECTORY ID TARGET THREADS
  *
- * All of them use one reader: graviton_reader_read_at is for any number of threads at once. */
+ * All threads share one reader: any number of threads may call graviton_reader_read_at at once. */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
 #include <graviton.h>

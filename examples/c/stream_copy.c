@@ -1,6 +1,6 @@
 /* Copies a file into a store and back out, piece by piece, and says how far it is: stream_copy DIRECTORY SOURCE TARGET
  *
- * A writer and a reader take and give pieces of any size, so that neither side ever holds the whole. */
+ * Writers and readers accept pieces of any size, so the program never holds the whole file. */
 #include <graviton.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// gravcp: copies files into a store and blobs out of it. `gravcp --help` says how.
+// gravcp: copies files into a store, and blobs out of it. See `gravcp --help`.
 #include <cerrno>
 #include <fcntl.h>
 #include <filesystem>
@@ -20,10 +20,10 @@ constexpr std::string_view help =
     "       gravcp --get STORE ID [FILE]  to a file, or to standard output\n"
     "       gravcp --help\n"
     "\n"
-    "STORE is a directory, which is made if it is not there. FILE appears only when all of it has been written.\n"
+    "STORE is a directory, which is created if it does not exist. FILE appears only when it is complete.\n"
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 corrupt or missing data.\n";
 
-/// Does it; says why if it fails, and gives the exit code.
+/// Runs the action, prints the error if it fails, and returns the exit code.
 template <class Work>
 exit_code attempt(std::string_view what, Work work)
 {
@@ -63,7 +63,7 @@ void put(const graviton::store &store, const std::string &name)
     }
 }
 
-/// A file beside the target, which gets its name when it is complete, and else goes.
+/// A file beside the target: renamed to the target when it is complete, otherwise removed.
 class partial_file {
 public:
     explicit partial_file(std::string target)

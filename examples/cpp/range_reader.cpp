@@ -1,6 +1,6 @@
 // Writes a blob to a file with several threads, each of which takes the next piece: range_reader DIRECTORY ID TARGET THREADS
 //
-// All of them use one reader: reader::read_at is for any number of threads at once.
+// All threads share one reader: reader::read_at may be called by any number of threads at once.
 #include <atomic>
 #include <cstdlib>
 #include <exception>

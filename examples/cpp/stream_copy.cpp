@@ -1,6 +1,6 @@
-// Copies a file into a store and back out, piece by piece, and says how far it is: stream_copy DIRECTORY SOURCE TARGET
+// Copies a file into a store and back out, piece by piece, and shows the progress: stream_copy DIRECTORY SOURCE TARGET
 //
-// Neither side ever holds the whole: in by a callback for progress, out through a std::istream.
+// It never holds the whole file: in with a progress callback, out through a std::istream.
 #include <fstream>
 #include <graviton.hpp>
 #include <iostream>

@@ -1,4 +1,4 @@
-"""Versions of a model's checkpoint, each kept whole, and stored for what has changed.
+"""Versions of a model's checkpoint: each is kept as a whole, and only its changes take space.
 
     python checkpoints.py [DIRECTORY]
 """
@@ -17,7 +17,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def save(store: graviton.Store, weights: Weights) -> graviton.PutReceipt:
-    """Any serializer does. What does not change keeps its bytes, wherever it moves to, as long as it is not compressed."""
+    """Any serializer works. Unchanged data keeps its bytes, wherever it moves, as long as it is not compressed."""
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **weights)
     return store.put_receipt(file.getbuffer())
@@ -40,7 +40,7 @@ def main(place: str) -> None:
     weights: Weights = {f"layer{number}": random.random((512, 1024), np.float32) for number in range(8)}
     weights["head"] = random.random((512, 100), np.float32)
     history = []
-    # The time that a checkpoint takes is the disk's: what is new is all that is written.
+    # A checkpoint takes the time that the disk needs for its new blocks.
     with graviton.open(place, chunker="fastcdc:16384:65536:262144") as store:
         for step in range(10):
             train(weights, step, random)

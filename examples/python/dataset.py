@@ -22,7 +22,7 @@ _store: graviton.Store
 
 
 def records() -> Iterator[bytes]:
-    """As they may come from anywhere; nobody holds all of them."""
+    """Records from any source; the program never holds all of them."""
     for number in range(RECORDS):
         yield RECORD.pack(number, number**0.5)
 

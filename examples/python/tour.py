@@ -17,7 +17,7 @@ store = graviton.open(directory.name, chunker="fastcdc:4096:16384:65536")
 store
 
 # %% [markdown]
-# Bytes go in, and an id comes out: it is all that is needed to get them back, and `b3sum` gives the same.
+# `put` returns an id: you need nothing else to get the bytes back. `b3sum` prints the same hash.
 
 # %%
 id = store.put(b"hello, graviton")
@@ -25,7 +25,7 @@ assert store.get(id) == b"hello, graviton"
 id.algo, id.size, store.read_range(id, 7, 8)
 
 # %% [markdown]
-# A text is edited at its start. Only the blocks around the edit are new: blocks are cut where the content says so.
+# A text is edited at its start. Only the blocks around the edit are new, because the content decides the block boundaries.
 
 # %%
 first = random.Random(1).randbytes(1_000_000)
@@ -44,7 +44,7 @@ assert "there before" in picture._repr_html_()
 picture
 
 # %% [markdown]
-# Blobs are files: whatever reads files reads blobs.
+# Blobs are files: everything that reads binary files can read blobs.
 
 # %%
 with store.writer() as file:
@@ -59,7 +59,7 @@ assert names == ["a.txt", "b.txt"]
 names
 
 # %% [markdown]
-# Nothing is lost by accident: what was deleted can be restored for an hour, and damage is found.
+# Nothing is lost by accident: a deleted blob can be restored for an hour, and damage is found.
 
 # %%
 store.delete(before.id)
