@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use graviton_core::{BlobId, Config};
+use graviton_core::Config;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -15,14 +15,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut puts = tokio::task::JoinSet::new();
     for path in arguments {
         let store = store.clone();
-        puts.spawn(async move {
-            let file = tokio::fs::File::open(&path).await?;
-            Ok::<BlobId, Box<dyn Error + Send + Sync>>(store.put(file).await?.id)
-        });
+        puts.spawn(async move { store.put_file(path).await });
     }
 
     while let Some(put) = puts.join_next().await {
-        let id = put?.map_err(|error| error as Box<dyn Error>)?;
+        let id = put??.id;
         let mut reader = store.reader(&id).await?;
         let mut blocks = 0;
         while let Some(block) = reader.next().await? {
