@@ -44,7 +44,9 @@ mod error;
 mod interrupt;
 mod key;
 pub mod manifest;
+pub mod quantity;
 mod random;
+mod range;
 pub mod report;
 mod runtime;
 mod store;
@@ -63,6 +65,7 @@ pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
+pub use range::ByteRange;
 pub use report::{
     BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyCursor, VerifyReport,
 };

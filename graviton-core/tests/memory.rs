@@ -1,17 +1,15 @@
 //! Memory is bounded by the window, whatever the blob's size: a put and a get of a stream in a process of its
 //! own, whose largest resident size the kernel keeps.
 
-#[path = "support/pair.rs"]
-mod pair;
-#[path = "support/postgres.rs"]
-mod postgres;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::io::Read;
-use std::process::Command;
 
+use crate::support::pair::{Blocks, Manifests, Pair};
+use crate::support::{child, needs_servers};
 use graviton_core::testing::Recipe;
 use graviton_core::{Algo, BlobId, Config, Hasher};
-use pair::{Blocks, Manifests, Pair};
 
 const TASK: &str = "GRAVITON_TEST_TASK";
 const BYTES: &str = "put of bytes";
@@ -98,8 +96,7 @@ fn assert_a_long_stream_takes_little_memory(pair: &Pair) {
 
 /// Does the task in a process of its own, which says this if it got to its end.
 fn assert_little_memory(task: &str, last_words: &str, pair: &Pair) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--ignored", "--nocapture"])
+    let output = child::command(module_path!())
         .env(TASK, task)
         .env("GRAVITON_FS_ROOT", pair.root.path())
         .envs(pair.settings.iter().map(|(name, value)| (*name, value)))
@@ -130,5 +127,6 @@ fn a_long_stream_takes_little_memory() {
 
 #[test]
 fn a_long_stream_takes_little_memory_with_s3_and_postgres() {
+    needs_servers!();
     assert_a_long_stream_takes_little_memory(&pair(Blocks::S3, Manifests::Postgres));
 }

@@ -35,9 +35,9 @@ mod metrics_page;
 mod outgoing;
 mod places;
 mod problem;
-pub mod quantity;
+
 mod quota;
-pub mod range;
+
 mod refusal;
 mod server;
 pub mod settings;

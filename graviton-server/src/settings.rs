@@ -11,7 +11,7 @@ use std::time::Duration;
 use graviton_core::{Code, Error, Result};
 use http::HeaderValue;
 
-use crate::quantity;
+use graviton_core::quantity;
 
 /// What every name of the server begins with.
 pub const PREFIX: &str = "GRAVITON_HTTP_";

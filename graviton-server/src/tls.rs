@@ -19,7 +19,7 @@ pub(crate) fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>>
     }
     let private = PrivateKeyDer::from_pem_slice(&pem(key)?)
         .map_err(|error| unusable(key, "no private key in PEM", &error.to_string()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = config
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private))

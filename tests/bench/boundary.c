@@ -1,4 +1,4 @@
-/* The C side of tests/bench/c; graviton-core/examples/bench_boundary.rs is the same program in Rust, step by step, and says
+/* The C side of tests/bench/c; tests/tools/src/bin/bench_boundary.rs is the same program in Rust, step by step, and says
  * how it is called. */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>

@@ -11,6 +11,7 @@ mod deadline;
 pub mod fs;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+#[cfg(feature = "s3")]
 pub mod s3;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::key::BlockKey;
 
 pub use deadline::Deadline;
 pub use fs::FsBlockStore;
+#[cfg(feature = "s3")]
 pub use s3::S3BlockStore;
 
 /// A block on its way into a store: its bytes, and their key, which the engine computed from them.

@@ -4,10 +4,26 @@ use std::path::PathBuf;
 
 use super::Config;
 use crate::error::{Code, Error, Result};
+#[cfg(feature = "postgres")]
 use crate::manifest::postgres::PostgresAddress;
 
 const URL: &str = "GRAVITON_MANIFEST_URL";
 const JDBC: &str = "PG_JDBC_URL";
+
+/// There is none in this build.
+#[cfg(not(feature = "postgres"))]
+pub(super) enum PostgresAddress {}
+
+#[cfg(not(feature = "postgres"))]
+impl PostgresAddress {
+    fn parse(setting: &str, _: &str, _: Option<&str>, _: Option<&str>) -> Result<PostgresAddress> {
+        Err(super::left_out(&format!("{setting} names a PostgreSQL database"), "postgres"))
+    }
+
+    fn name(&self) -> &str {
+        match *self {}
+    }
+}
 
 /// The database of the manifests.
 pub(super) enum Manifests {
@@ -86,7 +102,7 @@ fn sqlite_path(url: &str) -> Result<PathBuf> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod tests {
     use super::*;
 

@@ -14,12 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{BlockStore, FsBlockStore, S3BlockStore};
+use crate::block::{BlockStore, FsBlockStore};
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::engine::{AsyncStore, Seen, Settings, Timing};
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Durability, ManifestRepo, Opening, PostgresManifestRepo, SqliteManifestRepo};
+#[cfg(feature = "postgres")]
+use crate::manifest::PostgresManifestRepo;
+use crate::manifest::{Durability, ManifestRepo, Opening, SqliteManifestRepo};
+use crate::quantity;
 use crate::runtime;
 use crate::store::Store;
 use database::Manifests;
@@ -241,11 +244,11 @@ impl Config {
             )
             .with_advice("name a directory with GRAVITON_FS_ROOT"));
         }
-        let blocks: Arc<dyn BlockStore> = if let Some(location) = s3::location(self)? {
-            Arc::new(S3BlockStore::new(location)?)
+        let blocks = if let Some(blocks) = s3::block_store(self)? {
+            blocks
         } else {
             let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
-            Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full))
+            Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full)) as Arc<dyn BlockStore>
         };
         let manifests = async {
             // Boxed: what they do on the way would make every future around them large.
@@ -253,6 +256,9 @@ impl Config {
                 Manifests::Sqlite(path) => {
                     Arc::new(Box::pin(SqliteManifestRepo::open(&path, durability, opening)).await?)
                 }
+                #[cfg(not(feature = "postgres"))]
+                Manifests::Postgres(address) => match *address {},
+                #[cfg(feature = "postgres")]
                 Manifests::Postgres(address) => {
                     Arc::new(Box::pin(PostgresManifestRepo::open(&address, durability, opening)).await?)
                 }
@@ -298,11 +304,19 @@ fn unknown(name: &str) -> Error {
         .with_advice(format!("the settings are {}", known.join(", ")))
 }
 
+/// The error for a setting of a backend that is not part of this build.
+fn left_out(what: &str, feature: &str) -> Error {
+    Error::new(Code::Config, format!("{what}, and this build of Graviton has no {feature}"))
+        .with_advice(format!("build graviton-core with its feature `{feature}`, or use the default backend"))
+}
+
 /// Whether the value is possible for that setting by itself.
 fn check(name: &str, value: &str) -> Result<()> {
     match name {
         "GRAVITON_BLOB_BACKEND" => match value {
-            "fs" | "s3" | "minio" => Ok(()),
+            "fs" => Ok(()),
+            "s3" | "minio" if cfg!(feature = "s3") => Ok(()),
+            "s3" | "minio" => Err(left_out(&format!("{name}={value}"), "s3")),
             _ => Err(wrong(name, value, "there is no such backend", "use fs, s3 or minio")),
         },
         _ if s3::NAMES.contains(&name) => s3::check(name, value),
@@ -358,27 +372,8 @@ fn truth(value: &str) -> Result<bool> {
     }
 }
 
-/// A number and a unit (`s`, `m`, `h`, `d`), or `0`.
 fn duration(value: &str) -> Result<Duration> {
-    let digits = value.len() - value.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
-    let (number, unit) = value.split_at(digits);
-    let unit = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3_600),
-        "d" => Some(86_400),
-        "" if number == "0" => Some(0),
-        _ => None,
-    };
-    let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
-    seconds.map(Duration::from_secs).ok_or_else(|| {
-        wrong(
-            "GRAVITON_GC_GRACE",
-            value,
-            "it is not a duration",
-            "use a number with s, m, h or d, such as 30m, or 0",
-        )
-    })
+    quantity::duration(value).map_err(|form| wrong("GRAVITON_GC_GRACE", value, "it is not a duration", form))
 }
 
 #[cfg(test)]

@@ -4,8 +4,12 @@
 //! the three is set, and AWS otherwise: then credentials, region and the rest are what the standard `AWS_*`
 //! variables say. That is the one case in which opening a store looks at the environment.
 
+use std::sync::Arc;
+
 use super::Config;
-use crate::block::s3::{S3Location, S3Server, check_bucket, check_prefix, check_url};
+use crate::block::BlockStore;
+#[cfg(feature = "s3")]
+use crate::block::s3::{S3BlockStore, S3Location, S3Server, check_bucket, check_prefix, check_url};
 use crate::error::{Code, Error, Result};
 
 const URL: &str = "QUASAR_MINIO_URL";
@@ -20,8 +24,11 @@ pub(super) const NAMES: &[&str] = &[URL, USER, PASSWORD, BUCKET, PREFIX, REGION]
 /// Whether the value is possible for that setting by itself.
 pub(super) fn check(name: &str, value: &str) -> Result<()> {
     match name {
+        #[cfg(feature = "s3")]
         URL => check_url(value).map(drop),
+        #[cfg(feature = "s3")]
         BUCKET => check_bucket(value),
+        #[cfg(feature = "s3")]
         PREFIX => check_prefix(value).map(drop),
         // Not shown: it is a credential, or next to one.
         _ if value.is_empty() => Err(Error::new(Code::Config, format!("{name} is empty"))
@@ -51,8 +58,27 @@ fn backend(config: &Config) -> &str {
     config.values.get("GRAVITON_BLOB_BACKEND").map_or("fs", String::as_str)
 }
 
+/// The blocks, if they are in S3.
+#[cfg(feature = "s3")]
+pub(super) fn block_store(config: &Config) -> Result<Option<Arc<dyn BlockStore>>> {
+    match location(config)? {
+        Some(location) => Ok(Some(Arc::new(S3BlockStore::new(location)?))),
+        None => Ok(None),
+    }
+}
+
+/// The blocks are never in S3 in this build; a configuration that says so is refused when it is set.
+#[cfg(not(feature = "s3"))]
+pub(super) fn block_store(config: &Config) -> Result<Option<Arc<dyn BlockStore>>> {
+    match backend(config) {
+        "fs" => Ok(None),
+        backend => Err(super::left_out(&format!("GRAVITON_BLOB_BACKEND={backend}"), "s3")),
+    }
+}
+
 /// Where the blocks are, if they are in S3.
-pub(super) fn location(config: &Config) -> Result<Option<S3Location>> {
+#[cfg(feature = "s3")]
+fn location(config: &Config) -> Result<Option<S3Location>> {
     let backend = backend(config);
     if backend == "fs" {
         return Ok(None);
@@ -83,7 +109,7 @@ pub(super) fn location(config: &Config) -> Result<Option<S3Location>> {
     Ok(Some(location))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "s3"))]
 mod tests {
     use super::*;
 

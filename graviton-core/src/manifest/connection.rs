@@ -16,6 +16,7 @@ use crate::manifest::{Connections, ManifestEntry};
 /// What can go wrong inside a step: the database says so, or we do.
 pub(super) enum Problem {
     Sqlite(rusqlite::Error),
+    #[cfg(feature = "postgres")]
     Postgres(sqlx::Error),
     Ours(Error),
 }
@@ -26,6 +27,7 @@ impl From<rusqlite::Error> for Problem {
     }
 }
 
+#[cfg(feature = "postgres")]
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Problem {
         Problem::Postgres(error)

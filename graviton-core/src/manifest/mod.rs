@@ -8,6 +8,7 @@
 mod batch;
 mod connection;
 mod plan;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 mod repo;
 mod schema;
@@ -28,6 +29,7 @@ use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 
 pub use crate::collection::Collection;
+#[cfg(feature = "postgres")]
 pub use postgres::PostgresManifestRepo;
 pub use repo::SqlManifestRepo;
 pub use sqlite::SqliteManifestRepo;

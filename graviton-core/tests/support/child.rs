@@ -1,10 +1,9 @@
 //! The test program as another process: it starts itself again, with one `#[ignore]`d test named `child`, and both sides
 //! speak in lines.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::pair::Pair;
+#[cfg(all(feature = "s3", feature = "postgres"))]
+use super::pair::Pair;
 
 /// Marks what children say to their parent, among what the test harness prints.
 const SAYS: &str = "child says ";
@@ -28,10 +28,24 @@ pub(crate) struct Process {
     name: String,
 }
 
+/// A command that runs the ignored test `child` of this module of the test program.
+pub(crate) fn command(module: &str) -> Command {
+    command_of(&std::env::current_exe().unwrap(), module)
+}
+
+/// The same of another copy of the test program.
+pub(crate) fn command_of(program: &Path, module: &str) -> Command {
+    // The harness names tests by their path in the crate.
+    let test = module.split_once("::").map_or("child".to_owned(), |(_, inside)| format!("{inside}::child"));
+    let mut command = Command::new(program);
+    command.args([&test, "--exact", "--ignored", "--nocapture"]);
+    command
+}
+
 impl Process {
-    pub(crate) fn start(pair: &Pair, task: &str) -> Process {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored", "--nocapture"])
+    #[cfg(all(feature = "s3", feature = "postgres"))]
+    pub(crate) fn start(module: &str, pair: &Pair, task: &str) -> Process {
+        let mut child = command(module)
             .envs(pair.settings.iter().map(|(name, value)| (*name, value)))
             .env("GRAVITON_FS_ROOT", pair.root.path())
             .env(TASK, task)
@@ -54,7 +68,7 @@ impl Process {
             let mut line = String::new();
             self.output.read_line(&mut line).unwrap();
             let line = line.strip_suffix('\n')?;
-            // The harness begins a line, "test child ... ", and leaves it open.
+            // The harness begins a line, "test …::child ... ", and leaves it open.
             if let Some((_, said)) = line.split_once(SAYS) {
                 return Some(said.to_owned());
             }

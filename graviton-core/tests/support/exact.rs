@@ -3,8 +3,6 @@
 //! The block store is listed by other means than the engine's own (the directory, a client of S3 that is not ours), and
 //! the rows are paged through the repository, so that the engine's sums are not their own witness.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -21,7 +19,7 @@ use graviton_core::{
 };
 use object_store::ObjectStore;
 
-use crate::pair::{self, Blocks, Pair, in_runtime, s3_client};
+use super::pair::{self, Blocks, Pair, in_runtime, s3_client};
 
 /// The two halves of a store with these settings (empty where there is none), for what goes between them and the engine.
 pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockStore>, Arc<dyn ManifestRepo>) {

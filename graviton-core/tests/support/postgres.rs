@@ -1,21 +1,16 @@
 //! Databases of the Postgres server that `tests/servers` started.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use graviton_core::manifest::postgres::PostgresAddress;
 use sqlx::{Connection, Executor, PgConnection};
 
+use super::servers::variable;
+
 /// A database of its own on the server; dropped with the server.
 #[derive(Debug, Clone)]
 pub(crate) struct TestDatabase {
     pub(crate) url: String,
-}
-
-/// What `tests/servers` says about a server.
-pub(crate) fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this through tests/servers"))
 }
 
 impl TestDatabase {

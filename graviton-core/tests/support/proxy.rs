@@ -3,8 +3,6 @@
 //! It passes bytes on as they are, `Host` included, so that signatures hold. Each connection of the client
 //! has one of its own to the server.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! The servers that speak S3, and places in their bucket.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -13,31 +11,26 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
-pub(crate) const BUCKET: &str = "graviton-test";
+use super::servers::variable;
 
-/// The value of a variable of `tests/servers`.
-pub(crate) fn of_servers(name: &str) -> String {
-    let why =
-        "is not set: run this through tests/servers, such as `tests/servers cargo test -p graviton-core`";
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} {why}"))
-}
+pub(crate) const BUCKET: &str = "graviton-test";
 
 /// The URL of SeaweedFS.
 pub(crate) fn seaweedfs() -> String {
-    of_servers("GRAVITON_TEST_S3")
+    variable("GRAVITON_TEST_S3")
 }
 
 /// The URL of moto.
 pub(crate) fn moto() -> String {
-    of_servers("GRAVITON_TEST_MOTO")
+    variable("GRAVITON_TEST_MOTO")
 }
 
 pub(crate) fn user() -> String {
-    of_servers("GRAVITON_TEST_S3_USER")
+    variable("GRAVITON_TEST_S3_USER")
 }
 
 pub(crate) fn password() -> String {
-    of_servers("GRAVITON_TEST_S3_PASSWORD")
+    variable("GRAVITON_TEST_S3_PASSWORD")
 }
 
 pub(crate) fn server(url: &str) -> S3Server {

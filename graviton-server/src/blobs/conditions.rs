@@ -10,7 +10,7 @@ use http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::problem::Problem;
-use crate::range::ByteRange;
+use graviton_core::ByteRange;
 
 /// More ranges than this in one request are no honest wish.
 const MOST_RANGES: usize = 64;

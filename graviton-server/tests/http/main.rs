@@ -8,7 +8,7 @@ mod blocks;
 mod failures;
 mod limits;
 mod memory;
-#[path = "../mount/mod.rs"]
+#[path = "../../../tests/mount.rs"]
 mod mount;
 mod operations;
 mod problems;

@@ -436,6 +436,7 @@ impl File {
         match problem {
             Problem::Ours(error) => error,
             Problem::Sqlite(error) => failed(&self.path, error),
+            #[cfg(feature = "postgres")]
             Problem::Postgres(error) => Error::new(Code::Internal, error.to_string()),
         }
     }

@@ -1,0 +1,316 @@
+//! The command line as clap sees it: commands, options, help.
+//!
+//! Clap refuses only what is malformed as a command line (exit code 2). Ids and settings are parsed
+//! behind it, so that their errors are those of the library.
+
+mod upkeep;
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use graviton_core::SETTINGS;
+
+use graviton_core::ByteRange;
+pub(crate) use upkeep::{Backup, Collect, Copy, Repair, Several, Verify};
+
+/// A content-addressed blob store: files go in, are cut into blocks that are stored once each, and come
+/// back verified by their id.
+#[derive(Debug, Parser)]
+#[command(name = "graviton", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{MORE_HELP}"), after_long_help = long_help())]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  graviton put README.md                 store a file; prints its id
+  graviton get blake3:…:1234 -o copy.md  write it back, verified
+  tar c photos | graviton put -          store a stream";
+
+const MORE_HELP: &str = "\
+`graviton --help` lists settings and exit codes; `graviton COMMAND --help` explains a command.";
+
+fn long_help() -> String {
+    let mut text = String::from("Settings (environment variables, or --set NAME=VALUE):\n");
+    for setting in SETTINGS {
+        let default =
+            if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {}{default}\n      {}", setting.name, setting.meaning);
+    }
+    text.push_str(
+        "
+Exit codes:
+  0 done, 1 failed, 2 wrong usage, 3 no such blob or store, 4 corrupt or missing data found,
+  130 interrupted with Ctrl-C (143 by SIGTERM, 129 by SIGHUP)
+
+",
+    );
+    text.push_str(EXAMPLES);
+    text
+}
+
+/// What every command takes, before or after its name.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Common {
+    /// The directory of the store (GRAVITON_FS_ROOT) [default: ./.graviton]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<OsString>,
+    /// Change a setting; may be repeated. `graviton --help` lists them
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is not of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store files, or standard input, and print their ids
+    ///
+    /// Each id is printed on a line of its own, in the order of the paths, once its content is stored for
+    /// good. A path that cannot be stored gets an error on standard error instead; the others are stored
+    /// all the same, and the exit code is 1. With --json a line is a receipt: path, id, size, blocks,
+    /// fresh_blocks and fresh_bytes (what was not in the store before), seconds.
+    ///
+    /// Nothing is visible of what was interrupted or failed. If nobody reads the ids any more, the storing
+    /// goes on.
+    Put(Put),
+    /// Write a blob, or a part of it, to standard output or to a file
+    ///
+    /// Every block is verified before a byte of it is written. A reader that closes the pipe early ends it
+    /// quietly, with exit code 0.
+    Get(Get),
+    /// Show what is known of a blob
+    Stat(One),
+    /// List the blobs of the store, in the order of their ids
+    Ls(List),
+    /// List the blocks that a blob consists of
+    Manifest(One),
+    /// Show sums over the store: blobs, blocks, bytes, deduplication, what a gc would free
+    ///
+    /// Dead blobs were deleted and can still be restored. Reclaimable bytes are those of blocks that neither
+    /// a live blob nor a put needs: what `gc --grace 0` would free.
+    Stats(Sums),
+    /// Delete blobs; their ids are printed
+    ///
+    /// No process finds them any more. Reads that are under way go on, and `restore` brings them back, for
+    /// the grace (GRAVITON_GC_GRACE); after it, the next gc frees their space. An id that is not there gets
+    /// an error, the others are deleted all the same, and the exit code is 3. An id that is malformed
+    /// deletes nothing.
+    ///
+    /// With --json a line is: id, state (deleted).
+    Rm(Several),
+    /// Bring deleted blobs back; their ids are printed
+    ///
+    /// Within the grace it is certain; after it, until a gc has come. One that is live stays so. An id that
+    /// is not there gets an error, the others are brought back all the same, and the exit code is 3.
+    ///
+    /// With --json a line is: id, state (live).
+    Restore(Several),
+    /// Free the space of what was deleted longer than the grace ago, and of puts whose process died
+    ///
+    /// Puts, reads and other collections may go on meanwhile, here and on other hosts; it may be ended at
+    /// any moment, and the next one goes on from there. Run it now and then, from cron for example. On a
+    /// full disk it works too: a file `reserve` in the store is kept for that.
+    ///
+    /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (what went),
+    /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed, and why), leftovers
+    /// (files), complete (whether nothing was left to do), seconds. With --dry-run, before it, a line for
+    /// each of up to 10000 blobs: kind (blob), id.
+    Gc(Collect),
+    /// Look whether everything is there and intact; prints what is not
+    ///
+    /// Looks at the database, the manifests, the lengths of the blocks (with --deep, at every byte of them)
+    /// and for blocks that the database does not know. A line for each finding:
+    ///
+    ///   missing KEY, corrupt KEY   a bad block; below it, the blobs that need it
+    ///   manifest ID: WHY           a blob whose list of blocks is broken
+    ///   database: WHY              what the database finds wrong with itself
+    ///   unreferenced KEY           of a put under way, or garbage; no damage
+    ///
+    /// The exit code is 4 if there is damage. A bad block is marked, so that the next put of its content
+    /// writes it again; nothing else is changed. Where the store may not be written to, nothing is marked.
+    /// Interrupted, it prints a cursor from which --from goes on.
+    ///
+    /// With --json a line is a finding: kind (missing, corrupt, manifest, database, unreferenced), and key,
+    /// length, blobs, or id, why. The last is: kind (summary), blobs, blocks, bytes (hashed), missing,
+    /// corrupt, broken_manifests, database_problems, unreferenced, unreferenced_bytes, clean, complete,
+    /// cursor, seconds.
+    #[command(verbatim_doc_comment)]
+    Verify(Verify),
+    /// Replace missing and damaged blocks by those of another store
+    ///
+    /// Reads every block that a live blob needs. What the other store gives is verified before it is
+    /// written. A line `lost KEY` for each bad block that the other store does not have whole either; then
+    /// the exit code is 4. The other store is only read.
+    ///
+    /// With --json a line is: kind (lost), key. The last is: kind (summary), checked, repaired (blocks),
+    /// bytes, lost, complete, seconds.
+    Repair(Repair),
+    /// Bring blobs from another store, of whatever kind, and verify them
+    ///
+    /// Only blocks that are not here yet are moved. What was interrupted goes on when it is called again.
+    /// A line `damaged ID` for each blob that the other store does not have whole; then the exit code is 4.
+    /// A given ID that is not there gets an error, and the exit code is 3. The other store is only read.
+    ///
+    /// With --json a line is: kind (damaged), id. The last is: kind (summary), blobs (new here), present
+    /// (here before), blocks, bytes (moved), damaged, complete, seconds.
+    Copy(Copy),
+    /// Write a consistent copy of the manifests to a file, while the store is in use
+    ///
+    /// Only for manifests in SQLite; for PostgreSQL there is pg_dump. The blocks are not in it: they stay
+    /// where they are, for at least the grace after they were deleted. To restore it, end all processes that use the
+    /// store, put the file in the place of manifests.db, remove manifests.db-wal and manifests.db-shm, and
+    /// run verify.
+    ///
+    /// With --json there is one line: file, bytes, seconds.
+    Backup(Backup),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// Files to store; `-` is standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Store the one PATH only if its content has this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) expect: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The blob, as `put` printed it: `<algo>:<hex>:<size>`
+    pub(crate) id: String,
+    /// Write to this file, which appears only when it is complete; `-` is standard output. A device or a
+    /// pipe is written straight
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Only these bytes, counted from 0: FIRST-LAST (LAST included), FIRST- (to the end), -N (the last N)
+    #[arg(long, value_name = "FIRST-LAST", allow_hyphen_values = true)]
+    pub(crate) range: Option<ByteRange>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// The blob, as `put` printed it: `<algo>:<hex>:<size>`
+    pub(crate) id: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Begin behind this id, whether it is there or not
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<String>,
+    /// List at most so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sums {
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Arguments {
+    /// The arguments of this process, or what clap has to say instead: help, the version, wrong usage.
+    pub(crate) fn of_this_process() -> Result<Arguments, clap::Error> {
+        let arguments = Arguments::try_parse()?;
+        if let Command::Put(put) = &arguments.command {
+            let inputs = put.paths.iter().filter(|path| path.as_os_str() == "-").count();
+            if inputs > 1 {
+                return Err(wrong("standard input (`-`) can be stored only once"));
+            }
+            if put.expect.is_some() && put.paths.len() != 1 {
+                return Err(wrong("`--expect ID` needs exactly one PATH"));
+            }
+        }
+        Ok(arguments)
+    }
+
+    /// What was said before and after the command, together. What came later wins.
+    pub(crate) fn common(&self) -> Common {
+        let inner = match &self.command {
+            Command::Put(put) => &put.common,
+            Command::Get(get) => &get.common,
+            Command::Stat(one) | Command::Manifest(one) => &one.common,
+            Command::Ls(list) => &list.common,
+            Command::Stats(sums) => &sums.common,
+            Command::Rm(several) | Command::Restore(several) => &several.common,
+            Command::Gc(collect) => &collect.common,
+            Command::Verify(verify) => &verify.common,
+            Command::Repair(repair) => &repair.common,
+            Command::Copy(copy) => &copy.common,
+            Command::Backup(backup) => &backup.common,
+        };
+        let outer = &self.common;
+        Common {
+            root: inner.root.clone().or_else(|| outer.root.clone()),
+            set: outer.set.iter().chain(&inner.set).cloned().collect(),
+            json: outer.json || inner.json,
+            quiet: outer.quiet || inner.quiet,
+        }
+    }
+}
+
+fn wrong(message: &str) -> clap::Error {
+    let mut command = Arguments::command();
+    command.build();
+    match command.find_subcommand_mut("put") {
+        Some(put) => put.error(ErrorKind::ArgumentConflict, message),
+        None => command.error(ErrorKind::ArgumentConflict, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_fault_with_the_definition() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_before_and_after_the_command_add_up() {
+        let line = "graviton --root a --set A=1 -q put --set B=2=3 --root b --json x";
+        let common = Arguments::try_parse_from(line.split(' ')).unwrap().common();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(common.root.unwrap(), "b");
+        assert_eq!(common.set, [pair("A", "1"), pair("B", "2=3")]);
+        assert!(common.json && common.quiet);
+    }
+
+    #[test]
+    fn the_long_help_names_every_setting() {
+        let help = Arguments::command().render_long_help().to_string();
+        for setting in SETTINGS {
+            assert!(help.contains(setting.name), "{}", setting.name);
+        }
+    }
+}

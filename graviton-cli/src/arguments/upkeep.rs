@@ -1,0 +1,92 @@
+//! The arguments of the commands that delete, collect, verify and heal.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Common;
+use graviton_core::quantity;
+
+#[derive(Debug, Args)]
+pub(crate) struct Several {
+    /// Blobs, as `put` printed them: `<algo>:<hex>:<size>`
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Collect {
+    /// Collect what was deleted longer ago than this, such as 30m, 12h, 7d, or 0 [default: GRAVITON_GC_GRACE]
+    #[arg(long, value_name = "DURATION", value_parser = quantity::duration)]
+    pub(crate) grace: Option<Duration>,
+    /// Only tell what would go, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// End after so long; the next gc goes on from there
+    #[arg(long, value_name = "N")]
+    pub(crate) max_seconds: Option<u64>,
+    /// Delete at most so many blocks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_blocks: Option<u64>,
+    /// Delete about so many bytes at most, such as 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    pub(crate) max_bytes: Option<u64>,
+    /// Delete at most so many blocks in a second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) blocks_per_second: Option<u32>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Only these blobs, as `put` printed them; without any, the whole store
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Read every block and hash it again; otherwise only lengths are looked at
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Read at most so many bytes in a second, such as 10MiB. Only with --deep
+    #[arg(long, value_name = "BYTES/S", value_parser = quantity::rate, requires = "deep")]
+    pub(crate) rate: Option<u64>,
+    /// Go on where an interrupted verification of the whole store told to
+    #[arg(long, value_name = "CURSOR", conflicts_with = "ids")]
+    pub(crate) from: Option<String>,
+    /// Hand blocks that the database does not know to the next gc
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) adopt: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// The other store: its directory, or a file with a line NAME=VALUE for each of its settings
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// The other store: its directory, or a file with a line NAME=VALUE for each of its settings
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) from: PathBuf,
+    /// Only these blobs; without any, all of the other store
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to write. It must not exist, and appears only when it is complete
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(super) common: Common,
+}

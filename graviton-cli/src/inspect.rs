@@ -1,0 +1,158 @@
+//! `stat`, `ls`, `manifest` and `stats`: what is in the store, for people or one JSON object a line.
+//!
+//! Listings are read and printed a page at a time, whatever their length.
+
+use graviton_core::{BlobId, BlobStat, Code, Error};
+use indicatif::HumanBytes;
+use serde_json::Value;
+
+use crate::Context;
+use crate::failure::Failure;
+use crate::output::{Lines, json};
+use crate::progress::Extent;
+
+const PAGE: usize = 1000;
+
+pub(crate) async fn stat(context: &Context, id: &str) -> Result<(), Failure> {
+    let id: BlobId = id.parse()?;
+    let stat = context.reading(async |store| Ok(store.stat(&id).await?)).await?;
+    let mut lines = Lines::new(&context.interrupt);
+    if context.json {
+        lines.add(&stat_as_json(&stat))?;
+    } else {
+        lines.add(&format!("id       {}", stat.id))?;
+        lines.add(&format!("size     {}", bytes_in_words(stat.id.size())))?;
+        lines.add(&format!("blocks   {}", stat.blocks))?;
+        lines.add(&format!("chunker  {}", stat.chunker))?;
+        lines.add(&format!("created  {}", rfc3339(stat.created_at_ms)))?;
+    }
+    lines.flush()
+}
+
+pub(crate) async fn list(context: &Context, after: Option<&str>, limit: Option<u64>) -> Result<(), Failure> {
+    let mut after: Option<BlobId> = after.map(str::parse).transpose()?;
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut lines = Lines::new(&context.interrupt);
+    context
+        .reading(async |store| {
+            while left > 0 && !lines.closed() {
+                let wanted = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
+                let page = store.list(after.as_ref(), wanted).await?;
+                for stat in &page {
+                    lines.add(&if context.json { stat_as_json(stat) } else { stat_as_line(stat) })?;
+                }
+                lines.flush()?;
+                if page.len() < wanted {
+                    break;
+                }
+                left -= page.len() as u64;
+                after = page.last().map(|stat| stat.id);
+            }
+            Ok(())
+        })
+        .await
+}
+
+pub(crate) async fn manifest(context: &Context, id: &str) -> Result<(), Failure> {
+    let id: BlobId = id.parse()?;
+    let mut lines = Lines::new(&context.interrupt);
+    let width = id.size().to_string().len();
+    context
+        .reading(async |store| {
+            let mut end = 0;
+            loop {
+                let page = store.manifest(&id, end, PAGE).await?;
+                for entry in &page {
+                    if entry.offset != end {
+                        return Err(hole(&id, end).into());
+                    }
+                    end = entry.end();
+                    let (offset, size, key) = (entry.offset, entry.key.size(), entry.key);
+                    lines.add(&if context.json {
+                        json(&[
+                            ("offset", offset.into()),
+                            ("size", size.into()),
+                            ("key", key.to_string().into()),
+                        ])
+                    } else {
+                        format!("{offset:>width$}  {size:>8}  {key}")
+                    })?;
+                }
+                lines.flush()?;
+                if lines.closed() || end >= id.size() {
+                    return Ok(());
+                }
+                if page.is_empty() {
+                    return Err(hole(&id, end).into());
+                }
+            }
+        })
+        .await
+}
+
+fn hole(id: &BlobId, offset: u64) -> Error {
+    let message =
+        format!("the manifest of blob {id} has a hole at byte {offset}: a row was removed or changed");
+    Error::new(Code::MissingBlock, message)
+        .with_advice("restore the database from a backup, or put the blob again")
+}
+
+pub(crate) async fn stats(context: &Context) -> Result<(), Failure> {
+    let waiting = context.progress("counting", Extent::Unknown, false);
+    let stats = context.reading(async |store| Ok(store.stats().await?)).await?;
+    drop(waiting);
+    let mut lines = Lines::new(&context.interrupt);
+    let ratio = stats.dedup_ratio();
+    if context.json {
+        lines.add(&json(&[
+            ("blobs", stats.blobs.into()),
+            ("logical_bytes", stats.logical_bytes.into()),
+            ("blocks", stats.blocks.into()),
+            ("stored_bytes", stats.stored_bytes.into()),
+            ("dedup_ratio", ratio.into()),
+            ("dead_blobs", stats.dead_blobs.into()),
+            ("dead_bytes", stats.dead_bytes.into()),
+            ("reclaimable_bytes", stats.reclaimable_bytes.into()),
+        ]))?;
+    } else {
+        lines.add(&format!("blobs              {}", stats.blobs))?;
+        lines.add(&format!("logical bytes      {}", bytes_in_words(stats.logical_bytes)))?;
+        lines.add(&format!("blocks             {}", stats.blocks))?;
+        lines.add(&format!("stored bytes       {}", bytes_in_words(stats.stored_bytes)))?;
+        lines.add(&format!("dedup ratio        {ratio:.2}"))?;
+        lines.add(&format!("dead blobs         {}", stats.dead_blobs))?;
+        lines.add(&format!("dead bytes         {}", bytes_in_words(stats.dead_bytes)))?;
+        lines.add(&format!("reclaimable bytes  {}", bytes_in_words(stats.reclaimable_bytes)))?;
+    }
+    lines.flush()
+}
+
+fn stat_as_json(stat: &BlobStat) -> String {
+    let fields: [(&str, Value); 5] = [
+        ("id", stat.id.to_string().into()),
+        ("size", stat.id.size().into()),
+        ("blocks", stat.blocks.into()),
+        ("chunker", stat.chunker.as_str().into()),
+        ("created_at", rfc3339(stat.created_at_ms).into()),
+    ];
+    json(&fields)
+}
+
+/// The id comes first, for `cut`; behind it what people look for, in columns for sizes of up to ten digits.
+fn stat_as_line(stat: &BlobStat) -> String {
+    let (id, created) = (stat.id.to_string(), rfc3339(stat.created_at_ms));
+    let size = HumanBytes(stat.id.size()).to_string();
+    let blocks = format!("{} block{}", stat.blocks, if stat.blocks == 1 { "" } else { "s" });
+    format!("{id:<82}  {size:>11}  {blocks:>12}  {created}  {}", stat.chunker)
+}
+
+/// `2026-02-03T04:05:06.789Z`.
+fn rfc3339(milliseconds: i64) -> String {
+    // A time that no calendar has is shown as the number that the database gave.
+    jiff::Timestamp::from_millisecond(milliseconds)
+        .map_or_else(|_| milliseconds.to_string(), |time| format!("{time:.3}"))
+}
+
+fn bytes_in_words(bytes: u64) -> String {
+    if bytes < 1024 { bytes.to_string() } else { format!("{bytes} ({})", HumanBytes(bytes)) }
+}

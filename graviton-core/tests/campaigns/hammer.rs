@@ -1,0 +1,383 @@
+//! The real code under schedules: writers, deleters and collectors of several processes over one store, for a set time.
+//!
+//! Three processes with two threads each put, delete, restore, put again and read; two collect without grace, and one
+//! verifies every byte and adopts, again and again. All contents are made of the same few blocks, small and large ones
+//! (the short path and the long one), so that every deletion leaves blocks that others need, or are just about to.
+//!
+//! Of each content it is known what must be found. Some belong to one thread: only that one puts, deletes and restores
+//! them, so it knows whether they are live, and whatever else the others do, a live one reads back. Others are
+//! everybody's: those may be gone at any moment, and then a read says so; it never gives wrong bytes.
+//!
+//! After each round, beside the collectors, all live blobs read back, and they are those that their owners say. At the
+//! end, what is stored is exactly what is reachable.
+//!
+//! `GRAVITON_HAMMER_SECONDS` for each pair makes it a campaign; `GRAVITON_HAMMER_SEED` repeats the choices of a run, not
+//! its schedule, which is the machine's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::child::{Numbers, Process, TASK, number, say, seed};
+use crate::support::exact::{assert_exact, collect, collect_all, live_and_intact, verify};
+use crate::support::needs_servers;
+use crate::support::pair::{Blocks, Manifests, Pair};
+use graviton_core::testing::Recipe;
+use graviton_core::{Algo, BlobId, Code, Config, Error, Store, Timing};
+
+/// So that few blocks are more than the first buffer of a put.
+const BLOCK: usize = 16 << 10;
+
+/// Different blocks that there are.
+const POOL: usize = 160;
+
+/// Processes that put, their threads, and the contents that each of these owns, beside those that are everybody's.
+const WRITERS: usize = 3;
+const THREADS: usize = 2;
+const OWNED: usize = 8;
+const CONTESTED: usize = 12;
+const CONTENTS: usize = CONTESTED + WRITERS * THREADS * OWNED;
+
+const COLLECTORS: usize = 2;
+const ROUND: Duration = Duration::from_secs(4);
+
+/// Leases and dooms that run out within a run. A deletion in S3 may take 10 s, which the last one has to leave room for.
+fn timing(blocks: Blocks) -> Timing {
+    let last_deletion = Duration::from_secs(if blocks == Blocks::S3 { 12 } else { 1 });
+    Timing {
+        lease: Duration::from_secs(3),
+        renewal: Duration::from_millis(500),
+        doom: 2 * last_deletion,
+        last_deletion,
+    }
+}
+
+/// Every content: blocks of the pool, chosen by its number. Of eight, six are small, one takes the long path, and one
+/// goes through the pipeline.
+fn contents() -> Vec<(BlobId, Vec<u8>)> {
+    let pool = format!("xof:pool:{}", POOL * BLOCK).parse::<Recipe>().unwrap().bytes();
+    let content = |nth: usize| {
+        let mut numbers = Numbers::new(nth as u64);
+        let blocks = match nth % 8 {
+            6 => 70 + numbers.below(60),
+            7 if nth % 16 == 15 => 135,
+            _ => 1 + numbers.below(12),
+        };
+        let mut bytes: Vec<u8> = Vec::new();
+        for _ in 0..blocks {
+            let block = numbers.below(POOL) * BLOCK;
+            bytes.extend(&pool[block..block + BLOCK]);
+        }
+        // Without this, no content has a block of its own.
+        bytes.extend(format!("content {nth}").as_bytes());
+        (BlobId::of(Algo::Blake3, &bytes), bytes)
+    };
+    (0..CONTENTS).map(content).collect()
+}
+
+#[test]
+#[ignore = "not a test: what the other tests start as another process"]
+fn child() {
+    let Ok(task) = std::env::var(TASK) else { return };
+    let words: Vec<&str> = task.split(' ').collect();
+    let blocks = if std::env::var("GRAVITON_BLOB_BACKEND").is_ok() { Blocks::S3 } else { Blocks::Files };
+    let store = Config::from_env().unwrap().timing(timing(blocks)).open().unwrap();
+    match words[..] {
+        ["write", process, seed] => write(&store, process.parse().unwrap(), seed.parse().unwrap()),
+        ["collect"] => until_told(Duration::from_millis(15), |totals| collect_once(&store, totals)),
+        ["verify"] => until_told(Duration::from_millis(200), |totals| verify_once(&store, totals)),
+        _ => panic!("no such task: {task}"),
+    }
+    store.close();
+}
+
+/// What a process did, by name.
+type Totals = BTreeMap<&'static str, u64>;
+
+fn add(totals: &mut Totals, name: &'static str, count: u64) {
+    *totals.entry(name).or_default() += count;
+}
+
+/// Does it again and again until the parent closes standard input; then says how much was done.
+fn until_told(pause: Duration, mut once: impl FnMut(&mut Totals)) {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(|| {
+        while std::io::stdin().lock().read_line(&mut String::new()).unwrap() > 0 {}
+        OVER.store(true, Ordering::Relaxed);
+    });
+    let mut totals = Totals::new();
+    while !OVER.load(Ordering::Relaxed) {
+        once(&mut totals);
+        // Otherwise they take the processors from those that give them work.
+        std::thread::sleep(pause);
+    }
+    say_totals(&totals);
+}
+
+fn say_totals(totals: &Totals) {
+    let words: Vec<String> = totals.iter().map(|(name, count)| format!("{name}={count}")).collect();
+    say(&words.join(" "));
+}
+
+/// What a busy machine may cause: an error that says that it is one to try again.
+fn later(totals: &mut Totals, error: &Error) {
+    match error.code() {
+        Code::WriterExpired => add(totals, "expired", 1),
+        Code::BackendUnavailable => add(totals, "unavailable", 1),
+        _ => panic!("{error}: {:?}", error.advice()),
+    }
+    eprintln!("again: {error}");
+}
+
+fn collect_once(store: &Store, totals: &mut Totals) {
+    match collect(store) {
+        Ok(report) => {
+            add(totals, "collections", 1);
+            add(totals, "reaped", report.blobs);
+            add(totals, "deleted", report.blocks);
+            add(totals, "kept", report.kept_referenced);
+            add(totals, "failed", report.kept_failed);
+        }
+        Err(error) => later(totals, &error),
+    }
+}
+
+fn verify_once(store: &Store, totals: &mut Totals) {
+    match verify(store, true) {
+        Ok((report, findings)) => {
+            assert!(report.is_clean(), "{findings}");
+            add(totals, "verifications", 1);
+            add(totals, "verified", report.blocks);
+            add(totals, "adopted", report.unreferenced);
+        }
+        Err(error) => later(totals, &error),
+    }
+}
+
+/// Rounds of so many milliseconds as the parent says; after each, the numbers of the live contents that this process owns.
+fn write(store: &Store, process: usize, seed: u64) {
+    let contents = contents();
+    let mut hands: Vec<Hand<'_>> = (0..THREADS)
+        .map(|thread| {
+            let hand = process * THREADS + thread;
+            let numbers = Numbers::new(seed ^ (hand as u64) << 32);
+            let owned = CONTESTED + hand * OWNED;
+            Hand { store, contents: &contents, owned, live: BTreeSet::new(), numbers, totals: Totals::new() }
+        })
+        .collect();
+    for line in std::io::stdin().lock().lines() {
+        let end = Instant::now() + Duration::from_millis(line.unwrap().parse().unwrap());
+        std::thread::scope(|scope| {
+            for hand in &mut hands {
+                scope.spawn(move || {
+                    while Instant::now() < end {
+                        hand.step();
+                    }
+                });
+            }
+        });
+        let live: Vec<String> = hands.iter().flat_map(|hand| &hand.live).map(usize::to_string).collect();
+        say(&live.join(" "));
+    }
+    let mut totals = Totals::new();
+    for (name, count) in hands.iter().flat_map(|hand| &hand.totals) {
+        add(&mut totals, name, *count);
+    }
+    say_totals(&totals);
+}
+
+/// A thread that puts and deletes.
+struct Hand<'a> {
+    store: &'a Store,
+    contents: &'a [(BlobId, Vec<u8>)],
+    /// The first of its contents.
+    owned: usize,
+    /// Those of them that are live.
+    live: BTreeSet<usize>,
+    numbers: Numbers,
+    totals: Totals,
+}
+
+impl Hand<'_> {
+    fn step(&mut self) {
+        let nth = match self.numbers.below(10) {
+            0..6 => self.owned + self.numbers.below(OWNED),
+            6..9 => self.numbers.below(CONTESTED),
+            _ => self.numbers.below(CONTENTS),
+        };
+        let owns = (self.owned..self.owned + OWNED).contains(&nth);
+        match self.numbers.below(20) {
+            _ if !owns && nth >= CONTESTED => self.read(nth, None),
+            0..7 => self.put(nth),
+            7..13 => {
+                self.delete(nth, owns.then(|| self.live.contains(&nth)));
+                // At once is the best chance to come before the collectors.
+                if self.numbers.below(3) == 0 {
+                    self.restore(nth, owns.then_some(false));
+                }
+            }
+            13..15 => self.restore(nth, owns.then(|| self.live.contains(&nth))),
+            _ => self.read(nth, owns.then(|| self.live.contains(&nth))),
+        }
+    }
+
+    fn put(&mut self, nth: usize) {
+        let (id, bytes) = &self.contents[nth];
+        loop {
+            match self.store.put(&bytes[..]) {
+                Ok(put) => {
+                    assert_eq!(put.id, *id);
+                    add(&mut self.totals, "puts", 1);
+                    add(&mut self.totals, "fresh", put.fresh_blocks);
+                    self.live.insert(nth);
+                    return;
+                }
+                // Whether it took effect is not known; the next one's is.
+                Err(error) => later(&mut self.totals, &error),
+            }
+        }
+    }
+
+    /// `live` is what must be found, where that is known.
+    fn delete(&mut self, nth: usize, live: Option<bool>) {
+        let mut unknown = live.is_none();
+        loop {
+            match self.store.delete(&self.contents[nth].0) {
+                Ok(()) => assert!(unknown || live == Some(true), "content {nth} was deleted twice"),
+                Err(error) if error.code() == Code::NotFound => {
+                    assert!(unknown || live == Some(false), "content {nth} was lost: {error}");
+                }
+                Err(error) => {
+                    unknown = true;
+                    later(&mut self.totals, &error);
+                    continue;
+                }
+            }
+            self.live.remove(&nth);
+            return add(&mut self.totals, "deletes", 1);
+        }
+    }
+
+    fn restore(&mut self, nth: usize, live: Option<bool>) {
+        loop {
+            match self.store.restore(&self.contents[nth].0) {
+                Ok(()) => drop(self.live.insert(nth)),
+                Err(error) if error.code() == Code::NotFound => {
+                    assert!(live != Some(true), "content {nth} was lost: {error}");
+                    return;
+                }
+                Err(error) => {
+                    later(&mut self.totals, &error);
+                    continue;
+                }
+            }
+            if live == Some(false) {
+                add(&mut self.totals, "restored", 1);
+            }
+            return;
+        }
+    }
+
+    fn read(&mut self, nth: usize, live: Option<bool>) {
+        let (id, bytes) = &self.contents[nth];
+        match self.store.read_range(id, 0..u64::MAX) {
+            Ok(read) => {
+                assert!(read == *bytes, "content {nth} has other bytes");
+                assert!(live != Some(false), "content {nth} was deleted, and is there");
+                add(&mut self.totals, "reads", 1);
+            }
+            Err(error) if error.code() == Code::BackendUnavailable => later(&mut self.totals, &error),
+            Err(error) => {
+                // Without a grace, a deletion is collected while it is read: a hole, or a block that is not there.
+                let gone = matches!(error.code(), Code::NotFound | Code::MissingBlock);
+                assert!(gone && live != Some(true), "content {nth}, {id}: {error}");
+                add(&mut self.totals, "gone", 1);
+            }
+        }
+    }
+}
+
+fn hammer(blocks: Blocks, manifests: Manifests) {
+    let seconds = number("GRAVITON_HAMMER_SECONDS", 20);
+    let seed = seed("GRAVITON_HAMMER_SEED");
+    println!("{blocks:?} and {manifests:?}: {seconds} s, seed {seed}");
+    let pair = Pair::new(blocks, manifests).with(&[("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))]);
+    let store = pair.config().timing(timing(blocks)).open().unwrap();
+    let contents = contents();
+    let start = |task: String| Process::start(module_path!(), &pair, &task);
+    let mut writers: Vec<Process> =
+        (0..WRITERS).map(|process| start(format!("write {process} {seed}"))).collect();
+    let others: Vec<Process> =
+        (0..COLLECTORS).map(|_| start("collect".to_owned())).chain([start("verify".to_owned())]).collect();
+
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut rounds = 0;
+    while Instant::now() < end {
+        rounds += 1;
+        for writer in &mut writers {
+            writer.tell(&ROUND.as_millis().to_string());
+        }
+        let owned: Vec<String> = writers.iter_mut().map(Process::must_say).collect();
+        let owned: BTreeSet<BlobId> = owned
+            .iter()
+            .flat_map(|said| said.split_whitespace())
+            .map(|nth| contents[nth.parse::<usize>().unwrap()].0)
+            .collect();
+        // The collectors go on; nobody deletes.
+        let live = live_and_intact(&store);
+        let contested: BTreeSet<BlobId> = contents[..CONTESTED].iter().map(|(id, _)| *id).collect();
+        let found: BTreeSet<BlobId> = live.difference(&contested).copied().collect();
+        let owned: BTreeSet<BlobId> = owned.difference(&contested).copied().collect();
+        assert_eq!(
+            found, owned,
+            "seed {seed}, round {rounds}: live are others than were put and not deleted"
+        );
+        let (report, findings) = verify(&store, false).unwrap();
+        assert!(report.is_clean(), "seed {seed}, round {rounds}: {findings}");
+    }
+
+    let mut totals: BTreeMap<String, u64> = BTreeMap::new();
+    for process in writers.into_iter().chain(others) {
+        let words = process.end();
+        for (name, count) in words.last().unwrap().split(' ').filter_map(|word| word.split_once('=')) {
+            *totals.entry(name.to_owned()).or_default() += count.parse::<u64>().unwrap();
+        }
+    }
+    println!("{blocks:?} and {manifests:?}: {rounds} rounds, {totals:?}");
+    for name in ["puts", "deletes", "restored", "reads", "deleted", "kept", "verifications"] {
+        assert!(totals.get(name).is_some_and(|count| *count > 0), "there were no {name}: {totals:?}");
+    }
+    collect_all(&pair, &store, Duration::from_secs(60));
+    assert_exact(&pair, &store);
+    // And nothing is left of nothing.
+    for id in live_and_intact(&store) {
+        store.delete(&id).unwrap();
+    }
+    collect_all(&pair, &store, Duration::from_secs(60));
+    assert_eq!(store.stats().unwrap().stored_bytes, 0);
+    assert_exact(&pair, &store);
+}
+
+#[test]
+fn files_and_sqlite() {
+    hammer(Blocks::Files, Manifests::Sqlite);
+}
+
+#[test]
+fn files_and_postgres() {
+    needs_servers!();
+    hammer(Blocks::Files, Manifests::Postgres);
+}
+
+#[test]
+fn s3_and_sqlite() {
+    needs_servers!();
+    hammer(Blocks::S3, Manifests::Sqlite);
+}
+
+#[test]
+fn s3_and_postgres() {
+    needs_servers!();
+    hammer(Blocks::S3, Manifests::Postgres);
+}

@@ -1,0 +1,14 @@
+//! The store on files and SQLite: everything that needs no server and no great time.
+
+mod at_once;
+mod edges;
+mod faults;
+mod fixtures;
+mod forgotten;
+mod interrupted;
+mod read_at;
+mod runtimes;
+#[path = "../support/mod.rs"]
+mod support;
+mod upkeep;
+mod vectors;

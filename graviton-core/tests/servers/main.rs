@@ -1,0 +1,11 @@
+//! Stores on PostgreSQL and S3: what needs the servers of `tests/servers`. Without them each test says LEFT OUT.
+
+mod collect;
+mod conformance;
+mod pairs;
+mod postgres_faults;
+mod s3_faults;
+mod session;
+#[path = "../support/mod.rs"]
+mod support;
+mod wrong_settings;

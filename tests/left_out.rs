@@ -1,0 +1,16 @@
+//! Tests that need what is not on every machine: servers, root, a program.
+//!
+//! Such a test says LEFT OUT and why, and passes. `tests/run` sets `GRAVITON_TEST_EVERYTHING`, which forbids that:
+//! the test then fails.
+
+use std::io::Write;
+
+/// Says that the calling test leaves something out because of `reason`. Panics where nothing may be left out.
+pub(crate) fn leave_out(what: &str, reason: &str) {
+    assert!(
+        std::env::var_os("GRAVITON_TEST_EVERYTHING").is_none(),
+        "{what} must not be left out, and {reason}"
+    );
+    // Not `eprintln!`, which the test harness hides.
+    let _ = std::io::stderr().write_all(format!("LEFT OUT: {what}: {reason}\n").as_bytes());
+}
