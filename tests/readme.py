@@ -36,6 +36,8 @@ INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/
 MUST_RUN = {"README.md", "docs/guide.md", "docs/operations.md"}
 SECONDS_EACH = 1800
 OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
+# How graviton-ffi/install is told to build as everything else of a test run.
+PROFILE = "GRAVITON_PROFILE"
 
 
 def pages():
@@ -55,7 +57,8 @@ def fresh_copy(to, target):
         if (REPOSITORY / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, to / name)
-    (to / "target").symlink_to(target)
+    (to / "target").mkdir()
+    (to / "target/release").symlink_to(target / os.environ.get("CARGO_BUILD_TARGET", "") / "release")
 
 
 def run(language, block, **options):
@@ -146,7 +149,7 @@ def main():
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute()
     target.mkdir(parents=True, exist_ok=True)
     copy = target / "readme"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment = {name: value for name, value in os.environ.items() if name == PROFILE or not name.startswith(OURS)}
     environment["CARGO_TARGET_DIR"] = str(target)
     # Each block has a shell of its own, so what a block adds to the path is gone in the next.
     environment["PATH"] = f"{copy}/target/release:{environment['PATH']}"
@@ -160,7 +163,7 @@ def main():
     shutil.rmtree(copy, ignore_errors=True)
     for failure in failures:
         print(failure)
-    print(f"readme: {passed} blocks ran, {len(failures)} failures")
+    print(f"docs: {passed} passed, {len(failures)} failed")
     return 1 if failures else 0
 
 

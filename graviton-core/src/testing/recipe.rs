@@ -12,16 +12,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Code, Error, Result};
-
 /// Content as a short text that the bytes are made from.
 ///
 /// ```
 /// use graviton_core::testing::Recipe;
-/// let recipe: Recipe = "zeros:2+xof:seed:3".parse()?;
+/// let recipe: Recipe = "zeros:2+xof:seed:3".parse().unwrap();
 /// assert_eq!(recipe.bytes().len(), 5);
 /// assert_eq!(&recipe.bytes()[..2], &[0, 0]);
-/// # Ok::<(), graviton_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
@@ -69,9 +66,9 @@ fn extended(seed: &str, length: usize) -> Vec<u8> {
 }
 
 impl FromStr for Recipe {
-    type Err = Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Recipe> {
+    fn from_str(text: &str) -> Result<Recipe, String> {
         let part = |text: &str| {
             let parts: Vec<&str> = text.split(':').collect();
             match parts[..] {
@@ -89,8 +86,7 @@ impl FromStr for Recipe {
             }
         };
         let parts: Option<Vec<Part>> = text.split('+').map(part).collect();
-        let parts = parts
-            .ok_or_else(|| Error::new(Code::InvalidArgument, format!("{text:?} is no recipe for content")))?;
+        let parts = parts.ok_or_else(|| format!("{text:?} is no recipe for content"))?;
         Ok(Recipe { text: text.to_owned(), parts })
     }
 }

@@ -17,8 +17,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Duration;
 
-use graviton_core::testing::Recipe;
 use graviton_core::{Algo, BlobId, Code, Config, Error, GcOptions, Store, VerifyEvent, VerifyOptions};
+use graviton_tools::recipe::Recipe;
 
 const BLOCK: usize = 100;
 

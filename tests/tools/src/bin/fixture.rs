@@ -7,8 +7,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use graviton_core::testing::Recipe;
 use graviton_core::{BlobId, Config};
+use graviton_tools::recipe::Recipe;
 use serde_json::json;
 
 /// Both algorithms, all kinds of chunkers; the empty blob, one block, several, a shared beginning, the same

@@ -3,8 +3,8 @@
 //! `cargo run -p graviton-tools --bin vectors`, and look at the difference: a changed
 //! line is a changed format. Boundaries and names that were released never change.
 
-use graviton_core::testing::Recipe;
 use graviton_core::{Algo, BlobId, BlockKey, ChunkerSpec};
+use graviton_tools::recipe::Recipe;
 use serde_json::{Value, json};
 
 /// Settings, and why: the smallest and the defaults, an odd size, delimiters of one and of several bytes.
