@@ -6,8 +6,8 @@ use std::time::Duration;
 use graviton_core::{GcOptions, GcReport};
 use indicatif::HumanBytes;
 
-use crate::Context;
 use crate::arguments::Collect;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Lines, count, json, seconds};
 use crate::progress::Extent;

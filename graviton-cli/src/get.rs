@@ -5,8 +5,8 @@
 
 use graviton_core::{BlobId, BlobReader, Code, Error};
 
-use crate::Context;
 use crate::arguments::Get;
+use crate::context::Context;
 use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::output::Reader;

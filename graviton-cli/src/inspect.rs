@@ -6,7 +6,7 @@ use graviton_core::{BlobId, BlobStat, Code, Error};
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use crate::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Lines, json};
 use crate::progress::Extent;

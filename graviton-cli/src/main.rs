@@ -14,6 +14,7 @@
 
 mod arguments;
 mod collect;
+mod context;
 mod destination;
 mod failure;
 mod get;
@@ -27,17 +28,11 @@ mod source;
 mod transfer;
 mod verify;
 
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use graviton_core::{AsyncStore, Code, Config, Error};
-
-use crate::arguments::{Arguments, Command, Common};
+use crate::arguments::{Arguments, Command};
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::interrupt::Interrupt;
-use crate::progress::{Extent, Progress};
-
-const FS_ROOT: &str = "GRAVITON_FS_ROOT";
 
 fn main() -> ExitCode {
     let arguments = match Arguments::of_this_process() {
@@ -64,20 +59,8 @@ fn main() -> ExitCode {
     std::process::exit(i32::from(exit_code))
 }
 
-/// What a command works with.
-#[derive(Debug)]
-struct Context {
-    config: Config,
-    interrupt: Interrupt,
-    json: bool,
-    quiet: bool,
-}
-
 async fn run(arguments: Arguments) -> Result<u8, Failure> {
-    let interrupt = Interrupt::listen().map_err(|error| Failure::io("cannot listen to signals", error))?;
-    let common = arguments.common();
-    let config = configure(&common)?;
-    let context = Context { config, interrupt, json: common.json, quiet: common.quiet };
+    let context = Context::new(&arguments.common())?;
     match arguments.command {
         Command::Put(put) => return put::put(&context, put).await,
         Command::Get(get) => get::get(&context, get).await?,
@@ -94,66 +77,6 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Backup(backup) => return transfer::backup(&context, &backup).await,
     }
     Ok(0)
-}
-
-/// The environment, and what the command line says over it.
-fn configure(common: &Common) -> Result<Config, Error> {
-    let mut config = Config::from_env()?;
-    if let Some(root) = &common.root {
-        let root = root.to_str().ok_or_else(|| {
-            Error::new(Code::Config, format!("--root {} is not Unicode text", root.display()))
-                .with_advice("use a directory whose name is")
-        })?;
-        if let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && value != root) {
-            let message = format!("--root {root} contradicts --set {FS_ROOT}={other}");
-            return Err(Error::new(Code::Config, message).with_advice("use one of them"));
-        }
-        config = config.set(FS_ROOT, root)?;
-    }
-    for (key, value) in &common.set {
-        config = config.set(key, value)?;
-    }
-    Ok(config)
-}
-
-impl Context {
-    /// Does something with the store, opened so that nothing is written, and closes it.
-    async fn reading<T>(
-        &self,
-        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let opening = async { Ok(self.config.open_read_only_async().await?) };
-        let store = self.interrupt.or(opening).await?;
-        let result = self.interrupt.or(work(&store)).await;
-        store.close().await;
-        result
-    }
-
-    /// Does something that changes the store, which must exist, and closes it.
-    async fn changing<T>(
-        &self,
-        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        self.working(self.config.open_existing_async(), work).await
-    }
-
-    /// Opens a store, does something with it that asks whether to go on, and closes it.
-    async fn working<T>(
-        &self,
-        opening: impl Future<Output = Result<AsyncStore, Error>>,
-        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let store = self.interrupt.or(async { Ok(opening.await?) }).await?;
-        let result = self.interrupt.or_soon(work(&store)).await;
-        store.close().await;
-        result
-    }
-
-    /// Progress on standard error, unless lines on standard output would mix with it.
-    fn progress(&self, what: &'static str, extent: Extent, prints: bool) -> Progress {
-        let mixed = prints && io::stdout().is_terminal();
-        Progress::new(!self.quiet && !mixed, what, extent)
-    }
 }
 
 /// Many files are open at once during a put, and the usual limit is for programs that use `select`.

@@ -5,7 +5,7 @@
 
 use graviton_core::{AsyncStore, BlobId, Code, Error};
 
-use crate::Context;
+use crate::context::Context;
 use crate::failure::{Failure, Tally};
 use crate::output::{Lines, json};
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 use graviton_core::{AsyncStore, Code, Config, CopyOptions, CopyReport, RepairReport};
 use indicatif::HumanBytes;
 
-use crate::Context;
 use crate::arguments::{Backup, Copy, Repair};
+use crate::context::Context;
 use crate::failure::{Failure, Tally};
 use crate::output::{Lines, count, json, seconds};
 use crate::progress::Extent;

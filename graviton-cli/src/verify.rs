@@ -10,8 +10,8 @@ use graviton_core::{
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use crate::Context;
 use crate::arguments::Verify;
+use crate::context::Context;
 use crate::failure::{Failure, Tally};
 use crate::output::{Lines, count, json, seconds};
 use crate::progress::{Extent, Progress};

@@ -27,7 +27,7 @@ const BLOBS: [(&str, &str, &str); 10] = [
 ];
 
 fn main() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
     let version: Vec<&str> = env!("CARGO_PKG_VERSION").split('.').take(2).collect();
     let name = format!("store-{}", version.join("."));
     let target = fixtures.join(&name);

@@ -41,7 +41,7 @@ const CONTENTS: [&str; 14] = [
 const SHOWN: usize = 40;
 
 fn main() {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors");
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors");
     let write = |name: &str, value: &Value| {
         let text = serde_json::to_string_pretty(value).expect("values print") + "\n";
         std::fs::write(directory.join(name), text).expect("tests/vectors can be written");
@@ -62,7 +62,8 @@ fn chunks() -> Value {
             let spec: ChunkerSpec = chunker.parse().expect("a chunker");
             let mut rest = &bytes[..];
             let mut blocks = Vec::new();
-            for (size, _) in graviton_core::chunker::cut_all(&spec, &bytes) {
+            let mut cutter = spec.chunker();
+            while let Some(size) = cutter.cut(rest, true) {
                 let (block, behind) = rest.split_at(size);
                 blocks.push(format!("{}-{size}", Algo::Blake3.digest(block)));
                 rest = behind;

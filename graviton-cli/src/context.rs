@@ -1,0 +1,88 @@
+//! Everything that a command needs: the configuration, signals, and how to print.
+
+use std::io::{self, IsTerminal};
+
+use graviton_core::{AsyncStore, Code, Config, Error};
+
+use crate::arguments::Common;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::progress::{Extent, Progress};
+
+const FS_ROOT: &str = "GRAVITON_FS_ROOT";
+
+/// The state of one run of the program.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+impl Context {
+    /// Starts to listen to signals, and reads the configuration.
+    pub(crate) fn new(common: &Common) -> Result<Context, Failure> {
+        let interrupt =
+            Interrupt::listen().map_err(|error| Failure::io("cannot listen to signals", error))?;
+        Ok(Context { config: configure(common)?, interrupt, json: common.json, quiet: common.quiet })
+    }
+
+    /// Does something with the store, opened so that nothing is written, and closes it.
+    pub(crate) async fn reading<T>(
+        &self,
+        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let opening = async { Ok(self.config.open_read_only_async().await?) };
+        let store = self.interrupt.or(opening).await?;
+        let result = self.interrupt.or(work(&store)).await;
+        store.close().await;
+        result
+    }
+
+    /// Does something that changes the store, which must exist, and closes it.
+    pub(crate) async fn changing<T>(
+        &self,
+        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.working(self.config.open_existing_async(), work).await
+    }
+
+    /// Opens a store, does something with it that asks whether to go on, and closes it.
+    pub(crate) async fn working<T>(
+        &self,
+        opening: impl Future<Output = Result<AsyncStore, Error>>,
+        work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let store = self.interrupt.or(async { Ok(opening.await?) }).await?;
+        let result = self.interrupt.or_soon(work(&store)).await;
+        store.close().await;
+        result
+    }
+
+    /// Progress on standard error, unless lines on standard output would mix with it.
+    pub(crate) fn progress(&self, what: &'static str, extent: Extent, prints: bool) -> Progress {
+        let mixed = prints && io::stdout().is_terminal();
+        Progress::new(!self.quiet && !mixed, what, extent)
+    }
+}
+
+/// The environment, and what the command line says over it.
+fn configure(common: &Common) -> Result<Config, Error> {
+    let mut config = Config::from_env()?;
+    if let Some(root) = &common.root {
+        let root = root.to_str().ok_or_else(|| {
+            Error::new(Code::Config, format!("--root {} is not Unicode text", root.display()))
+                .with_advice("use a directory whose name is")
+        })?;
+        if let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && value != root) {
+            let message = format!("--root {root} contradicts --set {FS_ROOT}={other}");
+            return Err(Error::new(Code::Config, message).with_advice("use one of them"));
+        }
+        config = config.set(FS_ROOT, root)?;
+    }
+    for (key, value) in &common.set {
+        config = config.set(key, value)?;
+    }
+    Ok(config)
+}
