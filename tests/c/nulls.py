@@ -173,7 +173,7 @@ def main():
     print(f"{checked} pointers of {total} functions", file=sys.stderr)
 
 
-# "NULL takes it away" and "A callback of NULL gives a handle that asks nobody" say it in other words.
+# "NULL removes it" and "With NULL, the handle has no cancel callback" say it in other words.
 IMPLIED = {("graviton_config_set_cancel", "callback"), ("graviton_store_with_cancel", "callback")}
 
 
