@@ -51,7 +51,7 @@ pub(crate) async fn collect(context: &Context, arguments: &Collect) -> Result<u8
         print(context, &report, interrupted.is_none() && ended.is_ok())?;
     }
     if let Some(interrupted) = interrupted {
-        return Err(interrupted.advising("what was deleted is gone; the next gc goes on from there"));
+        return Err(interrupted.advising("the next gc continues from there"));
     }
     ended.map(|()| 0)
 }
@@ -80,7 +80,7 @@ fn print_plan(context: &Context, plan: &GcReport) -> Result<(), Failure> {
     } else {
         let unnamed = plan.blobs.saturating_sub(plan.named.len() as u64);
         if unnamed > 0 {
-            lines.add(&format!("would delete {unnamed} more, among them what failed puts left"))?;
+            lines.add(&format!("would delete {unnamed} more, including leftovers of failed puts"))?;
         }
         lines.add(&format!("would free {}", amount(plan)))?;
     }
@@ -96,22 +96,22 @@ fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Fail
     }
     lines.add(&format!("freed {} in {}", amount(report), seconds(report.seconds)))?;
     for (number, what, why) in [
-        (report.abandoned_puts, "put", "given up: the process is gone"),
-        (report.kept_referenced, "block", "kept: other blobs refer to it"),
+        (report.abandoned_puts, "put", "abandoned: its process is gone"),
+        (report.kept_referenced, "block", "kept: other blobs need it"),
         (
             report.kept_doomed,
             "block",
-            "kept: another collection is about to delete it, or died; gc again in a minute",
+            "kept: another collection is deleting it, or died; run gc again in a minute",
         ),
-        (report.kept_failed, "block", "kept: it could not be deleted; gc again"),
-        (report.leftovers, "file", "removed that a dead process left"),
+        (report.kept_failed, "block", "kept: it could not be deleted; run gc again"),
+        (report.leftovers, "file", "removed: left by a dead process"),
     ] {
         if number > 0 {
             lines.add(&format!("{} {why}", count(number, what)))?;
         }
     }
     if !report.complete && limited {
-        lines.add("ended by a limit; the next gc goes on from there")?;
+        lines.add("stopped by a limit; the next gc continues from there")?;
     }
     lines.flush()
 }

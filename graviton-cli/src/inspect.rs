@@ -92,7 +92,7 @@ pub(crate) async fn manifest(context: &Context, id: &str) -> Result<(), Failure>
 
 fn hole(id: &BlobId, offset: u64) -> Error {
     let message =
-        format!("the manifest of blob {id} has a hole at byte {offset}: a row was removed or changed");
+        format!("the manifest of blob {id} has a gap at byte {offset}: a row was removed or changed");
     Error::new(Code::MissingBlock, message)
         .with_advice("restore the database from a backup, or put the blob again")
 }

@@ -67,7 +67,9 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
     }
     lines.flush()?;
     if let Some(interrupted) = interrupted {
-        return Err(interrupted.advising("what was copied is there; the same command goes on with the rest"));
+        return Err(
+            interrupted.advising("the copied blobs are there; run the same command again for the rest")
+        );
     }
     ended?;
     Ok(if damaged.is_empty() { tally.exit_code() } else { Code::CorruptBlock.exit_code() })
@@ -89,7 +91,7 @@ fn copied(report: &CopyReport) -> String {
     let moved = format!("{blobs}, {blocks}, {}", HumanBytes(report.bytes));
     match report.present {
         0 => moved,
-        present => format!("{moved} ({} here already)", count(present, "blob")),
+        present => format!("{moved} ({} already here)", count(present, "blob")),
     }
 }
 
@@ -134,7 +136,7 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
             let lost = if lost.is_empty() {
                 String::new()
             } else {
-                format!("; {} lost, which the other store does not have whole", lost.len())
+                format!("; {} lost: missing or damaged in the other store too", lost.len())
             };
             format!("{} in {}{lost}", repaired(report), seconds(report.seconds))
         })?;
@@ -142,7 +144,7 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
     lines.flush()?;
     if let Some(interrupted) = interrupted {
         return Err(
-            interrupted.advising("what was repaired is whole; run the same command again for the rest")
+            interrupted.advising("the repaired blocks are intact; run the same command again for the rest")
         );
     }
     ended?;
@@ -161,7 +163,7 @@ fn repair_counts(report: &RepairReport) -> RepairReport {
 
 fn repaired(report: &RepairReport) -> String {
     format!(
-        "looked at {}, repaired {} ({})",
+        "checked {}, repaired {} ({})",
         count(report.checked, "block"),
         report.repaired,
         HumanBytes(report.bytes)

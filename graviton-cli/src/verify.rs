@@ -53,7 +53,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
     if let Some(interrupted) = interrupted {
         let cursor = listener.report.and_then(|report| report.cursor);
         return Err(interrupted.advising(match cursor {
-            Some(cursor) => format!("go on with --from {cursor}"),
+            Some(cursor) => format!("continue with --from {cursor}"),
             None => "run the same command again".to_owned(),
         }));
     }
@@ -215,12 +215,12 @@ fn print(context: &Context, report: &VerifyReport, deep: bool, stopped: bool) ->
     .filter(|(number, _)| *number > 0)
     .map(|(number, what)| count(number, what))
     .collect();
-    let found = if found.is_empty() { "nothing is wrong".to_owned() } else { found.join(", ") };
+    let found = if found.is_empty() { "no damage".to_owned() } else { found.join(", ") };
     let how = if deep { "every byte of " } else { "" };
-    lines.add(&format!("looked at {how}{} in {}: {found}", amount(report), seconds(report.seconds)))?;
+    lines.add(&format!("verified {how}{} in {}: {found}", amount(report), seconds(report.seconds)))?;
     if report.unreferenced > 0 {
         lines.add(&format!(
-            "{} ({}) that no blob needs: of puts under way, or garbage, which verify --adopt hands to gc",
+            "{} ({}) that no blob needs: of running puts, or garbage that verify --adopt hands to gc",
             count(report.unreferenced, "block"),
             HumanBytes(report.unreferenced_bytes)
         ))?;

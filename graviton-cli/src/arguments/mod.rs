@@ -16,8 +16,8 @@ use graviton_core::SETTINGS;
 use graviton_core::ByteRange;
 pub(crate) use upkeep::{Backup, Collect, Copy, Repair, Several, Verify};
 
-/// A content-addressed blob store: files go in, are cut into blocks that are stored once each, and come
-/// back verified by their id.
+/// A content-addressed blob store: files are cut into blocks that are stored once each, and read back
+/// verified by their id.
 #[derive(Debug, Parser)]
 #[command(name = "graviton", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = format!("{EXAMPLES}\n\n{MORE_HELP}"), after_long_help = long_help())]
@@ -76,7 +76,7 @@ pub(crate) struct Common {
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it is not of the form KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("it does not have the form KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -84,70 +84,69 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 pub(crate) enum Command {
     /// Store files, or standard input, and print their ids
     ///
-    /// Each id is printed on a line of its own, in the order of the paths, once its content is stored for
-    /// good. A path that cannot be stored gets an error on standard error instead; the others are stored
-    /// all the same, and the exit code is 1. With --json a line is a receipt: path, id, size, blocks,
-    /// fresh_blocks and fresh_bytes (what was not in the store before), seconds.
+    /// Each id is printed on a line of its own, in the order of the paths, once its content is committed. For
+    /// a path that cannot be stored, an error is printed on standard error; the others are stored, and the
+    /// exit code is 1. With --json a line is a receipt: path, id, size, blocks, fresh_blocks and fresh_bytes
+    /// (new to the store), seconds.
     ///
-    /// Nothing is visible of what was interrupted or failed. If nobody reads the ids any more, the storing
-    /// goes on.
+    /// An interrupted or failed put leaves nothing visible. If standard output is closed, storing continues.
     Put(Put),
     /// Write a blob, or a part of it, to standard output or to a file
     ///
-    /// Every block is verified before a byte of it is written. A reader that closes the pipe early ends it
-    /// quietly, with exit code 0.
+    /// Every block is verified before any of it is written. If the reader of a pipe closes it early, the exit
+    /// code is 0.
     Get(Get),
-    /// Show what is known of a blob
+    /// Show the metadata of a blob
     Stat(One),
     /// List the blobs of the store, in the order of their ids
     Ls(List),
-    /// List the blocks that a blob consists of
+    /// List the blocks of a blob
     Manifest(One),
-    /// Show sums over the store: blobs, blocks, bytes, deduplication, what a gc would free
+    /// Show totals of the store: blobs, blocks, bytes, deduplication, and what gc would free
     ///
-    /// Dead blobs were deleted and can still be restored. Reclaimable bytes are those of blocks that neither
-    /// a live blob nor a put needs: what `gc --grace 0` would free.
+    /// Dead blobs are deleted and can still be restored. Reclaimable bytes belong to blocks that neither a
+    /// live blob nor a running put needs: `gc --grace 0` would free them.
     Stats(Sums),
-    /// Delete blobs; their ids are printed
+    /// Delete blobs, and print their ids
     ///
-    /// No process finds them any more. Reads that are under way go on, and `restore` brings them back, for
-    /// the grace (GRAVITON_GC_GRACE); after it, the next gc frees their space. An id that is not there gets
-    /// an error, the others are deleted all the same, and the exit code is 3. An id that is malformed
-    /// deletes nothing.
+    /// No process finds them any more. During the grace period (GRAVITON_GC_GRACE), open readers continue and
+    /// `restore` brings them back; the next gc after it frees their space. For an id that is not there, an
+    /// error is printed, the others are deleted, and the exit code is 3. With a malformed id, nothing is
+    /// deleted.
     ///
     /// With --json a line is: id, state (deleted).
     Rm(Several),
-    /// Bring deleted blobs back; their ids are printed
+    /// Restore deleted blobs, and print their ids
     ///
-    /// Within the grace it is certain; after it, until a gc has come. One that is live stays so. An id that
-    /// is not there gets an error, the others are brought back all the same, and the exit code is 3.
+    /// This works during the grace period, and after it until the next gc. A live blob stays live. For an id
+    /// that is not there, an error is printed, the others are restored, and the exit code is 3.
     ///
     /// With --json a line is: id, state (live).
     Restore(Several),
-    /// Free the space of what was deleted longer than the grace ago, and of puts whose process died
+    /// Free the space of blobs that were deleted before the grace period, and of puts whose process died
     ///
-    /// Puts, reads and other collections may go on meanwhile, here and on other hosts; it may be ended at
-    /// any moment, and the next one goes on from there. Run it now and then, from cron for example. On a
-    /// full disk it works too: a file `reserve` in the store is kept for that.
+    /// It runs beside puts, reads and other collections, here and on other hosts. It can be interrupted at
+    /// any moment; the next one continues from there. Run it regularly, for example from cron. It also works
+    /// on a full disk: the file `reserve` in the store is kept for that.
     ///
-    /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (what went),
+    /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (deleted),
     /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed, and why), leftovers
     /// (files), complete (whether nothing was left to do), seconds. With --dry-run, before it, a line for
     /// each of up to 10000 blobs: kind (blob), id.
     Gc(Collect),
-    /// Look whether everything is there and intact; prints what is not
+    /// Check that everything is there and intact, and print what is not
     ///
-    /// Looks at the database, the manifests, the lengths of the blocks (with --deep, at every byte of them)
-    /// and for blocks that the database does not know. A line for each finding:
+    /// Checks the database, the manifests, the lengths of the blocks (with --deep, every byte of them) and
+    /// blocks without a row in the database. A line for each finding:
     ///
     ///   missing KEY, corrupt KEY   a bad block; below it, the blobs that need it
-    ///   manifest ID: WHY           a blob whose list of blocks is broken
-    ///   database: WHY              what the database finds wrong with itself
-    ///   unreferenced KEY           of a put under way, or garbage; no damage
+    ///   manifest ID: WHY           a blob with a broken manifest
+    ///   database: WHY              a problem that the database's self-check found
+    ///   unreferenced KEY           a block of a running put, or garbage; not damage
     ///
     /// The exit code is 4 if there is damage. A bad block is marked, so that the next put of its content
     /// writes it again; nothing else is changed. Where the store may not be written to, nothing is marked.
-    /// Interrupted, it prints a cursor from which --from goes on.
+    /// When interrupted, it prints a cursor for --from.
     ///
     /// With --json a line is a finding: kind (missing, corrupt, manifest, database, unreferenced), and key,
     /// length, blobs, or id, why. The last is: kind (summary), blobs, blocks, bytes (hashed), missing,
@@ -155,30 +154,29 @@ pub(crate) enum Command {
     /// cursor, seconds.
     #[command(verbatim_doc_comment)]
     Verify(Verify),
-    /// Replace missing and damaged blocks by those of another store
+    /// Replace missing and damaged blocks by blocks of another store
     ///
-    /// Reads every block that a live blob needs. What the other store gives is verified before it is
-    /// written. A line `lost KEY` for each bad block that the other store does not have whole either; then
-    /// the exit code is 4. The other store is only read.
+    /// Reads every block that a live blob needs. Blocks of the other store are verified before they are
+    /// written. For each bad block that is missing or damaged in the other store too, it prints a line `lost
+    /// KEY`, and the exit code is 4. The other store is not changed.
     ///
     /// With --json a line is: kind (lost), key. The last is: kind (summary), checked, repaired (blocks),
     /// bytes, lost, complete, seconds.
     Repair(Repair),
-    /// Bring blobs from another store, of whatever kind, and verify them
+    /// Copy blobs from another store of any kind, and verify them
     ///
-    /// Only blocks that are not here yet are moved. What was interrupted goes on when it is called again.
-    /// A line `damaged ID` for each blob that the other store does not have whole; then the exit code is 4.
-    /// A given ID that is not there gets an error, and the exit code is 3. The other store is only read.
+    /// Only blocks that are missing here are transferred. After an interruption, run it again. For each blob
+    /// that is damaged in the other store, it prints a line `damaged ID`, and the exit code is 4. For a given
+    /// ID that is not there, an error is printed, and the exit code is 3. The other store is not changed.
     ///
     /// With --json a line is: kind (damaged), id. The last is: kind (summary), blobs (new here), present
-    /// (here before), blocks, bytes (moved), damaged, complete, seconds.
+    /// (here before), blocks, bytes (transferred), damaged, complete, seconds.
     Copy(Copy),
     /// Write a consistent copy of the manifests to a file, while the store is in use
     ///
-    /// Only for manifests in SQLite; for PostgreSQL there is pg_dump. The blocks are not in it: they stay
-    /// where they are, for at least the grace after they were deleted. To restore it, end all processes that use the
-    /// store, put the file in the place of manifests.db, remove manifests.db-wal and manifests.db-shm, and
-    /// run verify.
+    /// Only for manifests in SQLite; for PostgreSQL, use pg_dump. The copy does not contain the blocks;
+    /// deleted ones are kept at least for the grace period. To restore it, end all processes that use the
+    /// store, replace manifests.db by the file, remove manifests.db-wal and manifests.db-shm, and run verify.
     ///
     /// With --json there is one line: file, bytes, seconds.
     Backup(Backup),
@@ -200,8 +198,8 @@ pub(crate) struct Put {
 pub(crate) struct Get {
     /// The blob, as `put` printed it: `<algo>:<hex>:<size>`
     pub(crate) id: String,
-    /// Write to this file, which appears only when it is complete; `-` is standard output. A device or a
-    /// pipe is written straight
+    /// Write to this file, which appears only when it is complete; `-` is standard output. A device or a pipe
+    /// is written directly
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Only these bytes, counted from 0: FIRST-LAST (LAST included), FIRST- (to the end), -N (the last N)
@@ -221,10 +219,10 @@ pub(crate) struct One {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Begin behind this id, whether it is there or not
+    /// Start after this id, which need not exist
     #[arg(long, value_name = "ID")]
     pub(crate) after: Option<String>,
-    /// List at most so many
+    /// List at most this many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
     #[command(flatten)]

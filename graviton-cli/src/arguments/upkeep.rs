@@ -19,22 +19,23 @@ pub(crate) struct Several {
 
 #[derive(Debug, Args)]
 pub(crate) struct Collect {
-    /// Collect what was deleted longer ago than this, such as 30m, 12h, 7d, or 0 [default: GRAVITON_GC_GRACE]
+    /// The grace period: collect what was deleted before it, such as 30m, 12h, 7d, or 0 [default:
+    /// GRAVITON_GC_GRACE]
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration)]
     pub(crate) grace: Option<Duration>,
-    /// Only tell what would go, and change nothing
+    /// Only print what would be deleted
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// End after so long; the next gc goes on from there
+    /// Stop after this many seconds; the next gc continues from there
     #[arg(long, value_name = "N")]
     pub(crate) max_seconds: Option<u64>,
-    /// Delete at most so many blocks
+    /// Delete at most this many blocks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_blocks: Option<u64>,
-    /// Delete about so many bytes at most, such as 10GiB
+    /// Delete at most about this many bytes, such as 10GiB
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     pub(crate) max_bytes: Option<u64>,
-    /// Delete at most so many blocks in a second
+    /// Delete at most this many blocks in a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) blocks_per_second: Option<u32>,
     #[command(flatten)]
@@ -43,19 +44,19 @@ pub(crate) struct Collect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Only these blobs, as `put` printed them; without any, the whole store
+    /// The blobs to verify, as `put` printed them; without any, the whole store
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
-    /// Read every block and hash it again; otherwise only lengths are looked at
+    /// Read and hash every block; otherwise only lengths are checked
     #[arg(long)]
     pub(crate) deep: bool,
-    /// Read at most so many bytes in a second, such as 10MiB. Only with --deep
+    /// Read at most this many bytes in a second, such as 10MiB. Only with --deep
     #[arg(long, value_name = "BYTES/S", value_parser = quantity::rate, requires = "deep")]
     pub(crate) rate: Option<u64>,
-    /// Go on where an interrupted verification of the whole store told to
+    /// Continue from the cursor of an interrupted verification of the whole store
     #[arg(long, value_name = "CURSOR", conflicts_with = "ids")]
     pub(crate) from: Option<String>,
-    /// Hand blocks that the database does not know to the next gc
+    /// Hand blocks without a row in the database to the next gc
     #[arg(long, conflicts_with = "ids")]
     pub(crate) adopt: bool,
     #[command(flatten)]
@@ -64,7 +65,7 @@ pub(crate) struct Verify {
 
 #[derive(Debug, Args)]
 pub(crate) struct Repair {
-    /// The other store: its directory, or a file with a line NAME=VALUE for each of its settings
+    /// The other store: its directory, or a file with its settings as lines NAME=VALUE
     #[arg(long, value_name = "OTHER")]
     pub(crate) from: PathBuf,
     #[command(flatten)]
@@ -73,10 +74,10 @@ pub(crate) struct Repair {
 
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
-    /// The other store: its directory, or a file with a line NAME=VALUE for each of its settings
+    /// The other store: its directory, or a file with its settings as lines NAME=VALUE
     #[arg(long, value_name = "OTHER")]
     pub(crate) from: PathBuf,
-    /// Only these blobs; without any, all of the other store
+    /// The blobs to copy; without any, all blobs of the other store
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]

@@ -106,7 +106,7 @@ fn gc_frees_what_was_deleted_and_nothing_else() {
     let blocks = all - scene.blocks().len() as u64;
     assert!(lines[0].starts_with(&format!("freed 1 blob, {blocks} blocks, ")), "{}", text.text());
     assert!(lines[0].contains("KiB in ") && lines[0].ends_with(" s"), "{}", text.text());
-    assert!(lines[1].ends_with("kept: other blobs refer to it"), "{}", text.text());
+    assert!(lines[1].ends_with("kept: other blobs need it"), "{}", text.text());
     assert_eq!(blocks, field(&plan[1], "blocks"));
     scene.run(&["restore", &first]).failed(3, "not-found", &first);
     assert!(scene.run(&["get", &second]).succeeded().stdout == two);
@@ -148,7 +148,7 @@ fn limits_end_a_collection_and_the_next_one_goes_on() {
     assert_eq!(limited(&["--max-bytes", "2kB", "--blocks-per-second", "1"]), 2);
     assert_eq!(limited(&["--max-seconds", "1", "--blocks-per-second", "5"]), 5);
     let text = scene.run(&["gc", "--grace", "0", "--max-blocks", "8"]).succeeded();
-    assert_eq!(text.lines()[1], "ended by a limit; the next gc goes on from there");
+    assert_eq!(text.lines()[1], "stopped by a limit; the next gc continues from there");
     assert_eq!(field(&collect(&scene), "blocks"), 35);
     assert!(scene.blocks().is_empty());
 }
@@ -193,9 +193,9 @@ fn what_a_killed_put_left_goes_with_its_lease() {
     assert_eq!(field(&collect(&scene), "abandoned_puts"), 0);
     scene.python("UPDATE writer SET expires_at = 0");
     let plan = scene.run(&["gc", "--dry-run"]).succeeded();
-    assert_eq!(plan.lines()[0], "would delete 1 more, among them what failed puts left");
+    assert_eq!(plan.lines()[0], "would delete 1 more, including leftovers of failed puts");
     let outcome = scene.run(&["gc"]).succeeded();
-    assert!(outcome.lines().contains(&"1 put given up: the process is gone".to_owned()), "{outcome:?}");
+    assert!(outcome.lines().contains(&"1 put abandoned: its process is gone".to_owned()), "{outcome:?}");
     scene.run(&["gc"]).succeeded();
     assert_eq!(scene.blocks().len(), 1);
 }

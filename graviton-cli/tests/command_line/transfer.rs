@@ -36,7 +36,7 @@ fn blobs_are_copied_and_what_is_here_is_not_moved_again() {
         assert!(scene.run(&["get", id]).succeeded().stdout == *content);
     }
     let again = scene.run(&["copy", "--from", "other"]).succeeded();
-    let expected = "copied 0 blobs, 0 blocks, 0 B (3 blobs here already) in ";
+    let expected = "copied 0 blobs, 0 blocks, 0 B (3 blobs already here) in ";
     assert!(again.text().starts_with(expected), "{}", again.text());
     scene.run(&["verify", "--deep"]).succeeded();
     assert!(scene.snapshot("other") == before, "the other store was changed");
@@ -121,7 +121,7 @@ fn bad_blocks_are_replaced_by_those_of_another_store() {
     assert_eq!(scene.run(&["verify", "--deep"]).code, 4);
     let before = scene.snapshot("other");
     let outcome = scene.run(&["repair", "--from", "other"]).succeeded();
-    let expected = format!("looked at {} blocks, repaired 2 (", scene.blocks().len());
+    let expected = format!("checked {} blocks, repaired 2 (", scene.blocks().len());
     assert!(outcome.text().starts_with(&expected), "{}", outcome.text());
     scene.run(&["verify", "--deep"]).succeeded();
     assert!(scene.run(&["get", &id]).succeeded().stdout == content);

@@ -23,10 +23,10 @@ fn a_store_without_damage_is_clean() {
     let blocks = scene.blocks().len();
     let text = scene.run(&["verify"]).succeeded();
     assert_eq!(text.lines().len(), 1);
-    assert!(text.text().starts_with(&format!("looked at 2 blobs, {blocks} blocks in ")), "{}", text.text());
-    assert!(text.text().ends_with(": nothing is wrong\n"), "{}", text.text());
+    assert!(text.text().starts_with(&format!("verified 2 blobs, {blocks} blocks in ")), "{}", text.text());
+    assert!(text.text().ends_with(": no damage\n"), "{}", text.text());
     let text = scene.run(&["verify", "--deep"]).succeeded();
-    let expected = format!("looked at every byte of 2 blobs, {blocks} blocks, 2.86 MiB in ");
+    let expected = format!("verified every byte of 2 blobs, {blocks} blocks, 2.86 MiB in ");
     assert!(text.text().starts_with(&expected), "{}", text.text());
     let outcome = scene.run(&["verify", "--deep", "--json"]).succeeded();
     let mut summary = outcome.json().remove(0);
@@ -163,7 +163,7 @@ fn broken_manifests_and_a_damaged_database_are_damage() {
         let stopped = outcome.stderr.starts_with("error[corrupt-database]");
         assert_eq!(found || stopped, outcome.code == 4, "page {page}: {outcome:?}");
         // What was found before it could not go on is told, although nothing else had been looked at.
-        both += usize::from(found && stopped && !outcome.text().contains("looked at"));
+        both += usize::from(found && stopped && !outcome.text().contains("verified "));
     }
     assert!(damaged > pages / 2 && both > 0, "{damaged} and {both} of {pages}");
     std::fs::write(scene.path(".graviton/manifests.db"), original).unwrap();
@@ -176,7 +176,7 @@ fn blobs_that_are_not_there_are_not_found_and_the_others_are_verified() {
     let id = scene.put(b"content");
     let outcome = scene.run(&["verify", &absent(), &id]);
     outcome.failed(3, "not-found", &absent());
-    assert!(outcome.text().starts_with("looked at 1 blob, 1 block in "), "{}", outcome.text());
+    assert!(outcome.text().starts_with("verified 1 blob, 1 block in "), "{}", outcome.text());
     let outcome = scene.run(&["verify", &absent()]);
     outcome.failed(3, "not-found", &absent());
     assert!(outcome.stdout.is_empty(), "it did not look at the store: {}", outcome.text());
