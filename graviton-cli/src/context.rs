@@ -24,7 +24,7 @@ impl Context {
     /// Starts to listen to signals, and reads the configuration.
     pub(crate) fn new(common: &Common) -> Result<Context, Failure> {
         let interrupt =
-            Interrupt::listen().map_err(|error| Failure::io("cannot listen to signals", error))?;
+            Interrupt::listen().map_err(|error| Failure::io("cannot listen for signals", error))?;
         Ok(Context { config: configure(common)?, interrupt, json: common.json, quiet: common.quiet })
     }
 
