@@ -27,15 +27,15 @@ use crate::runtime;
 use crate::store::Store;
 use database::Manifests;
 
-/// A setting that exists.
+/// A setting.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Setting {
     /// Its name, here and in the environment.
     pub name: &'static str,
-    /// Its value if it is not set; empty if there is none.
+    /// Its default; empty if it has none.
     pub default: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'static str,
 }
 
@@ -43,33 +43,33 @@ const fn setting(name: &'static str, default: &'static str, meaning: &'static st
     Setting { name, default, meaning }
 }
 
-/// All settings, in the order in which they are documented.
+/// All settings, in the order of the documentation.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    setting("GRAVITON_BLOB_BACKEND", "fs", "where block bytes live: fs, s3 or minio"),
+    setting("GRAVITON_BLOB_BACKEND", "fs", "where blocks are stored: fs, s3 or minio"),
     setting("GRAVITON_FS_ROOT", "./.graviton", "the directory of the store"),
     setting("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
-    setting("QUASAR_MINIO_URL", "", "the S3 server, such as http://localhost:9000; s3 without one uses AWS"),
-    setting("MINIO_ROOT_USER", "", "the access key for it"),
-    setting("MINIO_ROOT_PASSWORD", "", "the secret key for it"),
-    setting("GRAVITON_S3_BLOCK_BUCKET", "graviton-blocks", "the bucket of the blocks, which must exist"),
-    setting("GRAVITON_S3_BLOCK_PREFIX", "cas/blocks", "what the blocks' keys begin with; / for nothing"),
-    setting("GRAVITON_S3_REGION", "us-east-1", "the region of the bucket; with AWS, AWS_REGION goes before this default"),
+    setting("QUASAR_MINIO_URL", "", "the S3 server, such as http://localhost:9000; without it, s3 is AWS"),
+    setting("MINIO_ROOT_USER", "", "the access key of the S3 server"),
+    setting("MINIO_ROOT_PASSWORD", "", "the secret key of the S3 server"),
+    setting("GRAVITON_S3_BLOCK_BUCKET", "graviton-blocks", "the bucket for blocks, which must exist"),
+    setting("GRAVITON_S3_BLOCK_PREFIX", "cas/blocks", "the prefix of the blocks' object keys; / for none"),
+    setting("GRAVITON_S3_REGION", "us-east-1", "the region of the bucket; AWS uses AWS_REGION if this is not set"),
     setting("GRAVITON_MANIFEST_URL", "",
         "sqlite:PATH or postgres://user:password@host:port/database; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
-    setting("PG_JDBC_URL", "", "the same for an existing deployment: jdbc:postgresql://host:port/database"),
-    setting("PG_USERNAME", "", "the user for it"),
-    setting("PG_PASSWORD", "", "the password for it"),
-    setting("GRAVITON_HASH", "blake3", "the algorithm for what is written: blake3 or sha256; both are always readable"),
+    setting("PG_JDBC_URL", "", "the database of an existing deployment: jdbc:postgresql://host:port/database"),
+    setting("PG_USERNAME", "", "its user"),
+    setting("PG_PASSWORD", "", "its password"),
+    setting("GRAVITON_HASH", "blake3", "the hash algorithm for new blobs: blake3 or sha256; both can always be read"),
     setting("GRAVITON_CHUNKER", "fastcdc:65536:262144:1048576",
         "how streams are cut: fixed:<bytes>, fastcdc:<min>:<avg>:<max> or delimiter:<hex>:<max>"),
     setting("GRAVITON_DURABILITY", "full",
-        "full: a returned put survives power loss; relaxed: a crash of the process only"),
-    setting("GRAVITON_VERIFY_READS", "true", "whether every block is hashed again before a byte of it is handed out"),
-    setting("GRAVITON_GC_GRACE", "1h", "how long a deleted blob can be restored and its readers go on"),
+        "full: a returned put survives power loss; relaxed: only a crash of the process"),
+    setting("GRAVITON_VERIFY_READS", "true", "whether every block is hashed before any of it is returned"),
+    setting("GRAVITON_GC_GRACE", "1h", "how long a deleted blob can be restored and its open readers continue"),
 ];
 
-/// Where a store is, and how it works.
+/// The location and the settings of a store.
 ///
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
@@ -104,8 +104,7 @@ impl Config {
         Config { directory: Some(directory.as_ref().to_owned()), ..Config::new() }
     }
 
-    /// What the environment says, and the defaults for the rest. Variables that are no settings of
-    /// Graviton's are none of our business.
+    /// Reads the settings from the environment; the others have their defaults. Other variables are ignored.
     pub fn from_env() -> Result<Config> {
         let mut config = Config::new();
         for setting in SETTINGS {
@@ -125,7 +124,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Sets one of [`SETTINGS`]. An unknown name or an impossible value is `config`.
+    /// Sets one of [`SETTINGS`]. An unknown name or an invalid value is `config`.
     pub fn set(mut self, name: &str, value: &str) -> Result<Config> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             return Err(unknown(name));
@@ -138,8 +137,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The value of a setting: as it was set, or its default. A secret that was set is not given away; it
-    /// reads `…`.
+    /// The value of a setting, or its default. A secret reads `…`.
     pub fn get(&self, name: &str) -> Result<String> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             return Err(unknown(name));
@@ -157,32 +155,31 @@ impl Config {
         }
     }
 
-    /// Takes over blocks that are already in the place and carry no `store-id`, as the first Graviton
-    /// server left them. Only for blocks that belong to this database.
+    /// Adopts blocks that are already there without a `store-id`, as the first Graviton server left them.
+    /// Only for blocks that belong to this database.
     #[must_use]
     pub fn adopt(mut self, adopt: bool) -> Config {
         self.adopt = adopt;
         self
     }
 
-    /// How many bytes of memory a put may use, whatever the blob's size: 64 MiB, unless a program that has many puts at
-    /// once says less. About three of the largest blocks and 3 MiB is the least.
+    /// Limits the memory of one put, in bytes, whatever the blob's size. The default is 64 MiB; a program
+    /// with many puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB.
     #[must_use]
     pub fn put_window(mut self, bytes: usize) -> Config {
         self.window = Some(bytes);
         self
     }
 
-    /// How many more bytes of memory puts may use that find them unused, all of them together: none, unless a program gives
-    /// each put a small window because there may be many, and wants one put at a time to be as fast as with a large one.
+    /// Sets additional memory in bytes that all puts share, for those that find it unused; by default none.
+    /// With a small window for each of many puts, it makes a single put as fast as a large window would.
     #[must_use]
     pub fn shared_put_window(mut self, bytes: usize) -> Config {
         self.shared_window = bytes;
         self
     }
 
-    /// Other times for leases and dooms, so that a test need not wait for a minute. The same in every process that shares
-    /// the store.
+    /// Sets other durations for leases and dooms, for tests. The same in every process that shares the store.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Config {
@@ -190,18 +187,18 @@ impl Config {
         self
     }
 
-    /// Opens the store, and creates it if it is not there.
+    /// Opens the store, and creates it if it does not exist.
     pub fn open(&self) -> Result<Store> {
         runtime::block_on(self.open_async())?.map(Store::new)
     }
 
-    /// Opens a store that exists. One that does not is `not-found`, and is not created.
+    /// Opens an existing store. If there is none, this is `not-found` and creates nothing.
     pub fn open_existing(&self) -> Result<Store> {
         runtime::block_on(self.open_existing_async())?.map(Store::new)
     }
 
-    /// Opens a store that exists, to be read only: nothing is written, and its directory may be read-only.
-    /// A store that does not exist is `not-found`.
+    /// Opens an existing store for reading only: nothing is written, and its directory may be read-only. If
+    /// there is none, this is `not-found`.
     pub fn open_read_only(&self) -> Result<Store> {
         runtime::block_on(self.open_read_only_async())?.map(Store::new)
     }
@@ -360,7 +357,7 @@ fn durability(value: &str) -> Result<Durability> {
     match value {
         "full" => Ok(Durability::Full),
         "relaxed" => Ok(Durability::Relaxed),
-        _ => Err(wrong("GRAVITON_DURABILITY", value, "there is no such degree", "use full or relaxed")),
+        _ => Err(wrong("GRAVITON_DURABILITY", value, "it is not a durability", "use full or relaxed")),
     }
 }
 
@@ -368,7 +365,7 @@ fn truth(value: &str) -> Result<bool> {
     match value {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(wrong("GRAVITON_VERIFY_READS", value, "it is neither true nor false", "use true or false")),
+        _ => Err(wrong("GRAVITON_VERIFY_READS", value, "it is not a boolean", "use true or false")),
     }
 }
 

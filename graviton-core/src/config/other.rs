@@ -64,7 +64,7 @@ fn parse(text: &str) -> Result<Config> {
             return Err(Error::new(Code::Config, why).with_advice("begin comments with #"));
         };
         if !SETTINGS.iter().any(|setting| setting.name == name) && !is_like_a_setting(name) {
-            let why = format!("what line {number} sets is not a setting");
+            let why = format!("the name in line {number} is not a setting");
             return Err(Error::new(Code::Config, why).with_advice("`graviton --help` lists the settings"));
         }
         if let Some((_, before)) = set.iter().find(|(other, _)| *other == name) {

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Whoever read it has had enough.
             return 0
     except KeyboardInterrupt:
-        _complain("cancelled", "interrupted before the end", "what was not finished left nothing behind; run it again")
+        _complain("cancelled", "interrupted before the end", "unfinished work left nothing behind; run it again")
         return 130
     except graviton.GravitonError as error:
         return _report(error)
@@ -69,7 +69,7 @@ def _open(given: argparse.Namespace) -> graviton.Store:
     for text in given.set:
         name, equals, value = text.partition("=")
         if not equals:
-            raise graviton.ConfigError(f"--set {text} is not of the form KEY=VALUE")
+            raise graviton.ConfigError(f"--set {text} does not have the form KEY=VALUE")
         settings[name] = value
     if given.root is not None:
         settings["GRAVITON_FS_ROOT"] = given.root
@@ -263,19 +263,19 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("id", metavar="ID")
     get.add_argument("-o", "--output", metavar="FILE")
     get.add_argument("--range", type=_range, metavar="FIRST-LAST", help="only these bytes; FIRST- and -N work too")
-    command("stat", _stat, "read", "show what is known of a blob").add_argument("id", metavar="ID")
+    command("stat", _stat, "read", "show the metadata of a blob").add_argument("id", metavar="ID")
     ls = command("ls", _list, "read", "list the blobs")
     ls.add_argument("--after", metavar="ID")
     ls.add_argument("--limit", type=int, metavar="N")
     command("rm", _remove, "existing", "delete blobs").add_argument("ids", nargs="+", metavar="ID")
-    command("restore", _restore, "existing", "bring deleted blobs back").add_argument("ids", nargs="+", metavar="ID")
-    gc = command("gc", _gc, "existing", "free the space of what was deleted longer than the grace ago")
+    command("restore", _restore, "existing", "restore deleted blobs").add_argument("ids", nargs="+", metavar="ID")
+    gc = command("gc", _gc, "existing", "free the space of blobs that were deleted before the grace period")
     gc.add_argument("--grace", type=_duration, metavar="DURATION", help="such as 30m or 0")
     gc.add_argument("--dry-run", action="store_true")
-    verify = command("verify", _verify, "existing", "look whether everything is there, and with --deep intact")
+    verify = command("verify", _verify, "existing", "check that everything is there, and with --deep intact")
     verify.add_argument("ids", nargs="*", metavar="ID")
     verify.add_argument("--deep", action="store_true")
-    command("stats", _stats, "read", "show sums over the store")
+    command("stats", _stats, "read", "show totals of the store")
     return parser
 
 
@@ -286,7 +286,7 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=argparse.SUPPRESS, help="change a setting"
     )
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print a JSON object a line")
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object a line")
     return common
 
 
