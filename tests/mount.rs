@@ -1,20 +1,23 @@
 //! Real mounts, for tests of full and read-only disks.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::left_out::leave_out;
 
 /// A mount, until it is dropped.
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    /// `None` only where mounts were left out on purpose.
+    /// `None` where mounts cannot be had or are not wanted, which it says.
     pub(crate) fn new(place: PathBuf, arguments: &[&str]) -> Option<Mount> {
+        let what = place.display().to_string();
         if std::env::var_os("GRAVITON_TEST_NO_MOUNT").is_some() {
-            // Not `eprintln!`, which the test harness hides.
-            let message =
-                format!("\nLEFT OUT: GRAVITON_TEST_NO_MOUNT is set; not tested: {}\n", place.display());
-            let _ = std::io::stderr().write_all(message.as_bytes());
+            leave_out(&what, "GRAVITON_TEST_NO_MOUNT is set");
+            return None;
+        }
+        if !rustix::process::geteuid().is_root() {
+            leave_out(&what, "only root may mount");
             return None;
         }
         if !place.exists() {
@@ -23,8 +26,7 @@ impl Mount {
         let output = Command::new("mount").args(arguments).arg(&place).output().unwrap();
         assert!(
             output.status.success(),
-            "this test must mount a filesystem: run it as root, or set GRAVITON_TEST_NO_MOUNT=1 to leave \
-             it out: {}",
+            "this test must mount a filesystem; GRAVITON_TEST_NO_MOUNT=1 leaves it out: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         Some(Mount(place))

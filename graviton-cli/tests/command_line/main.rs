@@ -1,13 +1,15 @@
 //! The command line as a program: the real binary in temporary directories, seen only through its
 //! arguments, streams, signals, files and exit code.
 //!
-//! Some tests mount a small filesystem and fail where that is not permitted. `GRAVITON_TEST_NO_MOUNT=1`
-//! leaves them out, and says so.
+//! Some tests mount a small filesystem, for which they must be root: elsewhere, and with
+//! `GRAVITON_TEST_NO_MOUNT=1`, they say LEFT OUT.
 
 mod bad_input;
 mod delete;
 mod get;
 mod inspect;
+#[path = "../../../tests/left_out.rs"]
+mod left_out;
 #[path = "../../../tests/mount.rs"]
 mod mount;
 mod mounted;

@@ -1,11 +1,14 @@
 //! The HTTP server over real sockets: what a client sees of it, and what it leaves in the store.
 //!
-//! Some tests mount something and fail where that is not permitted. `GRAVITON_TEST_NO_MOUNT=1` leaves them out, and says so.
+//! Some tests mount something, for which they must be root: elsewhere, and with `GRAVITON_TEST_NO_MOUNT=1`, they say
+//! LEFT OUT.
 
 mod auth;
 mod blobs;
 mod blocks;
 mod failures;
+#[path = "../../../tests/left_out.rs"]
+mod left_out;
 mod limits;
 mod memory;
 #[path = "../../../tests/mount.rs"]
