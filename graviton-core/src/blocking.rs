@@ -1,110 +1,161 @@
 //! Work that blocks or computes, kept off the threads that drive futures.
 //!
-//! [`run`] hands a closure to tokio's blocking threads, except on a thread that said it may block: the
-//! caller's own thread inside the synchronous facade. There the closure runs where it is, which saves two
-//! thread switches (tens of microseconds, much of what a small put costs).
+//! There are three ways, and what they do depends on the thread's [`Mode`]:
+//! - [`run`]: a closure. It runs on the caller's thread if that may block, which saves two thread switches
+//!   (tens of microseconds, much of what a small put costs), and otherwise on one of tokio's blocking
+//!   threads.
+//! - [`run_waiting`]: a closure that may have to wait for another process. It does not wait on a thread whose
+//!   caller may want to end the call, and it waits no longer than somebody waits for its answer.
+//! - [`Task`]: a closure or a future that always runs on other threads, and ends with its handle.
 //!
-//! Work that may have to wait for another process goes through [`run_waiting`]: it does not wait on a thread whose
-//! caller may want to end the call, and no longer than somebody waits for it.
+//! [`at_once`] polls a call once on this thread: it answers if it can without waiting, and otherwise begins
+//! nothing.
+//!
+//! The mode is one thread-local. The check of an interruptible call is another (`interrupt`): it is a closure
+//! of the caller's, and outlives the calls that it is about.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
 
 use crate::error::{Code, Error, Result};
 use crate::interrupt;
 
 thread_local! {
-    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
-    static PATIENCE: RefCell<Patience> = const { RefCell::new(Patience::Endless) };
+    static MODE: RefCell<Mode> = const { RefCell::new(Mode::Driving) };
 }
 
-/// For how long the work on this thread may wait for others.
-#[derive(Debug)]
-enum Patience {
-    Endless,
-    None,
+/// What the code that runs on a thread may do there.
+#[derive(Debug, Clone)]
+enum Mode {
+    /// The thread drives futures: it must not block.
+    Driving,
+    /// The thread drives a future that is polled only once: nothing may block, wait, or be left to other
+    /// threads.
+    AtOnce,
+    /// The thread may block: it is the caller's own inside of the synchronous store, or one of tokio's
+    /// blocking threads.
+    Blocking(Wait),
+}
+
+/// How long a blocking call may wait for another process: for its transaction, for its lock.
+#[derive(Debug, Clone)]
+enum Wait {
+    Forever,
+    Never,
     /// Until this is set.
     Until(Arc<AtomicBool>),
 }
 
-/// Whether the work on this thread may wait for others: another process's transaction, a lock.
+/// The mode of this thread until it is dropped, which brings the one before back.
+pub(crate) struct Entered {
+    before: Mode,
+}
+
+impl Entered {
+    fn new(mode: Mode) -> Entered {
+        Entered { before: MODE.replace(mode) }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        MODE.set(std::mem::replace(&mut self.before, Mode::Driving));
+    }
+}
+
+/// Lets this thread block until the guard is dropped. How long it may wait for other processes stays as it
+/// is.
+pub(crate) fn may_block() -> Entered {
+    let wait = MODE.with_borrow(|mode| match mode {
+        Mode::Driving => Wait::Forever,
+        Mode::AtOnce => Wait::Never,
+        Mode::Blocking(wait) => wait.clone(),
+    });
+    Entered::new(Mode::Blocking(wait))
+}
+
+/// Whether this thread may block.
+pub(crate) fn may_block_here() -> bool {
+    MODE.with_borrow(|mode| matches!(mode, Mode::Blocking(_)))
+}
+
+/// Whether the future that this thread polls is polled only once.
+pub(crate) fn is_at_once() -> bool {
+    MODE.with_borrow(|mode| matches!(mode, Mode::AtOnce))
+}
+
+/// Whether the work on this thread may wait for another process.
 pub(crate) fn may_wait() -> bool {
-    PATIENCE.with_borrow(|patience| match patience {
-        Patience::Endless => true,
-        Patience::None => false,
-        Patience::Until(given_up) => !given_up.load(Ordering::Relaxed),
+    MODE.with_borrow(|mode| match mode {
+        Mode::Driving | Mode::Blocking(Wait::Forever) => true,
+        Mode::AtOnce | Mode::Blocking(Wait::Never) => false,
+        Mode::Blocking(Wait::Until(given_up)) => !given_up.load(Ordering::Relaxed),
     })
 }
 
-/// Whether nobody waits any more for what this thread does.
+/// Whether nobody waits any more for the work on this thread.
 pub(crate) fn is_given_up() -> bool {
-    PATIENCE.with_borrow(
-        |patience| matches!(patience, Patience::Until(given_up) if given_up.load(Ordering::Relaxed)),
+    MODE.with_borrow(
+        |mode| matches!(mode, Mode::Blocking(Wait::Until(given_up)) if given_up.load(Ordering::Relaxed)),
     )
 }
 
-/// Runs work that [may not wait](may_wait).
-pub(crate) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
-    with_patience(Patience::None, work)
+/// Polls the future once on this thread, which need not be one that may block. `None` if it has to wait, for
+/// whatever, or needs another thread; then it has begun nothing.
+///
+/// What makes that true stands where work begins: [`run`] and [`run_waiting`] in here, and [`begins`] where a
+/// backend talks to a network.
+pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let _entered = Entered::new(Mode::AtOnce);
+    future.now_or_never()
 }
 
-/// Runs the work with this patience.
-fn with_patience<T>(patience: Patience, work: impl FnOnce() -> T) -> T {
-    struct Before(Patience);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            PATIENCE.set(std::mem::replace(&mut self.0, Patience::Endless));
-        }
+/// Stays pending if the caller polls only once: for what is about to begin something that takes longer.
+pub(crate) async fn begins() {
+    if is_at_once() {
+        pending::<()>().await;
     }
-    let _before = Before(PATIENCE.replace(patience));
-    work()
-}
-
-/// Lets [`run`] block this thread until the guard is dropped.
-pub(crate) struct MayBlock {
-    before: bool,
-}
-
-impl MayBlock {
-    pub(crate) fn here() -> MayBlock {
-        MayBlock { before: MAY_BLOCK.replace(true) }
-    }
-}
-
-impl Drop for MayBlock {
-    fn drop(&mut self) {
-        MAY_BLOCK.set(self.before);
-    }
-}
-
-/// Whether the calling thread may block.
-pub(crate) fn may_block_here() -> bool {
-    MAY_BLOCK.get()
 }
 
 /// Runs a closure that blocks or computes for long. If the future is dropped, the closure still runs to
 /// its end.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    if may_block_here() { Ok(work()) } else { run_elsewhere(work).await }
+    begins().await;
+    if may_block_here() { Ok(work()) } else { joined(tokio::task::spawn_blocking(work).await) }
 }
 
-/// Like [`run`], for work that may have to wait for others: `None` says that it would have to and
-/// [may not](may_wait). A caller that may [end the call](crate::interruptible) gets to do so while another thread waits;
-/// once the future is dropped, nobody waits any more.
+/// Like [`run`], for work that may have to wait for others: it returns `None` if it would have to and [may
+/// not](may_wait). Another thread waits for a caller that may [end the call](crate::interruptible); once the
+/// future is dropped, nobody waits any more.
 pub(crate) async fn run_waiting<T: Send + 'static>(
     work: impl Fn() -> Option<T> + Send + 'static,
 ) -> Result<T> {
+    if is_at_once() {
+        return match work() {
+            Some(answer) => Ok(answer),
+            None => pending().await,
+        };
+    }
     if may_block_here() {
-        let patience = if interrupt::is_watched() { Patience::None } else { Patience::Endless };
-        if let Some(answer) = with_patience(patience, &work) {
+        let _never = interrupt::is_watched().then(|| Entered::new(Mode::Blocking(Wait::Never)));
+        if let Some(answer) = work() {
             return Ok(answer);
         }
     }
     let given_up = GivenUp(Arc::default());
-    let patience = Patience::Until(Arc::clone(&given_up.0));
-    let answer = run_elsewhere(move || with_patience(patience, work)).await?;
-    answer.ok_or_else(|| Error::new(Code::Internal, "work was given up that somebody waited for"))
+    let wait = Wait::Until(Arc::clone(&given_up.0));
+    let answer = Task::blocking(move || {
+        let _entered = Entered::new(Mode::Blocking(wait));
+        work()
+    });
+    answer
+        .join()
+        .await?
+        .ok_or_else(|| Error::new(Code::Internal, "work was given up that somebody waited for"))
 }
 
 /// Set when the future that holds it is dropped.
@@ -116,11 +167,6 @@ impl Drop for GivenUp {
     }
 }
 
-/// Like [`run`], but always on another thread: for work that is to go on beside the caller's.
-pub(crate) async fn run_elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    joined(tokio::task::spawn_blocking(work).await)
-}
-
 /// The result of a task: its panic stays a panic, and a runtime that is shutting down is `closed`.
 pub(crate) fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
     result.map_err(|error| match error.try_into_panic() {
@@ -129,21 +175,23 @@ pub(crate) fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) 
     })
 }
 
-/// Runs a future that may compute for long on threads of the runtime, so that the caller's can be interrupted meanwhile.
-pub(crate) async fn aside<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
-    Task::new(tokio::spawn(future)).join().await
-}
-
-/// A task that ends with its handle.
+/// Work on other threads that ends with its handle; a closure that has begun runs to its end.
 #[derive(Debug)]
 pub(crate) struct Task<T>(tokio::task::JoinHandle<T>);
 
-impl<T> Task<T> {
-    pub(crate) fn new(handle: tokio::task::JoinHandle<T>) -> Task<T> {
-        Task(handle)
+impl<T: Send + 'static> Task<T> {
+    /// Runs a closure on a blocking thread, beside what the caller does.
+    pub(crate) fn blocking(work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
+        Task(tokio::task::spawn_blocking(work))
     }
 
-    /// What it came to.
+    /// Drives a future on threads of the runtime, so that the caller's own thread can be interrupted
+    /// meanwhile.
+    pub(crate) fn spawn(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        Task(tokio::spawn(future))
+    }
+
+    /// Waits for its result.
     pub(crate) async fn join(mut self) -> Result<T> {
         joined((&mut self.0).await)
     }
@@ -158,4 +206,31 @@ impl<T> Drop for Task<T> {
 /// How many closures can compute at once.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_is_polled_once_answers_or_has_begun_nothing() {
+        let begun = Arc::new(AtomicBool::new(false));
+        let work = || {
+            let begun = Arc::clone(&begun);
+            move || begun.store(true, Ordering::Relaxed)
+        };
+        assert!(at_once(run(work())).is_none());
+        let waits = || {
+            assert!(!may_wait());
+            None::<()>
+        };
+        assert!(at_once(run_waiting(waits)).is_none());
+        assert!(at_once(begins()).is_none());
+        assert!(!begun.load(Ordering::Relaxed));
+        assert_eq!(at_once(run_waiting(|| Some(7))).unwrap().unwrap(), 7);
+        // The mode ends with the call.
+        assert!(!is_at_once());
+        run(work()).await.unwrap();
+        assert!(begun.load(Ordering::Relaxed));
+    }
 }

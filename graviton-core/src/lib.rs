@@ -44,6 +44,7 @@ mod error;
 mod interrupt;
 mod key;
 pub mod manifest;
+mod process;
 pub mod quantity;
 mod random;
 mod range;

@@ -19,6 +19,7 @@ use crate::engine::{
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::ManifestEntry;
+use crate::process::Process;
 use crate::report::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
 use crate::runtime;
 
@@ -54,7 +55,7 @@ impl Store {
         Config::for_directory(directory).open()
     }
 
-    pub(crate) fn new(inner: AsyncStore) -> Store {
+    fn new(inner: AsyncStore) -> Store {
         Store { inner: InProcess::new(inner) }
     }
 
@@ -68,8 +69,8 @@ impl Store {
         runtime::block_on(future)?
     }
 
-    /// A put with options: `store.put_with(&options).bytes(bytes)`, or [`source`](Put::source), [`file`](Put::file),
-    /// [`writer`](Put::writer).
+    /// A put with options: `store.put_with(&options).bytes(bytes)`, or [`source`](Put::source),
+    /// [`file`](Put::file), [`writer`](Put::writer).
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();
@@ -84,8 +85,8 @@ impl Store {
         Put { store: self, options }
     }
 
-    /// Puts everything that the source gives, with default options. Nothing is visible before this returns, and nothing
-    /// at all if it fails.
+    /// Puts everything that the source gives, with default options. Nothing is visible before this returns,
+    /// and nothing at all if it fails.
     pub fn put(&self, source: impl Read) -> Result<PutReceipt> {
         self.put_with(&PutOptions::new()).source(source)
     }
@@ -118,10 +119,7 @@ impl Store {
     /// A blob to be read; `not-found` if it is not there.
     pub fn reader(&self, id: &BlobId) -> Result<Reader> {
         let reader = self.run(self.inner.reader(id))?;
-        Ok(Reader {
-            reader: InProcess::new(Reading { reader, elsewhere: Mutex::default() }),
-            block: Bytes::new(),
-        })
+        Ok(Reader { reader: InProcess::new(Reading { reader, idle: Mutex::default() }), block: Bytes::new() })
     }
 
     /// These bytes of a blob, as many of them as it has; a range that starts behind the end is
@@ -146,8 +144,8 @@ impl Store {
         self.run(self.inner.manifest(id, from, limit))
     }
 
-    /// The bytes of a stored block, verified; `not-found` if there is none. Unless a blob refers to it, it may be collected
-    /// the next moment.
+    /// The bytes of a stored block, verified; `not-found` if there is none. Unless a blob refers to it, it
+    /// may be collected the next moment.
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();
@@ -171,8 +169,9 @@ impl Store {
         self.run(self.inner.stats())
     }
 
-    /// Deletes a blob: once this has returned, no process finds it any more; `not-found` if it is not there. It can be
-    /// [`restore`](Store::restore)d for the grace; its space comes back with the next [`gc`](Store::gc) after that.
+    /// Deletes a blob: once this has returned, no process finds it any more; `not-found` if it is not there.
+    /// It can be [`restore`](Store::restore)d for the grace; its space comes back with the next
+    /// [`gc`](Store::gc) after that.
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();
@@ -195,13 +194,14 @@ impl Store {
         self.run(self.inner.delete(id))
     }
 
-    /// Brings a deleted blob back, as long as no collection has begun with it: within the grace it is certain.
+    /// Brings a deleted blob back, as long as no collection has begun with it: within the grace it is
+    /// certain.
     pub fn restore(&self, id: &BlobId) -> Result<()> {
         self.run(self.inner.restore(id))
     }
 
-    /// Deletes what nothing refers to, beside everything else that goes on. `progress` is called after each step with
-    /// what was done so far, on this thread, and may end it.
+    /// Deletes what nothing refers to, beside everything else that goes on. `progress` is called after each
+    /// step with what was done so far, on this thread, and may end it.
     pub fn gc(
         &self,
         options: &GcOptions,
@@ -210,7 +210,8 @@ impl Store {
         self.run(self.inner.gc(options, progress))
     }
 
-    /// Looks whether everything is there and intact, and tells of what is not, on this thread. `tell` may end it.
+    /// Looks whether everything is there and intact, and tells of what is not, on this thread. `tell` may end
+    /// it.
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();
@@ -247,8 +248,8 @@ impl Store {
         self.run(self.inner.repair_from(&other.inner, progress))
     }
 
-    /// Brings blobs with their manifests from another store, verified; moves only blocks that are missing here. What was
-    /// interrupted can be called again.
+    /// Brings blobs with their manifests from another store, verified; moves only blocks that are missing
+    /// here. What was interrupted can be called again.
     pub fn copy_from(
         &self,
         other: &Store,
@@ -259,8 +260,8 @@ impl Store {
         self.run(self.inner.copy_from(&other.inner, options, progress))
     }
 
-    /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests in SQLite:
-    /// elsewhere it is `unsupported`.
+    /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests
+    /// in SQLite: elsewhere it is `unsupported`.
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
         self.run(self.inner.backup(to))
     }
@@ -273,6 +274,25 @@ impl Store {
         };
         // A forked child has nothing to close.
         let _ = self.run(closing);
+    }
+}
+
+/// The ways to open a [`Store`].
+impl Config {
+    /// Opens the store, and creates it if it does not exist.
+    pub fn open(&self) -> Result<Store> {
+        runtime::block_on(self.open_async())?.map(Store::new)
+    }
+
+    /// Opens an existing store. If there is none, this is `not-found` and creates nothing.
+    pub fn open_existing(&self) -> Result<Store> {
+        runtime::block_on(self.open_existing_async())?.map(Store::new)
+    }
+
+    /// Opens an existing store for reading only: nothing is written, and its directory may be read-only. If
+    /// there is none, this is `not-found`.
+    pub fn open_read_only(&self) -> Result<Store> {
+        runtime::block_on(self.open_read_only_async())?.map(Store::new)
     }
 }
 
@@ -291,13 +311,14 @@ pub struct Put<'a> {
 }
 
 impl Put<'_> {
-    /// Puts everything that the source gives. Nothing is visible before this returns, and nothing at all if it fails.
+    /// Puts everything that the source gives. Nothing is visible before this returns, and nothing at all if
+    /// it fails.
     pub fn source(self, source: impl Read) -> Result<PutReceipt> {
         self.writer()?.fill(source)
     }
 
-    /// Puts these bytes without copying them. Whatever owns them is held until this returns. If it fails or is ended, they
-    /// may be held a moment longer, until the work that was begun is done.
+    /// Puts these bytes without copying them. Whatever owns them is held until this returns. If it fails or
+    /// is ended, they may be held a moment longer, until the work that was begun is done.
     pub fn bytes(self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
         self.store.run(self.store.inner.put_with(self.options).bytes(bytes))
     }
@@ -374,12 +395,12 @@ pub struct Reader {
 #[derive(Debug)]
 struct Reading {
     reader: BlobReader,
-    /// Readers of the same blob that [`Reader::read_at`] left for its next calls: each has a block at hand.
-    elsewhere: Mutex<Vec<BlobReader>>,
+    /// Readers of the same blob that [`Reader::read_at`] keeps for its next calls: each holds a block.
+    idle: Mutex<Vec<BlobReader>>,
 }
 
-/// So many are kept: more threads than that share the processor anyway.
-const MOST_ELSEWHERE: usize = 16;
+/// The most idle readers that are kept: more threads than that share the processor anyway.
+const MOST_IDLE: usize = 16;
 
 impl Reader {
     /// The blob that is read.
@@ -395,7 +416,7 @@ impl Reader {
     /// Another reader of the same blob, at its start. It costs nothing before it reads.
     #[must_use]
     pub fn another(&self) -> Reader {
-        let reading = Reading { reader: self.reader.reader.another(), elsewhere: Mutex::default() };
+        let reading = Reading { reader: self.reader.reader.another(), idle: Mutex::default() };
         Reader {
             reader: InProcess { process: self.reader.process, value: Some(reading) },
             block: Bytes::new(),
@@ -411,14 +432,14 @@ impl Reader {
         Ok(Some(std::mem::take(&mut self.block)))
     }
 
-    /// Fills the buffer with the bytes from `offset` on; fewer only at the end of the blob, none behind it. Apart from
-    /// the position, and from any number of threads at once, like `pread`. After an error the buffer may hold some of
-    /// them.
+    /// Fills the buffer with the bytes from `offset` on; fewer only at the end of the blob, none behind it.
+    /// Apart from the position, and from any number of threads at once, like `pread`. After an error the
+    /// buffer may hold some of them.
     ///
     /// Reads that are near each other share a block: it is fetched and verified once.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         self.reader.check()?;
-        let mut reader = self.elsewhere(offset);
+        let mut reader = self.take_reader(offset);
         reader.seek(offset);
         reader.limit(offset.saturating_add(buffer.len() as u64));
         let mut filled = 0;
@@ -427,19 +448,19 @@ impl Reader {
             buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
             filled += bytes.len();
         }
-        let mut elsewhere = self.reader.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-        if elsewhere.len() < MOST_ELSEWHERE {
-            elsewhere.push(reader);
+        let mut idle = self.reader.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MOST_IDLE {
+            idle.push(reader);
         }
         Ok(filled)
     }
 
-    /// The reader that has the byte at hand, or any other.
-    fn elsewhere(&self, offset: u64) -> BlobReader {
-        let mut elsewhere = self.reader.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-        let at_hand = elsewhere.iter().position(|reader| reader.is_at_hand(offset));
-        let index = at_hand.or(elsewhere.len().checked_sub(1));
-        index.map_or_else(|| self.reader.reader.another(), |index| elsewhere.swap_remove(index))
+    /// The idle reader that holds the byte at this offset, or any other.
+    fn take_reader(&self, offset: u64) -> BlobReader {
+        let mut idle = self.reader.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = idle.iter().position(|reader| reader.holds(offset));
+        let index = holder.or(idle.len().checked_sub(1));
+        index.map_or_else(|| self.reader.reader.another(), |index| idle.swap_remove(index))
     }
 }
 
@@ -490,22 +511,18 @@ impl Seek for Reader {
 /// need to clean up; in a forked child it is left alone, for its threads and locks are the parent's.
 #[derive(Clone)]
 struct InProcess<T> {
-    process: u32,
+    process: Process,
     /// `None` only once it was taken out.
     value: Option<T>,
 }
 
 impl<T> InProcess<T> {
     fn new(value: T) -> InProcess<T> {
-        InProcess { process: std::process::id(), value: Some(value) }
+        InProcess { process: Process::this(), value: Some(value) }
     }
 
     fn check(&self) -> Result<()> {
-        if self.process == std::process::id() {
-            return Ok(());
-        }
-        Err(Error::new(Code::Forked, "this store was opened by the parent process")
-            .with_advice("open the store again after the fork"))
+        self.process.check()
     }
 
     fn into_inner(mut self) -> T {

@@ -2,7 +2,7 @@
 //!
 //! For content made of records (lines, mail boxes, log files): a changed record changes its own block.
 
-use super::Chunker;
+use super::cut::Chunker;
 
 pub(super) struct Delimiter {
     ending: Vec<u8>,

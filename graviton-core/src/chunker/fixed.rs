@@ -1,6 +1,6 @@
 //! Blocks of one size; the last one may be shorter.
 
-use super::Chunker;
+use super::cut::Chunker;
 
 pub(super) struct Fixed {
     size: usize,

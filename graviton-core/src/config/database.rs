@@ -1,8 +1,8 @@
 //! Which database keeps the manifests: `GRAVITON_MANIFEST_URL`, or the `PG_*` settings of an existing deployment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Config;
+use super::values::Values;
 use crate::error::{Code, Error, Result};
 #[cfg(feature = "postgres")]
 use crate::manifest::postgres::PostgresAddress;
@@ -17,7 +17,7 @@ pub(super) enum PostgresAddress {}
 #[cfg(not(feature = "postgres"))]
 impl PostgresAddress {
     fn parse(setting: &str, _: &str, _: Option<&str>, _: Option<&str>) -> Result<PostgresAddress> {
-        Err(super::left_out(&format!("{setting} names a PostgreSQL database"), "postgres"))
+        Err(super::values::left_out(&format!("{setting} names a PostgreSQL database"), "postgres"))
     }
 
     fn name(&self) -> &str {
@@ -48,42 +48,40 @@ pub(super) fn check_jdbc(value: &str) -> Result<()> {
     PostgresAddress::parse(JDBC, value, None, None).map(drop)
 }
 
-impl Config {
-    /// What the settings together say, which must not contradict each other.
-    pub(super) fn manifests(&self) -> Result<Manifests> {
-        let value = |name| self.values.get(name).map(String::as_str);
-        let (user, password) = (value("PG_USERNAME"), value("PG_PASSWORD"));
-        let jdbc = match value(JDBC) {
-            Some(url) => Some(PostgresAddress::parse(JDBC, url, user, password)?),
-            None => None,
-        };
-        let Some(url) = value(URL) else {
-            return match (jdbc, user.or(password)) {
-                (Some(address), _) => Ok(Manifests::Postgres(Box::new(address))),
-                (None, Some(_)) => {
-                    let name = if user.is_some() { "PG_USERNAME" } else { "PG_PASSWORD" };
-                    Err(Error::new(Code::Config, format!("{name} is set, and {JDBC} is not")).with_advice(
-                        format!(
-                            "set {JDBC} to keep manifests in Postgres, or unset {name} to keep them in SQLite"
-                        ),
-                    ))
-                }
-                (None, None) => Ok(Manifests::Sqlite(self.root().join("manifests.db"))),
-            };
-        };
-        if url.starts_with("sqlite:") {
-            return match jdbc {
-                None => Ok(Manifests::Sqlite(sqlite_path(url)?)),
-                Some(jdbc) => Err(another(&format!("{URL} names a SQLite database"), &jdbc)),
-            };
-        }
-        let address = PostgresAddress::parse(URL, url, user, password)?;
-        match jdbc {
-            Some(jdbc) if jdbc.name() != address.name() => {
-                Err(another(&format!("{URL} names {}", address.name()), &jdbc))
+/// What the settings together say, which must not contradict each other.
+pub(super) fn manifests(values: &Values, root: &Path) -> Result<Manifests> {
+    let value = |name| values.get(name);
+    let (user, password) = (value("PG_USERNAME"), value("PG_PASSWORD"));
+    let jdbc = match value(JDBC) {
+        Some(url) => Some(PostgresAddress::parse(JDBC, url, user, password)?),
+        None => None,
+    };
+    let Some(url) = value(URL) else {
+        return match (jdbc, user.or(password)) {
+            (Some(address), _) => Ok(Manifests::Postgres(Box::new(address))),
+            (None, Some(_)) => {
+                let name = if user.is_some() { "PG_USERNAME" } else { "PG_PASSWORD" };
+                Err(Error::new(Code::Config, format!("{name} is set, and {JDBC} is not")).with_advice(
+                    format!(
+                        "set {JDBC} to keep manifests in Postgres, or unset {name} to keep them in SQLite"
+                    ),
+                ))
             }
-            _ => Ok(Manifests::Postgres(Box::new(address))),
+            (None, None) => Ok(Manifests::Sqlite(root.join("manifests.db"))),
+        };
+    };
+    if url.starts_with("sqlite:") {
+        return match jdbc {
+            None => Ok(Manifests::Sqlite(sqlite_path(url)?)),
+            Some(jdbc) => Err(another(&format!("{URL} names a SQLite database"), &jdbc)),
+        };
+    }
+    let address = PostgresAddress::parse(URL, url, user, password)?;
+    match jdbc {
+        Some(jdbc) if jdbc.name() != address.name() => {
+            Err(another(&format!("{URL} names {}", address.name()), &jdbc))
         }
+        _ => Ok(Manifests::Postgres(Box::new(address))),
     }
 }
 
@@ -104,26 +102,32 @@ fn sqlite_path(url: &str) -> Result<PathBuf> {
 
 #[cfg(all(test, feature = "postgres"))]
 mod tests {
+    use super::super::Config;
     use super::*;
 
-    fn manifests(settings: &[(&str, &str)]) -> Result<String> {
+    fn chosen(settings: &[(&str, &str)]) -> Result<String> {
         let set = |config: Config, (name, value): &(&str, &str)| config.set(name, value);
-        Ok(match settings.iter().try_fold(Config::new(), set)?.manifests()? {
-            Manifests::Sqlite(path) => path.display().to_string(),
-            Manifests::Postgres(address) => address.name().to_owned(),
-        })
+        Ok(
+            match {
+                let config = settings.iter().try_fold(Config::new(), set)?;
+                manifests(&config.values, &config.root())?
+            } {
+                Manifests::Sqlite(path) => path.display().to_string(),
+                Manifests::Postgres(address) => address.name().to_owned(),
+            },
+        )
     }
 
     #[test]
     fn the_settings_choose_one_database() {
         let jdbc = ("PG_JDBC_URL", "jdbc:postgresql://h:1/d");
         let user = ("PG_USERNAME", "u");
-        assert_eq!(manifests(&[]).unwrap(), "./.graviton/manifests.db");
-        assert_eq!(manifests(&[("GRAVITON_MANIFEST_URL", "sqlite:/x.db")]).unwrap(), "/x.db");
-        assert_eq!(manifests(&[jdbc, user, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
+        assert_eq!(chosen(&[]).unwrap(), "./.graviton/manifests.db");
+        assert_eq!(chosen(&[("GRAVITON_MANIFEST_URL", "sqlite:/x.db")]).unwrap(), "/x.db");
+        assert_eq!(chosen(&[jdbc, user, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
         let same = ("GRAVITON_MANIFEST_URL", "postgres://u:p@h:1/d?sslmode=disable");
-        assert_eq!(manifests(&[jdbc, same]).unwrap(), "postgres://h:1/d");
-        assert_eq!(manifests(&[same, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
+        assert_eq!(chosen(&[jdbc, same]).unwrap(), "postgres://h:1/d");
+        assert_eq!(chosen(&[same, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
     }
 
     #[test]
@@ -139,7 +143,7 @@ mod tests {
             (vec![("PG_JDBC_URL", "postgres://u:secret@h/d")], "PG_JDBC_URL"),
             (vec![("GRAVITON_MANIFEST_URL", "mysql://u:secret@h/d")], "GRAVITON_MANIFEST_URL"),
         ] {
-            let error = manifests(&settings).unwrap_err();
+            let error = chosen(&settings).unwrap_err();
             assert_eq!(error.code(), Code::Config);
             let text = format!("{error:?} {:?}", error.advice());
             assert!(text.contains(named) && !text.contains("secret"), "{text}");

@@ -7,8 +7,8 @@
 mod database;
 mod other;
 mod s3;
+mod values;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,51 +23,10 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::PostgresManifestRepo;
 use crate::manifest::{Durability, ManifestRepo, Opening, SqliteManifestRepo};
 use crate::quantity;
-use crate::runtime;
-use crate::store::Store;
 use database::Manifests;
+use values::{Values, left_out};
 
-/// A setting.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Setting {
-    /// Its name, here and in the environment.
-    pub name: &'static str,
-    /// Its default; empty if it has none.
-    pub default: &'static str,
-    /// Its meaning.
-    pub meaning: &'static str,
-}
-
-const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
-}
-
-/// All settings, in the order of the documentation.
-#[rustfmt::skip]
-pub const SETTINGS: &[Setting] = &[
-    setting("GRAVITON_BLOB_BACKEND", "fs", "where blocks are stored: fs, s3 or minio"),
-    setting("GRAVITON_FS_ROOT", "./.graviton", "the directory of the store"),
-    setting("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
-    setting("QUASAR_MINIO_URL", "", "the S3 server, such as http://localhost:9000; without it, s3 is AWS"),
-    setting("MINIO_ROOT_USER", "", "the access key of the S3 server"),
-    setting("MINIO_ROOT_PASSWORD", "", "the secret key of the S3 server"),
-    setting("GRAVITON_S3_BLOCK_BUCKET", "graviton-blocks", "the bucket for blocks, which must exist"),
-    setting("GRAVITON_S3_BLOCK_PREFIX", "cas/blocks", "the prefix of the blocks' object keys; / for none"),
-    setting("GRAVITON_S3_REGION", "us-east-1", "the region of the bucket; AWS uses AWS_REGION if this is not set"),
-    setting("GRAVITON_MANIFEST_URL", "",
-        "sqlite:PATH or postgres://user:password@host:port/database; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
-    setting("PG_JDBC_URL", "", "the database of an existing deployment: jdbc:postgresql://host:port/database"),
-    setting("PG_USERNAME", "", "its user"),
-    setting("PG_PASSWORD", "", "its password"),
-    setting("GRAVITON_HASH", "blake3", "the hash algorithm for new blobs: blake3 or sha256; both can always be read"),
-    setting("GRAVITON_CHUNKER", "fastcdc:65536:262144:1048576",
-        "how streams are cut: fixed:<bytes>, fastcdc:<min>:<avg>:<max> or delimiter:<hex>:<max>"),
-    setting("GRAVITON_DURABILITY", "full",
-        "full: a returned put survives power loss; relaxed: only a crash of the process"),
-    setting("GRAVITON_VERIFY_READS", "true", "whether every block is hashed before any of it is returned"),
-    setting("GRAVITON_GC_GRACE", "1h", "how long a deleted blob can be restored and its open readers continue"),
-];
+pub use values::{SETTINGS, Setting};
 
 /// The location and the settings of a store.
 ///
@@ -84,7 +43,7 @@ pub const SETTINGS: &[Setting] = &[
 /// ```
 #[derive(Clone, Default)]
 pub struct Config {
-    values: BTreeMap<&'static str, String>,
+    values: Values,
     /// A directory that came as a path, which need not be text; it goes before `GRAVITON_FS_ROOT`.
     directory: Option<PathBuf>,
     adopt: bool,
@@ -110,8 +69,8 @@ impl Config {
         for setting in SETTINGS {
             match std::env::var(setting.name) {
                 // They may be another program's, and are checked when they are used.
-                Ok(value) if !value.is_empty() && s3::is_unused(&config, setting.name) => {
-                    config.values.insert(setting.name, value);
+                Ok(value) if !value.is_empty() && s3::is_unused(&config.values, setting.name) => {
+                    config.values.set(setting, &value);
                 }
                 Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,
                 Ok(_) | Err(std::env::VarError::NotPresent) => {}
@@ -133,7 +92,7 @@ impl Config {
         if name == "GRAVITON_FS_ROOT" {
             self.directory = None;
         }
-        self.values.insert(setting.name, value.to_owned());
+        self.values.set(setting, value);
         Ok(self)
     }
 
@@ -145,12 +104,12 @@ impl Config {
         if name == "GRAVITON_FS_ROOT" {
             return Ok(self.root().display().to_string());
         }
-        if name == "GRAVITON_MANIFEST_URL" && !self.values.contains_key(name) {
+        if name == "GRAVITON_MANIFEST_URL" && self.values.get(name).is_none() {
             return Ok(format!("sqlite:{}", self.root().join("manifests.db").display()));
         }
         match self.values.get(setting.name) {
             Some(value) if is_secret(name, value) => Ok("…".to_owned()),
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value.to_owned()),
             None => Ok(setting.default.to_owned()),
         }
     }
@@ -185,22 +144,6 @@ impl Config {
     pub fn timing(mut self, timing: Timing) -> Config {
         self.timing = Some(timing);
         self
-    }
-
-    /// Opens the store, and creates it if it does not exist.
-    pub fn open(&self) -> Result<Store> {
-        runtime::block_on(self.open_async())?.map(Store::new)
-    }
-
-    /// Opens an existing store. If there is none, this is `not-found` and creates nothing.
-    pub fn open_existing(&self) -> Result<Store> {
-        runtime::block_on(self.open_existing_async())?.map(Store::new)
-    }
-
-    /// Opens an existing store for reading only: nothing is written, and its directory may be read-only. If
-    /// there is none, this is `not-found`.
-    pub fn open_read_only(&self) -> Result<Store> {
-        runtime::block_on(self.open_read_only_async())?.map(Store::new)
     }
 
     /// Like [`open`](Config::open), on the tokio runtime of the caller.
@@ -241,7 +184,7 @@ impl Config {
             )
             .with_advice("name a directory with GRAVITON_FS_ROOT"));
         }
-        let blocks = if let Some(blocks) = s3::block_store(self)? {
+        let blocks = if let Some(blocks) = s3::block_store(&self.values)? {
             blocks
         } else {
             let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
@@ -249,7 +192,7 @@ impl Config {
         };
         let manifests = async {
             // Boxed: what they do on the way would make every future around them large.
-            let manifests: Arc<dyn ManifestRepo> = match self.manifests()? {
+            let manifests: Arc<dyn ManifestRepo> = match database::manifests(&self.values, &root)? {
                 Manifests::Sqlite(path) => {
                     Arc::new(Box::pin(SqliteManifestRepo::open(&path, durability, opening)).await?)
                 }
@@ -269,18 +212,16 @@ impl Config {
     }
 
     fn root(&self) -> PathBuf {
-        let text = || self.values.get("GRAVITON_FS_ROOT").map_or("./.graviton", String::as_str);
+        let text = || self.values.get("GRAVITON_FS_ROOT").unwrap_or("./.graviton");
         self.directory.clone().unwrap_or_else(|| PathBuf::from(text()))
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let directory = self.directory.iter().map(|path| (&"GRAVITON_FS_ROOT", path.to_str().unwrap_or("…")));
-        let shown = self
-            .values
-            .iter()
-            .map(|(name, value)| (name, if is_secret(name, value) { "…" } else { value.as_str() }));
+        let directory = self.directory.iter().map(|path| ("GRAVITON_FS_ROOT", path.to_str().unwrap_or("…")));
+        let shown =
+            self.values.iter().map(|(name, value)| (name, if is_secret(name, value) { "…" } else { value }));
         f.debug_map().entries(directory).entries(shown).finish()
     }
 }
@@ -299,12 +240,6 @@ fn unknown(name: &str) -> Error {
     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     Error::new(Code::Config, format!("{name:?} is not a setting"))
         .with_advice(format!("the settings are {}", known.join(", ")))
-}
-
-/// The error for a setting of a backend that is not part of this build.
-fn left_out(what: &str, feature: &str) -> Error {
-    Error::new(Code::Config, format!("{what}, and this build of Graviton has no {feature}"))
-        .with_advice(format!("build graviton-core with its feature `{feature}`, or use the default backend"))
 }
 
 /// Whether the value is possible for that setting by itself.

@@ -101,7 +101,7 @@ mod tests {
         ] {
             assert_eq!(config.get(name).unwrap(), value);
         }
-        assert_eq!(config.values["MINIO_ROOT_PASSWORD"], "a=b#c");
+        assert_eq!(config.values.get("MINIO_ROOT_PASSWORD"), Some("a=b#c"));
         assert_eq!(parse("").unwrap().get("GRAVITON_FS_ROOT").unwrap(), "./.graviton");
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Config;
+use super::values::Values;
 use crate::block::BlockStore;
 #[cfg(feature = "s3")]
 use crate::block::s3::{S3BlockStore, S3Location, S3Server, check_bucket, check_prefix, check_url};
@@ -50,18 +50,18 @@ pub(super) fn is_secret(name: &str, value: &str) -> bool {
 }
 
 /// Whether it is one of ours and blocks are not in S3.
-pub(super) fn is_unused(config: &Config, name: &str) -> bool {
-    NAMES.contains(&name) && backend(config) == "fs"
+pub(super) fn is_unused(values: &Values, name: &str) -> bool {
+    NAMES.contains(&name) && backend(values) == "fs"
 }
 
-fn backend(config: &Config) -> &str {
-    config.values.get("GRAVITON_BLOB_BACKEND").map_or("fs", String::as_str)
+fn backend(values: &Values) -> &str {
+    values.get("GRAVITON_BLOB_BACKEND").unwrap_or("fs")
 }
 
 /// The blocks, if they are in S3.
 #[cfg(feature = "s3")]
-pub(super) fn block_store(config: &Config) -> Result<Option<Arc<dyn BlockStore>>> {
-    match location(config)? {
+pub(super) fn block_store(values: &Values) -> Result<Option<Arc<dyn BlockStore>>> {
+    match location(values)? {
         Some(location) => Ok(Some(Arc::new(S3BlockStore::new(location)?))),
         None => Ok(None),
     }
@@ -69,25 +69,25 @@ pub(super) fn block_store(config: &Config) -> Result<Option<Arc<dyn BlockStore>>
 
 /// The blocks are never in S3 in this build; a configuration that says so is refused when it is set.
 #[cfg(not(feature = "s3"))]
-pub(super) fn block_store(config: &Config) -> Result<Option<Arc<dyn BlockStore>>> {
-    match backend(config) {
+pub(super) fn block_store(values: &Values) -> Result<Option<Arc<dyn BlockStore>>> {
+    match backend(values) {
         "fs" => Ok(None),
-        backend => Err(super::left_out(&format!("GRAVITON_BLOB_BACKEND={backend}"), "s3")),
+        backend => Err(super::values::left_out(&format!("GRAVITON_BLOB_BACKEND={backend}"), "s3")),
     }
 }
 
 /// Where the blocks are, if they are in S3.
 #[cfg(feature = "s3")]
-fn location(config: &Config) -> Result<Option<S3Location>> {
-    let backend = backend(config);
+fn location(values: &Values) -> Result<Option<S3Location>> {
+    let backend = backend(values);
     if backend == "fs" {
         return Ok(None);
     }
     for name in NAMES {
-        config.values.get(name).map_or(Ok(()), |value| check(name, value))?;
+        values.get(name).map_or(Ok(()), |value| check(name, value))?;
     }
-    let value = |name: &str| config.values.get(name).map(String::as_str);
-    let mut location = S3Location::new(&config.get(BUCKET)?, &config.get(PREFIX)?)?;
+    let value = |name: &str| values.get(name);
+    let mut location = S3Location::new(values.or_default(BUCKET), values.or_default(PREFIX))?;
     if backend == "minio" || [URL, USER, PASSWORD].iter().any(|name| value(name).is_some()) {
         let needed = |name| {
             value(name).ok_or_else(|| {
@@ -102,7 +102,7 @@ fn location(config: &Config) -> Result<Option<S3Location>> {
             })
         };
         let server = S3Server::new(needed(URL)?, needed(USER)?, needed(PASSWORD)?)?;
-        location = location.at(server).in_region(&config.get(REGION)?);
+        location = location.at(server).in_region(values.or_default(REGION));
     } else if let Some(region) = value(REGION) {
         location = location.in_region(region);
     }
@@ -111,6 +111,7 @@ fn location(config: &Config) -> Result<Option<S3Location>> {
 
 #[cfg(all(test, feature = "s3"))]
 mod tests {
+    use super::super::Config;
     use super::*;
 
     fn config(values: &[(&str, &str)]) -> Config {
@@ -122,15 +123,15 @@ mod tests {
 
     #[test]
     fn files_need_nothing_of_it() {
-        assert!(location(&Config::new()).unwrap().is_none());
-        assert!(location(&config(&SERVER)).unwrap().is_none());
+        assert!(location(&Config::new().values).unwrap().is_none());
+        assert!(location(&config(&SERVER).values).unwrap().is_none());
     }
 
     #[test]
     fn a_server_needs_its_url_and_both_credentials() {
         for backend in ["s3", "minio"] {
             let whole = config(&SERVER).set("GRAVITON_BLOB_BACKEND", backend).unwrap();
-            let location = location(&whole).unwrap().unwrap();
+            let location = location(&whole.values).unwrap().unwrap();
             let shown = format!("{location:?}");
             assert!(shown.contains("\"graviton-blocks\"") && shown.contains("\"cas/blocks\""), "{shown}");
             assert!(shown.contains("us-east-1") && shown.contains("\"http://localhost:9000\""), "{shown}");
@@ -138,22 +139,23 @@ mod tests {
                 let mut values = SERVER.to_vec();
                 let (name, _) = values.remove(missing);
                 let partial = config(&values).set("GRAVITON_BLOB_BACKEND", backend).unwrap();
-                let error = super::location(&partial).unwrap_err();
+                let error = super::location(&partial.values).unwrap_err();
                 assert_eq!(error.code(), Code::Config);
                 assert!(error.to_string().contains(name), "{error}");
             }
         }
-        let error = location(&config(&[("GRAVITON_BLOB_BACKEND", "minio")])).unwrap_err();
+        let error = location(&config(&[("GRAVITON_BLOB_BACKEND", "minio")]).values).unwrap_err();
         assert!(error.to_string().contains(URL), "{error}");
     }
 
     #[test]
     fn s3_alone_is_aws() {
         let aws = config(&[("GRAVITON_BLOB_BACKEND", "s3"), (BUCKET, "mine"), (PREFIX, "/")]);
-        let shown = format!("{:?}", location(&aws).unwrap().unwrap());
+        let shown = format!("{:?}", location(&aws.values).unwrap().unwrap());
         // The region is left to AWS_REGION.
         assert!(shown.contains("region: None") && shown.contains("server: None"), "{shown}");
-        let shown = format!("{:?}", location(&aws.set(REGION, "eu-west-1").unwrap()).unwrap().unwrap());
+        let shown =
+            format!("{:?}", location(&aws.set(REGION, "eu-west-1").unwrap().values).unwrap().unwrap());
         assert!(shown.contains("eu-west-1"), "{shown}");
     }
 
@@ -162,7 +164,7 @@ mod tests {
         let config = config(&SERVER).set("GRAVITON_BLOB_BACKEND", "minio").unwrap();
         assert_eq!(config.get(PASSWORD).unwrap(), "…");
         assert_eq!(config.get(USER).unwrap(), "somebody");
-        let shown = format!("{config:?} {:?}", location(&config).unwrap());
+        let shown = format!("{config:?} {:?}", location(&config.values).unwrap());
         assert!(!shown.contains("xyzzy"), "{shown}");
         for (name, value) in [(URL, "http://u:xyzzy@h"), (PASSWORD, "xyzzy\n")] {
             let error = config.clone().set(name, value).unwrap_err();

@@ -1,16 +1,15 @@
-//! The memory that a put's bytes pass through: a few large buffers, used again and again.
+//! The memory that a put's bytes pass through: a few large buffers that are reused.
 //!
-//! A source fills the body of a buffer. The cutter moves the bytes that did not make a whole block yet in
-//! front of the next buffer's body, into its headroom, so that every block is one slice of one buffer and
-//! is copied no more. A buffer comes back when the last slice of it is dropped. The number of a put's
-//! buffers is its window: a source that is faster than the disk waits for one. Beyond its window a put may have
-//! some of those that all share, while there are any.
+//! A source fills the body of a buffer. The cutter moves the bytes that do not make a whole block yet into
+//! the headroom in front of the next buffer's body, so that every block is one slice of one buffer and is
+//! copied no more. A buffer is free again when the last slice of it is dropped. The number of a put's buffers
+//! is its window: a source that is faster than the disk waits for one. Beyond its window a put may use
+//! buffers that all puts share, while some are free.
 //!
-//! A stream that is all in memory already needs no buffers. Its parts take their places in the window all the same, which
-//! bounds the work that is under way.
+//! A stream that is in memory already needs no buffers. Its parts count as buffers in the window all the
+//! same, which bounds the work under way.
 //!
-//! Fresh memory is dear (the system clears it, a virtual machine's host has to find it), so buffers are
-//! kept for the next put.
+//! Fresh memory is slow (the system clears each page), so buffers are kept for the next put.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,17 +38,17 @@ pub(super) struct Buffers {
     free: Mutex<Vec<Vec<u8>>>,
 }
 
-/// How many a put may still take, and whether its source waits for one.
+/// How many buffers a put may still take, and whether its source waits for one.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     own: Arc<Semaphore>,
-    hunger: Arc<Hunger>,
+    source: Arc<Source>,
 }
 
 #[derive(Debug, Default)]
-struct Hunger {
-    is_felt: AtomicBool,
-    begins: Notify,
+struct Source {
+    waits: AtomicBool,
+    begins_to_wait: Notify,
 }
 
 /// A buffer, and its place in the window.
@@ -61,8 +60,8 @@ pub(super) struct Buffer {
 }
 
 impl Buffers {
-    /// Buffers for blocks of up to `max_block` bytes, of which a put uses `window` bytes, but at least
-    /// three buffers: one being filled, one being cut, one being written. All puts share another `shared` bytes.
+    /// Buffers for blocks of up to `max_block` bytes, of which a put uses `window` bytes, but at least three
+    /// buffers: one being filled, one being cut, one being written. All puts share another `shared` bytes.
     pub(super) fn new(max_block: usize, window: usize, shared: usize) -> Buffers {
         let body = BODY.min(window / 4).max(LEAST_BODY).max(max_block);
         let most_shared = shared / (max_block + body);
@@ -82,13 +81,13 @@ impl Buffers {
     }
 
     pub(super) fn window(&self) -> Window {
-        Window { own: Arc::new(Semaphore::new(self.window)), hunger: Arc::default() }
+        Window { own: Arc::new(Semaphore::new(self.window)), source: Arc::default() }
     }
 
-    /// Blocks of so many bytes may wait for others, so that they are pinned together: when the source waits, little enough
-    /// that it finds a buffer of its own as soon as what does not wait is written.
+    /// Blocks of so many bytes may wait for others, so that they are pinned together: when the source waits,
+    /// little enough that it finds a buffer of its own as soon as what does not wait is written.
     pub(super) fn batch_bytes(&self, window: &Window) -> usize {
-        let shared = if window.is_hungry() { 0 } else { self.most_shared };
+        let shared = if window.source_waits() { 0 } else { self.most_shared };
         ((self.window + shared - 2) * self.body / 3).max(1)
     }
 
@@ -100,7 +99,8 @@ impl Buffers {
         Ok(Buffer { bytes, pool: Arc::clone(self), _permit: permit })
     }
 
-    /// The part of these bytes from `start` on that is as long as a buffer's, as soon as the put may have another buffer.
+    /// The part of these bytes from `start` on that is as long as a buffer's, as soon as the put may have
+    /// another buffer.
     pub(super) async fn part(&self, window: &Window, whole: &Bytes, start: usize) -> Result<Filled> {
         let permit = self.permit(window).await?;
         let range = start..whole.len().min(start + self.body);
@@ -113,28 +113,28 @@ impl Buffers {
         let permit = if let Some(permit) = free {
             permit
         } else {
-            window.hunger.is_felt.store(true, Ordering::SeqCst);
-            window.hunger.begins.notify_one();
+            window.source.waits.store(true, Ordering::SeqCst);
+            window.source.begins_to_wait.notify_one();
             let permit = tokio::select! {
                 permit = window.own.clone().acquire_owned() => permit,
                 permit = self.shared.clone().acquire_owned() => permit,
             };
             permit.map_err(|_| Error::new(Code::Closed, "the store is closed"))?
         };
-        window.hunger.is_felt.store(false, Ordering::SeqCst);
+        window.source.waits.store(false, Ordering::SeqCst);
         Ok(permit)
     }
 }
 
 impl Window {
     /// Whether the source waits for a buffer.
-    fn is_hungry(&self) -> bool {
-        self.hunger.is_felt.load(Ordering::SeqCst)
+    fn source_waits(&self) -> bool {
+        self.source.waits.load(Ordering::SeqCst)
     }
 
-    /// Waits until the source begins to wait.
-    pub(super) async fn hunger(&self) {
-        self.hunger.begins.notified().await;
+    /// Waits until the source begins to wait for a buffer.
+    pub(super) async fn until_source_waits(&self) {
+        self.source.begins_to_wait.notified().await;
     }
 }
 
@@ -223,15 +223,15 @@ mod tests {
             taken.push(taking);
         }
         assert_eq!(taken.len(), buffers.window + buffers.most_shared);
-        assert!(one.is_hungry() && !other.is_hungry());
-        one.hunger().await;
+        assert!(one.source_waits() && !other.source_waits());
+        one.until_source_waits().await;
         // Whoever comes later has its own ones all the same.
         let own: Vec<Buffer> = (0..buffers.window).filter_map(|_| take_now(&buffers, &other)).collect();
         assert_eq!(own.len(), buffers.window);
         assert!(take_now(&buffers, &other).is_none());
         drop(taken.pop());
         assert!(take_now(&buffers, &other).is_some(), "what was shared is anybody's");
-        assert!(!other.is_hungry());
+        assert!(!other.source_waits());
     }
 
     fn take_now(buffers: &Arc<Buffers>, window: &Window) -> Option<Buffer> {

@@ -1,25 +1,30 @@
-//! The collector: what nothing refers to goes, beside any number of writers, readers and other collectors.
+//! The collector: deletes what nothing refers to, beside any number of writers, readers and other collectors.
 //!
 //! 1. *Expire*: puts of writers that are gone become deleted blobs.
-//! 2. *Reap*: deleted blobs whose grace is over lose their names, then their references. Blocks that lose one become
-//!    candidates, so that the work is proportional to what was deleted, not to what is stored.
-//! 3. *Doom*: candidates that nothing refers to, looked up under their row locks. From here on nobody relies on them.
+//! 2. *Reap*: deleted blobs whose grace is over lose their names, then their references. A block that loses a
+//!    reference becomes a candidate, so that the work is proportional to what was deleted, not to what is
+//!    stored.
+//! 3. *Doom*: candidates that nothing refers to, looked up under their row locks. From here on nobody relies
+//!    on them.
 //! 4. *Sweep*: under the locks once more, their rows and bytes are deleted.
 //!
-//! It may be interrupted anywhere: each step leaves what the next collection goes on with. The row lock alone would not
-//! be enough, for a collector that loses its database session loses the lock and does not know: that is what the doom is
-//! for. It outlasts every deletion that was begun for it (`Timing`), and until it is over nobody stores the block anew.
+//! It may be interrupted anywhere: each step leaves rows that the next collection goes on with. The row lock
+//! alone is not enough: a collector that loses its database session loses the lock and does not know it. The
+//! doom covers that. It outlasts every deletion that was begun for it (`Timing`), and until it is over nobody
+//! stores the block anew.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{AsyncStore, Core, Engine, pace};
+use super::core::{Core, Engine, Seen};
+use super::pace;
 use crate::block::{Deadline, Deleted};
-use crate::blocking;
+use crate::blocking::{self, Task};
+use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::{BlobRow, BlockRow, Collection, DeleteBytes};
+use crate::manifest::{BlobRow, BlockRow, DeleteBytes};
 use crate::random;
 use crate::report::GcReport;
 
@@ -47,57 +52,38 @@ pub struct GcOptions {
     pub blocks_per_second: Option<u32>,
 }
 
-impl AsyncStore {
-    /// Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and of puts whose
-    /// process is gone. Any number of them may run at once, beside everything else; it may be stopped at any moment, by
-    /// `progress` (called after each step with what was done so far) or by being dropped.
-    ///
-    /// On a full disk it first gives the space free that is kept for this.
-    pub async fn gc(
-        &self,
-        options: &GcOptions,
-        mut progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
-    ) -> Result<GcReport> {
-        let engine = self.engine()?;
-        let started = Instant::now();
-        let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
-        let grace = options.grace.unwrap_or(engine.grace);
-        if options.dry_run {
-            let manifests = Arc::clone(&engine.core.manifests);
-            let plan = blocking::aside(async move { manifests.plan_garbage(grace, NAMED).await }).await??;
-            report.blobs = plan.blobs;
-            report.named = plan.named;
-            report.blocks = plan.blocks;
-            report.bytes = plan.bytes;
-            report.complete = true;
-        } else {
-            engine.check_writable()?;
-            engine.check_identity(engine.core.manifests.store().await?, super::Seen::NotYet).await?;
-            let mut run = Run::new(engine, options, grace, started)?;
-            let mut done = run.all(&mut report, &mut progress).await;
-            if let Err(error) = &done
-                && engine.makes_room(error).await
-            {
-                done = run.all(&mut report, &mut progress).await;
-            }
-            engine.core.latch.watch(done)?;
-            let _ = engine.core.blocks.keep_reserve().await;
+/// Runs a collection.
+pub(super) async fn gc(
+    engine: &Engine,
+    options: &GcOptions,
+    mut progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
+) -> Result<GcReport> {
+    let started = Instant::now();
+    let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
+    let grace = options.grace.unwrap_or(engine.grace);
+    if options.dry_run {
+        let manifests = Arc::clone(&engine.core.manifests);
+        let plan = Task::spawn(async move { manifests.plan_garbage(grace, NAMED).await }).join().await??;
+        report.blobs = plan.blobs;
+        report.named = plan.named;
+        report.blocks = plan.blocks;
+        report.bytes = plan.bytes;
+        report.complete = true;
+    } else {
+        engine.core.check_writable()?;
+        engine.check_identity(engine.core.manifests.store().await?, Seen::NotYet).await?;
+        let mut run = Run::new(engine, options, grace, started)?;
+        let mut done = run.all(&mut report, &mut progress).await;
+        if let Err(error) = &done
+            && engine.core.makes_room(error).await
+        {
+            done = run.all(&mut report, &mut progress).await;
         }
-        report.seconds = started.elapsed().as_secs_f64();
-        Ok(report)
+        engine.core.latch.watch(done)?;
+        let _ = engine.core.blocks.keep_reserve().await;
     }
-}
-
-impl Core {
-    /// Whether every process that uses the store is on this host.
-    pub(super) fn is_on_one_host(&self) -> bool {
-        self.manifests.is_local() && self.blocks.is_local()
-    }
-
-    /// Whether the process of this collection is known to be gone, with everything that it had begun.
-    pub(super) fn is_collection_gone(&self, by: Collection) -> bool {
-        self.is_on_one_host() && self.blocks.is_collection_gone(by)
-    }
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
 }
 
 /// One collection.
@@ -176,8 +162,8 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             if core.manifests.is_local() && !core.blocks.is_local() {
-                // Each sweep holds SQLite's only lock for as long as the server of the blocks takes; other processes look
-                // for it every tenth of a second.
+                // Each sweep holds SQLite's only lock for as long as the server of the blocks takes; other
+                // processes look for it every tenth of a second.
                 tokio::time::sleep(Duration::from_millis(150)).await;
             }
             if self.slow_down(report, progress).await.is_break() {
@@ -217,7 +203,7 @@ impl<'a> Run<'a> {
     ) -> ControlFlow<()> {
         let Some(rate) = self.options.blocks_per_second else { return ControlFlow::Continue(()) };
         let due = pace::due(self.started, report.blocks, u64::from(rate));
-        while pace::glance(due).await {
+        while pace::sleep_a_step(due).await {
             self.may_go_on(report, progress)?;
         }
         ControlFlow::Continue(())
@@ -236,7 +222,8 @@ impl<'a> Run<'a> {
         let doomed = core.manifests.doom(self.by, after, limit, timing.doom).await?;
         report.kept_referenced += doomed.referenced;
         if !doomed.blocks.is_empty() {
-            // A task of its own, which nobody cancels: until the last deletion has returned, the locks are held.
+            // A task of its own, which nobody cancels: until the last deletion has returned, the locks are
+            // held.
             let (core, by, lock) = (Arc::clone(core), self.by, Arc::clone(&self.lock));
             let sweeping = tokio::spawn(async move {
                 let swept = sweep(&core, by, doomed.blocks, until).await;

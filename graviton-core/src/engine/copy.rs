@@ -1,7 +1,7 @@
-//! From one store to another, of whatever kinds: copies of blobs, and blocks to mend what is damaged.
+//! From one store to another, of whatever kinds: copies of blobs, and blocks that replace damaged ones.
 //!
-//! Everything goes through the put protocol of the store that it comes to: pinned first, so that no collector takes away
-//! what is relied on. Blocks that are there already are not fetched from the other store.
+//! Everything goes through the put protocol of the receiving store: blocks are pinned first, so that no
+//! collector takes them away. Blocks that are there already are not fetched from the other store.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::pinned::PinnedPut;
-use super::verify::look;
-use super::{AsyncStore, Core, Engine, not_found, read};
-use crate::blocking::{self, Task};
+use super::core::{Core, Engine, not_found};
+use super::damage::{look, recheck};
+use super::put::pinned::PinnedPut;
+use super::read;
+use crate::blocking::Task;
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
 use crate::key::BlobId;
@@ -34,96 +35,80 @@ pub struct CopyOptions {
     pub ids: Vec<BlobId>,
 }
 
-impl AsyncStore {
-    /// Brings blobs with their manifests from another store, verified: every block, and each blob as a whole. Those that
-    /// are here already cost one look-up, so that what was interrupted can be called again. One that is damaged in the
-    /// other store is named in the report, and the others are copied. `progress` may end it.
-    pub async fn copy_from(
-        &self,
-        other: &AsyncStore,
-        options: &CopyOptions,
-        mut progress: impl FnMut(&CopyReport) -> ControlFlow<()> + Send,
-    ) -> Result<CopyReport> {
-        let engine = self.engine()?;
-        let source = &other.engine()?.core;
-        engine.prepare_to_write().await?;
-        let started = Instant::now();
-        let mut report = CopyReport::default();
-        let wanted = !options.ids.is_empty();
-        let mut after = None;
-        loop {
-            let ids: Vec<BlobId> = if wanted {
-                options.ids.clone()
-            } else {
-                let records = source.manifests.list(after.as_ref(), BATCH_BLOCKS).await?;
-                records.into_iter().map(|record| record.id).collect()
-            };
-            after = ids.last().copied();
-            for id in ids {
-                let mut tell = |report: &mut CopyReport| {
-                    report.seconds = started.elapsed().as_secs_f64();
-                    progress(report)
-                };
-                if engine.core.manifests.find(&id, 0).await?.is_some() {
-                    report.present += 1;
-                } else {
-                    match copy_blob(engine, source, &id, wanted, &mut report, &mut tell).await {
-                        Ok(Copied::Created) => report.blobs += 1,
-                        Ok(Copied::Existed) => report.present += 1,
-                        Ok(Copied::Gone) => {}
-                        Ok(Copied::Ended) => return Ok(report),
-                        // The others are none the worse for it.
-                        Err(error) if is_damage(&error) => report.damaged.push(id),
-                        Err(error) => return Err(error),
-                    }
-                }
-                if tell(&mut report).is_break() {
-                    return Ok(report);
-                }
-            }
-            if wanted || after.is_none() {
-                break;
-            }
-        }
-        report.complete = true;
-        Ok(report)
-    }
-
-    /// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those of another
-    /// store, after verifying them. `progress` may end it.
-    pub async fn repair_from(
-        &self,
-        other: &AsyncStore,
-        mut progress: impl FnMut(&RepairReport) -> ControlFlow<()> + Send,
-    ) -> Result<RepairReport> {
-        let engine = self.engine()?;
-        let source = &other.engine()?.core;
-        engine.prepare_to_write().await?;
-        let started = Instant::now();
-        let mut report = RepairReport::default();
-        let mut after = BlockRow(0);
-        loop {
-            let records = engine.core.manifests.blocks(after, BATCH_BLOCKS).await?;
-            let Some(last) = records.last() else { break };
-            after = last.row;
-            for record in records.into_iter().filter(|record| record.live) {
-                repair_block(engine, source, &record, &mut report).await?;
+/// Copies blobs from the source.
+pub(super) async fn copy(
+    engine: &Engine,
+    source: &Arc<Core>,
+    options: &CopyOptions,
+    mut progress: impl FnMut(&CopyReport) -> ControlFlow<()> + Send,
+) -> Result<CopyReport> {
+    engine.prepare_to_write().await?;
+    let started = Instant::now();
+    let mut report = CopyReport::default();
+    let wanted = !options.ids.is_empty();
+    let mut after = None;
+    loop {
+        let ids: Vec<BlobId> = if wanted {
+            options.ids.clone()
+        } else {
+            let records = source.manifests.list(after.as_ref(), BATCH_BLOCKS).await?;
+            records.into_iter().map(|record| record.id).collect()
+        };
+        after = ids.last().copied();
+        for id in ids {
+            let mut tell = |report: &mut CopyReport| {
                 report.seconds = started.elapsed().as_secs_f64();
-                if progress(&report).is_break() {
-                    return Ok(report);
+                progress(report)
+            };
+            if engine.core.manifests.find(&id, 0).await?.is_some() {
+                report.present += 1;
+            } else {
+                match copy_blob(engine, source, &id, wanted, &mut report, &mut tell).await {
+                    Ok(Copied::Created) => report.blobs += 1,
+                    Ok(Copied::Existed) => report.present += 1,
+                    Ok(Copied::Gone) => {}
+                    Ok(Copied::Ended) => return Ok(report),
+                    // The others are none the worse for it.
+                    Err(error) if is_damage(&error) => report.damaged.push(id),
+                    Err(error) => return Err(error),
                 }
             }
+            if tell(&mut report).is_break() {
+                return Ok(report);
+            }
         }
-        report.complete = true;
-        Ok(report)
+        if wanted || after.is_none() {
+            break;
+        }
     }
+    report.complete = true;
+    Ok(report)
+}
 
-    /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests in SQLite:
-    /// elsewhere it is `unsupported`.
-    pub async fn backup(&self, to: impl AsRef<std::path::Path>) -> Result<()> {
-        let (manifests, to) = (Arc::clone(&self.engine()?.core.manifests), to.as_ref().to_owned());
-        blocking::aside(async move { manifests.backup(&to).await }).await?
+/// Repairs blocks with those of the source.
+pub(super) async fn repair(
+    engine: &Engine,
+    source: &Arc<Core>,
+    mut progress: impl FnMut(&RepairReport) -> ControlFlow<()> + Send,
+) -> Result<RepairReport> {
+    engine.prepare_to_write().await?;
+    let started = Instant::now();
+    let mut report = RepairReport::default();
+    let mut after = BlockRow(0);
+    loop {
+        let records = engine.core.manifests.blocks(after, BATCH_BLOCKS).await?;
+        let Some(last) = records.last() else { break };
+        after = last.row;
+        for record in records.into_iter().filter(|record| record.live) {
+            repair_block(engine, source, &record, &mut report).await?;
+            report.seconds = started.elapsed().as_secs_f64();
+            if progress(&report).is_break() {
+                return Ok(report);
+            }
+        }
     }
+    report.complete = true;
+    Ok(report)
 }
 
 /// What became of a blob.
@@ -200,8 +185,8 @@ async fn copy_batch(
         while fetching.len() < TOGETHER && next < entries.len() {
             let core = if pinned[next].stored { &engine.core } else { source };
             let (core, key) = (Arc::clone(core), entries[next].key);
-            let task = tokio::spawn(async move { read::fetch_verified(&core, key).await });
-            fetching.push_back((next, Task::new(task)));
+            let task = Task::spawn(async move { read::fetch_verified(&core, key).await });
+            fetching.push_back((next, task));
             next += 1;
         }
         let Some((at, task)) = fetching.pop_front() else {
@@ -223,12 +208,13 @@ async fn copy_batch(
         bytes.push(block);
     }
     let all = bytes.clone();
-    hasher = blocking::run_elsewhere(move || {
+    hasher = Task::blocking(move || {
         for block in &all {
             hasher.update(block);
         }
         hasher
     })
+    .join()
     .await?;
     put.store(entries, &pinned, &bytes).await?;
     // A source that is faster than this store waits.
@@ -247,7 +233,7 @@ async fn repair_block(
     report: &mut RepairReport,
 ) -> Result<()> {
     report.checked += 1;
-    if look(&engine.core, record.key, true).await?.is_none() || !engine.core.recheck(record.row).await? {
+    if look(&engine.core, record.key, true).await?.is_none() || !recheck(&engine.core, record.row).await? {
         return Ok(());
     }
     let bytes = match read::fetch_verified(source, record.key).await {

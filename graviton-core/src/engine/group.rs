@@ -1,7 +1,7 @@
-//! Calls that share work: whoever comes while a batch runs is in the next one.
+//! Calls that share work: a call that comes while a batch runs is in the next one.
 //!
-//! A commit costs a sync however many blobs it commits, and a batch of small files one flush. Nobody waits
-//! for a group to fill: the first caller leads at once, with whoever is there.
+//! A commit costs one sync however many blobs it commits, and a batch of small files one flush. Nobody waits
+//! for a group to fill: the first caller leads at once, with the callers that are there.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -67,8 +67,8 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
     pub(super) async fn join_all(&self, members: Vec<T>) -> Result<Vec<R>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = members.iter().map(|_| oneshot::channel()).unzip();
         if let Some(leader) = self.0.enter(members.into_iter().zip(senders)) {
-            // On a thread that may block, the first batch needs no task of its own, which is two thread switches: many times
-            // what a small put costs otherwise.
+            // On a thread that may block, the first batch needs no task of its own, which is two thread
+            // switches: many times what a small put costs otherwise.
             if blocking::may_block_here() {
                 Leading(Some(Box::pin(leader.run()))).await;
             } else {

@@ -1,8 +1,8 @@
 //! A store's life as a writer: the row that says its pending blobs are not abandoned.
 //!
-//! Registered at the first put that needs it, renewed every 15 s to 60 s ahead, removed at a clean close. A
-//! store that could not renew in time (a stopped process, a lost database) finds its row gone; then every
-//! put in flight fails with `writer-expired`, and the next one registers anew.
+//! It is registered at the first put that needs it, renewed every 15 s to 60 s ahead, and removed at a clean
+//! close. A store that could not renew in time (a stopped process, a lost database) finds its row gone. Then
+//! every put in flight fails with `writer-expired`, and the next one registers anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::Timing;
+use super::settings::Timing;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{BlobRow, ManifestRepo, WriterId};
 

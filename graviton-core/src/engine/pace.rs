@@ -1,22 +1,23 @@
-//! Long work that is not to go faster than it may, and stays open to whoever wants to end it.
+//! Keeps long work to a rate, and lets the caller end it while it waits.
 
 use std::time::{Duration, Instant};
 
-/// How long it sleeps at once: whoever wants to end it need not wait longer.
-const GLANCE: Duration = Duration::from_millis(100);
+/// The longest sleep: a caller that ends the work waits no longer.
+const STEP: Duration = Duration::from_millis(100);
 
-/// When so much, at so much a second, may have been done since `started`; `None` if that is beyond all clocks.
-pub(super) fn due(started: Instant, done: u64, a_second: u64) -> Option<Instant> {
-    let after = Duration::try_from_secs_f64(done as f64 / a_second.max(1) as f64).ok()?;
+/// When `done`, at `per_second`, may be done if the work began at `started`; `None` if no clock goes that
+/// far.
+pub(super) fn due(started: Instant, done: u64, per_second: u64) -> Option<Instant> {
+    let after = Duration::try_from_secs_f64(done as f64 / per_second.max(1) as f64).ok()?;
     started.checked_add(after)
 }
 
-/// Sleeps a moment if that time has not come. Returns whether it slept.
-pub(super) async fn glance(due: Option<Instant>) -> bool {
-    let left = due.map_or(GLANCE, |due| due.saturating_duration_since(Instant::now()));
+/// Sleeps until `due`, but no longer than a step. Returns whether it slept.
+pub(super) async fn sleep_a_step(due: Option<Instant>) -> bool {
+    let left = due.map_or(STEP, |due| due.saturating_duration_since(Instant::now()));
     if left.is_zero() {
         return false;
     }
-    tokio::time::sleep(left.min(GLANCE)).await;
+    tokio::time::sleep(left.min(STEP)).await;
     true
 }

@@ -1,12 +1,12 @@
 //! A blob coming out: its blocks in order, each verified before a byte of it leaves.
 //!
 //! The manifest is read in windows, each a query of its own, so that nothing is locked or held between them
-//! and nobody holds a whole manifest. Blocks are fetched ahead, more the longer the reading goes straight
-//! on, and verified in parallel; a jump to elsewhere costs one block, or, over a network and without
-//! verification, the part of it that is wanted.
+//! and no reader holds a whole manifest. Blocks are fetched ahead, more the longer the reading goes straight
+//! on, and verified in parallel. A jump costs one block, or, over a network and without verification, the
+//! wanted part of it.
 //!
-//! A hole in the manifest, a block that is missing, short, long or altered is an error that names the block
-//! and the blob. It never is the end of the stream.
+//! A hole in the manifest and a block that is missing, short, long or altered are errors that name the block
+//! and the blob. They are never the end of the stream.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Core;
+use super::core::{Core, not_found};
 use crate::block::{altered, wrong_length};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
@@ -22,20 +22,21 @@ use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, ManifestEntry};
 use crate::runtime;
 
-/// Entries of the manifest that come with the first query, with the first one after a jump, and with a later one at most:
-/// each brings twice as many as the one before.
+/// Entries of the manifest that come with the first query, with the first one after a jump, and with a later
+/// one at most: each brings twice as many as the one before.
 pub(super) const FIRST_ENTRIES: usize = 64;
 const ENTRIES_AFTER_JUMP: usize = 4;
 const MOST_ENTRIES: usize = 512;
 
-/// Bytes that are fetched ahead at most, and blocks: small blocks are many files. From over a network more, as
-/// an answer takes its time; with the largest blocks, what is fetched and what is handed out are 64 MiB.
+/// Bytes that are fetched ahead at most, and blocks: small blocks are many files. From over a network more,
+/// as an answer takes its time; with the largest blocks, what is fetched and what is handed out are 64 MiB.
 const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
-/// A blob of up to so many bytes, that is here, is looked up and read at once on the thread that asks if it is in memory,
-/// and otherwise as one piece of work: to hand work to another thread and back takes longer than either.
+/// A blob of up to so many bytes, that is here, is looked up and read at once on the thread that asks if it
+/// is in memory, and otherwise as one piece of work: to hand work to another thread and back takes longer
+/// than either.
 const SMALL: u64 = 64 << 10;
 
 /// Reads one blob, from its start or any other place.
@@ -119,8 +120,8 @@ impl BlobReader {
         }
     }
 
-    /// Whether the byte at this offset is at hand.
-    pub(crate) fn is_at_hand(&self, offset: u64) -> bool {
+    /// Whether it holds the byte at this offset in memory.
+    pub(crate) fn holds(&self, offset: u64) -> bool {
         self.current.as_ref().is_some_and(|(piece, _)| piece.range.contains(&offset))
     }
 
@@ -155,16 +156,17 @@ impl BlobReader {
         self.end = end.min(self.size());
     }
 
-    /// Fetches at most about so many bytes ahead of what was handed out, and never more than it would by itself. For
-    /// whoever has many readers at once, and little memory.
+    /// Fetches at most about so many bytes ahead of what was handed out, and never more than it would by
+    /// itself. For whoever has many readers at once, and little memory.
     pub fn limit_ahead(&mut self, most: u64) {
         let usual = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
         self.most_ahead = most.min(usual);
         self.allowance = self.allowance.min(self.most_ahead);
     }
 
-    /// Where the block that holds the position begins and ends in the blob; `None` at the end. Nothing is fetched for it but
-    /// rows of the manifest: for whoever has to find room for the block before [`next`](BlobReader::next) fetches it.
+    /// Where the block that holds the position begins and ends in the blob; `None` at the end. Nothing is
+    /// fetched for it but rows of the manifest: for whoever has to find room for the block before
+    /// [`next`](BlobReader::next) fetches it.
     pub async fn block(&mut self) -> Result<Option<Range<u64>>> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -189,7 +191,8 @@ impl BlobReader {
         self.ahead.iter().map(|(piece, _)| piece.range.end - piece.range.start).sum()
     }
 
-    /// Gives back the memory of what was fetched. Reading goes on at the position; what is needed is fetched again.
+    /// Gives back the memory of what was fetched. Reading goes on at the position; what is needed is fetched
+    /// again.
     pub fn release(&mut self) {
         self.ahead.clear();
         self.entries.clear();
@@ -224,7 +227,8 @@ impl BlobReader {
         }
     }
 
-    /// Reads a blob of one block, if that takes no waiting. Whatever is wrong is said by the reading that comes.
+    /// Reads a blob of one block, if that takes no waiting. Whatever is wrong is said by the reading that
+    /// comes.
     fn read_at_once(&mut self) {
         let [entry] = self.entries.make_contiguous() else { return };
         if (entry.offset, entry.end()) != (0, self.record.id.size()) {
@@ -232,7 +236,7 @@ impl BlobReader {
         }
         let key = entry.key;
         let Some(bytes) = self.core.blocks.get_at_once(&key) else { return };
-        if let Ok(bytes) = self.core.verified(key, bytes)
+        if let Ok(bytes) = verified(&self.core, key, bytes)
             && let Some(entry) = self.entries.pop_front()
         {
             self.next_entry = entry.end();
@@ -320,7 +324,8 @@ impl BlobReader {
             if self.entries.is_empty() && entry.end() < self.size() {
                 self.entries = self.manifest(entry.end()).await?.into();
             }
-            // An entry whose offset was changed is whole in itself; only what comes next shows that it lies elsewhere.
+            // An entry whose offset was changed is whole in itself; only what comes next shows that it lies
+            // elsewhere.
             let next = self.entries.front().map_or(self.size(), |next| next.offset);
             if entry.offset != self.next_entry || entry.end() != next {
                 return Err(hole());
@@ -374,114 +379,125 @@ async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
     }
     let bytes = core.blocks.get(&key, None).await?;
     if !core.verify_reads || core.blocks.is_local() && blocking::may_block_here() {
-        return core.verified(key, bytes);
+        return verified(core, key, bytes);
     }
     let core = Arc::clone(core);
-    blocking::run(move || core.verified(key, bytes)).await?
+    blocking::run(move || verified(&core, key, bytes)).await?
 }
 
 /// The bytes of a block, verified whatever the store's setting.
 pub(super) async fn fetch_verified(core: &Arc<Core>, key: BlockKey) -> Result<Bytes> {
     let bytes = core.blocks.get(&key, None).await?;
     let core = Arc::clone(core);
-    blocking::run_elsewhere(move || core.compared(key, bytes)).await?
+    Task::blocking(move || compared(&core, key, bytes)).join().await?
 }
 
 fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
     let core = Arc::clone(core);
     if core.blocks.is_local() {
         // One thread reads and hashes, while the bytes are in its cache.
-        Task::new(tokio::task::spawn_blocking(move || runtime::drive(fetch(&core, piece))))
+        Task::blocking(move || runtime::drive(fetch(&core, piece)))
     } else {
-        Task::new(tokio::spawn(async move { fetch(&core, piece).await }))
+        Task::spawn(async move { fetch(&core, piece).await })
     }
 }
 
-impl Core {
-    fn verified(&self, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
-        if bytes.len() != key.size() {
-            return Err(wrong_length(&key, &self.blocks.place(&key), bytes.len() as u64));
-        }
-        if self.verify_reads { self.compared(key, bytes) } else { Ok(bytes) }
+fn verified(core: &Core, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
+    if bytes.len() != key.size() {
+        return Err(wrong_length(&key, &core.blocks.place(&key), bytes.len() as u64));
     }
+    if core.verify_reads { compared(core, key, bytes) } else { Ok(bytes) }
+}
 
-    /// The bytes, if they are those that were put.
-    fn compared(&self, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
-        if key.algo().digest(&bytes) != *key.digest() {
-            self.suspects().insert(key);
-            return Err(altered(&key, &self.blocks.place(&key)));
-        }
-        Ok(bytes)
+/// The bytes, if they have the digest of the key.
+fn compared(core: &Core, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
+    if key.algo().digest(&bytes) != *key.digest() {
+        core.suspect(key);
+        return Err(altered(&key, &core.blocks.place(&key)));
     }
+    Ok(bytes)
+}
 
-    /// These bytes of a blob.
-    pub(super) async fn read_range(self: &Arc<Self>, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
-        let mut reader = self.reader(id).await?;
-        let size = reader.size();
-        if range.start > size || range.start > range.end {
-            return Err(Error::new(
-                Code::RangeNotSatisfiable,
-                format!("blob {id} has no bytes {}..{}", range.start, range.end),
-            )
-            .with_advice(format!("it has {size} bytes")));
-        }
-        let length = range.end.min(size) - range.start;
-        reader.seek(range.start);
-        reader.limit(range.start + length);
-        let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
-        if first.len() as u64 == length {
-            return Ok(first);
-        }
-        let mut bytes = Vec::new();
-        let reserved = usize::try_from(length).ok().map(|length| bytes.try_reserve_exact(length));
-        if !matches!(reserved, Some(Ok(()))) {
-            return Err(Error::new(
-                Code::TooLarge,
-                format!("{length} bytes of blob {id} do not fit in memory"),
-            )
+/// These bytes of a blob.
+pub(super) async fn range(core: &Arc<Core>, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
+    let mut reader = open(core, id).await?;
+    let size = reader.size();
+    if range.start > size || range.start > range.end {
+        return Err(Error::new(
+            Code::RangeNotSatisfiable,
+            format!("blob {id} has no bytes {}..{}", range.start, range.end),
+        )
+        .with_advice(format!("it has {size} bytes")));
+    }
+    let length = range.end.min(size) - range.start;
+    reader.seek(range.start);
+    reader.limit(range.start + length);
+    let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
+    if first.len() as u64 == length {
+        return Ok(first);
+    }
+    let mut bytes = Vec::new();
+    let reserved = usize::try_from(length).ok().map(|length| bytes.try_reserve_exact(length));
+    if !matches!(reserved, Some(Ok(()))) {
+        return Err(Error::new(Code::TooLarge, format!("{length} bytes of blob {id} do not fit in memory"))
             .with_advice("read it as a stream"));
-        }
-        bytes.extend_from_slice(&first);
-        while (bytes.len() as u64) < length {
-            let Some(next) = reader.next().await? else {
-                let why = format!("the reading of blob {id} ended after {} of {length} bytes", bytes.len());
-                return Err(Error::new(Code::Internal, why));
-            };
-            bytes.extend_from_slice(&next);
-        }
-        Ok(bytes.into())
     }
-
-    pub(super) async fn reader(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
-        let is_small = id.size() <= SMALL && self.is_on_one_host();
-        if is_small && let Some(found) = self.manifests.find_at_once(id, FIRST_ENTRIES) {
-            let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
-            let mut reader = BlobReader::new(self, record, entries);
-            reader.read_at_once();
-            return Ok(reader);
-        }
-        if !is_small || blocking::may_block_here() {
-            return self.found(id).await;
-        }
-        let (core, id) = (Arc::clone(self), *id);
-        let both = move || {
-            runtime::drive(async move {
-                let mut reader = core.found(&id).await?;
-                // What is wrong with it is said when it is read.
-                if id.size() > 0
-                    && let Err(error) = reader.block_at_position().await
-                {
-                    reader.fail(error);
-                }
-                Ok(reader)
-            })
+    bytes.extend_from_slice(&first);
+    while (bytes.len() as u64) < length {
+        let Some(next) = reader.next().await? else {
+            let why = format!("the reading of blob {id} ended after {} of {length} bytes", bytes.len());
+            return Err(Error::new(Code::Internal, why));
         };
-        blocking::run_elsewhere(both).await?
+        bytes.extend_from_slice(&next);
     }
+    Ok(bytes.into())
+}
 
-    async fn found(self: &Arc<Self>, id: &BlobId) -> Result<BlobReader> {
-        let found = self.manifests.find(id, FIRST_ENTRIES).await?;
-        let (record, entries) = found.ok_or_else(|| super::not_found(id))?;
-        Ok(BlobReader::new(self, record, entries))
+/// A blob to be read.
+pub(super) async fn open(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
+    let is_small = id.size() <= SMALL && core.is_on_one_host();
+    if is_small && let Some(found) = core.manifests.find_at_once(id, FIRST_ENTRIES) {
+        let (record, entries) = found.ok_or_else(|| not_found(id))?;
+        let mut reader = BlobReader::new(core, record, entries);
+        reader.read_at_once();
+        return Ok(reader);
     }
+    if !is_small || blocking::may_block_here() {
+        return found(core, id).await;
+    }
+    let (core, id) = (Arc::clone(core), *id);
+    let both = move || {
+        runtime::drive(async move {
+            let mut reader = found(&core, &id).await?;
+            // What is wrong with it is said when it is read.
+            if id.size() > 0
+                && let Err(error) = reader.block_at_position().await
+            {
+                reader.fail(error);
+            }
+            Ok(reader)
+        })
+    };
+    Task::blocking(both).join().await?
+}
+
+async fn found(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
+    let found = core.manifests.find(id, FIRST_ENTRIES).await?;
+    let (record, entries) = found.ok_or_else(|| not_found(id))?;
+    Ok(BlobReader::new(core, record, entries))
+}
+
+/// The bytes of a stored block, verified.
+pub(super) async fn block(core: &Arc<Core>, key: &BlockKey) -> Result<Bytes> {
+    if !has_block(core, key).await? {
+        return Err(Error::new(Code::NotFound, format!("there is no block {key} in this store"))
+            .with_advice("check the key"));
+    }
+    fetch_verified(core, *key).await
+}
+
+/// Whether the block is stored.
+pub(super) async fn has_block(core: &Core, key: &BlockKey) -> Result<bool> {
+    let records = core.manifests.blocks_by_key(vec![*key]).await?;
+    Ok(records.iter().any(|record| record.stored))
 }

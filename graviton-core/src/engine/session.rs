@@ -1,10 +1,10 @@
-//! A put in pieces, by a client that asks what is missing before it sends anything.
+//! A put in pieces, by a client that asks which blocks are missing before it sends any.
 //!
-//! A session is a writer row of its own, with one pending blob that pins whatever the session talked about. So the
-//! guarantee of a put holds for it (`manifest`): from the moment a block was found to be there, or was sent, no collector
-//! takes it away while the session lives. All of its state is in the database and its token, so that each request
-//! may go to another process. Every call moves the session's end; one that is not used is collected like a put whose
-//! process died.
+//! A session is a writer row of its own, with one pending blob that pins every block that the session was
+//! asked about or was sent. So the guarantee of a put holds for it (`manifest`): no collector takes such a
+//! block away while the session lives. All of its state is in the database and its token, so that each
+//! request may go to another process. Every call moves the session's end. A session that is not used is
+//! collected like a put whose process died.
 //!
 //! ```text
 //! open_session -> missing(keys) -> put_block(each) -> commit(keys, id)
@@ -17,11 +17,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
+use super::core::{Core, Engine};
+use super::damage::recheck;
 use super::lease::{Lease, expired};
-use super::pinned::{MOST_BLOCKS, PinnedPut};
-use super::write::mismatch;
-use super::{AsyncStore, Core, Engine, read};
-use crate::blocking;
+use super::put::pinned::{PIN_BLOCKS, PinnedPut};
+use super::put::writer::mismatch;
+use super::read;
+use crate::blocking::{self, Task};
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -31,8 +33,8 @@ use crate::report::PutReceipt;
 /// Blocks that are read at once to check a blob.
 const TOGETHER: usize = 8;
 
-/// Bytes of blocks that [`Session::commit`] has read, or is reading, before it checks them: no more than this, or one
-/// block.
+/// Bytes of blocks that [`Session::commit`] has read, or is reading, before it checks them: no more than
+/// this, or one block.
 pub const COMMIT_AHEAD: u64 = 8 << 20;
 
 /// What a blob is said to be cut with if a client cut it.
@@ -58,107 +60,63 @@ pub struct Session {
 pub enum SessionCommit {
     /// The blob is live.
     Committed(PutReceipt),
-    /// These blocks are not there, or damaged, each named once; nothing was committed. Put them and commit again.
+    /// These blocks are not there, or damaged, each named once; nothing was committed. Put them and commit
+    /// again.
     Missing(Vec<BlockKey>),
 }
 
-impl AsyncStore {
-    /// Opens a session that lives for so long after each call, 1 s to a day.
-    ///
-    /// ```
-    /// # #[tokio::main] async fn main() -> graviton_core::Result<()> {
-    /// # let directory = tempfile::tempdir().unwrap();
-    /// # let store = graviton_core::Config::for_directory(directory.path()).open_async().await?;
-    /// use graviton_core::{Algo, BlobId, BlockKey, SessionCommit};
-    /// use std::time::Duration;
-    ///
-    /// let (first, second) = (&b"what a client "[..], &b"cut by itself"[..]);
-    /// let keys = [BlockKey::of(Algo::Blake3, first)?, BlockKey::of(Algo::Blake3, second)?];
-    /// let id = BlobId::of(Algo::Blake3, b"what a client cut by itself");
-    ///
-    /// let session = store.open_session(Duration::from_secs(600)).await?;
-    /// let token = session.token();
-    /// let session = store.session(&token)?;               // in another request, on any host
-    /// assert_eq!(session.missing(&keys).await?, keys);
-    /// session.put_block(&keys[0], first.into()).await?;
-    /// session.put_block(&keys[1], second.into()).await?;
-    /// assert!(matches!(session.commit(&keys, &id).await?, SessionCommit::Committed(_)));
-    /// assert_eq!(&store.read_range(&id, 0..100).await?[..], b"what a client cut by itself");
-    /// session.close().await?;
-    /// # Ok(()) }
-    /// ```
-    pub async fn open_session(&self, lifetime: Duration) -> Result<Session> {
-        let engine = self.engine()?;
-        if !LIFETIMES.contains(&lifetime) {
-            let why = format!("a session cannot live for {} s", lifetime.as_secs_f64());
-            return Err(Error::new(Code::InvalidArgument, why).with_advice("choose 1 s to 86400 s"));
-        }
-        engine.prepare_to_write().await?;
-        let core = &engine.core;
-        let writer = core.latch.watch(core.manifests.register_writer(lifetime).await)?;
-        let pins = core.latch.watch(core.manifests.begin(writer, CUT_BY).await)?.ok_or_else(expired)?;
-        Ok(Session { engine: Arc::clone(engine), writer, pins, lifetime })
+/// Opens a session that lives for so long after each call.
+pub(super) async fn open(engine: &Arc<Engine>, lifetime: Duration) -> Result<Session> {
+    if !LIFETIMES.contains(&lifetime) {
+        let why = format!("a session cannot live for {} s", lifetime.as_secs_f64());
+        return Err(Error::new(Code::InvalidArgument, why).with_advice("choose 1 s to 86400 s"));
     }
-
-    /// The session with this token, which any store over the same database gave. `invalid-argument` for a token that none
-    /// gave; whether the session still lives is seen by its next call.
-    pub fn session(&self, token: &str) -> Result<Session> {
-        let engine = self.engine()?;
-        let unknown = || {
-            Error::new(Code::InvalidArgument, "this is not the token of a session of this store")
-                .with_advice("use the token as it was given, or open a session")
-        };
-        let (said, mac) = token.rsplit_once('.').ok_or_else(unknown)?;
-        let mac = blake3::Hash::from_hex(mac).map_err(|_| unknown())?;
-        // The comparison of hashes takes the same time wherever they differ.
-        if mac != engine.mac(said) {
-            return Err(unknown());
-        }
-        let mut numbers = said.split('.').map(str::parse::<u64>);
-        let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or_else(unknown);
-        let (writer, pins, lifetime) = (next()?, next()?, next()?);
-        Ok(Session {
-            engine: Arc::clone(engine),
-            writer: WriterId(writer as i64),
-            pins: BlobRow(pins as i64),
-            lifetime: Duration::from_millis(lifetime),
-        })
-    }
-
-    /// The bytes of a stored block, verified; `not-found` if there is none.
-    pub async fn block(&self, key: &BlockKey) -> Result<Bytes> {
-        let core = &self.engine()?.core;
-        if !self.has_block(key).await? {
-            return Err(Error::new(Code::NotFound, format!("there is no block {key} in this store"))
-                .with_advice("check the key"));
-        }
-        read::fetch_verified(core, *key).await
-    }
-
-    /// Whether the block is stored. Unless a session or a blob holds it, it may be collected the next moment.
-    pub async fn has_block(&self, key: &BlockKey) -> Result<bool> {
-        let records = self.engine()?.core.manifests.blocks_by_key(vec![*key]).await?;
-        Ok(records.iter().any(|record| record.stored))
-    }
+    engine.prepare_to_write().await?;
+    let core = &engine.core;
+    let writer = core.latch.watch(core.manifests.register_writer(lifetime).await)?;
+    let pins = core.latch.watch(core.manifests.begin(writer, CUT_BY).await)?.ok_or_else(expired)?;
+    Ok(Session { engine: Arc::clone(engine), writer, pins, lifetime })
 }
 
-impl Engine {
-    /// What only processes that share the database can make: a session's token cannot be guessed.
-    fn mac(&self, said: &str) -> blake3::Hash {
-        let key = blake3::derive_key("graviton 2026 session token", self.store_id.as_bytes());
-        blake3::keyed_hash(&key, said.as_bytes())
+/// The session with this token.
+pub(super) fn with_token(engine: &Arc<Engine>, token: &str) -> Result<Session> {
+    let unknown = || {
+        Error::new(Code::InvalidArgument, "this is not the token of a session of this store")
+            .with_advice("use the token as it was given, or open a session")
+    };
+    let (said, code) = token.rsplit_once('.').ok_or_else(unknown)?;
+    let code = blake3::Hash::from_hex(code).map_err(|_| unknown())?;
+    // The comparison of hashes takes the same time wherever they differ.
+    if code != mac(engine, said) {
+        return Err(unknown());
     }
+    let mut numbers = said.split('.').map(str::parse::<u64>);
+    let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or_else(unknown);
+    let (writer, pins, lifetime) = (next()?, next()?, next()?);
+    Ok(Session {
+        engine: Arc::clone(engine),
+        writer: WriterId(writer as i64),
+        pins: BlobRow(pins as i64),
+        lifetime: Duration::from_millis(lifetime),
+    })
+}
+
+/// The authentication code of a token, which only processes that share the database can make: nobody guesses
+/// a token.
+fn mac(engine: &Engine, said: &str) -> blake3::Hash {
+    let key = blake3::derive_key("graviton 2026 session token", engine.store_id.as_bytes());
+    blake3::keyed_hash(&key, said.as_bytes())
 }
 
 impl Session {
     /// What names this session to [`AsyncStore::session`]; to be kept from others. Letters, digits and dots.
     pub fn token(&self) -> String {
         let said = format!("{}.{}.{}", self.writer.0, self.pins.0, self.lifetime.as_millis());
-        format!("{said}.{}", self.engine.mac(&said))
+        format!("{said}.{}", mac(&self.engine, &said))
     }
 
-    /// When it ends if no call comes: milliseconds since 1970-01-01 UTC by this host's clock. Its real end is by the
-    /// database's.
+    /// When it ends if no call comes: milliseconds since 1970-01-01 UTC by this host's clock. Its real end is
+    /// by the database's.
     pub fn expires_at_ms(&self) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         (now + self.lifetime).as_millis() as i64
@@ -173,13 +131,13 @@ impl Session {
         Err(over())
     }
 
-    /// Those of the keys whose blocks are not there, each named once, in their order. All of them are pinned: those that are
-    /// there stay there.
+    /// Those of the keys whose blocks are not there, each named once, in their order. All of them are pinned:
+    /// those that are there stay there.
     pub async fn missing(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
         self.renew().await?;
         let mut put = self.resume();
         let mut missing = Missing::default();
-        for keys in keys.chunks(MOST_BLOCKS) {
+        for keys in keys.chunks(PIN_BLOCKS) {
             let entries: Vec<_> = keys.iter().map(pin_of).collect();
             let pinned = put.pin_missing(&entries).await.map_err(named)?;
             let absent = keys.iter().zip(pinned).filter(|(_, block)| !block.stored);
@@ -188,8 +146,8 @@ impl Session {
         Ok(missing.keys)
     }
 
-    /// Stores a block, durably, and pins it. Bytes that do not have this key are `digest-mismatch`. Returns whether they
-    /// were written; false if they were there.
+    /// Stores a block, durably, and pins it. Bytes that do not have this key are `digest-mismatch`. Returns
+    /// whether they were written; false if they were there.
     pub async fn put_block(&self, key: &BlockKey, bytes: Bytes) -> Result<bool> {
         let (key, algo) = (*key, key.algo());
         let (bytes, is) = blocking::run(move || {
@@ -208,11 +166,11 @@ impl Session {
         put.keep().await.map_err(named)
     }
 
-    /// Makes a blob of blocks that are there, after reading all of them: their content has to have this id, or it is
-    /// `digest-mismatch`. The sizes of the keys have to add up to the blob's.
+    /// Makes a blob of blocks that are there, after reading all of them: their content has to have this id,
+    /// or it is `digest-mismatch`. The sizes of the keys have to add up to the blob's.
     ///
-    /// Takes as long as reading the blob does, and memory for [`COMMIT_AHEAD`] or one block, and one block more. The session
-    /// goes on.
+    /// Takes as long as reading the blob does, and memory for [`COMMIT_AHEAD`] or one block, and one block
+    /// more. The session goes on.
     pub async fn commit(&self, keys: &[BlockKey], id: &BlobId) -> Result<SessionCommit> {
         let entries = tiled(keys, id)?;
         self.renew().await?;
@@ -222,7 +180,7 @@ impl Session {
         let mut missing = Missing::default();
         let mut hasher = Hasher::new(id.algo());
         let mut renewed = Instant::now();
-        for entries in entries.chunks(MOST_BLOCKS) {
+        for entries in entries.chunks(PIN_BLOCKS) {
             // All of them are read: whether they look intact does not matter.
             let pinned = put.pin(entries).await.map_err(named)?;
             let absent = entries.iter().zip(&pinned).filter(|(_, block)| !block.stored);
@@ -239,25 +197,26 @@ impl Session {
                 .map(|(key, pinned, times)| {
                     let core = Arc::clone(core);
                     async move {
-                        let bytes = tokio::spawn(async move { read::fetch_verified(&core, key).await });
-                        (key, pinned, times, blocking::Task::new(bytes).join().await)
+                        let bytes = Task::spawn(async move { read::fetch_verified(&core, key).await });
+                        (key, pinned, times, bytes.join().await)
                     }
                 })
                 .buffered(together);
             while let Some((key, pinned, times, bytes)) = blocks.next().await {
                 match bytes? {
                     Ok(bytes) => {
-                        hasher = blocking::run_elsewhere(move || {
+                        hasher = Task::blocking(move || {
                             for _ in 0..times {
                                 hasher.update(&bytes);
                             }
                             hasher
                         })
+                        .join()
                         .await?;
                     }
                     Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => {
                         // So that whoever is asked next knows it too.
-                        core.latch.watch(core.recheck(pinned.row).await)?;
+                        core.latch.watch(recheck(core, pinned.row).await)?;
                         missing.extend([key]);
                     }
                     Err(error) => return Err(error),
@@ -277,7 +236,8 @@ impl Session {
         Ok(SessionCommit::Committed(put.commit(&self.engine, *id).await.map_err(named)?))
     }
 
-    /// Ends the session: what it pinned and nothing else needs can be collected. One that is over is no error.
+    /// Ends the session: what it pinned and nothing else needs can be collected. One that is over is no
+    /// error.
     pub async fn close(&self) -> Result<()> {
         let core = self.core();
         core.latch.watch(core.manifests.abort(self.pins).await)?;
@@ -343,8 +303,9 @@ fn named(error: Error) -> Error {
     if error.code() == Code::WriterExpired { over() } else { error }
 }
 
-/// The pin of a block: its place among the pins is its own, whoever asks, however often. Two keys that collide there can be
-/// made, at the cost of 2^31 hashes; then one of the two is not pinned, and may be missing at the commit.
+/// The pin of a block: its place among the pins is its own, whoever asks, however often. Two keys that
+/// collide there can be made, at the cost of 2^31 hashes; then one of the two is not pinned, and may be
+/// missing at the commit.
 fn pin_of(key: &BlockKey) -> ManifestEntry {
     let hash = blake3::hash(key.to_string().as_bytes());
     let mut start = [0; 8];

@@ -1,34 +1,34 @@
-//! Verification: is everything there that the database says, and is it what it was?
+//! Verification: checks that everything is there which the database says, and that no byte has changed.
 //!
 //! 1. The database's own check of itself.
 //! 2. *Manifests*: the entries of every live blob tile it exactly.
-//! 3. *Blocks*: each one that is said to be stored is there with its length; deep, every byte is hashed again.
+//! 3. *Blocks*: each one that is said to be stored is there with its length; with `deep` every byte is hashed
+//!    again.
 //! 4. *Listing*: what the block store holds that no row knows.
 //!
-//! Runs beside everything else. What is found wrong is looked at once more where nobody can have changed it meanwhile:
-//! a block under its row lock, a manifest after its blob was found live again. A block that is bad there is marked as
-//! not stored, so that the next put of it writes it anew. A failed backend is an error, never a finding.
+//! It runs beside everything else. A finding is checked again where nobody can have changed it meanwhile: a
+//! block under its row lock, a manifest after its blob was found live again. A block that is bad there is
+//! marked as not stored, so that the next put of it writes it anew. A failed backend is an error, never a
+//! finding.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{AsyncStore, Core, not_found, pace};
+use super::core::{Core, not_found};
+use super::damage::{Damage, look, recheck};
+use super::pace;
 use crate::block::Listed;
-use crate::blocking::{self, Task};
+use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRecord, BlockRecord, BlockRow, LookAgain};
+use crate::manifest::{BlobRecord, BlockRecord, BlockRow};
 use crate::report::{Place, VerifyCursor, VerifyReport};
 
 const BLOBS: usize = 256;
 const ENTRIES: usize = 4_096;
 const BLOCKS: usize = 512;
-
-/// For how long a block may be read from over a network while its row is locked.
-const UNDER_LOCK: Duration = Duration::from_secs(10);
 
 /// Blobs that one bad block names.
 const NAMED: usize = 1_000;
@@ -48,32 +48,9 @@ pub struct VerifyOptions {
     pub bytes_per_second: Option<u64>,
     /// Go on where an earlier one ended ([`VerifyReport::cursor`]).
     pub from: Option<VerifyCursor>,
-    /// Hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes them again.
+    /// Hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes
+    /// them again.
     pub adopt: bool,
-}
-
-/// What is wrong with a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Damage {
-    /// It is not there.
-    Missing,
-    /// It has another length than its key says.
-    WrongLength {
-        /// That length in bytes.
-        length: u64,
-    },
-    /// Its bytes are others than those that were put.
-    Corrupt,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Damage::Missing => f.write_str("missing"),
-            Damage::WrongLength { length } => write!(f, "has {length} bytes"),
-            Damage::Corrupt => f.write_str("corrupt"),
-        }
-    }
 }
 
 /// Something that a verification found.
@@ -111,33 +88,27 @@ pub enum VerifyEvent<'a> {
     Progress(&'a VerifyReport),
 }
 
-impl AsyncStore {
-    /// Looks whether everything is there and intact, and tells of what is not. `tell` may end it early.
-    ///
-    /// Nothing is changed, except that a bad block is marked as not stored, so that the next put of it writes it anew (in
-    /// a store that was opened only to be read, or that may not be written to, not even that).
-    pub async fn verify(
-        &self,
-        options: &VerifyOptions,
-        tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
-    ) -> Result<VerifyReport> {
-        let core = &self.engine()?.core;
-        let mut check = Check {
-            core,
-            options,
-            tell,
-            report: VerifyReport::default(),
-            started: Instant::now(),
-            may_write: !core.read_only,
-        };
-        let ended = if options.ids.is_empty() { check.everything().await } else { check.some_blobs().await };
-        match ended {
-            Ok(()) | Err(Stop::Ended) => {
-                check.report.seconds = check.started.elapsed().as_secs_f64();
-                Ok(check.report)
-            }
-            Err(Stop::Failed(error)) => Err(error),
+/// Runs a verification.
+pub(super) async fn verify(
+    core: &Arc<Core>,
+    options: &VerifyOptions,
+    tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
+) -> Result<VerifyReport> {
+    let mut check = Check {
+        core,
+        options,
+        tell,
+        report: VerifyReport::default(),
+        started: Instant::now(),
+        may_write: !core.read_only,
+    };
+    let ended = if options.ids.is_empty() { check.everything().await } else { check.some_blobs().await };
+    match ended {
+        Ok(()) | Err(Stop::Ended) => {
+            check.report.seconds = check.started.elapsed().as_secs_f64();
+            Ok(check.report)
         }
+        Err(Stop::Failed(error)) => Err(error),
     }
 }
 
@@ -190,7 +161,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         let from = self.options.from.as_ref().map(|cursor| cursor.0.clone());
         if from.is_none() {
             let manifests = Arc::clone(&self.core.manifests);
-            for problem in blocking::aside(async move { manifests.integrity().await }).await?? {
+            for problem in Task::spawn(async move { manifests.integrity().await }).join().await?? {
                 self.report.database_problems += 1;
                 self.found(Finding::Database(problem))?;
             }
@@ -278,8 +249,8 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                     self.report.bytes += record.key.size() as u64;
                 }
                 let (core, deep) = (Arc::clone(self.core), self.options.deep);
-                let task = tokio::spawn(async move { look(&core, record.key, deep).await });
-                looking.push_back((record, Task::new(task)));
+                let task = Task::spawn(async move { look(&core, record.key, deep).await });
+                looking.push_back((record, task));
             }
             let Some((record, looked)) = looking.pop_front() else { return Ok(()) };
             self.report.blocks += 1;
@@ -292,7 +263,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
 
     async fn damaged(&mut self, record: &BlockRecord, damage: Damage) -> Result<(), Stop> {
         let core = self.core;
-        let rechecked = if self.may_write { core.recheck(record.row).await } else { Ok(true) };
+        let rechecked = if self.may_write { recheck(core, record.row).await } else { Ok(true) };
         let bad = match rechecked {
             Err(error) if error.code() == Code::Forbidden => {
                 // Who may only read the store can find out about it all the same.
@@ -352,7 +323,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
     async fn slow_down(&mut self) -> Result<(), Stop> {
         let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
         let due = pace::due(self.started, self.report.bytes, rate);
-        while pace::glance(due).await {
+        while pace::sleep_a_step(due).await {
             self.tell_progress()?;
         }
         Ok(())
@@ -383,55 +354,4 @@ async fn tiles(core: &Core, record: &BlobRecord) -> Result<Option<String>> {
         return Ok(Some(format!("it has {count} entries and should have {}", record.block_count)));
     }
     Ok(None)
-}
-
-/// What is wrong with the bytes of a block.
-pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<Option<Damage>> {
-    if !deep {
-        return Ok(match core.blocks.length(&key).await? {
-            None => Some(Damage::Missing),
-            Some(length) if length == key.size() as u64 => None,
-            Some(length) => Some(Damage::WrongLength { length }),
-        });
-    }
-    let bytes = match core.blocks.get(&key, None).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.code() == Code::MissingBlock => return Ok(Some(Damage::Missing)),
-        Err(error) if error.code() == Code::CorruptBlock => {
-            return Ok(Some(match core.blocks.length(&key).await? {
-                None => Damage::Missing,
-                Some(length) => Damage::WrongLength { length },
-            }));
-        }
-        // A sector that cannot be read is damage like any other.
-        Err(error) if error.code() == Code::Io && core.blocks.is_local() => return Ok(Some(Damage::Corrupt)),
-        Err(error) => return Err(error),
-    };
-    // Where a lock is held, on the thread that holds it: all others may be waiting for it.
-    let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
-    Ok((!same).then_some(Damage::Corrupt))
-}
-
-impl Core {
-    /// Looks at a block again while nobody else can write it; true if it is bad, and marked so.
-    pub(super) async fn recheck(self: &Arc<Core>, row: BlockRow) -> Result<bool> {
-        let core = Arc::clone(self);
-        let again: Arc<LookAgain> = Arc::new(move |key| {
-            let core = Arc::clone(&core);
-            Box::pin(async move {
-                let looking = look(&core, key, true);
-                if core.blocks.is_local() {
-                    return Ok(looking.await?.is_none());
-                }
-                // Others wait for the lock.
-                let looked = tokio::time::timeout(UNDER_LOCK, looking).await.map_err(|_| {
-                    let why =
-                        format!("{} was not read within {} s", core.blocks.place(&key), UNDER_LOCK.as_secs());
-                    Error::new(Code::BackendUnavailable, why).with_advice("try again later")
-                })?;
-                Ok(looked?.is_none())
-            })
-        });
-        self.manifests.recheck(row, again).await
-    }
 }

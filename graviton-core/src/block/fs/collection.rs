@@ -1,8 +1,8 @@
 //! Whether a collection's process is alive: a file in `.tmp` that it holds locked.
 //!
-//! The lock ends with the process, however it dies, and only once all its threads are done: no deletion of it is under
-//! way any more then. So its dooms can end at once instead of running out. This holds for processes of one host only.
-//! The file of a dead one is a leftover like any other.
+//! The lock ends with the process, however it dies, and only once all its threads are done: no deletion of it
+//! is under way any more then. So its dooms can end at once instead of running out. This holds for processes
+//! of one host only. The file of a dead one is a leftover like any other.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::TEMPORARY;
+use super::temporaries::TEMPORARY;
 use crate::collection::Collection;
 use crate::durable;
 use crate::error::{Error, Result};

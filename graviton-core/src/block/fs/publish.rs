@@ -18,18 +18,17 @@
 //! could remove a block that another process made durable under the same name in the meantime.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Shared, TEMPORARY};
+use super::shared::Shared;
+use super::temporaries::{Fresh, TEMPORARY, Temporaries, open_temporary, remove_leftovers};
 use crate::block::{Block, Published};
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
@@ -40,69 +39,6 @@ use crate::{blocking, durable};
 ///
 /// It also waits for what other programs wrote to that filesystem, which is why few files are not worth it.
 const SYNC_TOGETHER: usize = 12;
-
-/// Blocks are never written to twice.
-const FILE_MODE: Mode = Mode::from_bits_truncate(0o444);
-
-/// Where files are made.
-#[derive(Debug)]
-pub(super) struct Workshop {
-    temporary: Arc<OwnedFd>,
-    /// Cleared when the filesystem turns out to have no `O_TMPFILE`, or `/proc` is not there to name one.
-    unnamed: AtomicBool,
-    /// Set when the kernel turns out not to name a file by its descriptor (before 6.10 it does for the privileged only):
-    /// through `/proc` it does for all, and takes longer.
-    through_proc: AtomicBool,
-    names: AtomicU64,
-}
-
-/// A file that is written but not published yet.
-struct Fresh {
-    key: BlockKey,
-    file: File,
-    /// Its name in `.tmp`, if it has one; then the file is locked.
-    name: Option<TemporaryName>,
-}
-
-/// A name in `.tmp`, removed with this unless the file was given its final one.
-struct TemporaryName {
-    temporary: Arc<OwnedFd>,
-    name: String,
-    renamed: bool,
-}
-
-impl Drop for TemporaryName {
-    fn drop(&mut self) {
-        if !self.renamed {
-            // If it stays, the next store to open removes it.
-            let _ = rustix::fs::unlinkat(&self.temporary, &self.name, AtFlags::empty());
-        }
-    }
-}
-
-/// Removes the files of writers that are gone; a file of a living one is locked. Returns how many there were.
-pub(super) fn remove_leftovers(shared: &Shared) -> Result<u64> {
-    let path = shared.blocks.join(TEMPORARY);
-    let failed = |error: std::io::Error| Error::io(format!("cannot list {}", path.display()), error);
-    let entries = match std::fs::read_dir(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(failed)?,
-    };
-    let temporary = shared.open_temporary()?;
-    let mut removed = 0;
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let Ok(file) = rustix::fs::openat(&temporary, &name, flags, Mode::empty()) else { continue };
-        // One that cannot be removed is gone already, or not ours to remove: it only takes space.
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && rustix::fs::unlinkat(&temporary, &name, AtFlags::empty()).is_ok()
-        {
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
 
 pub(super) async fn publish(shared: &Arc<Shared>, blocks: Vec<Block>) -> Result<Published> {
     if blocks.len() <= shared.most_files {
@@ -135,13 +71,16 @@ async fn publish_batch(
     let opening = Arc::clone(shared);
     shared
         .writable
-        .get_or_try_init(|| async { blocking::run(move || opening.open_workshop()).await? })
+        .get_or_try_init(|| async { blocking::run(move || opening.open_temporaries()).await? })
         .await?;
 
     // The kernel reports a failed write once for each open directory, so each batch has its own, from before
     // its first byte: no other batch can take the report away (Linux 5.8 and later, syncfs(2)).
-    let barrier =
-        if shared.durable && blocks.len() >= SYNC_TOGETHER { Some(shared.open_temporary()?) } else { None };
+    let barrier = if shared.durable && blocks.len() >= SYNC_TOGETHER {
+        Some(open_temporary(&shared.blocks)?)
+    } else {
+        None
+    };
     let few = blocks.len() < 4;
     let shards = if few { 1 } else { blocking::cores() };
     let mut rest = blocks;
@@ -164,13 +103,13 @@ async fn publish_batch(
 }
 
 impl Shared {
-    fn workshop(&self) -> Result<&Workshop> {
+    fn temporaries(&self) -> Result<&Temporaries> {
         self.writable
             .get()
             .ok_or_else(|| Error::new(Code::Internal, "blocks are written before the directory is open"))
     }
 
-    fn open_workshop(&self) -> Result<Workshop> {
+    fn open_temporaries(&self) -> Result<Temporaries> {
         let path = self.blocks.join(TEMPORARY);
         durable::create_directory(&path)?;
         // Another process may have made these and died before it synced them.
@@ -182,32 +121,18 @@ impl Shared {
             durable::create_directory(&self.blocks.join(algo.name()))?;
             self.directory(algo)?;
         }
-        let temporary = self.open_temporary()?;
-        remove_leftovers(self)?;
-        // Where it gets its name on older kernels.
-        let possible = std::path::Path::new("/proc/self/fd").exists();
-        let unnamed = AtomicBool::new(possible && !self.named_temporaries.load(Ordering::Relaxed));
-        Ok(Workshop {
-            temporary: Arc::new(temporary),
-            unnamed,
-            through_proc: AtomicBool::new(false),
-            names: AtomicU64::new(0),
-        })
-    }
-
-    fn open_temporary(&self) -> Result<OwnedFd> {
-        let path = self.blocks.join(TEMPORARY);
-        durable::open_directory(&path)
-            .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
+        let temporary = open_temporary(&self.blocks)?;
+        remove_leftovers(&self.blocks)?;
+        Ok(Temporaries::new(temporary, self.named_temporaries.load(Ordering::Relaxed)))
     }
 
     /// Step 1.
     fn write(&self, blocks: Vec<Block>) -> Result<Vec<Fresh>> {
-        let workshop = self.workshop()?;
+        let temporaries = self.temporaries()?;
         blocks
             .into_iter()
             .map(|Block { key, bytes }| {
-                let mut fresh = workshop.create(key).map_err(|error| self.failed(&key, error))?;
+                let mut fresh = temporaries.create(key).map_err(|error| self.failed(&key, error))?;
                 fresh.file.write_all(&bytes).map_err(|error| self.failed(&key, error))?;
                 Ok(fresh)
             })
@@ -224,14 +149,14 @@ impl Shared {
         if self.durable {
             self.sync_data(&fresh, barrier)?;
         }
-        let workshop = self.workshop()?;
+        let temporaries = self.temporaries()?;
         let mut algos = [false; Algo::ALL.len()];
         for one in &mut fresh {
             let key = one.key;
             let directory = self.directory(key.algo())?;
             let directory =
                 directory.ok_or_else(|| self.failed(&key, std::io::ErrorKind::NotFound.into()))?;
-            workshop.name(one, directory).map_err(|error| self.failed(&key, error))?;
+            temporaries.name(one, directory).map_err(|error| self.failed(&key, error))?;
             algos[key.algo() as usize] = true;
         }
         if self.durable {
@@ -282,79 +207,6 @@ impl Shared {
     }
 }
 
-impl Workshop {
-    fn create(&self, key: BlockKey) -> std::io::Result<Fresh> {
-        if self.unnamed.load(Ordering::Relaxed) {
-            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-            match rustix::fs::openat(&self.temporary, ".", flags, FILE_MODE) {
-                Ok(file) => return Ok(Fresh { key, file: file.into(), name: None }),
-                Err(Errno::NOTSUP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
-                    self.unnamed.store(false, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        loop {
-            let name = self.fresh_name();
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = match rustix::fs::openat(&self.temporary, &name, flags, FILE_MODE) {
-                Ok(file) => file,
-                Err(Errno::EXIST) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-            let file = File::from(file);
-            // A store that was opened between the two lines took it for a leftover.
-            if file.metadata()?.nlink() > 0 {
-                let temporary = Arc::clone(&self.temporary);
-                return Ok(Fresh {
-                    key,
-                    file,
-                    name: Some(TemporaryName { temporary, name, renamed: false }),
-                });
-            }
-        }
-    }
-
-    fn fresh_name(&self) -> String {
-        let number = self.names.fetch_add(1, Ordering::Relaxed);
-        let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
-        format!("{}-{nanos}-{number}", std::process::id())
-    }
-
-    /// Step 3.
-    fn name(&self, fresh: &mut Fresh, directory: &OwnedFd) -> std::io::Result<()> {
-        let (file, name) = (&fresh.file, fresh.key.name());
-        if let Some(temporary) = &mut fresh.name {
-            rustix::fs::renameat(&self.temporary, &temporary.name, directory, name)?;
-            temporary.renamed = true;
-            return Ok(());
-        }
-        match self.link(file, directory, &name) {
-            Err(Errno::EXIST) => {}
-            result => return Ok(result?),
-        }
-        // A link never replaces, a rename does. Locked, so that the name in between is removed if we die.
-        rustix::fs::flock(file, FlockOperation::LockExclusive)?;
-        let between = self.fresh_name();
-        self.link(file, &self.temporary, &between)?;
-        Ok(rustix::fs::renameat(&self.temporary, &between, directory, name)?)
-    }
-
-    fn link(&self, file: &File, directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
-        if !self.through_proc.load(Ordering::Relaxed) {
-            let linked = rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH);
-            if linked.is_ok() || linked == Err(Errno::EXIST) {
-                return linked;
-            }
-        }
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)?;
-        self.through_proc.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -368,7 +220,7 @@ mod tests {
         let store = FsBlockStore::new(directory.path(), "blocks", true);
         store.put(Vec::new()).await.unwrap();
         for through_proc in [false, true] {
-            store.0.workshop().unwrap().through_proc.store(through_proc, Ordering::Relaxed);
+            store.0.temporaries().unwrap().through_proc.store(through_proc, Ordering::Relaxed);
             let bytes = Bytes::from(format!("through /proc: {through_proc}"));
             let key = BlockKey::of(Algo::Blake3, &bytes).unwrap();
             // The second time it replaces a file.

@@ -1,11 +1,11 @@
 //! The connections to one SQLite file: a few that read, one that writes.
 //!
 //! SQLite is called on the thread that asks (or on a blocking thread, for an asynchronous caller), through
-//! `rusqlite`. sqlx, which Postgres has, runs each SQLite connection on a thread of its own, and the
-//! two thread switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs
-//! with it, of which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped
-//! future can leave one open; only a sweep or a second look at a block waits in it, for the block store.
-//! What has to wait for another process's transaction does not do so on a thread whose caller may end the call.
+//! `rusqlite`. sqlx, which Postgres has, runs each SQLite connection on a thread of its own, and the two
+//! thread switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs with
+//! it, of which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped future can
+//! leave one open; only a sweep or a second look at a block waits in it, for the block store. What has to
+//! wait for another process's transaction does not do so on a thread whose caller may end the call.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::runtime::Handle;
@@ -34,7 +33,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at it, in the end.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
-/// A query asks about so often, in steps of SQLite's machine (some milliseconds), whether anybody still waits for it.
+/// A query asks about so often, in steps of SQLite's machine (some milliseconds), whether anybody still waits
+/// for it.
 const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 
 /// Queries that run at once.
@@ -75,8 +75,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 impl Reader {
-    /// Whether it still sees what there is. One that takes the file for frozen does not notice that somebody writes after
-    /// all: another process, or this one once a full disk has room again.
+    /// Whether it still sees what there is. One that takes the file for frozen does not notice that somebody
+    /// writes after all: another process, or this one once a full disk has room again.
     fn is_current(&self, path: &Path) -> bool {
         self.frozen.is_none() || !has_log(path) && stamp(path) == self.frozen
     }
@@ -140,8 +140,8 @@ impl Database for SqliteDatabase {
         .await?
     }
 
-    /// With a connection that is there and free. Where SQLite has to wait, which a reader hardly ever has to, or fails, the
-    /// usual way does so.
+    /// With a connection that is there and free. Where SQLite has to wait, which a reader hardly ever has to,
+    /// or fails, the usual way does so.
     fn read_at_once<S: Step>(&self, step: &S) -> Option<S::Answer> {
         let file = &self.0;
         let _permit = file.may_read.try_acquire().ok()?;
@@ -162,8 +162,8 @@ impl Database for SqliteDatabase {
         }
     }
 
-    /// Over the connection that writes, if it is free: it remembers what it wrote, while what it wrote makes the others read
-    /// their pages again, which takes as long as the query.
+    /// Over the connection that writes, if it is free: it remembers what it wrote, while what it wrote makes
+    /// the others read their pages again, which takes as long as the query.
     async fn read_to_write<S: Step>(&self, step: S) -> Result<S::Answer> {
         let permit = Arc::clone(&self.0.may_read).acquire_owned().await;
         let file = Arc::clone(&self.0);
@@ -202,7 +202,8 @@ impl Database for SqliteDatabase {
         self.read(Integrity).await
     }
 
-    /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and durable.
+    /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and
+    /// durable.
     async fn backup(&self, to: &Path) -> Result<()> {
         let directory = match to.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -234,8 +235,8 @@ impl Database for SqliteDatabase {
         .await?
     }
 
-    /// What is in the write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that
-    /// fails here matters.
+    /// What is in the write-ahead log is committed, whether or not it can be checkpointed now, so that
+    /// nothing that fails here matters.
     async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         // Those who are reading now finish first.
@@ -287,8 +288,7 @@ const FOREIGN_KEY_CHECK: Sql =
 
 /// Nothing if it fails or would have to wait.
 fn at_once<S: Step>(connection: &mut Connection, step: &S) -> Option<S::Answer> {
-    let result = blocking::without_waiting(|| step.run(connection).now_or_never());
-    Some(result?.ok()?.answer())
+    Some(blocking::at_once(step.run(connection))?.ok()?.answer())
 }
 
 /// Runs a checkpoint on another thread, if there is one; otherwise the commits come to it.
@@ -443,7 +443,8 @@ impl File {
 }
 
 /// Opens a connection, again and again while another process makes or closes the database: SQLite does not
-/// wait for the change to a write-ahead log, where to wait could be a deadlock, and says at once that it is busy.
+/// wait for the change to a write-ahead log, where to wait could be a deadlock, and says at once that it is
+/// busy.
 fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> {
     let started = Instant::now();
     loop {
@@ -458,8 +459,8 @@ fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> 
     }
 }
 
-/// A transaction, rolled back unless it was committed. `rusqlite`'s own lends out no `&mut Connection`, which is what
-/// can be sent with a future.
+/// A transaction, rolled back unless it was committed. `rusqlite`'s own lends out no `&mut Connection`, which
+/// is what can be sent with a future.
 struct Transaction<'a>(&'a mut Connection);
 
 impl Transaction<'_> {

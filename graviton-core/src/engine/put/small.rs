@@ -1,65 +1,49 @@
-//! The short path: a small blob is written before it is referenced, and committed in one transaction.
+//! Small blobs: their blocks are written before they are referenced, and one transaction commits them.
 //!
-//! Begin, pin and commit in three transactions would cost a small put most of its time. Instead, for a
+//! Begin, pin and commit in three transactions would take most of the time of a small put. Instead, for a
 //! blob whose blocks are all in memory:
-//! 1. look up whether it is there already, in one query for all that come at the same time;
-//! 2. write the blocks that are not, durably, in one batch;
-//! 3. commit: with the blocks' rows locked, each block either says `stored`, or the file that this put
-//!    wrote is still the one under its name (it was neither collected nor replaced), and is not doomed.
-//!    If so, rows and references are inserted at once.
+//! 1. look up whether it is stored already, in one query for all puts that come at the same time;
+//! 2. write the missing blocks durably, in one batch;
+//! 3. commit. With the blocks' rows locked, each block must either say `stored`, or the file that this put
+//!    wrote must still be the one under its name (neither collected nor replaced) and not doomed. Then rows
+//!    and references are inserted together.
 //!
-//! Nothing protects the bytes between 2 and 3, and nothing has to: if 3 finds them gone or doomed, the blob
-//! goes the long way (`pinned`). The model in `tests/model` checks this path beside the long one.
+//! Nothing protects the bytes between 2 and 3, and nothing has to: if step 3 finds them gone or doomed, the
+//! blob is pinned instead (`pinned`). The model in `tests/model` checks both ways.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commit::Commits;
-use super::group::{Group, Limits};
-use super::{Core, Engine, pinned};
+use super::blob::{Small, SmallBlob};
+use super::pinned;
 use crate::block::{Block, Published};
+use crate::engine::core::{Commits, Core, Engine, SmallPuts};
+use crate::engine::group::{Group, Limits};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{Commit, Committed, Durability, ManifestEntry};
+use crate::manifest::{Commit, Committed, Durability};
 use crate::report::PutReceipt;
 
-/// More blocks go the long way.
-pub(super) const MOST_BLOCKS: usize = 64;
+/// A blob of more blocks is not small: it is pinned.
+pub(crate) const SMALL_BLOCKS: usize = 64;
 
-/// One batch has at most so many blocks; each is a file that is held open until its blob is committed.
-const MOST_BLOCKS_TOGETHER: usize = 256;
-
-/// A blob that is all in memory, cut and hashed.
-#[derive(Debug)]
-pub(super) struct SmallBlob {
-    pub(super) id: BlobId,
-    pub(super) entries: Arc<[ManifestEntry]>,
-    /// The bytes of each entry.
-    pub(super) bytes: Vec<Bytes>,
-}
-
-pub(super) type Ingest = Group<Arc<SmallBlob>, Result<Small>>;
-
-/// What became of a small blob.
-pub(super) enum Small {
-    Done(PutReceipt),
-    /// A block is not in place any more, or doomed: it has to be put the long way.
-    NotInPlace,
-}
+/// The most blocks of one batch; each is a file that is held open until its blob is committed.
+const BATCH_BLOCKS: usize = 256;
 
 /// A small blob whose blocks are all in the block store.
-struct Ingested {
+struct Prepared {
     receipt: PutReceipt,
     published: Arc<Published>,
 }
 
-pub(super) fn ingest(core: &Arc<Core>, commits: &Arc<Commits>) -> Ingest {
+/// Small puts that come together share their look-up, their syncs and their commit.
+pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts {
     let (core, commits) = (Arc::clone(core), Arc::clone(commits));
     Group::new(
         |blob: &Arc<SmallBlob>| blob.entries.len().max(1),
-        Limits { weight: MOST_BLOCKS_TOGETHER, batches: 3 },
+        Limits { weight: BATCH_BLOCKS, batches: 3 },
         move |batch| {
             let (core, commits) = (Arc::clone(&core), Arc::clone(&commits));
             async move { put_batch(&core, &commits, &batch).await }
@@ -69,8 +53,8 @@ pub(super) fn ingest(core: &Arc<Core>, commits: &Arc<Commits>) -> Ingest {
 
 /// All three steps. The batch itself commits, so that no open file waits for a caller to go on.
 async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> Vec<Result<Small>> {
-    let ingested: Vec<Result<Ingested>> = match write_missing(core, batch).await {
-        Ok(ingested) => ingested.into_iter().map(Ok).collect(),
+    let prepared: Vec<Result<Prepared>> = match write_missing(core, batch).await {
+        Ok(prepared) => prepared.into_iter().map(Ok).collect(),
         Err(error) if batch.len() == 1 || error.code() != Code::NoSpace => {
             batch.iter().map(|_| Err(error.clone())).collect()
         }
@@ -84,8 +68,8 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
             each
         }
     };
-    let to_commit = batch.iter().zip(&ingested).filter_map(|(blob, ingested)| {
-        let published = Arc::clone(&ingested.as_ref().ok().filter(|one| one.receipt.created)?.published);
+    let to_commit = batch.iter().zip(&prepared).filter_map(|(blob, prepared)| {
+        let published = Arc::clone(&prepared.as_ref().ok().filter(|one| one.receipt.created)?.published);
         Some(Commit::Whole {
             id: blob.id,
             chunker: Arc::clone(&core.chunker_text),
@@ -98,8 +82,8 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
         Err(error) => return batch.iter().map(|_| Err(error.clone())).collect(),
     };
     let mut outcomes = outcomes.into_iter();
-    let mut finish = |one: Ingested| {
-        let Ingested { mut receipt, .. } = one;
+    let mut finish = |one: Prepared| {
+        let Prepared { mut receipt, .. } = one;
         if receipt.created {
             match outcomes.next().ok_or_else(no_outcome)?? {
                 Committed::Created => {}
@@ -110,7 +94,7 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
         }
         Ok(Small::Done(receipt))
     };
-    ingested.into_iter().map(|one| one.and_then(&mut finish)).collect()
+    prepared.into_iter().map(|one| one.and_then(&mut finish)).collect()
 }
 
 fn no_outcome() -> Error {
@@ -118,7 +102,7 @@ fn no_outcome() -> Error {
 }
 
 /// Steps 1 and 2, for a batch.
-async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Ingested>> {
+async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prepared>> {
     let ids: Vec<BlobId> = batch.iter().map(|blob| blob.id).collect();
     let blocks: HashMap<BlockKey, &Bytes> =
         batch.iter().flat_map(|blob| blob.entries.iter().map(|entry| entry.key).zip(&blob.bytes)).collect();
@@ -156,7 +140,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
         core.put_blocks(blocks).await?
     };
     let published = Arc::new(published);
-    // What somebody stored without syncing is only relied on after a commit has seen to that.
+    // Blocks that were stored without a sync are relied on only after a commit has synced them.
     let unsafe_to_skip = known.relaxed && core.durability == Durability::Full;
     let answers = batch.iter().zip(&known.live).map(|(blob, live)| {
         // A block that several blobs of the batch share is fresh once.
@@ -169,35 +153,31 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Inge
             fresh_bytes: sizes.iter().sum(),
             created: !live || !sizes.is_empty() || unsafe_to_skip,
         };
-        Ingested { receipt, published: Arc::clone(&published) }
+        Prepared { receipt, published: Arc::clone(&published) }
     });
     Ok(answers.collect())
 }
 
-impl Core {
-    /// What a put comes to that finds the blob live and whole, as far as that is seen without reading it. It is step 1 for the
-    /// most frequent outcome, without the batch: half of what such a put takes otherwise.
-    async fn already(&self, blob: &SmallBlob) -> Option<PutReceipt> {
-        let keys = self.manifests.stored_at_once(&blob.id, MOST_BLOCKS)?;
-        // What is damaged is written again, after a look at more than this.
-        self.damaged(&keys).await.ok().filter(Vec::is_empty)?;
-        let blocks = blob.entries.len() as u64;
-        Some(PutReceipt { id: blob.id, blocks, fresh_blocks: 0, fresh_bytes: 0, created: false })
-    }
+/// The receipt, if the blob is already live and its blocks look intact. Skips the batch, which halves the
+/// time of a duplicate put.
+async fn already_live(core: &Core, blob: &SmallBlob) -> Option<PutReceipt> {
+    let keys = core.manifests.stored_at_once(&blob.id, SMALL_BLOCKS)?;
+    // A damaged block is written again, after a closer look.
+    core.damaged(&keys).await.ok().filter(Vec::is_empty)?;
+    let blocks = blob.entries.len() as u64;
+    Some(PutReceipt { id: blob.id, blocks, fresh_blocks: 0, fresh_bytes: 0, created: false })
 }
 
-impl Engine {
-    /// Puts a blob that is all in memory.
-    pub(super) async fn put_small(&self, blob: SmallBlob) -> Result<PutReceipt> {
-        if let Some(receipt) = self.core.already(&blob).await {
-            return Ok(receipt);
-        }
-        let blob = Arc::new(blob);
-        if self.core.blocks.proves_publication()
-            && let Small::Done(receipt) = self.ingest.join(Arc::clone(&blob)).await??
-        {
-            return Ok(receipt);
-        }
-        pinned::put_small(self, &blob).await
+/// Puts a small blob.
+pub(crate) async fn put(engine: &Engine, blob: SmallBlob) -> Result<PutReceipt> {
+    if let Some(receipt) = already_live(&engine.core, &blob).await {
+        return Ok(receipt);
     }
+    let blob = Arc::new(blob);
+    if engine.core.blocks.proves_publication()
+        && let Small::Done(receipt) = engine.small_puts.join(Arc::clone(&blob)).await??
+    {
+        return Ok(receipt);
+    }
+    pinned::put(engine, &blob).await
 }

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Core;
-use super::group::{Group, Limits};
+use crate::engine::core::{Commits, Core};
+use crate::engine::group::{Group, Limits};
 use crate::error::Result;
-use crate::manifest::{Commit, Committed, Durability};
+use crate::manifest::{Commit, Committed};
 
 /// One transaction covers at most so many rows.
 const MOST_ROWS: usize = 2048;
 
-pub(super) type Commits = Group<Commit, Result<Committed>>;
-
-pub(super) fn commits(core: &Arc<Core>) -> Commits {
+pub(crate) fn commits(core: &Arc<Core>) -> Commits {
     let core = Arc::clone(core);
     Group::new(rows, Limits { weight: MOST_ROWS, batches: 1 }, move |batch| {
         let core = Arc::clone(&core);
@@ -42,15 +40,5 @@ async fn commit(core: &Core, batch: Arc<[Commit]>) -> Result<Vec<Committed>> {
             return Ok(outcomes);
         }
         core.make_durable().await?;
-    }
-}
-
-impl Core {
-    /// Makes a store durable into which somebody put with `relaxed`. Synced before it is recorded, and again
-    /// for what came between.
-    pub(super) async fn make_durable(&self) -> Result<()> {
-        self.latch.watch(self.blocks.sync_all().await)?;
-        self.latch.watch(self.manifests.set_durability(Durability::Full).await)?;
-        self.latch.watch(self.blocks.sync_all().await)
     }
 }

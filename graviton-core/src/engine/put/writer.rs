@@ -1,14 +1,7 @@
-//! A stream going in: filled into buffers, cut, hashed and stored at the same time.
+//! A blob going in piece by piece: [`BlobWriter`].
 //!
-//! ```text
-//! source -> [buffer] -> cutter -> block hashes (in parallel) -> pinned put
-//!                         └----> blob hash (in order)
-//! ```
-//! Each stage is a task with a short queue in front; the computing runs on blocking threads. What bounds
-//! the memory is the window: a buffer is free again when its last block is stored, and a source without a
-//! buffer waits.
-//!
-//! A stream that ends within its first buffer never enters the pipeline: it is a small blob.
+//! A stream that ends within its first buffer is a small blob (`small`). A longer one goes through the stages
+//! of `pipeline`; a source waits when it has no buffer to fill.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,24 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::buffer::{Buffer, Buffers, Filled, Window};
-use super::pinned::{self, PinnedPut};
-use super::put::PutOptions;
-use super::small::{self, SmallBlob};
-use super::{Core, Engine};
+use super::options::PutOptions;
+use super::pipeline::{self, Pipeline};
+use super::small;
 use crate::blocking;
-use crate::chunker::Chunker;
-use crate::digest::{Algo, Digest, Hasher};
+use crate::digest::Algo;
+use crate::engine::buffer::{Buffer, Filled, Window};
+use crate::engine::core::Engine;
 use crate::error::{Code, Error, Result};
-use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
-use crate::manifest::ManifestEntry;
+use crate::key::{BlobId, MAX_BLOB_SIZE};
 use crate::report::PutReceipt;
-
-/// Up to so many bytes are hashed where they are: it takes less than handing them over.
-const HASH_HERE: usize = 64 << 10;
 
 /// A blob being written. Nothing is visible before [`finish`](BlobWriter::finish) has returned; dropped
 /// before that, it leaves nothing.
@@ -45,7 +32,7 @@ pub struct BlobWriter {
     expected: Option<BlobId>,
     window: Window,
     memory: Memory,
-    /// So many bytes of it are filled.
+    /// How many bytes of it are filled.
     filled: usize,
     size: u64,
     pipeline: Option<Pipeline>,
@@ -77,22 +64,10 @@ impl Memory {
     }
 }
 
-/// The stages of a stream that is longer than one buffer.
-struct Pipeline {
-    filled: mpsc::Sender<Filled>,
-    cutter: JoinHandle<Result<()>>,
-    hasher: JoinHandle<Result<Digest>>,
-    storer: JoinHandle<Result<PinnedPut>>,
-}
-
-/// Blocks of one stream, hashed.
-struct Hashed {
-    entries: Vec<ManifestEntry>,
-    bytes: Vec<Bytes>,
-}
-
 impl BlobWriter {
-    pub(super) fn new(engine: &Arc<Engine>, options: &PutOptions) -> Result<BlobWriter> {
+    /// A writer with these options, in a store that is ready to be written to.
+    pub(in crate::engine) async fn open(engine: &Arc<Engine>, options: &PutOptions) -> Result<BlobWriter> {
+        engine.prepare_to_write().await?;
         engine.core.latch.check()?;
         let expected = options.expect;
         Ok(BlobWriter {
@@ -214,7 +189,7 @@ impl BlobWriter {
                 Memory::Buffer(buffer) => Filled::Buffer(buffer, filled).after(&[]),
                 Memory::None => return Err(failed_before()),
             };
-            return self.put_whole(bytes).await;
+            return self.put_bytes(bytes).await;
         }
         if self.filled > 0 {
             self.submit().await?;
@@ -224,7 +199,7 @@ impl BlobWriter {
     }
 
     /// Commits a blob that is all in memory, and stays where it is.
-    pub(super) async fn put_whole(mut self, bytes: Bytes) -> Result<PutReceipt> {
+    pub(in crate::engine) async fn put_bytes(mut self, bytes: Bytes) -> Result<PutReceipt> {
         self.size = bytes.len() as u64;
         if let Some(expected) = self.expected
             && expected.size() != self.size
@@ -234,9 +209,9 @@ impl BlobWriter {
         let buffers = Arc::clone(&self.engine.buffers);
         if bytes.len() <= buffers.body_size() {
             let core = Arc::clone(&self.engine.core);
-            if let Some(blob) = prepare(core, self.algo, bytes.clone()).await? {
+            if let Some(blob) = pipeline::prepare(core, self.algo, bytes.clone()).await? {
                 self.check(&blob.id)?;
-                return self.engine.put_small(blob).await;
+                return small::put(&self.engine, blob).await;
             }
         }
         // More bytes, or more blocks, than a small blob has.
@@ -276,9 +251,7 @@ impl std::fmt::Debug for BlobWriter {
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         if let Some(pipeline) = &self.pipeline {
-            pipeline.cutter.abort();
-            pipeline.hasher.abort();
-            pipeline.storer.abort();
+            pipeline.abort();
         }
     }
 }
@@ -287,193 +260,9 @@ fn failed_before() -> Error {
     Error::new(Code::Closed, "this writer has failed before and can only be dropped")
 }
 
-pub(super) fn mismatch(expected: &BlobId, what: &str) -> Error {
+pub(crate) fn mismatch(expected: &BlobId, what: &str) -> Error {
     Error::new(Code::DigestMismatch, format!("cannot put {expected}: {what}"))
         .with_advice("check where the content came from; nothing was stored under that id")
-}
-
-impl Pipeline {
-    async fn start(engine: &Arc<Engine>, algo: Algo, window: &Window) -> Result<Pipeline> {
-        let put = PinnedPut::begin(engine).await?;
-        let (filled, to_cut) = mpsc::channel(1);
-        let (cut_bodies, to_hash) = mpsc::channel(2);
-        let (hashing, to_store) = mpsc::channel(8);
-        let core = &engine.core;
-        Ok(Pipeline {
-            filled,
-            cutter: tokio::spawn(cut(core.spec.chunker(), algo, to_cut, cut_bodies, hashing)),
-            hasher: tokio::spawn(hash(algo, to_hash)),
-            storer: tokio::spawn(store(put, to_store, Arc::clone(&engine.buffers), window.clone())),
-        })
-    }
-
-    /// Waits for all stages; the first error in the order of the stages that cause others to fail.
-    async fn finish(self) -> Result<(Digest, PinnedPut)> {
-        drop(self.filled);
-        let (cut, digest, put) = tokio::join!(self.cutter, self.hasher, self.storer);
-        let put = blocking::joined(put)??;
-        blocking::joined(cut)??;
-        Ok((blocking::joined(digest)??, put))
-    }
-}
-
-/// Cuts buffers into blocks, in order. What is left of a buffer goes in front of the next one.
-async fn cut(
-    mut chunker: Box<dyn Chunker>,
-    algo: Algo,
-    mut filled: mpsc::Receiver<Filled>,
-    bodies: mpsc::Sender<Bytes>,
-    hashing: mpsc::Sender<JoinHandle<Hashed>>,
-) -> Result<()> {
-    let mut carried = Bytes::new();
-    let mut offset = 0;
-    let mut next = filled.recv().await;
-    while let Some(piece) = next {
-        let count = piece.len();
-        // Taken, for it holds the buffer before this one.
-        let mut bytes = piece.after(&std::mem::take(&mut carried));
-        // A failed stage has its own error; this one only stops.
-        if bodies.send(bytes.slice(bytes.len() - count..)).await.is_err() {
-            return Ok(());
-        }
-        // Known only once the source has said more or nothing.
-        let mut end = false;
-        loop {
-            let (blocks, back, rest) = {
-                let mut chunker = chunker;
-                blocking::run_elsewhere(move || {
-                    let (blocks, rest) = cut_some(chunker.as_mut(), bytes, end);
-                    (blocks, chunker, rest)
-                })
-                .await?
-            };
-            chunker = back;
-            bytes = rest;
-            let all = blocks.len() < pinned::MOST_BLOCKS;
-            if !blocks.is_empty() {
-                let start = offset;
-                offset += blocks.iter().map(|block| block.len() as u64).sum::<u64>();
-                let work = tokio::task::spawn_blocking(move || hash_blocks(algo, start, blocks));
-                if hashing.send(work).await.is_err() {
-                    return Ok(());
-                }
-            }
-            if all && end {
-                return Ok(());
-            }
-            if all {
-                next = filled.recv().await;
-                if next.is_some() {
-                    break;
-                }
-                end = true;
-            }
-        }
-        carried = bytes;
-    }
-    Ok(())
-}
-
-/// Up to [`pinned::MOST_BLOCKS`] blocks from the front of the bytes, and what is left.
-fn cut_some(chunker: &mut dyn Chunker, mut bytes: Bytes, end: bool) -> (Vec<Bytes>, Bytes) {
-    let mut blocks = Vec::new();
-    while blocks.len() < pinned::MOST_BLOCKS {
-        let Some(size) = chunker.cut(&bytes, end) else { break };
-        blocks.push(bytes.split_to(size));
-    }
-    (blocks, bytes)
-}
-
-fn hash_blocks(algo: Algo, mut offset: u64, bytes: Vec<Bytes>) -> Hashed {
-    let entries = bytes
-        .iter()
-        .map(|block| {
-            let key = BlockKey::new(algo, algo.digest(block), block.len() as u64);
-            let entry =
-                ManifestEntry { offset, key: key.expect("a chunker's block is neither empty nor too large") };
-            offset = entry.end();
-            entry
-        })
-        .collect();
-    Hashed { entries, bytes }
-}
-
-/// Hashes the whole stream.
-async fn hash(algo: Algo, mut bodies: mpsc::Receiver<Bytes>) -> Result<Digest> {
-    let mut hasher = Hasher::new(algo);
-    while let Some(body) = bodies.recv().await {
-        hasher = blocking::run_elsewhere(move || {
-            hasher.update(&body);
-            hasher
-        })
-        .await?;
-    }
-    Ok(hasher.finish())
-}
-
-/// Pins and stores blocks in batches: few round trips of the database for many blocks.
-async fn store(
-    mut put: PinnedPut,
-    mut hashing: mpsc::Receiver<JoinHandle<Hashed>>,
-    buffers: Arc<Buffers>,
-    window: Window,
-) -> Result<PinnedPut> {
-    let mut batch = Hashed { entries: Vec::new(), bytes: Vec::new() };
-    let mut waiting = 0;
-    loop {
-        let mut end = false;
-        tokio::select! {
-            next = hashing.recv() => match next {
-                Some(work) => {
-                    let hashed = blocking::joined(work.await)?;
-                    waiting += hashed.bytes.iter().map(Bytes::len).sum::<usize>();
-                    batch.entries.extend(hashed.entries);
-                    batch.bytes.extend(hashed.bytes);
-                }
-                None => end = true,
-            },
-            // What waits here may hold what the source waits for.
-            () = window.hunger() => {}
-        }
-        while batch.entries.len() >= pinned::MOST_BLOCKS
-            || (!batch.entries.is_empty() && (end || waiting >= buffers.batch_bytes(&window)))
-        {
-            let count = batch.entries.len().min(pinned::MOST_BLOCKS);
-            let entries: Vec<ManifestEntry> = batch.entries.drain(..count).collect();
-            let bytes: Vec<Bytes> = batch.bytes.drain(..count).collect();
-            waiting -= bytes.iter().map(Bytes::len).sum::<usize>();
-            put.add(&entries, &bytes).await?;
-        }
-        if end {
-            return Ok(put);
-        }
-    }
-}
-
-/// Cuts and hashes a blob that is all in memory; `None` if it has too many blocks to be small.
-async fn prepare(core: Arc<Core>, algo: Algo, bytes: Bytes) -> Result<Option<SmallBlob>> {
-    let size = bytes.len();
-    let work = move || {
-        let mut chunker = core.spec.chunker();
-        let mut rest = bytes.clone();
-        let mut blocks = Vec::new();
-        while let Some(size) = chunker.cut(&rest, true) {
-            if blocks.len() == small::MOST_BLOCKS {
-                return None;
-            }
-            blocks.push(rest.split_to(size));
-        }
-        let hashed = hash_blocks(algo, 0, blocks);
-        // A blob of one block is hashed once.
-        let digest = match hashed.entries.as_slice() {
-            [only] => *only.key.digest(),
-            _ => algo.digest(&bytes),
-        };
-        let id =
-            BlobId::new(algo, digest, bytes.len() as u64).expect("a buffer is smaller than the largest blob");
-        Some(SmallBlob { id, entries: hashed.entries.into(), bytes: hashed.bytes })
-    };
-    if size <= HASH_HERE { Ok(work()) } else { blocking::run(work).await }
 }
 
 /// The error of a source that could not be read.
@@ -487,8 +276,20 @@ pub(crate) fn source_failed(error: std::io::Error) -> Error {
     }
 }
 
-/// Puts what is in a file. The file is read on blocking threads, as much at a time as there is memory for.
-pub(super) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Result<PutReceipt> {
+/// Writes all that the source gives, and commits.
+pub(crate) async fn fill(mut writer: BlobWriter, mut source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
+    loop {
+        let count = source.read(writer.spare().await?).await.map_err(source_failed)?;
+        if count == 0 {
+            return writer.finish().await;
+        }
+        writer.advance(count).await?;
+    }
+}
+
+/// Writes the content of a file, and commits. Blocking threads read the file, as much at a time as there is
+/// memory for.
+pub(crate) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Result<PutReceipt> {
     let path: Arc<Path> = path.into();
     let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
     let mut file: Option<File> = None;

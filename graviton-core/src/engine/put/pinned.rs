@@ -1,11 +1,11 @@
-//! The long path: blocks are pinned by a pending blob, written, marked, and committed.
+//! A put of any size: a pending blob pins its blocks, which are then written, marked and committed.
 //!
 //! 1. *Begin*: a blob row, pending, under the store's lease.
 //! 2. *Pin*, batch by batch: references to the blocks. From here on nobody collects them.
 //! 3. *Store* those whose row does not say `stored`, durably, several batches at a time; then mark them.
 //! 4. *Commit*: the row becomes live. The last marks go with it.
 //!
-//! A put that fails or is dropped marks its row deleted; a process that dies leaves that to the collector.
+//! A put that fails or is dropped marks its row deleted. If its process dies, the collector does that.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::lease::{Lease, expired};
-use super::small::SmallBlob;
-use super::{Core, Engine};
+use super::blob::SmallBlob;
 use crate::block::Block;
 use crate::blocking;
+use crate::engine::core::{Core, Engine};
+use crate::engine::lease::{Lease, expired};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, Pinned, PinnedBlock};
 use crate::report::PutReceipt;
 
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
-pub(super) const MOST_BLOCKS: usize = 256;
+pub(crate) const PIN_BLOCKS: usize = 256;
 
-/// For how long a put waits for a collector that is about to delete one of its blocks.
-const DOOM_PATIENCE: Duration = Duration::from_secs(300);
+/// How long a put waits for a collector that is about to delete one of its blocks.
+const DOOM_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A put on the long path.
-pub(super) struct PinnedPut {
+/// A put under way.
+pub(crate) struct PinnedPut {
     core: Arc<Core>,
     lease: Arc<Lease>,
     row: BlobRow,
@@ -46,19 +46,19 @@ pub(super) struct PinnedPut {
 }
 
 impl PinnedPut {
-    pub(super) async fn begin(engine: &Engine) -> Result<PinnedPut> {
+    pub(crate) async fn begin(engine: &Engine) -> Result<PinnedPut> {
         PinnedPut::begin_cut_by(engine, &engine.core.chunker_text).await
     }
 
     /// For blocks that were cut elsewhere, with this setting.
-    pub(super) async fn begin_cut_by(engine: &Engine, chunker: &str) -> Result<PinnedPut> {
+    pub(crate) async fn begin_cut_by(engine: &Engine, chunker: &str) -> Result<PinnedPut> {
         let core = &engine.core;
         let (lease, row) = core.latch.watch(engine.leases.begin(chunker).await)?;
         Ok(PinnedPut::under(core, &lease, row))
     }
 
     /// A put whose row was begun under this lease.
-    pub(super) fn under(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
+    pub(crate) fn under(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
         PinnedPut {
             core: Arc::clone(core),
             lease: Arc::clone(lease),
@@ -74,20 +74,21 @@ impl PinnedPut {
     }
 
     /// A part of a put that goes on after it, whatever becomes of the part.
-    pub(super) fn resume(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
+    pub(crate) fn resume(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
         let mut put = PinnedPut::under(core, lease, row);
         put.settled = true;
         put
     }
 
     /// Pins these blocks and starts to write those that are not there yet.
-    pub(super) async fn add(&mut self, entries: &[ManifestEntry], bytes: &[Bytes]) -> Result<()> {
+    pub(crate) async fn add(&mut self, entries: &[ManifestEntry], bytes: &[Bytes]) -> Result<()> {
         let pinned = self.pin_missing(entries).await?;
         self.store(entries, &pinned, bytes).await
     }
 
-    /// Pins these blocks. Those that come back as not stored are to be stored: they are not there, or damaged.
-    pub(super) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
+    /// Pins these blocks. Those that come back as not stored are to be stored: they are not there, or
+    /// damaged.
+    pub(crate) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut pinned = self.pin(entries).await?;
         let stored: Vec<BlockKey> = entries
             .iter()
@@ -103,7 +104,7 @@ impl PinnedPut {
     }
 
     /// Starts to write those of the pinned blocks that are not stored.
-    pub(super) async fn store(
+    pub(crate) async fn store(
         &mut self,
         entries: &[ManifestEntry],
         pinned: &[PinnedBlock],
@@ -130,12 +131,12 @@ impl PinnedPut {
         while let Some(written) = self.writes.try_join_next() {
             self.marks.extend(blocking::joined(written)??);
         }
-        self.mark(MOST_BLOCKS).await
+        self.mark(PIN_BLOCKS).await
     }
 
     /// Pins these blocks, and tells which of them the database says to be stored.
-    pub(super) async fn pin(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
-        let mut patience = DOOM_PATIENCE;
+    pub(crate) async fn pin(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
+        let mut left = DOOM_TIMEOUT;
         let mut pauses = 0_u32;
         loop {
             self.lease.check()?;
@@ -154,7 +155,7 @@ impl PinnedPut {
                     // It usually ends much sooner: when the collector has deleted the row.
                     let pause = remaining.min(pause);
                     pauses = pauses.saturating_add(1);
-                    patience = patience.checked_sub(pause).ok_or_else(|| {
+                    left = left.checked_sub(pause).ok_or_else(|| {
                         Error::new(Code::BackendUnavailable, "a collector keeps a block of this blob doomed")
                             .with_advice("put it again later")
                     })?;
@@ -167,7 +168,7 @@ impl PinnedPut {
     /// Marks what is written, as long as there are at least so many.
     async fn mark(&mut self, at_least: usize) -> Result<()> {
         while self.marks.len() >= at_least.max(1) {
-            let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * MOST_BLOCKS));
+            let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * PIN_BLOCKS));
             let rows: Vec<BlockRow> = part.iter().map(|written| written.row).collect();
             if !self.core.latch.watch(self.core.manifests.mark_stored(self.row, &rows).await)? {
                 return Err(expired());
@@ -179,8 +180,9 @@ impl PinnedPut {
         Ok(())
     }
 
-    /// Waits until no more than so many batches are being written: what bounds the memory of who has no window.
-    pub(super) async fn wait_for_batches(&mut self, most: usize) -> Result<()> {
+    /// Waits until no more than so many batches are being written: what bounds the memory of who has no
+    /// window.
+    pub(crate) async fn wait_for_batches(&mut self, most: usize) -> Result<()> {
         while self.writes.len() > most
             && let Some(written) = self.writes.join_next().await
         {
@@ -190,14 +192,15 @@ impl PinnedPut {
     }
 
     /// Waits until everything is durable and marked, for a put that goes on. Whether anything was written.
-    pub(super) async fn keep(mut self) -> Result<bool> {
+    pub(crate) async fn keep(mut self) -> Result<bool> {
         self.wait_for_batches(0).await?;
         self.mark(1).await?;
         Ok(self.fresh_blocks > 0)
     }
 
-    /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are live.
-    pub(super) async fn release(mut self) -> Result<()> {
+    /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are
+    /// live.
+    pub(crate) async fn release(mut self) -> Result<()> {
         self.wait_for_batches(0).await?;
         self.mark(1).await?;
         self.core.latch.watch(self.core.manifests.abort(self.row).await)?;
@@ -206,9 +209,9 @@ impl PinnedPut {
     }
 
     /// Waits until everything is durable, and makes the blob live.
-    pub(super) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
+    pub(crate) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
         self.wait_for_batches(0).await?;
-        self.mark(2 * MOST_BLOCKS).await?;
+        self.mark(2 * PIN_BLOCKS).await?;
         self.lease.check()?;
         let stored = self.marks.iter().map(|written| written.row).collect();
         let ready = Commit::Pinned { row: self.row, id, block_count: self.blocks, stored };
@@ -257,10 +260,10 @@ impl Drop for PinnedPut {
     }
 }
 
-/// Puts a small blob whose short path was not to be had.
-pub(super) async fn put_small(engine: &Engine, blob: &SmallBlob) -> Result<PutReceipt> {
+/// Puts a small blob that could not be committed in one transaction.
+pub(crate) async fn put(engine: &Engine, blob: &SmallBlob) -> Result<PutReceipt> {
     let mut put = PinnedPut::begin(engine).await?;
-    for (entries, bytes) in blob.entries.chunks(MOST_BLOCKS).zip(blob.bytes.chunks(MOST_BLOCKS)) {
+    for (entries, bytes) in blob.entries.chunks(PIN_BLOCKS).zip(blob.bytes.chunks(PIN_BLOCKS)) {
         put.add(entries, bytes).await?;
     }
     put.commit(engine, blob.id).await

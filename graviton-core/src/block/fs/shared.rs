@@ -1,0 +1,206 @@
+//! The directories and limits that the parts of a [`FsBlockStore`](super::FsBlockStore) share, and the calls
+//! that read, look at and remove files.
+
+use std::fs::File;
+use std::io::{IoSliceMut, Write};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::memory;
+use super::temporaries::Temporaries;
+use crate::block::{Deadline, Deleted, missing, wrong_length};
+use crate::digest::Algo;
+use crate::durable;
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+const STORE_ID: &str = "store-id";
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Absolute.
+    pub(super) root: PathBuf,
+    /// `<root>/<prefix>`.
+    pub(super) blocks: PathBuf,
+    pub(super) durable: bool,
+    pub(super) named_temporaries: AtomicBool,
+    /// The directories, opened when first read from or written to.
+    pub(super) algo: [OnceLock<OwnedFd>; Algo::ALL.len()],
+    /// Set once the directories for writing are there, durable and rid of leftovers.
+    pub(super) writable: OnceCell<Temporaries>,
+    /// One permit for each file that may be open for writing at once.
+    pub(super) files: Arc<Semaphore>,
+    pub(super) most_files: usize,
+    /// The memory that blocks are read into.
+    pub(super) memory: memory::Pool,
+}
+
+impl Shared {
+    pub(super) fn new(root: &Path, prefix: &str, durable: bool) -> Shared {
+        // A quarter of what the process may open: the rest is the program's.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most_files = limit.map_or(1024, |limit| (limit / 4).clamp(8, 1024)) as usize;
+        // Absolute, so that a later change of the working directory moves nothing.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Shared {
+            blocks: if prefix.is_empty() { root.clone() } else { root.join(prefix) },
+            root,
+            durable,
+            named_temporaries: AtomicBool::new(false),
+            algo: Default::default(),
+            writable: OnceCell::new(),
+            files: Arc::new(Semaphore::new(most_files)),
+            most_files,
+            memory: memory::Pool::default(),
+        }
+    }
+
+    pub(super) fn path(&self, key: &BlockKey) -> PathBuf {
+        self.blocks.join(key.algo().name()).join(key.name())
+    }
+
+    /// The open directory of an algorithm; `None` where it does not exist.
+    pub(super) fn directory(&self, algo: Algo) -> Result<Option<&OwnedFd>> {
+        let slot = &self.algo[algo as usize];
+        if slot.get().is_none() {
+            let path = self.blocks.join(algo.name());
+            match durable::open_directory(&path) {
+                Ok(directory) => drop(slot.set(directory)),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
+            }
+        }
+        Ok(slot.get())
+    }
+
+    /// The length of the block's file, and its inode.
+    pub(super) fn file(&self, key: &BlockKey) -> Result<Option<(u64, u64)>> {
+        let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
+        match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((stat.st_size as u64, stat.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => {
+                Err(Error::io(format!("cannot look at {}", self.path(key).display()), error.into()))
+            }
+        }
+    }
+
+    pub(super) fn read(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        let place = || self.path(key).display().to_string();
+        let failed = |error: std::io::Error| Error::io(format!("cannot read {}", place()), error);
+        let Some(directory) = self.directory(key.algo())? else { return Err(missing(key, &place())) };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match rustix::fs::openat(directory, key.name(), flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Err(missing(key, &place())),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        if length != key.size() as u64 {
+            return Err(wrong_length(key, &place(), length));
+        }
+        let Range { start, end } = range.unwrap_or(0..key.size());
+        if start > end || end > key.size() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("block {key} has no range {start}..{end}"),
+            ));
+        }
+        let mut memory = self.memory.take(end - start);
+        match file.read_exact_at(memory.as_mut(), start as u64) {
+            Ok(()) => Ok(Bytes::from_owner(memory)),
+            // It was cut off between the look at its length and the reading.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(wrong_length(key, &place(), file.metadata().map_err(failed)?.len()))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The whole block, if the system has it in memory.
+    pub(super) fn read_at_once(&self, key: &BlockKey) -> Option<Bytes> {
+        let directory = self.directory(key.algo()).ok()??;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(directory, key.name(), flags, Mode::empty()).ok()?;
+        // A byte more than the block has shows a file that is too long.
+        let mut memory = self.memory.take(key.size() + 1);
+        let into = &mut [IoSliceMut::new(memory.as_mut())];
+        let count = rustix::io::preadv2(file, into, 0, ReadWriteFlags::NOWAIT).ok()?;
+        (count == key.size()).then(|| Bytes::from_owner(memory).slice(..count))
+    }
+
+    pub(super) fn read_store_id(&self) -> Result<Option<String>> {
+        let path = self.blocks.join(STORE_ID);
+        match std::fs::read_to_string(&path) {
+            Ok(id) => Ok(Some(id.trim_end().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
+        }
+    }
+
+    /// Writes the id under another name and links it, so that it is never there in part and never replaced.
+    pub(super) fn write_store_id(&self, id: &str) -> Result<String> {
+        let path = self.blocks.join(STORE_ID);
+        let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
+        durable::create_directory(&self.blocks)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".store-id-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(&self.blocks)
+            .map_err(failed)?;
+        file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        match file.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed(error.error));
+            }
+            _ => durable::sync_directory(&self.blocks)?,
+        }
+        self.read_store_id()?.ok_or_else(|| {
+            Error::new(Code::Config, format!("{} was just written and is gone", path.display()))
+        })
+    }
+
+    pub(super) fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+        let mut touched = [false; Algo::ALL.len()];
+        let mut deleted: Vec<Deleted> = keys
+            .iter()
+            .map(|key| match self.directory(key.algo()) {
+                Ok(_) if until.has_passed() => Deleted::NotBegun,
+                Ok(None) => Deleted::Gone,
+                Ok(Some(directory)) => {
+                    touched[key.algo() as usize] = true;
+                    match rustix::fs::unlinkat(directory, key.name(), AtFlags::empty()) {
+                        Ok(()) | Err(Errno::NOENT) => Deleted::Gone,
+                        Err(error) => {
+                            let tried = format!("cannot remove {}", self.path(key).display());
+                            Deleted::Unknown(Error::io(tried, error.into()))
+                        }
+                    }
+                }
+                Err(error) => Deleted::Unknown(error),
+            })
+            .collect();
+        if !self.durable {
+            return deleted;
+        }
+        for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
+            let Err(error) = durable::sync_directory(&self.blocks.join(algo.name())) else { continue };
+            for (key, deleted) in keys.iter().zip(&mut deleted) {
+                if key.algo() == algo && matches!(deleted, Deleted::Gone) {
+                    *deleted = Deleted::Unknown(error.clone());
+                }
+            }
+        }
+        deleted
+    }
+}

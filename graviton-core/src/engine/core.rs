@@ -1,0 +1,276 @@
+//! The ground that every part of the engine stands on: [`Core`], which reads and writes blocks and rows, and
+//! [`Engine`], which adds the groups and buffers that puts share and the identity of the store.
+//!
+//! One database, one block location: two databases over one location would collect each other's blocks. So
+//! the id of the database stands beside the blocks (`store-id`), and is compared before anything is written
+//! or collected.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use super::buffer::Buffers;
+use super::group::Group;
+use super::latch::Latch;
+use super::lease::Leases;
+use super::put::blob::{Small, SmallBlob};
+use super::settings::{Settings, Timing};
+use crate::block::{Block, BlockStore, Published};
+use crate::chunker::ChunkerSpec;
+use crate::collection::Collection;
+use crate::digest::Algo;
+use crate::error::{Code, Error, Result};
+use crate::key::{BlobId, BlockKey};
+use crate::manifest::{Commit, Committed, Durability, ManifestRepo, StoreRecord};
+
+/// The part that reading and writing share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) blocks: Arc<dyn BlockStore>,
+    pub(super) manifests: Arc<dyn ManifestRepo>,
+    pub(super) algo: Algo,
+    pub(super) spec: ChunkerSpec,
+    pub(super) chunker_text: Arc<str>,
+    pub(super) durability: Durability,
+    pub(super) verify_reads: bool,
+    pub(super) read_only: bool,
+    pub(super) latch: Latch,
+    /// Blocks that a read found altered: the next put of them writes them again.
+    suspects: Mutex<HashSet<BlockKey>>,
+}
+
+/// The last step of every put: the rows of several blobs become live in one transaction.
+pub(super) type Commits = Group<Commit, Result<Committed>>;
+
+/// Small blobs that are put together.
+pub(super) type SmallPuts = Group<Arc<SmallBlob>, Result<Small>>;
+
+/// An open store.
+pub(super) struct Engine {
+    pub(super) core: Arc<Core>,
+    pub(super) buffers: Arc<Buffers>,
+    pub(super) leases: Leases,
+    pub(super) commits: Arc<Commits>,
+    pub(super) small_puts: SmallPuts,
+    /// The random id of the store.
+    pub(super) store_id: String,
+    pub(super) grace: Duration,
+    pub(super) timing: Timing,
+    adopt: bool,
+    /// Set once the identity of the block location is established for writing.
+    writable: OnceCell<()>,
+}
+
+/// The `store-id` beside the blocks, as far as it is known before the database is asked.
+pub(crate) enum Seen {
+    /// Nobody has looked.
+    NotYet,
+    /// There was none.
+    Nothing,
+    StoreId(String),
+}
+
+/// The error for a blob that is not there.
+pub(super) fn not_found(id: &BlobId) -> Error {
+    Error::new(Code::NotFound, format!("there is no blob {id} in this store")).with_advice("check the id")
+}
+
+impl Core {
+    pub(super) fn new(
+        blocks: Arc<dyn BlockStore>,
+        manifests: Arc<dyn ManifestRepo>,
+        settings: &Settings,
+    ) -> Core {
+        Core {
+            blocks,
+            manifests,
+            algo: settings.algo,
+            chunker_text: settings.chunker.to_string().into(),
+            durability: settings.durability,
+            verify_reads: settings.verify_reads,
+            read_only: settings.read_only,
+            latch: Latch::default(),
+            suspects: Mutex::default(),
+            spec: settings.chunker.clone(),
+        }
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, HashSet<BlockKey>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a block was read and is altered.
+    pub(super) fn suspect(&self, key: BlockKey) {
+        self.suspects().insert(key);
+    }
+
+    /// Of blocks whose rows say `stored`, those that a put has to write again all the same.
+    pub(super) async fn damaged(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let intact = self.blocks.seems_intact(keys).await?;
+        let suspects = self.suspects();
+        let damaged = keys.iter().zip(intact).filter(|(key, intact)| !intact || suspects.contains(key));
+        Ok(damaged.map(|(key, _)| *key).collect())
+    }
+
+    /// Writes blocks, durably. A failed sync latches the store.
+    pub(super) async fn put_blocks(&self, blocks: Vec<Block>) -> Result<Published> {
+        self.latch.check()?;
+        let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
+        let published = self.latch.watch(self.blocks.put(blocks).await)?;
+        let mut suspects = self.suspects();
+        for key in keys {
+            suspects.remove(&key);
+        }
+        Ok(published)
+    }
+
+    /// Makes a store durable that was written to with `relaxed`. It syncs before it records that, and again
+    /// for what was written in between.
+    pub(super) async fn make_durable(&self) -> Result<()> {
+        self.latch.watch(self.blocks.sync_all().await)?;
+        self.latch.watch(self.manifests.set_durability(Durability::Full).await)?;
+        self.latch.watch(self.blocks.sync_all().await)
+    }
+
+    /// Fails if the store takes no writes.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        self.latch.check()?;
+        if self.read_only {
+            return Err(Error::new(Code::Forbidden, "the store was opened only to be read")
+                .with_advice("open it for writing"));
+        }
+        Ok(())
+    }
+
+    /// Whether the error is a full disk and the space that is kept for deletions could be freed.
+    pub(super) async fn makes_room(&self, error: &Error) -> bool {
+        error.code() == Code::NoSpace && self.blocks.release_reserve().await.unwrap_or(false)
+    }
+
+    /// Whether every process that uses the store is on this host.
+    pub(super) fn is_on_one_host(&self) -> bool {
+        self.manifests.is_local() && self.blocks.is_local()
+    }
+
+    /// Whether the process of this collection is known to be gone, and so everything that it began.
+    pub(super) fn is_collection_gone(&self, by: Collection) -> bool {
+        self.is_on_one_host() && self.blocks.is_collection_gone(by)
+    }
+}
+
+impl Engine {
+    /// A store that `record` names. Its identity is not checked yet.
+    pub(super) fn new(
+        core: Arc<Core>,
+        commits: Arc<Commits>,
+        small_puts: SmallPuts,
+        record: &StoreRecord,
+        settings: &Settings,
+    ) -> Engine {
+        Engine {
+            buffers: Arc::new(Buffers::new(core.spec.max_size(), settings.window, settings.shared_window)),
+            leases: Leases::new(Arc::clone(&core.manifests), settings.timing),
+            core,
+            commits,
+            small_puts,
+            store_id: record.id.clone(),
+            grace: settings.grace,
+            timing: settings.timing,
+            adopt: settings.adopt,
+            writable: OnceCell::new(),
+        }
+    }
+
+    /// Fails unless the blocks belong to the database whose record this is.
+    pub(super) async fn check_identity(&self, record: StoreRecord, seen: Seen) -> Result<()> {
+        let blocks = &self.core.blocks;
+        let mut occupied = None;
+        let found = match seen {
+            Seen::StoreId(id) => Some(id),
+            Seen::NotYet => blocks.store_id().await?,
+            // Looked up again now that the record was read: a store that is being created writes its id
+            // before its location.
+            Seen::Nothing => {
+                let (found, any) = tokio::join!(blocks.store_id(), blocks.has_blocks());
+                occupied = Some(any);
+                found?
+            }
+        };
+        let location = || blocks.location();
+        match found {
+            Some(id) if id == record.id => return Ok(()),
+            Some(_) => {
+                let why = format!("the blocks in {} belong to another database", location());
+                return Err(wrong_place(
+                    why,
+                    "open them with the database that they were written with (GRAVITON_MANIFEST_URL), or choose another place",
+                ));
+            }
+            None => {}
+        }
+        if !record.block_location.is_empty() && record.block_location != location() {
+            let why =
+                format!("this database's blocks are in {}, not in {}", record.block_location, location());
+            return Err(wrong_place(
+                why,
+                "configure the place where the blocks are; if they were moved, move the file store-id along",
+            ));
+        }
+        // The id is written before the location is.
+        if !record.block_location.is_empty() && !self.adopt {
+            let why = format!(
+                "this database's blocks are in {}, and the store-id that was there is gone",
+                location()
+            );
+            return Err(wrong_place(
+                why,
+                "check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt",
+            ));
+        }
+        let occupied = match occupied {
+            Some(occupied) => occupied?,
+            None => blocks.has_blocks().await?,
+        };
+        if occupied && !self.adopt {
+            let why = format!("there are blocks in {}, and no store-id says whose they are", location());
+            return Err(wrong_place(why, "if they are this database's, open the store once with adopt"));
+        }
+        Ok(())
+    }
+
+    /// Does once what only a store that writes has to do.
+    pub(super) async fn prepare_to_write(&self) -> Result<()> {
+        let core = &self.core;
+        core.check_writable()?;
+        let prepared = self.writable.get_or_try_init(|| self.establish_identity()).await;
+        core.latch.watch(prepared.map(drop))
+    }
+
+    async fn establish_identity(&self) -> Result<()> {
+        let core = &self.core;
+        let record = core.manifests.store().await?;
+        if core.blocks.create_store_id(&record.id).await? != record.id {
+            // Another process was faster.
+            self.check_identity(core.manifests.store().await?, Seen::NotYet).await?;
+        }
+        let location = core.blocks.location();
+        if record.block_location != location {
+            core.manifests.set_block_location(&location).await?;
+        }
+        // Only a full disk needs the reserve: without it everything else works.
+        let _ = core.blocks.keep_reserve().await;
+        match (core.durability, record.durability) {
+            (Durability::Full, Durability::Relaxed) => core.make_durable().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+fn wrong_place(why: String, advice: &str) -> Error {
+    Error::new(Code::Config, why).with_advice(advice)
+}

@@ -1,0 +1,87 @@
+//! Checks whether the bytes of a block are those that were put, and marks a block that is bad.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use crate::blocking;
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+use crate::manifest::{BlockRow, LookAgain};
+
+/// For how long a block may be read from over a network while its row is locked.
+const UNDER_LOCK: Duration = Duration::from_secs(10);
+
+/// The kinds of damage to a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// It is not there.
+    Missing,
+    /// It has another length than its key says.
+    WrongLength {
+        /// That length in bytes.
+        length: u64,
+    },
+    /// Its bytes are others than those that were put.
+    Corrupt,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Missing => f.write_str("missing"),
+            Damage::WrongLength { length } => write!(f, "has {length} bytes"),
+            Damage::Corrupt => f.write_str("corrupt"),
+        }
+    }
+}
+
+/// Looks for damage: at the length only, or with `deep` at every byte.
+pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<Option<Damage>> {
+    if !deep {
+        return Ok(match core.blocks.length(&key).await? {
+            None => Some(Damage::Missing),
+            Some(length) if length == key.size() as u64 => None,
+            Some(length) => Some(Damage::WrongLength { length }),
+        });
+    }
+    let bytes = match core.blocks.get(&key, None).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.code() == Code::MissingBlock => return Ok(Some(Damage::Missing)),
+        Err(error) if error.code() == Code::CorruptBlock => {
+            return Ok(Some(match core.blocks.length(&key).await? {
+                None => Damage::Missing,
+                Some(length) => Damage::WrongLength { length },
+            }));
+        }
+        // A sector that cannot be read is damage like any other.
+        Err(error) if error.code() == Code::Io && core.blocks.is_local() => return Ok(Some(Damage::Corrupt)),
+        Err(error) => return Err(error),
+    };
+    // Where a lock is held, on the thread that holds it: all others may be waiting for it.
+    let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
+    Ok((!same).then_some(Damage::Corrupt))
+}
+
+/// Looks at a block again while nobody else can write it; true if it is bad, and marked so.
+pub(super) async fn recheck(core: &Arc<Core>, row: BlockRow) -> Result<bool> {
+    let looking = Arc::clone(core);
+    let again: Arc<LookAgain> = Arc::new(move |key| {
+        let core = Arc::clone(&looking);
+        Box::pin(async move {
+            let looking = look(&core, key, true);
+            if core.blocks.is_local() {
+                return Ok(looking.await?.is_none());
+            }
+            // Others wait for the lock.
+            let looked = tokio::time::timeout(UNDER_LOCK, looking).await.map_err(|_| {
+                let why =
+                    format!("{} was not read within {} s", core.blocks.place(&key), UNDER_LOCK.as_secs());
+                Error::new(Code::BackendUnavailable, why).with_advice("try again later")
+            })?;
+            Ok(looked?.is_none())
+        })
+    });
+    core.manifests.recheck(row, again).await
+}

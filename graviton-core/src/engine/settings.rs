@@ -1,0 +1,74 @@
+//! The settings of the engine, and the times that the protocol is built on.
+
+use std::time::Duration;
+
+use crate::chunker::ChunkerSpec;
+use crate::digest::Algo;
+use crate::manifest::Durability;
+
+/// The settings of the engine; the places of blocks and manifests are not among them.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The algorithm of what is written.
+    pub algo: Algo,
+    /// How it is cut.
+    pub chunker: ChunkerSpec,
+    /// How durable a returned put is.
+    pub durability: Durability,
+    /// Whether every block is hashed again before a byte of it is handed out.
+    pub verify_reads: bool,
+    /// How many bytes of memory a put may use, whatever the blob's size.
+    pub window: usize,
+    /// How many bytes more puts may use that find them unused, all together.
+    pub shared_window: usize,
+    /// Whether nothing is to be written.
+    pub read_only: bool,
+    /// Whether blocks without a `store-id` beside them are taken over.
+    pub adopt: bool,
+    /// How long a deleted blob is kept, unless a collection is told otherwise.
+    pub grace: Duration,
+    /// The times that the protocol is built on, the same in every process that shares the database. Not to be
+    /// changed but by tests that cannot wait for a minute.
+    pub timing: Timing,
+}
+
+/// The times that the protocol is built on. The database's clock must not jump by as much as the doom is
+/// longer than the last deletion.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// For how long a writer counts as alive without a word from it.
+    pub lease: Duration,
+    /// How often it says so.
+    pub renewal: Duration,
+    /// For how long nobody pins a block that a collector is about to delete.
+    pub doom: Duration,
+    /// How long after the doom its last deletion may still be under way.
+    pub last_deletion: Duration,
+}
+
+impl Timing {
+    /// The times that every store uses which shares a database.
+    pub(crate) const USUAL: Timing = Timing {
+        lease: Duration::from_secs(60),
+        renewal: Duration::from_secs(15),
+        doom: Duration::from_secs(60),
+        last_deletion: Duration::from_secs(30),
+    };
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            algo: Algo::default(),
+            chunker: ChunkerSpec::default(),
+            durability: Durability::default(),
+            verify_reads: true,
+            window: 64 << 20,
+            shared_window: 0,
+            read_only: false,
+            adopt: false,
+            grace: Duration::from_secs(3_600),
+            timing: Timing::USUAL,
+        }
+    }
+}

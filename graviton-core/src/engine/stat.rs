@@ -1,0 +1,78 @@
+//! Queries: about one blob, about all blobs, and sums over the store.
+
+use std::sync::Arc;
+
+use super::core::{Core, not_found};
+use crate::blocking::Task;
+use crate::error::Result;
+use crate::key::BlobId;
+use crate::manifest::{BlobRecord, ManifestEntry};
+use crate::report::{BlobStat, StoreStats};
+
+impl From<BlobRecord> for BlobStat {
+    fn from(record: BlobRecord) -> BlobStat {
+        BlobStat {
+            id: record.id,
+            blocks: record.block_count,
+            chunker: record.chunker,
+            created_at_ms: record.created_at_ms,
+        }
+    }
+}
+
+/// Looks up a live blob; `None` if there is none of that id.
+pub(super) async fn find(core: &Core, id: &BlobId) -> Result<Option<BlobStat>> {
+    let found = match core.manifests.find_at_once(id, 0) {
+        Some(found) => found,
+        None => core.manifests.find(id, 0).await?,
+    };
+    Ok(found.map(|(record, _)| record.into()))
+}
+
+/// Looks up a live blob; `not-found` if there is none of that id.
+pub(super) async fn stat(core: &Core, id: &BlobId) -> Result<BlobStat> {
+    find(core, id).await?.ok_or_else(|| not_found(id))
+}
+
+/// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on.
+pub(super) async fn manifest(
+    core: &Core,
+    id: &BlobId,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<ManifestEntry>> {
+    let (record, _) = core.manifests.find(id, 0).await?.ok_or_else(|| not_found(id))?;
+    if from >= id.size() {
+        return Ok(Vec::new());
+    }
+    core.manifests.entries(record.row, from, limit).await
+}
+
+/// Up to `limit` live blobs behind `after`.
+pub(super) async fn list(core: &Core, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobStat>> {
+    let records = core.manifests.list(after, limit).await?;
+    Ok(records.into_iter().map(BlobStat::from).collect())
+}
+
+/// Sums over the store.
+pub(super) async fn stats(core: &Core) -> Result<StoreStats> {
+    let manifests = Arc::clone(&core.manifests);
+    let totals = Task::spawn(async move { manifests.totals().await }).join().await??;
+    Ok(StoreStats {
+        blobs: totals.blobs,
+        logical_bytes: totals.logical_bytes,
+        blocks: totals.blocks,
+        stored_bytes: totals.stored_bytes,
+        dead_blobs: totals.dead_blobs,
+        dead_bytes: totals.dead_bytes,
+        reclaimable_bytes: totals.reclaimable_bytes,
+    })
+}
+
+/// Asks the database and the block store something small each.
+pub(super) async fn ping(core: &Core) -> Result<()> {
+    core.latch.check()?;
+    let nothing = BlobId::of(core.algo, b"");
+    tokio::try_join!(core.manifests.find(&nothing, 0), core.blocks.store_id())?;
+    Ok(())
+}
