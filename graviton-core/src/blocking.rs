@@ -83,8 +83,9 @@ pub(crate) fn may_block_here() -> bool {
     MODE.with_borrow(|mode| matches!(mode, Mode::Blocking(_)))
 }
 
-/// Whether the future that this thread polls is polled only once.
-pub(crate) fn is_at_once() -> bool {
+/// Whether the call that asks this is polled only once: it has to answer without waiting, or stay pending without
+/// having begun anything.
+pub fn is_at_once() -> bool {
     MODE.with_borrow(|mode| matches!(mode, Mode::AtOnce))
 }
 

@@ -325,14 +325,30 @@ fn is_out_of_files(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// The text of an I/O error without `(os error 5)`.
-fn reason(error: &io::Error) -> String {
+/// The message of the innermost cause, which says the most: "connection refused" below four layers of "error
+/// sending request".
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    reason(innermost)
+}
+
+/// The message of an error of the system or of a library in our form: in lower case, without `(os error 5)`.
+fn reason(error: &(impl fmt::Display + ?Sized)) -> String {
     let mut text = error.to_string();
     if let Some(at) = text.find(" (os error") {
         text.truncate(at);
     }
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    match (letters.next(), letters.next()) {
+        // An abbreviation keeps its first letter.
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain([second]).chain(letters).collect()
+        }
+        _ => text,
+    }
 }
 
 impl fmt::Display for Error {

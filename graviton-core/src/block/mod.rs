@@ -25,6 +25,7 @@ use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
+pub use crate::blocking::is_at_once;
 pub use deadline::Deadline;
 pub use fs::FsBlockStore;
 #[cfg(feature = "s3")]
@@ -44,6 +45,10 @@ pub struct Block {
 /// All methods may be called from any number of tasks at once, on the same keys too. A call whose future
 /// is dropped may take effect or not. Implementations retry what is worth retrying, and report a failed
 /// backend as an error, never as an absent block.
+///
+/// Where blocks are local, the engine polls [`get`](BlockStore::get) once on a thread that drives futures before it
+/// calls it in the usual way. If [`is_at_once`] says so, a call answers only if it need not block, wait or start
+/// anything on another thread, and is pending otherwise. A store that wraps another one just calls it.
 #[async_trait]
 pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// Writes the blocks, whatever was under their keys before, and returns once they are durable to the
@@ -58,13 +63,6 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// long as asked for. A block that is not there is `missing-block`, one of another length is
     /// `corrupt-block`.
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes>;
-
-    /// The whole content of the block, as [`get`](BlockStore::get) gives it, if it is in memory and nothing has to be
-    /// waited for; otherwise `None`, and `get` says why. For threads that drive futures, which must not block.
-    fn get_at_once(&self, key: &BlockKey) -> Option<Bytes> {
-        let _ = key;
-        None
-    }
 
     /// The length of what is stored under the key, `None` if nothing is.
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>>;

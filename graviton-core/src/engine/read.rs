@@ -227,20 +227,22 @@ impl BlobReader {
         }
     }
 
-    /// Reads a blob of one block, if that takes no waiting. Whatever is wrong is said by the reading that
-    /// comes.
-    fn read_at_once(&mut self) {
+    /// Reads a blob of one block if the block store has it in memory. An error is the answer of the next read.
+    fn read_cached(&mut self) {
         let [entry] = self.entries.make_contiguous() else { return };
         if (entry.offset, entry.end()) != (0, self.record.id.size()) {
             return;
         }
         let key = entry.key;
-        let Some(bytes) = self.core.blocks.get_at_once(&key) else { return };
-        if let Ok(bytes) = verified(&self.core, key, bytes)
-            && let Some(entry) = self.entries.pop_front()
-        {
-            self.next_entry = entry.end();
-            self.current = Some((self.piece_of(entry), bytes));
+        let entry = *entry;
+        let Some(read) = blocking::at_once(self.core.blocks.get(&key, None)) else { return };
+        match read.and_then(|bytes| verified(&self.core, key, bytes)) {
+            Ok(bytes) => {
+                self.entries.clear();
+                self.next_entry = entry.end();
+                self.current = Some((self.piece_of(entry), bytes));
+            }
+            Err(error) => drop(self.fail(error)),
         }
     }
 
@@ -459,7 +461,7 @@ pub(super) async fn open(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
     if is_small && let Some(found) = core.manifests.find_at_once(id, FIRST_ENTRIES) {
         let (record, entries) = found.ok_or_else(|| not_found(id))?;
         let mut reader = BlobReader::new(core, record, entries);
-        reader.read_at_once();
+        reader.read_cached();
         return Ok(reader);
     }
     if !is_small || blocking::may_block_here() {

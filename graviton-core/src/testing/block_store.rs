@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Recipe;
 use crate::block::{Block, BlockStore, Deadline, Deleted, Listed};
+use crate::blocking;
 use crate::digest::Algo;
 use crate::error::Code;
 use crate::key::{BlockKey, MAX_BLOCK_SIZE};
@@ -33,6 +34,7 @@ pub async fn block_store_conformance<P: BlockPlace>(make: impl AsyncFn() -> P) {
     every_size_works(&make().await).await;
     ranges_are_exact(&make().await).await;
     damage_is_an_error(&make().await).await;
+    a_call_that_is_polled_once_answers_or_begins_nothing(&make().await).await;
     a_put_replaces_whatever_was_there(&make().await).await;
     a_proof_holds_until_the_block_is_replaced_or_removed(&make().await).await;
     the_store_id_is_written_once(&make().await).await;
@@ -157,6 +159,30 @@ async fn damage_is_an_error(place: &impl BlockPlace) {
     assert_eq!(error.code(), Code::MissingBlock);
     assert!(error.to_string().contains(&block.key.to_string()), "no key in {error}");
     assert_eq!(store.length(&block.key).await.unwrap(), None);
+}
+
+async fn a_call_that_is_polled_once_answers_or_begins_nothing(place: &impl BlockPlace) {
+    let store = place.open().await;
+    let (small, absent) = (random("once", 4_096), random("absent", 4_096));
+    store.put(vec![small.clone()]).await.unwrap();
+    for _ in 0..2 {
+        if let Some(got) = blocking::at_once(store.get(&small.key, None)) {
+            assert!(store.is_local(), "a network answers later");
+            assert_eq!(got.unwrap(), small.bytes);
+        }
+        if let Some(got) = blocking::at_once(store.get(&absent.key, None)) {
+            assert!(store.is_local(), "a network answers later");
+            assert_eq!(got.unwrap_err().code(), Code::MissingBlock);
+        }
+        // The usual call answers all the same.
+        assert_holds(&*store, &small).await;
+        assert_eq!(store.get(&absent.key, None).await.unwrap_err().code(), Code::MissingBlock);
+    }
+    place.damage(&small.key, Some(small.bytes.slice(1..))).await;
+    if let Some(got) = blocking::at_once(store.get(&small.key, None)) {
+        assert_eq!(got.unwrap_err().code(), Code::CorruptBlock);
+    }
+    assert_eq!(store.get(&small.key, None).await.unwrap_err().code(), Code::CorruptBlock);
 }
 
 async fn a_put_replaces_whatever_was_there(place: &impl BlockPlace) {

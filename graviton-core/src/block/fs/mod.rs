@@ -136,11 +136,13 @@ impl BlockStore for FsBlockStore {
 
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
         let key = *key;
+        if range.is_none()
+            && blocking::is_at_once()
+            && let Some(bytes) = self.0.read_cached(&key)
+        {
+            return Ok(bytes);
+        }
         self.with_shared(move |shared| shared.read(&key, range)).await
-    }
-
-    fn get_at_once(&self, key: &BlockKey) -> Option<Bytes> {
-        self.0.read_at_once(key)
     }
 
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {

@@ -127,7 +127,7 @@ impl Shared {
     }
 
     /// The whole block, if the system has it in memory.
-    pub(super) fn read_at_once(&self, key: &BlockKey) -> Option<Bytes> {
+    pub(super) fn read_cached(&self, key: &BlockKey) -> Option<Bytes> {
         let directory = self.directory(key.algo()).ok()??;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(directory, key.name(), flags, Mode::empty()).ok()?;

@@ -5,10 +5,9 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 
-use super::failure::root_cause;
 use super::location::S3Location;
 use super::transport::Connector;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, root_cause};
 
 /// For how long an answer is waited for.
 #[derive(Debug, Clone, Copy)]

@@ -15,14 +15,17 @@ use std::time::Duration;
 use super::location::S3Location;
 use crate::error::{Code, Error};
 
-/// Why a request came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The reason why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
     /// The server answered with no success.
+    #[error("{0}")]
     Refused(Refusal),
     /// There was no answer, or not all of it.
+    #[error("{0}")]
     Broken(String),
     /// There was no request, or an answer that makes no sense.
+    #[error("{0}")]
     Senseless(String),
 }
 
@@ -55,42 +58,15 @@ fn element(body: &str, name: &str) -> String {
     text.replace("&apos;", "'").replace("&amp;", "&").trim().to_owned()
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Refused(Refusal { status, code, message, .. }) => {
-                write!(f, "the server answered {status}")?;
-                match (code.is_empty(), message.is_empty()) {
-                    (true, _) => Ok(()),
-                    (false, true) => write!(f, " {code}"),
-                    (false, false) => write!(f, " {code}: {}", message.trim_end_matches('.')),
-                }
-            }
-            Failure::Broken(reason) | Failure::Senseless(reason) => f.write_str(reason),
+        let Refusal { status, code, message, .. } = self;
+        write!(f, "the server answered {status}")?;
+        match (code.is_empty(), message.is_empty()) {
+            (true, _) => Ok(()),
+            (false, true) => write!(f, " {code}"),
+            (false, false) => write!(f, " {code}: {}", message.trim_end_matches('.')),
         }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// The innermost cause, which is the one that says something: "connection refused" below four layers of
-/// "error sending request".
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let mut text = innermost.to_string();
-    if let Some(at) = text.find(" (os error") {
-        text.truncate(at);
-    }
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        // Not the first letter of an abbreviation.
-        (Some(first), Some(second)) if second.is_lowercase() => {
-            first.to_lowercase().chain([second]).chain(letters).collect()
-        }
-        _ => text,
     }
 }
 
@@ -299,6 +275,7 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::root_cause;
     use crate::block::s3::S3Server;
 
     const ENDPOINT: &str = "http://h:9000";

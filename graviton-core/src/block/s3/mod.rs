@@ -39,11 +39,11 @@ use super::{
 use crate::blocking;
 use crate::collection::Collection;
 use crate::digest::Algo;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, root_cause};
 use crate::key::BlockKey;
 
 use client::client;
-use failure::{Action, Failure, Refusal, root_cause};
+use failure::{Action, Failure, Refusal};
 use transport::Trace;
 
 pub use client::Patience;
@@ -137,6 +137,7 @@ impl Shared {
     where
         F: Future<Output = object_store::Result<T>>,
     {
+        blocking::begins().await;
         let trace = Trace::new(patience.attempt, most);
         match tokio::time::timeout(patience.total, send(trace.extensions())).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -506,5 +507,31 @@ impl BlockStore for S3BlockStore {
 impl fmt::Debug for S3BlockStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("S3BlockStore").field(&self.0.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_is_polled_once_sends_nothing() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
+        let location = S3Location::new("bucket", "prefix").unwrap();
+        let location = location.at(S3Server::new(&url, "somebody", "secret").unwrap());
+        let store = S3BlockStore::new(location).unwrap();
+        let key = BlockKey::of(Algo::Blake3, b"a block").unwrap();
+        assert!(blocking::at_once(store.get(&key, None)).is_none());
+        assert!(blocking::at_once(store.length(&key)).is_none());
+        assert!(blocking::at_once(store.store_id()).is_none());
+        assert!(blocking::at_once(store.has_blocks()).is_none());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(server.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        // A call that may wait does connect.
+        let asking = tokio::time::timeout(Duration::from_millis(500), store.length(&key));
+        assert!(asking.await.is_err());
+        server.accept().unwrap();
     }
 }

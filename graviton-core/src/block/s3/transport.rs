@@ -19,7 +19,8 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, Extensions, HeaderValue};
 
-use super::failure::{Failure, Refusal, root_cause};
+use super::failure::{Failure, Refusal};
+use crate::error::root_cause;
 
 /// No error of S3 is longer.
 const MOST_OF_AN_ERROR: usize = 64 << 10;
