@@ -28,7 +28,7 @@ thread_local! {
     static MODE: RefCell<Mode> = const { RefCell::new(Mode::Driving) };
 }
 
-/// What the code that runs on a thread may do there.
+/// The rules for the code that runs on a thread.
 #[derive(Debug, Clone)]
 enum Mode {
     /// The thread drives futures: it must not block.
@@ -83,8 +83,8 @@ pub(crate) fn may_block_here() -> bool {
     MODE.with_borrow(|mode| matches!(mode, Mode::Blocking(_)))
 }
 
-/// Whether the call that asks this is polled only once: it has to answer without waiting, or stay pending without
-/// having begun anything.
+/// Whether the call that asks this is polled only once: it has to answer without waiting, or stay pending
+/// without having begun anything.
 pub fn is_at_once() -> bool {
     MODE.with_borrow(|mode| matches!(mode, Mode::AtOnce))
 }

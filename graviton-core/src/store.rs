@@ -128,7 +128,7 @@ impl Store {
         self.run(self.inner.read_range(id, range))
     }
 
-    /// What is known of a blob; `not-found` if it is not there.
+    /// A blob's size, number of blocks, chunker and time; `not-found` if it is not there.
     pub fn stat(&self, id: &BlobId) -> Result<BlobStat> {
         self.run(self.inner.stat(id))
     }
@@ -249,7 +249,7 @@ impl Store {
     }
 
     /// Brings blobs with their manifests from another store, verified; moves only blocks that are missing
-    /// here. What was interrupted can be called again.
+    /// here. A call that was interrupted can be repeated.
     pub fn copy_from(
         &self,
         other: &Store,
@@ -317,7 +317,7 @@ impl Put<'_> {
         self.writer()?.fill(source)
     }
 
-    /// Puts these bytes without copying them. Whatever owns them is held until this returns. If it fails or
+    /// Puts these bytes without copying them. Their owner is held until this returns. If it fails or
     /// is ended, they may be held a moment longer, until the work that was begun is done.
     pub fn bytes(self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
         self.store.run(self.store.inner.put_with(self.options).bytes(bytes))
@@ -388,7 +388,7 @@ impl Write for Writer {
 #[derive(Debug)]
 pub struct Reader {
     reader: InProcess<Reading>,
-    /// What is left of the bytes that were read last.
+    /// The rest of the bytes that were read last.
     block: Bytes,
 }
 

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Deadline(Duration);
 
 impl Deadline {
-    /// So long from now on.
+    /// The moment that is `time` from now.
     pub fn after(time: Duration) -> Deadline {
         Deadline(now() + time)
     }

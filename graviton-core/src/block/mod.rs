@@ -46,9 +46,10 @@ pub struct Block {
 /// is dropped may take effect or not. Implementations retry what is worth retrying, and report a failed
 /// backend as an error, never as an absent block.
 ///
-/// Where blocks are local, the engine polls [`get`](BlockStore::get) once on a thread that drives futures before it
-/// calls it in the usual way. If [`is_at_once`] says so, a call answers only if it need not block, wait or start
-/// anything on another thread, and is pending otherwise. A store that wraps another one just calls it.
+/// Where blocks are local, the engine polls [`get`](BlockStore::get) once on a thread that drives futures
+/// before it calls it in the usual way. If [`is_at_once`] says so, a call answers only if it need not block,
+/// wait or start anything on another thread, and is pending otherwise. A store that wraps another one just
+/// calls it.
 #[async_trait]
 pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// Writes the blocks, whatever was under their keys before, and returns once they are durable to the
@@ -91,8 +92,9 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// Whether any block is stored here.
     async fn has_blocks(&self) -> Result<bool>;
 
-    /// Deletes these blocks, durably, and says of each what became of it, in their order. No deletion begins after the
-    /// deadline, and none is repeated: who asks decides whether it still may be. A block that is not there is gone.
+    /// Deletes these blocks, durably, and says of each what became of it, in their order. No deletion begins
+    /// after the deadline, and none is repeated: who asks decides whether it still may be. A block that is
+    /// not there is gone.
     async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted>;
 
     /// A deletion that was begun has ended after so long, whether or not its answer came.
@@ -104,8 +106,8 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// Removes what dead processes left half-written. Returns how many.
     async fn remove_leftovers(&self) -> Result<u64>;
 
-    /// Takes the lock that says that this collection's process is alive, where there is such a thing: if every
-    /// process that uses the blocks is on this host. Dropped, it is released.
+    /// Takes the lock that says that this collection's process is alive, where there is such a thing: if
+    /// every process that uses the blocks is on this host. Dropped, it is released.
     fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>>;
 
     /// Whether the process of this collection is known to be gone.
@@ -126,7 +128,7 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     fn proves_publication(&self) -> bool;
 }
 
-/// What became of a deletion.
+/// The outcome of a deletion.
 #[derive(Debug, Clone)]
 pub enum Deleted {
     /// The block is not there any more, durably.
@@ -146,7 +148,7 @@ pub struct Listed {
     pub length: u64,
 }
 
-/// A walk over all blocks, in no order. What comes or goes meanwhile is met or not.
+/// A walk over all blocks, in no order. It may or may not meet blocks that are put or deleted meanwhile.
 #[async_trait]
 pub trait Listing: Send {
     /// The next blocks, up to a few thousand; none at the end.
@@ -156,7 +158,7 @@ pub trait Listing: Send {
 /// Held by a collection for as long as it runs.
 pub type CollectionLock = Box<dyn std::any::Any + Send + Sync>;
 
-/// What [`BlockStore::put`] leaves behind: a proof, for as long as it is kept, of what was written.
+/// The proof that [`BlockStore::put`] gives of the blocks that it wrote; it holds for as long as it is kept.
 pub struct Published(Option<Box<StillThere>>);
 
 type StillThere = dyn Fn(&BlockKey) -> bool + Send + Sync;

@@ -1,4 +1,5 @@
-//! Which database keeps the manifests: `GRAVITON_MANIFEST_URL`, or the `PG_*` settings of an existing deployment.
+//! Which database keeps the manifests: `GRAVITON_MANIFEST_URL`, or the `PG_*` settings of an existing
+//! deployment.
 
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,7 @@ pub(super) fn check_jdbc(value: &str) -> Result<()> {
     PostgresAddress::parse(JDBC, value, None, None).map(drop)
 }
 
-/// What the settings together say, which must not contradict each other.
+/// The database that the settings choose together; settings that contradict each other are an error.
 pub(super) fn manifests(values: &Values, root: &Path) -> Result<Manifests> {
     let value = |name| values.get(name);
     let (user, password) = (value("PG_USERNAME"), value("PG_PASSWORD"));

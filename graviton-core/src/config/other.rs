@@ -1,9 +1,10 @@
-//! The settings of a second store, to copy from or to repair from: a directory, or a file that holds settings.
+//! The settings of a second store, to copy from or to repair from: a directory, or a file that holds
+//! settings.
 //!
-//! The file has a line `NAME=VALUE` for each setting, as `docker --env-file` and systemd's `EnvironmentFile` read it:
-//! the value is everything behind the first `=`, without the blanks at the end of the line; empty lines, and lines that
-//! begin with `#`, mean nothing. Relative paths in it are relative to the working directory, as they are in the
-//! environment. The environment itself is not read: it describes another store.
+//! The file has a line `NAME=VALUE` for each setting, as `docker --env-file` and systemd's `EnvironmentFile`
+//! read it: the value is everything behind the first `=`, without the blanks at the end of the line; empty
+//! lines, and lines that begin with `#`, mean nothing. Relative paths in it are relative to the working
+//! directory, as they are in the environment. The environment itself is not read: it describes another store.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,17 +13,18 @@ use std::path::Path;
 use super::{Config, SETTINGS};
 use crate::error::{Code, Error, Result};
 
-/// More than all settings together ever need. What is larger is something else.
+/// More than all settings together ever need. A larger file is something else.
 const LARGEST: u64 = 1 << 20;
 
 const ADVICE: &str = "name the directory of a store, or a file with a line NAME=VALUE for each setting";
 
 impl Config {
-    /// The settings of the store that `path` names: a directory with a store in it, or a file of settings, one
-    /// `NAME=VALUE` a line with empty lines and `#` comments between them.
+    /// The settings of the store that `path` names: a directory with a store in it, or a file of settings,
+    /// one `NAME=VALUE` a line with empty lines and `#` comments between them.
     ///
-    /// A path that does not exist is `not-found`, and anything in the file that is no setting is `config`, naming its
-    /// line. No value is repeated that may be a secret. Whether there is a store is found out when it is opened.
+    /// A path that does not exist is `not-found`, and anything in the file that is no setting is `config`,
+    /// naming its line. No value is repeated that may be a secret. Whether there is a store is found out when
+    /// it is opened.
     pub fn for_other(path: impl AsRef<Path>) -> Result<Config> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {

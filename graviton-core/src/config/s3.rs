@@ -1,8 +1,8 @@
 //! The settings of blocks in S3.
 //!
-//! `minio` is a server of one's own and needs its URL and both credentials. `s3` is the same as soon as one of
-//! the three is set, and AWS otherwise: then credentials, region and the rest are what the standard `AWS_*`
-//! variables say. That is the one case in which opening a store looks at the environment.
+//! `minio` is a server of one's own and needs its URL and both credentials. `s3` is the same as soon as one
+//! of the three is set, and AWS otherwise: then credentials, region and the rest are what the standard
+//! `AWS_*` variables say. That is the one case in which opening a store looks at the environment.
 
 use std::sync::Arc;
 

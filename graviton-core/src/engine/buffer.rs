@@ -156,7 +156,7 @@ impl Buffer {
 /// The next bytes of a stream.
 #[derive(Debug)]
 pub(super) enum Filled {
-    /// So many in a buffer's body.
+    /// The first bytes of a buffer's body.
     Buffer(Buffer, usize),
     Part(Part, Range<usize>),
 }
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(taken.len(), buffers.window + buffers.most_shared);
         assert!(one.source_waits() && !other.source_waits());
         one.until_source_waits().await;
-        // Whoever comes later has its own ones all the same.
+        // A put that comes later has its own buffers all the same.
         let own: Vec<Buffer> = (0..buffers.window).filter_map(|_| take_now(&buffers, &other)).collect();
         assert_eq!(own.len(), buffers.window);
         assert!(take_now(&buffers, &other).is_none());

@@ -35,7 +35,7 @@ const BLOCKS: usize = 256;
 /// Blobs that a plan names.
 const NAMED: usize = 10_000;
 
-/// What a collection is to do.
+/// The limits of a collection.
 #[derive(Debug, Clone, Default)]
 pub struct GcOptions {
     /// Blobs that were deleted longer ago go; by default as the store is configured (`GRAVITON_GC_GRACE`).
@@ -44,11 +44,11 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// No step begins after so long.
     pub max_time: Option<Duration>,
-    /// So many blocks are deleted at most.
+    /// The most blocks that are deleted.
     pub max_blocks: Option<u64>,
-    /// About so many bytes are deleted at most.
+    /// About the most bytes that are deleted.
     pub max_bytes: Option<u64>,
-    /// So many blocks are deleted in a second at most.
+    /// The most blocks that are deleted in a second.
     pub blocks_per_second: Option<u32>,
 }
 
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
     /// Steps 3 and 4 for the next candidates; where they end, or nothing if there are no more.
     async fn doom_and_sweep(&self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
         let most = self.options.max_blocks.map_or(BLOCKS as u64, |most| most.saturating_sub(report.blocks));
-        // What may be deleted in a second, and no more, goes at once.
+        // A step deletes no more blocks than the rate allows in a second.
         let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
         let limit = most.clamp(1, BLOCKS as u64) as usize;
         let core = &self.engine.core;
@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Default)]
 struct Swept {
     blocks: u64,
@@ -287,7 +287,8 @@ async fn sweep(
         Err(_) => &[],
     };
     if gone.len() < doomed.len() {
-        // What is not under way any more loses its doom; the rest keeps it until it has run out.
+        // A block whose deletion is not under way any more loses its doom; the others keep it until it runs
+        // out.
         let unknown = std::mem::take(&mut *unknown.lock().unwrap_or_else(PoisonError::into_inner));
         let given_up = doomed.iter().filter(|(_, key)| !gone.contains(key) && !unknown.contains(key));
         let lifted = core.manifests.lift(by, given_up.map(|(row, _)| *row).collect()).await;

@@ -21,14 +21,14 @@ use crate::key::BlobId;
 use crate::manifest::{BlockRecord, BlockRow, ManifestEntry};
 use crate::report::{CopyReport, RepairReport};
 
-/// What is pinned and in memory at once.
+/// The most blocks and bytes that are pinned and in memory at once.
 const BATCH_BLOCKS: usize = 256;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// Blocks that are fetched at once.
 const TOGETHER: usize = 8;
 
-/// What is to be copied.
+/// The blobs that a copy brings.
 #[derive(Debug, Clone, Default)]
 pub struct CopyOptions {
     /// These blobs; all of the other store if there are none.
@@ -111,7 +111,7 @@ pub(super) async fn repair(
     Ok(report)
 }
 
-/// What became of a blob.
+/// The outcome of a blob.
 enum Copied {
     Created,
     /// Somebody else put it meanwhile.

@@ -26,12 +26,12 @@ struct Shared<T, R> {
     limits: Limits,
 }
 
-/// What a group may do at once.
+/// How much a group does at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// A batch weighs at most so much, but for a single member that weighs more.
     pub(super) weight: usize,
-    /// So many batches run at once: two where one computes while the other waits for the disk.
+    /// How many batches run at once: more than one where a batch computes while another waits for the disk.
     pub(super) batches: usize,
 }
 
@@ -178,7 +178,8 @@ impl Drop for Leading {
 }
 
 impl<T, R> Drop for Leader<T, R> {
-    /// The runtime of this leader ended, or a batch panicked. Who waits is told so, rather than left waiting.
+    /// The runtime of this leader ended, or a batch panicked. Its members get an error instead of waiting for
+    /// ever.
     fn drop(&mut self) {
         if !self.resigned {
             let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);

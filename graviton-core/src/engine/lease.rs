@@ -28,7 +28,7 @@ struct Renewed {
     renewal: JoinHandle<()>,
 }
 
-/// What a put in flight holds on to.
+/// The lease that a put in flight depends on.
 #[derive(Debug)]
 pub(super) struct Lease {
     writer: WriterId,
@@ -91,7 +91,7 @@ impl Leases {
         Ok((lease, row))
     }
 
-    /// Gives the lease up. What is pending under it is left to the collector.
+    /// Gives the lease up. The collector takes the blobs that are pending under it.
     pub(super) async fn close(&self) {
         if let Some(renewed) = self.current.lock().await.take() {
             renewed.renewal.abort();

@@ -218,7 +218,7 @@ impl AsyncStore {
         read::has_block(self.core()?, key).await
     }
 
-    /// What is known of a blob; `not-found` if it is not there.
+    /// A blob's size, number of blocks, chunker and time; `not-found` if it is not there.
     pub async fn stat(&self, id: &BlobId) -> Result<BlobStat> {
         stat::stat(self.core()?, id).await
     }
@@ -361,7 +361,7 @@ impl AsyncPut<'_> {
         writer::fill(self.writer().await?, source).await
     }
 
-    /// Puts these bytes without copying them. Whatever owns them is held until the call has ended. If it
+    /// Puts these bytes without copying them. Their owner is held until the call has ended. If it
     /// fails or is dropped, they may be held a moment longer, until the work that was begun is done.
     pub async fn bytes(self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
         self.writer().await?.put_bytes(bytes.into()).await

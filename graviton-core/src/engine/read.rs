@@ -68,7 +68,7 @@ pub struct BlobReader {
     failed: Option<Error>,
 }
 
-/// What is fetched of a block: all of it, or, where nobody verifies it, only what is wanted.
+/// The part of a block that is fetched: all of it, or, where nobody verifies it, only the wanted bytes.
 #[derive(Debug, Clone)]
 struct Piece {
     entry: ManifestEntry,
@@ -227,7 +227,8 @@ impl BlobReader {
         }
     }
 
-    /// Reads a blob of one block if the block store has it in memory. An error is the answer of the next read.
+    /// Reads a blob of one block if the block store has it in memory. An error is the answer of the next
+    /// read.
     fn read_cached(&mut self) {
         let [entry] = self.entries.make_contiguous() else { return };
         if (entry.offset, entry.end()) != (0, self.record.id.size()) {
@@ -269,7 +270,7 @@ impl BlobReader {
         };
         if !std::mem::take(&mut self.jumped) {
             self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
-            // What is wrong further on is said when it is reached.
+            // An error further on is reported when the reading gets there.
             let _ = self.fetch_ahead().await;
         }
         self.current = Some((piece.clone(), bytes.clone()));
@@ -471,7 +472,7 @@ pub(super) async fn open(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
     let both = move || {
         runtime::drive(async move {
             let mut reader = found(&core, &id).await?;
-            // What is wrong with it is said when it is read.
+            // An error of the block is reported when it is read.
             if id.size() > 0
                 && let Err(error) = reader.block_at_position().await
             {

@@ -37,7 +37,7 @@ const TOGETHER: usize = 8;
 /// this, or one block.
 pub const COMMIT_AHEAD: u64 = 8 << 20;
 
-/// What a blob is said to be cut with if a client cut it.
+/// The chunker that is recorded for a blob which a client cut.
 const CUT_BY: &str = "client";
 
 /// The longest and the shortest that a session may live without a call.
@@ -55,7 +55,7 @@ pub struct Session {
     lifetime: Duration,
 }
 
-/// What became of [`Session::commit`].
+/// The outcome of [`Session::commit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionCommit {
     /// The blob is live.
@@ -109,7 +109,7 @@ fn mac(engine: &Engine, said: &str) -> blake3::Hash {
 }
 
 impl Session {
-    /// What names this session to [`AsyncStore::session`]; to be kept from others. Letters, digits and dots.
+    /// The text that names this session to [`AsyncStore::session`]: letters, digits and dots. Keep it secret.
     pub fn token(&self) -> String {
         let said = format!("{}.{}.{}", self.writer.0, self.pins.0, self.lifetime.as_millis());
         format!("{said}.{}", mac(&self.engine, &said))
@@ -186,7 +186,7 @@ impl Session {
             let absent = entries.iter().zip(&pinned).filter(|(_, block)| !block.stored);
             missing.extend(absent.map(|(entry, _)| entry.key));
             if !missing.keys.is_empty() {
-                // What is missing is said all at once, without reading the rest.
+                // All missing blocks are reported together, without reading the rest.
                 continue;
             }
             // Owned, so that the future is `Send` for whoever spawns it.

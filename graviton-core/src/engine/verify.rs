@@ -37,7 +37,7 @@ const NAMED: usize = 1_000;
 const TOGETHER_HERE: usize = 4;
 const TOGETHER_THERE: usize = 16;
 
-/// What a verification is to do.
+/// The scope and limits of a verification.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyOptions {
     /// Hash every byte again; otherwise only lengths are looked at.
@@ -61,7 +61,7 @@ pub enum Finding {
     Block {
         /// The block.
         key: BlockKey,
-        /// What is wrong with it.
+        /// The damage.
         damage: Damage,
         /// The blobs that are hurt, up to a thousand of them.
         blobs: Vec<BlobId>,
@@ -70,7 +70,7 @@ pub enum Finding {
     Manifest {
         /// The blob.
         id: BlobId,
-        /// What is wrong.
+        /// The defect, as text.
         why: String,
     },
     /// The database finds something wrong with itself.
@@ -79,12 +79,12 @@ pub enum Finding {
     Unreferenced(Listed),
 }
 
-/// What a verification tells while it runs.
+/// An event of a running verification.
 #[derive(Debug)]
 pub enum VerifyEvent<'a> {
     /// It found something.
     Found(Finding),
-    /// So far it has got.
+    /// Progress: the counts up to now.
     Progress(&'a VerifyReport),
 }
 
@@ -266,7 +266,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         let rechecked = if self.may_write { recheck(core, record.row).await } else { Ok(true) };
         let bad = match rechecked {
             Err(error) if error.code() == Code::Forbidden => {
-                // Who may only read the store can find out about it all the same.
+                // A caller that may only read the store still gets the finding.
                 self.may_write = false;
                 true
             }
@@ -330,7 +330,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
     }
 }
 
-/// What is wrong with the manifest of a blob.
+/// The defect of a blob's manifest, if it has one.
 async fn tiles(core: &Core, record: &BlobRecord) -> Result<Option<String>> {
     let size = record.id.size();
     let (mut end, mut count) = (0, 0);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Smaller pieces come from the allocator, which keeps them itself.
 const LEAST_KEPT: usize = 32 << 10;
 
-/// So many bytes are kept for the next reads, at most.
+/// The most bytes that are kept for the next reads.
 const MOST_KEPT: usize = 16 << 20;
 
 /// Memory that nobody uses at the moment. Clones are one pool.

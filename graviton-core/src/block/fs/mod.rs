@@ -97,7 +97,7 @@ impl Listing for DirectoryListing {
             .await?;
             if let Some(page) = page? {
                 self.reading = Some((algo, entries));
-                // What has other names than blocks have is none of ours.
+                // Skips files that are not named like blocks.
                 if !page.is_empty() {
                     return Ok(page);
                 }

@@ -89,7 +89,7 @@ pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) 
                 base: 2.0,
             },
             max_retries: retries,
-            // Whoever asks ends it sooner.
+            // The caller's time-out ends it sooner.
             retry_timeout: Duration::from_secs(240),
         })
         .build();

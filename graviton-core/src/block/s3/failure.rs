@@ -1,4 +1,4 @@
-//! What can go wrong with S3, and what each failure is called.
+//! The failures of S3, and the error that each becomes.
 //!
 //! - Wrong credentials, a bucket that does not exist and a wrong region are `config`, each naming its
 //!   setting: nothing gets better by trying again.
@@ -275,8 +275,8 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::root_cause;
     use crate::block::s3::S3Server;
+    use crate::error::root_cause;
 
     const ENDPOINT: &str = "http://h:9000";
 

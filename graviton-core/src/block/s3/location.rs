@@ -114,7 +114,7 @@ fn wrong(name: &str, value: &str, why: &str, advice: &str) -> Error {
 pub(crate) fn check_url(value: &str) -> Result<String> {
     const NAME: &str = "QUASAR_MINIO_URL";
     const EXAMPLE: &str = "use a URL such as http://localhost:9000";
-    // Whatever has an @ may hold a password, also where it is no URL.
+    // A value with an @ may hold a password, even if it is no URL.
     if value.contains('@') {
         return Err(Error::new(
             Code::Config,

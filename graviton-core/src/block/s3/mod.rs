@@ -2,7 +2,7 @@
 //! each object the raw bytes of its block. Beside the algorithms' prefixes stands `store-id`, the id of the
 //! database these blocks belong to.
 //!
-//! What the server has to do: show an object whole or not at all, and show it to everybody once the put has
+//! The server must show an object whole or not at all, and show it to everybody once the put has
 //! returned. AWS, MinIO and SeaweedFS do. Puts carry a checksum; a server that does not compare it may
 //! store what was damaged on its way, which the next read finds.
 //!
@@ -79,7 +79,7 @@ pub struct S3BlockStore(Arc<Shared>);
 struct Shared {
     location: S3Location,
     endpoint: String,
-    /// What [`BlockStore::location`] says.
+    /// The answer of [`BlockStore::location`].
     name: String,
     s3: AmazonS3,
     /// For deletions, which are never repeated by the client underneath; made with the first.
@@ -114,7 +114,7 @@ impl S3BlockStore {
     }
 }
 
-/// What a GET found.
+/// The answer of a GET.
 enum Found {
     Bytes(Bytes),
     /// An object of another length than the key says; its bytes were not taken.
@@ -426,7 +426,7 @@ impl BlockStore for S3BlockStore {
         Ok(vec![true; keys.len()])
     }
 
-    /// What was put is as durable as the server makes it.
+    /// The server makes each object durable before it answers.
     async fn sync_all(&self) -> Result<()> {
         Ok(())
     }

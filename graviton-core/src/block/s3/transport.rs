@@ -77,7 +77,8 @@ impl HttpConnector for Connector {
         if self.plain {
             options = options.with_no_system_certificates(true);
         }
-        // The HTTP client asks the process for its provider of cryptography. One that the program has installed stays.
+        // The HTTP client asks the process for its provider of cryptography. One that the program has
+        // installed stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = ReqwestConnector::default().connect(&options)?;
         Ok(HttpClient::new(Transport { client, attempt: self.attempt }))
