@@ -60,6 +60,7 @@ impl Values {
     }
 
     /// The value that was given, or the default of the setting of that name.
+    #[cfg(feature = "s3")]
     pub(super) fn or_default(&self, name: &str) -> &str {
         self.get(name).unwrap_or_else(|| {
             let setting = SETTINGS.iter().find(|setting| setting.name == name);
