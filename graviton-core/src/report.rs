@@ -12,8 +12,7 @@
 //! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`, and
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-server`. The tests fail until that is done.
 //!
-//! C lays out a struct by [`Kind`] (ids, integers, floating-point numbers, flags, texts), in this order within each; a
-//! field that is added to a released struct is an incompatible change there (`graviton-ffi/abi`).
+//! The order is that of the JSON. A C struct keeps the fields that it has where they are, and new ones follow them.
 
 mod cursor;
 
@@ -217,39 +216,39 @@ macro_rules! reports {
 }
 
 reports! {
-    /// What a put did.
+    /// The result of a put.
     #[derive(Eq)]
     PutReceipt {
-        /// The id under which the content can be read.
+        /// The id of the content.
         id: Id,
-        /// The length of the content in bytes.
+        /// The size of the content in bytes.
         size: Size = id.size(),
-        /// How many blocks the content was cut into.
+        /// The number of blocks of the content.
         blocks: Count,
-        /// How many of them were not in the store before and were written.
+        /// The number of its blocks that were new to the store and were written.
         fresh_blocks: Count,
-        /// The bytes of those.
+        /// The size of those in bytes.
         fresh_bytes: Bytes,
-        /// Whether the blob is new; false if it was there already.
+        /// Whether the blob is new; false if it already existed.
         created: Flag,
     }
 
-    /// What is known of a live blob.
+    /// The metadata of a blob.
     #[derive(Eq)]
     BlobStat {
         /// Its id.
         id: Id,
-        /// Its length in bytes.
+        /// Its size in bytes.
         size: Size = id.size(),
-        /// How many blocks it has.
+        /// The number of its blocks.
         blocks: Count,
-        /// The setting GRAVITON_CHUNKER that it was cut with.
+        /// The chunker that cut it (GRAVITON_CHUNKER).
         chunker: Text,
-        /// When it was put: milliseconds since 1970-01-01 UTC.
+        /// The time of the put, in UTC; as a number, in milliseconds since 1970-01-01.
         created_at_ms: Time,
     }
 
-    /// Sums over a store.
+    /// The totals of a store.
     #[derive(Copy)]
     StoreStats {
         /// Live blobs.
@@ -260,47 +259,47 @@ reports! {
         blocks: Count,
         /// The sum of their sizes in bytes.
         stored_bytes: Bytes,
-        /// How many bytes of blobs a stored byte serves; 1 for an empty store.
+        /// Bytes of blobs for each stored byte; 1 for an empty store.
         dedup_ratio: Ratio = dedup_ratio(),
         /// Deleted blobs that can still be restored.
         dead_blobs: Count,
         /// The sum of their sizes in bytes.
         dead_bytes: Bytes,
-        /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace
-        /// frees them. It also frees what failed and aborted puts left, which only the plan of a collection counts.
+        /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without a grace
+        /// period frees these, and blocks of failed and aborted puts, which only a dry run counts.
         reclaimable_bytes: Bytes,
     }
 
-    /// What a collection did, or, after a dry run, would do.
+    /// The report of a collection: its work or, after a dry run, the work that it would do.
     #[derive(Default)]
     GcReport {
         /// Whether it was a dry run.
         dry_run: Flag,
-        /// Deleted blobs that were removed, those of abandoned and failed puts among them.
+        /// Deleted blobs that were collected, including those of abandoned and failed puts.
         blobs: Count,
-        /// The ids of some of them, after a dry run only.
+        /// The ids of some of them; only after a dry run.
         named: Sample,
         /// Blocks that were deleted.
         blocks: Count,
         /// The sum of their sizes in bytes.
         bytes: Bytes,
-        /// Puts that were given up because their process or session is gone.
+        /// Puts whose writer is gone.
         abandoned_puts: Count,
-        /// Blocks that lost a reference and were kept, because other blobs refer to them.
+        /// Blocks that lost a reference and are kept because another one remains.
         kept_referenced: Count,
-        /// Blocks that were kept for now, because another collection is about to delete them, or was when it died.
+        /// Blocks that are kept for now because another collection is about to delete them, or was before it died.
         kept_doomed: Count,
-        /// Blocks that could not be deleted. The next collection tries again.
+        /// Blocks that could not be deleted; the next collection tries again.
         kept_failed: Count,
         /// Files of dead processes that were removed.
         leftovers: Count,
-        /// Whether nothing is left to do; false if a limit or the caller ended it.
+        /// Whether nothing is left to do; false if a limit or the caller stopped it.
         complete: Flag,
-        /// How long it took, in seconds.
+        /// The duration in seconds.
         seconds: Seconds,
     }
 
-    /// What a verification checked and found.
+    /// The report of a verification.
     #[derive(Default)]
     VerifyReport {
         /// Blobs whose manifests were checked.
@@ -311,65 +310,65 @@ reports! {
         bytes: Bytes,
         /// Blocks of live blobs that are missing.
         missing: Count,
-        /// Blocks of live blobs that have another length or other bytes.
+        /// Blocks of live blobs with a wrong length or wrong bytes.
         corrupt: Count,
-        /// Live blobs whose manifest does not tile them.
+        /// Live blobs with a broken manifest.
         broken_manifests: Count,
-        /// Problems that the database found in itself.
+        /// Problems that the self-check of the database found.
         database_problems: Count,
-        /// Blocks that no row of the database knows.
+        /// Blocks without a row in the database.
         unreferenced: Count,
         /// The sum of their sizes in bytes.
         unreferenced_bytes: Bytes,
         /// Whether no live blob is damaged.
         clean: Flag = is_clean(),
-        /// Whether everything was checked; false if the caller ended it early.
+        /// Whether everything was checked; false if the caller stopped it.
         complete: Flag,
-        /// Where to go on, if it was ended early.
+        /// The cursor to continue from, if it was stopped early.
         cursor: Cursor,
-        /// How long it took, in seconds.
+        /// The duration in seconds.
         seconds: Seconds,
     }
 
-    /// What was copied from another store.
+    /// The report of a copy.
     #[derive(Default)]
     CopyReport {
-        /// Blobs that are new here.
+        /// Blobs that were copied.
         blobs: Count,
-        /// Blobs that were here already.
+        /// Blobs that already existed here.
         present: Count,
-        /// Blocks that were fetched from the other store.
+        /// Blocks that were transferred from the other store.
         blocks: Count,
         /// The sum of their sizes in bytes.
         bytes: Bytes,
-        /// Blobs that the other store does not have whole. They were left out.
+        /// Blobs that are damaged in the other store. They were skipped.
         damaged: Ids,
-        /// Whether everything was copied; false if the caller ended it.
+        /// Whether everything was copied; false if the caller stopped it.
         complete: Flag,
-        /// How long it took, in seconds.
+        /// The duration in seconds.
         seconds: Seconds,
     }
 
-    /// What was repaired with blocks of another store.
+    /// The report of a repair.
     #[derive(Default)]
     RepairReport {
         /// Blocks that were checked.
         checked: Count,
-        /// Bad blocks that are whole again.
+        /// Bad blocks that were replaced.
         repaired: Count,
         /// The sum of their sizes in bytes.
         bytes: Bytes,
-        /// Bad blocks that the other store does not have whole either.
+        /// Bad blocks that are missing or damaged in the other store too.
         lost: Keys,
-        /// Whether every block was checked; false if the caller ended it.
+        /// Whether every block was checked; false if the caller stopped it.
         complete: Flag,
-        /// How long it took, in seconds.
+        /// The duration in seconds.
         seconds: Seconds,
     }
 }
 
 impl StoreStats {
-    /// How many bytes of blobs a stored byte serves; 1 for an empty store.
+    /// Bytes of blobs for each stored byte; 1 for an empty store.
     pub fn dedup_ratio(&self) -> f64 {
         if self.stored_bytes == 0 { 1.0 } else { self.logical_bytes as f64 / self.stored_bytes as f64 }
     }
@@ -390,7 +389,7 @@ mod tests {
     fn a_report_lists_its_fields_with_their_values() {
         assert_eq!(
             (VerifyReport::NAME, VerifyReport::DOC),
-            ("VerifyReport", "What a verification checked and found.")
+            ("VerifyReport", "The report of a verification.")
         );
         let report = VerifyReport { missing: 7, complete: true, ..VerifyReport::default() };
         let entries: Vec<_> =
@@ -404,10 +403,7 @@ mod tests {
             entries[11..],
             [("cursor", "cursor", Value::Cursor(None)), ("seconds", "seconds", Value::Seconds(0.0))]
         );
-        assert_eq!(
-            GcReport::FIELDS[5].doc,
-            "Puts that were given up because their process or session is gone."
-        );
+        assert_eq!(GcReport::FIELDS[5].doc, "Puts whose writer is gone.");
     }
 
     /// Every field of a struct is described, and every kind has its value.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use graviton_core::{Algo, BlobId, BlockKey, Code, Digest, Error, Result};
 
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{borrow, give_text, invalid, out, slice};
 use crate::status::graviton_status;
 

@@ -2,7 +2,7 @@
 
 use crate::blob_id::{graviton_block_key, read_key};
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{invalid, out_if_wanted, room};
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};

@@ -8,7 +8,8 @@ use graviton_core::{Config, Result, SETTINGS, Store};
 
 use crate::callback::{Cancel, graviton_cancel_callback};
 use crate::error::graviton_error;
-use crate::panic::{Outcome, guard};
+use crate::guard::guard;
+use crate::panic::Outcome;
 use crate::pointer::{borrow, exclusive, free, give_text, out, path, text, truth};
 use crate::session::Session;
 use crate::status::graviton_status;

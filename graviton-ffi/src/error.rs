@@ -110,35 +110,3 @@ pub unsafe extern "C" fn graviton_error_free(error: *mut graviton_error) {
     // SAFETY: the caller keeps to the header.
     unsafe { free(error) }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::CStr;
-
-    use graviton_core::{Code, Error};
-
-    use super::*;
-    use crate::panic::guard;
-
-    /// Also those that only servers give, and bugs.
-    #[test]
-    fn every_code_of_the_core_comes_through_the_error_object() {
-        for code in Code::all() {
-            let mut error = std::ptr::null_mut();
-            let failure = || Error::new(code, "a message with a \0 in it").with_advice("advice");
-            // SAFETY: a place for a pointer; then the error that was given there, freed once.
-            unsafe {
-                assert_eq!(guard(&raw mut error, || Err(failure().into())), code.integer());
-                assert_eq!(graviton_error_code(error), code.integer());
-                assert_eq!(CStr::from_ptr(graviton_error_name(error)).to_str(), Ok(code.name()));
-                assert_eq!(
-                    CStr::from_ptr(graviton_error_message(error)).to_str(),
-                    Ok("a message with a \\0 in it")
-                );
-                assert_eq!(CStr::from_ptr(graviton_error_advice(error)).to_str(), Ok("advice"));
-                assert_eq!(graviton_error_is_retryable(error) == 1, code.is_retryable());
-                graviton_error_free(error);
-            }
-        }
-    }
-}

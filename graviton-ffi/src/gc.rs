@@ -3,13 +3,14 @@
 use std::ffi::c_void;
 use std::time::Duration;
 
-use graviton_core::{GcOptions, GcReport, Result};
+use graviton_core::{GcOptions, Result};
 
 use crate::blob_id::graviton_blob_id;
-use crate::callback::{Userdata, check_stop, flow};
 use crate::error::graviton_error;
-use crate::panic::guard;
-use crate::pointer::{first, invalid, truth};
+use crate::guard::guard;
+use crate::listener::Listener;
+use crate::pointer::{invalid, truth};
+use crate::reports::graviton_gc_report;
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
@@ -41,65 +42,6 @@ pub struct graviton_gc_options {
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_gc_options {
     const NAME: &'static str = "graviton_gc_options";
-}
-
-/// The report of a collection: its work or, after a dry run, the work that it would do. Set `struct_size`
-/// before a call, with GRAVITON_GC_REPORT_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct graviton_gc_report {
-    /// sizeof(graviton_gc_report).
-    pub struct_size: usize,
-    /// Puts whose writer is gone.
-    pub abandoned_puts: u64,
-    /// Deleted blobs that were collected, including those of abandoned and failed puts.
-    pub blobs: u64,
-    /// The number of their ids that the callback gets; only in a dry run.
-    pub named_count: usize,
-    /// Blocks that were deleted.
-    pub blocks: u64,
-    /// The sum of their sizes in bytes.
-    pub bytes: u64,
-    /// Blocks that lost a reference and are kept because another one remains.
-    pub kept_referenced: u64,
-    /// Blocks that are kept for now because another collection is about to delete them, or was before it
-    /// died.
-    pub kept_doomed: u64,
-    /// Blocks that could not be deleted; the next collection tries again.
-    pub kept_failed: u64,
-    /// Files of dead processes that were removed.
-    pub leftovers: u64,
-    /// The duration in seconds.
-    pub seconds: f64,
-    /// 1 if it was a dry run, otherwise 0.
-    pub dry_run: i32,
-    /// 1 if nothing is left to do; 0 if a limit or the callback stopped it.
-    pub complete: i32,
-}
-
-// SAFETY: begins with its size, and numbers are valid for any bytes.
-unsafe impl Versioned for graviton_gc_report {
-    const NAME: &'static str = "graviton_gc_report";
-}
-
-impl From<&GcReport> for graviton_gc_report {
-    fn from(report: &GcReport) -> graviton_gc_report {
-        graviton_gc_report {
-            struct_size: size_of::<graviton_gc_report>(),
-            abandoned_puts: report.abandoned_puts,
-            blobs: report.blobs,
-            named_count: report.named.len(),
-            blocks: report.blocks,
-            bytes: report.bytes,
-            kept_referenced: report.kept_referenced,
-            kept_doomed: report.kept_doomed,
-            kept_failed: report.kept_failed,
-            leftovers: report.leftovers,
-            seconds: report.seconds,
-            dry_run: i32::from(report.dry_run),
-            complete: i32::from(report.complete),
-        }
-    }
 }
 
 /// Reports the progress of a collection after each step, and at its end the final report. `named` are the
@@ -140,15 +82,6 @@ fn to_core(options: &graviton_gc_options) -> Result<GcOptions> {
     })
 }
 
-/// # Safety
-/// The callback and its userdata are good.
-unsafe fn tell(callback: graviton_gc_callback, userdata: Userdata, report: &GcReport) -> i32 {
-    let Some(callback) = callback else { return 0 };
-    let named: Vec<graviton_blob_id> = report.named.iter().map(Into::into).collect();
-    // SAFETY: by the contract; both live until it returns.
-    unsafe { callback(userdata.get(), &report.into(), first(&named)) }
-}
-
 /// Deletes unreferenced blocks: those of blobs that were deleted before the grace period, and of puts whose
 /// process is gone. Any number of collections may run at once, beside all other calls. `options` may be NULL.
 /// `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
@@ -166,19 +99,10 @@ pub unsafe extern "C" fn graviton_store_gc(
         guard(error, || {
             let out = versioned_out(report)?;
             let options = versioned(options)?.as_ref().map(to_core).transpose()?.unwrap_or_default();
-            let (userdata, mut returned) = (Userdata(userdata), 0);
-            let report = session_of(store, "store")?.run(|store| {
-                store.gc(&options, |report| {
-                    returned = tell(callback, userdata, report);
-                    flow(returned)
-                })
-            })?;
-            check_stop(returned)?;
-            tell(callback, userdata, &report);
-            if let Some(out) = out {
-                out.set(&(&report).into());
-            }
-            Ok(())
+            let mut listener = Listener::new(callback, userdata);
+            let report = session_of(store, "store")?
+                .run(|store| store.gc(&options, |report| listener.tell(report, &report.named)))?;
+            listener.end(&report, &report.named, out)
         })
     }
 }

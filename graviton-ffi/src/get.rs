@@ -8,7 +8,7 @@ use crate::blob_id::{graviton_blob_id, read_id};
 use crate::callback::{Progress, graviton_progress_callback};
 use crate::descriptor::Descriptor;
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{invalid, out, out_if_wanted, room};
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};

@@ -1,7 +1,7 @@
 //! libgraviton: the engine as a C library.
 //!
 //! What callers see is `include/graviton.h`, which cbindgen makes from the comments and signatures here
-//! (`tests/header.rs`), so the comments on exported items speak to C programmers. A file for each type of handle, over
+//! (`tests/header`), so the comments on exported items speak to C programmers. A file for each type of handle, over
 //! - [`panic`]: every function runs in [`panic::guard`], which turns errors and panics into a status;
 //! - [`pointer`]: every pointer is checked there before it is used, and [`versioned`]: every structure;
 //! - [`session`]: what the handles of one open store share, and the checks for forks and closed stores; [`sticky`]: what an
@@ -25,12 +25,15 @@ mod descriptor;
 mod error;
 mod gc;
 mod get;
+mod guard;
 mod list;
+mod listener;
 mod manifest;
 mod panic;
 mod pointer;
 mod put;
 mod reader;
+mod reports;
 mod session;
 mod status;
 mod sticky;
@@ -55,6 +58,7 @@ pub use list::*;
 pub use manifest::*;
 pub use put::*;
 pub use reader::*;
+pub use reports::*;
 pub use status::*;
 pub use store::*;
 pub use verify::*;

@@ -7,11 +7,12 @@ use graviton_core::{BlobId, BlobStat};
 
 use crate::blob_id::{graviton_blob_id, read_id_if_given};
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{borrow, exclusive, free, out};
+use crate::reports::graviton_blob_stat;
 use crate::session::Session;
 use crate::status::graviton_status;
-use crate::store::{graviton_blob_stat, graviton_store, session_of};
+use crate::store::{graviton_store, session_of};
 use crate::versioned::versioned_needed;
 
 /// How many are asked for at once.

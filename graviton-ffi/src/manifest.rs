@@ -7,7 +7,7 @@ use graviton_core::{BlobId, ManifestEntry};
 
 use crate::blob_id::{graviton_blob_id, graviton_block_key, read_id};
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{borrow, exclusive, free, out};
 use crate::session::Session;
 use crate::status::graviton_status;

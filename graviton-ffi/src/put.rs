@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use graviton_core::{BlobId, Code, Error, PutOptions, PutReceipt, Result};
+use graviton_core::{BlobId, Code, Error, PutOptions, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -16,51 +16,14 @@ use crate::callback::{
 };
 use crate::descriptor::Descriptor;
 use crate::error::graviton_error;
-use crate::panic::{Outcome, guard};
+use crate::guard::guard;
+use crate::panic::Outcome;
 use crate::pointer::{invalid, path, slice};
+use crate::reports::graviton_put_receipt;
 use crate::session::{Session, Waiting};
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
-
-/// The result of a put. Set `struct_size` before a call, with GRAVITON_PUT_RECEIPT_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct graviton_put_receipt {
-    /// sizeof(graviton_put_receipt).
-    pub struct_size: usize,
-    /// The id of the content.
-    pub id: graviton_blob_id,
-    /// The number of blocks of the content.
-    pub blocks: u64,
-    /// The number of its blocks that were new to the store and were written.
-    pub fresh_blocks: u64,
-    /// The size of those in bytes.
-    pub fresh_bytes: u64,
-    /// 1 if the blob is new, 0 if it already existed.
-    pub created: i32,
-    /// 0.
-    pub reserved: u32,
-}
-
-// SAFETY: begins with its size, and numbers are valid for any bytes.
-unsafe impl Versioned for graviton_put_receipt {
-    const NAME: &'static str = "graviton_put_receipt";
-}
-
-impl From<&PutReceipt> for graviton_put_receipt {
-    fn from(receipt: &PutReceipt) -> graviton_put_receipt {
-        graviton_put_receipt {
-            struct_size: size_of::<graviton_put_receipt>(),
-            id: (&receipt.id).into(),
-            blocks: receipt.blocks,
-            fresh_blocks: receipt.fresh_blocks,
-            fresh_bytes: receipt.fresh_bytes,
-            created: i32::from(receipt.created),
-            reserved: 0,
-        }
-    }
-}
 
 /// Options of a put. Initialise it with GRAVITON_PUT_OPTIONS_INIT, then set fields.
 #[repr(C)]

@@ -6,7 +6,7 @@ use graviton_core::Reader;
 
 use crate::blob_id::{graviton_blob_id, read_id};
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{borrow, free, invalid, out, out_if_wanted, room};
 use crate::status::graviton_status;
 use crate::sticky::Sticky;

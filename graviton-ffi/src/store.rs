@@ -2,16 +2,17 @@
 
 use std::ffi::{c_char, c_void};
 
-use graviton_core::{BlobStat, Config, Result};
+use graviton_core::{Config, Result};
 
 use crate::blob_id::{graviton_blob_id, read_id};
 use crate::callback::{Cancel, graviton_cancel_callback};
 use crate::error::graviton_error;
-use crate::panic::guard;
-use crate::pointer::{borrow, fill_text, free, out, path};
+use crate::guard::guard;
+use crate::pointer::{borrow, free, out, path};
+use crate::reports::{graviton_blob_stat, graviton_store_stats};
 use crate::session::Session;
 use crate::status::graviton_status;
-use crate::versioned::{Versioned, versioned_needed};
+use crate::versioned::versioned_needed;
 
 /// An open store. Owned; free it with graviton_store_free. Any number of threads may use it at once, and any number of
 /// processes may have the same store open. Readers, writers and iterators keep what they need of it: free in any order.
@@ -32,72 +33,6 @@ impl graviton_store {
 pub(crate) unsafe fn session_of<'a>(store: *const graviton_store, name: &str) -> Result<&'a Session> {
     // SAFETY: the same contract.
     Ok(unsafe { &borrow(store, name)?.session })
-}
-
-/// The size of a buffer for the text of any chunker with its NUL, in bytes.
-pub const GRAVITON_CHUNKER_TEXT_MAX: usize = 544;
-
-/// The metadata of a blob. Set `struct_size` before a call, with GRAVITON_BLOB_STAT_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct graviton_blob_stat {
-    /// sizeof(graviton_blob_stat).
-    pub struct_size: usize,
-    /// Its id, which includes its size in bytes.
-    pub id: graviton_blob_id,
-    /// The number of its blocks.
-    pub blocks: u64,
-    /// The time of the put: milliseconds since 1970-01-01 UTC.
-    pub created_at_ms: i64,
-    /// The chunker that cut it (GRAVITON_CHUNKER), NUL-terminated.
-    pub chunker: [c_char; GRAVITON_CHUNKER_TEXT_MAX],
-}
-
-// SAFETY: begins with its size, and numbers are valid for any bytes.
-unsafe impl Versioned for graviton_blob_stat {
-    const NAME: &'static str = "graviton_blob_stat";
-}
-
-impl From<&BlobStat> for graviton_blob_stat {
-    fn from(stat: &BlobStat) -> graviton_blob_stat {
-        graviton_blob_stat {
-            struct_size: size_of::<graviton_blob_stat>(),
-            id: (&stat.id).into(),
-            blocks: stat.blocks,
-            created_at_ms: stat.created_at_ms,
-            chunker: fill_text(&stat.chunker),
-        }
-    }
-}
-
-/// The totals of a store. Set `struct_size` before a call, with GRAVITON_STORE_STATS_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct graviton_store_stats {
-    /// sizeof(graviton_store_stats).
-    pub struct_size: usize,
-    /// Live blobs.
-    pub blobs: u64,
-    /// The sum of their sizes in bytes.
-    pub logical_bytes: u64,
-    /// Blocks that are stored, each once.
-    pub blocks: u64,
-    /// The sum of their sizes in bytes.
-    pub stored_bytes: u64,
-    /// Deleted blobs that can still be restored.
-    pub dead_blobs: u64,
-    /// The sum of their sizes in bytes.
-    pub dead_bytes: u64,
-    /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without a
-    /// grace period frees these, and blocks of failed and aborted puts, which only a dry run counts.
-    pub reclaimable_bytes: u64,
-    /// Bytes of blobs for each stored byte; 1 for an empty store.
-    pub dedup_ratio: f64,
-}
-
-// SAFETY: begins with its size, and numbers are valid for any bytes.
-unsafe impl Versioned for graviton_store_stats {
-    const NAME: &'static str = "graviton_store_stats";
 }
 
 /// Opens the store in a directory (`path` of `path_length` bytes, in any encoding), with blocks as files and
@@ -253,17 +188,7 @@ pub unsafe extern "C" fn graviton_store_stats_get(
         guard(error, || {
             let out = versioned_needed(stats, "stats")?;
             let stats = session_of(store, "store")?.run(graviton_core::Store::stats)?;
-            out.set(&graviton_store_stats {
-                struct_size: size_of::<graviton_store_stats>(),
-                blobs: stats.blobs,
-                logical_bytes: stats.logical_bytes,
-                blocks: stats.blocks,
-                stored_bytes: stats.stored_bytes,
-                dead_blobs: stats.dead_blobs,
-                dead_bytes: stats.dead_bytes,
-                reclaimable_bytes: stats.reclaimable_bytes,
-                dedup_ratio: stats.dedup_ratio(),
-            });
+            out.set(&(&stats).into());
             Ok(())
         })
     }

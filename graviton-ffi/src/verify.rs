@@ -8,14 +8,12 @@ use crate::blob_id::{graviton_blob_id, graviton_block_key, read_ids};
 use crate::callback::{Userdata, check_stop, flow};
 use crate::error::graviton_error;
 use crate::gc::limit;
-use crate::panic::guard;
-use crate::pointer::{fill_text, first, text, truth};
+use crate::guard::guard;
+use crate::pointer::{first, text, truth};
+use crate::reports::graviton_verify_report;
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::{Versioned, versioned, versioned_out};
-
-/// The size of a buffer for any verification cursor with its NUL, in bytes.
-pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
 
 /// An event: progress.
 pub const GRAVITON_VERIFY_PROGRESS: i32 = 1;
@@ -70,66 +68,6 @@ pub struct graviton_verify_options {
 // SAFETY: begins with its size, and numbers and pointers are valid for any bytes.
 unsafe impl Versioned for graviton_verify_options {
     const NAME: &'static str = "graviton_verify_options";
-}
-
-/// The report of a verification. Set `struct_size` before a call, with GRAVITON_VERIFY_REPORT_INIT.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct graviton_verify_report {
-    /// sizeof(graviton_verify_report).
-    pub struct_size: usize,
-    /// Blobs whose manifests were checked.
-    pub blobs: u64,
-    /// Blocks that were checked.
-    pub blocks: u64,
-    /// Bytes that were hashed.
-    pub bytes: u64,
-    /// Blocks of live blobs that are missing.
-    pub missing: u64,
-    /// Blocks of live blobs with a wrong length or wrong bytes.
-    pub corrupt: u64,
-    /// Live blobs with a broken manifest.
-    pub broken_manifests: u64,
-    /// Problems that the database's self-check found.
-    pub database_problems: u64,
-    /// Blocks without a row.
-    pub unreferenced: u64,
-    /// Their bytes.
-    pub unreferenced_bytes: u64,
-    /// The duration in seconds.
-    pub seconds: f64,
-    /// 1 if no live blob is damaged, otherwise 0.
-    pub clean: i32,
-    /// 1 if everything was verified, 0 if the callback stopped it.
-    pub complete: i32,
-    /// The cursor to continue from, if it was stopped early; otherwise empty. NUL-terminated.
-    pub cursor: [c_char; GRAVITON_VERIFY_CURSOR_MAX],
-}
-
-// SAFETY: begins with its size, and numbers are valid for any bytes.
-unsafe impl Versioned for graviton_verify_report {
-    const NAME: &'static str = "graviton_verify_report";
-}
-
-impl From<&VerifyReport> for graviton_verify_report {
-    fn from(report: &VerifyReport) -> graviton_verify_report {
-        graviton_verify_report {
-            struct_size: size_of::<graviton_verify_report>(),
-            blobs: report.blobs,
-            blocks: report.blocks,
-            bytes: report.bytes,
-            missing: report.missing,
-            corrupt: report.corrupt,
-            broken_manifests: report.broken_manifests,
-            database_problems: report.database_problems,
-            unreferenced: report.unreferenced,
-            unreferenced_bytes: report.unreferenced_bytes,
-            seconds: report.seconds,
-            clean: i32::from(report.is_clean()),
-            complete: i32::from(report.cursor.is_none()),
-            cursor: fill_text(&report.cursor.as_ref().map(ToString::to_string).unwrap_or_default()),
-        }
-    }
 }
 
 /// An event of a verification. It and the data that it points to are valid until the callback returns.
@@ -267,7 +205,11 @@ pub unsafe extern "C" fn graviton_store_verify(
             let options = to_core(options)?;
             let (userdata, mut returned) = (Userdata(userdata), 0);
             let report = session_of(store, "store")?.run(|store| {
-                let Some(options) = &options else { return Ok(VerifyReport::default()) };
+                let Some(options) = &options else {
+                    let mut report = VerifyReport::default();
+                    report.complete = true;
+                    return Ok(report);
+                };
                 store.verify(options, |event| {
                     returned = tell(callback, userdata, &event);
                     flow(returned)

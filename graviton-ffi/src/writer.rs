@@ -6,9 +6,9 @@ use graviton_core::{Error, PutOptions, Writer};
 
 use crate::blob_id::{graviton_blob_id, read_id_if_given};
 use crate::error::graviton_error;
-use crate::panic::guard;
+use crate::guard::guard;
 use crate::pointer::{borrow, free, invalid, out, slice};
-use crate::put::graviton_put_receipt;
+use crate::reports::graviton_put_receipt;
 use crate::status::graviton_status;
 use crate::sticky::Sticky;
 use crate::store::{graviton_store, session_of};

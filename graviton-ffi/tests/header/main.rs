@@ -1,27 +1,40 @@
-//! `include/graviton.h` is what cbindgen makes of the source, documents everything, has the core's codes, and names exactly
+//! `src/reports.rs` is what the core's declaration of reports gives. `include/graviton.h` is what cbindgen makes of the source, documents everything, has the core's codes, and names exactly
 //! the functions of `symbols.txt`.
 //!
 //! After a change: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use graviton_core::Code;
 
+mod reports;
+
 /// The order of the files in the header: what is used comes first.
 const FILES: &[&str] = &[
-    "version", "status", "error", "callback", "blob_id", "config", "store", "put", "get", "writer", "reader",
-    "list", "manifest", "block", "gc", "verify", "copy",
+    "version", "status", "error", "callback", "blob_id", "reports", "config", "store", "put", "get",
+    "writer", "reader", "list", "manifest", "block", "gc", "verify", "copy",
 ];
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The committed `src/reports.rs`, the one that the core's declaration gives, and the macros for it. The file is renewed
+/// before the header is made of it.
+static REPORTS: LazyLock<(String, String, String)> = LazyLock::new(|| {
+    let path = here().join("src/reports.rs");
+    let (rust, macros) = reports::made(&std::fs::read_to_string(&path).unwrap());
+    (committed(&path, &rust), rust, macros)
+});
+
 fn made() -> String {
     let mut config = cbindgen::Config::from_file(here().join("cbindgen.toml")).unwrap();
     // The guard ends in the trailer, behind the macros that cbindgen cannot make.
     let header = config.header.take().unwrap();
+    let end = "#endif  /* GRAVITON_H */";
+    config.trailer = config.trailer.map(|text| text.replace(end, &format!("{}{end}", REPORTS.2)));
     config.header = Some(format!("{}\n\n#ifndef GRAVITON_H\n#define GRAVITON_H", header.trim()));
     let files = FILES.iter().map(|file| here().join(format!("src/{file}.rs")));
     let builder = files.fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src);
@@ -53,6 +66,12 @@ fn exported() -> BTreeSet<String> {
         }));
     }
     names
+}
+
+#[test]
+fn the_reports_are_those_that_the_core_declares() {
+    let (committed, made, _) = &*REPORTS;
+    assert!(committed == made, "src/reports.rs is old; make it anew with GRAVITON_UPDATE=1");
 }
 
 #[test]
