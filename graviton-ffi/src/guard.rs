@@ -4,8 +4,8 @@ use crate::error::graviton_error;
 use crate::panic::{Outcome, catch};
 use crate::status::{GRAVITON_ERROR_INVALID_ARGUMENT, GRAVITON_OK, graviton_status};
 
-/// Runs the body of an exported function. `error`, unless it is null, becomes the error, or null on success. A misaligned
-/// one cannot be told why, but from the status: nothing is done.
+/// Runs the body of an exported function. `error`, unless it is null, becomes the error, or null on success.
+/// A misaligned one cannot be told why, but from the status: nothing is done.
 ///
 /// # Safety
 /// `error` is null, misaligned, or a place for a pointer.

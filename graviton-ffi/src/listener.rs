@@ -1,4 +1,4 @@
-//! A callback that hears of long work: a report and a list, while the work runs and once more when it is over.
+//! A callback that hears of long work: a report and a list, while the work runs and when it is over.
 
 use std::ffi::c_void;
 use std::ops::ControlFlow;

@@ -1,5 +1,5 @@
-//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`; renew it with
-//! `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
+//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`.
+//! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
 
 use std::ffi::c_char;
 

@@ -1,5 +1,6 @@
-//! `src/reports.rs` is what the core's declaration of reports gives. `include/graviton.h` is what cbindgen makes of the source, documents everything, has the core's codes, and names exactly
-//! the functions of `symbols.txt`.
+//! `src/reports.rs` is made from the core's declaration of reports, and `include/graviton.h` by cbindgen from
+//! the source. The header documents everything, has the core's codes, and names exactly the functions of
+//! `symbols.txt`.
 //!
 //! After a change: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
 
@@ -21,8 +22,8 @@ fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The committed `src/reports.rs`, the one that the core's declaration gives, and the macros for it. The file is renewed
-/// before the header is made of it.
+/// The committed `src/reports.rs`, the one that the declaration gives, and the macros for it. The file is
+/// renewed before the header is made of it.
 static REPORTS: LazyLock<(String, String, String)> = LazyLock::new(|| {
     let path = here().join("src/reports.rs");
     let (rust, macros) = reports::made(&std::fs::read_to_string(&path).unwrap());

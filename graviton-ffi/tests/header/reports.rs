@@ -1,14 +1,14 @@
-//! `src/reports.rs` and the `_INIT` macros of reports, made from the core's declaration (`graviton_core::report`).
+//! `src/reports.rs` and the `_INIT` macros of reports, made from `graviton_core::report`.
 //!
-//! A committed struct keeps its layout: its fields stay where they are, whatever the order of the declaration, and new ones
-//! follow them. A struct that got fields says how long it was before.
+//! A committed struct keeps its layout: its fields stay in place, whatever the order of the declaration, and
+//! new ones follow them. A struct that got fields says how long it was before.
 
 use std::fmt::Write;
 
 use graviton_core::report::{Field, Kind, Report};
 
-const HEAD: &str = r#"//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`; renew it with
-//! `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
+const HEAD: &str = r#"//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`.
+//! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
 
 use std::ffi::c_char;
 
@@ -69,7 +69,7 @@ impl Member {
         Some(Member { name, doc: doc(field), rust_type, value, initial, rank })
     }
 
-    /// What keeps the structure free of holes.
+    /// A field that keeps the structure free of holes.
     fn reserved(name: &str) -> Member {
         Member {
             name: name.to_owned(),
@@ -202,7 +202,7 @@ impl Struct {
     }
 }
 
-/// What stands between `start` and the brace that ends it.
+/// The text between `start` and the brace that ends it.
 fn body<'a>(text: &'a str, start: &str) -> &'a str {
     text.split_once(start).and_then(|(_, rest)| rest.split_once("\n}")).map_or("", |(body, _)| body)
 }
@@ -220,7 +220,7 @@ fn comment(to: &mut String, indent: &str, text: &str) {
     writeln!(to, "{line}").unwrap();
 }
 
-/// What `src/reports.rs` should be, given what it is, and the macros of the header.
+/// The new text of `src/reports.rs`, given the committed one, and the macros of the header.
 pub fn made(committed: &str) -> (String, String) {
     macro_rules! structs {
         ($($name:ident),+) => {
