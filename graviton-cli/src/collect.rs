@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use crate::arguments::Collect;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{Lines, count, json, seconds};
+use crate::output::{Lines, count, json, seconds, summary};
 use crate::progress::Extent;
 
 pub(crate) async fn collect(context: &Context, arguments: &Collect) -> Result<u8, Failure> {
@@ -114,21 +114,4 @@ fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Fail
         lines.add("stopped by a limit; the next gc continues from there")?;
     }
     lines.flush()
-}
-
-fn summary(report: &GcReport) -> String {
-    json(&[
-        ("kind", "summary".into()),
-        ("dry_run", report.dry_run.into()),
-        ("blobs", report.blobs.into()),
-        ("blocks", report.blocks.into()),
-        ("bytes", report.bytes.into()),
-        ("abandoned_puts", report.abandoned_puts.into()),
-        ("kept_referenced", report.kept_referenced.into()),
-        ("kept_doomed", report.kept_doomed.into()),
-        ("kept_failed", report.kept_failed.into()),
-        ("leftovers", report.leftovers.into()),
-        ("complete", report.complete.into()),
-        ("seconds", report.seconds.into()),
-    ])
 }

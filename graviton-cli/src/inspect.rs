@@ -2,13 +2,14 @@
 //!
 //! Listings are read and printed a page at a time, whatever their length.
 
+use graviton_core::report::{self, Report};
 use graviton_core::{BlobId, BlobStat, Code, Error};
 use indicatif::HumanBytes;
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{Lines, json};
+use crate::output::{Lines, fields, json, rfc3339};
 use crate::progress::Extent;
 
 const PAGE: usize = 1000;
@@ -102,40 +103,24 @@ pub(crate) async fn stats(context: &Context) -> Result<(), Failure> {
     let stats = context.reading(async |store| Ok(store.stats().await?)).await?;
     drop(waiting);
     let mut lines = Lines::new(&context.interrupt);
-    let ratio = stats.dedup_ratio();
     if context.json {
-        lines.add(&json(&[
-            ("blobs", stats.blobs.into()),
-            ("logical_bytes", stats.logical_bytes.into()),
-            ("blocks", stats.blocks.into()),
-            ("stored_bytes", stats.stored_bytes.into()),
-            ("dedup_ratio", ratio.into()),
-            ("dead_blobs", stats.dead_blobs.into()),
-            ("dead_bytes", stats.dead_bytes.into()),
-            ("reclaimable_bytes", stats.reclaimable_bytes.into()),
-        ]))?;
+        lines.add(&json(&fields(&stats)))?;
     } else {
-        lines.add(&format!("blobs              {}", stats.blobs))?;
-        lines.add(&format!("logical bytes      {}", bytes_in_words(stats.logical_bytes)))?;
-        lines.add(&format!("blocks             {}", stats.blocks))?;
-        lines.add(&format!("stored bytes       {}", bytes_in_words(stats.stored_bytes)))?;
-        lines.add(&format!("dedup ratio        {ratio:.2}"))?;
-        lines.add(&format!("dead blobs         {}", stats.dead_blobs))?;
-        lines.add(&format!("dead bytes         {}", bytes_in_words(stats.dead_bytes)))?;
-        lines.add(&format!("reclaimable bytes  {}", bytes_in_words(stats.reclaimable_bytes)))?;
+        for (field, value) in stats.entries() {
+            let text = match value {
+                report::Value::Bytes(bytes) => bytes_in_words(bytes),
+                report::Value::Ratio(ratio) => format!("{ratio:.2}"),
+                report::Value::Count(number) => number.to_string(),
+                other => format!("{other:?}"),
+            };
+            lines.add(&format!("{:<19}{text}", field.name.replace('_', " ")))?;
+        }
     }
     lines.flush()
 }
 
 fn stat_as_json(stat: &BlobStat) -> String {
-    let fields: [(&str, Value); 5] = [
-        ("id", stat.id.to_string().into()),
-        ("size", stat.id.size().into()),
-        ("blocks", stat.blocks.into()),
-        ("chunker", stat.chunker.as_str().into()),
-        ("created_at", rfc3339(stat.created_at_ms).into()),
-    ];
-    json(&fields)
+    json(&fields(stat))
 }
 
 /// The id comes first, for `cut`; behind it what people look for, in columns for sizes of up to ten digits.
@@ -144,13 +129,6 @@ fn stat_as_line(stat: &BlobStat) -> String {
     let size = HumanBytes(stat.id.size()).to_string();
     let blocks = format!("{} block{}", stat.blocks, if stat.blocks == 1 { "" } else { "s" });
     format!("{id:<82}  {size:>11}  {blocks:>12}  {created}  {}", stat.chunker)
-}
-
-/// `2026-02-03T04:05:06.789Z`.
-fn rfc3339(milliseconds: i64) -> String {
-    // A time that no calendar has is shown as the number that the database gave.
-    jiff::Timestamp::from_millisecond(milliseconds)
-        .map_or_else(|_| milliseconds.to_string(), |time| format!("{time:.3}"))
 }
 
 fn bytes_in_words(bytes: u64) -> String {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use graviton_core::Error;
+use graviton_core::report::{self, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::Value;
@@ -126,6 +127,43 @@ pub(crate) fn seconds(seconds: f64) -> String {
 pub(crate) fn json(fields: &[(&str, Value)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}", fields.join(","))
+}
+
+/// The fields of a report, in the order of its declaration. Lists are numbers here; samples have lines of their own.
+pub(crate) fn fields<R: Report>(report: &R) -> Vec<(&'static str, Value)> {
+    let fields = report.entries().filter_map(|(field, value)| {
+        let value = match value {
+            report::Value::Sample(_) => return None,
+            report::Value::Count(number) | report::Value::Bytes(number) | report::Value::Size(number) => {
+                number.into()
+            }
+            report::Value::Seconds(number) | report::Value::Ratio(number) => number.into(),
+            report::Value::Flag(flag) => flag.into(),
+            report::Value::Id(id) => id.to_string().into(),
+            report::Value::Ids(ids) => ids.len().into(),
+            report::Value::Keys(keys) => keys.len().into(),
+            report::Value::Cursor(cursor) => cursor.map(ToString::to_string).into(),
+            report::Value::Text(text) => text.into(),
+            report::Value::Time(milliseconds) => rfc3339(milliseconds).into(),
+            other => format!("{other:?}").into(),
+        };
+        Some((field.name.strip_suffix("_ms").unwrap_or(field.name), value))
+    });
+    fields.collect()
+}
+
+/// A report as the last line of a command.
+pub(crate) fn summary<R: Report>(report: &R) -> String {
+    let mut all = vec![("kind", "summary".into())];
+    all.extend(fields(report));
+    json(&all)
+}
+
+/// `2026-02-03T04:05:06.789Z`.
+pub(crate) fn rfc3339(milliseconds: i64) -> String {
+    // A time that no calendar has is shown as the number that the database gave.
+    jiff::Timestamp::from_millisecond(milliseconds)
+        .map_or_else(|_| milliseconds.to_string(), |time| format!("{time:.3}"))
 }
 
 #[cfg(test)]

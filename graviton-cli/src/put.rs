@@ -22,7 +22,7 @@ use crate::arguments::Put;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::output::{Lines, json};
+use crate::output::{Lines, fields, json};
 use crate::progress::{Extent, Progress};
 use crate::source::{Kind, Source};
 
@@ -269,15 +269,11 @@ impl Report<'_> {
         }
         // Microseconds are as exact as it makes sense.
         let seconds = stored.elapsed.as_micros() as f64 / 1e6;
-        json(&[
-            ("path", path.to_string_lossy().into()),
-            ("id", receipt.id.to_string().into()),
-            ("size", receipt.id.size().into()),
-            ("blocks", receipt.blocks.into()),
-            ("fresh_blocks", receipt.fresh_blocks.into()),
-            ("fresh_bytes", receipt.fresh_bytes.into()),
-            ("seconds", seconds.into()),
-        ])
+        let mut line = vec![("path", path.to_string_lossy().into())];
+        // A receipt has no `created` here: `fresh_blocks` is what people ask for.
+        line.extend(fields(receipt).into_iter().filter(|(name, _)| *name != "created"));
+        line.push(("seconds", seconds.into()));
+        json(&line)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use indicatif::HumanBytes;
 use crate::arguments::{Backup, Copy, Repair};
 use crate::context::Context;
 use crate::failure::{Failure, Tally};
-use crate::output::{Lines, count, json, seconds};
+use crate::output::{Lines, count, json, seconds, summary};
 use crate::progress::Extent;
 use crate::{remove, verify};
 
@@ -49,18 +49,10 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
     let interrupted = context.interrupt.of_unfinished(complete);
     let mut lines = Lines::new(&context.interrupt);
     name_each(context, &mut lines, "damaged", "id", &damaged)?;
-    if let Some(report) = &report {
+    if let Some(report) = &mut report {
+        report.damaged.clone_from(&damaged);
         lines.add(&if context.json {
-            json(&[
-                ("kind", "summary".into()),
-                ("blobs", report.blobs.into()),
-                ("present", report.present.into()),
-                ("blocks", report.blocks.into()),
-                ("bytes", report.bytes.into()),
-                ("damaged", damaged.len().into()),
-                ("complete", report.complete.into()),
-                ("seconds", report.seconds.into()),
-            ])
+            summary(report)
         } else {
             format!("copied {} in {}", copied(report), seconds(report.seconds))
         })?;
@@ -121,17 +113,10 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
     let interrupted = context.interrupt.of_unfinished(complete);
     let mut lines = Lines::new(&context.interrupt);
     name_each(context, &mut lines, "lost", "key", &lost)?;
-    if let Some(report) = &report {
+    if let Some(report) = &mut report {
+        report.lost.clone_from(&lost);
         lines.add(&if context.json {
-            json(&[
-                ("kind", "summary".into()),
-                ("checked", report.checked.into()),
-                ("repaired", report.repaired.into()),
-                ("bytes", report.bytes.into()),
-                ("lost", lost.len().into()),
-                ("complete", report.complete.into()),
-                ("seconds", report.seconds.into()),
-            ])
+            summary(report)
         } else {
             let lost = if lost.is_empty() {
                 String::new()

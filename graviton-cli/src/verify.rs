@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::arguments::Verify;
 use crate::context::Context;
 use crate::failure::{Failure, Tally};
-use crate::output::{Lines, count, json, seconds};
+use crate::output::{Lines, count, json, seconds, summary};
 use crate::progress::{Extent, Progress};
 use crate::remove;
 
@@ -187,22 +187,7 @@ fn print(context: &Context, report: &VerifyReport, deep: bool, stopped: bool) ->
     let mut lines = Lines::new(&context.interrupt);
     let cursor = report.cursor.as_ref().filter(|_| stopped);
     if context.json {
-        lines.add(&json(&[
-            ("kind", "summary".into()),
-            ("blobs", report.blobs.into()),
-            ("blocks", report.blocks.into()),
-            ("bytes", report.bytes.into()),
-            ("missing", report.missing.into()),
-            ("corrupt", report.corrupt.into()),
-            ("broken_manifests", report.broken_manifests.into()),
-            ("database_problems", report.database_problems.into()),
-            ("unreferenced", report.unreferenced.into()),
-            ("unreferenced_bytes", report.unreferenced_bytes.into()),
-            ("clean", report.is_clean().into()),
-            ("complete", (!stopped).into()),
-            ("cursor", cursor.map(ToString::to_string).into()),
-            ("seconds", report.seconds.into()),
-        ]))?;
+        lines.add(&summary(report))?;
         return lines.flush();
     }
     let found: Vec<String> = [
