@@ -156,6 +156,11 @@
 #define GRAVITON_CHUNKER_TEXT_MAX 544
 
 /**
+ * The size of a buffer for any verification cursor with its NUL, in bytes.
+ */
+#define GRAVITON_VERIFY_CURSOR_MAX 128
+
+/**
  * For graviton_reader_seek: the offset is from the start of the blob. Equal to SEEK_SET of C.
  */
 #define GRAVITON_SEEK_SET 0
@@ -174,11 +179,6 @@
  * For graviton_gc_options: no grace period; all deleted blobs are collected.
  */
 #define GRAVITON_GC_NO_GRACE -1
-
-/**
- * The size of a buffer for any verification cursor with its NUL, in bytes.
- */
-#define GRAVITON_VERIFY_CURSOR_MAX 128
 
 /**
  * An event: progress.
@@ -339,7 +339,7 @@ typedef struct graviton_blob_stat {
      */
     size_t struct_size;
     /**
-     * Its id, which includes its size in bytes.
+     * Its id.
      */
     struct graviton_blob_id id;
     /**
@@ -347,11 +347,11 @@ typedef struct graviton_blob_stat {
      */
     uint64_t blocks;
     /**
-     * The time of the put: milliseconds since 1970-01-01 UTC.
+     * The time of the put, in UTC; as a number, in milliseconds since 1970-01-01.
      */
     int64_t created_at_ms;
     /**
-     * The chunker that cut it (GRAVITON_CHUNKER), NUL-terminated.
+     * The chunker that cut it (GRAVITON_CHUNKER). NUL-terminated.
      */
     char chunker[GRAVITON_CHUNKER_TEXT_MAX];
 } graviton_blob_stat;
@@ -455,7 +455,7 @@ typedef struct graviton_put_receipt {
      */
     uint64_t fresh_bytes;
     /**
-     * 1 if the blob is new, 0 if it already existed.
+     * 1 if the blob is new; 0 if it already existed.
      */
     int32_t created;
     /**
@@ -557,7 +557,7 @@ typedef struct graviton_gc_report {
      */
     uint64_t blobs;
     /**
-     * The number of their ids that the callback gets; only in a dry run.
+     * The length of `named`, which the callback gets: the ids of some of them; only after a dry run.
      */
     size_t named_count;
     /**
@@ -594,7 +594,7 @@ typedef struct graviton_gc_report {
      */
     int32_t dry_run;
     /**
-     * 1 if nothing is left to do; 0 if a limit or the callback stopped it.
+     * 1 if nothing is left to do; 0 if a limit or the caller stopped it.
      */
     int32_t complete;
 } graviton_gc_report;
@@ -682,15 +682,15 @@ typedef struct graviton_verify_report {
      */
     uint64_t broken_manifests;
     /**
-     * Problems that the database's self-check found.
+     * Problems that the self-check of the database found.
      */
     uint64_t database_problems;
     /**
-     * Blocks without a row.
+     * Blocks without a row in the database.
      */
     uint64_t unreferenced;
     /**
-     * Their bytes.
+     * The sum of their sizes in bytes.
      */
     uint64_t unreferenced_bytes;
     /**
@@ -702,11 +702,11 @@ typedef struct graviton_verify_report {
      */
     int32_t clean;
     /**
-     * 1 if everything was verified, 0 if the callback stopped it.
+     * 1 if everything was checked; 0 if the caller stopped it.
      */
     int32_t complete;
     /**
-     * The cursor to continue from, if it was stopped early; otherwise empty. NUL-terminated.
+     * The cursor to continue from, if it was stopped early. Otherwise empty. NUL-terminated.
      */
     char cursor[GRAVITON_VERIFY_CURSOR_MAX];
 } graviton_verify_report;
@@ -803,12 +803,12 @@ typedef struct graviton_copy_report {
      */
     uint64_t blocks;
     /**
-     * Their bytes.
+     * The sum of their sizes in bytes.
      */
     uint64_t bytes;
     /**
-     * The number of blobs that are damaged in the other store. They were skipped; the callback gets their
-     * ids.
+     * The length of `damaged`, which the callback gets: blobs that are damaged in the other store. They were
+     * skipped.
      */
     size_t damaged_count;
     /**
@@ -816,7 +816,7 @@ typedef struct graviton_copy_report {
      */
     double seconds;
     /**
-     * 1 if everything was done, 0 if the callback stopped it.
+     * 1 if everything was copied; 0 if the caller stopped it.
      */
     int32_t complete;
     /**
@@ -849,16 +849,16 @@ typedef struct graviton_repair_report {
      */
     uint64_t checked;
     /**
-     * Bad blocks that were repaired.
+     * Bad blocks that were replaced.
      */
     uint64_t repaired;
     /**
-     * Their bytes.
+     * The sum of their sizes in bytes.
      */
     uint64_t bytes;
     /**
-     * The number of bad blocks that are missing or damaged in the other store too. The callback gets their
-     * keys.
+     * The length of `lost`, which the callback gets: bad blocks that are missing or damaged in the other
+     * store too.
      */
     size_t lost_count;
     /**
@@ -866,7 +866,7 @@ typedef struct graviton_repair_report {
      */
     double seconds;
     /**
-     * 1 if everything was checked, 0 if the callback stopped it.
+     * 1 if every block was checked; 0 if the caller stopped it.
      */
     int32_t complete;
     /**
@@ -1710,15 +1710,6 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 /** The text of a literal and its length, as two arguments: `graviton_store_open(GRAVITON_LITERAL("./data"), ...)`. */
 #define GRAVITON_LITERAL(text) ("" text), (sizeof(text) - 1)
 
-/** Initialises a graviton_blob_stat. */
-#define GRAVITON_BLOB_STAT_INIT { sizeof(graviton_blob_stat), { 0, 0, 0, { 0 } }, 0, 0, { 0 } }
-
-/** Initialises a graviton_store_stats. */
-#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0 }
-
-/** Initialises a graviton_put_receipt. */
-#define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0 }
-
 /** Initialises a graviton_put_options: any content, and no callback. */
 #define GRAVITON_PUT_OPTIONS_INIT { sizeof(graviton_put_options), NULL, NULL, NULL }
 
@@ -1728,22 +1719,31 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 /** Initialises a graviton_gc_options: the configured grace, and no limits. */
 #define GRAVITON_GC_OPTIONS_INIT { sizeof(graviton_gc_options), 0, 0, 0, 0, 0, 0 }
 
+/** Initialises a graviton_copy_options: all blobs. */
+#define GRAVITON_COPY_OPTIONS_INIT { sizeof(graviton_copy_options), NULL, 0 }
+
+/** Initialises a graviton_verify_options: everything, by lengths. */
+#define GRAVITON_VERIFY_OPTIONS_INIT { sizeof(graviton_verify_options), 0, 0, NULL, 0, 0, NULL, 0 }
+
+/** Initialises a graviton_put_receipt. */
+#define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0 }
+
+/** Initialises a graviton_blob_stat. */
+#define GRAVITON_BLOB_STAT_INIT { sizeof(graviton_blob_stat), { 0, 0, 0, { 0 } }, 0, 0, { 0 } }
+
+/** Initialises a graviton_store_stats. */
+#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0 }
+
 /** Initialises a graviton_gc_report. */
 #define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0 }
 
-/** Initialises a graviton_copy_options: all blobs. */
-#define GRAVITON_COPY_OPTIONS_INIT { sizeof(graviton_copy_options), NULL, 0 }
+/** Initialises a graviton_verify_report. */
+#define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
 
 /** Initialises a graviton_copy_report. */
 #define GRAVITON_COPY_REPORT_INIT { sizeof(graviton_copy_report), 0, 0, 0, 0, 0, 0.0, 0, 0 }
 
 /** Initialises a graviton_repair_report. */
 #define GRAVITON_REPAIR_REPORT_INIT { sizeof(graviton_repair_report), 0, 0, 0, 0, 0.0, 0, 0 }
-
-/** Initialises a graviton_verify_options: everything, by lengths. */
-#define GRAVITON_VERIFY_OPTIONS_INIT { sizeof(graviton_verify_options), 0, 0, NULL, 0, 0, NULL, 0 }
-
-/** Initialises a graviton_verify_report. */
-#define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
 
 #endif  /* GRAVITON_H */

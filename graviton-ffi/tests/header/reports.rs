@@ -221,7 +221,7 @@ fn comment(to: &mut String, indent: &str, text: &str) {
 }
 
 /// The new text of `src/reports.rs`, given the committed one, and the macros of the header.
-pub fn made(committed: &str) -> (String, String) {
+pub(crate) fn made(committed: &str) -> (String, String) {
     macro_rules! structs {
         ($($name:ident),+) => {
             [$(Struct::of::<graviton_core::$name>(committed)),+]
