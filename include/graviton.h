@@ -111,7 +111,7 @@
 /**
  * The version of this header as one number: major * 1000000 + minor * 1000 + patch. For `#if`.
  */
-#define GRAVITON_VERSION_NUMBER 1000
+#define GRAVITON_VERSION_NUMBER 2000
 
 /**
  * For a progress callback: the total size is unknown.

@@ -5,7 +5,6 @@
 use graviton_core::report::{self, Report};
 use graviton_core::{BlobId, BlobStat, Code, Error};
 use indicatif::HumanBytes;
-use serde_json::Value;
 
 use crate::context::Context;
 use crate::failure::Failure;

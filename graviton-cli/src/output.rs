@@ -129,7 +129,8 @@ pub(crate) fn json(fields: &[(&str, Value)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// The fields of a report, in the order of its declaration. Lists are numbers here; samples have lines of their own.
+/// The fields of a report, in the order of its declaration. Lists are numbers here; samples have lines of
+/// their own.
 pub(crate) fn fields<R: Report>(report: &R) -> Vec<(&'static str, Value)> {
     let fields = report.entries().filter_map(|(field, value)| {
         let value = match value {

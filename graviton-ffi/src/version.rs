@@ -12,7 +12,7 @@ pub const GRAVITON_VERSION_MINOR: i32 = 2;
 pub const GRAVITON_VERSION_PATCH: i32 = 0;
 
 /// The version of this header as one number: major * 1000000 + minor * 1000 + patch. For `#if`.
-pub const GRAVITON_VERSION_NUMBER: i32 = 1_000;
+pub const GRAVITON_VERSION_NUMBER: i32 = 2_000;
 
 /// The version of the library that is running, as text, such as "0.2.0". It is valid for ever. Cannot fail,
 /// never blocks.

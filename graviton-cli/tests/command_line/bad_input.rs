@@ -181,10 +181,10 @@ fn a_hole_in_a_manifest_is_no_short_stream() {
     let put = scene.run(&["--set", "GRAVITON_CHUNKER=fixed:100", "put", "file"]).succeeded();
     let id = &put.lines()[0];
     scene.python("DELETE FROM blob_block WHERE block_offset = 900");
-    scene.run(&["manifest", id]).failed(4, "missing-block", "hole");
+    scene.run(&["manifest", id]).failed(4, "missing-block", "gap");
     scene.run(&["get", id, "-o", "out"]).failed(4, "missing-block", "hole");
     scene.python("DELETE FROM blob_block WHERE block_offset = 300");
-    scene.run(&["manifest", id]).failed(4, "missing-block", "hole");
+    scene.run(&["manifest", id]).failed(4, "missing-block", "gap");
     assert_eq!(scene.names(), ["file"]);
 }
 

@@ -108,15 +108,11 @@ mod tests {
 
     fn chosen(settings: &[(&str, &str)]) -> Result<String> {
         let set = |config: Config, (name, value): &(&str, &str)| config.set(name, value);
-        Ok(
-            match {
-                let config = settings.iter().try_fold(Config::new(), set)?;
-                manifests(&config.values, &config.root())?
-            } {
-                Manifests::Sqlite(path) => path.display().to_string(),
-                Manifests::Postgres(address) => address.name().to_owned(),
-            },
-        )
+        let config = settings.iter().try_fold(Config::new(), set)?;
+        Ok(match manifests(&config.values, &config.root())? {
+            Manifests::Sqlite(path) => path.display().to_string(),
+            Manifests::Postgres(address) => address.name().to_owned(),
+        })
     }
 
     #[test]

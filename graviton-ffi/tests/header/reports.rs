@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use graviton_core::report::{Field, Kind, Report};
 
-const HEAD: &str = r#"//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`.
+const HEAD: &str = r"//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`.
 //! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
 
 use std::ffi::c_char;
@@ -23,7 +23,7 @@ pub const GRAVITON_CHUNKER_TEXT_MAX: usize = 544;
 
 /// The size of a buffer for any verification cursor with its NUL, in bytes.
 pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
-"#;
+";
 
 /// A field of a C struct.
 struct Member {
@@ -193,7 +193,10 @@ impl Struct {
     }
 
     fn init(&self) -> String {
-        let initial: String = self.members.iter().map(|member| format!(", {}", member.initial)).collect();
+        let mut initial = String::new();
+        for member in &self.members {
+            write!(initial, ", {}", member.initial).unwrap();
+        }
         let Struct { name, .. } = self;
         format!(
             "/** Initialises a {name}. */\n#define {} {{ sizeof({name}){initial} }}\n\n",
