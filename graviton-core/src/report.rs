@@ -1,4 +1,4 @@
-//! Reports: what calls on a store give back. Each is declared once, in [`reports!`] below.
+//! Reports: what calls on a store give back. Each is declared once, in `reports!` below.
 //!
 //! The declaration makes the public struct and its [`Report`] implementation, which lists the fields and their values.
 //! Every other form reads that list: the C structs and their `_INIT` macros, the Python classes, the JSON of the command

@@ -1,4 +1,4 @@
-//! The routes that start, watch and cancel collections and verifications. All need the scope `admin`.
+//! The routes that start, watch and cancel garbage collections and verifications. All require the scope `admin`.
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
@@ -19,18 +19,18 @@ use utoipa_axum::routes;
 
 use crate::app::Shared;
 use crate::body::Incoming;
-use crate::documented::{BodyProblems, Common, NotFound};
 use crate::extract::{Params, Whole};
 use crate::jobs::{Job, View};
 use crate::problem::Problem;
+use crate::schemas::{BodyProblems, Common, NotFound};
 
-/// What an order may have in bytes.
+/// The largest order, in bytes.
 const MOST_BODY: u64 = 1 << 20;
 
-/// Blobs that an order may name.
+/// The most blobs in an order.
 const MOST_IDS: usize = 1_000;
 
-/// How long a request may wait for the end of a job, in seconds.
+/// The longest time that a request may wait for a job, in seconds.
 const MOST_WAIT: u64 = 60;
 
 pub(crate) fn routes() -> OpenApiRouter<Shared> {
@@ -42,49 +42,49 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(cancel))
 }
 
-/// What a collection is to do
+/// The options of a garbage collection
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Collect {
-    /// What was deleted so many seconds ago or longer goes; as the store is configured if it is not given
+    /// Collect blobs deleted at least this many seconds ago; by default the grace period of the store
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000_000)]
     grace_seconds: Option<Whole<0, 1_000_000_000>>,
-    /// Only find out what there is to do
+    /// Only report what would be collected
     dry_run: bool,
-    /// No step begins after so long
+    /// Start no further step after this many seconds
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 1_000_000_000)]
     max_seconds: Option<Whole<0, 1_000_000_000>>,
-    /// So many blocks are deleted at most
+    /// Delete at most this many blocks
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     max_blocks: Option<Whole<1, 9_223_372_036_854_775_807>>,
-    /// About so many bytes are deleted at most
+    /// Delete at most about this many bytes
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     max_bytes: Option<Whole<1, 9_223_372_036_854_775_807>>,
-    /// So many blocks are deleted in a second at most
+    /// Delete at most this many blocks per second
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_000_000_000_i64)]
     blocks_per_second: Option<Whole<1, 4_000_000_000>>,
 }
 
-/// What a verification is to do
+/// The options of a verification
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Verify {
-    /// Hash every byte again; otherwise only lengths are looked at
+    /// Hash every byte; otherwise only lengths are checked
     deep: bool,
-    /// Only these blobs; all of the store if there are none
-    #[schema(value_type = Vec<crate::documented::BlobIdText>, max_items = 1000)]
+    /// Verify only these blobs; the whole store if empty
+    #[schema(value_type = Vec<crate::schemas::BlobIdText>, max_items = 1000)]
     ids: Vec<String>,
-    /// Read at most so many bytes in a second
+    /// Read at most this many bytes per second
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     bytes_per_second: Option<Whole<1, 9_223_372_036_854_775_807>>,
-    /// Hand blocks that the database does not know to the next collection
+    /// Hand blocks that the database does not know to the next garbage collection
     adopt: bool,
-    /// Go on where an earlier one ended: the `cursor` of its report
+    /// Continue where an earlier verification ended: the `cursor` of its report
     #[schema(pattern = "^(manifests|listing|blocks/[0-9]{1,18})$")]
     from: Option<String>,
 }
 
-/// The jobs that are remembered
+/// The most recent jobs
 #[derive(Debug, Serialize, ToSchema)]
 struct JobList {
     jobs: Vec<View>,
@@ -93,16 +93,16 @@ struct JobList {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct WatchParams {
-    /// Answer when it has ended, but after so many seconds at the latest
+    /// Wait up to this many seconds for the job to end
     #[param(minimum = 0, maximum = 60)]
     wait: Option<u64>,
 }
 
-/// Start a collection: free the space of what was deleted longer than the grace ago
+/// Start a garbage collection. It frees the space of blobs deleted before the grace period
 #[utoipa::path(post, path = "/api/admin/gc", tag = "admin", request_body = Collect,
     responses(
-        (status = 202, body = View, description = "It is started", headers(("Location" = String, description = "Where it can be watched"))),
-        (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
+        (status = 202, body = View, description = "Started", headers(("Location" = String, description = "The path to watch it"))),
+        (status = 200, body = View, description = "Already running: this is the running job"), BodyProblems, Common))]
 async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Collect = read(&app, &headers, body).await?;
     let options = GcOptions {
@@ -116,16 +116,15 @@ async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
     Ok(started(app.jobs().collect(app.store(), options)))
 }
 
-/// Start a verification: look whether everything is there and intact
+/// Start a verification. It checks that every block exists and is intact
 #[utoipa::path(post, path = "/api/admin/verify", tag = "admin", request_body = Verify,
     responses(
-        (status = 202, body = View, description = "It is started", headers(("Location" = String, description = "Where it can be watched"))),
-        (status = 200, body = View, description = "One is under way already: this one"), BodyProblems, Common))]
+        (status = 202, body = View, description = "Started", headers(("Location" = String, description = "The path to watch it"))),
+        (status = 200, body = View, description = "Already running: this is the running job"), BodyProblems, Common))]
 async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Verify = read(&app, &headers, body).await?;
     if order.ids.len() > MOST_IDS {
-        let why =
-            format!("no more than {MOST_IDS} blobs may be named at once; name them in several requests");
+        let why = format!("a request may name at most {MOST_IDS} blobs; split it into several requests");
         return Err(Problem::new(Code::InvalidArgument, why));
     }
     let options = VerifyOptions {
@@ -143,7 +142,7 @@ async fn read<T: serde::de::DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    // An order is small: its memory is not worth keeping.
+    // An order is small: its memory need not stay accounted for.
     Ok(Incoming::new(body, headers, app, MOST_BODY)?.json(headers).await?.0)
 }
 
@@ -152,18 +151,18 @@ fn started((job, is_new): (Arc<Job>, bool)) -> Response {
     (status, [(LOCATION, format!("/api/admin/jobs/{}", job.id()))], Json(job.view())).into_response()
 }
 
-/// List the collections and verifications of this server, the oldest first
+/// List the recent jobs of this server, the oldest first
 #[utoipa::path(get, path = "/api/admin/jobs", tag = "admin", operation_id = "list_jobs",
-    responses((status = 200, body = JobList, description = "Those that are remembered"), Common))]
+    responses((status = 200, body = JobList, description = "The jobs"), Common))]
 async fn list(State(app): State<Shared>) -> Response {
     let jobs = app.jobs().all().iter().map(|job| job.view()).collect();
     ([(CACHE_CONTROL, "no-store")], Json(JobList { jobs })).into_response()
 }
 
-/// Watch a collection or verification
+/// Get the progress of a job
 #[utoipa::path(get, path = "/api/admin/jobs/{id}", tag = "admin", operation_id = "watch_job",
-    params(("id" = crate::documented::JobNumber, Path, description = "Its number"), WatchParams),
-    responses((status = 200, body = View, description = "How far it has come"), NotFound, Common))]
+    params(("id" = crate::schemas::JobNumber, Path, description = "The number of the job"), WatchParams),
+    responses((status = 200, body = View, description = "The job and its progress"), NotFound, Common))]
 async fn watch(
     State(app): State<Shared>,
     JobNamed(id): JobNamed,
@@ -173,7 +172,7 @@ async fn watch(
     if wait > MOST_WAIT {
         return Err(Problem::new(
             Code::InvalidArgument,
-            format!("`wait` has to be a number from 0 to {MOST_WAIT}"),
+            format!("`wait` must be a number from 0 to {MOST_WAIT}"),
         ));
     }
     let job = find(&app, id)?;
@@ -181,10 +180,10 @@ async fn watch(
     Ok(([(CACHE_CONTROL, "no-store")], Json(job.view())).into_response())
 }
 
-/// Cancel a collection or verification
+/// Cancel a job
 #[utoipa::path(post, path = "/api/admin/jobs/{id}/cancel", tag = "admin", operation_id = "cancel_job",
-    params(("id" = crate::documented::JobNumber, Path, description = "Its number")),
-    responses((status = 202, body = View, description = "It is asked to end, or has ended"), NotFound, Common))]
+    params(("id" = crate::schemas::JobNumber, Path, description = "The number of the job")),
+    responses((status = 202, body = View, description = "The job will end soon, or has ended"), NotFound, Common))]
 async fn cancel(State(app): State<Shared>, JobNamed(id): JobNamed) -> Result<Response, Problem> {
     let job = find(&app, id)?;
     job.cancel();
@@ -193,14 +192,11 @@ async fn cancel(State(app): State<Shared>, JobNamed(id): JobNamed) -> Result<Res
 
 fn find(app: &Shared, id: u64) -> Result<Arc<Job>, Problem> {
     app.jobs().get(id).ok_or_else(|| {
-        Problem::new(
-            Code::NotFound,
-            format!("this server remembers no job {id}; each knows its own, so ask the one that started it"),
-        )
+        Problem::new(Code::NotFound, format!("this server has no job {id}; ask the server that started it"))
     })
 }
 
-/// The number of a job in the path.
+/// The number of a job, from the path.
 struct JobNamed(u64);
 
 impl<S: Send + Sync> axum::extract::FromRequestParts<S> for JobNamed {
@@ -210,6 +206,6 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for JobNamed {
         let number = axum::extract::Path::<u64>::from_request_parts(parts, state).await;
         number
             .map(|axum::extract::Path(number)| JobNamed(number))
-            .map_err(|_| Problem::new(Code::InvalidId, "a job is named by a number"))
+            .map_err(|_| Problem::new(Code::InvalidId, "the ID of a job is a number"))
     }
 }

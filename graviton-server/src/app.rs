@@ -1,38 +1,33 @@
-//! What all requests share, and the table of routes.
+//! The state that all requests of a server share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::{Extension, Router};
-use graviton_core::{AsyncStore, Code, Result};
-use http::header::CONTENT_TYPE;
-use http::{Extensions, HeaderMap, StatusCode, Version};
+use graviton_core::{AsyncStore, Result};
 use tokio::sync::Semaphore;
-use tower_http::compression::CompressionLayer;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Auth, Caller};
 use crate::jobs::Jobs;
 use crate::memory::Budget;
-use crate::places::{Place, Places};
 use crate::problem::Problem;
 use crate::quota::Quota;
 use crate::settings::{Limits, Settings};
-use crate::{admin, blobs, blocks, documented, health, metrics_page};
+use crate::upload_slots::{UploadSlot, UploadSlots};
 
-/// Connections that are looked after for a moment after their end, and as many that are told that there are too many.
+/// The most connections that linger after their end, and the most that are told that there are too many.
 const LEAVING: usize = 64;
 
-/// What all requests share.
+/// An upload waits for a slot for this long at most.
+const SLOT_WAIT: Duration = Duration::from_secs(10);
+
+/// The state that all requests of a server share.
 pub(crate) struct App {
     store: AsyncStore,
     settings: Settings,
     auth: Auth,
     quota: Arc<Quota>,
-    places: Places,
+    upload_slots: UploadSlots,
     incoming: Arc<Budget>,
     outgoing: Arc<Budget>,
     leaving: Arc<Semaphore>,
@@ -43,7 +38,7 @@ pub(crate) struct App {
     connections: AtomicUsize,
 }
 
-/// The one of a server.
+/// The state as handlers receive it.
 pub(crate) type Shared = Arc<App>;
 
 impl App {
@@ -53,7 +48,7 @@ impl App {
             quota.refresh(&store).await?;
         }
         Ok(Arc::new(App {
-            places: Places::new(settings.limits.max_uploads, settings.limits.max_uploads_each),
+            upload_slots: UploadSlots::new(settings.limits.max_uploads, settings.limits.max_uploads_each),
             incoming: Budget::new(settings.limits.memory / 4),
             outgoing: Budget::new(settings.limits.memory - settings.limits.memory / 4),
             leaving: Arc::new(Semaphore::new(LEAVING)),
@@ -93,7 +88,7 @@ impl App {
         &self.jobs
     }
 
-    /// How what never changes may be cached. What needs a token is not for a cache that others use.
+    /// The `Cache-Control` of content that never changes. A shared cache may not keep what needs a token.
     pub(crate) fn caching(&self) -> &'static str {
         if self.auth.is_on() {
             "private, max-age=31536000, immutable"
@@ -102,7 +97,7 @@ impl App {
         }
     }
 
-    /// From now on this server is not ready for more.
+    /// Makes the server report that it is not ready, from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -116,56 +111,56 @@ impl App {
         &self.connections
     }
 
-    /// How many uploads have a place, and how many downloads there are.
+    /// The number of uploads that have a slot, and the number of downloads.
     pub(crate) fn transfers(&self) -> (usize, usize) {
-        (self.places.taken(), self.downloads.load(Ordering::Relaxed))
+        (self.upload_slots.taken(), self.downloads.load(Ordering::Relaxed))
     }
 
-    /// A place for an upload that takes buffers. Waits for one as long as a client may let us wait.
-    pub(crate) async fn place_for_upload(&self, caller: &Caller) -> Result<Place, Problem> {
-        self.places.take(caller, self.limits().body_timeout.min(Duration::from_secs(10))).await
+    /// Waits for an upload slot, but no longer than a client may keep the server waiting.
+    pub(crate) async fn upload_slot(&self, caller: &Caller) -> Result<UploadSlot, Problem> {
+        self.upload_slots.take(caller, self.limits().body_timeout.min(SLOT_WAIT)).await
     }
 
-    /// The memory of what comes in: bodies that are held as a whole, and uploads that have no place.
+    /// Memory for what comes in: bodies that are held as a whole, and uploads without a slot.
     pub(crate) fn incoming(&self) -> &Arc<Budget> {
         &self.incoming
     }
 
-    /// The memory of what goes out, and of blocks that are read for a commit.
+    /// Memory for what goes out, and for blocks that are read for a commit.
     pub(crate) fn outgoing(&self) -> &Arc<Budget> {
         &self.outgoing
     }
 
-    /// Whether somebody waits for what those who send something have taken.
+    /// Whether an upload waits for memory or for a slot.
     pub(crate) fn uploads_wait(&self) -> bool {
-        self.incoming.is_short() || self.places.are_short()
+        self.incoming.is_short() || self.upload_slots.are_short()
     }
 
-    /// For connections that have ended and linger.
+    /// A permit for each connection that has ended and lingers.
     pub(crate) fn leaving(&self) -> &Arc<Semaphore> {
         &self.leaving
     }
 
-    /// For connections that are told that there are too many.
+    /// A permit for each connection that is told that there are too many.
     pub(crate) fn refusing(&self) -> &Arc<Semaphore> {
         &self.refusing
     }
 
-    /// A download begins; it ends when what this returns is dropped.
+    /// Counts a download until the result is dropped.
     pub(crate) fn downloading(&self) -> Downloading {
         self.downloads.fetch_add(1, Ordering::Relaxed);
         Downloading { all: Arc::clone(&self.downloads), sent: 0 }
     }
 }
 
-/// A download that is under way.
+/// A download in progress.
 pub(crate) struct Downloading {
     all: Arc<AtomicUsize>,
     sent: u64,
 }
 
 impl Downloading {
-    /// Its share of what all have together.
+    /// This download's share of what all downloads have together.
     pub(crate) fn share(&self, of_all: u64) -> u64 {
         of_all / self.all.load(Ordering::Relaxed).max(1) as u64
     }
@@ -180,89 +175,4 @@ impl Drop for Downloading {
         self.all.fetch_sub(1, Ordering::Relaxed);
         metrics::counter!("graviton_sent_bytes_total").increment(self.sent);
     }
-}
-
-/// Blobs are compressed already, mostly, and what is small or seldom asked for is not worth it.
-fn is_json(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
-}
-
-/// Every route, and the document that describes them.
-fn routes() -> OpenApiRouter<Shared> {
-    let documents = OpenApiRouter::new()
-        .merge(blobs::documents())
-        .merge(blocks::documents())
-        .merge(health::routes())
-        .merge(metrics_page::routes())
-        .merge(admin::routes())
-        .merge(documented::routes())
-        .layer(CompressionLayer::new().compress_when(is_json));
-    OpenApiRouter::with_openapi(documented::Document::openapi())
-        .merge(blobs::streams())
-        .merge(blocks::streams())
-        .merge(documents)
-}
-
-/// The OpenAPI document.
-pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
-    documented::finish(routes().into_openapi())
-}
-
-pub(crate) fn router(app: &Shared) -> Router {
-    let (router, _) = routes().split_for_parts();
-    let router = router
-        .fallback(async || {
-            Problem::new(Code::NotFound, "there is nothing at this path; /docs lists what there is")
-        })
-        .method_not_allowed_fallback(async || {
-            Problem::new(Code::MethodNotAllowed, "the method does not apply here; /docs lists those that do")
-        })
-        .with_state(Arc::clone(app));
-    with_cors(router, app.settings())
-}
-
-/// Answers requests that did not get in with the [`Problem`] among their extensions: pages of other origins are to see why.
-pub(crate) fn refusals(app: &Shared) -> Router {
-    with_cors(Router::new().fallback(async |Extension(problem): Extension<Problem>| problem), app.settings())
-}
-
-/// Tells browsers which pages may use the server, if any of other origins may.
-fn with_cors(router: Router, settings: &Settings) -> Router {
-    let origins = &settings.cors;
-    if origins.is_empty() {
-        return router;
-    }
-    let origin = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.clone())
-    };
-    let exposed = [
-        "etag",
-        "location",
-        "content-range",
-        "content-disposition",
-        "accept-ranges",
-        "retry-after",
-        "www-authenticate",
-        "x-request-id",
-        "preference-applied",
-    ];
-    let cors = CorsLayer::new()
-        .allow_origin(origin)
-        .allow_methods(Any)
-        .allow_headers([
-            http::header::AUTHORIZATION,
-            CONTENT_TYPE,
-            http::header::RANGE,
-            http::header::IF_RANGE,
-            http::header::IF_MATCH,
-            http::header::IF_NONE_MATCH,
-            http::HeaderName::from_static("prefer"),
-            http::HeaderName::from_static("graviton-session"),
-            http::HeaderName::from_static("x-request-id"),
-        ])
-        .expose_headers(exposed.map(http::HeaderName::from_static))
-        .max_age(Duration::from_secs(3_600));
-    router.layer(cors)
 }

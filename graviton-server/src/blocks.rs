@@ -1,10 +1,10 @@
-//! The routes of blocks, for clients that cut by themselves and send only what is missing.
+//! The routes of blocks, for clients that cut content themselves and upload only the missing blocks.
 //!
 //! ```text
-//! POST /api/blocks/missing -> PUT /api/blocks/{key} (each that is) -> POST /api/manifests
+//! POST /api/blocks/missing -> PUT /api/blocks/{key} (each missing one) -> POST /api/manifests
 //! ```
-//! The session between these calls is a writer of the database: it names itself in `Graviton-Session`, any server goes
-//! on with it, and each call moves its end.
+//! A session connects these calls. It is a writer in the database, so that every server can continue it. The client sends
+//! it as `Graviton-Session`, and each call extends it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,68 +30,68 @@ use crate::auth::Caller;
 use crate::blobs::{self, SMALL};
 use crate::body::{Incoming, announced};
 use crate::connection::Connection;
-use crate::documented::{BodyProblems, Common, DigestMismatch, MissingBlocks, NotFound, UploadProblems};
 use crate::extract::Named;
 use crate::outgoing::{Block, Outgoing, Source};
 use crate::problem::Problem;
+use crate::schemas::{BodyProblems, Common, DigestMismatch, MissingBlocks, NotFound, UploadProblems};
 use crate::timestamp::rfc3339;
 
-/// A session that is not used for so long is over.
+/// A session expires after this time without a call.
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Keys in one question, and bytes of the question.
+/// The most keys in one question, and the most bytes of it.
 const MOST_KEYS: usize = 10_000;
 const MOST_QUESTION: u64 = 2 << 20;
 
-/// Bytes of a manifest that is committed: about 700,000 blocks.
+/// The most bytes of a manifest: about 700,000 blocks.
 const MOST_MANIFEST: u64 = 64 << 20;
 
 const SESSION: HeaderName = HeaderName::from_static("graviton-session");
 
-/// The routes whose bodies are streams.
+/// The routes that stream content.
 pub(crate) fn streams() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(get, head, put))
 }
 
-/// The routes whose answers are JSON.
+/// The routes that answer with JSON.
 pub(crate) fn documents() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(missing)).routes(routes!(commit))
 }
 
-/// Which blocks a client has
+/// The blocks that a client has
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Question {
     /// Their keys
-    #[schema(value_type = Vec<crate::documented::BlockKeyText>, max_items = 10000)]
+    #[schema(value_type = Vec<crate::schemas::BlockKeyText>, max_items = 10000)]
     keys: Vec<Key>,
 }
 
-/// Which of them are to be sent
+/// The blocks to upload
 #[derive(Debug, Serialize, ToSchema)]
 struct Answer {
-    /// The keys of the blocks that are not there, each once
-    #[schema(value_type = Vec<crate::documented::BlockKeyText>)]
+    /// The keys of the missing blocks, each once
+    #[schema(value_type = Vec<crate::schemas::BlockKeyText>)]
     missing: Vec<String>,
-    /// To be sent as `Graviton-Session` with what comes next, to any of the servers; to be kept from others
+    /// The session: send it as `Graviton-Session` with the next calls, to any server; keep it secret
     session: String,
-    /// When the session is over if nothing comes, in UTC
+    /// When the session expires without another call, in UTC
     #[schema(format = "date-time")]
     expires_at: String,
 }
 
-/// Which blocks make up a blob
+/// The blocks of a blob
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
-    #[schema(value_type = crate::documented::BlobIdText)]
+    #[schema(value_type = crate::schemas::BlobIdText)]
     id: String,
     /// The keys of its blocks, in order
-    #[schema(value_type = Vec<crate::documented::BlockKeyText>)]
+    #[schema(value_type = Vec<crate::schemas::BlockKeyText>)]
     blocks: Vec<Key>,
 }
 
-/// A key, read as it comes: of hundreds of thousands, no text is kept.
+/// A key, parsed while the JSON is read: with hundreds of thousands of them, no text is kept.
 #[derive(Debug)]
 struct Key(BlockKey);
 
@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for Key {
             type Value = Key;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the key of a block")
+                f.write_str("a block key")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Key, E> {
@@ -113,46 +113,46 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// The session that the request names.
+/// The session of the request.
 fn session(app: &Shared, headers: &HeaderMap) -> Result<Option<Session>, Problem> {
     let Some(token) = headers.get(&SESSION) else { return Ok(None) };
     match app.store().session(token.to_str().unwrap_or_default()) {
         Ok(session) => Ok(Some(session)),
         Err(error) if error.code() == Code::InvalidArgument => Err(Problem::new(
             Code::NotFound,
-            "there is no such session of this store; send Graviton-Session as it was given, or leave it out and begin anew",
+            "no such session in this store; send Graviton-Session unchanged, or start a new session without it",
         )),
         Err(error) => Err(error.into()),
     }
 }
 
-/// What is made of blocks is an upload as well.
+/// The limit on uploads holds for blobs made of blocks, too.
 fn not_too_large(app: &App, size: u64) -> Result<(), Problem> {
     let most = app.limits().max_body;
     if size <= most {
         return Ok(());
     }
-    Err(Problem::new(Code::TooLarge, format!("what is put is limited to {most} bytes")))
+    Err(Problem::new(Code::TooLarge, format!("uploads are limited to {most} bytes")))
 }
 
 fn needed(session: Option<Session>) -> Result<Session, Problem> {
     session.ok_or_else(|| {
         Problem::new(
             Code::InvalidArgument,
-            "this needs a session; ask POST /api/blocks/missing for one, and send it as Graviton-Session",
+            "a session is required; get one from POST /api/blocks/missing and send it as Graviton-Session",
         )
     })
 }
 
-/// Ask which blocks are missing. Those that are there stay there while the session lives
+/// Find out which blocks are missing. The other blocks are kept while the session lasts
 #[utoipa::path(post, path = "/api/blocks/missing", tag = "blocks", request_body = Question,
-    params(("Graviton-Session" = Option<String>, Header, description = "The session to go on with; a new one if it is not given")),
-    responses((status = 200, body = Answer, description = "What is missing, and the session"), NotFound, BodyProblems, Common))]
+    params(("Graviton-Session" = Option<String>, Header, description = "The session to continue; a new one is started without it")),
+    responses((status = 200, body = Answer, description = "The missing blocks and the session"), NotFound, BodyProblems, Common))]
 async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let question = Incoming::new(body, &headers, &app, MOST_QUESTION)?;
     let (question, _held): (Question, _) = question.json(&headers).await?;
     if question.keys.len() > MOST_KEYS {
-        let why = format!("no more than {MOST_KEYS} keys may be asked for at once; ask in several requests");
+        let why = format!("a request may contain at most {MOST_KEYS} keys; split it into several requests");
         return Err(Problem::new(Code::TooLarge, why));
     }
     let session = match session(&app, &headers)? {
@@ -169,16 +169,16 @@ async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// Put a block that is missing
+/// Upload a missing block
 #[utoipa::path(put, path = "/api/blocks/{key}", tag = "blocks", operation_id = "put_block",
     params(
-        ("key" = crate::documented::BlockKeyText, Path, description = "What the content has to be"),
-        ("Graviton-Session" = String, Header, description = "The session that keeps it"),
+        ("key" = crate::schemas::BlockKeyText, Path, description = "The key that the content must have"),
+        ("Graviton-Session" = String, Header, description = "The session that keeps the block"),
     ),
-    request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
+    request_body(content((crate::schemas::Content = "application/octet-stream"), (crate::schemas::Content = "*/*")), description = "The content; its media type is ignored"),
     responses(
-        (status = 201, body = inline(crate::documented::BlockKeyText), description = "It is stored; of several who put it at once, each may be told so"),
-        (status = 200, body = inline(crate::documented::BlockKeyText), description = "It was there already"),
+        (status = 201, body = inline(crate::schemas::BlockKeyText), description = "Stored; concurrent uploads of the same block may each get this status"),
+        (status = 200, body = inline(crate::schemas::BlockKeyText), description = "Already stored"),
         NotFound, DigestMismatch, UploadProblems, Common))]
 async fn put(
     State(app): State<Shared>,
@@ -191,7 +191,7 @@ async fn put(
     not_too_large(&app, size)?;
     let session = needed(session(&app, &headers)?)?;
     let longer = || {
-        let why = format!("the content is not as long as block {key}; nothing was stored");
+        let why = format!("the content does not have the size of block {key}; nothing was stored");
         Problem::new(Code::DigestMismatch, why)
     };
     if announced(&headers).is_some_and(|length| length != size) {
@@ -200,10 +200,10 @@ async fn put(
     let body = Incoming::new(body, &headers, &app, size)?;
     let mut reserved = app.quota().reserve(app.store()).await?;
     reserved.grow(size)?;
-    let _place = if size > SMALL { Some(app.place_for_upload(&caller).await?) } else { None };
+    let _slot = if size > SMALL { Some(app.upload_slot(&caller).await?) } else { None };
     let _held = app.incoming().take_soon(size).await?;
     let bytes = match body.all().await {
-        // It is the key that limits it.
+        // The limit came from the key, not from a setting.
         Err(problem) if problem.code() == Code::TooLarge => return Err(longer()),
         all => all?,
     };
@@ -216,12 +216,12 @@ async fn put(
     Ok((status, Json(key.to_string())).into_response())
 }
 
-/// Get a block
+/// Download a block
 #[utoipa::path(get, path = "/api/blocks/{key}", tag = "blocks", operation_id = "get_block",
-    params(("key" = crate::documented::BlockKeyText, Path, description = "The block")),
+    params(("key" = crate::schemas::BlockKeyText, Path, description = "The block")),
     responses(
-        (status = 200, body = inline(crate::documented::Content), content_type = "application/octet-stream", description = "Its content"),
-        (status = 304, description = "The client has it"), NotFound, Common))]
+        (status = 200, body = inline(crate::schemas::Content), content_type = "application/octet-stream", description = "The content of the block"),
+        (status = 304, description = "Not modified: the client has it"), NotFound, Common))]
 async fn get(
     State(app): State<Shared>,
     Extension(connection): Extension<Arc<Connection>>,
@@ -250,13 +250,13 @@ async fn get(
     Ok(response)
 }
 
-/// See whether a block is there
+/// Check whether a block is stored
 #[utoipa::path(head, path = "/api/blocks/{key}", tag = "blocks", operation_id = "head_block",
-    params(("key" = crate::documented::BlockKeyText, Path, description = "The block")),
-    responses((status = 200, description = "It is there"), NotFound, Common))]
+    params(("key" = crate::schemas::BlockKeyText, Path, description = "The block")),
+    responses((status = 200, description = "It exists"), NotFound, Common))]
 async fn head(State(app): State<Shared>, Named(key): Named<BlockKey>) -> Result<Response, Problem> {
     if !app.store().has_block(&key).await? {
-        return Err(Problem::new(Code::NotFound, format!("there is no block {key} in this store")));
+        return Err(Problem::new(Code::NotFound, format!("block {key} is not stored")));
     }
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = describe(&app, &key)?;
@@ -269,24 +269,24 @@ fn describe(app: &Shared, key: &BlockKey) -> Result<HeaderMap, Problem> {
     let etag = HeaderValue::from_str(&format!("\"{key}\""));
     headers.insert(
         ETAG,
-        etag.map_err(|_| Problem::internal(Code::Internal, format!("the key {key} is no header")))?,
+        etag.map_err(|_| Problem::internal(Code::Internal, format!("the key {key} is not a valid header")))?,
     );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(app.caching()));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(headers)
 }
 
-/// Make a blob of blocks that are there. Reads all of them again, and costs as much
+/// Create a blob from stored blocks. The server reads all of them to compute the digest
 #[utoipa::path(post, path = "/api/manifests", tag = "blocks", request_body = Manifest,
     params(
         ("Graviton-Session" = String, Header, description = "The session that keeps the blocks"),
-        ("Prefer" = Option<String>, Header, description = "`return=representation` for the receipt instead of the id"),
+        ("Prefer" = Option<String>, Header, description = "`return=representation` returns the receipt instead of the ID"),
     ),
     responses(
-        (status = 201, body = inline(blobs::Uploaded), description = "The blob is stored",
-            headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
-        (status = 200, body = inline(blobs::Uploaded), description = "The blob was there already",
-            headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
+        (status = 201, body = inline(blobs::Uploaded), description = "Stored",
+            headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
+        (status = 200, body = inline(blobs::Uploaded), description = "Already stored",
+            headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
         MissingBlocks, DigestMismatch, BodyProblems, UploadProblems, Common))]
 async fn commit(
     State(app): State<Shared>,
@@ -300,8 +300,8 @@ async fn commit(
     let id: BlobId = manifest.id.parse()?;
     not_too_large(&app, id.size())?;
     let keys: Vec<BlockKey> = manifest.blocks.into_iter().map(|key| key.0).collect();
-    // It is all read again: that is what it costs, however short it is said.
-    let _place = if id.size() > SMALL { Some(app.place_for_upload(&caller).await?) } else { None };
+    // However short the request is, every block of the blob is read.
+    let _slot = if id.size() > SMALL { Some(app.upload_slot(&caller).await?) } else { None };
     let largest = keys.iter().map(|key| key.size() as u64).max().unwrap_or(0);
     let _blocks = app.outgoing().take_soon(id.size().min(COMMIT_AHEAD.max(largest) + largest)).await?;
     match session.commit(&keys, &id).await? {
@@ -310,7 +310,7 @@ async fn commit(
             Ok(blobs::answer(&receipt, &headers))
         }
         SessionCommit::Missing(missing) => {
-            let detail = format!("{} of the blocks are not there; put them, and commit again", missing.len());
+            let detail = format!("{} blocks are not stored; upload them, then commit again", missing.len());
             let missing = missing.iter().map(ToString::to_string).collect();
             Err(Problem::new(Code::NotFound, detail).naming_missing(missing))
         }

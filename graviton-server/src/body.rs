@@ -1,7 +1,7 @@
-//! The body of a request as it comes in: bounded in size, in time without a byte, and from below in bytes a second.
-//! The last two are stricter while others wait for the memory or the place that it has.
+//! The body of a request as it arrives: limited in size, in time without a byte, and to a least rate. The last two limits
+//! are stricter while other requests wait for memory or an upload slot.
 //!
-//! Only the time that the *client* lets us wait counts for it; time that the store takes is not the client's.
+//! Only the time that the server waits for the *client* counts, not the time that the store takes.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use crate::app::App;
 use crate::memory::Held;
 use crate::problem::Problem;
 
-/// While others wait for what this one has, it has to come so many times as fast, and a byte of it so many times as soon.
+/// While others wait, the body must arrive this many times as fast, and its next byte this many times as soon.
 const HURRY: u32 = 4;
 
-/// What JSON takes in memory: itself, and what is made of it.
+/// The memory of JSON as a multiple of its text: the text, and the values made from it.
 const JSON_TAKES: u64 = 2;
 
-/// It is taken in steps, as most of it comes in very small pieces or is very small.
+/// Memory for JSON is taken in steps of this size: most JSON is short or arrives in small pieces.
 const JSON_STEP: u64 = 4 << 10;
 
 /// The body of a request.
@@ -35,7 +35,7 @@ pub(crate) struct Incoming<'a> {
     window: Window,
 }
 
-/// What came since when: the rate is that of now, so that nobody lives on what was fast in the beginning.
+/// The bytes of the current window. The rate is measured in each window, so that a fast start does not excuse a slow end.
 #[derive(Default)]
 struct Window {
     waited: Duration,
@@ -43,8 +43,7 @@ struct Window {
 }
 
 impl<'a> Incoming<'a> {
-    /// The body, of which no more than `most` bytes are taken. Where it says beforehand that it is larger, it is
-    /// refused before a byte of it came.
+    /// A body of at most `most` bytes. If its `Content-Length` is larger, it is refused before a byte of it is read.
     pub(crate) fn new(
         body: Body,
         headers: &HeaderMap,
@@ -59,7 +58,7 @@ impl<'a> Incoming<'a> {
     }
 
     fn too_large(&self) -> Problem {
-        Problem::new(Code::TooLarge, format!("the content of this request is limited to {} bytes", self.most))
+        Problem::new(Code::TooLarge, format!("the body of this request is limited to {} bytes", self.most))
     }
 
     /// The next bytes; `None` at the end.
@@ -74,10 +73,10 @@ impl<'a> Incoming<'a> {
             let frame = frame.map_err(|_| {
                 Problem::new(
                     Code::InvalidArgument,
-                    "the content ended before it was complete; nothing was kept, send it again",
+                    "the request body ended early; nothing was kept, send it again",
                 )
             })?;
-            // Trailers say nothing to us.
+            // Trailers are ignored.
             let Ok(bytes) = frame.into_data() else { continue };
             self.received += bytes.len() as u64;
             self.window.received += bytes.len() as u64;
@@ -91,7 +90,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// The next frame, for which a client has a while, and less while others wait.
+    /// The next frame. The client has the body timeout for it, and less while others wait.
     async fn frame(&mut self) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
         let limits = self.app.limits();
         let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut self.body).poll_frame(context));
@@ -102,13 +101,13 @@ impl<'a> Incoming<'a> {
             }
             if waits == HURRY || self.app.uploads_wait() {
                 let seconds = (limits.body_timeout / HURRY * waits).as_secs_f64();
-                return Err(too_slow(&format!("no byte of the content came for {seconds} s")));
+                return Err(too_slow(&format!("no byte of the request body arrived for {seconds} s")));
             }
         }
         Ok(None)
     }
 
-    /// Looks at the rate at the end of a window, which is as long as a client may send nothing.
+    /// Checks the rate at the end of a window, which is as long as a client may send nothing.
     fn check_rate(&mut self) -> Result<(), Problem> {
         let limits = self.app.limits();
         let hurry = if self.app.uploads_wait() { HURRY } else { 1 };
@@ -118,13 +117,13 @@ impl<'a> Incoming<'a> {
         }
         let least = u128::from(limits.body_rate) * u128::from(hurry) * waited.as_millis() / 1_000;
         if u128::from(received) < least {
-            return Err(too_slow("the content comes too slowly"));
+            return Err(too_slow("the request body arrives too slowly"));
         }
         self.window = Window::default();
         Ok(())
     }
 
-    /// All of it, for whoever has taken the memory of `most`.
+    /// The whole body. The caller has taken the memory for it.
     pub(crate) async fn all(mut self) -> Result<Bytes, Problem> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
         let mut all = BytesMut::from(first);
@@ -134,7 +133,7 @@ impl<'a> Incoming<'a> {
         Ok(all.freeze())
     }
 
-    /// All of it, read as JSON, and the memory that this takes, which is taken as it comes.
+    /// The whole body, parsed as JSON, and its memory, which is taken as the body arrives.
     pub(crate) async fn json<T: DeserializeOwned>(
         mut self,
         headers: &HeaderMap,
@@ -145,7 +144,7 @@ impl<'a> Incoming<'a> {
         if !is_json || headers.contains_key(CONTENT_ENCODING) {
             return Err(Problem::new(
                 Code::Unsupported,
-                "the content has to be application/json, and its Content-Type say so, without a Content-Encoding",
+                "the request body must be JSON with Content-Type application/json and without Content-Encoding",
             ));
         }
         let (mut all, mut held) = (BytesMut::new(), Held::default());
@@ -156,12 +155,12 @@ impl<'a> Incoming<'a> {
             }
             all.extend_from_slice(&bytes);
         }
-        // An array would be taken for the fields in their order.
+        // serde would accept an array as the fields in their order.
         if all.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Problem::new(Code::InvalidArgument, "the content has to be a JSON object"));
+            return Err(Problem::new(Code::InvalidArgument, "the request body must be a JSON object"));
         }
         let value = serde_json::from_slice(&all).map_err(|error| {
-            Problem::new(Code::InvalidArgument, format!("the content is not what is expected here: {error}"))
+            Problem::new(Code::InvalidArgument, format!("the request body is not valid: {error}"))
         })?;
         Ok((value, held))
     }
@@ -172,7 +171,7 @@ fn too_slow(why: &str) -> Problem {
         .with_header(CONNECTION, HeaderValue::from_static("close"))
 }
 
-/// How much is to come, where that is known.
+/// The length of the body, if the client announced it.
 pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

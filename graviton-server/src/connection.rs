@@ -1,9 +1,8 @@
-//! What the parts of the server know of one connection: who is at its other end, what goes on on it, and for how long
-//! nothing has.
+//! The state of one connection that the parts of the server share: its peer, its requests, and when it was last active.
 //!
-//! A client that neither asks nor takes what it asked for is not waited for ([`Connection::verdict`]). What it takes is
-//! seen by how far its downloads have come: a body is asked for its next piece only when there is room for it, on
-//! HTTP/1.1 in the socket and on HTTP/2 in the stream's window, and the pieces are seen to go.
+//! The server closes a connection whose client neither sends requests nor reads responses ([`Connection::verdict`]). It
+//! sees the client's reading by the progress of downloads: hyper asks a body for its next piece only when there is room,
+//! on HTTP/1.1 in the socket and on HTTP/2 in the stream's window, and drops each piece once it is sent.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -16,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// For so long, and so many bytes, and so many at once as there are permits for, what a client still sends is taken in after it was refused.
+/// After a refusal, the server reads on for this time and this many bytes, on as many connections as there are permits.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 64 << 20;
 
@@ -25,37 +24,37 @@ const LINGER_BYTES: u64 = 64 << 20;
 pub(crate) struct Connection {
     peer: IpAddr,
     opened: Instant,
-    /// Requests that are being answered.
+    /// The number of running requests.
     active: AtomicUsize,
-    /// Whether there was a request at all.
+    /// Whether there has been a request.
     asked: AtomicBool,
-    /// When a request began or ended last: milliseconds since it was opened.
+    /// When a request last started or ended, in milliseconds since `opened`.
     last: AtomicU64,
     transfers: Mutex<Vec<Weak<Progress>>>,
     lingers: Arc<AtomicBool>,
-    /// One for each connection that lingers after its end.
+    /// A permit for each connection that lingers after its end.
     leaving: Arc<Semaphore>,
 }
 
-/// How a download gets on.
+/// The progress of a download.
 #[derive(Debug)]
 pub(crate) struct Progress {
     opened: Instant,
     last: AtomicU64,
-    /// Whether it is the server that is at it.
+    /// Whether the download waits for the server.
     ours: AtomicBool,
 }
 
-/// So long a download waits for the server and not for the client.
+/// While this exists, a download waits for the server and not for the client.
 pub(crate) struct Ours<'a>(&'a Progress);
 
-/// What is to be done about a connection.
+/// What the server makes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Fine,
-    /// Nothing goes on.
+    /// No request runs, and none came for too long.
     Idle,
-    /// A client does not take what it asked for.
+    /// The client does not read its response.
     Stalled,
 }
 
@@ -77,7 +76,7 @@ impl Connection {
         self.peer
     }
 
-    /// A request begins; it ends when what this returns is dropped.
+    /// Counts a request until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.asked.store(true, Ordering::Relaxed);
@@ -85,7 +84,7 @@ impl Connection {
         Active(Arc::clone(self))
     }
 
-    /// Whether there was a request.
+    /// Whether there has been a request.
     pub(crate) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
@@ -94,7 +93,7 @@ impl Connection {
         self.last.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// A download begins; it ends when what this returns is dropped.
+    /// Watches a download until the result is dropped.
     pub(crate) fn download(&self) -> Arc<Progress> {
         let progress =
             Arc::new(Progress { opened: self.opened, last: AtomicU64::new(0), ours: AtomicBool::new(false) });
@@ -105,21 +104,21 @@ impl Connection {
         progress
     }
 
-    /// What the client still sends when the connection ends is taken in for a moment: where an upload was refused before
-    /// its end, the connection would be reset if it were closed at once, and the answer lost with it.
+    /// Makes the server read on for a moment after the connection ends. If it closed at once while the client still sends
+    /// an upload, the connection would be reset, and the client would lose the answer.
     pub(crate) fn linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
     }
 
-    /// What is to be done about it, if the first request has to come within one time, and nothing may go on for no longer
-    /// than the other. While others wait for memory, the time in which a client takes something is shorter.
+    /// Judges the connection: the first request must come within `to_ask`, and later ones, and progress of downloads, within
+    /// `idle`. While others wait for memory (`short`), a download must make progress sooner.
     ///
-    /// A download that stalls ends its connection, unless something else goes on there and nobody waits for memory: on
-    /// HTTP/2 a single stream cannot be ended here, as a body is asked for nothing while its window is closed.
+    /// A stalled download ends its connection, unless the connection is otherwise active and nobody waits for memory: on
+    /// HTTP/2 the server cannot end a single stream, because hyper does not poll a body whose window is closed.
     pub(crate) fn verdict(&self, to_ask: Duration, idle: Duration, short: bool) -> Verdict {
-        let patience = if self.asked.load(Ordering::Relaxed) { idle } else { to_ask };
-        let before = |patience| self.opened.elapsed().saturating_sub(patience).as_millis() as u64;
-        let (oldest, oldest_taken) = (before(patience), before(if short { idle / 4 } else { idle }));
+        let most = if self.asked.load(Ordering::Relaxed) { idle } else { to_ask };
+        let before = |age| self.opened.elapsed().saturating_sub(age).as_millis() as u64;
+        let (oldest, oldest_taken) = (before(most), before(if short { idle / 4 } else { idle }));
         let (mut stalled, mut going) = (0, self.active.load(Ordering::Relaxed));
         for transfer in &*self.transfers.lock().unwrap_or_else(PoisonError::into_inner) {
             let Some(progress) = transfer.upgrade() else { continue };
@@ -138,7 +137,7 @@ impl Progress {
         self.last.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// The server is at it until what this returns is dropped.
+    /// The download waits for the server until the result is dropped.
     pub(crate) fn ours(&self) -> Ours<'_> {
         self.ours.store(true, Ordering::Relaxed);
         Ours(self)
@@ -156,7 +155,7 @@ impl Drop for Ours<'_> {
     }
 }
 
-/// A request that is being answered.
+/// A running request.
 pub(crate) struct Active(Arc<Connection>);
 
 impl Drop for Active {
@@ -166,9 +165,9 @@ impl Drop for Active {
     }
 }
 
-/// The socket of a connection. Dropped, it is closed, at once or after a moment of [lingering](Connection::linger).
+/// The socket of a connection. Dropping it closes it, at once or after [lingering](Connection::linger).
 pub(crate) struct Socket {
-    /// `None` only once it was taken out.
+    /// `None` only while it is dropped.
     stream: Option<TcpStream>,
     lingers: Arc<AtomicBool>,
     leaving: Arc<Semaphore>,
@@ -181,7 +180,7 @@ impl Socket {
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
-        Pin::new(self.stream.as_mut().expect("taken out only when dropped"))
+        Pin::new(self.stream.as_mut().expect("taken only when dropped"))
     }
 }
 
@@ -190,23 +189,23 @@ impl Drop for Socket {
         let lingers = self.lingers.load(Ordering::Relaxed);
         if let Some(stream) = self.stream.take().filter(|_| lingers)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
-            // Where very many are refused at once, some may not get to see why.
+            // With very many refusals at once, some clients lose their answer.
             && let Ok(permit) = Arc::clone(&self.leaving).try_acquire_owned()
         {
             runtime.spawn(async move {
-                take_in_the_rest(stream).await;
+                read_the_rest(stream).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn take_in_the_rest(mut stream: TcpStream) {
+async fn read_the_rest(mut stream: TcpStream) {
     let rest = async {
         tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
         tokio::io::copy(&mut (&mut stream).take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // Who does not end within that has its connection reset.
+    // After that the connection is reset.
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 

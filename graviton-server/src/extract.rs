@@ -1,4 +1,4 @@
-//! What handlers take out of a request, with our own errors where it is not there or malformed.
+//! Extractors for handlers, which answer with a [`Problem`] where something is missing or malformed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::problem::Problem;
 
-/// An id or key from the path: parsed strictly, before anything is done.
+/// An ID or key from the path, parsed strictly before anything else happens.
 pub(crate) struct Named<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Named<T> {
@@ -20,12 +20,12 @@ impl<S: Send + Sync, T: FromStr<Err = Error>> FromRequestParts<S> for Named<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named<T>, Problem> {
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
-            .map_err(|_| Problem::new(Code::InvalidId, "what the path names is not Unicode text"))?;
+            .map_err(|_| Problem::new(Code::InvalidId, "the ID in the path is not valid UTF-8"))?;
         Ok(Named(text.parse().map_err(Problem::from)?))
     }
 }
 
-/// The parameters of the query.
+/// The query parameters.
 pub(crate) struct Params<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -35,13 +35,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Params(params)),
             Err(rejection) => {
-                Err(Problem::new(Code::InvalidArgument, format!("the query: {}", rejection.body_text())))
+                Err(Problem::new(Code::InvalidArgument, format!("invalid query: {}", rejection.body_text())))
             }
         }
     }
 }
 
-/// A whole number in JSON, between these two. `7.0` is one as much as `7`, as JSON schema has it.
+/// A whole number in JSON within these bounds. `7.0` is one, too, as JSON Schema defines it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Whole<const LEAST: u64, const MOST: u64>(pub(crate) u64);
 
@@ -63,7 +63,7 @@ impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Whole<LEAST, M
             }
 
             fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Self::Value, E> {
-                // Beyond this not every whole number has a double of its own.
+                // Beyond 2^53 a double does not represent every whole number.
                 let exact = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
                 if exact {
                     self.visit_u64(number as u64)
@@ -76,12 +76,10 @@ impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Whole<LEAST, M
     }
 }
 
-/// A limit that was asked for, or its default.
+/// The requested limit, or its default.
 pub(crate) fn most(name: &str, wanted: Option<u64>, default: u64, most: u64) -> Result<usize, Problem> {
     match wanted.unwrap_or(default) {
         limit if (1..=most).contains(&limit) => Ok(limit as usize),
-        _ => {
-            Err(Problem::new(Code::InvalidArgument, format!("`{name}` has to be a number from 1 to {most}")))
-        }
+        _ => Err(Problem::new(Code::InvalidArgument, format!("`{name}` must be a number from 1 to {most}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the server lives, whether it is of use, and what is stored.
+//! Liveness, readiness, and statistics of the store.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::Shared;
-use crate::documented::{Common, Unavailable};
 use crate::problem::Problem;
+use crate::schemas::{Common, Unavailable};
 
-/// So long the database and the block store have to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the database and the block store may take to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(stats))
 }
 
-/// The state of the server
+/// The health of the server
 #[derive(Debug, Serialize, ToSchema)]
 struct Health {
     #[schema(pattern = "^ok$")]
@@ -32,30 +32,30 @@ struct Health {
     version: &'static str,
 }
 
-/// Sums over the store
+/// Statistics of the store
 #[derive(Debug, Serialize, ToSchema)]
 struct Stats {
     #[schema(minimum = 0)]
     blobs: u64,
-    /// The sum of their sizes
+    /// The size of all blobs
     #[schema(minimum = 0)]
     logical_bytes: u64,
-    /// Blocks that are stored, each once
+    /// Stored blocks, each counted once
     #[schema(minimum = 0)]
     blocks: u64,
-    /// The sum of their sizes
+    /// The size of all stored blocks
     #[schema(minimum = 0)]
     stored_bytes: u64,
-    /// How many bytes of blobs a stored byte serves
+    /// The size of all blobs divided by the size of their blocks
     #[schema(minimum = 0)]
     dedup_ratio: f64,
     /// Deleted blobs that can still be restored
     #[schema(minimum = 0)]
     dead_blobs: u64,
-    /// The sum of their sizes
+    /// The size of these blobs
     #[schema(minimum = 0)]
     dead_bytes: u64,
-    /// What a collection without grace would free
+    /// The bytes that a garbage collection without grace period would free
     #[schema(minimum = 0)]
     reclaimable_bytes: u64,
 }
@@ -80,39 +80,39 @@ fn ok() -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(health)).into_response()
 }
 
-/// Whether the server lives
+/// Check that the server is alive
 #[utoipa::path(get, path = "/api/health", tag = "operations", security(()),
-    responses((status = 200, body = Health, description = "It lives")))]
+    responses((status = 200, body = Health, description = "Alive")))]
 async fn health() -> Response {
     ok()
 }
 
-/// Whether the server is of use: the database and the block store answer, and it is not about to end
+/// Check that the server is ready: database and block store answer, and it is not shutting down
 #[utoipa::path(get, path = "/api/ready", tag = "operations", security(()),
-    responses((status = 200, body = Health, description = "It is"), Unavailable))]
+    responses((status = 200, body = Health, description = "Ready"), Unavailable))]
 async fn ready(State(app): State<Shared>) -> Result<Response, Problem> {
     if app.is_draining() {
-        return Err(Problem::new(Code::Overloaded, "this server is about to end; ask another one"));
+        return Err(Problem::new(Code::Overloaded, "the server is shutting down; use another one"));
     }
-    match tokio::time::timeout(PATIENCE, app.store().ping()).await {
+    match tokio::time::timeout(PING_TIMEOUT, app.store().ping()).await {
         Ok(Ok(())) => Ok(ok()),
         Ok(Err(error)) => {
             tracing::error!(code = %error.code(), %error, "the store is not ready");
             Err(Problem::new(
                 Code::BackendUnavailable,
-                "the store cannot be used; the log of the server says why",
+                "the store is unavailable; the server log explains why",
             ))
         }
         Err(_) => Err(Problem::new(
             Code::BackendUnavailable,
-            "the database or the block store does not answer in time",
+            "the database or the block store did not answer in time",
         )),
     }
 }
 
-/// Sums over the store. Costs time in proportion to what is stored
+/// Statistics of the store. Takes time in proportion to what is stored
 #[utoipa::path(get, path = "/api/stats", tag = "operations",
-    responses((status = 200, body = Stats, description = "What is stored"), Common))]
+    responses((status = 200, body = Stats, description = "The statistics"), Common))]
 async fn stats(State(app): State<Shared>) -> Result<Response, Problem> {
     let stats = app.store().stats().await?;
     metrics::gauge!("graviton_dedup_ratio").set(stats.dedup_ratio());

@@ -1,7 +1,8 @@
-//! Work that outlasts a request: collections and verifications, one of each at a time, which can be watched and cancelled.
+//! Jobs: garbage collections and verifications, which outlast a request. One of each kind runs at a time; clients can
+//! watch and cancel it.
 //!
-//! They live in the memory of the server that runs them, and no other server knows of them; the last of them are
-//! remembered. What they do is safe beside those of other servers, and may be ended at any moment.
+//! A server keeps its most recent jobs in memory, and no other server knows them. Jobs of several servers may run at the
+//! same time, and a job may end at any moment.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -18,11 +19,11 @@ use utoipa::ToSchema;
 
 use crate::timestamp::rfc3339;
 
-/// Jobs that are remembered, and findings of each.
+/// The most jobs that a server remembers, and the most findings of each.
 const REMEMBERED: usize = 20;
 const MOST_FINDINGS: usize = 1_000;
 
-/// Blobs that the findings of a job name, all together: about a megabyte.
+/// The most blobs that all findings of a job name together: about a megabyte.
 const MOST_NAMES: usize = 10_000;
 
 /// The jobs of a server.
@@ -32,7 +33,7 @@ pub(crate) struct Jobs {
     all: Mutex<VecDeque<Arc<Job>>>,
 }
 
-/// One collection or verification.
+/// A garbage collection or verification.
 pub(crate) struct Job {
     id: u64,
     kind: Kind,
@@ -62,36 +63,36 @@ struct State {
     stage: Stage,
     report: Report,
     findings: Vec<Found>,
-    /// How many blobs the findings name.
+    /// The number of blobs that the findings name.
     names: usize,
     findings_left_out: u64,
-    /// The code of the error that ended it; the log has its words.
+    /// The code of the error that ended it; the log has its text.
     error: Option<&'static str>,
 }
 
-/// A collection or verification
+/// A garbage collection or verification
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct View {
-    /// What it is called in paths
+    /// Its number, used in paths
     #[schema(minimum = 1)]
     id: u64,
     kind: Kind,
     state: Stage,
-    /// When it began, in UTC
+    /// When it started, in UTC
     #[schema(format = "date-time")]
     started_at: String,
-    /// What it did so far
+    /// What it has done so far
     report: Report,
-    /// What a verification found
+    /// The findings of a verification
     findings: Vec<Found>,
-    /// How many more findings there are
+    /// The number of further findings, which are not listed
     #[schema(minimum = 0)]
     findings_left_out: u64,
-    /// The code of the error that it failed with
+    /// The code of the error, if it failed
     error: Option<&'static str>,
 }
 
-/// What a job did so far
+/// What a job has done so far
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "of", rename_all = "kebab-case")]
 pub(crate) enum Report {
@@ -142,16 +143,16 @@ pub(crate) struct Verified {
     seconds: f64,
 }
 
-/// Something that a verification found
+/// A finding of a verification
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Found {
     /// `missing`, `corrupt`, `manifest`, `database` or `unreferenced`
     kind: &'static str,
-    /// The block or blob it is about; null if it is about the database
+    /// The block or blob concerned; null for the database
     subject: Option<String>,
-    /// What is wrong
+    /// What is wrong with it
     why: Option<String>,
-    /// Blobs that it hurts, up to a thousand of them; all findings of a job together name ten thousand
+    /// The blobs affected, at most 1,000; at most 10,000 in all findings of a job
     blobs: Vec<String>,
 }
 
@@ -208,14 +209,14 @@ impl From<Finding> for Found {
             Finding::Unreferenced(listed) => {
                 Found { kind: "unreferenced", subject: Some(listed.key.to_string()), ..none }
             }
-            // The engine may come to find more than we know of.
-            _ => Found { why: Some("something else".to_owned()), ..none },
+            // A later engine may have other kinds of findings.
+            _ => Found { why: Some("unknown finding".to_owned()), ..none },
         }
     }
 }
 
 impl Jobs {
-    /// Begins a collection, unless one is under way: then it is that one, and `false`.
+    /// Starts a garbage collection, or returns the running one and `false`.
     pub(crate) fn collect(&self, store: &AsyncStore, options: GcOptions) -> (Arc<Job>, bool) {
         let report = Report::Gc(Collected { dry_run: options.dry_run, ..Collected::default() });
         let store = store.clone();
@@ -231,7 +232,7 @@ impl Jobs {
         })
     }
 
-    /// Begins a verification, unless one is under way: then it is that one, and `false`.
+    /// Starts a verification, or returns the running one and `false`.
     pub(crate) fn verify(&self, store: &AsyncStore, options: VerifyOptions) -> (Arc<Job>, bool) {
         let store = store.clone();
         self.begin(Kind::Verify, Report::Verify(Verified::default()), move |job| async move {
@@ -289,22 +290,22 @@ impl Jobs {
         (job, true)
     }
 
-    /// The one of this number.
+    /// The job of this number.
     pub(crate) fn get(&self, id: u64) -> Option<Arc<Job>> {
         self.all().into_iter().find(|job| job.id == id)
     }
 
-    /// Those that are remembered, the oldest first.
+    /// The remembered jobs, the oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Job>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Asks all to end.
+    /// Asks all jobs to end.
     pub(crate) fn cancel(&self) {
         self.all().iter().for_each(|job| job.cancel());
     }
 
-    /// Cancels all, and waits for them to end.
+    /// Cancels all jobs and waits for their end.
     pub(crate) async fn end(&self) {
         self.cancel();
         for job in self.all() {
@@ -326,16 +327,16 @@ impl Job {
         self.state().stage == Stage::Running
     }
 
-    /// Asks it to end.
+    /// Asks the job to end.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until it has ended, but not longer than this.
-    pub(crate) async fn wait(&self, patience: Duration) {
+    /// Waits until the job has ended, for this long at most.
+    pub(crate) async fn wait(&self, most: Duration) {
         let mut ended = self.ended.subscribe();
         let ended = ended.wait_for(|ended| *ended);
-        let _ = tokio::time::timeout(patience.min(Duration::from_secs(86_400)), ended).await;
+        let _ = tokio::time::timeout(most.min(Duration::from_secs(86_400)), ended).await;
     }
 
     fn flow(&self) -> ControlFlow<()> {
@@ -353,7 +354,7 @@ impl Job {
 
     fn found(&self, finding: Finding) -> ControlFlow<()> {
         let mut found = Found::from(finding);
-        tracing::warn!(job = self.id, ?found, "a verification found something");
+        tracing::warn!(job = self.id, ?found, "verification finding");
         let mut state = self.state();
         if state.findings.len() < MOST_FINDINGS {
             found.blobs.truncate(MOST_NAMES.saturating_sub(state.names));
@@ -372,24 +373,24 @@ impl Job {
             Ok(Ok(report)) => {
                 state.report = report;
                 state.stage = if self.flow().is_break() { Stage::Cancelled } else { Stage::Done };
-                tracing::info!(job = self.id, kind = ?self.kind, state = ?state.stage, report = ?state.report, "a job ended");
+                tracing::info!(job = self.id, kind = ?self.kind, state = ?state.stage, report = ?state.report, "job ended");
             }
             Ok(Err(error)) => {
                 state.stage = Stage::Failed;
                 state.error = Some(error.code().name());
-                tracing::error!(job = self.id, kind = ?self.kind, code = %error.code(), %error, "a job failed");
+                tracing::error!(job = self.id, kind = ?self.kind, code = %error.code(), %error, "job failed");
             }
             Err(error) => {
                 state.stage = Stage::Failed;
                 state.error = Some(graviton_core::Code::Internal.name());
-                tracing::error!(job = self.id, kind = ?self.kind, %error, "a job failed");
+                tracing::error!(job = self.id, kind = ?self.kind, %error, "job failed");
             }
         }
         drop(state);
         self.ended.send_replace(true);
     }
 
-    /// As it is told.
+    /// The job as clients see it.
     pub(crate) fn view(&self) -> View {
         let state = self.state();
         View {

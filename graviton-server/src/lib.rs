@@ -1,18 +1,20 @@
-//! `graviton-server`: the blob store over HTTP, as a library, so that tests can start it; and what it shares with the
-//! command line `graviton`.
+//! `graviton-server`: the blob store over HTTP, as a library, so that tests can start it.
+//!
+//! Arrows point from a file to the files that it uses; there is no circle.
 //!
 //! ```text
-//! server -> connection, tls            accepts, and looks after connections
-//!   refusal                            what is no request at all
-//!   front -> auth, problem             one request: its id, who asks, what is counted, how it fails
-//!     app                              what requests share, and the table of routes
-//!       blobs, blocks                  streams and blocks      -> body, outgoing, quota
-//!       memory, places                 how much is held, and by how many
-//!       health, metrics_page, admin    operations              -> jobs
-//!       documented                     OpenAPI, made from the routes
+//! server                        accepts connections, shuts down       -> connection, tls, not_http
+//!   service                     one request: ID, admission, metrics   -> auth, request_id, watched_body
+//!     routes                    the table of routes, the OpenAPI document
+//!       blobs, blocks           uploads, downloads, sessions          -> body, outgoing
+//!       admin                   garbage collection and verification   -> jobs
+//!       health, metrics, docs
+//!         schemas, extract      what routes share in OpenAPI and in requests
+//!         app                   the state that all requests share     -> auth, jobs, memory, quota, upload_slots
+//!           problem, settings   failures as clients see them, limits
 //! ```
-//! Everything runs on tokio over [`graviton_core::AsyncStore`]; no handler blocks. Any number of servers may share one
-//! database and one block store: what a server has of its own (jobs, rates) only concerns itself.
+//! Everything runs on tokio over [`graviton_core::AsyncStore`]; no handler blocks. Several servers may share one database
+//! and one block store: what a server keeps for itself (jobs, rate limits) concerns only itself.
 
 #![forbid(unsafe_code)]
 
@@ -23,27 +25,28 @@ mod blobs;
 mod blocks;
 mod body;
 mod connection;
-mod content;
-mod documented;
+mod docs;
 mod extract;
-mod front;
 mod health;
 mod jobs;
 pub mod logs;
 mod memory;
-mod metrics_page;
+mod metrics;
+mod not_http;
 mod outgoing;
-mod places;
 mod problem;
-
 mod quota;
-
-mod refusal;
+mod request_id;
+mod routes;
+mod schemas;
 mod server;
+mod service;
 pub mod settings;
 pub mod timestamp;
 mod tls;
+mod upload_slots;
+mod watched_body;
 
-pub use documented::openapi_json;
 pub use problem::CODES;
+pub use routes::openapi_json;
 pub use server::{Control, Server, check};

@@ -1,8 +1,8 @@
-//! The log: lines on standard error, as text or JSON, each request with its id.
+//! The log: lines on standard error, as text or JSON, each request with its ID.
 //!
-//! A thread of its own writes them: when whoever reads standard error stalls, or a disk behind it is full, nobody who
-//! serves a request waits for that. So many lines wait to be written; further ones are dropped, and it is said how many
-//! once lines are taken again. At the end of the process, [`Log`] sees to it that what was said is written.
+//! A separate thread writes them, so that requests do not wait when the reader of standard error stalls or its disk is
+//! full. The queue of lines is bounded; further lines are dropped, and their number is logged once there is room again. At
+//! the end of the process, [`Log`] waits until the queue is written.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::settings::Settings;
 
-/// Lines that wait to be written at most: a second of a busy server, and some megabytes.
+/// The most queued lines: a second of a busy server, some megabytes.
 const MOST_LINES: usize = 16_384;
 
-/// So long the end of the process waits for lines to be written.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for the queue.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Begins to log to standard error as the settings say. Once in a process; later calls change nothing.
+/// Starts to log to standard error as the settings say. Later calls in the same process change nothing.
 ///
-/// `io` if there is no thread for it.
+/// Fails with `io` if the thread cannot start.
 pub fn install(settings: &Settings) -> Result<Log> {
     let (log, lines) = Log::to(std::io::stderr(), MOST_LINES)?;
-    // Libraries underneath have words for their developers; only what is wrong is for the operator.
+    // Other crates log for their developers; the operator gets only their warnings and errors.
     let filter = EnvFilter::new(format!("warn,graviton_server={0},graviton_core={0}", settings.log));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_target(false);
     let _ = if settings.log_json {
@@ -39,18 +39,18 @@ pub fn install(settings: &Settings) -> Result<Log> {
     Ok(log)
 }
 
-/// The log of the process, for as long as this is there. Dropped, it waits a moment for what is not yet written.
+/// The log of the process. Dropping it waits a moment for queued lines.
 #[derive(Debug)]
 pub struct Log {
-    lines: SyncSender<Said>,
+    lines: SyncSender<Message>,
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let deadline = Instant::now() + LAST_WORDS;
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (written, is_written) = sync_channel(1);
-        // A full queue may be one that is being written.
-        while self.lines.try_send(Said::End(written.clone())).is_err() {
+        // A full queue may become free while it is written.
+        while self.lines.try_send(Message::End(written.clone())).is_err() {
             if Instant::now() >= deadline {
                 return;
             }
@@ -61,7 +61,7 @@ impl Drop for Log {
 }
 
 impl Log {
-    /// A log to somewhere, in which so many lines may wait, and what says them.
+    /// A log to this target with a queue of this many lines, and the writer that fills the queue.
     fn to(target: impl Write + Send + 'static, most: usize) -> Result<(Log, Lines)> {
         let (sender, receiver) = sync_channel(most);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -69,25 +69,25 @@ impl Log {
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write(target, &receiver, &dropped))
-            .map_err(|error| Error::io("cannot start the thread of the log", error))?;
+            .map_err(|error| Error::io("cannot start the log thread", error))?;
         Ok((Log { lines: sender }, lines))
     }
 }
 
-/// What the thread is told.
+/// A message to the log thread.
 #[derive(Debug)]
-enum Said {
+enum Message {
     Line(Vec<u8>),
-    /// All before it is to be written, and then this told.
+    /// Write all lines before this, then confirm.
     End(SyncSender<()>),
 }
 
-fn write(mut target: impl Write, said: &Receiver<Said>, dropped: &AtomicU64) {
-    for said in said {
-        // If nobody takes it there is nobody to tell.
-        let _ = match said {
-            Said::Line(line) => target.write_all(&line),
-            Said::End(written) => {
+fn write(mut target: impl Write, messages: &Receiver<Message>, dropped: &AtomicU64) {
+    for message in messages {
+        // If standard error fails, there is nowhere to report it.
+        let _ = match message {
+            Message::Line(line) => target.write_all(&line),
+            Message::End(written) => {
                 let flushed = target.flush();
                 let _ = written.try_send(());
                 flushed
@@ -97,15 +97,15 @@ fn write(mut target: impl Write, said: &Receiver<Said>, dropped: &AtomicU64) {
         if lost > 0 {
             let _ = writeln!(
                 target,
-                "{{\"level\":\"WARN\",\"message\":\"lines of the log were dropped\",\"lines\":{lost}}}"
+                "{{\"level\":\"WARN\",\"message\":\"log lines were dropped\",\"lines\":{lost}}}"
             );
         }
     }
 }
 
-/// Where lines are said. Never blocks.
+/// Queues lines. Never blocks.
 struct Lines {
-    sender: SyncSender<Said>,
+    sender: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -117,7 +117,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One line, said when it is dropped.
+/// One line, queued when it is dropped.
 struct Line<'a> {
     lines: &'a Lines,
     text: Vec<u8>,
@@ -137,7 +137,7 @@ impl Write for Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         let text = std::mem::take(&mut self.text);
-        if !text.is_empty() && self.lines.sender.try_send(Said::Line(text)).is_err() {
+        if !text.is_empty() && self.lines.sender.try_send(Message::Line(text)).is_err() {
             self.lines.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("graviton_log_lines_dropped_total").increment(1);
         }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Takes nothing until it is let.
+    /// Blocks until the gate is open.
     #[derive(Clone, Default)]
     struct Stalled {
         gate: Arc<Mutex<()>>,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_who_does_not_read_and_what_was_lost_is_said() {
+    fn a_stalled_reader_blocks_nobody_and_lost_lines_are_counted() {
         let target = Stalled::default();
         let (log, lines) = Log::to(target.clone(), 10).unwrap();
         let closed = target.gate.lock().unwrap();
@@ -177,12 +177,12 @@ mod tests {
             writeln!(lines.make_writer(), "line {number}").unwrap();
         }
         drop(closed);
-        // The queue empties; then there is room for the last words.
-        while lines.sender.try_send(Said::Line(b"after\n".to_vec())).is_err() {}
+        // The queue empties; then there is room for the last line.
+        while lines.sender.try_send(Message::Line(b"after\n".to_vec())).is_err() {}
         drop(log);
         let text = String::from_utf8(target.text.lock().unwrap().clone()).unwrap();
         assert!(text.starts_with("line 0\n") && text.contains("after\n"), "{text}");
-        // One may be in the thread's hand besides the ten that wait.
+        // The thread may hold one line besides the ten in the queue.
         let lost = text.lines().find_map(|line| line.split("\"lines\":").nth(1)).unwrap();
         let lost: usize = lost.trim_end_matches('}').parse().unwrap();
         assert!((89..=90).contains(&lost), "{text}");

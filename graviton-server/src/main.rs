@@ -1,7 +1,7 @@
 //! `graviton-server`, the blob store over HTTP: settings, signals, exit code. The server itself is the library.
 //!
-//! SIGTERM and SIGINT let requests under way end, a second one cuts them off; SIGHUP reads certificates, tokens and keys
-//! again. Exit codes: 0 ended as asked, 1 could not start or had to cut off requests, 2 wrong usage.
+//! SIGTERM and SIGINT let running requests finish; a second one aborts them. SIGHUP reloads certificates, tokens and keys.
+//! Exit codes: 0 after a clean shutdown, 1 if the server could not start or aborted requests, 2 for wrong usage.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Command, Token};
 
-/// The system's keeps what the busiest moment of each thread needed; this one gives it back within seconds.
+/// The system allocator keeps the peak of each thread for ever; jemalloc returns memory within seconds.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let advice = error.advice().map(|advice| format!("  help: {advice}\n")).unwrap_or_default();
-            // If standard error is closed there is nobody to tell.
+            // If standard error is closed, nobody reads it.
             let _ =
                 std::io::stderr().write_all(format!("error[{}]: {error}\n{advice}", error.code()).as_bytes());
             ExitCode::FAILURE
@@ -51,7 +51,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         .build()
         .map_err(|error| Error::io("cannot start threads", error))?;
     let result = runtime.block_on(serve(config, settings));
-    // A system call that hangs must not hold up the end.
+    // A system call that hangs must not delay the exit.
     runtime.shutdown_background();
     result
 }
@@ -66,7 +66,7 @@ async fn serve(config: Config, settings: Settings) -> Result<()> {
     let server = Server::bind(store, settings).await?;
     let control = server.control();
     let scheme = if is_tls { "https" } else { "http" };
-    // On standard output, and before anything else there: a script waits for it.
+    // The first line on standard output: scripts wait for it.
     print(&format!("listening on {scheme}://{}\n", server.address()))?;
     tokio::spawn(async move {
         loop {
@@ -80,24 +80,24 @@ async fn serve(config: Config, settings: Settings) -> Result<()> {
     if server.run().await {
         return Ok(());
     }
-    Err(Error::new(Code::Cancelled, "requests were under way, and were cut off")
-        .with_advice("raise GRAVITON_HTTP_DRAIN to give them longer"))
+    Err(Error::new(Code::Cancelled, "running requests were aborted")
+        .with_advice("raise GRAVITON_HTTP_DRAIN to give them more time"))
 }
 
 fn reload(control: &Control) {
     match control.reload() {
-        Ok(()) => tracing::info!("certificates, tokens and keys were read again"),
+        Ok(()) => tracing::info!("certificates, tokens and keys reloaded"),
         Err(error) => {
-            tracing::error!(code = %error.code(), %error, "not all was read again: what cannot be used stays as it was");
+            tracing::error!(code = %error.code(), %error, "reload failed; what could not be loaded stays as it was");
         }
     }
 }
 
 fn listen_to(kind: SignalKind) -> Result<Signal> {
-    signal(kind).map_err(|error| Error::io("cannot listen to signals", error))
+    signal(kind).map_err(|error| Error::io("cannot handle signals", error))
 }
 
-/// The environment, and what the command line says over it; names of the server apart from those of the store.
+/// The environment, overridden by the command line: the settings of the store and those of the server.
 fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
     let mut config = Config::from_env()?;
     if let Some(root) = &arguments.root {
@@ -114,18 +114,18 @@ fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
     Ok((config.put_window(WINDOW).shared_put_window(SHARED_WINDOW), Settings::from_env_and(&servers)?))
 }
 
-/// Memory of an upload: less than a program has for its own puts, for 64 of them at once are to stay below 1 GiB.
+/// Memory of an upload: less than the default of the library, so that 64 concurrent uploads stay below 1 GiB.
 const WINDOW: usize = 8 << 20;
 
-/// Memory that uploads find beyond that: as much as a program has for one put. One upload alone took a tenth longer without.
+/// Memory that uploads share beyond that: the library's default for one put. Without it a lone upload takes a tenth longer.
 const SHARED_WINDOW: usize = 64 << 20;
 
-/// A connection is a descriptor, and so is a block that is read: the usual limit is for programs that use `select`.
+/// Each connection and each block being read needs a descriptor; the usual soft limit is meant for programs with `select`.
 fn allow_many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it, less is done at once.
+    // If it fails, the server handles fewer connections at once.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -133,7 +133,7 @@ fn make_token(token: &Token) -> Result<()> {
     let (secret, line) = auth::tokens::make(&token.name, &token.scopes, token.expires)?;
     match &token.file {
         None => {
-            // Apart, so that the one can be piped without the other.
+            // Not on standard output, so that the token can be piped alone.
             let _ = writeln!(std::io::stderr(), "{line}");
         }
         Some(file) => append(file, &line)?,
@@ -141,14 +141,14 @@ fn make_token(token: &Token) -> Result<()> {
     print(&format!("{secret}\n"))
 }
 
-/// Adds a line to a file that only its owner may read.
+/// Appends a line to a file; a new file is readable only by its owner.
 fn append(file: &Path, line: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
     let opened = options.create(true).append(true).read(true).mode(0o600).open(file);
     opened
         .and_then(|mut opened| {
-            // Who edits it by hand may have left the last line without an end.
+            // An editor may have left the last line without a line feed.
             let mut before = String::new();
             opened.read_to_string(&mut before)?;
             let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };

@@ -1,12 +1,11 @@
-//! The bytes of requests and blobs that are in memory: whoever is to hold some takes them from a budget before it does,
-//! and gives them back by dropping what it [`Held`].
+//! Accounts for the memory of requests and blobs in transit. A task takes bytes from a [`Budget`] before it holds them, and
+//! returns them by dropping its [`Held`].
 //!
-//! There are two budgets, of what comes in and of what goes out, so that clients who do not send take nothing from those
-//! who read. Who comes first is served first: as long as somebody waits, nobody gets past. Where a budget is used up,
-//! downloads whose clients have not come back for a moment lose what they keep for the next time ([`Parked`]); they
-//! fetch it again.
+//! There are two budgets, for uploads and for downloads, so that slow uploads take nothing from downloads. A budget serves
+//! tasks in the order in which they ask. When it is used up, downloads whose clients have not read for a moment give up
+//! the bytes that they keep for the next piece ([`Parked`]) and fetch them again later.
 //!
-//! Not in it: the buffers of large uploads, which are as many as there are places for them, and those of connections.
+//! Not accounted for: the buffers of large uploads, which the upload slots bound, and the buffers of connections.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,40 +16,41 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
 
-/// The semaphore counts these: its number is 32 bits wide.
+/// The unit of the semaphore, whose count has 32 bits.
 const UNIT: u64 = 1 << 10;
 
-/// A request waits for so long, and then is told to come back.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request waits before it is refused as `overloaded`.
+const WAIT: Duration = Duration::from_secs(10);
 
-/// So often it is looked for what can be taken back while somebody waits, from whom nobody came back to for so long.
-const LOOK: Duration = Duration::from_millis(100);
+/// While a task waits, the budget scans for reclaimable memory every `SCAN`; a download is reclaimable `AWAY` after its
+/// client last read.
+const SCAN: Duration = Duration::from_millis(100);
 const AWAY: Duration = Duration::from_millis(250);
 
-/// So many bytes may be held.
+/// An amount of memory that tasks share.
 pub(crate) struct Budget {
     free: Arc<Semaphore>,
     total: u64,
     waiting: AtomicUsize,
     wanted: AtomicU64,
     parked: Mutex<Vec<Weak<dyn Parked>>>,
-    looked: Mutex<Option<Instant>>,
+    scanned: Mutex<Option<Instant>>,
 }
 
-/// Who keeps bytes that can be fetched again.
+/// A holder of bytes that can be fetched again.
 pub(crate) trait Parked: Send + Sync {
-    /// Since when nobody came back for them; `None` if somebody is at it, or nothing is kept.
+    /// When the client last read; `None` if the bytes are in use, or there are none.
     fn since(&self) -> Option<Instant>;
-    /// Gives them back, unless somebody is at it by now. How many there were.
+    /// Gives the bytes up, unless they are in use by now, and returns their number.
     fn give_back(&self) -> u64;
 }
 
-/// Bytes that may be held, until this is dropped.
+/// Bytes taken from a budget, until this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Option<OwnedSemaphorePermit>);
 
 impl Held {
-    /// These as well.
+    /// Adds these bytes.
     pub(crate) fn add(&mut self, more: Held) {
         match (&mut self.0, more.0) {
             (Some(permit), Some(more)) => permit.merge(more),
@@ -59,14 +59,14 @@ impl Held {
         }
     }
 
-    /// So many of them apart, or all there are.
+    /// Splits off this many bytes, or all there are.
     pub(crate) fn split(&mut self, bytes: u64) -> Held {
         let Some(permit) = &mut self.0 else { return Held::default() };
         let units = (bytes.div_ceil(UNIT) as usize).min(permit.num_permits());
         Held(permit.split(units))
     }
 
-    /// How many bytes.
+    /// The number of bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.as_ref().map_or(0, |permit| permit.num_permits() as u64 * UNIT)
     }
@@ -81,22 +81,22 @@ impl Budget {
             waiting: AtomicUsize::new(0),
             wanted: AtomicU64::new(0),
             parked: Mutex::default(),
-            looked: Mutex::default(),
+            scanned: Mutex::default(),
         })
     }
 
-    /// What is more than there is at all has to be content with all there is.
+    /// The units of these bytes, at most the whole budget.
     fn units(&self, bytes: u64) -> u32 {
         u32::try_from(bytes.div_ceil(UNIT).min(self.total)).unwrap_or(u32::MAX)
     }
 
-    /// So many bytes, if they can be had at once.
+    /// Takes this many bytes, if they are free.
     pub(crate) fn try_take(&self, bytes: u64) -> Option<Held> {
         let taken = Arc::clone(&self.free).try_acquire_many_owned(self.units(bytes));
         taken.ok().map(|permit| Held(Some(permit)))
     }
 
-    /// So many bytes, however long it takes. Whoever waits here should hold nothing that others wait for.
+    /// Takes this many bytes, however long that takes. A task that waits here must hold nothing that others wait for.
     pub(crate) async fn take(&self, bytes: u64) -> Held {
         if let Some(held) = self.try_take(bytes) {
             return held;
@@ -105,43 +105,40 @@ impl Budget {
         let mut taking = std::pin::pin!(Arc::clone(&self.free).acquire_many_owned(self.units(bytes)));
         loop {
             self.take_back();
-            // It is never closed: an error cannot come.
-            if let Ok(permit) = tokio::time::timeout(LOOK, &mut taking).await {
+            // The semaphore is never closed, so there is no error.
+            if let Ok(permit) = tokio::time::timeout(SCAN, &mut taking).await {
                 return Held(permit.ok());
             }
         }
     }
 
-    /// So many bytes, or `overloaded` after a while.
+    /// Takes this many bytes, or fails with `overloaded` after [`WAIT`].
     pub(crate) async fn take_soon(&self, bytes: u64) -> Result<Held, Problem> {
         if let Some(held) = self.try_take(bytes) {
             return Ok(held);
         }
-        tokio::time::timeout(PATIENCE, self.take(bytes)).await.map_err(|_| {
-            Problem::new(
-                Code::Overloaded,
-                "other requests take all the memory there is; try again in a moment",
-            )
+        tokio::time::timeout(WAIT, self.take(bytes)).await.map_err(|_| {
+            Problem::new(Code::Overloaded, "other requests use all memory; try again in a moment")
         })
     }
 
-    /// Whether somebody waits.
+    /// Whether a task waits.
     pub(crate) fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether more than half of it is taken.
+    /// Whether more than half of the budget is taken.
     pub(crate) fn is_half_taken(&self) -> bool {
         self.free.available_permits() as u64 * 2 < self.total
     }
 
-    /// How much it is, and how much of it is taken.
+    /// The bytes of the budget, and how many of them are taken.
     pub(crate) fn figures(&self) -> (u64, u64) {
         let free = self.free.available_permits() as u64;
         (self.total * UNIT, self.total.saturating_sub(free) * UNIT)
     }
 
-    /// What this one keeps can be taken back.
+    /// Makes the bytes of this holder reclaimable.
     pub(crate) fn register(&self, parked: &Arc<impl Parked + 'static>) {
         let mut all = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() == all.capacity() {
@@ -151,14 +148,14 @@ impl Budget {
         all.push(weak);
     }
 
-    /// Takes back about as much as is waited for, first from whom nobody came back to for the longest time.
+    /// Reclaims about as many bytes as tasks wait for, first from the client that has not read for the longest time.
     fn take_back(&self) {
         {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if looked.is_some_and(|looked| looked.elapsed() < LOOK / 2) {
+            let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
+            if scanned.is_some_and(|scanned| scanned.elapsed() < SCAN / 2) {
                 return;
             }
-            *looked = Some(Instant::now());
+            *scanned = Some(Instant::now());
         }
         let mut away: Vec<_> = {
             let mut all = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,7 +175,7 @@ impl Budget {
     }
 }
 
-/// Somebody who waits.
+/// A task that waits, counted until this is dropped.
 struct Waiting<'a>(&'a Budget, u64);
 
 impl Waiting<'_> {
@@ -213,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_gets_what_others_keep_the_oldest_first_and_no_more() {
+    async fn a_waiting_task_gets_what_others_keep_the_oldest_first_and_no_more() {
         let budget = Budget::new(4 << 20);
         let keep = |age: u64| {
             let held = budget.try_take(1 << 20).unwrap();
@@ -235,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_there_is_is_all_there_is() {
+    async fn a_request_for_more_than_the_budget_gets_the_whole_budget() {
         let budget = Budget::new(1 << 20);
         let mut all = budget.try_take(1 << 40).unwrap();
         assert_eq!(all.bytes(), 1 << 20);

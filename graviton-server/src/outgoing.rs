@@ -1,9 +1,9 @@
-//! Bytes going out: a block, or a blob block by block, in pieces that a client takes one after the other.
+//! The bytes of a download: a block, or a blob block by block, in pieces that the client reads one after the other.
 //!
-//! Everything that is held for a client is taken from the server's memory ([`Budget`]) before it is fetched: the block
-//! that is being sent, for as long as a piece of it is somewhere, and what is fetched ahead. While memory is scarce
-//! nothing is fetched ahead, and the connection is given one small piece at a time, a copy, so that the block can go if
-//! the client does not come back for its rest; it is fetched again when the client does.
+//! A download takes memory from the [`Budget`] before it fetches: for the current block, as long as a piece of it exists,
+//! and for blocks fetched ahead. While memory is scarce, it fetches nothing ahead and gives the connection one small piece
+//! at a time, a copy, so that the block can be released if the client stops reading. It is fetched again when the client
+//! reads on.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,27 +19,27 @@ use crate::connection::{Connection, Progress};
 use crate::memory::{Budget, Held, Parked};
 use crate::problem::Problem;
 
-/// The pieces, as large as what a client has to take within the idle time-out; smaller while memory is scarce.
+/// The size of a piece, which a client must read within the idle timeout; smaller while memory is scarce.
 const PIECE: u64 = 256 << 10;
 const SMALL_PIECE: u64 = 32 << 10;
 
-/// A blob of up to so many bytes is looked up and read at once.
+/// A blob up to this size is read together with its manifest.
 pub(crate) const SMALL_BLOB: u64 = 64 << 10;
 
-/// One download fetches no more than this ahead.
+/// The most that one download fetches ahead.
 const MOST_AHEAD: u64 = 32 << 20;
 
-/// With less than this it is not worth while.
+/// Fetching ahead less than this is not worthwhile.
 const LEAST_AHEAD: u64 = 256 << 10;
 
-/// Where the bytes come from.
-#[expect(clippy::large_enum_variant, reason = "most are blobs, and each is in one place")]
+/// The source of the bytes.
+#[expect(clippy::large_enum_variant, reason = "most are blobs, and none is moved often")]
 pub(crate) enum Source {
     Blob(BlobReader),
     Block(Block),
 }
 
-/// A block that is sent by itself.
+/// A block, sent alone.
 pub(crate) struct Block {
     store: AsyncStore,
     key: BlockKey,
@@ -70,7 +70,7 @@ impl Block {
 }
 
 impl Source {
-    /// The block that the next byte is in, as a range of all bytes; `None` at the end.
+    /// The block of the next byte, as a range of all bytes; `None` at the end.
     async fn block(&mut self) -> Result<Option<Range<u64>>> {
         match self {
             Source::Blob(reader) => reader.block().await,
@@ -96,30 +96,30 @@ impl Source {
     }
 }
 
-/// A download under way.
+/// A download in progress.
 pub(crate) struct Outgoing {
     budget: Arc<Budget>,
-    /// Where what is kept for the next piece lies while the client is at the last one.
+    /// What is kept for the next piece while the client reads the last one.
     parked: Arc<Parking>,
     downloading: Downloading,
     taking: Arc<Taking>,
 }
 
-/// How the client takes what the connection was given.
+/// How the client reads the pieces that the connection was given.
 struct Taking {
     progress: Arc<Progress>,
-    /// Pieces that are not yet gone.
+    /// The number of pieces that are not sent yet.
     pieces: AtomicUsize,
     gone: Notify,
 }
 
-/// What is kept from one piece to the next.
+/// What a download keeps from one piece to the next.
 struct Kept {
     source: Source,
-    /// The block that is being sent, and its memory, which its pieces share.
+    /// The current block, and its memory, which its pieces share.
     block: Range<u64>,
     held: Option<Arc<Held>>,
-    /// The memory of a piece that is a copy.
+    /// The memory of a copied piece.
     copy: Option<Arc<Held>>,
     ahead: Held,
     since: Instant,
@@ -129,13 +129,13 @@ impl Kept {
     fn release(&mut self) -> u64 {
         self.source.release();
         let ahead = std::mem::take(&mut self.ahead).bytes();
-        // Pieces of it that are still with the connection keep the block.
+        // Pieces that the connection still holds keep the block.
         let block = self.held.take().and_then(Arc::into_inner).map_or(0, |held| held.bytes());
         self.block = 0..0;
         ahead + block
     }
 
-    /// This block is sent now, and this is its memory and that of a copy of a piece of it.
+    /// Makes this the current block, with the memory of it and of a copied piece.
     fn send(&mut self, block: Range<u64>, mut held: Held) -> Arc<Held> {
         let copy = held.bytes().saturating_sub(block.end - block.start).min(SMALL_PIECE);
         self.copy = (copy == SMALL_PIECE).then(|| Arc::new(held.split(copy)));
@@ -167,7 +167,7 @@ impl Parked for Parking {
     }
 }
 
-/// A piece as the connection has it: until it is gone, its memory is held, and the client has something to take.
+/// A piece in the hands of the connection. Until it is dropped, its memory is held and the client has something to read.
 struct Piece {
     bytes: Bytes,
     _held: Arc<Held>,
@@ -189,8 +189,8 @@ impl Drop for Piece {
 }
 
 impl Outgoing {
-    /// Sends these bytes, one block after the other. Waits for the memory of the first, unless it was taken already, and is
-    /// `overloaded` if there is none for a while.
+    /// Starts a download. Waits for the memory of its first block, unless `held` is that memory, and fails with `overloaded`
+    /// if there is none for a while.
     pub(crate) async fn new(
         app: &App,
         connection: &Connection,
@@ -217,12 +217,12 @@ impl Outgoing {
         })
     }
 
-    /// It goes on beyond its first piece: from now on, what is kept while the client does not come back can be taken away.
+    /// The download has more than one piece: from now on, what it keeps while the client does not read is reclaimable.
     pub(crate) fn park(&self) {
         self.budget.register(&self.parked);
     }
 
-    /// Goes on at this place of the blob, and to that one. Nothing for a block, which is sent whole.
+    /// Continues with this range of the blob. Does nothing for a block, which is sent whole.
     pub(crate) fn go(&mut self, range: &Range<u64>) {
         let mut kept = self.parked.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Kept { source: Source::Blob(reader), .. }) = &mut *kept {
@@ -237,9 +237,9 @@ impl Outgoing {
         while self.budget.is_half_taken() && taking.pieces.load(Ordering::Relaxed) > 0 {
             taking.gone.notified().await;
         }
-        // From here on it is not the client who is late.
+        // From here on the client waits for the server.
         let _ours = taking.progress.ours();
-        // It is there but for an earlier error, after which there is nothing more.
+        // Only an earlier error leaves nothing here; the download has ended then.
         let Some(mut kept) = self.parked.take() else { return Ok(None) };
         let next = self.next_of(&mut kept).await?;
         kept.since = Instant::now();
@@ -267,14 +267,14 @@ impl Outgoing {
         Ok(Some(Bytes::from_owner(Piece { bytes, _held: held, taking: Arc::clone(&self.taking) })))
     }
 
-    /// Takes the memory of the next block, and of what may be fetched ahead of it.
+    /// Takes the memory of the next block and of what to fetch ahead.
     async fn move_to(&self, kept: &mut Kept, block: Range<u64>) -> Arc<Held> {
         (kept.held, kept.copy) = (None, None);
         let size = block.end - block.start;
         let held = if let Some(held) = self.budget.try_take(size + SMALL_PIECE) {
             held
         } else {
-            // Whoever waits holds nothing.
+            // A task that waits must hold nothing that others wait for.
             kept.release();
             self.budget.take(size + SMALL_PIECE).await
         };
@@ -283,7 +283,7 @@ impl Outgoing {
             let share = self.downloading.share(self.budget.figures().0 / 4).min(MOST_AHEAD);
             let wanted = if share < LEAST_AHEAD || self.budget.is_half_taken() { 0 } else { share };
             if kept.ahead.bytes() < wanted {
-                // The last block that is fetched may lie across the limit.
+                // The last block fetched may reach beyond the limit.
                 let more = self.budget.try_take(wanted + size - kept.ahead.bytes().min(wanted));
                 kept.ahead.add(more.unwrap_or_default());
             }

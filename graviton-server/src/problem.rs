@@ -1,8 +1,8 @@
-//! Every failure as RFC 9457 `application/problem+json`, from the closed list of codes that all languages share.
+//! Every failure as RFC 9457 `application/problem+json`, with a code from the closed list that all languages share.
 //!
-//! What the caller did wrong is told to the caller. What went wrong inside is told to the log, under the id of the
-//! request, and the caller gets the code and a general word: no path, address or backend's text leaves the server. An
-//! engine's `forbidden` is the backend refusing *us*, and is never a caller's 403.
+//! Mistakes of the client are explained to the client. Internal failures are explained in the log, under the ID of the
+//! request; the client gets the code and a general sentence, so that no path, address or text of a backend leaves the
+//! server. The engine's `forbidden` means that a backend refused the server, and never becomes a client's 403.
 
 use axum::response::{IntoResponse, Response};
 use graviton_core::{Code, Error};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 /// The media type of a problem.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// A failure on its way to the caller.
+/// A failure on its way to the client.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem(Box<Inner>);
 
@@ -24,70 +24,70 @@ struct Inner {
     status: StatusCode,
     detail: String,
     headers: HeaderMap,
-    /// Blocks that are to be put first.
+    /// The blocks to put first.
     missing: Option<Vec<String>>,
-    /// What the log says of it, where that is more than the caller is told.
+    /// The explanation for the log, if it says more than the client may know.
     internal: Option<String>,
 }
 
-/// The body of every failure.
+/// A failure
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct Body<'a> {
-    /// Where this kind of failure is explained
+    /// Where this code is explained
     #[serde(rename = "type")]
     #[schema(example = "/docs#not-found", format = "uri-reference")]
     kind: String,
-    /// The kind of failure in words
-    #[schema(example = "There is no such thing")]
+    /// The code in words
+    #[schema(example = "Not found")]
     title: &'a str,
     /// The status of the response
     #[schema(minimum = 400, maximum = 599, example = 404)]
     status: u16,
-    /// What went wrong this time, and what to do
+    /// What went wrong and what to do about it
     detail: &'a str,
-    /// What to act on; the list is closed
+    /// The kind of failure, from a closed list
     #[schema(example = "not-found", pattern = "^[a-z]+(-[a-z]+)*$")]
     code: &'a str,
     /// Whether the same request may succeed later
     retryable: bool,
-    /// What the server's log calls this request
+    /// The ID of the request in the server's log
     request_id: &'a str,
-    /// Where blocks of a blob to be made are missing: their keys
+    /// The keys of the blocks that a commit did not find
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     missing: Option<&'a [String]>,
 }
 
-/// The codes that a caller can get, each with its title.
+/// The codes that a client can receive, each with its title.
 pub const CODES: &[(Code, &str)] = &[
-    (Code::InvalidArgument, "The request makes no sense"),
-    (Code::InvalidId, "This is not an id"),
-    (Code::NotFound, "There is no such thing"),
-    (Code::DigestMismatch, "The content is not what its id says"),
-    (Code::TooLarge, "This is larger than a limit allows"),
-    (Code::RangeNotSatisfiable, "The range starts behind the end"),
-    (Code::Unauthorized, "Who asks is not known"),
-    (Code::Forbidden, "Who asks may not do this"),
-    (Code::CorruptBlock, "Stored data is damaged"),
+    (Code::InvalidArgument, "Invalid request"),
+    (Code::InvalidId, "Invalid ID"),
+    (Code::NotFound, "Not found"),
+    (Code::DigestMismatch, "Content does not match its ID"),
+    (Code::TooLarge, "Too large"),
+    (Code::RangeNotSatisfiable, "Range not satisfiable"),
+    (Code::Unauthorized, "Authentication required"),
+    (Code::Forbidden, "Permission denied"),
+    (Code::CorruptBlock, "Stored data is corrupt"),
     (Code::MissingBlock, "Stored data is missing"),
-    (Code::BackendUnavailable, "The database or block store does not answer"),
-    (Code::WriterExpired, "The upload took longer than its lease"),
-    (Code::NoSpace, "The disk is full"),
-    (Code::QuotaExceeded, "The quota is used up"),
-    (Code::MethodNotAllowed, "The method does not apply here"),
-    (Code::Timeout, "The request took too long to arrive"),
-    (Code::Unsupported, "This kind of content is not understood here"),
-    (Code::RateLimited, "Too many requests"),
-    (Code::Io, "The operating system reported an error"),
-    (Code::Latched, "The store refuses writes after a failed one"),
-    (Code::Internal, "Something went wrong inside"),
-    (Code::CorruptDatabase, "The database is damaged"),
-    (Code::Overloaded, "Too much is going on at once"),
+    (Code::BackendUnavailable, "Database or block store unavailable"),
+    (Code::WriterExpired, "Upload or session expired"),
+    (Code::NoSpace, "Disk full"),
+    (Code::QuotaExceeded, "Quota exceeded"),
+    (Code::MethodNotAllowed, "Method not allowed"),
+    (Code::Timeout, "Request timed out"),
+    (Code::Unsupported, "Unsupported content"),
+    (Code::RateLimited, "Rate limit exceeded"),
+    (Code::Io, "I/O error"),
+    (Code::Latched, "Store refuses writes after a failed one"),
+    (Code::Internal, "Internal server error"),
+    (Code::CorruptDatabase, "Database is corrupt"),
+    (Code::Overloaded, "Server overloaded"),
 ];
 
 impl Problem {
-    /// A problem that the caller is told in these words: what is wrong, and what to do.
+    /// A problem that the client sees in these words: what is wrong, and what to do.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Problem {
         let mut headers = HeaderMap::new();
         if matches!(code, Code::BackendUnavailable | Code::WriterExpired | Code::Overloaded) {
@@ -107,10 +107,10 @@ impl Problem {
         }))
     }
 
-    /// A problem that is told only to the log.
+    /// A problem whose explanation only the log gets.
     pub(crate) fn internal(code: Code, why: impl Into<String>) -> Problem {
-        let told = "the server failed; its log says why, under the id of this request";
-        let mut problem = Problem::new(code, told);
+        let detail = "internal error; the server log explains it under the ID of this request";
+        let mut problem = Problem::new(code, detail);
         problem.0.internal = Some(why.into());
         problem
     }
@@ -120,24 +120,24 @@ impl Problem {
         self
     }
 
-    /// The same under another status, where HTTP has one of its own for the occasion.
+    /// The same with another status, where HTTP has a more specific one.
     pub(crate) fn with_status(mut self, status: StatusCode) -> Problem {
         self.0.status = status;
         self
     }
 
-    /// The same, naming blocks that are to be put first.
+    /// The same, with the blocks to put first.
     pub(crate) fn naming_missing(mut self, keys: Vec<String>) -> Problem {
         self.0.missing = Some(keys);
         self
     }
 
-    /// What to act on.
+    /// The kind of failure.
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
 
-    /// What the log says of it, where that is more than the caller is told.
+    /// The explanation for the log, if it says more than the client may know.
     pub(crate) fn for_the_log(&self) -> Option<&str> {
         self.0.internal.as_deref()
     }
@@ -146,7 +146,7 @@ impl Problem {
         self.0.status
     }
 
-    /// The response, once the id of the request is known. `allow` is what axum said of a method that does not apply.
+    /// The response, once the ID of the request is known. `allow` lists the methods of the path, for a 405.
     pub(crate) fn render(self, request_id: &str, allow: Option<HeaderValue>) -> Response {
         let body = self.body(request_id);
         let mut response = Response::new(axum::body::Body::from(body));
@@ -160,7 +160,7 @@ impl Problem {
         response
     }
 
-    /// The JSON of it.
+    /// The problem as JSON.
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let body = Body {
             kind: format!("/docs#{}", self.0.code),
@@ -177,33 +177,33 @@ impl Problem {
 }
 
 fn title(code: Code) -> &'static str {
-    CODES.iter().find(|(known, _)| *known == code).map_or("Something went wrong inside", |(_, title)| title)
+    CODES.iter().find(|(known, _)| *known == code).map_or("Internal server error", |(_, title)| title)
 }
 
-/// A failure of the engine: the caller's own are told, all others are the log's.
+/// A failure of the engine. The client gets its text only if the client caused it.
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
-        let callers = match error.code() {
+        let is_clients = match error.code() {
             Code::InvalidId | Code::DigestMismatch | Code::RangeNotSatisfiable => true,
-            // With an error of the operating system behind it, it is about a file of ours.
+            // With an error of the operating system behind it, it is about a file of the server.
             Code::NotFound | Code::InvalidArgument | Code::TooLarge => error.errno().is_none(),
             _ => false,
         };
-        if callers {
-            return Problem::new(error.code(), told(&error));
+        if is_clients {
+            return Problem::new(error.code(), with_advice(&error));
         }
         let why = match error.advice() {
             Some(advice) => format!("{error} ({advice})"),
             None => error.to_string(),
         };
         let general = match error.code() {
-            Code::CorruptBlock => "a block of the content is damaged; put the content again to mend it",
-            Code::MissingBlock => "a block of the content is missing; put the content again to mend it",
-            Code::WriterExpired => "the upload or session took longer than its lease; begin it again",
-            Code::NoSpace => "the disk of the store is full; nothing of the upload was kept",
-            Code::Latched => "an earlier write failed; the store has to be opened again before it takes more",
+            Code::CorruptBlock => "a block of the content is corrupt; put the content again to repair it",
+            Code::MissingBlock => "a block of the content is missing; put the content again to repair it",
+            Code::WriterExpired => "the upload or session took longer than its lease; start it again",
+            Code::NoSpace => "the disk of the store is full; the upload was discarded",
+            Code::Latched => "an earlier write failed; restart the server before writing again",
             Code::BackendUnavailable | Code::Timeout => {
-                "the database or the block store does not answer; try again"
+                "the database or the block store is unavailable; try again"
             }
             _ => return Problem::internal(inner_code(error.code()), why),
         };
@@ -214,7 +214,7 @@ impl From<Error> for Problem {
     }
 }
 
-/// What an engine's code is to the caller where the caller is not to blame.
+/// The code that the client gets for an internal failure of the engine.
 fn inner_code(code: Code) -> Code {
     match code {
         Code::Io | Code::CorruptDatabase | Code::Overloaded => code,
@@ -223,14 +223,14 @@ fn inner_code(code: Code) -> Code {
     }
 }
 
-fn told(error: &Error) -> String {
+fn with_advice(error: &Error) -> String {
     match error.advice() {
         Some(advice) => format!("{error}; {advice}"),
         None => error.to_string(),
     }
 }
 
-/// An empty response that carries the problem to where the id of the request is known (`front`).
+/// An empty response that carries the problem to `service`, which knows the ID of the request.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backends_refusal_is_no_caller_s_403_and_its_words_stay_inside() {
+    fn a_backends_refusal_is_never_a_403_and_its_text_stays_inside() {
         for code in [Code::Forbidden, Code::Unauthorized, Code::Config, Code::Version, Code::Cancelled] {
             let problem = Problem::from(Error::new(code, "key AKIA of bucket secret-bucket was refused"));
             assert_eq!(problem.code(), Code::Internal, "{code}");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_that_can_leave_has_a_title() {
+    fn every_code_that_a_client_can_receive_has_a_title() {
         for code in Code::all() {
             let left = Problem::from(Error::new(code, "x")).code();
             assert!(CODES.iter().any(|(known, _)| *known == left), "{left}");

@@ -1,8 +1,8 @@
-//! The quota: how much may be stored.
+//! The quota: the most bytes that may be stored.
 //!
-//! What is stored is asked of the database now and then, for other servers write too, and before an upload if that was
-//! some seconds ago; between that, what this server stored is added. An upload under way counts in full, for how much of it is new is known only at its end: near the
-//! quota, a large upload of what is there already can be refused.
+//! The server asks the database for the stored bytes periodically, because other servers write too, and before an upload
+//! if its last answer is some seconds old. In between it adds what it stored itself. An upload in progress counts in full,
+//! because only its end shows how much of it is new: close to the quota, a large upload of stored content can be refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,21 +13,22 @@ use tokio::sync::Mutex;
 
 use crate::problem::Problem;
 
-/// What was found out so long ago is good enough; close to the quota, within the last tenth of it, it ages faster.
+/// How long an answer of the database stays good enough; shorter within the last tenth of the quota.
 const FRESH: Duration = Duration::from_secs(5);
 const FRESH_IF_CLOSE: Duration = Duration::from_secs(1);
 const CLOSE: u64 = 10;
 
-/// How much may be stored, and is.
+/// The quota and what counts against it.
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: Option<u64>,
-    /// What the database said last.
+    /// The last answer of the database.
     stored: AtomicU64,
-    /// What became new here since it was asked for that.
+    /// New bytes that this server stored since that question.
     added: AtomicU64,
+    /// Bytes of uploads in progress.
     coming: AtomicU64,
-    /// When it was asked; locked while it is.
+    /// When the database was asked; locked during the question.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -42,19 +43,19 @@ impl Quota {
         })
     }
 
-    /// Whether there is one.
+    /// Whether there is a quota.
     pub(crate) fn is_on(&self) -> bool {
         self.limit.is_some()
     }
 
-    /// Asks the database how much is stored.
+    /// Asks the database for the stored bytes.
     pub(crate) async fn refresh(&self, store: &AsyncStore) -> Result<()> {
         let mut asked = self.asked.lock().await;
         self.ask(store, &mut asked).await
     }
 
     async fn ask(&self, store: &AsyncStore, asked: &mut Option<Instant>) -> Result<()> {
-        // What is added while it answers may be in the answer, and is counted twice until the next one.
+        // Bytes added during the question may be in the answer, and then count twice until the next one.
         let added = self.added.load(Ordering::Relaxed);
         let stored = store.stats().await?.stored_bytes;
         self.stored.store(stored, Ordering::Relaxed);
@@ -68,7 +69,7 @@ impl Quota {
         parts.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// A place for an upload that is to begin.
+    /// Starts to count an upload.
     pub(crate) async fn reserve(self: &Arc<Self>, store: &AsyncStore) -> Result<Reserved, Problem> {
         if let Some(limit) = self.limit {
             let fresh = if self.used() < limit - limit / CLOSE { FRESH } else { FRESH_IF_CLOSE };
@@ -88,13 +89,13 @@ impl Quota {
             return Ok(());
         }
         let why = format!(
-            "no more than {limit} bytes may be stored here; delete something, and try again after a collection"
+            "the quota of {limit} bytes is used up; delete blobs and try again after a garbage collection"
         );
         Err(Problem::new(Code::QuotaExceeded, why))
     }
 }
 
-/// What an upload that is under way may come to.
+/// The bytes of an upload in progress.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     quota: Arc<Quota>,
@@ -102,7 +103,7 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// So many bytes more have come.
+    /// Counts more bytes of the upload.
     pub(crate) fn grow(&mut self, more: u64) -> Result<(), Problem> {
         self.quota.check(more)?;
         self.quota.coming.fetch_add(more, Ordering::Relaxed);
@@ -110,7 +111,7 @@ impl Reserved {
         Ok(())
     }
 
-    /// The upload is stored, and this much of it was new.
+    /// The upload is stored, and this many of its bytes were new.
     pub(crate) fn became(self, fresh: u64) {
         self.quota.added.fetch_add(fresh, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
-//! The server: it listens, accepts, and looks after connections until it is told to end.
+//! The server: it listens, accepts connections and supervises them until it is told to stop.
 //!
-//! Each connection has a task. It ends when the client goes, when it was idle or stalled for too long
-//! (`connection`), or when the server ends: then requests under way have the time of `GRAVITON_HTTP_DRAIN`.
+//! Each connection has a task. It ends when the client disconnects, when the connection was idle or stalled for too long
+//! (`connection`), or when the server stops: then running requests have `GRAVITON_HTTP_DRAIN` to finish.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use tokio_rustls::TlsAcceptor;
 use crate::app::{App, Shared};
 use crate::auth::Auth;
 use crate::connection::{Connection, Socket, Verdict};
-use crate::front::{Front, fresh_id};
+use crate::not_http::{self, Explained};
 use crate::problem::Problem;
-use crate::refusal::{self, Told};
+use crate::service::ConnectionService;
 use crate::settings::Settings;
-use crate::{metrics_page, tls};
+use crate::{request_id, routes, tls};
 
-/// Connections that wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// How often what nobody may have asked for is refreshed: the sums behind a quota, and who was seen by the rate limit.
+/// How often the server refreshes the quota and forgets old clients of the rate limit.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// For so long nothing is accepted when there are no descriptors left.
-const OUT_OF_FILES: Duration = Duration::from_millis(50);
+/// How long the server stops accepting when accept fails, above all when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// So long closing the store may take after everything has ended.
+/// How long closing the store may take after all connections have ended.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     app: Shared,
     listener: TcpListener,
@@ -49,43 +49,43 @@ pub struct Server {
     stage: watch::Sender<Stage>,
 }
 
-/// Whether a server could start with these settings: `config` if they do not go together, above all if it would serve beyond
-/// loopback whoever comes, and was not told to; or if a file that they name cannot be used. To be asked before the store
-/// is opened, which makes it if it is not there.
+/// Checks whether a server could start with these settings, without opening the store, which would create it. Fails with
+/// `config` if the settings contradict each other or name an unusable file, and if the server would serve everyone beyond
+/// loopback without having been told to.
 pub fn check(settings: &Settings) -> Result<()> {
     prepare(settings).map(drop)
 }
 
-/// What the files that the settings name come to: who may do what, and TLS.
+/// Authentication and TLS, from the files that the settings name.
 fn prepare(settings: &Settings) -> Result<(Auth, Option<Arc<ServerConfig>>)> {
     let auth = Auth::new(settings)?;
     if !settings.address.ip().is_loopback() && !auth.is_on() && !settings.insecure {
         return Err(Error::new(
             Code::Config,
             format!(
-                "cannot listen on {}: everybody who can reach it could read, write and delete",
+                "cannot listen on {} without authentication: everyone who can reach it could read, write and delete",
                 settings.address
             ),
         )
         .with_advice(
-            "set GRAVITON_HTTP_TOKENS or GRAVITON_HTTP_JWT_KEY, or say --insecure if that is meant",
+            "set GRAVITON_HTTP_TOKENS or GRAVITON_HTTP_JWT_KEY, or use --insecure if that is intended",
         ));
     }
     let tls = settings.tls.as_ref().map(|(certificates, key)| tls::read(certificates, key)).transpose()?;
     Ok((auth, tls))
 }
 
-/// What a server is about.
+/// The stage of a server's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Stage {
     Serving,
-    /// Requests under way end, and no more are taken.
+    /// Running requests finish; no more are accepted.
     Draining,
-    /// Connections are cut off.
+    /// Connections are aborted.
     Ended,
 }
 
-/// To control a running server from elsewhere. Cheap to clone.
+/// Controls a running server. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
     app: Shared,
@@ -94,12 +94,12 @@ pub struct Control {
 }
 
 impl Server {
-    /// Listens, and is ready to [`run`](Server::run). Fails where [`check`] does.
+    /// Listens, ready to [`run`](Server::run). Fails where [`check`] does.
     pub async fn bind(store: AsyncStore, settings: Settings) -> Result<Server> {
         let (auth, tls) = prepare(&settings)?;
         let wanted = settings.address;
         let app = App::new(store, auth, settings).await?;
-        metrics_page::install()?;
+        crate::metrics::install()?;
         let listener =
             listen(wanted).map_err(|error| Error::io(format!("cannot listen on {wanted}"), error))?;
         let address = listener.local_addr().map_err(|error| Error::io("cannot listen", error))?;
@@ -107,23 +107,23 @@ impl Server {
         Ok(Server { app, listener, address, tls, stage: watch::Sender::new(Stage::Serving) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// To control it while it runs.
+    /// Controls it while it runs.
     pub fn control(&self) -> Control {
         Control { app: Arc::clone(&self.app), tls: Arc::clone(&self.tls), stage: self.stage.clone() }
     }
 
-    /// Serves until it is told to end, lets requests under way end, and closes the store. False if some had to be cut off.
+    /// Serves until told to stop, lets running requests finish, and closes the store. False if it aborted requests.
     pub async fn run(self) -> bool {
-        let routers = (crate::app::router(&self.app), crate::app::refusals(&self.app));
+        let routers = (routes::router(&self.app), routes::refusals(&self.app));
         let background =
-            [tokio::spawn(metrics_page::keep_up()), tokio::spawn(refresh(Arc::clone(&self.app)))];
-        // Each connection holds a clone, and says with it that it was cut off: when all are gone, this one knows.
-        let (open, mut endings) = tokio::sync::mpsc::channel::<CutOff>(1);
+            [tokio::spawn(crate::metrics::keep_up()), tokio::spawn(refresh(Arc::clone(&self.app)))];
+        // Each connection holds a clone of the sender, and sends if it was aborted: the channel closes with the last connection.
+        let (open, mut endings) = tokio::sync::mpsc::channel::<Aborted>(1);
         let mut stage = self.stage.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -136,24 +136,24 @@ impl Server {
                     self.welcome(stream, peer, &routers, open.clone());
                 }
                 Err(error) => {
-                    // The client is gone again, or we are out of descriptors: neither is a reason to end.
+                    // The client has disconnected, or there are no descriptors left: neither is a reason to stop.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(OUT_OF_FILES).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
         drop(self.listener);
         drop(open);
         self.app.drain();
-        // Who watches a job is not to hold up the end.
+        // A client that watches a job must not delay the shutdown.
         self.app.jobs().cancel();
         tracing::info!(
             connections = self.app.connections().load(Ordering::Relaxed),
-            "ending: no more requests are taken"
+            "shutting down: no more requests are accepted"
         );
         let all_gone = async {
             let mut drained = true;
-            while let Some(CutOff) = endings.recv().await {
+            while let Some(Aborted) = endings.recv().await {
                 drained = false;
             }
             drained
@@ -167,32 +167,32 @@ impl Server {
             }
         };
         if !drained {
-            tracing::warn!("connections were cut off");
+            tracing::warn!("connections were aborted");
         }
         let closing = async {
             self.app.jobs().end().await;
             self.app.store().close().await;
         };
         if tokio::time::timeout(CLOSING, closing).await.is_err() {
-            tracing::warn!("the store did not close in time; nothing that was committed is lost");
+            tracing::warn!("the store did not close in time; committed data is safe");
         }
         background.iter().for_each(tokio::task::JoinHandle::abort);
         drained
     }
 
-    /// Serves a new connection in a task of its own, or sends it away.
+    /// Serves a new connection in its own task, or refuses it.
     fn welcome(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         (router, refusals): &(Router, Router),
-        open: tokio::sync::mpsc::Sender<CutOff>,
+        open: tokio::sync::mpsc::Sender<Aborted>,
     ) {
         let app = Arc::clone(&self.app);
-        // Answers are written in one piece; waiting for more to send only makes them late.
+        // Responses are written in one piece; Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         if app.connections().load(Ordering::Relaxed) >= app.limits().max_connections {
-            // Of very many, not all can be told why.
+            // With very many refusals, some connections are closed without an explanation.
             let told = Arc::clone(app.refusing()).try_acquire_owned();
             if let Ok(told) = told
                 && self.tls.load().is_none()
@@ -206,7 +206,7 @@ impl Server {
         }
         let counted = Counted::new(&app);
         let connection = Arc::new(Connection::new(peer.ip(), app.leaving()));
-        let front = Front {
+        let service = ConnectionService {
             app: Arc::clone(&app),
             router: router.clone(),
             refusals: refusals.clone(),
@@ -218,7 +218,7 @@ impl Server {
             let _counted = counted;
             let socket = Socket::new(stream, &connection);
             let served = match tls {
-                None => serve(socket, front, stage).await,
+                None => serve(socket, service, stage).await,
                 Some(config) => {
                     let mut ending = stage.clone();
                     let ending =
@@ -229,34 +229,34 @@ impl Server {
                         _ = ending => return,
                     };
                     match shaken {
-                        Ok(Ok(stream)) => serve(stream, front, stage).await,
-                        Ok(Err(error)) => return tracing::debug!(%peer, %error, "no TLS handshake"),
+                        Ok(Ok(stream)) => serve(stream, service, stage).await,
+                        Ok(Err(error)) => return tracing::debug!(%peer, %error, "the TLS handshake failed"),
                         Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
                     }
                 }
             };
-            if let Err(cut_off) = served {
-                // If there is no room, another one has said it.
-                let _ = open.try_send(cut_off);
+            if let Err(aborted) = served {
+                // If the channel is full, another connection has reported it.
+                let _ = open.try_send(aborted);
             }
         });
     }
 }
 
 impl Control {
-    /// Lets requests under way end, then the server. Said twice, it cuts them off.
+    /// Stops the server after running requests have finished. A second call aborts them.
     pub fn stop(&self) {
         self.stage.send_modify(|stage| {
             *stage = if *stage == Stage::Serving { Stage::Draining } else { Stage::Ended };
         });
     }
 
-    /// Reads tokens, keys and certificates again; connections go on with what they have. Where a token file or a key cannot
-    /// be used, that is an error and everything stays as it was; where only a certificate cannot, it alone does.
+    /// Reloads tokens, keys and certificates; open connections keep their certificate. If a token file or a key is unusable,
+    /// nothing changes; if only a certificate is, the tokens and keys change and the certificate stays.
     pub fn reload(&self) -> Result<()> {
         let paths = self.app.settings().tls.as_ref();
         let tls = paths.map(|(certificates, key)| tls::read(certificates, key)).transpose();
-        // Who is let in does not depend on the certificates: a token that was taken away is, whatever is wrong with them.
+        // Authentication does not depend on the certificates: a revoked token is revoked even if they are unusable.
         self.app.auth().reload()?;
         if let Some(tls) = tls? {
             self.tls.store(Some(tls));
@@ -265,10 +265,10 @@ impl Control {
     }
 }
 
-/// A connection did not end: the server did.
-struct CutOff;
+/// A connection was aborted because the server ended.
+struct Aborted;
 
-/// A connection, counted while it is open.
+/// An open connection, counted until this is dropped.
 struct Counted(Shared);
 
 impl Counted {
@@ -287,7 +287,7 @@ impl Drop for Counted {
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket as RawSocket, Type};
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // So that a server can start again at once on the port that it had.
+    // A restarted server can use the same port at once.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -295,7 +295,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Refreshes now and then what nobody may have asked for, for ever.
+/// Refreshes the quota and the rate limit periodically, for ever.
 async fn refresh(app: Shared) {
     let mut interval = tokio::time::interval(REFRESH);
     interval.tick().await;
@@ -305,18 +305,18 @@ async fn refresh(app: Shared) {
         if app.quota().is_on()
             && let Err(error) = app.quota().refresh(app.store()).await
         {
-            tracing::warn!(code = %error.code(), %error, "cannot find out how much is stored; the quota goes by what was known");
+            tracing::warn!(code = %error.code(), %error, "cannot read the stored bytes; the quota uses the last known number");
         }
     }
 }
 
-/// Tells a client over the limit of connections to come back.
+/// Answers a connection over the limit with `overloaded`.
 async fn refuse(mut stream: TcpStream) {
     metrics::counter!("graviton_http_refused_connections_total").increment(1);
-    let problem = Problem::new(Code::Overloaded, "too many connections are open; try again in a moment");
-    let answer = refusal::response(&problem, &fresh_id());
+    let problem = Problem::new(Code::Overloaded, "too many open connections; try again in a moment");
+    let answer = not_http::response(&problem, &request_id::fresh());
     let answering = async {
-        // An answer before the question is none.
+        // Wait for the request: a client may not expect an answer before it.
         stream.peek(&mut [0]).await?;
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
@@ -325,13 +325,13 @@ async fn refuse(mut stream: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), answering).await;
 }
 
-/// Answers the requests of one connection until it ends, or the server does.
+/// Answers the requests of one connection until the connection or the server ends.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    front: Front,
+    service: ConnectionService,
     mut stage: watch::Receiver<Stage>,
-) -> Result<(), CutOff> {
-    let (app, connection) = (Arc::clone(&front.app), Arc::clone(&front.connection));
+) -> Result<(), Aborted> {
+    let (app, connection) = (Arc::clone(&service.app), Arc::clone(&service.connection));
     let limits = app.limits();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -351,12 +351,12 @@ async fn serve(
         .max_send_buf_size(512 << 10)
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.header_timeout);
-    let stream = TokioIo::new(Told::new(stream, Arc::clone(&connection)));
-    let mut serving = std::pin::pin!(builder.serve_connection(stream, front));
-    let mut look = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
+    let stream = TokioIo::new(Explained::new(stream, Arc::clone(&connection)));
+    let mut serving = std::pin::pin!(builder.serve_connection(stream, service));
+    let mut check = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;
     if *stage.borrow() != Stage::Serving {
-        // It came at the last moment, and is told so like all others.
+        // It was accepted at the last moment, and must see the stage like all others.
         stage.mark_changed();
     }
     loop {
@@ -368,13 +368,13 @@ async fn serve(
                 }
                 return Ok(());
             }
-            _ = look.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout, app.outgoing().is_short()) {
+            _ = check.tick() => match connection.verdict(limits.header_timeout, limits.idle_timeout, app.outgoing().is_short()) {
                 Verdict::Fine => {}
                 Verdict::Idle if !asked_to_end => {
                     asked_to_end = true;
                     serving.as_mut().graceful_shutdown();
                 }
-                // It was asked, and did not even take that.
+                // The client did not react to the graceful shutdown either.
                 Verdict::Idle => return Ok(()),
                 Verdict::Stalled => {
                     metrics::counter!("graviton_http_stalled_connections_total").increment(1);
@@ -385,7 +385,7 @@ async fn serve(
             changed = stage.changed() => {
                 let now = if changed.is_ok() { *stage.borrow_and_update() } else { Stage::Ended };
                 if now == Stage::Ended {
-                    return Err(CutOff);
+                    return Err(Aborted);
                 }
                 asked_to_end = true;
                 serving.as_mut().graceful_shutdown();

@@ -1,111 +1,100 @@
-//! The settings of the HTTP server: the `GRAVITON_HTTP_*` names, which are the server's and not the library's.
+//! The settings of the HTTP server, all named `GRAVITON_HTTP_*`. The library does not know them.
 //!
-//! A [`Settings`] is plain data, checked when it is made. Names and texts come from the environment and from `--set`;
-//! an unknown `GRAVITON_HTTP_*` name is an error in both, for a misspelt limit or token file would leave a door open.
+//! A [`Settings`] is plain data, validated when it is built. Its values come from the environment and from `--set`. An
+//! unknown `GRAVITON_HTTP_*` name is an error in both: a misspelt limit or token file would leave the server open.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use graviton_core::{Code, Error, Result};
+use graviton_core::{Code, Error, Result, Setting};
 use http::HeaderValue;
 
 use graviton_core::quantity;
 
-/// What every name of the server begins with.
+/// The prefix of every setting of the server.
 pub const PREFIX: &str = "GRAVITON_HTTP_";
 
-/// A setting that exists.
-#[derive(Debug)]
-pub struct Setting {
-    /// Its name, in the environment and for `--set`.
-    pub name: &'static str,
-    /// Its value if it is not set; empty if there is none.
-    pub default: &'static str,
-    /// What it means.
-    pub meaning: &'static str,
-}
-
 const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
+    Setting::new(name, default, meaning)
 }
 
-/// All settings of the server, in the order in which they are documented.
+/// All settings of the server, in the order in which help lists them.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    setting("GRAVITON_HTTP_ADDR", "127.0.0.1", "the address to listen on; any but loopback needs authentication"),
-    setting("GRAVITON_HTTP_PORT", "8081", "the port; 0 for any that is free"),
-    setting("GRAVITON_HTTP_INSECURE", "false", "listen anywhere without authentication, as --insecure does"),
-    setting("GRAVITON_HTTP_TLS_CERT", "", "PEM file with the certificate chain; with the key, only TLS is spoken"),
-    setting("GRAVITON_HTTP_TLS_KEY", "", "PEM file with its private key"),
-    setting("GRAVITON_HTTP_TOKENS", "", "file of bearer tokens, as `graviton-server token` writes it; read again on SIGHUP"),
-    setting("GRAVITON_HTTP_JWT_KEY", "", "file with the key that JSON web tokens are checked with: PEM, or the secret of HS256"),
-    setting("GRAVITON_HTTP_JWT_ALGORITHM", "", "HS256, RS256, ES256 or EdDSA"),
-    setting("GRAVITON_HTTP_JWT_ISSUER", "", "what their `iss` has to be"),
-    setting("GRAVITON_HTTP_JWT_AUDIENCE", "", "what their `aud` has to be or hold"),
-    setting("GRAVITON_HTTP_RATE", "0", "requests a second of one token, or of one address where there are none; 0 for any number"),
-    setting("GRAVITON_HTTP_BURST", "100", "so many requests at once before that rate counts"),
-    setting("GRAVITON_HTTP_QUOTA", "", "no upload begins or goes on once so much is stored, such as 500GiB; several servers on one store know of each other's uploads 5 s after these have ended, or 1 s close to the quota, and may exceed it by what comes in between"),
-    setting("GRAVITON_HTTP_MAX_BODY", "1TiB", "the largest upload"),
-    setting("GRAVITON_HTTP_MAX_HEADERS", "32KiB", "the largest head of a request, at least 8KiB"),
-    setting("GRAVITON_HTTP_MAX_CONNECTIONS", "4096", "connections at once; one more is answered 503 and closed"),
-    setting("GRAVITON_HTTP_MAX_STREAMS", "100", "requests at once on one HTTP/2 connection"),
-    setting("GRAVITON_HTTP_MAX_UPLOADS", "64", "uploads of more than 512 KiB at once, and commits of blobs of blocks; more wait, and are answered 503"),
-    setting("GRAVITON_HTTP_MAX_UPLOADS_EACH", "48", "so many of them for one token, or for one address where there are none"),
-    setting("GRAVITON_HTTP_MEMORY", "512MiB", "bytes of requests and blobs held at once, a quarter of it for what comes in; who finds none waits, and is answered 503. Besides: 8 MiB for each upload of MAX_UPLOADS, 64 MiB for all of them, and the buffers of connections"),
-    setting("GRAVITON_HTTP_HEADER_TIMEOUT", "15s", "for the TLS handshake, and for the head of a request, from the end of the one before on HTTP/1.1; then the connection is closed"),
-    setting("GRAVITON_HTTP_BODY_TIMEOUT", "30s", "without a byte of an upload that was begun"),
-    setting("GRAVITON_HTTP_BODY_RATE", "1KiB", "bytes a second that an upload brings at least, in each body timeout; 4 times as many, 4 times as soon, while others wait for its place"),
-    setting("GRAVITON_HTTP_IDLE_TIMEOUT", "60s", "without a request, or without a client taking what it asked for; a quarter of that while others wait for memory"),
-    setting("GRAVITON_HTTP_DRAIN", "30s", "for requests under way to end after SIGTERM"),
-    setting("GRAVITON_HTTP_HOSTS", "", "names that a server on loopback without authentication answers to beside localhost and addresses, with commas between them"),
-    setting("GRAVITON_HTTP_CORS", "", "origins whose pages may use the server, with commas between them, or *"),
-    setting("GRAVITON_HTTP_LOG", "info", "error, warn, info, debug or trace; info has a line for each request"),
-    setting("GRAVITON_HTTP_LOG_FORMAT", "text", "text or json"),
+    setting("GRAVITON_HTTP_ADDR", "127.0.0.1", "address to listen on; any address other than loopback requires authentication"),
+    setting("GRAVITON_HTTP_PORT", "8081", "port to listen on; 0 picks a free one"),
+    setting("GRAVITON_HTTP_INSECURE", "false", "allow any address without authentication, like --insecure"),
+    setting("GRAVITON_HTTP_TLS_CERT", "", "PEM file with the certificate chain; together with the key it turns TLS on"),
+    setting("GRAVITON_HTTP_TLS_KEY", "", "PEM file with the private key of the certificate"),
+    setting("GRAVITON_HTTP_TOKENS", "", "file of bearer tokens, written by `graviton-server token`; SIGHUP reads it again"),
+    setting("GRAVITON_HTTP_JWT_KEY", "", "file with the key that verifies JSON Web Tokens: a public key in PEM, or the secret for HS256"),
+    setting("GRAVITON_HTTP_JWT_ALGORITHM", "", "algorithm of the JSON Web Tokens: HS256, RS256, ES256 or EdDSA"),
+    setting("GRAVITON_HTTP_JWT_ISSUER", "", "required value of the claim `iss`"),
+    setting("GRAVITON_HTTP_JWT_AUDIENCE", "", "value that the claim `aud` must be or contain"),
+    setting("GRAVITON_HTTP_RATE", "0", "requests per second for each token, or for each address without authentication; 0 means no limit"),
+    setting("GRAVITON_HTTP_BURST", "100", "requests allowed at once before the rate applies"),
+    setting("GRAVITON_HTTP_QUOTA", "", "stored bytes at which uploads are refused, such as 500GiB. Servers that share a store learn of each other's uploads up to 5 s after they end (1 s close to the quota), and may exceed the quota by what arrives in between"),
+    setting("GRAVITON_HTTP_MAX_BODY", "1TiB", "largest upload"),
+    setting("GRAVITON_HTTP_MAX_HEADERS", "32KiB", "largest size of the request headers, at least 8KiB"),
+    setting("GRAVITON_HTTP_MAX_CONNECTIONS", "4096", "most open connections; a further one is answered with 503 and closed"),
+    setting("GRAVITON_HTTP_MAX_STREAMS", "100", "most concurrent requests on one HTTP/2 connection"),
+    setting("GRAVITON_HTTP_MAX_UPLOADS", "64", "most concurrent uploads over 512 KiB and commits of manifests; further ones wait, then are answered with 503"),
+    setting("GRAVITON_HTTP_MAX_UPLOADS_EACH", "48", "most of these for one token, or for one address without authentication"),
+    setting("GRAVITON_HTTP_MEMORY", "512MiB", "memory for requests and blobs in transit, a quarter of it for uploads; a request that finds none free waits, then is answered with 503. Not included: 8 MiB for each of MAX_UPLOADS, 64 MiB that they share, and connection buffers"),
+    setting("GRAVITON_HTTP_HEADER_TIMEOUT", "15s", "time for the TLS handshake, and for the headers of a request (on HTTP/1.1 from the end of the previous request); then the connection is closed"),
+    setting("GRAVITON_HTTP_BODY_TIMEOUT", "30s", "longest time without a byte of an upload in progress"),
+    setting("GRAVITON_HTTP_BODY_RATE", "1KiB", "slowest allowed upload in bytes per second, measured over each body timeout; while other uploads wait, four times as fast, over a quarter of the time"),
+    setting("GRAVITON_HTTP_IDLE_TIMEOUT", "60s", "longest time without a request, or without the client reading its response; a quarter of it while others wait for memory"),
+    setting("GRAVITON_HTTP_DRAIN", "30s", "time for running requests to finish after SIGTERM"),
+    setting("GRAVITON_HTTP_HOSTS", "", "host names, separated by commas, that a server on loopback without authentication answers to besides localhost and IP addresses"),
+    setting("GRAVITON_HTTP_CORS", "", "origins, separated by commas, whose web pages may use the server; * allows all"),
+    setting("GRAVITON_HTTP_LOG", "info", "log level: error, warn, info, debug or trace; info logs each request"),
+    setting("GRAVITON_HTTP_LOG_FORMAT", "text", "log format: text or json"),
 ];
 
-/// How the server listens, whom it serves, and how much of it.
+/// How the server listens, whom it serves, and its limits.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where to listen.
     pub address: SocketAddr,
-    /// Whether to listen beyond loopback without authentication.
+    /// Whether any address may be used without authentication.
     pub insecure: bool,
     /// Certificate chain and private key, PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The file of bearer tokens.
     pub tokens: Option<PathBuf>,
-    /// How JSON web tokens are checked.
+    /// How JSON Web Tokens are verified.
     pub jwt: Option<JwtSettings>,
-    /// What is allowed, and for how long.
+    /// Limits on size, number and time.
     pub limits: Limits,
-    /// Names under which a server on loopback without authentication is asked, beside `localhost` and addresses.
+    /// Host names that a server on loopback without authentication answers to, besides `localhost` and IP addresses.
     pub hosts: Vec<String>,
-    /// Origins whose pages may use the server; empty for none.
+    /// Origins whose pages may use the server; none if empty.
     pub cors: Vec<HeaderValue>,
-    /// What is logged: a level.
+    /// The log level.
     pub log: String,
     /// Whether the log is JSON.
     pub log_json: bool,
 }
 
-/// How JSON web tokens are checked.
+/// How JSON Web Tokens are verified.
 #[derive(Debug, Clone)]
 pub struct JwtSettings {
-    /// File with the key.
+    /// The file with the key.
     pub key: PathBuf,
     /// `HS256`, `RS256`, `ES256` or `EdDSA`.
     pub algorithm: String,
-    /// What `iss` has to be.
+    /// The required `iss`.
     pub issuer: Option<String>,
-    /// What `aud` has to be or hold.
+    /// The value that `aud` must be or contain.
     pub audience: Option<String>,
 }
 
-/// What is allowed, and for how long.
+/// Limits on size, number and time.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the table of settings says what each is")]
+#[expect(missing_docs, reason = "the table of settings explains each")]
 pub struct Limits {
     pub rate: u32,
     pub burst: u32,
@@ -125,7 +114,7 @@ pub struct Limits {
 }
 
 impl Settings {
-    /// What the environment says, then these pairs of name and value, and the defaults for the rest.
+    /// The environment, overridden by these pairs of name and value, and the defaults for the rest.
     pub fn from_env_and(pairs: &[(String, String)]) -> Result<Settings> {
         let mut values = Vec::new();
         for (name, value) in std::env::vars_os() {
@@ -133,15 +122,16 @@ impl Settings {
             if value.is_empty() {
                 continue;
             }
-            let value =
-                value.into_string().map_err(|_| wrong(name, "it is not Unicode text", "use plain text"))?;
+            let value = value
+                .into_string()
+                .map_err(|_| invalid(name, "the value is not valid UTF-8", "use plain text"))?;
             values.push((name.to_owned(), value));
         }
         values.extend_from_slice(pairs);
         Settings::new(&values)
     }
 
-    /// These pairs of name and value, and the defaults for the rest. The last one of a name counts.
+    /// These pairs of name and value, and the defaults for the rest. The last pair of a name wins.
     pub fn new(pairs: &[(String, String)]) -> Result<Settings> {
         let mut values: BTreeMap<&'static str, &str> =
             SETTINGS.iter().map(|setting| (setting.name, setting.default)).collect();
@@ -155,21 +145,25 @@ impl Settings {
 
 fn unknown(name: &str) -> Error {
     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    Error::new(Code::Config, format!("{name:?} is not a setting of the server"))
-        .with_advice(format!("its settings are {}", known.join(", ")))
+    Error::new(Code::Config, format!("unknown server setting {name:?}"))
+        .with_advice(format!("the settings are {}", known.join(", ")))
 }
 
-fn wrong(name: &str, why: &str, advice: &str) -> Error {
-    Error::new(Code::Config, format!("{name} cannot be used: {why}")).with_advice(advice)
+fn invalid(name: &str, why: &str, advice: &str) -> Error {
+    Error::new(Code::Config, format!("invalid {name}: {why}")).with_advice(advice)
 }
 
 struct Values<'a>(BTreeMap<&'static str, &'a str>);
 
 impl Values<'_> {
     fn settings(&self) -> Result<Settings> {
-        let address: IpAddr =
-            self.parsed("GRAVITON_HTTP_ADDR", "it is no IP address", "use one such as 127.0.0.1 or ::1")?;
-        let port: u16 = self.parsed("GRAVITON_HTTP_PORT", "it is no port", "use a number from 0 to 65535")?;
+        let address: IpAddr = self.parsed(
+            "GRAVITON_HTTP_ADDR",
+            "not an IP address",
+            "use an address such as 127.0.0.1 or ::1",
+        )?;
+        let port: u16 =
+            self.parsed("GRAVITON_HTTP_PORT", "not a port number", "use a number from 0 to 65535")?;
         Ok(Settings {
             address: SocketAddr::new(address, port),
             insecure: self.truth("GRAVITON_HTTP_INSECURE")?,
@@ -212,7 +206,7 @@ impl Values<'_> {
         else {
             for name in ["GRAVITON_HTTP_JWT_ISSUER", "GRAVITON_HTTP_JWT_AUDIENCE"] {
                 if self.text(name).is_some() {
-                    return Err(wrong(name, "GRAVITON_HTTP_JWT_KEY is not set", "set both, or neither"));
+                    return Err(invalid(name, "GRAVITON_HTTP_JWT_KEY is not set", "set both or neither"));
                 }
             }
             return Ok(None);
@@ -238,49 +232,52 @@ impl Values<'_> {
         match (self.text(first), self.text(second)) {
             (Some(one), Some(two)) => Ok(Some((one, two))),
             (None, None) => Ok(None),
-            (Some(_), None) => Err(wrong(first, &format!("{second} is not set"), "set both, or neither")),
-            (None, Some(_)) => Err(wrong(second, &format!("{first} is not set"), "set both, or neither")),
+            (Some(_), None) => Err(invalid(first, &format!("{second} is not set"), "set both or neither")),
+            (None, Some(_)) => Err(invalid(second, &format!("{first} is not set"), "set both or neither")),
         }
     }
 
     fn parsed<T: std::str::FromStr>(&self, name: &str, why: &str, advice: &str) -> Result<T> {
-        self.value(name).parse().map_err(|_| wrong(name, why, advice))
+        self.value(name).parse().map_err(|_| invalid(name, why, advice))
     }
 
     fn number(&self, name: &str, least: u32) -> Result<u32> {
         match self.value(name).parse() {
             Ok(number) if number >= least => Ok(number),
-            _ => Err(wrong(name, "it is not such a number", &format!("use a whole number, {least} or more"))),
+            _ => Err(invalid(
+                name,
+                "not a number in the allowed range",
+                &format!("use a whole number, {least} or more"),
+            )),
         }
     }
 
     fn bytes(&self, name: &str) -> Result<u64> {
-        quantity::bytes(self.value(name))
-            .map_err(|advice| wrong(name, "it is not an amount of bytes", advice))
+        quantity::bytes(self.value(name)).map_err(|advice| invalid(name, "not a number of bytes", advice))
     }
 
     fn head_size(&self, name: &str) -> Result<usize> {
         let bytes = self.bytes(name)?;
         if !(8 << 10..=1 << 20).contains(&bytes) {
-            return Err(wrong(name, "it is out of bounds", "use 8KiB to 1MiB"));
+            return Err(invalid(name, "out of range", "use 8KiB to 1MiB"));
         }
         Ok(bytes as usize)
     }
 
     fn memory(&self, name: &str) -> Result<u64> {
         let bytes = self.bytes(name)?;
-        // A quarter of it is to hold the largest block.
+        // A quarter of it must hold the largest block.
         if !(64 << 20..=1 << 40).contains(&bytes) {
-            return Err(wrong(name, "it is out of bounds", "use 64MiB to 1TiB"));
+            return Err(invalid(name, "out of range", "use 64MiB to 1TiB"));
         }
         Ok(bytes)
     }
 
     fn duration(&self, name: &str) -> Result<Duration> {
         match quantity::duration(self.value(name)) {
-            Ok(Duration::ZERO) => Err(wrong(name, "nothing can be done in no time", "use at least 1s")),
+            Ok(Duration::ZERO) => Err(invalid(name, "must not be zero", "use at least 1s")),
             Ok(duration) => Ok(duration),
-            Err(advice) => Err(wrong(name, "it is not a duration", advice)),
+            Err(advice) => Err(invalid(name, "not a duration", advice)),
         }
     }
 
@@ -288,7 +285,7 @@ impl Values<'_> {
         match self.value(name) {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
-            _ => Err(wrong(name, "it is neither true nor false", "use true or false")),
+            _ => Err(invalid(name, "neither true nor false", "use true or false")),
         }
     }
 
@@ -297,7 +294,7 @@ impl Values<'_> {
         if words.contains(&value) {
             return Ok(value.to_owned());
         }
-        Err(wrong(name, "there is no such choice", &format!("use one of {}", words.join(", "))))
+        Err(invalid(name, "not one of the choices", &format!("use one of {}", words.join(", "))))
     }
 
     fn cors(&self, name: &str) -> Result<Vec<HeaderValue>> {
@@ -310,7 +307,7 @@ impl Values<'_> {
                 });
             let value = HeaderValue::from_str(origin).ok().filter(|_| is_one);
             value.ok_or_else(|| {
-                wrong(name, "one of them is no origin", "use the form https://host:port, or *")
+                invalid(name, "not a list of origins", "use origins such as https://host:port, or *")
             })
         };
         origins.split(',').map(parse).collect()

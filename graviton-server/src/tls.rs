@@ -1,4 +1,4 @@
-//! TLS as the server speaks it: rustls with aws-lc-rs, versions 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+//! TLS: rustls with ring, versions 1.2 and 1.3, HTTP/2 and HTTP/1.1.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Reads certificate chain and key.
+/// Reads the certificate chain and the key.
 pub(crate) fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     let chain = pem(certificates)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<_, _>>()
         .map_err(|error| unusable(certificates, "no certificates in PEM", &error.to_string()))?;
     if chain.is_empty() {
-        return Err(unusable(certificates, "no certificates in PEM", "there is none"));
+        return Err(unusable(certificates, "no certificates in PEM", "the file has none"));
     }
     let private = PrivateKeyDer::from_pem_slice(&pem(key)?)
         .map_err(|error| unusable(key, "no private key in PEM", &error.to_string()))?;
@@ -23,7 +23,7 @@ pub(crate) fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>>
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = config
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| unusable(certificates, "no certificates that fit the key", &error.to_string()))?;
+        .map_err(|error| unusable(certificates, "no certificates that match the key", &error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -33,6 +33,6 @@ fn pem(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn unusable(path: &Path, what: &str, why: &str) -> Error {
-    Error::new(Code::Config, format!("{} holds {what}: {why}", path.display()))
-        .with_advice("give GRAVITON_HTTP_TLS_CERT the chain, the server's own certificate first, and GRAVITON_HTTP_TLS_KEY its key")
+    Error::new(Code::Config, format!("{} has {what}: {why}", path.display()))
+        .with_advice("set GRAVITON_HTTP_TLS_CERT to the chain, with the server's own certificate first, and GRAVITON_HTTP_TLS_KEY to its key")
 }

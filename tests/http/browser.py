@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""A browser's fetch with Range, from a page of another origin: chromium runs the page below and prints what became of it.
+"""The server in a real browser: a page of another origin fetches with Range, and the documentation at /docs loads
+nothing from elsewhere. Chromium runs both and prints what became of them.
 
 usage: tests/python tests/http/browser.py graviton-server
 """
@@ -48,10 +49,8 @@ def main():
         with Server(program, Path(work) / "store", [f"GRAVITON_HTTP_CORS={origin}"]) as server:
             httpx.post(f"{server.url}/api/blobs", content=content).raise_for_status()
             Page.text = PAGE.replace("URL", f"{server.url}/api/blobs/{blob}").replace("BASE", server.url)
-            command = ["chromium", "--headless", "--disable-gpu", "--no-sandbox", f"--user-data-dir={work}/profile",
-                       "--virtual-time-budget=20000", "--dump-dom", origin]
-            document = subprocess.run(command, env={**os.environ, "HOME": work}, capture_output=True, text=True,
-                                      timeout=120).stdout
+            document = chromium(work, origin).stdout
+            check_docs(work, server.url)
         pages.shutdown()
     said = re.search('<pre id="result">(.*?)</pre>', document, re.DOTALL)
     result = said.group(1).replace("&quot;", '"') if said else document
@@ -60,6 +59,33 @@ def main():
     if not result.startswith("{") or json.loads(result) != expected:
         sys.exit(f"browser: {result}\nexpected {expected}")
     print("browser: fetch of a range, of the whole, a put and a failure, from another origin")
+
+
+def chromium(work, address, *flags):
+    """Opens a page, waits for its scripts, and prints the document that they made."""
+    command = ["chromium", "--headless", "--disable-gpu", "--no-sandbox", f"--user-data-dir={work}/profile",
+               "--virtual-time-budget=20000", "--enable-logging=stderr", *flags, "--dump-dom", address]
+    return subprocess.run(command, env={**os.environ, "HOME": work}, capture_output=True, text=True, timeout=120)
+
+
+def check_docs(work, url):
+    """The page shows every route, its Markdown is rendered, and it asks no other origin for anything."""
+    log = Path(work) / "net-log.json"
+    done = chromium(work, f"{url}/docs#not-found", f"--log-net-log={log}")
+    document = httpx.get(f"{url}/api/openapi.json").raise_for_status().json()
+    shown = [*(f'data-path="{path}"' for path in document["paths"]), "<code>/api/v1/</code>", "btn authorize",
+             '<tr id="not-found">']
+    missing = [text for text in shown if text not in done.stdout]
+    if missing:
+        sys.exit(f"browser: /docs does not show {missing}:\n{done.stderr}\n{done.stdout}")
+    if "Refused to" in done.stderr or "violates" in done.stderr or "Uncaught" in done.stderr:
+        sys.exit(f"browser: /docs wants what it may not have, or fails:\n{done.stderr}")
+    requests = [event["params"] for event in json.loads(log.read_text())["events"] if "url" in event.get("params", {})]
+    asked = {request["url"] for request in requests if url in (request.get("initiator"), request["url"][:len(url)])}
+    foreign = [address for address in asked if not address.startswith((f"{url}/", "data:"))]
+    if foreign or f"{url}/docs/swagger-ui.js" not in asked or f"{url}/api/openapi.json" not in asked:
+        sys.exit(f"browser: /docs asked for {sorted(asked)}, of other origins {foreign}")
+    print(f"browser: /docs shows {len(document['paths'])} paths and asks only its own server, {len(asked)} times")
 
 
 class Page(http.server.BaseHTTPRequestHandler):

@@ -43,7 +43,7 @@ const CUT_BY: &str = "client";
 /// The longest and the shortest that a session may live without a call.
 const LIFETIMES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-/// A client's put in pieces; made by [`AsyncStore::open_session`].
+/// A client's put in pieces; made by [`AsyncStore::open_session`](crate::AsyncStore::open_session).
 ///
 /// Cheap to clone and to drop: dropping ends nothing. Any number of calls may run at once.
 #[derive(Clone)]
@@ -109,7 +109,8 @@ fn mac(engine: &Engine, said: &str) -> blake3::Hash {
 }
 
 impl Session {
-    /// The text that names this session to [`AsyncStore::session`]: letters, digits and dots. Keep it secret.
+    /// The text that names this session to [`AsyncStore::session`](crate::AsyncStore::session): letters,
+    /// digits and dots. Keep it secret.
     pub fn token(&self) -> String {
         let said = format!("{}.{}.{}", self.writer.0, self.pins.0, self.lifetime.as_millis());
         format!("{said}.{}", mac(&self.engine, &said))

@@ -1,12 +1,13 @@
-//! JSON web tokens: one key, one algorithm, `exp` required, issuer and audience as configured.
+//! JSON Web Tokens: one key, one algorithm, `exp` required, issuer and audience as configured.
 //!
-//! The scopes are the words of the claim `scope`, those that are not ours left aside; the name is `sub`.
+//! The claim `scope` holds the scopes, and unknown words in it are ignored; the name is `sub`.
 
 use graviton_core::{Code, Error, Result};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
 
-use super::{Grant, Scope, Scopes};
+use super::scopes::{Grant, Scope, Scopes};
+use super::signatures;
 use crate::settings::JwtSettings;
 
 pub(super) struct Jwt {
@@ -26,25 +27,25 @@ impl Jwt {
     pub(super) fn read(settings: &JwtSettings) -> Result<Jwt> {
         let path = settings.key.display();
         let bytes = std::fs::read(&settings.key)
-            .map_err(|error| Error::io(format!("cannot read the key of JSON web tokens in {path}"), error))?;
+            .map_err(|error| Error::io(format!("cannot read the key of JSON Web Tokens in {path}"), error))?;
         let unusable = |why: &str| {
-            Error::new(Code::Config, format!("{path} holds no key for {}: {why}", settings.algorithm))
-                .with_advice("use the public key in PEM, or for HS256 a secret of 32 bytes or more")
+            Error::new(Code::Config, format!("{path} has no key for {}: {why}", settings.algorithm))
+                .with_advice("use a public key in PEM, or for HS256 a secret of at least 32 bytes")
         };
         let (algorithm, key) = match settings.algorithm.as_str() {
             "HS256" => {
-                // What an editor or `echo` puts behind it is none of it.
+                // The line feed of an editor or `echo` is not part of the secret.
                 let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
                 let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
                 if secret.len() < 32 {
                     return Err(unusable("the secret is shorter than 32 bytes"));
                 }
-                // One who puts a public key there would let everybody sign with it.
+                // With a public key as the secret, everyone could sign tokens.
                 let is_key = secret.starts_with(b"ssh-")
                     || secret.trim_ascii_start().starts_with(b"{")
                     || secret.windows(10).any(|part| part == b"-----BEGIN");
                 if is_key {
-                    return Err(unusable("it is a key for all to see (PEM, JWK or SSH), and no secret"));
+                    return Err(unusable("it is a public key (PEM, JWK or SSH), not a secret"));
                 }
                 (Algorithm::HS256, Ok(DecodingKey::from_secret(secret)))
             }
@@ -53,6 +54,7 @@ impl Jwt {
             _ => (Algorithm::EdDSA, DecodingKey::from_ed_pem(&bytes)),
         };
         let key = key.map_err(|error| unusable(&error.to_string()))?;
+        signatures::install();
         let mut validation = Validation::new(algorithm);
         validation.leeway = 30;
         validation.validate_nbf = true;
@@ -71,11 +73,10 @@ impl Jwt {
         Ok(Jwt { key, validation })
     }
 
-    /// Who is behind this token, if it is one that is valid now.
+    /// The grant of this token, if it is valid now.
     pub(super) fn grant(&self, token: &str) -> Option<Grant> {
         let claims = decode::<Claims>(token, &self.key, &self.validation).ok()?.claims;
-        let ours = |word: &str| Scope::ALL.into_iter().find(|scope| scope.name() == word);
-        let scopes = claims.scope.split(' ').filter_map(ours).fold(Scopes::default(), Scopes::with);
+        let scopes = claims.scope.split(' ').filter_map(Scope::named).fold(Scopes::default(), Scopes::with);
         Some(Grant { name: format!("jwt:{}", claims.sub).into(), scopes })
     }
 }

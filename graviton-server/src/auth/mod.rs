@@ -1,11 +1,13 @@
-//! Who asks, and whether they may: bearer tokens of a file, and JSON web tokens.
+//! Authentication and authorisation: bearer tokens from a file, and JSON Web Tokens.
 //!
-//! What a request needs is decided in one place, before it is routed, from its method and path (`Need::of`), so that a
-//! new route is never open by having been forgotten. Without any configured authentication everybody may do everything;
-//! the server then listens on loopback only, unless it was told otherwise.
+//! The scope that a request needs follows from its method and path (`Need::of`), before it is routed, so that a new route
+//! is closed even if nobody thinks of it. Without configured authentication everyone may do everything; the server then
+//! listens on loopback only, unless told otherwise.
 
 mod jwt;
 mod origin;
+mod scopes;
+mod signatures;
 pub mod tokens;
 
 use std::net::IpAddr;
@@ -22,80 +24,27 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use jwt::Jwt;
+use scopes::Grant;
+pub use scopes::{Scope, Scopes};
 use tokens::Tokens;
 
-/// What a token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// To read blobs and blocks, to list them, and to see sums and metrics.
-    Read,
-    /// To put blobs and blocks.
-    Write,
-    /// To delete blobs and to restore them.
-    Delete,
-    /// To collect and to verify.
-    Admin,
-}
-
-impl Scope {
-    /// All scopes.
-    pub const ALL: [Scope; 4] = [Scope::Read, Scope::Write, Scope::Delete, Scope::Admin];
-
-    /// Its word in token files and JSON web tokens.
-    pub fn name(self) -> &'static str {
-        match self {
-            Scope::Read => "read",
-            Scope::Write => "write",
-            Scope::Delete => "delete",
-            Scope::Admin => "admin",
-        }
-    }
-}
-
-/// Several scopes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scopes(u8);
-
-impl Scopes {
-    /// Every scope.
-    pub fn all() -> Scopes {
-        Scope::ALL.into_iter().fold(Scopes::default(), Scopes::with)
-    }
-
-    /// These and that one.
-    #[must_use]
-    pub fn with(self, scope: Scope) -> Scopes {
-        Scopes(self.0 | 1 << scope as u8)
-    }
-
-    /// Whether that one is among them.
-    pub fn has(self, scope: Scope) -> bool {
-        self.0 & 1 << scope as u8 != 0
-    }
-
-    /// The scopes of words with commas or spaces between them; `None` if a word is none.
-    pub fn parse(text: &str) -> Option<Scopes> {
-        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
-        words
-            .map(|word| Scope::ALL.into_iter().find(|scope| scope.name() == word))
-            .try_fold(Scopes::default(), |scopes, scope| scope.map(|scope| scopes.with(scope)))
-    }
-}
-
-/// What a request has to show.
+/// What a request needs to be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Nothing: health, and what the server says of itself.
+    /// Nothing: health checks and documentation.
     Nothing,
     Scope(Scope),
 }
 
 impl Need {
-    /// The path is one without `/v1`.
+    /// The need of a request; its path is one without `/v1`.
     pub(crate) fn of(method: &Method, path: &str) -> Need {
         let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         match path {
             "/api/health" | "/api/ready" | "/api/openapi.json" | "/docs" => Need::Nothing,
+            "/docs/swagger-ui.js" | "/docs/swagger-ui.css" | "/docs/start.js" | "/docs/page.css" => {
+                Need::Nothing
+            }
             _ if path == "/api/admin" || path.starts_with("/api/admin/") => Need::Scope(Scope::Admin),
             _ if safe => Need::Scope(Scope::Read),
             _ if *method == Method::DELETE || path.ends_with("/restore") => Need::Scope(Scope::Delete),
@@ -104,7 +53,7 @@ impl Need {
     }
 }
 
-/// Who asked.
+/// The client of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     Token(Arc<str>),
@@ -112,7 +61,7 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    /// For the log.
+    /// The name for the log.
     pub(crate) fn name(&self) -> String {
         match self {
             Caller::Token(name) => name.to_string(),
@@ -121,14 +70,7 @@ impl Caller {
     }
 }
 
-/// Who is behind a credential.
-#[derive(Debug, Clone)]
-struct Grant {
-    name: Arc<str>,
-    scopes: Scopes,
-}
-
-/// The server's view of who may do what.
+/// Decides which requests are admitted.
 pub(crate) struct Auth {
     settings: Settings,
     tokens: ArcSwapOption<Tokens>,
@@ -168,7 +110,7 @@ impl Auth {
         self.settings.tokens.is_some() || self.settings.jwt.is_some()
     }
 
-    /// Lets the request in, or says why not.
+    /// Admits the request, or says why not.
     pub(crate) fn admit(
         &self,
         method: &Method,
@@ -180,14 +122,14 @@ impl Auth {
         if !self.is_on() {
             origin::check(&self.settings, method, uri, headers)?;
         }
-        // A page of another origin asks first, without credentials; what it then asks is looked at in full.
+        // A browser sends a preflight request without credentials; the request that follows is checked in full.
         let is_preflight = *method == Method::OPTIONS && !self.settings.cors.is_empty();
         let caller = if self.is_on() && !is_preflight {
             let grant = self.grant(headers)?;
             if !grant.scopes.has(scope) {
                 return Err(Problem::new(
                     Code::Forbidden,
-                    format!("this token does not have the scope `{}`; use one that has it", scope.name()),
+                    format!("this token lacks the scope `{}`; use a token that has it", scope.name()),
                 ));
             }
             Caller::Token(grant.name)
@@ -206,12 +148,12 @@ impl Auth {
         };
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (all.next(), all.next()) else {
-            return Err(refused("there is no credential, or more than one"));
+            return Err(refused("the request needs exactly one Authorization header"));
         };
-        let value = value.to_str().map_err(|_| refused("the credential is not text"))?;
+        let value = value.to_str().map_err(|_| refused("the Authorization header is not text"))?;
         let token = match value.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(refused("the credential is no bearer token")),
+            _ => return Err(refused("the Authorization header has no bearer token")),
         };
         let tokens = self.tokens.load();
         if let Some(grant) = tokens.as_ref().and_then(|tokens| tokens.grant(token)) {
@@ -220,7 +162,7 @@ impl Auth {
         let jwt = self.jwt.load();
         let invalid = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         jwt.as_ref().and_then(|jwt| jwt.grant(token)).ok_or_else(|| {
-            refused("the token is not valid, or not any more")
+            refused("the token is not valid or has expired")
                 .with_header(http::header::WWW_AUTHENTICATE, invalid)
         })
     }
@@ -233,15 +175,12 @@ impl Auth {
         };
         rates.check_key(&key).map_err(|until| {
             let seconds = until.wait_time_from(DefaultClock::default().now()).as_secs() + 1;
-            Problem::new(
-                Code::RateLimited,
-                "more requests came than the rate limit allows; wait before the next one",
-            )
-            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+            Problem::new(Code::RateLimited, "the rate limit is exceeded; wait before the next request")
+                .with_header(RETRY_AFTER, HeaderValue::from(seconds))
         })
     }
 
-    /// Forgets whom the rate limit has not seen for a while.
+    /// Forgets clients that the rate limit has not seen for a while.
     pub(crate) fn forget_old_rates(&self) {
         if let Some(rates) = &self.rates {
             rates.retain_recent();
@@ -254,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_something_never_needs_only_read() {
+    fn requests_that_change_something_never_need_only_read() {
         use Scope::{Admin, Delete, Read, Write};
         for (method, path, scope) in [
             (Method::GET, "/api/blobs", Read),
@@ -274,14 +213,5 @@ mod tests {
             assert_eq!(Need::of(&method, path), Need::Scope(scope), "{method} {path}");
         }
         assert_eq!(Need::of(&Method::GET, "/api/health"), Need::Nothing);
-    }
-
-    #[test]
-    fn scopes_are_words() {
-        let some = Scopes::parse("read,write").unwrap();
-        assert!(some.has(Scope::Read) && some.has(Scope::Write) && !some.has(Scope::Delete));
-        assert_eq!(Scopes::parse("read write delete admin"), Some(Scopes::all()));
-        assert_eq!(Scopes::parse("read,root"), None);
-        assert_eq!(Scopes::parse(""), Some(Scopes::default()));
     }
 }

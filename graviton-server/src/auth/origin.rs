@@ -1,9 +1,10 @@
-//! Web pages, where nobody has to show anything: a server on loopback is open to every browser on its host, and so, but
-//! for this, to every page in them.
+//! Protects a server without authentication from web pages: every browser on its host can reach it on
+//! loopback.
 //!
-//! A page can send a simple request to any origin without asking first, and, with a name that it makes point to
-//! 127.0.0.1, can read the answers too. So requests that change something come from no page of another origin, unless
-//! `GRAVITON_HTTP_CORS` lets it, and the server on loopback answers only to names that can be nobody else's.
+//! A page can send simple requests to any origin without a preflight, and can read the answers if it makes a
+//! name of its own resolve to 127.0.0.1 (DNS rebinding). So a request that changes something must not come
+//! from a page of another origin, unless `GRAVITON_HTTP_CORS` allows it, and on loopback the server answers
+//! only to names that no attacker owns.
 
 use std::net::IpAddr;
 
@@ -14,22 +15,22 @@ use http::{HeaderMap, Method, Uri};
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// Lets the request in, or says why not.
+/// Admits the request, or says why not.
 pub(super) fn check(
     settings: &Settings,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    // HTTP/2 has it in the address.
+    // HTTP/2 has the host in the address.
     let host = match uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => headers.get(HOST).and_then(|host| host.to_str().ok()),
     };
     let host = host.unwrap_or_default();
     if settings.address.ip().is_loopback() && !is_ours(host, &settings.hosts) {
-        let why = "the server on loopback does not answer to this name; use localhost or an address, or have it \
-                   named in GRAVITON_HTTP_HOSTS";
+        let why = "a server on loopback does not answer to this host name; use localhost or an IP address, or add \
+                   the name to GRAVITON_HTTP_HOSTS";
         return Err(Problem::new(Code::Forbidden, why));
     }
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
@@ -43,12 +44,11 @@ pub(super) fn check(
     if headers.get_all(ORIGIN).iter().all(may) {
         return Ok(());
     }
-    let why =
-        "a page of another origin may not change anything here; have its origin named in GRAVITON_HTTP_CORS";
+    let why = "a page of another origin may not change anything here; add its origin to GRAVITON_HTTP_CORS";
     Err(Problem::new(Code::Forbidden, why))
 }
 
-/// Whether nobody can make this name point here whose it is not.
+/// Whether no attacker can own this host name.
 fn is_ours(host: &str, known: &[String]) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_can_be_anybody_s_are_not_ours() {
+    fn names_that_an_attacker_can_own_are_not_ours() {
         let known = ["store.example".to_owned()];
         for ours in [
             "localhost",

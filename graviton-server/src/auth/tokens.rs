@@ -1,12 +1,12 @@
-//! The file of bearer tokens: a line for each, `NAME SCOPES EXPIRES HASH`.
+//! The token file: one line per bearer token, `NAME SCOPES EXPIRES HASH`.
 //!
 //! ```text
 //! # name   scopes       expires                   SHA-256 of the token
 //! ci       read,write   2027-01-01T00:00:00.000Z  sha256:9f86d0…
 //! backup   read         never                     sha256:60303a…
 //! ```
-//! The token itself is 256 random bits, which nobody guesses from their hash; no slow hash is needed for that. A
-//! presented token is compared with every line in the same time, whether or not it fits.
+//! A token is 256 random bits, which need no slow hash to be safe from guessing. A presented token is compared with every
+//! line in constant time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use graviton_core::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::{Grant, Scopes};
+use super::scopes::{Grant, Scopes};
 use crate::timestamp;
 
-/// What every token begins with, so that scanners for leaked secrets know it.
+/// The prefix of every token, by which scanners find leaked ones.
 const PREFIX: &str = "grv_";
 
-/// In milliseconds since 1970: years of more digits cannot be read again.
+/// In milliseconds since 1970: `timestamp` has no later year.
 const YEAR_10_000: i64 = 253_402_300_800_000;
 
 /// The tokens of a file.
@@ -39,25 +39,25 @@ struct Line {
 impl Tokens {
     pub(crate) fn read(path: &Path) -> Result<Tokens> {
         let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::io(format!("cannot read the tokens in {}", path.display()), error))?;
+            .map_err(|error| Error::io(format!("cannot read the token file {}", path.display()), error))?;
         let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            // Not shown: somebody may have pasted the token itself.
+            // The line is not shown: it may contain a token itself.
             lines.push(parse(line).ok_or_else(|| {
-                let message = format!("line {} of {} is no token", index + 1, path.display());
+                let message = format!("line {} of {} is not a token line", index + 1, path.display());
                 Error::new(Code::Config, message).with_advice(
-                    "use lines as `graviton-server token` writes them: NAME SCOPES EXPIRES sha256:HEX",
+                    "use the lines that `graviton-server token` writes: NAME SCOPES EXPIRES sha256:HEX",
                 )
             })?);
         }
         Ok(Tokens(lines))
     }
 
-    /// Who is behind this token, if it is one and has not expired.
+    /// The grant of this token, if the file has it and it has not expired.
     pub(super) fn grant(&self, token: &str) -> Option<Grant> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let mut found = u64::MAX;
@@ -85,22 +85,22 @@ fn now() -> i64 {
     since.as_millis() as i64
 }
 
-/// A new token, and its line for the file.
+/// Creates a token and its line for the file.
 pub fn make(name: &str, scopes: &str, lifetime: Option<Duration>) -> Result<(String, String)> {
     if name.is_empty()
         || name.starts_with('#')
         || name.contains(|letter: char| letter.is_whitespace() || letter.is_control())
     {
-        return Err(Error::new(Code::InvalidArgument, format!("a token cannot have the name {name:?}"))
-            .with_advice("use a word without spaces"));
+        return Err(Error::new(Code::InvalidArgument, format!("invalid token name {name:?}"))
+            .with_advice("use a word without spaces or control characters, not starting with #"));
     }
     if Scopes::parse(scopes).is_none_or(|scopes| scopes == Scopes::default()) {
-        return Err(Error::new(Code::InvalidArgument, format!("{scopes:?} are no scopes"))
-            .with_advice("use some of read, write, delete and admin, with commas between them"));
+        return Err(Error::new(Code::InvalidArgument, format!("invalid scopes {scopes:?}"))
+            .with_advice("use some of read, write, delete and admin, separated by commas"));
     }
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| {
-        Error::new(Code::Internal, "the system gives no random numbers").with_source(error)
+        Error::new(Code::Internal, "the system provides no random numbers").with_source(error)
     })?;
     let token = format!("{PREFIX}{}", graviton_core::Digest::from_bytes(random));
     let hash = graviton_core::Digest::from_bytes(Sha256::digest(token.as_bytes()).into());
@@ -110,7 +110,7 @@ pub fn make(name: &str, scopes: &str, lifetime: Option<Duration>) -> Result<(Str
             let end = now().saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
             if end >= YEAR_10_000 {
                 return Err(Error::new(Code::InvalidArgument, "the token would expire after the year 9999")
-                    .with_advice("leave the time out for one that never expires"));
+                    .with_advice("omit the lifetime for a token that never expires"));
             }
             timestamp::rfc3339(end)
         }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_opens_what_its_line_says_until_it_expires() {
+    fn a_token_grants_what_its_line_says_until_it_expires() {
         let (token, line) = make("ci", "read,write", Some(Duration::from_secs(60))).unwrap();
         let (old, expired) = make("old", "read", Some(Duration::ZERO)).unwrap();
         let directory = tempfile::tempdir().unwrap();

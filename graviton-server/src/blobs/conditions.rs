@@ -1,28 +1,32 @@
-//! What a request for a blob wants of it: `If-Match`, `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections 13 and 14).
+//! Conditions and ranges of a request: `If-Match`, `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections 13 and 14).
 //!
-//! A blob never changes, so its id is its strong entity tag. A `Range` that is malformed, of another unit, or of very
-//! many ranges is as if it were not there, as the RFC allows; one that is well-formed and lies behind the end is 416.
+//! A blob never changes, so its ID is its strong entity tag. A `Range` that is malformed, of another unit, or of too many
+//! ranges is ignored, as the RFC allows; a well-formed one after the end of the blob is 416.
+//!
+//! The crate `headers` parses the conditions. Ranges are parsed here: neither `headers` nor `http-range-header` bounds
+//! their number, merges those that overlap, or accepts every form of the RFC (`Bytes = 0-1,,3-`, offsets beyond `u64`).
 
 use std::ops::Range;
 
 use graviton_core::{BlobId, Code};
-use http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch};
+use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::problem::Problem;
 use graviton_core::ByteRange;
 
-/// More ranges than this in one request are no honest wish.
+/// A `Range` with more ranges than this is ignored.
 const MOST_RANGES: usize = 64;
 
-/// Which bytes are to be sent.
+/// The bytes to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     All,
     One(Range<u64>),
     /// Several, none of which overlap.
     Several(Vec<Range<u64>>),
-    /// None of them is there.
+    /// All ranges start after the end.
     Unsatisfiable,
 }
 
@@ -31,22 +35,19 @@ pub(super) fn etag(id: &BlobId) -> String {
     format!("\"{id}\"")
 }
 
-/// Refuses what is asked for on the condition that the blob is another one. Whether it is there at all is said by what was
-/// asked for.
+/// Refuses a request whose `If-Match` names another blob. The handler says whether the blob is there.
 pub(super) fn check(headers: &HeaderMap, id: &BlobId) -> Result<(), Problem> {
-    let etag = etag(id);
-    let mut values = headers.get_all(IF_MATCH).iter().peekable();
-    if values.peek().is_none() {
-        return Ok(());
-    }
-    // Weak tags never match here.
-    let matches = values
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.trim() == "*" || value.split(',').any(|tag| tag.trim() == etag));
+    let matches = match headers.typed_try_get::<IfMatch>() {
+        Ok(None) => return Ok(()),
+        Ok(Some(condition)) => {
+            etag(id).parse::<ETag>().is_ok_and(|etag| condition.precondition_passes(&etag))
+        }
+        Err(_) => false,
+    };
     if matches {
         Ok(())
     } else {
-        Err(failed("If-Match does not name this blob, whose entity tag is its id, quoted"))
+        Err(failed("`If-Match` does not name this blob; its entity tag is its ID in double quotes"))
     }
 }
 
@@ -55,25 +56,25 @@ pub(super) fn failed(why: &str) -> Problem {
     Problem::new(Code::InvalidArgument, why).with_status(StatusCode::PRECONDITION_FAILED)
 }
 
-/// Whether the client has it already.
+/// Whether `If-None-Match` says that the client has it already.
 pub(crate) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        let mut tags = value.split(',').map(str::trim);
-        value.trim() == "*" || tags.any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == etag)
-    })
+    headers
+        .typed_get::<IfNoneMatch>()
+        .zip(etag.parse::<ETag>().ok())
+        .is_some_and(|(condition, etag)| !condition.precondition_passes(&etag))
 }
 
-/// The bytes that a request wants of a blob of this size.
+/// The bytes that a request asks for of a blob of this size.
 pub(super) fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
     let Some(range) = only(headers, &RANGE) else { return Wanted::All };
-    // A date, or a weak tag, never matches: there is nothing that it would be the date of.
+    // A date or a weak tag never matches: blobs have no date that a client could know.
     if headers.contains_key(IF_RANGE) && only(headers, &IF_RANGE) != Some(etag) {
         return Wanted::All;
     }
     let Some(ranges) = parse(range) else { return Wanted::All };
     let mut some: Vec<Range<u64>> = ranges.into_iter().filter_map(|range| range.of(size)).collect();
     if some.iter().any(Range::is_empty) {
-        // The end of an empty blob, which no `Content-Range` can express.
+        // A suffix of an empty blob, which `Content-Range` cannot express.
         return Wanted::All;
     }
     separate(&mut some);
@@ -97,7 +98,7 @@ fn parse(value: &str) -> Option<Vec<ByteRange>> {
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }
-    // Empty elements of a list mean nothing.
+    // The RFC allows empty list elements.
     let elements = list
         .split(',')
         .map(|element| element.trim_matches([' ', '\t']))
@@ -107,7 +108,7 @@ fn parse(value: &str) -> Option<Vec<ByteRange>> {
     (1..=MOST_RANGES).contains(&ranges.len()).then_some(ranges)
 }
 
-/// In the order asked for, unless some overlap or touch: those become one, in the order of the blob.
+/// Keeps the order of the request unless ranges overlap or touch; those are merged, in the order of the blob.
 fn separate(ranges: &mut Vec<Range<u64>>) {
     let mut sorted = ranges.clone();
     sorted.sort_unstable_by_key(|range| range.start);
@@ -127,6 +128,7 @@ fn separate(ranges: &mut Vec<Range<u64>>) {
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use http::header::IF_NONE_MATCH;
     use proptest::prelude::*;
 
     const TAG: &str = "\"blake3:00:10\"";

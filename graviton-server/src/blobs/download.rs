@@ -1,6 +1,6 @@
-//! A blob going out. The first block is verified before the head of the response is sent, and each further one before a
-//! byte of it is; what fails in the middle ends the connection (or, on HTTP/2, the stream) without the end of the body,
-//! so that no client takes a part for the whole.
+//! Downloads. The first block is verified before the response headers are sent, and each further block before any byte of
+//! it. A failure in the middle closes the connection (on HTTP/2, the stream) without the end of the body, so that no client
+//! takes a part for the whole.
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
@@ -22,28 +22,28 @@ use super::conditions::{self, Wanted};
 use super::presentation::Presentation;
 use crate::app::Shared;
 use crate::connection::Connection;
-use crate::documented::{Common, NotFound, PreconditionFailed, RangeNotSatisfiable};
 use crate::extract::{Named, Params};
 use crate::outgoing::{Outgoing, SMALL_BLOB, Source};
 use crate::problem::Problem;
+use crate::schemas::{Common, NotFound, PreconditionFailed, RangeNotSatisfiable};
 
-/// Get a blob, or ranges of it
+/// Download a blob or ranges of it
 #[utoipa::path(get, path = "/api/blobs/{id}", tag = "blobs", operation_id = "get_blob",
     params(
-        ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
+        ("id" = crate::schemas::BlobIdText, Path, description = "The blob"),
         Presentation,
-        ("Range" = Option<String>, Header, description = "The bytes that are wanted, such as `bytes=0-99`; several ranges come as multipart/byteranges"),
-        ("If-Range" = Option<String>, Header, description = "The entity tag for which the range is wanted; otherwise all of it"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
+        ("Range" = Option<String>, Header, description = "The bytes to return, such as `bytes=0-99`; several ranges are returned as multipart/byteranges"),
+        ("If-Range" = Option<String>, Header, description = "Return the range only if the blob has this entity tag, otherwise all of it"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of the content that the client has"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags; the blob must have one of them"),
     ),
     responses(
-        (status = 200, description = "All of it, as the media type asked for",
-            content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")),
-            headers(("ETag" = String, description = "Its id, quoted"), ("Accept-Ranges" = String, description = "bytes"))),
-        (status = 206, description = "The ranges of it that are there",
-            content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*"))),
-        (status = 304, description = "The client has it"),
+        (status = 200, description = "The whole blob, with the media type asked for",
+            content((crate::schemas::Content = "application/octet-stream"), (crate::schemas::Content = "*/*")),
+            headers(("ETag" = String, description = "The ID in double quotes"), ("Accept-Ranges" = String, description = "bytes"))),
+        (status = 206, description = "The requested ranges",
+            content((crate::schemas::Content = "application/octet-stream"), (crate::schemas::Content = "*/*"))),
+        (status = 304, description = "Not modified: the client has it"),
         NotFound, PreconditionFailed, RangeNotSatisfiable, Common))]
 pub(super) async fn get(
     State(app): State<Shared>,
@@ -59,7 +59,7 @@ pub(super) async fn get(
         app.store().stat(&id).await?;
         return Ok(not_modified(headers));
     }
-    // With its first look at it, the store reads what is so small.
+    // The store reads a small blob together with its manifest.
     let held = match id.size() {
         small @ 1..=SMALL_BLOB => Some(app.outgoing().take_soon(small).await?),
         _ => None,
@@ -70,7 +70,7 @@ pub(super) async fn get(
             let size = HeaderValue::from_str(&format!("bytes */{}", id.size()));
             let problem = Problem::new(
                 Code::RangeNotSatisfiable,
-                format!("the blob has {} bytes, none of them in that range", id.size()),
+                format!("the blob has {} bytes, and the range starts after its end", id.size()),
             );
             return Err(size.map_or(problem.clone(), |size| problem.with_header(CONTENT_RANGE, size)));
         }
@@ -104,17 +104,17 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// See whether a blob is there, and how large it is
+/// Check whether a blob exists, and get its size
 #[utoipa::path(head, path = "/api/blobs/{id}", tag = "blobs", operation_id = "head_blob",
     params(
-        ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
+        ("id" = crate::schemas::BlobIdText, Path, description = "The blob"),
         Presentation,
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of the content that the client has"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags; the blob must have one of them"),
     ),
     responses(
-        (status = 200, description = "It is there", headers(("ETag" = String, description = "Its id, quoted"))),
-        (status = 304, description = "The client has it"), NotFound, PreconditionFailed, Common))]
+        (status = 200, description = "It exists", headers(("ETag" = String, description = "The ID in double quotes"))),
+        (status = 304, description = "Not modified: the client has it"), NotFound, PreconditionFailed, Common))]
 pub(super) async fn head(
     State(app): State<Shared>,
     Named(id): Named<BlobId>,
@@ -160,7 +160,7 @@ fn not_modified(mut headers: HeaderMap) -> Response {
 
 fn content_range(range: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(&format!("bytes {}-{}/{size}", range.start, range.end - 1))
-        .map_err(|_| Problem::internal(Code::Internal, "a range is no header"))
+        .map_err(|_| Problem::internal(Code::Internal, "a Content-Range is not a valid header"))
 }
 
 /// The parts of a `multipart/byteranges` body, and its length.
@@ -188,12 +188,12 @@ fn multipart(
     let media_type = HeaderValue::from_str(&format!("multipart/byteranges; boundary={boundary}"));
     headers.insert(
         CONTENT_TYPE,
-        media_type.map_err(|_| Problem::internal(Code::Internal, "a boundary is no header"))?,
+        media_type.map_err(|_| Problem::internal(Code::Internal, "a boundary is not a valid header"))?,
     );
     Ok((parts, length))
 }
 
-/// Some bytes of its own, and then a range of the blob.
+/// A part of the body: bytes of its own, then a range of the blob.
 struct Part {
     head: Bytes,
     range: Range<u64>,
@@ -205,12 +205,12 @@ impl Part {
     }
 }
 
-/// What is still to be sent.
+/// The rest of a download.
 struct Download {
     id: BlobId,
     outgoing: Outgoing,
     parts: VecDeque<Part>,
-    /// Whether the reader is in the range of the first part.
+    /// Whether the reader stands in the range of the first part.
     started: bool,
 }
 
@@ -245,7 +245,7 @@ impl Download {
             match download.next().await {
                 Ok(bytes) => Ok(bytes.map(|bytes| (bytes, (None, download)))),
                 Err(error) => {
-                    tracing::error!(id = %download.id, code = %error.code(), %error, "a download was cut off");
+                    tracing::error!(id = %download.id, code = %error.code(), %error, "a download failed and was aborted");
                     Err(error)
                 }
             }

@@ -1,4 +1,4 @@
-//! The routes of blobs: in, out, what is known of them, and away.
+//! The routes of blobs: upload, download, list, delete, restore.
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
@@ -19,20 +19,20 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::Shared;
-use crate::documented::{Common, NotFound, PreconditionFailed};
 use crate::extract::{Named, Params, most};
 use crate::problem::Problem;
+use crate::schemas::{Common, NotFound, PreconditionFailed};
 use crate::timestamp::rfc3339;
 
 pub(crate) use conditions::is_known;
-pub(crate) use presentation::MEDIA_TYPES;
+pub(crate) use presentation::{Disposition, MediaType};
 pub(crate) use upload::{SMALL, Uploaded, answer};
 
-/// The most entries of a page, of blobs and of blocks.
+/// The largest page of blobs, and of a manifest.
 const MOST_BLOBS: u64 = 1_000;
 const MOST_ENTRIES: u64 = 10_000;
 
-/// The routes whose bodies are streams.
+/// The routes that stream content.
 pub(crate) fn streams() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(upload::post))
@@ -40,15 +40,15 @@ pub(crate) fn streams() -> OpenApiRouter<Shared> {
         .routes(routes!(restore))
 }
 
-/// The routes whose answers are JSON.
+/// The routes that answer with JSON.
 pub(crate) fn documents() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(manifest))
 }
 
-/// What is known of a blob
+/// A blob
 #[derive(Debug, Serialize, ToSchema)]
 struct Blob {
-    #[schema(value_type = crate::documented::BlobIdText)]
+    #[schema(value_type = crate::schemas::BlobIdText)]
     id: String,
     /// Its size in bytes
     #[schema(minimum = 0)]
@@ -56,9 +56,9 @@ struct Blob {
     /// How many blocks it consists of
     #[schema(minimum = 0)]
     blocks: u64,
-    /// The setting that it was cut with
+    /// The chunker that cut it
     chunker: String,
-    /// When it was put, in UTC
+    /// When it was stored, in UTC
     #[schema(format = "date-time")]
     created_at: String,
 }
@@ -79,22 +79,22 @@ impl From<BlobStat> for Blob {
 #[derive(Debug, Serialize, ToSchema)]
 struct BlobPage {
     blobs: Vec<Blob>,
-    /// `after` of the next page; null on the last one
-    #[schema(value_type = Option<crate::documented::BlobIdText>)]
+    /// The `after` of the next page; null on the last page
+    #[schema(value_type = Option<crate::schemas::BlobIdText>)]
     next: Option<String>,
 }
 
-/// A block's place in a blob
+/// A block of a blob
 #[derive(Debug, Serialize, ToSchema)]
 struct Entry {
-    /// Where it starts in the blob, in bytes
+    /// Its offset in the blob, in bytes
     #[schema(minimum = 0)]
     offset: u64,
     /// Its size in bytes
     #[schema(minimum = 1)]
     size: u64,
-    /// Which block
-    #[schema(value_type = crate::documented::BlockKeyText)]
+    /// Its key
+    #[schema(value_type = crate::schemas::BlockKeyText)]
     key: String,
 }
 
@@ -104,11 +104,11 @@ impl From<ManifestEntry> for Entry {
     }
 }
 
-/// A page of a blob's blocks
+/// A page of a manifest
 #[derive(Debug, Serialize, ToSchema)]
 struct ManifestPage {
     blocks: Vec<Entry>,
-    /// `from` of the next page; null on the last one
+    /// The `from` of the next page; null on the last page
     #[schema(minimum = 0)]
     next: Option<u64>,
 }
@@ -116,10 +116,10 @@ struct ManifestPage {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// Begin behind this id, whether it is there or not
-    #[param(value_type = Option<crate::documented::BlobIdText>)]
+    /// List blobs after this ID, whether it exists or not
+    #[param(value_type = Option<crate::schemas::BlobIdText>)]
     after: Option<String>,
-    /// So many at most; 100 if it is not given
+    /// The most blobs to return; 100 by default
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u64>,
 }
@@ -127,21 +127,21 @@ struct ListParams {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ManifestParams {
-    /// Begin with the block that holds this byte of the blob; the first one if it is not given
+    /// Start with the block that contains this byte of the blob; 0 by default
     #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     from: Option<u64>,
-    /// So many at most; 1000 if it is not given
+    /// The most blocks to return; 1000 by default
     #[param(minimum = 1, maximum = 10000)]
     limit: Option<u64>,
 }
 
-/// List blobs, in the order of their ids
+/// List blobs in the order of their IDs
 #[utoipa::path(get, path = "/api/blobs", tag = "blobs", params(ListParams),
     responses((status = 200, body = BlobPage, description = "A page of blobs"), Common))]
 async fn list(State(app): State<Shared>, Params(params): Params<ListParams>) -> Result<Response, Problem> {
     let after: Option<BlobId> = params.after.as_deref().map(str::parse).transpose()?;
     let limit = most("limit", params.limit, 100, MOST_BLOBS)?;
-    // One more than asked for shows whether there is a next page.
+    // One blob more than asked for shows whether there is a next page.
     let mut stats = app.store().list(after.as_ref(), limit + 1).await?;
     let more = stats.len() > limit;
     stats.truncate(limit);
@@ -150,10 +150,10 @@ async fn list(State(app): State<Shared>, Params(params): Params<ListParams>) -> 
     Ok(([(CACHE_CONTROL, "no-store")], Json(page)).into_response())
 }
 
-/// List the blocks that a blob consists of
+/// List the blocks of a blob
 #[utoipa::path(get, path = "/api/blobs/{id}/manifest", tag = "blobs",
-    params(("id" = crate::documented::BlobIdText, Path, description = "The blob"), ManifestParams),
-    responses((status = 200, body = ManifestPage, description = "A page of its blocks"), NotFound, Common))]
+    params(("id" = crate::schemas::BlobIdText, Path, description = "The blob"), ManifestParams),
+    responses((status = 200, body = ManifestPage, description = "A page of the manifest"), NotFound, Common))]
 async fn manifest(
     State(app): State<Shared>,
     Named(id): Named<BlobId>,
@@ -162,7 +162,7 @@ async fn manifest(
     let limit = most("limit", params.limit, 1_000, MOST_ENTRIES)?;
     let from = params.from.unwrap_or(0);
     if i64::try_from(from).is_err() {
-        let why = format!("`from` is at most {}", i64::MAX);
+        let why = format!("`from` must be at most {}", i64::MAX);
         return Err(Problem::new(Code::InvalidArgument, why));
     }
     let entries = app.store().manifest(&id, from, limit).await?;
@@ -170,13 +170,13 @@ async fn manifest(
     Ok(Json(ManifestPage { blocks: entries.into_iter().map(Entry::from).collect(), next }))
 }
 
-/// Delete a blob: no server finds it any more. It can be restored for the grace
+/// Delete a blob. It can be restored during the grace period
 #[utoipa::path(delete, path = "/api/blobs/{id}", tag = "blobs",
     params(
-        ("id" = crate::documented::BlobIdText, Path, description = "The blob"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
+        ("id" = crate::schemas::BlobIdText, Path, description = "The blob"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags; the blob must have one of them"),
     ),
-    responses((status = 204, description = "It is deleted"), NotFound, PreconditionFailed, Common))]
+    responses((status = 204, description = "Deleted"), NotFound, PreconditionFailed, Common))]
 async fn delete(
     State(app): State<Shared>,
     Named(id): Named<BlobId>,
@@ -187,10 +187,10 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Bring a deleted blob back: within the grace it is certain
+/// Restore a deleted blob. During the grace period this always succeeds; later only if nothing has been collected
 #[utoipa::path(post, path = "/api/blobs/{id}/restore", tag = "blobs",
-    params(("id" = crate::documented::BlobIdText, Path, description = "The blob")),
-    responses((status = 204, description = "It is there again, or was not gone"), NotFound, Common))]
+    params(("id" = crate::schemas::BlobIdText, Path, description = "The blob")),
+    responses((status = 204, description = "Restored, or never deleted"), NotFound, Common))]
 async fn restore(State(app): State<Shared>, Named(id): Named<BlobId>) -> Result<StatusCode, Problem> {
     app.store().restore(&id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,19 +1,21 @@
-//! As what a blob is sent: media type and file name, chosen by the one who links to it.
+//! Media type and file name of a download, chosen by the author of the link.
 //!
-//! What a browser would run in the server's origin is not on the list: no HTML, SVG, XML or script. And the policy that
-//! goes with every blob lets nothing of it run or load.
+//! The list excludes what a browser would run in the server's origin: HTML, SVG, XML and scripts. The policy sent with
+//! every blob also keeps the browser from running or loading anything.
 
 use graviton_core::Code;
 use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::problem::Problem;
 
-/// The media types that a blob can be sent as; the first one is the default.
-pub(crate) const MEDIA_TYPES: &[&str] = &[
+/// The media types that a blob can be served with; the first is the default.
+const MEDIA_TYPES: &[&str] = &[
     "application/octet-stream",
     "application/gzip",
     "application/json",
@@ -36,26 +38,50 @@ pub(crate) const MEDIA_TYPES: &[&str] = &[
     "video/webm",
 ];
 
-/// Letters that a file name has at most.
+/// The media type that a blob is served with
+pub(crate) struct MediaType;
+
+impl utoipa::PartialSchema for MediaType {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(MEDIA_TYPES.iter().copied()))
+            .description(Some("The media type that a blob is served with"))
+            .into()
+    }
+}
+
+impl ToSchema for MediaType {}
+
+/// How a browser handles a blob
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "for the OpenAPI document")]
+pub(crate) enum Disposition {
+    Inline,
+    Attachment,
+}
+
+/// The most characters in a file name.
 const MOST_NAME: usize = 200;
 
-/// How the blob is to be sent.
+/// How to serve the blob.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Presentation {
-    /// Its `Content-Type`, from a list of safe ones; `application/octet-stream` if it is not given
+    /// The `Content-Type`, from a list of safe ones; `application/octet-stream` by default
     #[serde(rename = "type")]
-    #[param(value_type = Option<crate::documented::MediaType>)]
+    #[param(value_type = Option<MediaType>)]
     media_type: Option<String>,
-    /// Its `Content-Disposition`: `inline` or `attachment`
-    #[param(value_type = Option<crate::documented::Disposition>)]
+    /// The `Content-Disposition`: `inline` or `attachment`
+    #[param(value_type = Option<Disposition>)]
     disposition: Option<String>,
-    /// The name that a browser saves it under; makes it an attachment, unless `inline` is asked for
+    /// The file name for saving it; implies `attachment` unless `disposition` is `inline`
     #[param(min_length = 1, max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f/\\\\]+$")]
     filename: Option<String>,
 }
 
-/// What may be left as it is in an extended parameter (RFC 8187).
+/// The characters that an extended parameter may contain unescaped (RFC 8187).
 const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -76,15 +102,15 @@ impl Presentation {
         let wanted = self.media_type.as_deref().unwrap_or(MEDIA_TYPES[0]);
         let known = MEDIA_TYPES.iter().find(|known| **known == wanted).ok_or_else(|| {
             let list = MEDIA_TYPES.join(", ");
-            Problem::new(Code::InvalidArgument, format!("`type` has to be one of {list}"))
+            Problem::new(Code::InvalidArgument, format!("`type` must be one of {list}"))
         })?;
-        // The bytes are the user's; a browser is to guess neither their type nor their encoding.
+        // The bytes come from users, so a browser must guess neither media type nor encoding.
         let text =
             if known.starts_with("text/") { format!("{known}; charset=utf-8") } else { (*known).to_owned() };
         Ok(HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(MEDIA_TYPES[0])))
     }
 
-    /// Says it in the headers of a response.
+    /// Adds the headers to a response.
     pub(super) fn describe(&self, headers: &mut HeaderMap) -> Result<(), Problem> {
         headers.insert(CONTENT_TYPE, self.media_type()?);
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
@@ -100,7 +126,7 @@ impl Presentation {
             None if self.filename.is_none() => return Ok(None),
             None | Some("attachment") => "attachment",
             Some("inline") => "inline",
-            Some(_) => return Err(wrong("`disposition` has to be inline or attachment")),
+            Some(_) => return Err(wrong("`disposition` must be `inline` or `attachment`")),
         };
         let Some(name) = self.filename.as_deref() else {
             return Ok(Some(HeaderValue::from_static(kind)));
@@ -110,7 +136,7 @@ impl Presentation {
             || name.contains(|letter: char| letter.is_control() || "/\\".contains(letter))
         {
             return Err(wrong(
-                "`filename` has to be a name of 1 to 200 letters, without control characters and slashes",
+                "`filename` must have 1 to 200 characters, none of them a control character or a slash",
             ));
         }
         let plain: String = name
@@ -121,7 +147,7 @@ impl Presentation {
             "{kind}; filename=\"{plain}\"; filename*=UTF-8''{}",
             utf8_percent_encode(name, ATTRIBUTE)
         );
-        HeaderValue::from_str(&text).map(Some).map_err(|_| wrong("`filename` cannot be sent"))
+        HeaderValue::from_str(&text).map(Some).map_err(|_| wrong("`filename` is not a valid header value"))
     }
 }
 

@@ -1,8 +1,8 @@
-//! A blob coming in. Nothing of it is visible before the response, and nothing is kept of one that was refused, cut
-//! short or not what its id says.
+//! Uploads. A blob becomes visible only as a whole, when the store has committed it. Nothing is kept of an upload that was
+//! refused, aborted, or whose content does not match its ID.
 //!
-//! A large upload takes buffers, and a place among `MAX_UPLOADS`. A small one takes memory as it comes, and no place unless
-//! there is no memory: so that what is held is bounded however many come.
+//! A large upload needs buffers and one of the `MAX_UPLOADS` slots. A small one needs memory for the bytes that arrived,
+//! and a slot only if there is no memory. So the memory in use is bounded, however many uploads arrive.
 
 use axum::Extension;
 use axum::Json;
@@ -20,61 +20,61 @@ use super::conditions;
 use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body::{Incoming, announced};
-use crate::documented::{Common, DigestMismatch, PreconditionFailed, UploadProblems};
 use crate::extract::Named;
 use crate::memory::Held;
 use crate::problem::Problem;
+use crate::schemas::{Common, DigestMismatch, PreconditionFailed, UploadProblems};
 
-/// What is smaller needs no place among the uploads: it is held in the memory that it fills.
+/// An upload up to this size needs no slot: its bytes are accounted for in memory.
 pub(crate) const SMALL: u64 = 512 << 10;
 
-/// Memory is taken in steps of this.
+/// Memory is taken in steps of this size.
 const STEP: u64 = 16 << 10;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// What an upload did
+/// The receipt of an upload
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Receipt {
-    #[schema(value_type = crate::documented::BlobIdText)]
+    #[schema(value_type = crate::schemas::BlobIdText)]
     id: String,
     /// Its size in bytes
     #[schema(minimum = 0)]
     size: u64,
-    /// How many blocks it was cut into
+    /// The number of its blocks
     #[schema(minimum = 0)]
     blocks: u64,
-    /// How many of them were not in the store before
+    /// The number of blocks that were not stored before
     #[schema(minimum = 0)]
     fresh_blocks: u64,
-    /// The bytes of those
+    /// The size of these blocks in bytes
     #[schema(minimum = 0)]
     fresh_bytes: u64,
-    /// Whether the blob is new; false if it was there already
+    /// Whether the blob is new; false if it was already stored
     created: bool,
 }
 
-/// The id of a blob, or its receipt
+/// The ID of a blob, or its receipt
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = Uploaded)]
 #[expect(dead_code, reason = "for the OpenAPI document")]
 pub(crate) enum Uploaded {
-    #[schema(value_type = crate::documented::BlobIdText)]
+    #[schema(value_type = crate::schemas::BlobIdText)]
     Id(String),
     Receipt(Receipt),
 }
 
-/// Put a blob: a stream of any length, of any type
+/// Upload a blob of any length and any media type
 #[utoipa::path(post, path = "/api/blobs", tag = "blobs",
-    params(("Prefer" = Option<String>, Header, description = "`return=representation` for the receipt instead of the id")),
-    request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
+    params(("Prefer" = Option<String>, Header, description = "`return=representation` returns the receipt instead of the ID")),
+    request_body(content((crate::schemas::Content = "application/octet-stream"), (crate::schemas::Content = "*/*")), description = "The content; its media type is ignored"),
     responses(
-        (status = 201, body = inline(Uploaded), description = "It is stored",
-            headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
-        (status = 200, body = inline(Uploaded), description = "It was there already",
-            headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
+        (status = 201, body = inline(Uploaded), description = "Stored",
+            headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
+        (status = 200, body = inline(Uploaded), description = "Already stored",
+            headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
         UploadProblems, Common))]
 pub(super) async fn post(
     State(app): State<Shared>,
@@ -86,20 +86,20 @@ pub(super) async fn post(
     Ok(answer(&receipt, &headers))
 }
 
-/// Put a blob if it has this id
+/// Upload a blob with a known ID; refused if the content does not match it
 #[utoipa::path(put, path = "/api/blobs/{id}", tag = "blobs",
     params(
-        ("id" = crate::documented::BlobIdText, Path, description = "What the content has to be"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of which it has to have one"),
-        ("If-None-Match" = Option<String>, Header, description = "`*` to put it only if it is not there"),
-        ("Prefer" = Option<String>, Header, description = "`return=representation` for the receipt instead of the id"),
+        ("id" = crate::schemas::BlobIdText, Path, description = "The ID that the content must have"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags; the blob must have one of them"),
+        ("If-None-Match" = Option<String>, Header, description = "`*` uploads only if the blob is not stored yet"),
+        ("Prefer" = Option<String>, Header, description = "`return=representation` returns the receipt instead of the ID"),
     ),
-    request_body(content((crate::documented::Content = "application/octet-stream"), (crate::documented::Content = "*/*")), description = "The content; its type is left aside"),
+    request_body(content((crate::schemas::Content = "application/octet-stream"), (crate::schemas::Content = "*/*")), description = "The content; its media type is ignored"),
     responses(
-        (status = 201, body = inline(Uploaded), description = "It is stored",
-            headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
-        (status = 200, body = inline(Uploaded), description = "It was there already",
-            headers(("Location" = String, description = "Where it can be read"), ("ETag" = String, description = "Its id, quoted"))),
+        (status = 201, body = inline(Uploaded), description = "Stored",
+            headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
+        (status = 200, body = inline(Uploaded), description = "Already stored",
+            headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
         DigestMismatch,
         PreconditionFailed, UploadProblems, Common))]
 pub(super) async fn put(
@@ -110,9 +110,11 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     conditions::check(&headers, &id)?;
-    // `If-None-Match` asks to put only what is not there.
+    // `If-None-Match` asks to upload only what is not stored.
     if conditions::is_known(&headers, &conditions::etag(&id)) && app.store().exists(&id).await? {
-        return Err(conditions::failed("the blob is there already, and If-None-Match wants that it is not"));
+        return Err(conditions::failed(
+            "the blob is already stored, and `If-None-Match` does not allow that",
+        ));
     }
     let receipt = store(&app, &caller, &headers, body, Some(id)).await?;
     Ok(answer(&receipt, &headers))
@@ -129,15 +131,14 @@ async fn store(
     if let (Some(length), Some(id)) = (announced(headers), expected)
         && length != id.size()
     {
-        let why =
-            format!("the content has {length} bytes and not those of {id}; nothing was stored under that id");
+        let why = format!("the content has {length} bytes and cannot be {id}; nothing was stored");
         return Err(Problem::new(Code::DigestMismatch, why));
     }
     let mut reserved = app.quota().reserve(app.store()).await?;
     let mut writer = app.store().put_with(&PutOptions::new().expect(expected)).writer().await?;
-    let (mut place, mut held) = (None, Held::default());
+    let (mut slot, mut held) = (None, Held::default());
     while let Some(bytes) = body.next().await? {
-        if place.is_none() {
+        if slot.is_none() {
             let size = writer.size() + bytes.len() as u64;
             let lacks = size.saturating_sub(held.bytes());
             let more = match lacks {
@@ -148,7 +149,7 @@ async fn store(
             if let Some(more) = more {
                 held.add(more);
             } else {
-                place = Some(app.place_for_upload(caller).await?);
+                slot = Some(app.upload_slot(caller).await?);
                 held = Held::default();
             }
         }
@@ -157,7 +158,7 @@ async fn store(
         metrics::counter!("graviton_received_bytes_total").increment(bytes.len() as u64);
     }
     let receipt = writer.finish().await?;
-    drop((place, held));
+    drop((slot, held));
     reserved.became(receipt.fresh_bytes);
     metrics::counter!("graviton_put_bytes_total").increment(receipt.id.size());
     metrics::counter!("graviton_put_fresh_bytes_total").increment(receipt.fresh_bytes);
@@ -167,7 +168,7 @@ async fn store(
     Ok(receipt)
 }
 
-/// The response to a blob that is stored.
+/// The response for a stored blob.
 pub(crate) fn answer(receipt: &PutReceipt, wishes: &HeaderMap) -> Response {
     let status = if receipt.created { StatusCode::CREATED } else { StatusCode::OK };
     let id = receipt.id.to_string();
@@ -176,7 +177,7 @@ pub(crate) fn answer(receipt: &PutReceipt, wishes: &HeaderMap) -> Response {
     });
     let mut headers = HeaderMap::with_capacity(8);
     let mut say = |name: HeaderName, value: &str| {
-        // An id is a header's text.
+        // An ID is always a valid header value.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }

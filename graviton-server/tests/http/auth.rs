@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use graviton_core::Config;
 use graviton_server::settings::Settings;
 use graviton_server::{Server, auth::tokens, openapi_json};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::Response;
 use serde_json::{Value, json as value};
 
 use crate::scene::{Scene, problem, status};
+use crate::signer::Signer;
 
 const SCOPES: [&str; 4] = ["read", "write", "delete", "admin"];
 
@@ -88,6 +88,10 @@ async fn every_route_asks_for_its_scope_and_for_no_other() {
         }
     }
     assert!(routes > 20, "{routes}");
+    for file in ["swagger-ui.js", "swagger-ui.css", "start.js", "page.css"] {
+        status(&scene.get(&format!("/docs/{file}")).send().await.unwrap(), 200);
+    }
+    problem(scene.get("/docs/other.js").send().await.unwrap(), "unauthorized").await;
     // What is private is not kept by a cache that others use.
     let id = scene.store.put(&b"private"[..]).await.unwrap().id;
     let got = ask(&scene, "GET", &format!("/api/blobs/{id}"), &format!("bearer {}", tokens[0])).await;
@@ -152,29 +156,13 @@ async fn tokens_come_and_go_without_a_restart() {
     status(&ask(&scene, "GET", "/api/stats", &second).await, 200);
 }
 
-/// Key of the signer, and what the server checks with, for each algorithm.
-fn keys(algorithm: Algorithm) -> (EncodingKey, Vec<u8>) {
-    let pair = |kind| rcgen::KeyPair::generate_for(kind).unwrap();
-    match algorithm {
-        Algorithm::HS256 => {
-            let secret = b"0123456789abcdef0123456789abcdef";
-            (EncodingKey::from_secret(secret), [&secret[..], b"\n"].concat())
-        }
-        Algorithm::RS256 => {
-            let pair = pair(&rcgen::PKCS_RSA_SHA256);
-            (
-                EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap(),
-                pair.public_key_pem().into(),
-            )
-        }
-        Algorithm::ES256 => {
-            let pair = pair(&rcgen::PKCS_ECDSA_P256_SHA256);
-            (EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap(), pair.public_key_pem().into())
-        }
-        _ => {
-            let pair = pair(&rcgen::PKCS_ED25519);
-            (EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap(), pair.public_key_pem().into())
-        }
+/// A signer, and what the server checks with, for each algorithm.
+fn signer(algorithm: &'static str) -> (Signer, Vec<u8>) {
+    if algorithm == "HS256" {
+        let secret = b"0123456789abcdef0123456789abcdef";
+        (Signer::secret("HS256", secret), [&secret[..], b"\n"].concat())
+    } else {
+        Signer::pair(algorithm)
     }
 }
 
@@ -184,26 +172,20 @@ fn in_seconds(seconds: i64) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_web_tokens_of_four_algorithms() {
-    for (algorithm, name) in [
-        (Algorithm::HS256, "HS256"),
-        (Algorithm::RS256, "RS256"),
-        (Algorithm::ES256, "ES256"),
-        (Algorithm::EdDSA, "EdDSA"),
-    ] {
+    for algorithm in ["HS256", "RS256", "ES256", "EdDSA"] {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("key");
-        let (signer, checked_with) = keys(algorithm);
+        let (signer, checked_with) = signer(algorithm);
         std::fs::write(&file, &checked_with).unwrap();
         let settings = [
             ("JWT_KEY", file.to_str().unwrap()),
-            ("JWT_ALGORITHM", name),
+            ("JWT_ALGORITHM", algorithm),
             ("JWT_ISSUER", "us"),
             ("JWT_AUDIENCE", "graviton"),
         ];
         let scene = Scene::of(directory, &settings).await;
         let good = value!({ "sub": "x", "iss": "us", "aud": "graviton", "exp": in_seconds(600), "scope": "openid read" });
-        let token_of =
-            |claims: &Value| format!("Bearer {}", encode(&Header::new(algorithm), claims, &signer).unwrap());
+        let token_of = |claims: &Value| format!("Bearer {}", signer.token(claims));
         status(&ask(&scene, "GET", "/api/stats", &token_of(&good)).await, 200);
         let several = value!({ "sub": "x", "iss": "us", "aud": ["a", "graviton"], "exp": in_seconds(600), "scope": "read" });
         status(&ask(&scene, "GET", "/api/stats", &token_of(&several)).await, 200);
@@ -226,16 +208,9 @@ async fn json_web_tokens_of_four_algorithms() {
         }
         // Signed by another, with another algorithm, by nobody, or changed.
         let forged = [
-            format!("Bearer {}", encode(&Header::new(algorithm), &good, &other(algorithm)).unwrap()),
-            format!(
-                "Bearer {}",
-                encode(&Header::new(Algorithm::HS256), &good, &EncodingKey::from_secret(b"guessed")).unwrap()
-            ),
-            format!(
-                "Bearer {}",
-                encode(&Header::new(Algorithm::HS384), &good, &EncodingKey::from_secret(&checked_with))
-                    .unwrap()
-            ),
+            format!("Bearer {}", other(algorithm).token(&good)),
+            format!("Bearer {}", Signer::secret("HS256", b"guessed").token(&good)),
+            format!("Bearer {}", Signer::secret("HS384", &checked_with).token(&good)),
             "Bearer eyJhbGciOiJub25lIn0.eyJzY29wZSI6InJlYWQiLCJleHAiOjk5OTk5OTk5OTk5fQ.".to_owned(),
             token_of(&good).replacen('.', "x.", 1),
             token_of(&good).rsplit_once('.').unwrap().0.to_owned() + ".AAAA",
@@ -247,11 +222,11 @@ async fn json_web_tokens_of_four_algorithms() {
 }
 
 /// A signer whom the server does not know.
-fn other(algorithm: Algorithm) -> EncodingKey {
-    if algorithm == Algorithm::HS256 {
-        EncodingKey::from_secret(b"another secret of 32 bytes or so")
+fn other(algorithm: &'static str) -> Signer {
+    if algorithm == "HS256" {
+        Signer::secret("HS256", b"another secret of 32 bytes or so")
     } else {
-        keys(algorithm).0
+        signer(algorithm).0
     }
 }
 
@@ -260,7 +235,7 @@ async fn what_everybody_may_see_is_no_secret() {
     let directory = tempfile::tempdir().unwrap();
     let store = Config::for_directory(directory.path()).open_async().await.unwrap();
     let file = directory.path().join("key");
-    let pem = String::from_utf8(keys(Algorithm::RS256).1).unwrap();
+    let pem = String::from_utf8(Signer::pair("RS256").1).unwrap();
     let bind = async |content: &str| {
         std::fs::write(&file, content).unwrap();
         let settings = [

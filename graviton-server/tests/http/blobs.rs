@@ -4,7 +4,7 @@ use graviton_core::{Algo, BlobId};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use crate::scene::{Scene, damage, json, noise, problem, status};
+use crate::scene::{Scene, client_builder, damage, json, noise, problem, status};
 
 fn id_of(content: &[u8]) -> String {
     BlobId::of(Algo::Blake3, content).to_string()
@@ -126,7 +126,7 @@ async fn a_body_cut_short_leaves_nothing() {
         }
     }
     // And on HTTP/2, where the stream is reset.
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let client = client_builder().http2_prior_knowledge().build().unwrap();
     let broken = futures_util::stream::iter([Ok(noise(1, 3_000_000)), Err(std::io::Error::other("cut"))]);
     let sent = client.post(scene.url("/api/blobs")).body(reqwest::Body::wrap_stream(broken)).send().await;
     assert!(sent.is_err());
@@ -352,7 +352,7 @@ async fn damage_never_ends_a_body_cleanly() {
     let blocks = scene.store.stat(&id.parse().unwrap()).await.unwrap().blocks as usize;
     damage(&scene.block_file(&id, blocks - 1).await);
     let path = format!("/api/blobs/{id}");
-    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let http2 = client_builder().http2_prior_knowledge().build().unwrap();
     for client in [&scene.client, &http2] {
         let mut got = client.get(scene.url(&path)).send().await.unwrap();
         status(&got, 200);

@@ -16,4 +16,5 @@ mod mount;
 mod operations;
 mod problems;
 mod scene;
+mod signer;
 mod tls;

@@ -10,7 +10,7 @@ use reqwest::{Client, Response};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::scene::{Scene, TOO_LONG, json, noise, problem, status, until};
+use crate::scene::{Scene, TOO_LONG, client, client_builder, json, noise, problem, status, until};
 
 /// The server as a process of its own, whose memory and descriptors are its own as well.
 struct Program {
@@ -50,7 +50,7 @@ impl Program {
     }
 
     async fn put(&self, content: &[u8]) -> String {
-        let put = Client::new().post(self.url("/api/blobs")).body(content.to_vec()).send().await.unwrap();
+        let put = client().post(self.url("/api/blobs")).body(content.to_vec()).send().await.unwrap();
         json(put).await.as_str().unwrap().to_owned()
     }
 
@@ -61,7 +61,7 @@ impl Program {
         upload.write_all(head.as_bytes()).await.unwrap();
         upload.write_all(&noise(1, 1_000_000)).await.unwrap();
         until("it has its place", async || {
-            let metrics = Client::new().get(self.url("/metrics")).send().await.unwrap();
+            let metrics = client().get(self.url("/metrics")).send().await.unwrap();
             metrics.text().await.unwrap().lines().any(|line| line == "graviton_uploads 1")
         })
         .await;
@@ -70,21 +70,21 @@ impl Program {
 
     /// A session of this server.
     async fn session(&self) -> String {
-        let question = Client::new().post(self.url("/api/blocks/missing")).body("{\"keys\":[]}");
+        let question = client().post(self.url("/api/blocks/missing")).body("{\"keys\":[]}");
         let answer = json(question.header("content-type", "application/json").send().await.unwrap()).await;
         answer["session"].as_str().unwrap().to_owned()
     }
 
     async fn put_block(&self, session: &str, block: &[u8]) -> String {
         let key = BlockKey::of(Algo::Blake3, block).unwrap().to_string();
-        let put = Client::new().put(self.url(&format!("/api/blocks/{key}"))).body(block.to_vec());
+        let put = client().put(self.url(&format!("/api/blocks/{key}"))).body(block.to_vec());
         status(&put.header("graviton-session", session).send().await.unwrap(), 201);
         key
     }
 
     async fn commit(&self, session: &str, id: &str, keys: &[String]) -> Response {
         let body = serde_json::json!({ "id": id, "blocks": keys }).to_string();
-        let commit = Client::new().post(self.url("/api/manifests")).header("graviton-session", session);
+        let commit = client().post(self.url("/api/manifests")).header("graviton-session", session);
         commit.header("content-type", "application/json").body(body).send().await.unwrap()
     }
 
@@ -115,7 +115,7 @@ async fn readers_who_do_not_read_hold_no_more_than_the_memory_and_others_go_on()
         readers.push(program.ask(&format!("/api/blobs/{id}")).await);
     }
     for _ in 0..3 {
-        let got = Client::new().get(program.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
+        let got = client().get(program.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
         status(&got, 200);
         assert!(got.bytes().await.unwrap() == content);
     }
@@ -128,7 +128,7 @@ async fn readers_who_do_not_read_hold_no_more_than_the_memory_and_others_go_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_that_nobody_takes_hold_no_more_than_the_memory() {
     let program = Program::new(&["MEMORY=128MiB", "LOG=warn"], Stdio::null());
-    let (client, block) = (Client::new(), noise(1, 8 << 20));
+    let (client, block) = (client(), noise(1, 8 << 20));
     let key = program.put_block(&program.session().await, &block).await;
     let path = format!("/api/blocks/{key}");
     let mut readers = Vec::new();
@@ -161,7 +161,7 @@ async fn who_is_refused_or_lingers_has_few_descriptors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_stops_nothing() {
     let program = Program::new(&["LOG=info"], Stdio::piped());
-    let client = Client::new();
+    let client = client();
     for _ in 0..3_000 {
         let get = client.get(program.url("/api/health")).timeout(TOO_LONG);
         status(&get.send().await.unwrap(), 200);
@@ -194,8 +194,8 @@ async fn one_caller_leaves_places_to_others() {
     let settings = ["MAX_UPLOADS=2", "MAX_UPLOADS_EACH=1", "BODY_TIMEOUT=4s", "LOG=warn"];
     let program = Program::new(&settings, Stdio::null());
     let first = program.begin().await;
-    let (here, url) = (Client::new(), program.url("/api/blobs"));
-    let elsewhere = Client::builder().local_address(Some([127, 0, 0, 2].into())).build().unwrap();
+    let (here, url) = (client(), program.url("/api/blobs"));
+    let elsewhere = client_builder().local_address(Some([127, 0, 0, 2].into())).build().unwrap();
     let upload = |client: &Client, seed| client.post(&url).body(noise(seed, 2_000_000));
     status(&upload(&elsewhere, 2).send().await.unwrap(), 201);
     // The one that only begins is in the way of those who have the same address, but not for long while they wait.
@@ -220,7 +220,7 @@ async fn a_blob_of_blocks_is_an_upload_of_its_size() {
     problem(program.commit(&session, &id, &keys).await, "too-large").await;
     let (id, keys) = of(20);
     status(&program.commit(&session, &id, &keys).await, 201);
-    let got = Client::new().get(program.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
+    let got = client().get(program.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
     assert!(got.bytes().await.unwrap() == block.repeat(20));
 
     // The only place is taken: a small blob needs none, a large one does, whatever the length of what names it.
@@ -240,7 +240,7 @@ async fn a_blob_of_blocks_is_an_upload_of_its_size() {
 async fn a_stream_that_is_not_read_does_not_end_the_others_of_its_connection() {
     let scene = Scene::with(&[("IDLE_TIMEOUT", "1s")]).await;
     let id = scene.put(&noise(1, 64 << 20)).await;
-    let client = Client::builder().http2_prior_knowledge().build().unwrap();
+    let client = client_builder().http2_prior_knowledge().build().unwrap();
     let unread = client.get(scene.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
     status(&unread, 200);
     let slow = futures_util::stream::unfold(0, |sent| async move {

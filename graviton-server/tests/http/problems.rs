@@ -1,8 +1,6 @@
 //! The form of failures, ids of requests, and paths that lead elsewhere.
 
-use reqwest::Client;
-
-use crate::scene::{Scene, problem, status};
+use crate::scene::{Scene, client, client_builder, problem, status};
 
 const HEX: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
@@ -125,7 +123,7 @@ async fn heads_that_are_ambiguous_or_too_large_are_problems() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_fails_has_no_content_on_any_http() {
     let scene = Scene::new().await;
-    let http2 = Client::builder().http2_prior_knowledge().build().unwrap();
+    let http2 = client_builder().http2_prior_knowledge().build().unwrap();
     for path in [
         "/nowhere",
         "/api/blobs/x",
@@ -248,5 +246,5 @@ async fn what_is_not_http_is_sent_away() {
     let both = b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/stats HTTP/1.1\r\n\r\n";
     let answer = scene.raw(both).await;
     assert!(!answer.contains("logical_bytes"), "{answer}");
-    status(&Client::new().get(scene.url("/api/health")).send().await.unwrap(), 200);
+    status(&client().get(scene.url("/api/health")).send().await.unwrap(), 200);
 }

@@ -7,11 +7,23 @@ use std::time::Duration;
 use graviton_core::{AsyncStore, Config};
 use graviton_server::settings::Settings;
 use graviton_server::{Control, Server};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+
+/// A client of the test's own.
+pub(crate) fn client() -> Client {
+    client_builder().build().unwrap()
+}
+
+/// The same, to be told more.
+pub(crate) fn client_builder() -> ClientBuilder {
+    // reqwest asks the process for its provider of cryptography, and a test may come before every server.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+}
 
 /// Longer than anything here takes, shorter than anybody's patience.
 pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
@@ -43,7 +55,7 @@ impl Scene {
         let server = start(store.clone(), settings).await;
         let (control, address) = (server.control(), server.address());
         let running = tokio::spawn(server.run());
-        Scene { directory, client: Client::new(), control, address, store, running }
+        Scene { directory, client: client(), control, address, store, running }
     }
 
     /// A second server over the same store.

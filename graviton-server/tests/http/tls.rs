@@ -6,7 +6,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use reqwest::{Certificate, Client, Version};
 use tokio::io::AsyncWriteExt;
 
-use crate::scene::{Scene, noise, read_all, status};
+use crate::scene::{Scene, client_builder, noise, read_all, status};
 
 /// Writes a new certificate and key; the certificate.
 fn certify(directory: &Path) -> Certificate {
@@ -25,7 +25,7 @@ async fn scene() -> (Scene, Certificate) {
 }
 
 fn trusting(certificate: &Certificate, http1: bool) -> Client {
-    let client = Client::builder().tls_certs_only([certificate.clone()]);
+    let client = client_builder().tls_certs_only([certificate.clone()]);
     if http1 { client.http1_only() } else { client }.build().unwrap()
 }
 
@@ -75,7 +75,7 @@ async fn a_tls_port_speaks_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_requests_on_one_plain_http2_connection() {
     let scene = Scene::new().await;
-    let client = Client::builder().http2_prior_knowledge().build().unwrap();
+    let client = client_builder().http2_prior_knowledge().build().unwrap();
     let id = scene.put(&noise(1, 1_000_000)).await;
     let url = scene.url(&format!("/api/blobs/{id}"));
     let requests =

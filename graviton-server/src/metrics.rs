@@ -1,4 +1,4 @@
-//! What Prometheus reads. There is one recorder in a process, whatever the number of servers in it.
+//! Metrics for Prometheus. A process has one recorder, which all its servers share.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -14,21 +14,20 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
-use crate::documented::Common;
+use crate::schemas::Common;
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// How often what was counted in detail is summed up, so that it does not pile up where nobody reads it.
+/// How often histograms are summed up; without it they would grow where nobody reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Seconds of a request.
+/// The buckets of request durations, in seconds.
 const BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
-/// Begins to record, if nothing in this process does yet.
+/// Installs the recorder of this process, unless it is installed already.
 pub(crate) fn install() -> Result<()> {
-    let failed =
-        || Error::new(Code::Internal, "cannot record metrics: another recorder is installed in this process");
+    let failed = || Error::new(Code::Internal, "cannot record metrics: this process has another recorder");
     let handle = RECORDER.get_or_init(|| {
         let recorder = PrometheusBuilder::new().set_buckets(BUCKETS).ok()?.build_recorder();
         let handle = recorder.handle();
@@ -39,7 +38,7 @@ pub(crate) fn install() -> Result<()> {
     handle.as_ref().map(|_| ()).ok_or_else(failed)
 }
 
-/// Sums up from time to time, for ever.
+/// Sums up histograms periodically, for ever.
 pub(crate) async fn keep_up() {
     let mut interval = tokio::time::interval(UPKEEP);
     loop {
@@ -56,46 +55,49 @@ fn describe() {
     histogram!(
         "graviton_http_request_seconds",
         Unit::Seconds,
-        "From the head of a request to the head of its response"
+        "Time from the headers of a request to the headers of its response"
     );
-    counter!("graviton_received_bytes_total", Unit::Bytes, "Bytes of uploads that came in");
-    counter!("graviton_sent_bytes_total", Unit::Bytes, "Bytes of blobs that went out");
-    counter!("graviton_put_bytes_total", Unit::Bytes, "Bytes of blobs that were stored");
+    counter!("graviton_received_bytes_total", Unit::Bytes, "Bytes of uploads received");
+    counter!("graviton_sent_bytes_total", Unit::Bytes, "Bytes of blobs sent");
+    counter!("graviton_put_bytes_total", Unit::Bytes, "Bytes of blobs stored");
+    counter!("graviton_put_fresh_bytes_total", Unit::Bytes, "Bytes of new blocks among them");
     counter!(
-        "graviton_put_fresh_bytes_total",
-        Unit::Bytes,
-        "Bytes of blocks among them that were not there before"
+        "graviton_put_blocks_total",
+        "Blocks of stored blobs, new (fresh) and already stored (duplicate)"
     );
-    counter!("graviton_put_blocks_total", "Blocks of blobs that were stored, fresh and duplicate");
     gauge!(
         "graviton_dedup_ratio",
-        "How many bytes of blobs a stored byte serves, when sums were asked for last"
+        "Size of all blobs divided by the size of their blocks, at the last request of /api/stats"
     );
-    gauge!("graviton_stored_bytes", Unit::Bytes, "Bytes that are stored, when sums were asked for last");
-    counter!("graviton_gc_runs_total", "Collections of this server that ended well");
+    gauge!(
+        "graviton_stored_bytes",
+        Unit::Bytes,
+        "Size of all stored blocks, at the last request of /api/stats"
+    );
+    counter!("graviton_gc_runs_total", "Garbage collections completed by this server");
     counter!("graviton_gc_blocks_total", "Blocks that they deleted");
     counter!("graviton_gc_bytes_total", Unit::Bytes, "Bytes that they freed");
-    counter!("graviton_verify_runs_total", "Verifications of this server that ended well");
-    counter!("graviton_verify_blocks_total", "Blocks that they looked at");
-    counter!("graviton_verify_damage_total", "What they found missing or damaged");
-    counter!("graviton_log_lines_dropped_total", "Lines of the log that were dropped, as nobody took them");
+    counter!("graviton_verify_runs_total", "Verifications completed by this server");
+    counter!("graviton_verify_blocks_total", "Blocks that they checked");
+    counter!("graviton_verify_damage_total", "Missing or corrupt items that they found");
+    counter!("graviton_log_lines_dropped_total", "Log lines dropped because standard error was blocked");
     gauge!("graviton_http_connections", "Open connections");
-    gauge!("graviton_uploads", "Uploads that have buffers");
-    gauge!("graviton_downloads", "Downloads under way");
-    gauge!("graviton_database_connections", "Connections to the database in use; SQLite: those that read");
-    gauge!("graviton_database_connections_max", "How many there can be");
-    counter!("graviton_http_refused_connections_total", "Connections over the limit");
+    gauge!("graviton_uploads", "Uploads that hold a slot");
+    gauge!("graviton_downloads", "Downloads in progress");
+    gauge!("graviton_database_connections", "Database connections in use; for SQLite, those that read");
+    gauge!("graviton_database_connections_max", "Most database connections");
+    counter!("graviton_http_refused_connections_total", "Connections refused because of the limit");
     counter!(
         "graviton_http_stalled_connections_total",
-        "Clients cut off that did not take what they asked for"
+        "Connections closed because the client did not read its response"
     );
     gauge!(
         "graviton_held_bytes",
         Unit::Bytes,
-        "Memory that requests and blobs take, of GRAVITON_HTTP_MEMORY"
+        "Memory of requests and blobs in transit, out of GRAVITON_HTTP_MEMORY"
     );
-    gauge!("graviton_runtime_tasks", "Tasks that are alive");
-    gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory in use");
+    gauge!("graviton_runtime_tasks", "Live tasks of the runtime");
+    gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory");
     gauge!("process_open_fds", "Open file descriptors");
 }
 
@@ -103,16 +105,16 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(page))
 }
 
-/// What Prometheus reads
+/// Metrics for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "operations",
-    responses((status = 200, content_type = "text/plain", body = String, description = "Metrics"), Common))]
+    responses((status = 200, content_type = "text/plain", body = String, description = "The metrics"), Common))]
 async fn page(State(app): State<Shared>) -> Response {
     measure(&app);
     let text = RECORDER.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// What is looked up only when somebody asks.
+/// Updates the gauges, which are measured only on request.
 fn measure(app: &App) {
     let (uploads, downloads) = app.transfers();
     metrics::gauge!("graviton_http_connections").set(app.connections().load(Ordering::Relaxed) as f64);

@@ -1,11 +1,10 @@
-//! One request, from the connection to the router and back: its id, whether it may come in, what is counted and logged
-//! of it, and the form of its failure.
+//! One request, from the connection to the router and back: its ID, its admission, its metrics and its line
+//! in the log, and the form of its failure.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
@@ -15,47 +14,46 @@ use futures_util::FutureExt;
 use graviton_core::Code;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
 use crate::app::Shared;
 use crate::connection::Connection;
-use crate::content::Watched;
 use crate::problem::Problem;
+use crate::request_id;
+use crate::watched_body::WatchedBody;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What answers the requests of one connection.
+/// Answers the requests of one connection.
 #[derive(Clone)]
-pub(crate) struct Front {
+pub(crate) struct ConnectionService {
     pub(crate) app: Shared,
     pub(crate) router: Router,
-    /// What answers those that did not get in.
+    /// Answers requests that were not admitted.
     pub(crate) refusals: Router,
     pub(crate) connection: Arc<Connection>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Front {
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Response = Response;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let front = self.clone();
-        Box::pin(async move { Ok(front.answer(request).await) })
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await) })
     }
 }
 
-impl Front {
+impl ConnectionService {
     async fn answer(mut self, mut request: Request<Incoming>) -> Response {
         let started = Instant::now();
         let _active = self.connection.begin();
         if let Some(plain) = without_version(request.uri()) {
             *request.uri_mut() = plain;
         }
-        let id = request_id(&request);
+        let id = request_id::of(request.headers());
         let method = request.method().clone();
         let route = route(request.uri().path());
         let version = request.version();
@@ -65,16 +63,16 @@ impl Front {
         let peer = self.connection.peer();
         let admitted = check_head(&request, self.app.limits().max_headers)
             .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), peer));
-        let (head, content) = request.into_parts();
-        let (content, ended) = Watched::new(content);
-        let mut request = Request::from_parts(head, content);
+        let (head, body) = request.into_parts();
+        let (body, ended) = WatchedBody::new(body);
+        let mut request = Request::from_parts(head, body);
         let (caller, mut response) = match admitted {
             Ok(caller) => {
                 request.extensions_mut().insert(Arc::clone(&self.connection));
                 request.extensions_mut().insert(caller.clone());
                 let routed = self.router.call(request.map(Body::new));
                 let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {
-                    // The hook has told where.
+                    // The panic hook has logged where.
                     Ok(Problem::internal(Code::Internal, "a handler panicked").into_response())
                 });
                 (Some(caller), response.unwrap_or_else(|never| match never {}))
@@ -91,7 +89,7 @@ impl Front {
             }
             let outer = std::mem::take(response.headers_mut());
             response = problem.render(id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
-            // What a layer has added, for other origins above all.
+            // Headers that a layer added, above all those for other origins.
             for (name, value) in &outer {
                 if !response.headers().contains_key(name) && name != CONTENT_LENGTH {
                     response.headers_mut().append(name, value.clone());
@@ -99,7 +97,7 @@ impl Front {
             }
         }
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // The answer to a HEAD has no content, on HTTP/2 not even such as nobody reads.
+        // A response to HEAD has no body; on HTTP/2 one would be sent.
         if method == Method::HEAD && !response.status().is_success() {
             if let Some(length) = response.body().size_hint().exact()
                 && response.status().is_client_error() | response.status().is_server_error()
@@ -111,7 +109,7 @@ impl Front {
         let status = response.status();
         if !ended.load(Ordering::Relaxed) {
             self.connection.linger();
-            // Or else the client would use the connection again, which is closed as soon as it has got this.
+            // Otherwise the client would reuse a connection that is closed once this response has arrived.
             if version < Version::HTTP_2 {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -124,35 +122,36 @@ impl Front {
                 request = %Shown(&id), %method, path = logged_path, status = status.as_u16(), milliseconds, %peer, who, "answered"
             );
         }
-        response.headers_mut().insert(REQUEST_ID, id);
+        response.headers_mut().insert(request_id::HEADER, id);
         response
     }
 }
 
-/// Refuses a head that is too large, and what HTTP/1.1 forbids and hyper lets in: what proxies before us may read in
-/// another way.
+/// Refuses headers that are too large, and what HTTP/1.1 forbids but hyper accepts: a proxy in front of the
+/// server may read it differently.
 fn check_head(request: &Request<Incoming>, most: usize) -> Result<(), Problem> {
     let headers = request.headers();
     let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if line + size > most {
-        let why = format!("the head of a request is limited to {most} bytes; send less of it");
+        let why = format!("the request headers are limited to {most} bytes; send fewer or shorter ones");
         return Err(
             Problem::new(Code::TooLarge, why).with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
         );
     }
     if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
-        return Err(Problem::new(Code::InvalidArgument, "a request has to have one Host"));
+        return Err(Problem::new(Code::InvalidArgument, "a request needs exactly one Host header"));
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        let why = "no transfer coding but `chunked` is understood";
+        let why = "the only supported Transfer-Encoding is `chunked`";
         return Err(Problem::new(Code::InvalidArgument, why)
             .with_header(CONNECTION, HeaderValue::from_static("close")));
     }
     Ok(())
 }
 
+/// A request ID in the log.
 struct Shown<'a>(&'a HeaderValue);
 
 impl std::fmt::Display for Shown<'_> {
@@ -169,7 +168,7 @@ fn count(route: &'static str, method: &Method, status: u16, started: Instant) {
         Method::PUT => "PUT",
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
-        // Made up by the client: they must not make as many labels.
+        // A client can invent methods; each label would cost memory.
         _ => "other",
     };
     metrics::counter!("graviton_http_requests_total", "route" => route, "method" => method, "status" => status_text(status))
@@ -178,7 +177,7 @@ fn count(route: &'static str, method: &Method, status: u16, started: Instant) {
         .record(started.elapsed().as_secs_f64());
 }
 
-/// The statuses that we answer with, without an allocation for each.
+/// The text of a status; the frequent ones without an allocation.
 fn status_text(status: u16) -> std::borrow::Cow<'static, str> {
     match status {
         200 => "200".into(),
@@ -191,7 +190,7 @@ fn status_text(status: u16) -> std::borrow::Cow<'static, str> {
     }
 }
 
-/// The same under `/api/`, for a path under `/api/v1/`.
+/// The path under `/api/` for one under `/api/v1/`.
 fn without_version(uri: &Uri) -> Option<Uri> {
     let rest = uri.path_and_query()?.as_str().strip_prefix("/api/v1/")?;
     let mut parts = uri.clone().into_parts();
@@ -199,7 +198,7 @@ fn without_version(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The route of a path, for metrics: a name of ours, never one of the client's.
+/// The route of a path, for metrics: one of a fixed list, never the client's text.
 fn route(path: &str) -> &'static str {
     let mut parts = path.split('/').skip(1);
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -216,29 +215,4 @@ fn route(path: &str) -> &'static str {
         (Some("metrics"), None, None, None) => "/metrics",
         _ => "other",
     }
-}
-
-/// The id that the client gave the request, if it is a plain word, or one of ours.
-fn request_id(request: &Request<Incoming>) -> HeaderValue {
-    let is_plain = |value: &&HeaderValue| {
-        let bytes = value.as_bytes();
-        (1..=64).contains(&bytes.len())
-            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-    };
-    if let Some(given) = request.headers().get(&REQUEST_ID).filter(is_plain) {
-        return given.clone();
-    }
-    HeaderValue::from_str(&fresh_id()).unwrap_or(HeaderValue::from_static("none"))
-}
-
-/// An id that no other request has.
-pub(crate) fn fresh_id() -> String {
-    /// So that ids of several servers and starts differ.
-    static START: LazyLock<u64> = LazyLock::new(|| {
-        let mut bytes = [0; 8];
-        let _ = getrandom::fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    });
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    format!("{:016x}-{:x}", *START, LAST.fetch_add(1, Ordering::Relaxed))
 }

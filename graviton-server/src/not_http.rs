@@ -1,7 +1,9 @@
-//! What is refused before there is a request: a head that is not HTTP, or too large to be read, and a connection too many.
+//! Answers where there is no request: bytes that are not HTTP, headers too large to read, and a connection
+//! over the limit.
 //!
-//! hyper answers the former itself, by a status alone. Here that answer gets the body that every failure has, as long as
-//! nothing was answered on the connection before: whatever is written then is hyper's own, and nobody's content.
+//! hyper answers the first two itself, with a status alone. [`Explained`] replaces that by a problem
+//! document. It does so only before the first request of a connection, when all that is written is hyper's
+//! own and never content.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -14,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::Connection;
 use crate::problem::{MEDIA_TYPE, Problem};
+use crate::request_id;
 
-/// The whole response to what has no request.
+/// A complete HTTP/1.1 response with the problem.
 pub(crate) fn response(problem: &Problem, id: &str) -> Vec<u8> {
     let body = problem.body(id);
     let mut response = format!(
@@ -33,17 +36,17 @@ pub(crate) fn response(problem: &Problem, id: &str) -> Vec<u8> {
     response
 }
 
-/// A connection's bytes, in which hyper's own refusal of what came first is replaced.
-pub(crate) struct Told<S> {
+/// The bytes of a connection, with hyper's own refusal replaced by a problem document.
+pub(crate) struct Explained<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// What is written instead, and how much of it is.
+    /// The replacement, and how much of it is written.
     instead: Option<(Vec<u8>, usize)>,
 }
 
-impl<S> Told<S> {
-    pub(crate) fn new(stream: S, connection: Arc<Connection>) -> Told<S> {
-        Told { stream, connection, instead: None }
+impl<S> Explained<S> {
+    pub(crate) fn new(stream: S, connection: Arc<Connection>) -> Explained<S> {
+        Explained { stream, connection, instead: None }
     }
 
     fn refusal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -54,17 +57,17 @@ impl<S> Told<S> {
         let status = StatusCode::from_bytes(status).ok().filter(StatusCode::is_client_error)?;
         let (code, why) = match status {
             StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                (Code::TooLarge, "the head of the request is too large; send less of it")
+                (Code::TooLarge, "the request headers are too large; send fewer or shorter ones")
             }
-            _ => (Code::InvalidArgument, "this is not a request of HTTP/1.1 or HTTP/2; see what was sent"),
+            _ => (Code::InvalidArgument, "this is not a valid HTTP/1.1 or HTTP/2 request"),
         };
-        // The client may still send, and is to get its answer all the same.
+        // The client may still be sending, and must be able to read the answer.
         self.connection.linger();
-        Some(response(&Problem::new(code, why).with_status(status), &crate::front::fresh_id()))
+        Some(response(&Problem::new(code, why).with_status(status), &request_id::fresh()))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Explained<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -74,7 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Told<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Explained<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! Places for what takes much: large uploads, and commits of large blobs. There are only so many, and only some of them
-//! for one caller, so that no single one keeps all others out.
+//! Slots for large uploads and for commits of large blobs. Their number is limited, and so is the number
+//! that one client may have, so that no client keeps all others out.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,27 +12,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::auth::Caller;
 use crate::problem::Problem;
 
-/// All places of a server.
-pub(crate) struct Places {
+/// The upload slots of a server.
+pub(crate) struct UploadSlots {
     all: Arc<Semaphore>,
     total: usize,
     each: usize,
-    /// Of those who have or want some.
+    /// The slots of each client that has or wants one.
     callers: Mutex<HashMap<Caller, Arc<Semaphore>>>,
     waiting: AtomicUsize,
 }
 
-/// One of them, until it is dropped.
+/// An upload slot, taken until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct UploadSlot {
     _own: OwnedSemaphorePermit,
     _common: OwnedSemaphorePermit,
 }
 
-impl Places {
-    /// So many, and so many of them for each caller.
-    pub(crate) fn new(total: usize, each: usize) -> Places {
-        Places {
+impl UploadSlots {
+    /// This many slots, and this many of them for each client.
+    pub(crate) fn new(total: usize, each: usize) -> UploadSlots {
+        UploadSlots {
             all: Arc::new(Semaphore::new(total)),
             total,
             each,
@@ -41,36 +41,37 @@ impl Places {
         }
     }
 
-    /// How many are taken.
+    /// The number of taken slots.
     pub(crate) fn taken(&self) -> usize {
         self.total - self.all.available_permits()
     }
 
-    /// Whether somebody waits for one.
+    /// Whether an upload waits for a slot.
     pub(crate) fn are_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// A place; `overloaded` if none is free for so long.
-    pub(crate) async fn take(&self, caller: &Caller, patience: Duration) -> Result<Place, Problem> {
+    /// Takes a slot; fails with `overloaded` if none becomes free in time.
+    pub(crate) async fn take(&self, caller: &Caller, most: Duration) -> Result<UploadSlot, Problem> {
         let overloaded = |why| Problem::new(Code::Overloaded, why);
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = tokio::time::Instant::now() + most;
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        let Ok(Ok(own)) = tokio::time::timeout_at(deadline, self.of(caller).acquire_owned()).await else {
-            let why = "too many uploads of this caller are under way; send the others when some have ended";
+        let Ok(Ok(own)) = tokio::time::timeout_at(deadline, self.slots_of(caller).acquire_owned()).await
+        else {
+            let why = "this client has too many uploads in progress; wait until some have ended";
             return Err(overloaded(why));
         };
         match tokio::time::timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await {
-            Ok(Ok(common)) => Ok(Place { _own: own, _common: common }),
-            _ => Err(overloaded("too many uploads are under way; try again in a moment")),
+            Ok(Ok(common)) => Ok(UploadSlot { _own: own, _common: common }),
+            _ => Err(overloaded("too many uploads are in progress; try again in a moment")),
         }
     }
 
-    fn of(&self, caller: &Caller) -> Arc<Semaphore> {
+    fn slots_of(&self, caller: &Caller) -> Arc<Semaphore> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() == callers.capacity() {
-            // Those who have no place and want none.
+            // Forget clients that neither have nor want a slot.
             callers.retain(|_, own| Arc::strong_count(own) > 1);
         }
         let own = callers.entry(caller.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
@@ -97,23 +98,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_caller_cannot_take_all_and_is_forgotten_in_the_end() {
-        let places = Places::new(4, 3);
+    async fn one_client_cannot_take_all_slots_and_is_forgotten_in_the_end() {
+        let slots = UploadSlots::new(4, 3);
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(places.take(&caller(1), SOON).await.unwrap());
+            held.push(slots.take(&caller(1), SOON).await.unwrap());
         }
-        assert!(places.take(&caller(1), SOON).await.is_err());
-        held.push(places.take(&caller(2), SOON).await.unwrap());
-        assert!(places.take(&caller(2), SOON).await.is_err());
-        assert_eq!((places.taken(), places.are_short()), (4, false));
+        assert!(slots.take(&caller(1), SOON).await.is_err());
+        held.push(slots.take(&caller(2), SOON).await.unwrap());
+        assert!(slots.take(&caller(2), SOON).await.is_err());
+        assert_eq!((slots.taken(), slots.are_short()), (4, false));
         held.remove(0);
-        held.push(places.take(&caller(1), SOON).await.unwrap());
+        held.push(slots.take(&caller(1), SOON).await.unwrap());
         drop(held);
-        assert_eq!(places.taken(), 0);
+        assert_eq!(slots.taken(), 0);
         for last in 0..=255 {
-            places.take(&caller(last), SOON).await.unwrap();
+            slots.take(&caller(last), SOON).await.unwrap();
         }
-        assert!(places.callers.lock().unwrap().len() < 32);
+        assert!(slots.callers.lock().unwrap().len() < 32);
     }
 }

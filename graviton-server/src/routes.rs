@@ -1,0 +1,108 @@
+//! The table of routes, what answers where there is none, and the OpenAPI document made from the table.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use graviton_core::Code;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+use http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::Shared;
+use crate::problem::Problem;
+use crate::settings::Settings;
+use crate::{admin, blobs, blocks, docs, health, metrics};
+
+/// For how long a browser may remember the answer to a preflight request.
+const PREFLIGHT: Duration = Duration::from_secs(3_600);
+
+/// Every route, and the document that describes them.
+fn routes() -> OpenApiRouter<Shared> {
+    let documents = OpenApiRouter::new()
+        .merge(blobs::documents())
+        .merge(blocks::documents())
+        .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(admin::routes())
+        .merge(docs::routes())
+        .layer(CompressionLayer::new().compress_when(is_compressible));
+    OpenApiRouter::with_openapi(docs::without_routes())
+        .merge(blobs::streams())
+        .merge(blocks::streams())
+        .merge(documents)
+}
+
+/// JSON and the files of `/docs`. Most blobs are compressed already, and the other responses are small.
+fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    let kinds: [&[u8]; 4] = [b"application/json", b"text/html", b"text/css", b"text/javascript"];
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    kinds.iter().any(|compressible| kind.starts_with(compressible))
+}
+
+static OPENAPI: LazyLock<String> = LazyLock::new(|| {
+    let mut document = routes().into_openapi();
+    docs::allow_empty_streams(&mut document);
+    document.to_pretty_json().unwrap_or_default() + "\n"
+});
+
+/// The OpenAPI document as it is committed and served.
+pub fn openapi_json() -> &'static str {
+    &OPENAPI
+}
+
+pub(crate) fn router(app: &Shared) -> Router {
+    let (router, _) = routes().split_for_parts();
+    let router = router
+        .fallback(async || Problem::new(Code::NotFound, "no such path; see /docs for all routes"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                Code::MethodNotAllowed,
+                "this path does not support the method; see /docs for all routes",
+            )
+        })
+        .layer(Extension(docs::Document(openapi_json())))
+        .with_state(Arc::clone(app));
+    with_cors(router, app.settings())
+}
+
+/// Answers requests that were not admitted with the [`Problem`] among their extensions. Like the routes, it
+/// lets pages of allowed origins read the answer.
+pub(crate) fn refusals(app: &Shared) -> Router {
+    with_cors(Router::new().fallback(async |Extension(problem): Extension<Problem>| problem), app.settings())
+}
+
+/// Tells browsers which pages may use the server, if any of other origins may.
+fn with_cors(router: Router, settings: &Settings) -> Router {
+    let origins = &settings.cors;
+    if origins.is_empty() {
+        return router;
+    }
+    let origin = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.clone())
+    };
+    let exposed = [
+        "etag",
+        "location",
+        "content-range",
+        "content-disposition",
+        "accept-ranges",
+        "retry-after",
+        "www-authenticate",
+        "x-request-id",
+        "preference-applied",
+    ];
+    let own = ["prefer", "graviton-session", "x-request-id"].map(HeaderName::from_static);
+    let standard = [AUTHORIZATION, CONTENT_TYPE, RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH];
+    let cors = CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods(Any)
+        .allow_headers(standard.into_iter().chain(own).collect::<Vec<_>>())
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(PREFLIGHT);
+    router.layer(cors)
+}
