@@ -58,7 +58,7 @@ def fresh_copy(to, target):
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, to / name)
     (to / "target").mkdir()
-    (to / "target/release").symlink_to(target / os.environ.get("CARGO_BUILD_TARGET", "") / "release")
+    (to / "target/release").symlink_to(target / "release")
 
 
 def run(language, block, **options):
