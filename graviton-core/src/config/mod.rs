@@ -19,9 +19,7 @@ use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::engine::{AsyncStore, Seen, Settings, Timing};
 use crate::error::{Code, Error, Result};
-#[cfg(feature = "postgres")]
-use crate::manifest::PostgresManifestRepo;
-use crate::manifest::{Durability, ManifestRepo, Opening, SqliteManifestRepo};
+use crate::manifest::{Durability, ManifestRepo, Opening};
 use crate::quantity;
 use database::Manifests;
 use values::{Values, left_out};
@@ -192,15 +190,15 @@ impl Config {
         };
         let manifests = async {
             // Boxed: what they do on the way would make every future around them large.
-            let manifests: Arc<dyn ManifestRepo> = match database::manifests(&self.values, &root)? {
+            let manifests: Arc<ManifestRepo> = match database::manifests(&self.values, &root)? {
                 Manifests::Sqlite(path) => {
-                    Arc::new(Box::pin(SqliteManifestRepo::open(&path, durability, opening)).await?)
+                    Arc::new(Box::pin(ManifestRepo::open_sqlite(&path, durability, opening)).await?)
                 }
                 #[cfg(not(feature = "postgres"))]
                 Manifests::Postgres(address) => match *address {},
                 #[cfg(feature = "postgres")]
                 Manifests::Postgres(address) => {
-                    Arc::new(Box::pin(PostgresManifestRepo::open(&address, durability, opening)).await?)
+                    Arc::new(Box::pin(ManifestRepo::open_postgres(&address, durability, opening)).await?)
                 }
             };
             Ok(manifests)

@@ -29,7 +29,7 @@ use crate::manifest::{Commit, Committed, Durability, ManifestRepo, StoreRecord};
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) blocks: Arc<dyn BlockStore>,
-    pub(super) manifests: Arc<dyn ManifestRepo>,
+    pub(super) manifests: Arc<ManifestRepo>,
     pub(super) algo: Algo,
     pub(super) spec: ChunkerSpec,
     pub(super) chunker_text: Arc<str>,
@@ -80,7 +80,7 @@ pub(super) fn not_found(id: &BlobId) -> Error {
 impl Core {
     pub(super) fn new(
         blocks: Arc<dyn BlockStore>,
-        manifests: Arc<dyn ManifestRepo>,
+        manifests: Arc<ManifestRepo>,
         settings: &Settings,
     ) -> Core {
         Core {

@@ -17,7 +17,7 @@ use crate::manifest::{BlobRow, ManifestRepo, WriterId};
 /// The current lease of an open store, if it has one.
 #[derive(Debug)]
 pub(super) struct Leases {
-    manifests: Arc<dyn ManifestRepo>,
+    manifests: Arc<ManifestRepo>,
     timing: Timing,
     current: Mutex<Option<Renewed>>,
 }
@@ -58,7 +58,7 @@ pub(super) fn expired() -> Error {
 }
 
 impl Leases {
-    pub(super) fn new(manifests: Arc<dyn ManifestRepo>, timing: Timing) -> Leases {
+    pub(super) fn new(manifests: Arc<ManifestRepo>, timing: Timing) -> Leases {
         Leases { manifests, timing, current: Mutex::new(None) }
     }
 
@@ -114,7 +114,7 @@ impl Drop for Leases {
     }
 }
 
-async fn renew(manifests: Arc<dyn ManifestRepo>, lease: Arc<Lease>, timing: Timing) {
+async fn renew(manifests: Arc<ManifestRepo>, lease: Arc<Lease>, timing: Timing) {
     loop {
         tokio::time::sleep(timing.renewal).await;
         match manifests.renew_writer(lease.writer, timing.lease).await {

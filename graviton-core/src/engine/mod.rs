@@ -92,7 +92,7 @@ impl AsyncStore {
     /// written to before.
     pub async fn new(
         blocks: Arc<dyn BlockStore>,
-        manifests: Arc<dyn ManifestRepo>,
+        manifests: Arc<ManifestRepo>,
         settings: Settings,
     ) -> Result<AsyncStore> {
         AsyncStore::join(blocks, manifests, settings, Seen::NotYet).await
@@ -101,7 +101,7 @@ impl AsyncStore {
     /// Like [`new`](AsyncStore::new), for callers that have already read `store-id`.
     pub(crate) async fn join(
         blocks: Arc<dyn BlockStore>,
-        manifests: Arc<dyn ManifestRepo>,
+        manifests: Arc<ManifestRepo>,
         settings: Settings,
         seen: Seen,
     ) -> Result<AsyncStore> {

@@ -1,19 +1,23 @@
-//! What the two databases have in common: statements go in, rows come out, and a [`Step`] is one transaction.
+//! A connection to either database: statements go in, rows come out.
 //!
-//! The steps of the protocol are written once (`steps`), against [`Connection`]; `sqlite` and `postgres` only
-//! carry them out. SQLite's connection answers before it returns, and Postgres' makes a round trip.
+//! The operations of the repository are written once, against [`Connection`]. SQLite answers before a call returns;
+//! PostgreSQL makes a round trip.
 
+use std::borrow::Cow;
 use std::future::Future;
-use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
+use super::ManifestEntry;
+#[cfg(feature = "postgres")]
+use super::postgres;
 use super::sql::Sql;
+use super::sqlite;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{Connections, ManifestEntry};
 
-/// What can go wrong inside a step: the database says so, or we do.
+/// Why an operation failed: the error of its database, or our own.
 pub(super) enum Problem {
     Sqlite(rusqlite::Error),
     #[cfg(feature = "postgres")]
@@ -40,43 +44,88 @@ impl From<Error> for Problem {
     }
 }
 
-/// A value for a place in a statement.
-#[derive(Debug, Clone, Copy)]
+/// A parameter of a statement.
+#[derive(Debug, Clone)]
 pub(super) enum Value<'a> {
     Number(i64),
-    Text(&'a str),
-    Bytes(&'a [u8]),
+    Text(Cow<'a, str>),
+    Digest(Digest),
+}
+
+impl Value<'static> {
+    /// How many rows at most.
+    pub(super) fn limit(rows: usize) -> Value<'static> {
+        Value::Number(i64::try_from(rows).unwrap_or(i64::MAX))
+    }
+
+    /// A duration that is longer than the database can count is the longest that it can.
+    pub(super) fn milliseconds(duration: Duration) -> Value<'static> {
+        Value::Number(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The three columns of a blob's id.
+    pub(super) fn id(id: &BlobId) -> [Value<'static>; 3] {
+        [Value::Number(id.algo().number()), Value::Digest(*id.digest()), Value::Number(id.size() as i64)]
+    }
+}
+
+pub(super) fn text<'a>(text: impl Into<Cow<'a, str>>) -> Value<'a> {
+    Value::Text(text.into())
 }
 
 /// The columns of a row that was found, from 0.
-pub(super) trait Columns {
-    /// A number or a truth; `None` for null.
-    fn optional(&self, column: usize) -> Result<Option<i64>, Problem>;
+pub(super) enum Columns<'r> {
+    Sqlite(&'r rusqlite::Row<'r>),
+    #[cfg(feature = "postgres")]
+    Postgres(&'r sqlx::postgres::PgRow),
+}
 
-    fn text(&self, column: usize) -> Result<String, Problem>;
+impl Columns<'_> {
+    /// A number or a truth value; `None` for null.
+    pub(super) fn optional(&self, column: usize) -> Result<Option<i64>, Problem> {
+        match self {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            #[cfg(feature = "postgres")]
+            Columns::Postgres(row) => postgres::connection::optional(row, column),
+        }
+    }
 
-    fn digest(&self, column: usize) -> Result<Digest, Problem>;
+    pub(super) fn text(&self, column: usize) -> Result<String, Problem> {
+        match self {
+            Columns::Sqlite(row) => Ok(row.get(column)?),
+            #[cfg(feature = "postgres")]
+            Columns::Postgres(row) => Ok(sqlx::Row::try_get(*row, column)?),
+        }
+    }
 
-    fn number(&self, column: usize) -> Result<i64, Problem> {
+    pub(super) fn digest(&self, column: usize) -> Result<Digest, Problem> {
+        match self {
+            Columns::Sqlite(row) => Ok(Digest::from_bytes(row.get(column)?)),
+            #[cfg(feature = "postgres")]
+            Columns::Postgres(row) => postgres::connection::digest(row, column),
+        }
+    }
+
+    pub(super) fn number(&self, column: usize) -> Result<i64, Problem> {
         Ok(self.optional(column)?.ok_or_else(foreign)?)
     }
 
-    fn truth(&self, column: usize) -> Result<bool, Problem> {
+    pub(super) fn truth(&self, column: usize) -> Result<bool, Problem> {
         Ok(self.number(column)? != 0)
     }
 
     /// Algorithm, digest and size in three columns: a blob.
-    fn id(&self, first: usize) -> Result<BlobId, Problem> {
+    pub(super) fn id(&self, first: usize) -> Result<BlobId, Problem> {
         Ok(BlobId::new(self.algo(first)?, self.digest(first + 1)?, self.number(first + 2)? as u64)?)
     }
 
     /// Algorithm, digest and size in three columns: a block.
-    fn key(&self, first: usize) -> Result<BlockKey, Problem> {
+    pub(super) fn key(&self, first: usize) -> Result<BlockKey, Problem> {
         Ok(BlockKey::new(self.algo(first)?, self.digest(first + 1)?, self.number(first + 2)? as u64)?)
     }
 
     /// Offset and key.
-    fn entry(&self, first: usize) -> Result<ManifestEntry, Problem> {
+    pub(super) fn entry(&self, first: usize) -> Result<ManifestEntry, Problem> {
         Ok(ManifestEntry { offset: self.number(first)? as u64, key: self.key(first + 1)? })
     }
 
@@ -91,34 +140,73 @@ fn foreign() -> Error {
         .with_advice("restore the database from a backup")
 }
 
-/// A session of a database, inside a transaction or with one statement to run.
-pub(super) trait Connection: Send {
-    /// Whether others write at the same time, so that rows have to be locked before they are looked at. In
-    /// SQLite a transaction that writes has the database to itself.
-    const SHARED: bool;
-
-    type Row<'row>: Columns;
-
-    /// The rows that the statement finds.
-    fn rows<T: Send>(
-        &mut self,
-        sql: Sql,
-        values: &[Value<'_>],
-        read: impl FnMut(&Self::Row<'_>) -> Result<T, Problem> + Send,
-    ) -> impl Future<Output = Result<Vec<T>, Problem>> + Send;
-
-    /// Runs several statements without values.
-    fn script(&mut self, statements: Sql) -> impl Future<Output = Result<(), Problem>> + Send;
-
-    /// How many rows the statement changed.
-    fn execute(
-        &mut self,
-        sql: Sql,
-        values: &[Value<'_>],
-    ) -> impl Future<Output = Result<u64, Problem>> + Send;
+/// A connection that an operation runs on.
+pub(super) enum Connection<'c> {
+    Sqlite(&'c mut rusqlite::Connection),
+    #[cfg(feature = "postgres")]
+    Postgres(&'c mut sqlx::PgConnection),
+    #[cfg(all(test, feature = "postgres"))]
+    Stepped(&'c mut sqlx::PgConnection, &'c postgres::stepped::Gate),
 }
 
-/// How a transaction ends, and its answer.
+impl Connection<'_> {
+    /// Whether others write at the same time, so that rows have to be locked before they are read. In SQLite a transaction
+    /// that writes has the database to itself.
+    pub(super) fn is_shared(&self) -> bool {
+        !matches!(self, Connection::Sqlite(_))
+    }
+
+    /// The rows that the statement finds.
+    pub(super) async fn rows<T: Send>(
+        &mut self,
+        sql: Sql,
+        values: &[Value<'_>],
+        read: impl FnMut(&Columns<'_>) -> Result<T, Problem> + Send,
+    ) -> Result<Vec<T>, Problem> {
+        match self {
+            Connection::Sqlite(connection) => sqlite::connection::rows(connection, sql, values, read),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                postgres::connection::rows(connection, sql, values, read).await
+            }
+            #[cfg(all(test, feature = "postgres"))]
+            Connection::Stepped(connection, gate) => {
+                gate.pass().await;
+                postgres::connection::rows(connection, sql, values, read).await
+            }
+        }
+    }
+
+    /// How many rows the statement changed.
+    pub(super) async fn execute(&mut self, sql: Sql, values: &[Value<'_>]) -> Result<u64, Problem> {
+        match self {
+            Connection::Sqlite(connection) => sqlite::connection::execute(connection, sql, values),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => postgres::connection::execute(connection, sql, values).await,
+            #[cfg(all(test, feature = "postgres"))]
+            Connection::Stepped(connection, gate) => {
+                gate.pass().await;
+                postgres::connection::execute(connection, sql, values).await
+            }
+        }
+    }
+
+    /// Runs several statements without parameters.
+    pub(super) async fn script(&mut self, statements: Sql) -> Result<(), Problem> {
+        match self {
+            Connection::Sqlite(connection) => Ok(connection.execute_batch(statements.sqlite)?),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => postgres::connection::script(connection, statements).await,
+            #[cfg(all(test, feature = "postgres"))]
+            Connection::Stepped(connection, gate) => {
+                gate.pass().await;
+                postgres::connection::script(connection, statements).await
+            }
+        }
+    }
+}
+
+/// How a transaction ends, and its answer. After a query both are the same.
 pub(super) enum Ending<T> {
     Commit(T),
     /// Nothing was changed.
@@ -133,64 +221,18 @@ impl<T> Ending<T> {
     }
 }
 
-/// One transaction, or one query. It may be run several times until it gets through, and leaves the same behind
-/// as if it had run once.
-pub(super) trait Step: Send + Sync + 'static {
-    type Answer: Send + 'static;
+/// An operation under way. In a box, because on stable Rust there is no other way to ask that the future of a closure,
+/// which borrows the connection, is `Send`.
+pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<Ending<T>, Problem>> + Send + 'c>>;
 
-    /// Whether it is one statement, which needs no transaction around it.
-    const SINGLE: bool = true;
-
-    /// How long it may take before the database counts as gone.
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    fn run<C: Connection>(
-        &self,
-        connection: &mut C,
-    ) -> impl Future<Output = Result<Ending<Self::Answer>, Problem>> + Send;
+/// What an operation does with a connection and its arguments. It may run several times until it gets through, and leaves
+/// the same behind as if it had run once. The arguments stand beside it and not in it, so that each run borrows them.
+pub(super) trait Work<A, T>:
+    for<'c> Fn(Connection<'c>, &'c A) -> Running<'c, T> + Send + Sync + 'static
+{
 }
 
-/// A database that carries out steps.
-pub(super) trait Database: std::fmt::Debug + Send + Sync + 'static {
-    /// A query.
-    fn read<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send;
-
-    /// The same query, if it can be answered on this thread without waiting for anybody; otherwise `None`.
-    fn read_at_once<S: Step>(&self, step: &S) -> Option<S::Answer> {
-        let _ = step;
-        None
-    }
-
-    /// Both: a short query right before a transaction that writes, without waiting.
-    fn read_to_write_at_once<S: Step>(&self, step: &S) -> Option<S::Answer> {
-        self.read_at_once(step)
-    }
-
-    /// A short query right before a transaction that writes, by whoever is about to run that.
-    fn read_to_write<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send {
-        self.read(step)
-    }
-
-    /// A transaction. A `durable` one survives power loss once this has returned.
-    fn write<S: Step>(&self, durable: bool, step: S) -> impl Future<Output = Result<S::Answer>> + Send;
-
-    /// A transaction that must not wait for others of this process: the renewal of the lease.
-    fn renew<S: Step>(&self, step: S) -> impl Future<Output = Result<S::Answer>> + Send {
-        self.write(false, step)
-    }
-
-    /// Whether it is on this host, used by its processes only.
-    const LOCAL: bool;
-
-    /// What the database itself finds wrong with its file or indexes.
-    fn integrity(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
-
-    /// Writes a consistent copy to a new file.
-    fn backup(&self, to: &Path) -> impl Future<Output = Result<()>> + Send;
-
-    /// Those that are in use, and how many can be.
-    fn connections(&self) -> Connections;
-
-    /// Closes the connections in an orderly way.
-    fn close(&self) -> impl Future<Output = ()> + Send;
+impl<A, T, W> Work<A, T> for W where
+    W: for<'c> Fn(Connection<'c>, &'c A) -> Running<'c, T> + Send + Sync + 'static
+{
 }

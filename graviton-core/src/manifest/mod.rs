@@ -4,35 +4,38 @@
 //! The protocol in one sentence: *the reference is the pin*. A put inserts its references, under a blob
 //! row that is still pending, before it relies on any block, and a collector deletes only what nothing
 //! references. Every method is one transaction or one query; none is held open between calls.
+//!
+//! An operation is spelled twice: its statements (`sql`), and one method (`put`, `read`, `collect`, `verify`), which runs
+//! them on a connection to either database.
 
 mod batch;
+mod collect;
 mod connection;
+mod open;
+mod operation;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod put;
+mod read;
 mod repo;
 mod schema;
 mod sql;
-pub mod sqlite;
-mod steps;
+mod sqlite;
+mod verify;
 
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-
-use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 
 pub use crate::collection::Collection;
-#[cfg(feature = "postgres")]
-pub use postgres::PostgresManifestRepo;
-pub use repo::SqlManifestRepo;
-pub use sqlite::SqliteManifestRepo;
+pub use operation::TransactionHook;
+pub use repo::ManifestRepo;
 
 /// The row of a blob. Ids are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -292,161 +295,4 @@ pub struct BlockRecord {
     pub stored: bool,
     /// Whether a live blob refers to it.
     pub live: bool,
-}
-
-/// The database of manifests.
-///
-/// All methods may be called from any number of tasks, processes and hosts at once. A call whose future is
-/// dropped takes effect as a whole or not at all. A database that is busy, gone or restarted is the
-/// retryable `backend-unavailable`.
-#[async_trait]
-pub trait ManifestRepo: fmt::Debug + Send + Sync + 'static {
-    /// The `store` row.
-    async fn store(&self) -> Result<StoreRecord>;
-
-    /// Records where the blocks are.
-    async fn set_block_location(&self, location: &str) -> Result<()>;
-
-    /// Records the degree of durability, durably.
-    async fn set_durability(&self, durability: Durability) -> Result<()>;
-
-    /// A new writer whose lease ends so much from now, by the database's clock.
-    async fn register_writer(&self, lease: Duration) -> Result<WriterId>;
-
-    /// Moves the end of the lease; false if the writer is gone.
-    async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool>;
-
-    /// Removes a writer that has nothing pending.
-    async fn remove_writer(&self, writer: WriterId) -> Result<()>;
-
-    /// Inserts a pending blob; `None` if the writer is gone.
-    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>>;
-
-    /// Pins up to 1,024 blocks under a pending blob: inserts their references, and rows for those that have
-    /// none. The answers are in the order of the entries. Pinning the same entries again is no error.
-    async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned>;
-
-    /// Marks up to 1,024 pinned blocks as stored. Returns false, having changed nothing, if the blob is not
-    /// pending any more.
-    async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool>;
-
-    /// Marks a pending blob as deleted, for the collector; nothing if it is not pending.
-    async fn abort(&self, blob: BlobRow) -> Result<()>;
-
-    /// Commits several blobs in one transaction and one sync, durably. A member whose condition does not
-    /// hold drops out and does not hurt the others; an error is of all of them. Doing it again after an
-    /// unknown outcome is safe: a pinned blob that was committed is `Created`, a whole one `Existed`.
-    async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>>;
-
-    /// Looks up ids and keys, in one query.
-    async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known>;
-
-    /// The live blob of that id with the first `entries` entries of its manifest, in one query.
-    async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>>;
-
-    /// What [`find`](ManifestRepo::find) finds, if the database is a file of this host and nobody has to be waited for;
-    /// otherwise `None`, and `find` says why. For threads that drive futures, which must not block.
-    fn find_at_once(&self, id: &BlobId, entries: usize) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
-        let _ = (id, entries);
-        None
-    }
-
-    /// The blocks of the live blob of that id, if there are no more than `limit` and all of them are `stored`, as durably as
-    /// this store promises; `None` also if that cannot be told without waiting. For who is about to put it.
-    fn stored_at_once(&self, id: &BlobId, limit: usize) -> Option<Vec<BlockKey>> {
-        let _ = (id, limit);
-        None
-    }
-
-    /// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on, in order.
-    /// Also of a blob that was deleted since it was found, until its grace is over.
-    async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;
-
-    /// Up to `limit` live blobs behind `after`, ordered by algorithm, digest and size.
-    async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>>;
-
-    /// Deletes the live blob of that id, durably: no query that begins later finds it. False if there is none.
-    async fn delete(&self, id: &BlobId) -> Result<bool>;
-
-    /// Makes a deleted blob live again, as long as the collector has not begun with it.
-    async fn restore(&self, id: &BlobId) -> Result<Restored>;
-
-    /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers that have
-    /// none. Returns how many blobs. One that is just being committed counts as alive.
-    async fn expire(&self, limit: usize) -> Result<u64>;
-
-    /// Takes the names of up to `limit` blobs that were deleted at least `grace` ago: from now on nobody restores them.
-    async fn take_names(&self, grace: Duration, limit: usize) -> Result<u64>;
-
-    /// Up to `limit` deleted blobs without a name, behind `after`, ordered.
-    async fn nameless(&self, after: BlobRow, limit: usize) -> Result<Vec<BlobRow>>;
-
-    /// Drops up to `limit` references of a nameless blob, and marks their blocks as candidates in the same transaction.
-    /// True once the blob itself is gone.
-    async fn reap(&self, blob: BlobRow, limit: usize) -> Result<bool>;
-
-    /// Looks at up to `limit` candidates behind `after` that no collector has doomed. Those that nothing refers to, looked
-    /// up while their rows are locked, are not stored any more and doomed by this collection for as long as it `lasts`, in
-    /// any case durably: until then nobody pins them. The others are no candidates any more.
-    async fn doom(&self, by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed>;
-
-    /// Removes the rows of those blocks that this collection still dooms and nothing refers to, calls `delete` with their
-    /// keys under the locks, and commits if that says that all bytes are gone. Otherwise it changes nothing. `delete` may
-    /// be called again, for rows that are locked again and looked at again. Not to be dropped before it returns.
-    async fn sweep(
-        &self,
-        by: Collection,
-        rows: Vec<BlockRow>,
-        delete: Arc<DeleteBytes>,
-    ) -> Result<Vec<BlockKey>>;
-
-    /// Ends dooms of this collection before their time: nothing that was begun for them is still under way.
-    async fn lift(&self, by: Collection, rows: Vec<BlockRow>) -> Result<()>;
-
-    /// Ends all dooms of a collection whose process is gone.
-    async fn lift_all(&self, by: Collection) -> Result<()>;
-
-    /// The collections that doom blocks, and how many each.
-    async fn dooming(&self) -> Result<Vec<(Collection, u64)>>;
-
-    /// What a collection with this grace would do; names up to `limit` blobs.
-    async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan>;
-
-    /// Up to `limit` blocks behind `after`, ordered by row.
-    async fn blocks(&self, after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>>;
-
-    /// What is known of these blocks: those that have a row, in any order.
-    async fn blocks_by_key(&self, keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>>;
-
-    /// Up to `limit` live blobs that refer to a block.
-    async fn blobs_of(&self, block: BlockRow, limit: usize) -> Result<Vec<BlobId>>;
-
-    /// Locks the row of a block and calls `look`; if that says that the bytes are not right, marks the block as not
-    /// stored, so that the next put of it writes it anew. True if so. A block that is doomed or gone is left alone.
-    async fn recheck(&self, block: BlockRow, look: Arc<LookAgain>) -> Result<bool>;
-
-    /// Inserts rows for blocks that have none, as candidates that are not stored.
-    async fn adopt(&self, keys: Vec<BlockKey>) -> Result<u64>;
-
-    /// Marks blocks that nothing refers to as candidates, wherever that was not done. Costs time proportional to what is
-    /// stored.
-    async fn mark_forgotten(&self) -> Result<u64>;
-
-    /// What the database itself finds wrong with its file or indexes, as lines for people.
-    async fn integrity(&self) -> Result<Vec<String>>;
-
-    /// Writes a consistent copy of the database to a new file, while it is in use.
-    async fn backup(&self, to: &Path) -> Result<()>;
-
-    /// Whether the database is on this host, used by its processes only.
-    fn is_local(&self) -> bool;
-
-    /// The connections to the database.
-    fn connections(&self) -> Connections;
-
-    /// Counts everything. Costs time proportional to what is stored.
-    async fn totals(&self) -> Result<Totals>;
-
-    /// Closes the connections in an orderly way. Later calls fail with `closed`.
-    async fn close(&self);
 }

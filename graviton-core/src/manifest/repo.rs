@@ -1,246 +1,170 @@
-//! A manifest repository over any database that carries out the steps of the protocol.
+//! The repository: one of the two databases, and the one place where an operation begins and ends.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
-
-use super::connection::{Database, Step};
-use super::schema::Schema;
-use super::{
-    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, Connections, DeleteBytes,
-    Doomed, Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Opening, Pinned,
-    Restored, StoreRecord, Totals, WriterId, schema, steps,
-};
+use super::connection::{Columns, Ending, Problem, Value, Work};
+use super::operation::{Operation, TransactionHook, Watch};
+#[cfg(feature = "postgres")]
+use super::postgres;
+use super::sql::Sql;
+use super::sqlite::SqliteDatabase;
+use super::{Connections, Durability};
+use crate::blocking;
 use crate::error::{Code, Error, Result};
-use crate::key::{BlobId, BlockKey};
-use crate::random;
 
-/// Manifests in a database that speaks SQL; [`super::SqliteManifestRepo`] and [`super::PostgresManifestRepo`].
+/// The database of manifests: an SQLite file, or a PostgreSQL database.
 ///
-/// Only what must survive a power cut is synced: pins serve living processes, so that
-/// their transactions are left to the next sync, which a commit makes.
-#[derive(Debug)]
-pub struct SqlManifestRepo<D> {
-    pub(super) database: D,
+/// All methods may be called from any number of tasks, processes and hosts at once. A call whose future is
+/// dropped takes effect as a whole or not at all. A database that is busy, gone or restarted is the
+/// retryable `backend-unavailable`.
+///
+/// Only what must survive a power cut is synced. Pins serve living processes, so their transactions are left to the next
+/// sync, which a commit makes.
+pub struct ManifestRepo {
+    pub(super) database: Database,
     pub(super) durability: Durability,
+    hook: Option<Arc<dyn TransactionHook>>,
 }
 
-fn no_row() -> Error {
-    Error::new(Code::CorruptDatabase, "the database gave no row where there is always one")
-        .with_advice("restore the database from a backup")
+/// An enum and not a trait: there are two databases, and an operation is written once for both.
+#[derive(Debug)]
+pub(super) enum Database {
+    Sqlite(SqliteDatabase),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<postgres::PostgresDatabase>),
+    #[cfg(all(test, feature = "postgres"))]
+    Stepped(postgres::stepped::Stepped),
 }
 
-/// Whether the tables have to be made or brought up to date. An older schema can be read as it is, for all that was
-/// changed since were indexes.
-pub(super) fn needs_migration(schema: Schema, opening: Opening, name: &str) -> Result<bool> {
-    match (schema, opening) {
-        (Schema::Current, _) | (Schema::Old, Opening::ToRead) => Ok(false),
-        (Schema::Old, _) | (Schema::Absent, Opening::Create) => Ok(true),
-        (Schema::Absent, _) => {
-            Err(Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
-                .with_advice("check the setting, or put something to create the store"))
+impl ManifestRepo {
+    pub(super) fn new(database: Database, durability: Durability) -> ManifestRepo {
+        ManifestRepo { database, durability, hook: None }
+    }
+
+    /// The same repository, watched by this hook.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn with_hook(self, hook: Arc<dyn TransactionHook>) -> ManifestRepo {
+        ManifestRepo { hook: Some(hook), ..self }
+    }
+
+    /// Runs an operation. Every operation runs here.
+    pub(super) async fn run<A, T>(
+        &self,
+        operation: Operation,
+        arguments: A,
+        work: impl Work<A, T>,
+    ) -> Result<T>
+    where
+        A: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let watch = Watch::new(self.hook.as_ref(), operation);
+        watch.before_begin()?;
+        let answer = match &self.database {
+            Database::Sqlite(database) => database.run(operation, watch.clone(), arguments, work).await,
+            #[cfg(feature = "postgres")]
+            Database::Postgres(database) => database.run(operation, &watch, &arguments, &work).await,
+            #[cfg(all(test, feature = "postgres"))]
+            Database::Stepped(database) => database.run(&arguments, &work).await,
+        };
+        watch.after_end()?;
+        answer
+    }
+
+    /// An operation that is one statement: the rows that it finds.
+    pub(super) async fn rows<const N: usize, T: Send + 'static>(
+        &self,
+        operation: Operation,
+        sql: Sql,
+        values: [Value<'static>; N],
+        read: impl Fn(&Columns<'_>) -> Result<T, Problem> + Send + Sync + 'static,
+    ) -> Result<Vec<T>> {
+        self.run(operation, (values, read), move |mut connection, (values, read)| {
+            Box::pin(async move { Ok(Ending::Commit(connection.rows(sql, values, read).await?)) })
+        })
+        .await
+    }
+
+    /// An operation that is one statement: how many rows it changes.
+    pub(super) async fn execute<const N: usize>(
+        &self,
+        operation: Operation,
+        sql: Sql,
+        values: [Value<'static>; N],
+    ) -> Result<u64> {
+        self.run(operation, values, move |mut connection, values| {
+            Box::pin(async move { Ok(Ending::Commit(connection.execute(sql, values).await?)) })
+        })
+        .await
+    }
+
+    /// The answer of a call, if the database is a file of this host and the call waits for nobody. On an error the call is
+    /// to be made again in the usual way, which says why.
+    pub(super) fn at_once<T>(&self, call: impl Future<Output = Result<T>>) -> Option<T> {
+        if self.is_local() { blocking::at_once(call)?.ok() } else { None }
+    }
+
+    /// Writes a consistent copy of the database to a new file, while it is in use.
+    pub async fn backup(&self, to: &Path) -> Result<()> {
+        match &self.database {
+            Database::Sqlite(database) => database.backup(to).await,
+            #[cfg(feature = "postgres")]
+            Database::Postgres(database) => database.backup(),
+            #[cfg(all(test, feature = "postgres"))]
+            Database::Stepped(_) => Ok(()),
+        }
+    }
+
+    /// Whether the database is on this host, used by its processes only.
+    pub fn is_local(&self) -> bool {
+        matches!(self.database, Database::Sqlite(_))
+    }
+
+    /// The connections to the database.
+    pub fn connections(&self) -> Connections {
+        match &self.database {
+            Database::Sqlite(database) => database.connections(),
+            #[cfg(feature = "postgres")]
+            Database::Postgres(database) => database.connections(),
+            #[cfg(all(test, feature = "postgres"))]
+            Database::Stepped(_) => Connections { busy: 1, most: 1 },
+        }
+    }
+
+    /// Closes the connections in an orderly way. Later calls fail with `closed`.
+    pub async fn close(&self) {
+        match &self.database {
+            Database::Sqlite(database) => database.close().await,
+            #[cfg(feature = "postgres")]
+            Database::Postgres(database) => database.close().await,
+            #[cfg(all(test, feature = "postgres"))]
+            Database::Stepped(_) => {}
         }
     }
 }
 
-#[async_trait]
-impl<D: Database> ManifestRepo for SqlManifestRepo<D> {
-    async fn store(&self) -> Result<StoreRecord> {
-        self.database.read(steps::ReadStore).await?.ok_or_else(no_row)
-    }
-
-    async fn set_block_location(&self, location: &str) -> Result<()> {
-        self.write_durably(steps::SetBlockLocation(location.to_owned())).await
-    }
-
-    async fn set_durability(&self, durability: Durability) -> Result<()> {
-        self.write_durably(steps::SetDurability(durability)).await
-    }
-
-    async fn register_writer(&self, lease: Duration) -> Result<WriterId> {
-        self.database.write(false, steps::RegisterWriter(lease)).await?.ok_or_else(no_row)
-    }
-
-    async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool> {
-        self.database.renew(steps::RenewWriter(writer, lease)).await
-    }
-
-    async fn remove_writer(&self, writer: WriterId) -> Result<()> {
-        self.database.write(false, steps::RemoveWriter(writer)).await
-    }
-
-    async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>> {
-        self.database.write(false, steps::Begin { writer, chunker: chunker.to_owned() }).await
-    }
-
-    async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
-        self.database.write(false, steps::Pin::new(blob, entries)).await
-    }
-
-    async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool> {
-        self.database.write(false, steps::MarkStored::new(blob, blocks, self.durability)).await
-    }
-
-    async fn abort(&self, blob: BlobRow) -> Result<()> {
-        self.database.write(false, steps::Abort(blob)).await
-    }
-
-    async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>> {
-        self.write_durably(steps::CommitAll { commits, durability: self.durability }).await
-    }
-
-    async fn known(&self, ids: &[BlobId], keys: &[BlockKey]) -> Result<Known> {
-        self.database.read_to_write(steps::LookUp::new(ids, keys)).await
-    }
-
-    async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>> {
-        self.database.read(steps::Find { id: *id, entries }).await
-    }
-
-    fn find_at_once(&self, id: &BlobId, entries: usize) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
-        self.database.read_at_once(&steps::Find { id: *id, entries })
-    }
-
-    fn stored_at_once(&self, id: &BlobId, limit: usize) -> Option<Vec<BlockKey>> {
-        let step = steps::FindBlocks { id: *id, limit, durability: self.durability };
-        self.database.read_to_write_at_once(&step)?
-    }
-
-    async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
-        self.database.read(steps::Entries { blob, from, limit }).await
-    }
-
-    async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>> {
-        self.database.read(steps::List { after: after.copied(), limit }).await
-    }
-
-    async fn delete(&self, id: &BlobId) -> Result<bool> {
-        self.write_durably(steps::Delete::new(*id)).await
-    }
-
-    async fn restore(&self, id: &BlobId) -> Result<Restored> {
-        self.write_durably(steps::Restore(*id)).await
-    }
-
-    async fn expire(&self, limit: usize) -> Result<u64> {
-        self.database.write(false, steps::Expire { limit }).await
-    }
-
-    async fn take_names(&self, grace: Duration, limit: usize) -> Result<u64> {
-        self.database.write(false, steps::TakeNames { grace, limit }).await
-    }
-
-    async fn nameless(&self, after: BlobRow, limit: usize) -> Result<Vec<BlobRow>> {
-        self.database.read(steps::Nameless { after, limit }).await
-    }
-
-    async fn reap(&self, blob: BlobRow, limit: usize) -> Result<bool> {
-        self.database.write(false, steps::Reap { blob, limit }).await
-    }
-
-    async fn doom(&self, by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed> {
-        self.database.write(true, steps::Doom { collection: by, after, limit, lasts }).await
-    }
-
-    async fn sweep(
-        &self,
-        by: Collection,
-        rows: Vec<BlockRow>,
-        delete: Arc<DeleteBytes>,
-    ) -> Result<Vec<BlockKey>> {
-        self.database.write(false, steps::Sweep { collection: by, rows, delete }).await
-    }
-
-    async fn lift(&self, by: Collection, rows: Vec<BlockRow>) -> Result<()> {
-        self.database.write(false, steps::Lift { collection: by, rows }).await
-    }
-
-    async fn lift_all(&self, by: Collection) -> Result<()> {
-        self.database.write(false, steps::LiftAll(by)).await
-    }
-
-    async fn dooming(&self) -> Result<Vec<(Collection, u64)>> {
-        self.database.read(steps::Dooming).await
-    }
-
-    async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan> {
-        self.database.read(steps::PlanGarbage { grace, limit }).await
-    }
-
-    async fn blocks(&self, after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>> {
-        self.database.read(steps::BlockPage { after, limit }).await
-    }
-
-    async fn blocks_by_key(&self, keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>> {
-        self.database.read(steps::BlocksByKey(keys)).await
-    }
-
-    async fn blobs_of(&self, block: BlockRow, limit: usize) -> Result<Vec<BlobId>> {
-        self.database.read(steps::BlobsOf { block, limit }).await
-    }
-
-    async fn recheck(&self, block: BlockRow, look: Arc<LookAgain>) -> Result<bool> {
-        self.database.write(true, steps::Recheck { block, look }).await
-    }
-
-    async fn adopt(&self, keys: Vec<BlockKey>) -> Result<u64> {
-        self.database.write(false, steps::Adopt(keys)).await
-    }
-
-    async fn mark_forgotten(&self) -> Result<u64> {
-        self.database.write(false, steps::MarkForgotten).await
-    }
-
-    async fn integrity(&self) -> Result<Vec<String>> {
-        self.database.integrity().await
-    }
-
-    async fn backup(&self, to: &Path) -> Result<()> {
-        self.database.backup(to).await
-    }
-
-    fn is_local(&self) -> bool {
-        D::LOCAL
-    }
-
-    fn connections(&self) -> Connections {
-        self.database.connections()
-    }
-
-    async fn totals(&self) -> Result<Totals> {
-        self.database.read(steps::CountTotals).await?.ok_or_else(no_row)
-    }
-
-    async fn close(&self) {
-        self.database.close().await;
+impl fmt::Debug for ManifestRepo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ManifestRepo { database, durability, hook: _ } = self;
+        f.debug_struct("ManifestRepo")
+            .field("database", database)
+            .field("durability", durability)
+            .finish_non_exhaustive()
     }
 }
 
-#[allow(private_bounds, reason = "sealed: only the databases of this folder are meant")]
-impl<D: Database> SqlManifestRepo<D> {
-    /// What is in the database that is called `name` in messages.
-    pub(super) async fn schema(&self, name: &str) -> Result<Schema> {
-        self.database.read(schema::Look { name: name.to_owned() }).await
-    }
+/// The only row of an answer that has one.
+pub(super) fn only<T>(rows: Vec<T>) -> Option<T> {
+    rows.into_iter().next()
+}
 
-    /// Synced in `relaxed` too: the id in it is soon beside the blocks, synced. If that outlived the database, they would
-    /// belong to one that nobody has, and no other would open with them.
-    pub(super) async fn migrate(&self, name: &str) -> Result<()> {
-        self.database
-            .write(
-                true,
-                schema::Migrate {
-                    name: name.to_owned(),
-                    id: format!("{:032x}", u128::from_be_bytes(random::bytes()?)),
-                },
-            )
-            .await
-    }
-
-    /// A transaction that is synced at its commit, if the store promises that.
-    async fn write_durably<S: Step>(&self, step: S) -> Result<S::Answer> {
-        self.database.write(self.durability == Durability::Full, step).await
-    }
+/// The only row of an answer that always has one.
+pub(super) fn the_only<T>(rows: Vec<T>) -> Result<T> {
+    only(rows).ok_or_else(|| {
+        Error::new(Code::CorruptDatabase, "the database gave no row where there is always one")
+            .with_advice("restore the database from a backup")
+    })
 }

@@ -1,13 +1,13 @@
-//! The tables, and how they came to be: numbered migrations, each in both dialects, run at open.
+//! The tables, as numbered migrations, each in both dialects, run at open.
 //!
-//! A migration that was released never changes; the tables it made are changed by the next one. However many
-//! processes open a new or old database at once, each migration runs once: SQLite's writers queue for the file, and
-//! in Postgres they queue for an advisory lock.
+//! A released migration never changes; the next one changes the tables that it made. However many processes open a new
+//! or old database at once, each migration runs once: writers queue for the file in SQLite, and for an advisory lock in
+//! PostgreSQL.
 
-use super::connection::{Columns, Connection, Ending, Problem, Step, Value};
-use super::sql::{self, Sql};
 use std::time::Duration;
 
+use super::connection::{Connection, Ending, Problem, Value, text};
+use super::sql::{self, Sql};
 use crate::error::{Code, Error, Result};
 
 macro_rules! migration {
@@ -36,60 +36,43 @@ pub(super) enum Schema {
     Current,
     /// Of an older version, which can be brought up to date.
     Old,
-    /// There is nothing in it.
+    /// It is empty.
     Absent,
 }
 
-/// Looks what schema is there. That of a newer version is an error, and that of another program too.
-pub(super) struct Look {
-    /// What the database is called in messages.
-    pub(super) name: String,
+/// Reads which schema there is. That of a newer version is an error, and that of another program too.
+pub(super) async fn look(connection: &mut Connection<'_>, name: &str) -> Result<Ending<Schema>, Problem> {
+    Ok(Ending::Commit(match version(connection, name).await? {
+        None => Schema::Absent,
+        Some(VERSION) => Schema::Current,
+        Some(_) => Schema::Old,
+    }))
 }
 
-impl Step for Look {
-    type Answer = Schema;
-    const SINGLE: bool = true;
+/// How long [`migrate`] may take: it may build an index over everything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
 
-    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<Schema>, Problem> {
-        let schema = match version(connection, &self.name).await? {
-            None => Schema::Absent,
-            Some(VERSION) => Schema::Current,
-            Some(_) => Schema::Old,
-        };
-        Ok(Ending::Commit(schema))
+/// Brings the database up to date. A store that is made now gets this `id`.
+pub(super) async fn migrate(
+    connection: &mut Connection<'_>,
+    name: &str,
+    id: &str,
+) -> Result<Ending<()>, Problem> {
+    connection.script(BEFORE).await?;
+    let before = version(connection, name).await?;
+    for migration in &MIGRATIONS[before.unwrap_or(0) as usize..] {
+        connection.script(*migration).await?;
     }
-}
-
-/// Brings the database up to date.
-pub(super) struct Migrate {
-    pub(super) name: String,
-    /// The id of the store, if it is made now.
-    pub(super) id: String,
-}
-
-impl Step for Migrate {
-    type Answer = ();
-    const SINGLE: bool = false;
-    /// It may build an index over everything.
-    const PATIENCE: Duration = Duration::from_secs(3_600);
-
-    async fn run<C: Connection>(&self, connection: &mut C) -> Result<Ending<()>, Problem> {
-        connection.script(BEFORE).await?;
-        let before = version(connection, &self.name).await?;
-        for migration in &MIGRATIONS[before.unwrap_or(0) as usize..] {
-            connection.script(*migration).await?;
-        }
-        let version = Value::Number(VERSION);
-        match before {
-            None => connection.execute(sql::INSERT_STORE, &[Value::Text(&self.id), version]).await?,
-            Some(_) => connection.execute(sql::SET_SCHEMA_VERSION, &[version]).await?,
-        };
-        Ok(Ending::Commit(()))
-    }
+    let version = Value::Number(VERSION);
+    match before {
+        None => connection.execute(sql::INSERT_STORE, &[text(id), version]).await?,
+        Some(_) => connection.execute(sql::SET_SCHEMA_VERSION, &[version]).await?,
+    };
+    Ok(Ending::Commit(()))
 }
 
 /// The version of the schema; `None` where there is none.
-async fn version<C: Connection>(connection: &mut C, name: &str) -> Result<Option<i64>, Problem> {
+async fn version(connection: &mut Connection<'_>, name: &str) -> Result<Option<i64>, Problem> {
     let tables = connection.rows(sql::TABLES, &[], |row| row.text(0)).await?;
     if tables.is_empty() {
         return Ok(None);

@@ -33,7 +33,7 @@ fn keys(range: std::ops::Range<u32>) -> Vec<BlockKey> {
 }
 
 /// Puts a blob of these blocks and reaps it: they are candidates then.
-async fn garbage(repo: &dyn ManifestRepo, keys: &[BlockKey]) {
+async fn garbage(repo: &ManifestRepo, keys: &[BlockKey]) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(keys);
     let id = id_of("garbage", &entries);
@@ -42,14 +42,14 @@ async fn garbage(repo: &dyn ManifestRepo, keys: &[BlockKey]) {
     reap(repo).await;
 }
 
-async fn reap(repo: &dyn ManifestRepo) {
+async fn reap(repo: &ManifestRepo) {
     repo.take_names(NOW, 100).await.unwrap();
     for blob in repo.nameless(BlobRow(0), 100).await.unwrap() {
         while !repo.reap(blob, 100).await.unwrap() {}
     }
 }
 
-async fn doom(repo: &dyn ManifestRepo, by: Collection) -> Vec<(BlockRow, BlockKey)> {
+async fn doom(repo: &ManifestRepo, by: Collection) -> Vec<(BlockRow, BlockKey)> {
     let mut doomed = repo.doom(by, BlockRow(0), 100, MINUTE).await.unwrap().blocks;
     doomed.sort_unstable_by_key(|(_, key)| *key);
     doomed
@@ -70,7 +70,7 @@ fn noting(gone: bool) -> (Arc<Mutex<Vec<BlockKey>>>, Arc<DeleteBytes>) {
     (noted, Arc::new(delete))
 }
 
-async fn stored(repo: &dyn ManifestRepo, keys: &[BlockKey]) -> Vec<Option<bool>> {
+async fn stored(repo: &ManifestRepo, keys: &[BlockKey]) -> Vec<Option<bool>> {
     repo.known(&[], keys).await.unwrap().stored
 }
 
@@ -81,11 +81,11 @@ async fn a_deleted_blob_can_be_restored_until_it_loses_its_name(place: &impl Dat
     let id = id_of("deleted", &entries);
     assert!(!repo.delete(&id).await.unwrap());
     assert_eq!(repo.restore(&id).await.unwrap(), Restored::NotFound);
-    let row = put(&*repo, writer, id, &entries).await;
+    let row = put(&repo, writer, id, &entries).await;
     assert_eq!(repo.restore(&id).await.unwrap(), Restored::Live);
     assert!(repo.delete(&id).await.unwrap());
     assert!(!other.delete(&id).await.unwrap(), "it was deleted twice");
-    assert!(live(&*other).await.is_empty() && other.find(&id, 9).await.unwrap().is_none());
+    assert!(live(&other).await.is_empty() && other.find(&id, 9).await.unwrap().is_none());
     // Who reads it goes on.
     assert_eq!(other.entries(row, 0, 9).await.unwrap(), entries);
     assert_eq!(other.restore(&id).await.unwrap(), Restored::Restored);
@@ -93,7 +93,7 @@ async fn a_deleted_blob_can_be_restored_until_it_loses_its_name(place: &impl Dat
 
     // One that was put again stays as it is, and of two deleted ones the later comes back.
     assert!(repo.delete(&id).await.unwrap());
-    let second = put(&*repo, writer, id, &entries).await;
+    let second = put(&repo, writer, id, &entries).await;
     assert_eq!(repo.restore(&id).await.unwrap(), Restored::Live);
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert!(repo.delete(&id).await.unwrap());
@@ -114,7 +114,7 @@ async fn the_grace_is_kept(place: &impl DatabasePlace) {
     for number in 0..5 {
         let entries = entries_of(&keys(number..number + 1));
         ids.push(id_of(&format!("grace{number}"), &entries));
-        put(&*repo, writer, ids[number as usize], &entries).await;
+        put(&repo, writer, ids[number as usize], &entries).await;
         assert!(repo.delete(&ids[number as usize]).await.unwrap());
     }
     assert_eq!(repo.take_names(MINUTE, 100).await.unwrap(), 0);
@@ -131,8 +131,8 @@ async fn abandoned_puts_expire(place: &impl DatabasePlace) {
     let (alive, dead) =
         (repo.register_writer(LEASE).await.unwrap(), repo.register_writer(NOW).await.unwrap());
     let idle = repo.register_writer(NOW).await.unwrap();
-    let (kept, _) = pinned(&*repo, alive, &entries_of(&keys(0..2))).await;
-    let (abandoned, _) = pinned(&*repo, dead, &entries_of(&keys(1..3))).await;
+    let (kept, _) = pinned(&repo, alive, &entries_of(&keys(0..2))).await;
+    let (abandoned, _) = pinned(&repo, dead, &entries_of(&keys(1..3))).await;
     let lost = repo.begin(dead, CHUNKER).await.unwrap().unwrap();
     // Its writer's row is gone: it cannot be alive.
     place.sql(&format!("UPDATE blob SET writer_id = 999999 WHERE id = {}", lost.0)).await;
@@ -155,7 +155,7 @@ async fn references_go_in_parts_and_the_blob_last(place: &impl DatabasePlace) {
     all[9] = all[0];
     let entries = entries_of(&all);
     let id = id_of("parts", &entries);
-    let row = put(&*repo, writer, id, &entries).await;
+    let row = put(&repo, writer, id, &entries).await;
     assert!(repo.delete(&id).await.unwrap());
     repo.take_names(NOW, 9).await.unwrap();
     assert!(!repo.reap(row, 4).await.unwrap());
@@ -165,16 +165,16 @@ async fn references_go_in_parts_and_the_blob_last(place: &impl DatabasePlace) {
     assert!(repo.reap(row, 4).await.unwrap());
     assert!(repo.reap(row, 4).await.unwrap(), "what is gone is gone");
     assert!(repo.nameless(BlobRow(0), 9).await.unwrap().is_empty());
-    assert_eq!(doom(&*repo, ONE).await.len(), 9);
+    assert_eq!(doom(&repo, ONE).await.len(), 9);
 }
 
 async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(3..5));
-    put(&*repo, writer, id_of("live", &entries), &entries).await;
-    let (_, _) = pinned(&*repo, writer, &entries_of(&keys(5..6))).await;
-    garbage(&*repo, &keys(0..6)).await;
+    put(&repo, writer, id_of("live", &entries), &entries).await;
+    let (_, _) = pinned(&repo, writer, &entries_of(&keys(5..6))).await;
+    garbage(&repo, &keys(0..6)).await;
     // In parts: no candidate is looked at twice.
     let first = repo.doom(ONE, BlockRow(0), 2, MINUTE).await.unwrap();
     let second = repo.doom(ONE, first.last.unwrap(), 100, MINUTE).await.unwrap();
@@ -183,14 +183,14 @@ async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
     assert_eq!(repo.doom(ONE, second.last.unwrap(), 100, MINUTE).await.unwrap().last, None);
     assert_eq!(repo.dooming().await.unwrap(), [(ONE, 3)]);
     assert_eq!(
-        stored(&*repo, &keys(0..5)).await,
+        stored(&repo, &keys(0..5)).await,
         [Some(false), Some(false), Some(false), Some(true), Some(true)]
     );
     // Nobody pins one, and nobody else dooms it.
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let pin = repo.pin(row, &entries_of(&keys(1..4))).await.unwrap();
     assert!(matches!(pin, Pinned::Doomed { by: ONE, .. }), "{pin:?}");
-    assert!(doom(&*repo, TWO).await.is_empty());
+    assert!(doom(&repo, TWO).await.is_empty());
     assert!(
         repo.doom(TWO, BlockRow(0), 9, MINUTE).await.unwrap().last.is_none(),
         "the referenced ones are none"
@@ -199,14 +199,14 @@ async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
 
 async fn a_sweep_deletes_rows_and_bytes_or_nothing(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
-    garbage(&*repo, &keys(0..4)).await;
-    let doomed = doom(&*repo, ONE).await;
+    garbage(&repo, &keys(0..4)).await;
+    let doomed = doom(&repo, ONE).await;
     assert_eq!(doomed.len(), 4);
     // What is not gone for certain keeps its row and its doom.
     let (asked, delete) = noting(false);
     assert_eq!(repo.sweep(ONE, rows(&doomed), delete).await.unwrap(), []);
     assert_eq!(asked.lock().unwrap().len(), 4);
-    assert_eq!(stored(&*repo, &keys(0..4)).await, [Some(false); 4]);
+    assert_eq!(stored(&repo, &keys(0..4)).await, [Some(false); 4]);
     assert_eq!(repo.dooming().await.unwrap(), [(ONE, 4)]);
     // Lifted, it can be pinned at once, and has to be written again.
     repo.lift(ONE, vec![doomed[0].0]).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_sweep_deletes_rows_and_bytes_or_nothing(place: &impl DatabasePlace) {
     swept.sort_unstable();
     assert_eq!(swept, doomed[1..].iter().map(|(_, key)| *key).collect::<Vec<_>>());
     assert_eq!(asked.lock().unwrap().len(), 3);
-    assert_eq!(stored(&*repo, &swept).await, [None; 3]);
+    assert_eq!(stored(&repo, &swept).await, [None; 3]);
     assert!(repo.dooming().await.unwrap().is_empty());
     let (asked, delete) = noting(true);
     assert_eq!(repo.sweep(ONE, rows(&doomed), delete).await.unwrap(), []);
@@ -230,8 +230,8 @@ async fn a_sweep_deletes_rows_and_bytes_or_nothing(place: &impl DatabasePlace) {
 
 async fn a_doom_belongs_to_its_collection(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
-    garbage(&*repo, &keys(0..2)).await;
-    let doomed = doom(&*repo, ONE).await;
+    garbage(&repo, &keys(0..2)).await;
+    let doomed = doom(&repo, ONE).await;
     let (asked, delete) = noting(true);
     assert_eq!(repo.sweep(TWO, rows(&doomed), Arc::clone(&delete)).await.unwrap(), []);
     repo.lift(TWO, rows(&doomed)).await.unwrap();
@@ -240,11 +240,11 @@ async fn a_doom_belongs_to_its_collection(place: &impl DatabasePlace) {
     // Once it has run out it is the next one's, and no longer its own.
     place.sql("UPDATE block SET doomed_until = 1").await;
     assert_eq!(repo.sweep(ONE, rows(&doomed), Arc::clone(&delete)).await.unwrap(), []);
-    assert_eq!(doom(&*repo, TWO).await, doomed);
+    assert_eq!(doom(&repo, TWO).await, doomed);
     assert_eq!(repo.sweep(ONE, rows(&doomed), delete).await.unwrap(), []);
     assert!(asked.lock().unwrap().is_empty());
     repo.lift_all(TWO).await.unwrap();
-    assert_eq!(doom(&*repo, ONE).await, doomed, "a lifted block is a candidate again");
+    assert_eq!(doom(&repo, ONE).await, doomed, "a lifted block is a candidate again");
 }
 
 fn looking(good: bool) -> Arc<LookAgain> {
@@ -257,7 +257,7 @@ async fn a_bad_block_is_marked_under_its_lock(place: &impl DatabasePlace) {
     let entries = entries_of(&keys(0..3));
     let ids = [id_of("one", &entries), id_of("two", &entries)];
     for id in ids {
-        put(&*repo, writer, id, &entries).await;
+        put(&repo, writer, id, &entries).await;
     }
     let records = repo.blocks(BlockRow(0), 100).await.unwrap();
     assert!(records.iter().all(|record| record.stored && record.live) && records.len() == 3);
@@ -270,7 +270,7 @@ async fn a_bad_block_is_marked_under_its_lock(place: &impl DatabasePlace) {
     });
     assert!(repo.recheck(records[2].row, failing).await.unwrap_err().is_retryable());
     let all: Vec<BlockKey> = records.iter().map(|record| record.key).collect();
-    assert_eq!(stored(&*repo, &all).await, [Some(true), Some(false), Some(true)]);
+    assert_eq!(stored(&repo, &all).await, [Some(true), Some(false), Some(true)]);
     let mut hurt = repo.blobs_of(records[1].row, 9).await.unwrap();
     hurt.sort_unstable();
     let mut both = ids;
@@ -285,8 +285,8 @@ async fn a_bad_block_is_marked_under_its_lock(place: &impl DatabasePlace) {
     let Pinned::Blocks(blocks) = repo.pin(row, &entries_of(&[all[1]])).await.unwrap() else { panic!() };
     assert!(!blocks[0].stored);
     // What is about to be deleted is the collector's.
-    garbage(&*repo, &keys(7..8)).await;
-    let doomed = doom(&*repo, ONE).await;
+    garbage(&repo, &keys(7..8)).await;
+    let doomed = doom(&repo, ONE).await;
     assert!(!repo.recheck(doomed[0].0, looking(false)).await.unwrap());
     assert!(repo.integrity().await.unwrap().is_empty());
 }
@@ -295,11 +295,11 @@ async fn adopted_blocks_are_candidates(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..1));
-    put(&*repo, writer, id_of("live", &entries), &entries).await;
+    put(&repo, writer, id_of("live", &entries), &entries).await;
     let strays = vec![key(0, 10), key(5, 10), key(6, 10), key(5, 10)];
     assert_eq!(repo.adopt(strays).await.unwrap(), 2);
-    assert_eq!(stored(&*repo, &[key(0, 10), key(5, 10)]).await, [Some(true), Some(false)]);
-    assert_eq!(doom(&*repo, ONE).await.len(), 2);
+    assert_eq!(stored(&repo, &[key(0, 10), key(5, 10)]).await, [Some(true), Some(false)]);
+    assert_eq!(doom(&repo, ONE).await.len(), 2);
     place.sql("UPDATE block SET candidate = FALSE").await;
     assert_eq!(repo.mark_forgotten().await.unwrap(), 2);
 }
@@ -311,19 +311,19 @@ async fn a_plan_counts_what_a_collection_does(place: &impl DatabasePlace) {
     let one = entries_of(&keys(0..4));
     let two = entries_of(&keys(2..6));
     let ids = [id_of("one", &one), id_of("two", &two)];
-    put(&*repo, writer, ids[0], &one).await;
-    put(&*repo, writer, ids[1], &two).await;
+    put(&repo, writer, ids[0], &one).await;
+    put(&repo, writer, ids[1], &two).await;
     let nothing = repo.plan_garbage(NOW, 9).await.unwrap();
     assert_eq!(nothing, crate::manifest::GarbagePlan::default());
-    pinned(&*repo, dead, &entries_of(&keys(5..8))).await;
+    pinned(&repo, dead, &entries_of(&keys(5..8))).await;
     assert!(repo.delete(&ids[0]).await.unwrap());
     assert_eq!(repo.plan_garbage(MINUTE, 9).await.unwrap().blobs, 1, "only the abandoned put");
     let plan = repo.plan_garbage(NOW, 9).await.unwrap();
     assert_eq!((plan.named.as_slice(), plan.blobs, plan.blocks, plan.bytes), (&ids[..1], 2, 4, 40));
     repo.expire(9).await.unwrap();
-    reap(&*repo).await;
+    reap(&repo).await;
     assert_eq!(repo.plan_garbage(NOW, 9).await.unwrap().blocks, 4);
-    assert_eq!(doom(&*repo, ONE).await.len(), 4);
+    assert_eq!(doom(&repo, ONE).await.len(), 4);
     let totals = repo.totals().await.unwrap();
     assert_eq!((totals.dead_blobs, totals.reclaimable_bytes), (0, 40));
 }

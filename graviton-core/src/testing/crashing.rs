@@ -1,13 +1,12 @@
-//! A block store and a manifest repository that kill their own process at the call they are told to.
+//! A block store and a hook for a manifest repository that kill their own process at the call they are told to.
 //!
-//! The calls of both that change something are counted together, in the order in which they begin; to die at a read is to
-//! die after the change before it. The one that was chosen ends the process, as
-//! the system or a `kill -9` would, with nothing flushed and nothing dropped: before it has done anything, in its middle,
-//! or once it has taken effect and nobody has seen its answer.
+//! Both count their calls that change something together, in the order in which they begin; to die at a read is to die
+//! after the change before it. The call that was chosen ends the process, as the system or a `kill -9` would, with nothing
+//! flushed and nothing dropped: before it has done anything, in its middle, or once it has taken effect and nobody has
+//! seen its answer.
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,20 +15,18 @@ use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::block::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listing, Published};
+use crate::collection::Collection;
 use crate::error::Result;
-use crate::key::{BlobId, BlockKey};
-use crate::manifest::{
-    BlobRecord, BlobRow, BlockRecord, BlockRow, Collection, Commit, Committed, Connections, DeleteBytes,
-    Doomed, Durability, GarbagePlan, Known, LookAgain, ManifestEntry, ManifestRepo, Pinned, Restored,
-    StoreRecord, Totals, WriterId,
-};
+use crate::key::BlockKey;
+use crate::manifest::TransactionHook;
 
 /// Where in a call the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// Nothing was done.
     Before,
-    /// Of a put or a deletion of blocks the first half was done. Other calls are as a whole: for them it is as before.
+    /// Of a put or a deletion of blocks the first half was done, of a transaction everything but its commit. Other calls are
+    /// done as a whole: for them it is as before.
     Middle,
     /// It was done.
     After,
@@ -224,104 +221,48 @@ impl BlockStore for CrashingBlockStore {
     }
 }
 
-/// A manifest repository over another one, that kills its process.
-pub struct CrashingManifestRepo {
-    inner: Arc<dyn ManifestRepo>,
+/// A hook for a manifest repository, that kills its process.
+pub struct CrashingTransactions {
     crash: Arc<Crash>,
+    /// The operation that was chosen, and where in it the process dies.
+    chosen: Mutex<Option<(u64, Moment)>>,
 }
 
-impl CrashingManifestRepo {
-    /// Over this one.
-    pub fn new(inner: Arc<dyn ManifestRepo>, crash: Arc<Crash>) -> CrashingManifestRepo {
-        CrashingManifestRepo { inner, crash }
+impl CrashingTransactions {
+    /// Counts operations that write as calls of this plan. For [`ManifestRepo::with_hook`].
+    ///
+    /// [`ManifestRepo::with_hook`]: crate::ManifestRepo::with_hook
+    pub fn new(crash: Arc<Crash>) -> CrashingTransactions {
+        CrashingTransactions { crash, chosen: Mutex::default() }
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Option<(u64, Moment)>> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for CrashingManifestRepo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CrashingManifestRepo").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-/// Methods that are one call each.
-macro_rules! pass_on {
-    (
-        changes { $($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+ }
-        reads { $($read:ident($($place:ident: $kind:ty),*) -> $found:ty;)+ }
-    ) => {
-        #[async_trait]
-        impl ManifestRepo for CrashingManifestRepo {
-            $(async fn $name(&self, $($argument: $type),*) -> $answer {
-                self.crash.around(self.inner.$name($($argument),*)).await
-            })+
-
-            $(async fn $read(&self, $($place: $kind),*) -> $found {
-                self.inner.$read($($place),*).await
-            })+
-
-            fn find_at_once(
-                &self,
-                id: &BlobId,
-                entries: usize,
-            ) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
-                self.inner.find_at_once(id, entries)
-            }
-
-            fn stored_at_once(&self, id: &BlobId, limit: usize) -> Option<Vec<BlockKey>> {
-                self.inner.stored_at_once(id, limit)
-            }
-
-            fn is_local(&self) -> bool {
-                self.inner.is_local()
-            }
-
-            fn connections(&self) -> Connections {
-                self.inner.connections()
-            }
+impl TransactionHook for CrashingTransactions {
+    fn before_begin(&self, _operation: &'static str, number: u64) -> Result<()> {
+        match self.crash.begin() {
+            Some(Moment::Before) => die(),
+            Some(moment) => *self.chosen() = Some((number, moment)),
+            None => {}
         }
-    };
-}
-
-pass_on! {
-    changes {
-        set_block_location(location: &str) -> Result<()>;
-        set_durability(durability: Durability) -> Result<()>;
-        register_writer(lease: Duration) -> Result<WriterId>;
-        renew_writer(writer: WriterId, lease: Duration) -> Result<bool>;
-        remove_writer(writer: WriterId) -> Result<()>;
-        begin(writer: WriterId, chunker: &str) -> Result<Option<BlobRow>>;
-        pin(blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned>;
-        mark_stored(blob: BlobRow, blocks: &[BlockRow]) -> Result<bool>;
-        abort(blob: BlobRow) -> Result<()>;
-        commit(commits: Arc<[Commit]>) -> Result<Vec<Committed>>;
-        delete(id: &BlobId) -> Result<bool>;
-        restore(id: &BlobId) -> Result<Restored>;
-        expire(limit: usize) -> Result<u64>;
-        take_names(grace: Duration, limit: usize) -> Result<u64>;
-        reap(blob: BlobRow, limit: usize) -> Result<bool>;
-        doom(by: Collection, after: BlockRow, limit: usize, lasts: Duration) -> Result<Doomed>;
-        sweep(by: Collection, rows: Vec<BlockRow>, delete: Arc<DeleteBytes>) -> Result<Vec<BlockKey>>;
-        lift(by: Collection, rows: Vec<BlockRow>) -> Result<()>;
-        lift_all(by: Collection) -> Result<()>;
-        recheck(block: BlockRow, look: Arc<LookAgain>) -> Result<bool>;
-        adopt(keys: Vec<BlockKey>) -> Result<u64>;
-        mark_forgotten() -> Result<u64>;
+        Ok(())
     }
-    reads {
-        store() -> Result<StoreRecord>;
-        known(ids: &[BlobId], keys: &[BlockKey]) -> Result<Known>;
-        find(id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>>;
-        entries(blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>>;
-        list(after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobRecord>>;
-        nameless(after: BlobRow, limit: usize) -> Result<Vec<BlobRow>>;
-        dooming() -> Result<Vec<(Collection, u64)>>;
-        plan_garbage(grace: Duration, limit: usize) -> Result<GarbagePlan>;
-        blocks(after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>>;
-        blocks_by_key(keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>>;
-        blobs_of(block: BlockRow, limit: usize) -> Result<Vec<BlobId>>;
-        integrity() -> Result<Vec<String>>;
-        backup(to: &Path) -> Result<()>;
-        totals() -> Result<Totals>;
-        close() -> ();
+
+    fn before_commit(&self, _operation: &'static str, number: u64) -> Result<()> {
+        if *self.chosen() == Some((number, Moment::Middle)) {
+            die();
+        }
+        Ok(())
+    }
+
+    fn after_end(&self, _operation: &'static str, number: u64) -> Result<()> {
+        // Also one that had nothing to commit, or failed: the process dies in the call that was chosen.
+        if self.chosen().is_some_and(|(chosen, _)| chosen == number) {
+            die();
+        }
+        Ok(())
     }
 }

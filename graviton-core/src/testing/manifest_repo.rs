@@ -19,7 +19,7 @@ use crate::manifest::{
 #[async_trait]
 pub trait DatabasePlace: Send + Sync {
     /// A repository over the database, as one more process would open it.
-    async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo>;
+    async fn open(&self, durability: Durability) -> Arc<ManifestRepo>;
 
     /// Runs a statement behind the back of all repositories: what a collector does, or time. The suite uses
     /// no more of SQL than all dialects share; tables are those of `docs/FORMAT.md`.
@@ -72,7 +72,7 @@ pub(super) fn id_of(name: &str, entries: &[ManifestEntry]) -> BlobId {
 
 /// Begins and pins; the rows of the blocks.
 pub(super) async fn pinned(
-    repo: &dyn ManifestRepo,
+    repo: &ManifestRepo,
     writer: WriterId,
     entries: &[ManifestEntry],
 ) -> (BlobRow, Vec<BlockRow>) {
@@ -89,7 +89,7 @@ pub(super) async fn pinned(
 
 /// The whole way of a put.
 pub(super) async fn put(
-    repo: &dyn ManifestRepo,
+    repo: &ManifestRepo,
     writer: WriterId,
     id: BlobId,
     entries: &[ManifestEntry],
@@ -100,7 +100,7 @@ pub(super) async fn put(
     row
 }
 
-pub(super) async fn live(repo: &dyn ManifestRepo) -> Vec<BlobId> {
+pub(super) async fn live(repo: &ManifestRepo) -> Vec<BlobId> {
     repo.list(None, 1_000).await.unwrap().into_iter().map(|record| record.id).collect()
 }
 
@@ -178,9 +178,9 @@ async fn listing_has_an_order_and_a_cursor(place: &impl DatabasePlace) {
     ids.sort_unstable();
     // In some other order.
     for id in ids.iter().skip(7).step_by(2).chain(ids.iter().skip(8).step_by(2)).chain(ids.iter().take(7)) {
-        put(&*repo, writer, *id, &[]).await;
+        put(&repo, writer, *id, &[]).await;
     }
-    assert_eq!(live(&*repo).await, ids);
+    assert_eq!(live(&repo).await, ids);
     for page in [1, 3, 100] {
         let mut seen: Vec<BlobId> = Vec::new();
         loop {
@@ -213,8 +213,8 @@ async fn finding_gives_the_first_entries(place: &impl DatabasePlace) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&(0..10).map(|number| key(number, 100)).collect::<Vec<_>>());
     let (id, empty) = (id_of("ten", &entries), id_of("empty", &[]));
-    let row = put(&*repo, writer, id, &entries).await;
-    put(&*repo, writer, empty, &[]).await;
+    let row = put(&repo, writer, id, &entries).await;
+    put(&repo, writer, empty, &[]).await;
     for count in [0, 1, 9, 10, 11, 1_000] {
         let (record, found) = repo.find(&id, count).await.unwrap().unwrap();
         assert_eq!((record.row, record.id, record.block_count), (row, id, 10));
@@ -243,9 +243,9 @@ async fn entries_start_anywhere(place: &impl DatabasePlace) {
     keys.push(keys[4]);
     let entries = entries_of(&keys);
     let id = id_of("long", &entries);
-    let row = put(&*repo, writer, id, &entries).await;
+    let row = put(&repo, writer, id, &entries).await;
     let other = entries_of(&[key(4, key(4, 1).size() as u64), key(7_777, 5)]);
-    put(&*repo, writer, id_of("beside", &other), &other).await;
+    put(&repo, writer, id_of("beside", &other), &other).await;
 
     for (from, first) in [(0, 0), (entries[0].end() - 1, 0), (entries[0].end(), 1)]
         .into_iter()
@@ -270,8 +270,8 @@ async fn known_answers_in_the_order_of_the_questions(place: &impl DatabasePlace)
     let (stored, only_pinned, absent) = (key(1, 10), key(2, 10), key(3, 10));
     let entries = entries_of(&[stored]);
     let id = id_of("live", &entries);
-    put(&*repo, writer, id, &entries).await;
-    let (pending, _) = pinned(&*repo, writer, &entries_of(&[only_pinned])).await;
+    put(&repo, writer, id, &entries).await;
+    let (pending, _) = pinned(&repo, writer, &entries_of(&[only_pinned])).await;
     let no = id_of("absent", &entries);
     let known = repo.known(&[no, id, no, id], &[absent, only_pinned, stored, absent, stored]).await.unwrap();
     assert_eq!(known.live, [false, true, false, true]);
@@ -290,29 +290,29 @@ async fn blocks_that_are_stored_are_told_at_once(place: &impl DatabasePlace) {
     blocks.sort();
     let [id, other, empty] = [id_of("live", &entries), id_of("other", &entries), id_of("empty", &[])];
     for (id, entries) in [(id, &entries[..]), (other, &entries[..]), (empty, &[])] {
-        put(&*repo, writer, id, entries).await;
+        put(&repo, writer, id, entries).await;
     }
-    let told = |repo: &dyn ManifestRepo, id, limit| {
+    let told = |repo: &ManifestRepo, id, limit| {
         let mut told = repo.stored_at_once(&id, limit)?;
         told.sort();
         Some(told)
     };
     let local = |keys: &[BlockKey]| repo.is_local().then(|| keys.to_vec());
-    assert_eq!(told(&*repo, id, 3), local(&blocks));
-    assert_eq!(told(&*repo, empty, 3), local(&[]));
-    assert_eq!(told(&*repo, id, 2), None, "there are three");
-    assert_eq!(told(&*repo, id_of("absent", &entries), 3), None);
+    assert_eq!(told(&repo, id, 3), local(&blocks));
+    assert_eq!(told(&repo, empty, 3), local(&[]));
+    assert_eq!(told(&repo, id, 2), None, "there are three");
+    assert_eq!(told(&repo, id_of("absent", &entries), 3), None);
     assert!(repo.delete(&other).await.unwrap());
-    assert_eq!(told(&*repo, other, 3), None, "deleted");
+    assert_eq!(told(&repo, other, 3), None, "deleted");
     // What somebody stored without syncing it is enough for those who do not sync.
     repo.set_durability(Durability::Relaxed).await.unwrap();
-    assert_eq!(told(&*repo, id, 3), None, "not durable");
+    assert_eq!(told(&repo, id, 3), None, "not durable");
     assert_eq!(told(&*place.open(Durability::Relaxed).await, id, 3), local(&blocks));
     repo.set_durability(Durability::Full).await.unwrap();
-    assert_eq!(told(&*repo, id, 3), local(&blocks));
+    assert_eq!(told(&repo, id, 3), local(&blocks));
     let damaged = repo.blocks_by_key(vec![key(2, 7)]).await.unwrap()[0].row;
     assert!(repo.recheck(damaged, Arc::new(|_| Box::pin(async { Ok(false) }))).await.unwrap());
-    assert_eq!(told(&*repo, id, 3), None, "a block is not stored");
+    assert_eq!(told(&repo, id, 3), None, "a block is not stored");
 }
 
 async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {
@@ -322,10 +322,10 @@ async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {
     // 100 + 100 + 7 and 7 bytes, of blocks of 100 and 7.
     for (name, keys) in [("one", vec![a, a, b]), ("two", vec![b]), ("empty", vec![])] {
         let entries = entries_of(&keys);
-        put(&*repo, writer, id_of(name, &entries), &entries).await;
+        put(&repo, writer, id_of(name, &entries), &entries).await;
     }
     // Neither live nor stored.
-    pinned(&*repo, writer, &entries_of(&[key(3, 1_000)])).await;
+    pinned(&repo, writer, &entries_of(&[key(3, 1_000)])).await;
     let expected = Totals { blobs: 3, logical_bytes: 214, blocks: 2, stored_bytes: 107, ..Totals::default() };
     assert_eq!(repo.totals().await.unwrap(), expected);
 }
@@ -344,7 +344,7 @@ async fn concurrent_puts_do_not_mix(place: &impl DatabasePlace) {
             keys.extend((0..20).map(|place| key(1_000 + number * 20 + place, 10)));
             let entries = entries_of(&keys);
             let id = id_of(&format!("blob {number}"), &entries);
-            let (row, stored) = pinned(&*repo, writer, &entries).await;
+            let (row, stored) = pinned(&repo, writer, &entries).await;
             assert!(repo.mark_stored(row, &stored[..5]).await.unwrap());
             let commit = Commit::Pinned { row, id, block_count: 40, stored };
             let outcome = repo.commit([commit].into()).await.unwrap()[0];
@@ -357,7 +357,7 @@ async fn concurrent_puts_do_not_mix(place: &impl DatabasePlace) {
             let (_, found) = repo.find(id, 100).await.unwrap().unwrap();
             assert_eq!(&found, entries);
         }
-        assert_eq!(live(&**repo).await.len(), 16);
+        assert_eq!(live(repo).await.len(), 16);
     }
     assert_eq!(puts.iter().filter(|(_, _, created)| *created).count(), 16, "each content is created once");
 }

@@ -5,7 +5,7 @@
 //! - [`block_store_conformance`] and [`manifest_repo_conformance`] say in code what the traits say in words.
 //!   They panic where a rule is broken, as tests do, and assert nothing about time.
 //! - [`FaultyBlockStore`] fails when it is told to.
-//! - [`CrashingBlockStore`] and [`CrashingManifestRepo`] kill their process when they are told to.
+//! - [`CrashingBlockStore`] and [`CrashingTransactions`] kill their process when they are told to.
 //! - [`Recipe`] makes content from a short text, for vectors and fixtures that hold no bytes.
 
 #![allow(clippy::missing_panics_doc, reason = "suites panic where a test would")]
@@ -19,7 +19,7 @@ mod protocol;
 mod recipe;
 
 pub use block_store::{BlockPlace, block_store_conformance};
-pub use crashing::{Crash, CrashingBlockStore, CrashingManifestRepo, Moment};
+pub use crashing::{Crash, CrashingBlockStore, CrashingTransactions, Moment};
 pub use faulty::{Fault, FaultyBlockStore, Operation};
 pub use manifest_repo::{DatabasePlace, manifest_repo_conformance};
 pub use recipe::Recipe;

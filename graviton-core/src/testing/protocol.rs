@@ -47,7 +47,7 @@ fn whole(
 }
 
 /// Whether each block's row says `stored`, `None` where there is no row.
-async fn stored(repo: &dyn ManifestRepo, keys: &[BlockKey]) -> Vec<Option<bool>> {
+async fn stored(repo: &ManifestRepo, keys: &[BlockKey]) -> Vec<Option<bool>> {
     repo.known(&[], keys).await.unwrap().stored
 }
 
@@ -75,21 +75,21 @@ async fn a_put_is_visible_from_its_commit_on(place: &impl DatabasePlace) {
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let Pinned::Blocks(blocks) = repo.pin(row, &entries).await.unwrap() else { panic!("cannot pin") };
     assert!(blocks.iter().all(|block| !block.stored), "nobody has stored them");
-    assert_eq!(stored(&*other, &keys(0..3)).await, [Some(false); 3]);
+    assert_eq!(stored(&other, &keys(0..3)).await, [Some(false); 3]);
     assert!(repo.mark_stored(row, &[blocks[1].row]).await.unwrap());
-    assert_eq!(stored(&*other, &keys(0..3)).await, [Some(false), Some(true), Some(false)]);
-    assert!(live(&*other).await.is_empty(), "a pending blob is visible");
+    assert_eq!(stored(&other, &keys(0..3)).await, [Some(false), Some(true), Some(false)]);
+    assert!(live(&other).await.is_empty(), "a pending blob is visible");
     assert_eq!(other.find(&id, 1).await.unwrap(), None);
 
     let commit = commit_of(row, id, vec![blocks[0].row, blocks[2].row]);
     assert_eq!(repo.commit([commit].into()).await.unwrap(), [Created]);
-    assert_eq!(live(&*other).await, [id]);
-    assert_eq!(stored(&*other, &keys(0..3)).await, [Some(true); 3]);
+    assert_eq!(live(&other).await, [id]);
+    assert_eq!(stored(&other, &keys(0..3)).await, [Some(true); 3]);
     let (record, found) = other.find(&id, 10).await.unwrap().unwrap();
     assert_eq!((record.row, record.block_count, found), (row, 3, entries));
     // An abort that comes too late is none.
     repo.abort(row).await.unwrap();
-    assert_eq!(live(&*other).await, [id]);
+    assert_eq!(live(&other).await, [id]);
 }
 
 async fn pins_can_be_repeated(place: &impl DatabasePlace) {
@@ -124,7 +124,7 @@ async fn pins_can_be_repeated(place: &impl DatabasePlace) {
 /// The ways in which a blob comes to be pending no more, and one that never was.
 async fn not_pending(
     place: &impl DatabasePlace,
-    repo: &dyn ManifestRepo,
+    repo: &ManifestRepo,
     name: &str,
 ) -> Vec<(&'static str, BlobRow)> {
     let writer = repo.register_writer(LEASE).await.unwrap();
@@ -149,27 +149,27 @@ async fn expire(place: &impl DatabasePlace, row: BlobRow) {
 
 async fn pins_need_a_pending_blob(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
-    for (why, row) in not_pending(place, &*repo, "pins").await {
+    for (why, row) in not_pending(place, &repo, "pins").await {
         assert_eq!(repo.pin(row, &entries_of(&keys(0..3))).await.unwrap(), Pinned::Expired, "{why}");
         assert_eq!(repo.entries(row, 0, 10).await.unwrap(), [], "{why}");
     }
-    assert_eq!(stored(&*repo, &keys(0..3)).await, [None; 3], "an expired pin left rows");
+    assert_eq!(stored(&repo, &keys(0..3)).await, [None; 3], "an expired pin left rows");
 }
 
 async fn marks_need_a_pending_blob(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
-    let (_, blocks) = pinned(&*repo, writer, &entries_of(&keys(0..3))).await;
-    for (why, row) in not_pending(place, &*repo, "marks").await {
+    let (_, blocks) = pinned(&repo, writer, &entries_of(&keys(0..3))).await;
+    for (why, row) in not_pending(place, &repo, "marks").await {
         assert!(!repo.mark_stored(row, &blocks).await.unwrap(), "{why}");
     }
-    assert_eq!(stored(&*repo, &keys(0..3)).await, [Some(false); 3]);
+    assert_eq!(stored(&repo, &keys(0..3)).await, [Some(false); 3]);
 }
 
 async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
-    let (first, blocks) = pinned(&*repo, writer, &entries_of(&keys(0..3))).await;
+    let (first, blocks) = pinned(&repo, writer, &entries_of(&keys(0..3))).await;
     assert!(repo.mark_stored(first, &blocks).await.unwrap());
     doom(place, &blocks[1..2], in_a_minute()).await;
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
@@ -178,9 +178,9 @@ async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
         other => panic!("a doomed block was pinned: {other:?}"),
     }
     assert_eq!(repo.entries(row, 0, 10).await.unwrap(), [], "a refused pin left references");
-    assert_eq!(stored(&*repo, &keys(3..5)).await, [None; 2], "a refused pin left blocks");
+    assert_eq!(stored(&repo, &keys(3..5)).await, [None; 2], "a refused pin left blocks");
     // Nobody may rely on what is about to be deleted.
-    assert_eq!(stored(&*repo, &keys(0..3)).await, [Some(true), Some(false), Some(true)]);
+    assert_eq!(stored(&repo, &keys(0..3)).await, [Some(true), Some(false), Some(true)]);
 
     // Once the doom has run out, it is over, and the bytes have to be written again.
     doom(place, &blocks[1..2], SystemTime::now() - Duration::from_secs(10)).await;
@@ -201,7 +201,7 @@ async fn an_expired_member_does_not_hurt_its_group(place: &impl DatabasePlace) {
     let mut members = Vec::new();
     for number in 0..5_u32 {
         let entries = entries_of(&keys(number * 3..number * 3 + 3));
-        let (row, blocks) = pinned(&*repo, writer, &entries).await;
+        let (row, blocks) = pinned(&repo, writer, &entries).await;
         members.push((row, id_of(&format!("member {number}"), &entries), blocks));
     }
     repo.abort(members[1].0).await.unwrap();
@@ -212,11 +212,11 @@ async fn an_expired_member_does_not_hurt_its_group(place: &impl DatabasePlace) {
     assert_eq!(outcome, [Created, Expired, Created, Expired, Created]);
     let mut ids = vec![members[0].1, members[2].1, members[4].1];
     ids.sort_unstable();
-    assert_eq!(live(&*repo).await, ids);
+    assert_eq!(live(&repo).await, ids);
     // What an expired put wrote may have been collected since.
-    assert_eq!(stored(&*repo, &keys(3..6)).await, [Some(false); 3]);
-    assert_eq!(stored(&*repo, &keys(9..12)).await, [Some(false); 3]);
-    assert_eq!(stored(&*repo, &keys(0..3)).await, [Some(true); 3]);
+    assert_eq!(stored(&repo, &keys(3..6)).await, [Some(false); 3]);
+    assert_eq!(stored(&repo, &keys(9..12)).await, [Some(false); 3]);
+    assert_eq!(stored(&repo, &keys(0..3)).await, [Some(true); 3]);
 }
 
 async fn one_content_is_created_once(place: &impl DatabasePlace) {
@@ -224,9 +224,9 @@ async fn one_content_is_created_once(place: &impl DatabasePlace) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..2));
     let id = id_of("twins", &entries);
-    let (one, blocks) = pinned(&*repo, writer, &entries).await;
-    let (two, _) = pinned(&*repo, writer, &entries).await;
-    let (three, _) = pinned(&*repo, writer, &entries).await;
+    let (one, blocks) = pinned(&repo, writer, &entries).await;
+    let (two, _) = pinned(&repo, writer, &entries).await;
+    let (three, _) = pinned(&repo, writer, &entries).await;
     let in_place = |_: &BlockKey| true;
     let commits: Arc<[Commit]> = [
         commit_of(one, id, blocks.clone()),
@@ -236,7 +236,7 @@ async fn one_content_is_created_once(place: &impl DatabasePlace) {
     .into();
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created, Existed, Existed]);
     assert_eq!(repo.commit([commit_of(three, id, blocks)].into()).await.unwrap(), [Existed]);
-    assert_eq!(live(&*repo).await, [id]);
+    assert_eq!(live(&repo).await, [id]);
     assert_eq!(repo.find(&id, 0).await.unwrap().unwrap().0.row, one);
     // The twins are not pending, or the writer could not go.
     repo.remove_writer(writer).await.unwrap();
@@ -265,14 +265,14 @@ async fn a_pinned_commit_can_be_repeated(place: &impl DatabasePlace) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..2));
     let (id, twin) = (id_of("one", &entries), id_of("one", &entries));
-    let (row, blocks) = pinned(&*repo, writer, &entries).await;
-    let (twin_row, _) = pinned(&*repo, writer, &entries).await;
+    let (row, blocks) = pinned(&repo, writer, &entries).await;
+    let (twin_row, _) = pinned(&repo, writer, &entries).await;
     let commits: Arc<[Commit]> =
         [commit_of(row, id, blocks.clone()), commit_of(twin_row, twin, blocks)].into();
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created, Existed]);
     // The answer was lost, and the group is committed again.
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created, Existed]);
-    assert_eq!(live(&*repo).await, [id]);
+    assert_eq!(live(&repo).await, [id]);
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
 }
 
@@ -297,7 +297,7 @@ async fn a_whole_blob_is_committed_at_once(place: &impl DatabasePlace) {
     .into();
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created; 3]);
     assert_eq!(*asked.lock().unwrap(), keys(0..6).into_iter().collect(), "blocks taken for granted");
-    assert_eq!(stored(&*other, &keys(0..6)).await, [Some(true); 6]);
+    assert_eq!(stored(&other, &keys(0..6)).await, [Some(true); 6]);
     for (id, entries) in ids.iter().zip([&one, &two, &Vec::new()]) {
         let (record, found) = other.find(id, 10).await.unwrap().unwrap();
         assert_eq!((&found, record.block_count), (entries, entries.len() as u64));
@@ -313,7 +313,7 @@ async fn a_whole_blob_is_committed_at_once(place: &impl DatabasePlace) {
 async fn a_whole_blob_not_in_place_changes_nothing(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
-    let (_, blocks) = pinned(&*repo, writer, &entries_of(&keys(10..12))).await;
+    let (_, blocks) = pinned(&repo, writer, &entries_of(&keys(10..12))).await;
     doom(place, &blocks[..1], in_a_minute()).await;
     let gone = key(1, 10);
     let in_place = move |key: &BlockKey| *key != gone;
@@ -325,10 +325,10 @@ async fn a_whole_blob_not_in_place_changes_nothing(place: &impl DatabasePlace) {
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [NotInPlace, NotInPlace, Created, Created]);
     let mut ids = vec![id(2), id(3)];
     ids.sort_unstable();
-    assert_eq!(live(&*repo).await, ids);
-    assert_eq!(stored(&*repo, &keys(0..3)).await, [None; 3], "a refused blob left blocks");
-    assert_eq!(stored(&*repo, &[key(20, 10), key(10, 10)]).await, [None, Some(false)]);
-    assert_eq!(stored(&*repo, &[key(30, 10), key(11, 10)]).await, [Some(true); 2]);
+    assert_eq!(live(&repo).await, ids);
+    assert_eq!(stored(&repo, &keys(0..3)).await, [None; 3], "a refused blob left blocks");
+    assert_eq!(stored(&repo, &[key(20, 10), key(10, 10)]).await, [None, Some(false)]);
+    assert_eq!(stored(&repo, &[key(30, 10), key(11, 10)]).await, [Some(true); 2]);
 }
 
 async fn a_whole_blob_heals_damaged_blocks(place: &impl DatabasePlace) {
@@ -336,14 +336,14 @@ async fn a_whole_blob_heals_damaged_blocks(place: &impl DatabasePlace) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..3));
     let id = id_of("damaged", &entries);
-    put(&*repo, writer, id, &entries).await;
+    put(&repo, writer, id, &entries).await;
     // What `verify` does about the blocks that it finds damaged.
     place.sql("UPDATE block SET stored = FALSE").await;
     let written = key(1, 10);
     let in_place = move |key: &BlockKey| *key == written;
     assert_eq!(repo.commit([whole(id, &entries, in_place)].into()).await.unwrap(), [Existed]);
-    assert_eq!(stored(&*repo, &keys(0..3)).await, [Some(false), Some(true), Some(false)]);
-    assert_eq!(live(&*repo).await, [id]);
+    assert_eq!(stored(&repo, &keys(0..3)).await, [Some(false), Some(true), Some(false)]);
+    assert_eq!(live(&repo).await, [id]);
 }
 
 async fn deleted_content_can_be_put_again(place: &impl DatabasePlace) {
@@ -351,11 +351,11 @@ async fn deleted_content_can_be_put_again(place: &impl DatabasePlace) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..2));
     let id = id_of("again", &entries);
-    let first = put(&*repo, writer, id, &entries).await;
+    let first = put(&repo, writer, id, &entries).await;
     place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {}", first.0)).await;
-    assert!(live(&*repo).await.is_empty());
+    assert!(live(&repo).await.is_empty());
     assert_eq!(repo.known(&[id], &[]).await.unwrap().live, [false]);
-    let second = put(&*repo, writer, id, &entries).await;
+    let second = put(&repo, writer, id, &entries).await;
     assert_ne!(first, second);
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
     place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {}", second.0)).await;
@@ -370,7 +370,7 @@ async fn durability_is_noted(place: &impl DatabasePlace) {
     let (full, relaxed) = (place.open(Durability::Full).await, place.open(Durability::Relaxed).await);
     let writer = full.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..2));
-    let (row, blocks) = pinned(&*full, writer, &entries).await;
+    let (row, blocks) = pinned(&full, writer, &entries).await;
 
     // To open it changes nothing; to mark or commit does.
     assert_eq!(full.store().await.unwrap().durability, Durability::Full);
@@ -385,13 +385,13 @@ async fn durability_is_noted(place: &impl DatabasePlace) {
     let third_id = id_of("third", &third);
     let commits: Arc<[Commit]> = [commit_of(row, id, blocks), whole(third_id, &third, in_place)].into();
     assert_eq!(full.commit(Arc::clone(&commits)).await.unwrap(), [Committed::NotDurable; 2]);
-    assert_eq!(live(&*full).await.len(), 1);
-    assert_eq!(stored(&*full, &keys(4..5)).await, [None]);
+    assert_eq!(live(&full).await.len(), 1);
+    assert_eq!(stored(&full, &keys(4..5)).await, [None]);
     full.set_durability(Durability::Full).await.unwrap();
     assert_eq!(full.commit(Arc::clone(&commits)).await.unwrap(), [Created; 2]);
 
     let writer = relaxed.register_writer(LEASE).await.unwrap();
-    let (row, blocks) = pinned(&*relaxed, writer, &entries_of(&keys(7..8))).await;
+    let (row, blocks) = pinned(&relaxed, writer, &entries_of(&keys(7..8))).await;
     assert_eq!(full.store().await.unwrap().durability, Durability::Full);
     assert!(relaxed.mark_stored(row, &blocks).await.unwrap());
     assert_eq!(full.store().await.unwrap().durability, Durability::Relaxed);

@@ -19,7 +19,7 @@ use crate::support::child::{Numbers, Process, TASK, number, say, seed};
 use crate::support::exact::{assert_exact, collect_all, halves, verify};
 use crate::support::needs_servers;
 use crate::support::pair::{Blocks, Manifests, Pair};
-use graviton_core::testing::{Crash, CrashingBlockStore, CrashingManifestRepo, Moment, Recipe};
+use graviton_core::testing::{Crash, CrashingBlockStore, CrashingTransactions, Moment, Recipe};
 use graviton_core::{
     Algo, AsyncStore, BlobId, Code, Error, GcOptions, Result, Settings, Timing, VerifyOptions,
 };
@@ -127,7 +127,7 @@ async fn live(seed: u64, place: usize, nth: u64, moment: Moment) {
     let crash = Crash::new();
     let (blocks, manifests) = halves(|name| std::env::var(name).unwrap_or_default()).await;
     let blocks = CrashingBlockStore::new(blocks, Arc::clone(&crash), DELETION_TAKES);
-    let manifests = CrashingManifestRepo::new(manifests, Arc::clone(&crash));
+    let manifests = manifests.with_hook(Arc::new(CrashingTransactions::new(Arc::clone(&crash))));
     let chunker = format!("fixed:{BLOCK}").parse().unwrap();
     let settings = Settings { chunker, timing: DYING, grace: Duration::ZERO, ..Settings::default() };
     say("opens");

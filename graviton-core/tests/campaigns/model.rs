@@ -5,11 +5,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use graviton_core::block::memory::MemoryBlockStore;
-use graviton_core::manifest::SqliteManifestRepo;
 use graviton_core::testing::Recipe;
 use graviton_core::{
-    Algo, AsyncStore, BlobId, BlockKey, ChunkerSpec, Code, Config, Durability, PutOptions, Settings, Store,
-    chunker,
+    Algo, AsyncStore, BlobId, BlockKey, ChunkerSpec, Code, Config, Durability, ManifestRepo, PutOptions,
+    Settings, Store, chunker,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -430,7 +429,7 @@ fn open(setup: &Setup, directory: &TempDir, blocks: &MemoryBlockStore) -> Kind {
     let path = directory.path().join("manifests.db");
     let store = runtime.block_on(async {
         let manifests =
-            SqliteManifestRepo::open(&path, setup.durability, graviton_core::Opening::Create).await.unwrap();
+            ManifestRepo::open_sqlite(&path, setup.durability, graviton_core::Opening::Create).await.unwrap();
         AsyncStore::new(Arc::new(blocks.clone()), Arc::new(manifests), settings).await.unwrap()
     });
     Kind::Async(store, Arc::new(runtime))

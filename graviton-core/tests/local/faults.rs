@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use graviton_core::block::memory::MemoryBlockStore;
-use graviton_core::manifest::SqliteManifestRepo;
 use graviton_core::testing::{Fault, FaultyBlockStore, Operation, Recipe};
 use graviton_core::{
     AsyncStore, BlobId, BlobReader, Code, Durability, Error, ManifestRepo, Result, Settings,
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 struct Parts {
     blocks: Arc<FaultyBlockStore>,
     memory: MemoryBlockStore,
-    manifests: Arc<dyn ManifestRepo>,
+    manifests: Arc<ManifestRepo>,
     directory: TempDir,
 }
 
@@ -28,7 +27,7 @@ impl Parts {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("manifests.db");
         let manifests =
-            SqliteManifestRepo::open(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap();
+            ManifestRepo::open_sqlite(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap();
         let memory = MemoryBlockStore::new();
         let blocks = Arc::new(FaultyBlockStore::new(Arc::new(memory.clone())));
         Parts { blocks, memory, manifests: Arc::new(manifests), directory }

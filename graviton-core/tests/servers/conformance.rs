@@ -8,10 +8,10 @@ use crate::support::s3;
 use crate::support::s3::Prefix;
 use async_trait::async_trait;
 use bytes::Bytes;
+use graviton_core::block::FsBlockStore;
 use graviton_core::block::memory::MemoryBlockStore;
 use graviton_core::testing::{BlockPlace, DatabasePlace, block_store_conformance, manifest_repo_conformance};
 use graviton_core::{BlockKey, BlockStore, Durability, ManifestRepo};
-use graviton_core::{block::FsBlockStore, manifest::PostgresManifestRepo, manifest::SqliteManifestRepo};
 use tempfile::TempDir;
 
 struct Memory(MemoryBlockStore);
@@ -121,9 +121,9 @@ struct Sqlite(TempDir);
 
 #[async_trait]
 impl DatabasePlace for Sqlite {
-    async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo> {
+    async fn open(&self, durability: Durability) -> Arc<ManifestRepo> {
         let path = self.0.path().join("manifests.db");
-        Arc::new(SqliteManifestRepo::open(&path, durability, graviton_core::Opening::Create).await.unwrap())
+        Arc::new(ManifestRepo::open_sqlite(&path, durability, graviton_core::Opening::Create).await.unwrap())
     }
 
     async fn sql(&self, statement: &str) {
@@ -142,9 +142,9 @@ async fn manifests_in_sqlite() {
 
 #[async_trait]
 impl DatabasePlace for TestDatabase {
-    async fn open(&self, durability: Durability) -> Arc<dyn ManifestRepo> {
+    async fn open(&self, durability: Durability) -> Arc<ManifestRepo> {
         Arc::new(
-            PostgresManifestRepo::open(&self.address(), durability, graviton_core::Opening::Create)
+            ManifestRepo::open_postgres(&self.address(), durability, graviton_core::Opening::Create)
                 .await
                 .unwrap(),
         )

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graviton_core::block::{Block, S3BlockStore};
-use graviton_core::manifest::SqliteManifestRepo;
 use graviton_core::testing::Recipe;
 use graviton_core::{
-    Algo, AsyncStore, BlobId, BlockKey, BlockStore, Code, Config, Durability, Error, Settings,
+    Algo, AsyncStore, BlobId, BlockKey, BlockStore, Code, Config, Durability, Error, ManifestRepo, Settings,
 };
 use tempfile::TempDir;
 
@@ -60,7 +59,7 @@ impl Scene {
     async fn open_with(&self, settings: Settings) -> Result<AsyncStore, Error> {
         let path = self.directory.path().join("manifests.db");
         let manifests =
-            SqliteManifestRepo::open(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap();
+            ManifestRepo::open_sqlite(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap();
         AsyncStore::new(Arc::new(self.blocks.clone()), Arc::new(manifests), settings).await
     }
 

@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 use graviton_core::block::s3::{S3Location, S3Server};
 use graviton_core::block::{FsBlockStore, S3BlockStore};
 use graviton_core::manifest::postgres::PostgresAddress;
-use graviton_core::manifest::{BlockRecord, BlockRow, PostgresManifestRepo, SqliteManifestRepo};
+use graviton_core::manifest::{BlockRecord, BlockRow};
 use graviton_core::{
-    BlobId, BlockStore, Durability, GcOptions, GcReport, ManifestRepo, Store, VerifyEvent, VerifyOptions,
-    VerifyReport,
+    BlobId, BlockStore, Durability, GcOptions, GcReport, ManifestRepo, Opening, Store, VerifyEvent,
+    VerifyOptions, VerifyReport,
 };
 use object_store::ObjectStore;
 
 use super::pair::{self, Blocks, Pair, in_runtime, s3_client};
 
 /// The two halves of a store with these settings (empty where there is none), for what goes between them and the engine.
-pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockStore>, Arc<dyn ManifestRepo>) {
+pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockStore>, ManifestRepo) {
     let root = PathBuf::from(setting("GRAVITON_FS_ROOT"));
     let blocks: Arc<dyn BlockStore> = if setting("GRAVITON_BLOB_BACKEND").is_empty() {
         Arc::new(FsBlockStore::new(&root, "cas/blocks", true))
@@ -33,18 +33,12 @@ pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockSt
         Arc::new(S3BlockStore::new(location.at(server).in_region("us-east-1")).unwrap())
     };
     let url = setting("GRAVITON_MANIFEST_URL");
-    let manifests: Arc<dyn ManifestRepo> = if url.is_empty() {
+    let manifests = if url.is_empty() {
         let path = root.join("manifests.db");
-        Arc::new(
-            SqliteManifestRepo::open(&path, Durability::Full, graviton_core::Opening::Create).await.unwrap(),
-        )
+        ManifestRepo::open_sqlite(&path, Durability::Full, Opening::Create).await.unwrap()
     } else {
         let address = PostgresAddress::parse("GRAVITON_MANIFEST_URL", &url, None, None).unwrap();
-        Arc::new(
-            PostgresManifestRepo::open(&address, Durability::Full, graviton_core::Opening::Create)
-                .await
-                .unwrap(),
-        )
+        ManifestRepo::open_postgres(&address, Durability::Full, Opening::Create).await.unwrap()
     };
     (blocks, manifests)
 }

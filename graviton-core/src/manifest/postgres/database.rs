@@ -1,11 +1,11 @@
-//! The connections to one Postgres database, and how a step gets through.
+//! The connections to one PostgreSQL database, and how an operation gets through.
 //!
 //! A few connections are kept and handed out again. sqlx's own pool is not used, for two reasons: it tries again for
 //! as long as it may while connections are refused, and then says only that it took too long; and after a restart of
 //! the server each dead connection that it keeps costs one failed call (or each call one more round trip, to find out).
 //! Here the first lost connection throws all idle ones away.
 
-use std::path::Path;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use super::PostgresAddress;
 use super::failure::{Remedy, failed, remedy};
-use super::integrity::Dangling;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
-use crate::manifest::connection::{Database, Ending, Problem, Step};
+use crate::manifest::connection::{self, Ending, Problem, Work};
+use crate::manifest::operation::{Access, Operation, Watch};
 use crate::random;
 
 /// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by default.
@@ -44,7 +44,7 @@ const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) 
 
 /// One database of a Postgres server.
 #[derive(Debug)]
-pub struct PostgresDatabase {
+pub(in crate::manifest) struct PostgresDatabase {
     address: PostgresAddress,
     pool: Arc<Pool>,
     /// The session that renews the lease, however busy the others are.
@@ -87,7 +87,7 @@ struct Failure {
 }
 
 impl PostgresDatabase {
-    pub(super) fn new(address: PostgresAddress) -> PostgresDatabase {
+    pub(in crate::manifest) fn new(address: PostgresAddress) -> PostgresDatabase {
         PostgresDatabase {
             address,
             pool: Arc::new(Pool {
@@ -138,13 +138,29 @@ impl PostgresDatabase {
         Ok(connection)
     }
 
-    /// Runs the step until it gets through, or there is no hope.
-    async fn run<S: Step>(&self, transaction: bool, step: &S) -> Result<S::Answer> {
+    /// Runs an operation.
+    pub(in crate::manifest) async fn run<A, T>(
+        &self,
+        operation: Operation,
+        watch: &Watch,
+        arguments: &A,
+        work: &impl Work<A, T>,
+    ) -> Result<T>
+    where
+        A: Sync,
+        T: Send,
+    {
+        let call = Call { operation, watch, arguments, work, answer: PhantomData };
+        if operation.access == Access::Renewal { self.renew(&call).await } else { self.repeat(&call).await }
+    }
+
+    /// Runs the operation until it gets through, or there is no hope.
+    async fn repeat<A: Sync, T: Send, W: Work<A, T>>(&self, call: &Call<'_, A, T, W>) -> Result<T> {
         let started = Instant::now();
         let mut unknown = false;
         let mut losses = 0;
         for tries in 0.. {
-            let failure = match self.try_once(transaction, step).await {
+            let failure = match self.try_once(call).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -169,14 +185,17 @@ impl PostgresDatabase {
         unreachable!("the loop ends by itself only after four billion tries")
     }
 
-    async fn try_once<S: Step>(&self, transaction: bool, step: &S) -> Result<S::Answer, Failure> {
+    async fn try_once<A: Sync, T: Send, W: Work<A, T>>(
+        &self,
+        call: &Call<'_, A, T, W>,
+    ) -> Result<T, Failure> {
         let connected = self.session().await;
         let mut session =
             connected.map_err(|error| Failure { error, remedy: Remedy::None, unknown: false })?;
         let mut outcome = Outcome::new();
-        let running = run_on(&mut session.connection, transaction, step, &mut outcome);
-        let Ok(result) = timeout(S::PATIENCE, running).await else {
-            let (name, seconds) = (self.address.name(), S::PATIENCE.as_secs());
+        let running = call.run_on(&mut session.connection, &mut outcome);
+        let Ok(result) = timeout(call.operation.patience, running).await else {
+            let (name, seconds) = (self.address.name(), call.operation.patience.as_secs());
             let why = format!("the database {name} did not answer within {seconds} seconds");
             let error = Error::new(Code::BackendUnavailable, why).with_advice("try again");
             // A network that swallows everything swallows it for the others too.
@@ -195,7 +214,7 @@ impl PostgresDatabase {
         let remedy = remedy(&problem);
         if remedy == Remedy::Reconnect {
             self.pool.idle().clear();
-        } else if !transaction
+        } else if !call.is_transaction()
             || matches!(timeout(CLEAN_UP, session.connection.execute("ROLLBACK")).await, Ok(Ok(_)))
         {
             session.give_back();
@@ -219,28 +238,46 @@ impl Outcome {
     }
 }
 
-/// Runs the step on this connection.
-async fn run_on<S: Step>(
-    connection: &mut PgConnection,
-    transaction: bool,
-    step: &S,
-    Outcome { committing, usable }: &mut Outcome,
-) -> Result<S::Answer, Problem> {
-    if !transaction {
-        return Ok(step.run(connection).await?.answer());
+/// An operation with its arguments, which can be run any number of times.
+struct Call<'a, A, T, W> {
+    operation: Operation,
+    watch: &'a Watch,
+    arguments: &'a A,
+    work: &'a W,
+    answer: PhantomData<fn() -> T>,
+}
+
+impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
+    /// Whether it is more than one statement that writes. PostgreSQL makes a transaction of a single one.
+    fn is_transaction(&self) -> bool {
+        self.operation.access == Access::Transaction
     }
-    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-    match step.run(connection).await? {
-        Ending::Commit(answer) => {
-            *committing = true;
-            connection.execute("COMMIT").await?;
-            Ok(answer)
+
+    /// Runs it once on this connection.
+    async fn run_on(
+        &self,
+        connection: &mut PgConnection,
+        Outcome { committing, usable }: &mut Outcome,
+    ) -> Result<T, Problem> {
+        if !self.is_transaction() {
+            self.watch.before_commit()?;
+            let running = (self.work)(connection::Connection::Postgres(connection), self.arguments);
+            return Ok(running.await?.answer());
         }
-        Ending::RollBack(answer) => {
-            // The answer holds either way: nothing was changed. The step must not be run again for this, for what it
-            // did beside the database may still be under way.
-            *usable = matches!(timeout(CLEAN_UP, connection.execute("ROLLBACK")).await, Ok(Ok(_)));
-            Ok(answer)
+        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        match (self.work)(connection::Connection::Postgres(connection), self.arguments).await? {
+            Ending::Commit(answer) => {
+                self.watch.before_commit()?;
+                *committing = true;
+                connection.execute("COMMIT").await?;
+                Ok(answer)
+            }
+            Ending::RollBack(answer) => {
+                // The answer holds either way: nothing was changed. The operation must not be run again for this,
+                // for what it did beside the database may still be under way.
+                *usable = matches!(timeout(CLEAN_UP, connection.execute("ROLLBACK")).await, Ok(Ok(_)));
+                Ok(answer)
+            }
         }
     }
 }
@@ -253,16 +290,9 @@ fn pause(tries: u32) -> Duration {
     Duration::from_millis(most / 2 + random % (most / 2 + 1))
 }
 
-impl Database for PostgresDatabase {
-    async fn read<S: Step>(&self, step: S) -> Result<S::Answer> {
-        self.run(false, &step).await
-    }
-
-    async fn write<S: Step>(&self, _durable: bool, step: S) -> Result<S::Answer> {
-        self.run(!S::SINGLE, &step).await
-    }
-
-    async fn renew<S: Step>(&self, step: S) -> Result<S::Answer> {
+impl PostgresDatabase {
+    /// Runs the renewal of a lease, over a connection of its own.
+    async fn renew<A: Sync, T: Send, W: Work<A, T>>(&self, call: &Call<'_, A, T, W>) -> Result<T> {
         let mut held = self.renewal.lock().await;
         let mut again = held.is_some();
         loop {
@@ -275,7 +305,7 @@ impl Database for PostgresDatabase {
                 None => self.connect().await?,
             };
             let mut outcome = Outcome::new();
-            let problem = match timeout(CONNECT, run_on(&mut connection, false, &step, &mut outcome)).await {
+            let problem = match timeout(CONNECT, call.run_on(&mut connection, &mut outcome)).await {
                 Ok(Ok(answer)) => {
                     *held = Some(connection);
                     return Ok(answer);
@@ -290,25 +320,19 @@ impl Database for PostgresDatabase {
         }
     }
 
-    const LOCAL: bool = false;
-
-    fn connections(&self) -> Connections {
+    pub(in crate::manifest) fn connections(&self) -> Connections {
         Connections { busy: CONNECTIONS - self.pool.places.available_permits(), most: CONNECTIONS }
     }
 
-    /// The server checks its pages as it reads them, if it has checksums; what holds our tables together is checked here.
-    async fn integrity(&self) -> Result<Vec<String>> {
-        self.read(Dangling).await
-    }
-
-    async fn backup(&self, _to: &Path) -> Result<()> {
+    /// Refuses: the database is not a file of ours.
+    pub(in crate::manifest) fn backup(&self) -> Result<()> {
         let why =
             format!("the manifests are in {}, which is not a file of ours to copy", self.address.name());
         Err(Error::new(Code::Unsupported, why)
             .with_advice("use pg_dump --schema=graviton, or the server's own backups"))
     }
 
-    async fn close(&self) {
+    pub(in crate::manifest) async fn close(&self) {
         self.pool.closed.store(true, Ordering::Release);
         // Who is at work finishes first.
         let _all = timeout(QUEUE, self.pool.places.acquire_many(CONNECTIONS as u32)).await;

@@ -1,6 +1,6 @@
 //! The real statements of the protocol in every order, on a real server.
 //!
-//! Each session runs its steps on a connection of its own that stops before every statement; a schedule says whose turn
+//! Each session runs its operations on a connection of its own that stops before every statement; a schedule says whose turn
 //! it is. A session whose statement waits for a lock loses its turn until the lock is free. Of two transactions all
 //! schedules are run; of whole lives of writers and collectors all in which one of them is held up once, and some random
 //! ones (`GRAVITON_SCHEDULES` of each).
@@ -14,91 +14,41 @@ use std::time::Duration;
 use sqlx::{ConnectOptions, Executor, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::failure::{Remedy, remedy};
-use super::{PostgresAddress, PostgresManifestRepo};
+use super::PostgresAddress;
+use super::stepped::{Gate, Stepped};
 use crate::digest::Algo;
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::connection::{Connection, Ending, Problem, Step, Value};
-use crate::manifest::sql::Sql;
+use crate::manifest::repo::Database;
 use crate::manifest::{
     BlobRow, BlockRow, Collection, Commit, Committed, DeleteBytes, Durability, LookAgain, ManifestEntry,
-    ManifestRepo, Opening, Pinned, WriterId, steps,
+    ManifestRepo, Opening, Pinned, WriterId,
 };
 
-/// A session asks for leave before each statement, and says when it has its answer.
-struct Gate {
-    asks: mpsc::UnboundedSender<(usize, oneshot::Sender<()>)>,
-    session: usize,
-}
+/// A session of its own: a repository over its one connection.
+struct Session(ManifestRepo);
 
-impl Gate {
-    async fn pass(&self) {
-        let (leave, granted) = oneshot::channel();
-        if self.asks.send((self.session, leave)).is_ok() {
-            let _ = granted.await;
-        }
+impl Session {
+    fn new(connection: PgConnection, gate: Gate) -> Session {
+        let stepped = Stepped { connection: tokio::sync::Mutex::new(connection), gate };
+        Session(ManifestRepo::new(Database::Stepped(stepped), Durability::Full))
+    }
+
+    fn gate(&self) -> &Gate {
+        let Database::Stepped(stepped) = &self.0.database else { unreachable!("made above") };
+        &stepped.gate
+    }
+
+    fn into_connection(self) -> PgConnection {
+        let Database::Stepped(stepped) = self.0.database else { unreachable!("made above") };
+        stepped.connection.into_inner()
     }
 }
 
-struct Stepped {
-    connection: PgConnection,
-    gate: Gate,
-}
+impl std::ops::Deref for Session {
+    type Target = ManifestRepo;
 
-impl Connection for Stepped {
-    const SHARED: bool = true;
-
-    type Row<'row> = <PgConnection as Connection>::Row<'row>;
-
-    async fn rows<T: Send>(
-        &mut self,
-        sql: Sql,
-        values: &[Value<'_>],
-        read: impl FnMut(&Self::Row<'_>) -> Result<T, Problem> + Send,
-    ) -> Result<Vec<T>, Problem> {
-        self.gate.pass().await;
-        self.connection.rows(sql, values, read).await
-    }
-
-    async fn script(&mut self, statements: Sql) -> Result<(), Problem> {
-        self.gate.pass().await;
-        self.connection.script(statements).await
-    }
-
-    async fn execute(&mut self, sql: Sql, values: &[Value<'_>]) -> Result<u64, Problem> {
-        self.gate.pass().await;
-        Connection::execute(&mut self.connection, sql, values).await
-    }
-}
-
-impl Stepped {
-    /// What `PostgresDatabase` does with a step, statement by statement.
-    async fn run<S: Step>(&mut self, step: S) -> S::Answer {
-        loop {
-            self.gate.pass().await;
-            Executor::execute(&mut self.connection, "BEGIN ISOLATION LEVEL READ COMMITTED").await.unwrap();
-            let problem = match step.run(self).await {
-                Ok(Ending::RollBack(answer)) => {
-                    Executor::execute(&mut self.connection, "ROLLBACK").await.unwrap();
-                    return answer;
-                }
-                Ok(Ending::Commit(answer)) => {
-                    self.gate.pass().await;
-                    match Executor::execute(&mut self.connection, "COMMIT").await {
-                        Ok(_) => return answer,
-                        Err(error) => Problem::Postgres(error),
-                    }
-                }
-                Err(problem) => problem,
-            };
-            Executor::execute(&mut self.connection, "ROLLBACK").await.unwrap();
-            match (remedy(&problem), problem) {
-                (Remedy::RunAgain, _) => {}
-                (_, Problem::Postgres(error)) => panic!("a step failed for good: {error}"),
-                (_, Problem::Ours(error)) => panic!("a step failed for good: {error:?}"),
-                (_, Problem::Sqlite(_)) => unreachable!("that is another database"),
-            }
-        }
+    fn deref(&self) -> &ManifestRepo {
+        &self.0
     }
 }
 
@@ -134,15 +84,14 @@ impl World {
     }
 
     /// What a put does, all of it.
-    async fn put(&self, session: &mut Stepped, keys: &[BlockKey]) -> Option<BlobId> {
-        let (writer, chunker) = (self.writer, "fixed:10".to_owned());
-        let row = session.run(steps::Begin { writer, chunker }).await?;
+    async fn put(&self, session: &Session, keys: &[BlockKey]) -> Option<BlobId> {
+        let row = session.begin(self.writer, "fixed:10").await.unwrap()?;
         self.pin_and_commit(session, row, keys).await
     }
 
-    async fn pin_and_commit(&self, session: &mut Stepped, row: BlobRow, keys: &[BlockKey]) -> Option<BlobId> {
+    async fn pin_and_commit(&self, session: &Session, row: BlobRow, keys: &[BlockKey]) -> Option<BlobId> {
         let pinned = loop {
-            match session.run(steps::Pin::new(row, &entries(keys))).await {
+            match session.pin(row, &entries(keys)).await.unwrap() {
                 Pinned::Blocks(blocks) => break blocks,
                 Pinned::Expired => return None,
                 Pinned::Doomed { .. } => {}
@@ -160,7 +109,7 @@ impl World {
         let id = id_of(keys);
         let commit = Commit::Pinned { row, id, block_count: keys.len() as u64, stored };
         let commits: Arc<[Commit]> = [commit].into();
-        let outcome = session.run(steps::CommitAll { commits, durability: Durability::Full }).await;
+        let outcome = session.commit(commits).await.unwrap();
         match outcome[0] {
             Committed::Created | Committed::Existed => Some(id),
             Committed::Expired => None,
@@ -169,7 +118,7 @@ impl World {
     }
 
     /// The short path: bytes first, then one transaction.
-    async fn put_whole(&self, session: &mut Stepped, keys: &[BlockKey]) -> Option<BlobId> {
+    async fn put_whole(&self, session: &Session, keys: &[BlockKey]) -> Option<BlobId> {
         self.bytes.lock().unwrap().extend(keys);
         let (id, world) = (id_of(keys), self.clone());
         let commit = Commit::Whole {
@@ -179,25 +128,25 @@ impl World {
             in_place: Box::new(move |key| world.has(key)),
         };
         let commits: Arc<[Commit]> = [commit].into();
-        let outcome = session.run(steps::CommitAll { commits, durability: Durability::Full }).await;
+        let outcome = session.commit(commits).await.unwrap();
         matches!(outcome[0], Committed::Created | Committed::Existed).then_some(id)
     }
 
     /// Dooms and sweeps everything that it can.
-    async fn reap(&self, session: &mut Stepped) {
-        session.run(steps::Expire { limit: 100 }).await;
-        session.run(steps::TakeNames { grace: Duration::ZERO, limit: 100 }).await;
-        for blob in session.run(steps::Nameless { after: BlobRow(0), limit: 100 }).await {
-            session.run(steps::Reap { blob, limit: 100 }).await;
+    async fn reap(&self, session: &Session) {
+        session.expire(100).await.unwrap();
+        session.take_names(Duration::ZERO, 100).await.unwrap();
+        for blob in session.nameless(BlobRow(0), 100).await.unwrap() {
+            session.reap(blob, 100).await.unwrap();
         }
     }
 
     /// A collector whose session is lost after it has decided: its locks are gone, and it deletes all the same. Until it
     /// has, its dooms last.
-    async fn doom_and_be_cut_off(&self, session: &mut Stepped, collection: i64) {
+    async fn doom_and_be_cut_off(&self, session: &Session, collection: i64) {
         let collection = Collection(collection);
         let lasts = Duration::from_secs(60);
-        let doomed = session.run(steps::Doom { collection, after: BlockRow(0), limit: 100, lasts }).await;
+        let doomed = session.doom(collection, BlockRow(0), 100, lasts).await.unwrap();
         let rows: Vec<BlockRow> = doomed.blocks.iter().map(|(row, _)| *row).collect();
         let decided: Arc<Mutex<Vec<BlockKey>>> = Arc::default();
         let deciding = Arc::clone(&decided);
@@ -205,21 +154,21 @@ impl World {
             *deciding.lock().unwrap() = keys;
             Box::pin(async { false })
         });
-        session.run(steps::Sweep { collection, rows: rows.clone(), delete: lose }).await;
-        session.gate.pass().await;
+        session.sweep(collection, rows.clone(), lose).await.unwrap();
+        session.gate().pass().await;
         let decided = std::mem::take(&mut *decided.lock().unwrap());
         self.bytes.lock().unwrap().retain(|key| !decided.contains(key));
-        session.run(steps::Lift { collection, rows }).await;
+        session.lift(collection, rows).await.unwrap();
     }
 
-    async fn doom_and_sweep(&self, session: &mut Stepped, collection: i64) {
+    async fn doom_and_sweep(&self, session: &Session, collection: i64) {
         let collection = Collection(collection);
         let lasts = Duration::from_secs(60);
-        let doomed = session.run(steps::Doom { collection, after: BlockRow(0), limit: 100, lasts }).await;
+        let doomed = session.doom(collection, BlockRow(0), 100, lasts).await.unwrap();
         let rows: Vec<BlockRow> = doomed.blocks.iter().map(|(row, _)| *row).collect();
         if !rows.is_empty() {
-            session.run(steps::Sweep { collection, rows: rows.clone(), delete: self.delete() }).await;
-            session.run(steps::Lift { collection, rows }).await;
+            session.sweep(collection, rows.clone(), self.delete()).await.unwrap();
+            session.lift(collection, rows).await.unwrap();
         }
     }
 
@@ -231,16 +180,14 @@ impl World {
         })
     }
 
-    async fn verify(&self, session: &mut Stepped) {
+    async fn verify(&self, session: &Session) {
         let world = self.clone();
         let look: Arc<LookAgain> = Arc::new(move |key| {
             let there = world.has(&key);
             Box::pin(async move { Ok(there) })
         });
-        for record in session.run(steps::BlockPage { after: BlockRow(0), limit: 100 }).await {
-            if record.stored
-                && session.run(steps::Recheck { block: record.row, look: Arc::clone(&look) }).await
-            {
+        for record in session.blocks(BlockRow(0), 100).await.unwrap() {
+            if record.stored && session.recheck(record.row, Arc::clone(&look)).await.unwrap() {
                 assert!(!self.has(&record.key), "a good block was marked as bad");
             }
         }
@@ -274,7 +221,7 @@ use Life::{
 };
 
 impl Life {
-    async fn live(self, world: &World, session: &mut Stepped) -> Option<BlobId> {
+    async fn live(self, world: &World, session: &Session) -> Option<BlobId> {
         let same = &world.keys[..1];
         match self {
             PutSame => world.put(session, same).await,
@@ -282,30 +229,30 @@ impl Life {
             PutWhole => world.put_whole(session, &world.keys).await,
             PinAndCommit => world.pin_and_commit(session, world.pending, same).await,
             Delete => {
-                session.run(steps::Delete::new(world.live.1)).await;
+                session.delete(&world.live.1).await.unwrap();
                 None
             }
             Restore => {
-                session.run(steps::Restore(world.live.1)).await;
+                session.restore(&world.live.1).await.unwrap();
                 None
             }
             Expire => {
-                session.run(steps::RenewWriter(world.writer, Duration::ZERO)).await;
-                session.run(steps::Expire { limit: 100 }).await;
+                session.renew_writer(world.writer, Duration::ZERO).await.unwrap();
+                session.expire(100).await.unwrap();
                 None
             }
             Collect => {
                 world.reap(session).await;
-                world.doom_and_sweep(session, session.gate.session as i64 + 1).await;
+                world.doom_and_sweep(session, session.gate().session as i64 + 1).await;
                 None
             }
             CollectCutOff => {
                 world.reap(session).await;
-                world.doom_and_be_cut_off(session, session.gate.session as i64 + 1).await;
+                world.doom_and_be_cut_off(session, session.gate().session as i64 + 1).await;
                 None
             }
             DoomAndSweep => {
-                world.doom_and_sweep(session, session.gate.session as i64 + 1).await;
+                world.doom_and_sweep(session, session.gate().session as i64 + 1).await;
                 None
             }
             Verify => {
@@ -319,7 +266,7 @@ impl Life {
 /// One database, used again for every schedule.
 struct Stage {
     address: PostgresAddress,
-    repo: PostgresManifestRepo,
+    repo: ManifestRepo,
     own: PgConnection,
     sessions: Vec<Option<PgConnection>>,
 }
@@ -339,7 +286,7 @@ impl Stage {
         let create = format!("CREATE DATABASE {name}");
         Executor::execute(&mut admin, sqlx::raw_sql(&create)).await.unwrap();
         let address = parse(&name);
-        let repo = PostgresManifestRepo::open(&address, Durability::Full, Opening::Create).await.unwrap();
+        let repo = ManifestRepo::open_postgres(&address, Durability::Full, Opening::Create).await.unwrap();
         let mut own = address.options().connect().await.unwrap();
         Executor::execute(&mut own, "SET synchronous_commit = off").await.unwrap();
         let mut stage = Stage { address, repo, own, sessions: Vec::new() };
@@ -395,9 +342,9 @@ impl Stage {
             processes.push(process);
             let (life, world, asks) = (*life, world.clone(), asks.clone());
             running.spawn(async move {
-                let mut stepped = Stepped { connection, gate: Gate { asks, session } };
-                let id = life.live(&world, &mut stepped).await;
-                (session, stepped.connection, id)
+                let stepped = Session::new(connection, Gate { asks, session });
+                let id = life.live(&world, &stepped).await;
+                (session, stepped.into_connection(), id)
             });
         }
         drop(asks);
@@ -474,11 +421,10 @@ impl Stage {
                 let _ = leave.send(());
             }
         });
-        let mut stepped = Stepped { connection: session, gate: Gate { asks, session: 9 } };
-        world.reap(&mut stepped).await;
-        world.doom_and_sweep(&mut stepped, 99).await;
-        self.sessions[0] = Some(stepped.connection);
-        drop(stepped.gate);
+        let stepped = Session::new(session, Gate { asks, session: 9 });
+        world.reap(&stepped).await;
+        world.doom_and_sweep(&stepped, 99).await;
+        self.sessions[0] = Some(stepped.into_connection());
         free.await.unwrap();
         let mut referenced = HashSet::new();
         for record in &live {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, ffi, wal::CheckpointMode};
 
-use super::database::{locked, try_locked};
+use super::mutex::{locked, try_locked};
 
 /// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have as many.
 const PAGES: c_int = 1_000;

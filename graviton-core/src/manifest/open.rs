@@ -1,0 +1,91 @@
+//! Opening a repository: its tables are made or brought up to date, where that is allowed.
+
+use std::path::Path;
+
+use super::operation::Operation;
+#[cfg(feature = "postgres")]
+use super::postgres::{PostgresAddress, PostgresDatabase};
+use super::repo::Database;
+use super::schema::{self, Schema};
+use super::sqlite::SqliteDatabase;
+use super::{Durability, ManifestRepo, Opening};
+use crate::error::{Code, Error, Result};
+use crate::random;
+
+impl ManifestRepo {
+    /// Opens the SQLite file at `path`; to create it makes its directory too.
+    ///
+    /// An existing database of this version is only read until the first write, so that it can be on a
+    /// read-only filesystem. One that a newer version wrote is `version`, a file that is no database of
+    /// Graviton's is `config`.
+    pub async fn open_sqlite(path: &Path, durability: Durability, opening: Opening) -> Result<ManifestRepo> {
+        let (database, exists) = SqliteDatabase::new(path).await?;
+        let name = database.path().display().to_string();
+        if !exists && opening != Opening::Create {
+            return Err(Error::new(Code::NotFound, format!("there is no store: {name} does not exist"))
+                .with_advice("check the directory, or put something to create the store"));
+        }
+        let repo = ManifestRepo::new(Database::Sqlite(database), durability);
+        let schema = if exists { repo.schema(&name).await? } else { Schema::Absent };
+        if needs_migration(schema, opening, &name)?
+            && let Database::Sqlite(database) = &repo.database
+        {
+            // SQLite syncs the directory for its journals. That of the database file itself is left to us.
+            database.make_directory().await?;
+            repo.migrate(&name).await?;
+            database.make_directory().await?;
+        }
+        Ok(repo)
+    }
+
+    /// Opens the PostgreSQL database at `address`, which has to exist; to create means to make the tables.
+    ///
+    /// Answers within 10 seconds: a server that cannot be reached is `backend-unavailable`, wrong credentials or a
+    /// database that does not exist are `config`. A schema that a newer version wrote is `version`.
+    #[cfg(feature = "postgres")]
+    pub async fn open_postgres(
+        address: &PostgresAddress,
+        durability: Durability,
+        opening: Opening,
+    ) -> Result<ManifestRepo> {
+        let database = PostgresDatabase::new(address.clone());
+        let repo = ManifestRepo::new(Database::Postgres(Box::new(database)), durability);
+        let name = address.name();
+        if needs_migration(repo.schema(name).await?, opening, name)? {
+            repo.migrate(name).await?;
+        }
+        Ok(repo)
+    }
+
+    /// What the database contains. It is called `name` in messages.
+    async fn schema(&self, name: &str) -> Result<Schema> {
+        self.run(Operation::read("schema"), name.to_owned(), |mut connection, name| {
+            Box::pin(async move { schema::look(&mut connection, name).await })
+        })
+        .await
+    }
+
+    /// Synced in a relaxed store too: its id is soon written beside the blocks, synced. If that outlived the database, the
+    /// blocks would belong to a database that nobody has, and no other would open with them.
+    async fn migrate(&self, name: &str) -> Result<()> {
+        let id = format!("{:032x}", u128::from_be_bytes(random::bytes()?));
+        let operation = Operation::transaction("migrate").synced(true).patience(schema::PATIENCE);
+        self.run(operation, (name.to_owned(), id), |mut connection, (name, id)| {
+            Box::pin(async move { schema::migrate(&mut connection, name, id).await })
+        })
+        .await
+    }
+}
+
+/// Whether the tables have to be made or brought up to date. An older schema can be read as it is, for only indexes have
+/// changed since.
+fn needs_migration(schema: Schema, opening: Opening, name: &str) -> Result<bool> {
+    match (schema, opening) {
+        (Schema::Current, _) | (Schema::Old, Opening::ToRead) => Ok(false),
+        (Schema::Old, _) | (Schema::Absent, Opening::Create) => Ok(true),
+        (Schema::Absent, _) => {
+            Err(Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))
+                .with_advice("check the setting, or put something to create the store"))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The put protocol.
+//!
+//! With row locks the order is always: blocks in key order, then blobs. What an operation decides on, it reads in a
+//! statement after the locks are held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::connection::{Connection, Ending, Problem, Value, text};
+use super::operation::Operation;
+use super::plan::{Facts, PENDING, Plan};
+use super::repo::{only, the_only};
+use super::{
+    BlobRow, BlockRow, Collection, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned,
+    PinnedBlock, WriterId, sql,
+};
+use crate::error::Result;
+use crate::key::BlockKey;
+
+use Ending::{Commit as Keep, RollBack};
+use Value::Number;
+
+impl ManifestRepo {
+    /// A new writer whose lease ends so much from now, by the database's clock.
+    pub async fn register_writer(&self, lease: Duration) -> Result<WriterId> {
+        let operation = Operation::statement("register_writer");
+        let values = [Value::milliseconds(lease)];
+        let rows = self.rows(operation, sql::REGISTER_WRITER, values, |row| row.number(0)).await?;
+        the_only(rows).map(WriterId)
+    }
+
+    /// Moves the end of the lease; false if the writer is gone.
+    pub async fn renew_writer(&self, writer: WriterId, lease: Duration) -> Result<bool> {
+        let values = [Value::milliseconds(lease), Number(writer.0)];
+        Ok(self.execute(Operation::renewal("renew_writer"), sql::RENEW_WRITER, values).await? > 0)
+    }
+
+    /// Removes a writer that has nothing pending.
+    pub async fn remove_writer(&self, writer: WriterId) -> Result<()> {
+        let operation = Operation::statement("remove_writer");
+        self.execute(operation, sql::REMOVE_WRITER, [Number(writer.0)]).await.map(drop)
+    }
+
+    /// Inserts a pending blob; `None` if the writer is gone.
+    pub async fn begin(&self, writer: WriterId, chunker: &str) -> Result<Option<BlobRow>> {
+        let values = [text(chunker.to_owned()), Number(writer.0)];
+        let rows = self.rows(Operation::statement("begin"), sql::BEGIN, values, |row| row.number(0)).await?;
+        Ok(only(rows).map(BlobRow))
+    }
+
+    /// Pins up to 1,024 blocks under a pending blob: inserts their references, and rows for those that have
+    /// none. The answers are in the order of the entries. Pinning the same entries again is no error.
+    pub async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
+        let batch = Batch::new().rows("keys", entries, |row, entry| {
+            row.key(&entry.key);
+            row.number(entry.offset as i64);
+        });
+        self.run(Operation::transaction("pin"), (blob, batch.finish()), |mut connection, (blob, batch)| {
+            Box::pin(async move { pin(&mut connection, *blob, batch).await })
+        })
+        .await
+    }
+
+    /// Marks up to 1,024 pinned blocks as stored. Returns false, having changed nothing, if the blob is not
+    /// pending any more.
+    pub async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool> {
+        let batch = Batch::new().numbers("rows", blocks.iter().map(|row| row.0)).finish();
+        let arguments = (blob, batch, self.durability);
+        let operation = Operation::transaction("mark_stored");
+        self.run(operation, arguments, |mut connection, (blob, batch, durability)| {
+            Box::pin(async move {
+                if connection.is_shared() {
+                    connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
+                }
+                if !is_pending(&mut connection, *blob).await? {
+                    return Ok(RollBack(false));
+                }
+                note_durability(&mut connection, *durability).await?;
+                connection.execute(sql::MARK_STORED, &[text(batch)]).await?;
+                Ok(Keep(true))
+            })
+        })
+        .await
+    }
+
+    /// Marks a pending blob as deleted, for the collector; nothing if it is not pending.
+    pub async fn abort(&self, blob: BlobRow) -> Result<()> {
+        self.execute(Operation::statement("abort"), sql::ABORT, [Number(blob.0)]).await.map(drop)
+    }
+
+    /// Commits several blobs in one transaction and one sync, durably. A member whose condition does not
+    /// hold drops out and does not hurt the others; an error is of all of them. Doing it again after an
+    /// unknown outcome is safe: a pinned blob that was committed is `Created`, a whole one `Existed`.
+    pub async fn commit(&self, commits: Arc<[Commit]>) -> Result<Vec<Committed>> {
+        let operation = Operation::transaction("commit").synced(self.durability == Durability::Full);
+        self.run(operation, (commits, self.durability), |mut connection, (commits, durability)| {
+            Box::pin(async move { commit(&mut connection, commits, *durability).await })
+        })
+        .await
+    }
+}
+
+/// In a relaxed store a block that is marked `stored` may not be durable, and the store has to say so.
+async fn note_durability(connection: &mut Connection<'_>, durability: Durability) -> Result<(), Problem> {
+    if durability == Durability::Relaxed {
+        connection.execute(sql::SET_DURABILITY, &[text(durability.name())]).await?;
+    }
+    Ok(())
+}
+
+/// Whether the blob is pending, and remains so until the transaction ends.
+async fn is_pending(connection: &mut Connection<'_>, blob: BlobRow) -> Result<bool, Problem> {
+    let states = connection.rows(sql::BLOB_STATE, &[Number(blob.0)], |row| row.number(0)).await?;
+    Ok(only(states) == Some(PENDING))
+}
+
+async fn pin(connection: &mut Connection<'_>, blob: BlobRow, batch: &str) -> Result<Ending<Pinned>, Problem> {
+    let keys = [text(batch)];
+    connection.execute(sql::PIN_BLOCKS, &keys).await?;
+    if !is_pending(connection, blob).await? {
+        return Ok(RollBack(Pinned::Expired));
+    }
+    let mut doomed = None;
+    let pinned = connection.rows(sql::PIN_ANSWER, &keys, |row| {
+        if let (Some(remaining @ 1..), Some(by)) = (row.optional(2)?, row.optional(3)?) {
+            let remaining = Duration::from_millis(remaining as u64);
+            doomed = doomed.max(Some((remaining, by)));
+        }
+        Ok(PinnedBlock { row: BlockRow(row.number(0)?), stored: row.truth(1)? })
+    });
+    let pinned = pinned.await?;
+    if let Some((remaining, by)) = doomed {
+        return Ok(RollBack(Pinned::Doomed { remaining, by: Collection(by) }));
+    }
+    connection.execute(sql::PIN_REFERENCES, &[text(batch), Number(blob.0)]).await?;
+    Ok(Keep(Pinned::Blocks(pinned)))
+}
+
+async fn commit(
+    connection: &mut Connection<'_>,
+    commits: &[Commit],
+    durability: Durability,
+) -> Result<Ending<Vec<Committed>>, Problem> {
+    let plan = Plan::new(commits);
+    let is_shared = connection.is_shared();
+    let claimed = if is_shared { lock(connection, &plan).await? } else { Vec::new() };
+    let mut facts = Facts::default();
+    let question = plan.question();
+    connection
+        .rows(sql::CHECK, &[text(&question)], |row| {
+            let place = row.number(1)? as usize;
+            plan.learn(&mut facts, row.number(0)?, place, row.number(2)?, row.number(3)?);
+            Ok(())
+        })
+        .await?;
+    // Rows that were inserted only to be locked say nothing.
+    facts.disregard(claimed.iter().map(|(_, key)| key));
+    if facts.relaxed && durability == Durability::Full {
+        return Ok(RollBack(vec![Committed::NotDurable; commits.len()]));
+    }
+    // Where others write at the same time, what was read may have changed.
+    if is_shared || !facts.relaxed {
+        note_durability(connection, durability).await?;
+    }
+    let (outcome, changes) = plan.decide(&facts);
+    let (statements, batch) = changes.statements();
+    for statement in statements {
+        connection.execute(statement, &[text(&batch)]).await?;
+    }
+    if !claimed.is_empty() {
+        // Those that no member uses go; what is stored by now stays.
+        let rows = Batch::new().numbers("rows", claimed.iter().map(|(row, _)| *row)).finish();
+        connection.execute(sql::COMMIT_DISCLAIM, &[text(rows)]).await?;
+    }
+    Ok(Keep(outcome))
+}
+
+/// Locks the rows that the commits depend on. A block without a row gets one, so that it can be locked: nobody else can
+/// then begin to store or collect it. Returns those rows.
+async fn lock(connection: &mut Connection<'_>, plan: &Plan<'_>) -> Result<Vec<(i64, BlockKey)>, Problem> {
+    let (blocks, rows) = plan.to_lock();
+    let mut claimed = Vec::new();
+    if plan.has_blocks() {
+        connection.execute(sql::COMMIT_LOCK_BLOCKS, &[text(&blocks)]).await?;
+        if plan.has_keys() {
+            claimed = connection
+                .rows(sql::COMMIT_CLAIM, &[text(&blocks)], |row| Ok((row.number(0)?, row.key(1)?)))
+                .await?;
+        }
+    }
+    if plan.has_rows() {
+        connection.execute(sql::COMMIT_LOCK_BLOBS, &[text(&rows)]).await?;
+    }
+    Ok(claimed)
+}

@@ -1,0 +1,53 @@
+//! A copy of the database, made while it is in use.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::connect::Reader;
+use super::database::{File, SqliteDatabase};
+use crate::blocking;
+use crate::error::{Code, Error, Result};
+use crate::manifest::connection::Problem;
+
+impl SqliteDatabase {
+    /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and durable.
+    pub(in crate::manifest) async fn backup(&self, to: &Path) -> Result<()> {
+        let directory = match to.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let failed = |error: io::Error| Error::io(format!("cannot write {}", to.display()), error);
+        let work = tempfile::Builder::new().prefix(".backup-").tempdir_in(directory).map_err(failed)?;
+        let copy = work.path().join("copy");
+        let Some(name) = copy.to_str().map(str::to_owned) else {
+            return Err(Error::new(Code::InvalidArgument, format!("{} is not Unicode text", to.display()))
+                .with_advice("choose another name"));
+        };
+        let (file, to, directory) = (Arc::clone(&self.0), to.to_owned(), directory.to_owned());
+        blocking::run_waiting(move || file.unless_it_waits(copy_into(&file, &name))).await??;
+        blocking::run(move || {
+            let failed = |error: io::Error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    Error::new(Code::InvalidArgument, format!("{} is there already", to.display()))
+                        .with_advice("name a file that does not exist yet")
+                }
+                _ => Error::io(format!("cannot write {}", to.display()), error),
+            };
+            std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;
+            std::fs::hard_link(&copy, &to).map_err(failed)?;
+            drop(work);
+            std::fs::File::open(&directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        })
+        .await?
+    }
+}
+
+/// Over a connection of its own: those that read refuse everything that writes, even to another file.
+fn copy_into(file: &File, name: &str) -> Result<(), Problem> {
+    file.check_open()?;
+    let Reader { connection, .. } = Reader::connect(&file.path)?;
+    connection.pragma_update(None, "query_only", false)?;
+    connection.execute("VACUUM INTO ?1", [name])?;
+    Ok(())
+}

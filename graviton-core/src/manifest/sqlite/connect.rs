@@ -1,0 +1,173 @@
+//! How connections to the file are made.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::checkpoint::Checkpoints;
+use super::failure::{is_about_other_files, is_busy};
+use super::forked;
+use crate::blocking;
+use crate::manifest::connection::Problem;
+
+/// How long a process waits for another's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest pause between two looks at it.
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
+/// After so many steps of SQLite's machine (some milliseconds) a query asks whether anybody still waits for it.
+const STEPS_BETWEEN_LOOKS: i32 = 100_000;
+
+/// Texts of statements that a connection keeps compiled.
+const STATEMENTS: usize = 64;
+
+/// A connection that reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) connection: Connection,
+    /// What the file was like, if SQLite was told that it does not change.
+    frozen: Option<Stamp>,
+}
+
+/// When the file was changed, and its length.
+type Stamp = (std::time::SystemTime, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+impl Reader {
+    /// Connects; waits while another process makes or closes the database.
+    pub(super) fn connect(path: &Path) -> Result<Reader, Problem> {
+        patiently(|| connect_reader(path))
+    }
+
+    /// Whether it is known without a look at the file that it sees the current content.
+    pub(super) fn follows_the_log(&self) -> bool {
+        self.frozen.is_none()
+    }
+
+    /// Whether it sees the current content. A connection that takes the file for frozen does not notice that somebody
+    /// writes after all: another process, or this one once a full disk has room again.
+    pub(super) fn is_current(&self, path: &Path) -> bool {
+        self.follows_the_log() || !has_log(path) && stamp(path) == self.frozen
+    }
+}
+
+fn connect_reader(path: &Path) -> Result<Reader, Problem> {
+    forked::note(path)?;
+    let open = |path: &Path, how: OpenFlags| {
+        let mut connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        prepare(&mut connection)?;
+        // Only on connections that read: a transaction that writes is short, and may be shared by several callers.
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(blocking::is_given_up))?;
+        connection.pragma_update(None, "query_only", true)?;
+        // Makes SQLite look at the file and at what stands beside it.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    // SQLite makes two files beside a database that is read, and takes them away again if it may write.
+    let may_write = is_writable(path) && is_writable(path.parent().unwrap_or(Path::new("/")));
+    let how = if may_write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+    match open(path, how) {
+        // They cannot be made: no permission, or a full disk. Without a log, nobody writes, and nobody can begin to.
+        Err(error) if is_about_other_files(&error) && !has_log(path) => {
+            let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let frozen = stamp(path);
+            Ok(Reader { connection: open(Path::new(&immutable_uri(path)), how)?, frozen })
+        }
+        result => Ok(Reader { connection: result?, frozen: None }),
+    }
+}
+
+/// The connection that writes; makes the file. Waits while another process makes or closes the database.
+pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<Connection, Problem> {
+    patiently(|| {
+        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        checkpoints.watch(&mut connection)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        forked::note(path)?;
+        Ok(connection)
+    })
+}
+
+/// The connection that moves what was written into the database.
+pub(super) fn connect_checkpointer(path: &Path) -> Result<Connection, Problem> {
+    let connection = connect(path, OpenFlags::empty())?;
+    // Looks at the file, and so at what kind of log it has.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+/// A connection that may write.
+fn connect(path: &Path, more: OpenFlags) -> Result<Connection, Problem> {
+    if path.exists() {
+        forked::note(path)?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    prepare(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens a connection, again and again while another process makes or closes the database. SQLite does not wait for the
+/// change to a write-ahead log, where to wait could be a deadlock, and says at once that it is busy.
+fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> {
+    let started = Instant::now();
+    loop {
+        match connect() {
+            Err(Problem::Sqlite(error))
+                if is_busy(&error) && blocking::may_wait() && started.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Waits a moment for another process's transaction, at which SQLite has looked so often; `false` gives up.
+fn wait_a_moment(looks: i32) -> bool {
+    if !blocking::may_wait() || BUSY_PAUSE * looks.unsigned_abs() >= BUSY_TIMEOUT {
+        return false;
+    }
+    std::thread::sleep(BUSY_PAUSE.min(Duration::from_millis(1 << looks.clamp(0, 5))));
+    true
+}
+
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(wait_a_moment))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise every statement that could use a partial index is compiled again for each set of values,
+    // which was half the time of a small get.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
+fn is_writable(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// Whether something is in the write-ahead log.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// <https://sqlite.org/uri.html>: escapes every byte that has a meaning in a URI.
+fn immutable_uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"/.-_".contains(byte);
+        uri.extend(if plain { vec![char::from(*byte)] } else { format!("%{byte:02x}").chars().collect() });
+    }
+    uri + "?immutable=1"
+}
