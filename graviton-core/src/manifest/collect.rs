@@ -24,10 +24,12 @@ fn rows_batch(rows: impl IntoIterator<Item = i64>) -> String {
 }
 
 impl ManifestRepo {
-    /// Deletes the live blob of that id, durably: no query that begins later finds it. False if there is none.
+    /// Deletes the live blob of that id, durably: no query that begins later finds it. False if there is
+    /// none.
     pub async fn delete(&self, id: &BlobId) -> Result<bool> {
         let operation = Operation::transaction("delete").synced(self.durability == Durability::Full);
-        // The row that an earlier run found: if the answer of its commit was lost, that row may be deleted already.
+        // The row that an earlier run found: if the answer of its commit was lost, that row may be deleted
+        // already.
         let found_before = AtomicI64::new(0);
         self.run(operation, (*id, found_before), |mut connection, (id, found_before)| {
             Box::pin(async move {
@@ -69,8 +71,8 @@ impl ManifestRepo {
         .await
     }
 
-    /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers that have
-    /// none. Returns how many blobs. One that is just being committed counts as alive.
+    /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers
+    /// that have none. Returns how many blobs. One that is just being committed counts as alive.
     pub async fn expire(&self, limit: usize) -> Result<u64> {
         self.run(Operation::transaction("expire"), limit, |mut connection, limit| {
             Box::pin(async move {
@@ -82,7 +84,8 @@ impl ManifestRepo {
         .await
     }
 
-    /// Takes the names of up to `limit` blobs that were deleted at least `grace` ago: from now on nobody restores them.
+    /// Takes the names of up to `limit` blobs that were deleted at least `grace` ago: from now on nobody
+    /// restores them.
     pub async fn take_names(&self, grace: Duration, limit: usize) -> Result<u64> {
         let values = [Value::milliseconds(grace), Value::limit(limit)];
         self.execute(Operation::statement("take_names"), sql::TAKE_NAMES, values).await
@@ -94,8 +97,8 @@ impl ManifestRepo {
         self.rows(Operation::read("nameless"), sql::NAMELESS, values, |row| Ok(BlobRow(row.number(0)?))).await
     }
 
-    /// Drops up to `limit` references of a nameless blob, and marks their blocks as candidates in the same transaction.
-    /// True once the blob itself is gone.
+    /// Drops up to `limit` references of a nameless blob, and marks their blocks as candidates in the same
+    /// transaction. True once the blob itself is gone.
     pub async fn reap(&self, blob: BlobRow, limit: usize) -> Result<bool> {
         self.run(Operation::transaction("reap"), (blob, limit), |mut connection, (blob, limit)| {
             Box::pin(async move { reap(&mut connection, *blob, *limit).await })
@@ -103,9 +106,10 @@ impl ManifestRepo {
         .await
     }
 
-    /// Looks at up to `limit` candidates behind `after` that no collector has doomed. Those that nothing refers to, looked
-    /// up while their rows are locked, are not stored any more and doomed by this collection for as long as it `lasts`, in
-    /// any case durably: until then nobody pins them. The others are no candidates any more.
+    /// Looks at up to `limit` candidates behind `after` that no collector has doomed. Those that nothing
+    /// refers to, looked up while their rows are locked, are not stored any more and doomed by this
+    /// collection for as long as it `lasts`, in any case durably: until then nobody pins them. The others are
+    /// no candidates any more.
     pub async fn doom(
         &self,
         by: Collection,
@@ -120,9 +124,10 @@ impl ManifestRepo {
         .await
     }
 
-    /// Removes the rows of those blocks that this collection still dooms and nothing refers to, calls `delete` with their
-    /// keys under the locks, and commits if that says that all bytes are gone. Otherwise it changes nothing. `delete` may
-    /// be called again, for rows that are locked again and looked at again. Not to be dropped before it returns.
+    /// Removes the rows of those blocks that this collection still dooms and nothing refers to, calls
+    /// `delete` with their keys under the locks, and commits if that says that all bytes are gone. Otherwise
+    /// it changes nothing. `delete` may be called again, for rows that are locked again and looked at again.
+    /// Not to be dropped before it returns.
     pub async fn sweep(
         &self,
         by: Collection,
@@ -166,7 +171,7 @@ impl ManifestRepo {
         .await
     }
 
-    /// What a collection with this grace would do; names up to `limit` blobs.
+    /// Returns the plan of a collection with this grace; names up to `limit` blobs.
     pub async fn plan_garbage(&self, grace: Duration, limit: usize) -> Result<GarbagePlan> {
         let operation = Operation::read("plan_garbage").patience(Duration::from_secs(600));
         self.run(operation, (grace, limit), |mut connection, (grace, limit)| {
@@ -223,7 +228,8 @@ async fn doom(
     if last.is_none() {
         return Ok(RollBack(Doomed::default()));
     }
-    // Looked up while they are locked: a put that refers to one of them from now on waits for that lock first.
+    // Looked up while they are locked: a put that refers to one of them from now on waits for that lock
+    // first.
     let all = rows_batch(candidates.iter().map(|(row, _)| row.0));
     let referenced = connection.rows(sql::REFERENCED, &[text(&all)], |row| row.number(0)).await?;
     if !referenced.is_empty() {

@@ -1,7 +1,7 @@
 //! A connection to either database: statements go in, rows come out.
 //!
-//! The operations of the repository are written once, against [`Connection`]. SQLite answers before a call returns;
-//! PostgreSQL makes a round trip.
+//! The operations of the repository are written once, against [`Connection`]. SQLite answers before a call
+//! returns; PostgreSQL makes a round trip.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -150,8 +150,8 @@ pub(super) enum Connection<'c> {
 }
 
 impl Connection<'_> {
-    /// Whether others write at the same time, so that rows have to be locked before they are read. In SQLite a transaction
-    /// that writes has the database to itself.
+    /// Whether others write at the same time, so that rows have to be locked before they are read. In SQLite
+    /// a transaction that writes has the database to itself.
     pub(super) fn is_shared(&self) -> bool {
         !matches!(self, Connection::Sqlite(_))
     }
@@ -221,12 +221,13 @@ impl<T> Ending<T> {
     }
 }
 
-/// An operation under way. In a box, because on stable Rust there is no other way to ask that the future of a closure,
-/// which borrows the connection, is `Send`.
+/// An operation under way. In a box, because on stable Rust there is no other way to ask that the future of a
+/// closure, which borrows the connection, is `Send`.
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<Ending<T>, Problem>> + Send + 'c>>;
 
-/// What an operation does with a connection and its arguments. It may run several times until it gets through, and leaves
-/// the same behind as if it had run once. The arguments stand beside it and not in it, so that each run borrows them.
+/// What an operation does with a connection and its arguments. It may run several times until it gets
+/// through, and leaves the same behind as if it had run once. The arguments stand beside it and not in it, so
+/// that each run borrows them.
 pub(super) trait Work<A, T>:
     for<'c> Fn(Connection<'c>, &'c A) -> Running<'c, T> + Send + Sync + 'static
 {

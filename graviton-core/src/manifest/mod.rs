@@ -5,8 +5,8 @@
 //! row that is still pending, before it relies on any block, and a collector deletes only what nothing
 //! references. Every method is one transaction or one query; none is held open between calls.
 //!
-//! An operation is spelled twice: its statements (`sql`), and one method (`put`, `read`, `collect`, `verify`), which runs
-//! them on a connection to either database.
+//! An operation is spelled twice: its statements (`sql`), and one method (`put`, `read`, `collect`,
+//! `verify`), which runs them on a connection to either database.
 
 mod batch;
 mod collect;
@@ -238,8 +238,9 @@ pub struct Totals {
     pub dead_blobs: u64,
     /// The sum of their sizes in bytes.
     pub dead_bytes: u64,
-    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without grace frees these,
-    /// and what a put that failed or was aborted had announced and may have written, which only its plan counts.
+    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without
+    /// grace frees these, and what a put that failed or was aborted had announced and may have written, which
+    /// only its plan counts.
     pub reclaimable_bytes: u64,
 }
 

@@ -40,8 +40,8 @@ impl ManifestRepo {
 
     /// Opens the PostgreSQL database at `address`, which has to exist; to create means to make the tables.
     ///
-    /// Answers within 10 seconds: a server that cannot be reached is `backend-unavailable`, wrong credentials or a
-    /// database that does not exist are `config`. A schema that a newer version wrote is `version`.
+    /// Answers within 10 seconds: a server that cannot be reached is `backend-unavailable`, wrong credentials
+    /// or a database that does not exist are `config`. A schema that a newer version wrote is `version`.
     #[cfg(feature = "postgres")]
     pub async fn open_postgres(
         address: &PostgresAddress,
@@ -57,7 +57,7 @@ impl ManifestRepo {
         Ok(repo)
     }
 
-    /// What the database contains. It is called `name` in messages.
+    /// Reads which kind of content the database has. It is called `name` in messages.
     async fn schema(&self, name: &str) -> Result<Schema> {
         self.run(Operation::read("schema"), name.to_owned(), |mut connection, name| {
             Box::pin(async move { schema::look(&mut connection, name).await })
@@ -65,8 +65,8 @@ impl ManifestRepo {
         .await
     }
 
-    /// Synced in a relaxed store too: its id is soon written beside the blocks, synced. If that outlived the database, the
-    /// blocks would belong to a database that nobody has, and no other would open with them.
+    /// Synced in a relaxed store too: its id is soon written beside the blocks, synced. If that outlived the
+    /// database, the blocks would belong to a database that nobody has, and no other would open with them.
     async fn migrate(&self, name: &str) -> Result<()> {
         let id = format!("{:032x}", u128::from_be_bytes(random::bytes()?));
         let operation = Operation::transaction("migrate").synced(true).patience(schema::PATIENCE);
@@ -77,8 +77,8 @@ impl ManifestRepo {
     }
 }
 
-/// Whether the tables have to be made or brought up to date. An older schema can be read as it is, for only indexes have
-/// changed since.
+/// Whether the tables have to be made or brought up to date. An older schema can be read as it is, for only
+/// indexes have changed since.
 fn needs_migration(schema: Schema, opening: Opening, name: &str) -> Result<bool> {
     match (schema, opening) {
         (Schema::Current, _) | (Schema::Old, Opening::ToRead) => Ok(false),

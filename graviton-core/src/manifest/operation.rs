@@ -71,17 +71,19 @@ impl Operation {
     }
 }
 
-/// Watches every operation that writes, so that a test can make it fail or kill the process in it. The `number` tells
-/// the operations of a process apart.
+/// Watches every operation that writes, so that a test can make it fail or kill the process in it. The
+/// `number` tells the operations of a process apart.
 pub trait TransactionHook: Send + Sync {
     /// Before the operation begins. On an error nothing is done, and the caller gets that error.
     fn before_begin(&self, operation: &'static str, number: u64) -> Result<()>;
 
-    /// Before the transaction commits; before the statement, if it is only one. On an error nothing is changed, and the
-    /// caller gets that error. Called again if the transaction is run again, and not if it has nothing to commit.
+    /// Before the transaction commits; before the statement, if it is only one. On an error nothing is
+    /// changed, and the caller gets that error. Called again if the transaction is run again, and not if it
+    /// has nothing to commit.
     fn before_commit(&self, operation: &'static str, number: u64) -> Result<()>;
 
-    /// After the operation has ended, with a commit or without. On an error the caller gets that instead of the answer.
+    /// After the operation has ended, with a commit or without. On an error the caller gets that instead of
+    /// the answer.
     fn after_end(&self, operation: &'static str, number: u64) -> Result<()>;
 }
 

@@ -1,7 +1,7 @@
 //! The put protocol.
 //!
-//! With row locks the order is always: blocks in key order, then blobs. What an operation decides on, it reads in a
-//! statement after the locks are held.
+//! With row locks the order is always: blocks in key order, then blobs. An operation reads the rows that
+//! it decides on in a statement after the locks are held.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,8 +176,8 @@ async fn commit(
     Ok(Keep(outcome))
 }
 
-/// Locks the rows that the commits depend on. A block without a row gets one, so that it can be locked: nobody else can
-/// then begin to store or collect it. Returns those rows.
+/// Locks the rows that the commits depend on. A block without a row gets one, so that it can be locked:
+/// nobody else can then begin to store or collect it. Returns those rows.
 async fn lock(connection: &mut Connection<'_>, plan: &Plan<'_>) -> Result<Vec<(i64, BlockKey)>, Problem> {
     let (blocks, rows) = plan.to_lock();
     let mut claimed = Vec::new();

@@ -96,8 +96,9 @@ impl ManifestRepo {
         .await
     }
 
-    /// What [`find`](ManifestRepo::find) finds, if the database is a file of this host and nobody has to be waited for;
-    /// otherwise `None`, and `find` says why. For threads that drive futures, which must not block.
+    /// Calls [`find`](ManifestRepo::find), if the database is a file of this host and nothing has to be
+    /// waited for; otherwise `None`, and `find` says why. For threads that drive futures, which must not
+    /// block.
     pub fn find_at_once(
         &self,
         id: &BlobId,
@@ -106,8 +107,8 @@ impl ManifestRepo {
         self.at_once(self.find(id, entries))
     }
 
-    /// The blocks of the live blob of that id, if there are no more than `limit` and all of them are `stored`, as durably as
-    /// this store promises. For a caller that is about to put it.
+    /// The blocks of the live blob of that id, if there are no more than `limit` and all of them are
+    /// `stored`, as durably as this store promises. For a caller that is about to put it.
     pub async fn stored(&self, id: &BlobId, limit: usize) -> Result<StoredBlocks> {
         let [algo, digest, size] = Value::id(id);
         let values = [algo, digest, size, Value::limit(limit + 1)];
@@ -123,7 +124,7 @@ impl ManifestRepo {
         Ok(all.then(|| blocks.into_iter().filter_map(|(_, key)| key).collect()))
     }
 
-    /// What [`stored`](ManifestRepo::stored) finds; `None` also if that cannot be told without waiting.
+    /// Calls [`stored`](ManifestRepo::stored); `None` also if that cannot be told without waiting.
     pub fn stored_at_once(&self, id: &BlobId, limit: usize) -> StoredBlocks {
         self.at_once(self.stored(id, limit))?
     }

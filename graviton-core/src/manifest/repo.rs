@@ -20,8 +20,8 @@ use crate::error::{Code, Error, Result};
 /// dropped takes effect as a whole or not at all. A database that is busy, gone or restarted is the
 /// retryable `backend-unavailable`.
 ///
-/// Only what must survive a power cut is synced. Pins serve living processes, so their transactions are left to the next
-/// sync, which a commit makes.
+/// Only what must survive a power cut is synced. Pins serve living processes, so their transactions are left
+/// to the next sync, which a commit makes.
 pub struct ManifestRepo {
     pub(super) database: Database,
     pub(super) durability: Durability,
@@ -101,8 +101,8 @@ impl ManifestRepo {
         .await
     }
 
-    /// The answer of a call, if the database is a file of this host and the call waits for nobody. On an error the call is
-    /// to be made again in the usual way, which says why.
+    /// The answer of a call, if the database is a file of this host and the call waits for nobody. On an
+    /// error the call is to be made again in the usual way, which says why.
     pub(super) fn at_once<T>(&self, call: impl Future<Output = Result<T>>) -> Option<T> {
         if self.is_local() { blocking::at_once(call)?.ok() } else { None }
     }

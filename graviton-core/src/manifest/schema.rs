@@ -1,8 +1,8 @@
 //! The tables, as numbered migrations, each in both dialects, run at open.
 //!
-//! A released migration never changes; the next one changes the tables that it made. However many processes open a new
-//! or old database at once, each migration runs once: writers queue for the file in SQLite, and for an advisory lock in
-//! PostgreSQL.
+//! A released migration never changes; the next one changes the tables that it made. However many processes
+//! open a new or old database at once, each migration runs once: writers queue for the file in SQLite, and
+//! for an advisory lock in PostgreSQL.
 
 use std::time::Duration;
 

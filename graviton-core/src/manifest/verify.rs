@@ -22,7 +22,7 @@ impl ManifestRepo {
         self.rows(Operation::read("blocks"), sql::BLOCK_PAGE, values, record).await
     }
 
-    /// What is known of these blocks: those that have a row, in any order.
+    /// Returns the rows of these blocks: those that have one, in any order.
     pub async fn blocks_by_key(&self, keys: Vec<BlockKey>) -> Result<Vec<BlockRecord>> {
         let keys = Batch::new().rows("keys", &keys, Row::key).finish();
         self.rows(Operation::read("blocks_by_key"), sql::BLOCKS_BY_KEY, [text(keys)], record).await
@@ -34,8 +34,9 @@ impl ManifestRepo {
         self.rows(Operation::read("blobs_of"), sql::BLOBS_OF, values, |row| row.id(0)).await
     }
 
-    /// Locks the row of a block and calls `look`; if that says that the bytes are not right, marks the block as not
-    /// stored, so that the next put of it writes it anew. True if so. A block that is doomed or gone is left alone.
+    /// Locks the row of a block and calls `look`; if that says that the bytes are not right, marks the block
+    /// as not stored, so that the next put of it writes it anew. True if so. A block that is doomed or gone
+    /// is left alone.
     pub async fn recheck(&self, block: BlockRow, look: Arc<LookAgain>) -> Result<bool> {
         let operation = Operation::transaction("recheck").synced(true);
         self.run(operation, (block, look), |mut connection, (block, look)| {
@@ -62,15 +63,16 @@ impl ManifestRepo {
         self.execute(Operation::statement("adopt"), sql::ADOPT, [text(keys)]).await
     }
 
-    /// Marks blocks that nothing refers to as candidates, wherever that was not done. Costs time proportional to what is
-    /// stored.
+    /// Marks blocks that nothing refers to as candidates, wherever that was not done. Costs time proportional
+    /// to what is stored.
     pub async fn mark_forgotten(&self) -> Result<u64> {
         let operation = Operation::statement("mark_forgotten").patience(Duration::from_secs(600));
         self.execute(operation, sql::FORGOTTEN, []).await
     }
 
-    /// What the database itself finds wrong with its file or indexes, as lines for people. SQLite checks its file. A
-    /// PostgreSQL server with checksums checks its pages as it reads them. References between tables are checked in both.
+    /// Lists what the database itself finds wrong with its file or indexes, as lines for people. SQLite checks its
+    /// file. A PostgreSQL server with checksums checks its pages as it reads them. References between tables
+    /// are checked in both.
     pub async fn integrity(&self) -> Result<Vec<String>> {
         let operation = Operation::read("integrity").patience(Duration::from_secs(3_600));
         self.run(operation, (), |mut connection, ()| {

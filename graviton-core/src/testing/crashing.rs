@@ -1,9 +1,10 @@
-//! A block store and a hook for a manifest repository that kill their own process at the call they are told to.
+//! A block store and a hook for a manifest repository that kill their own process at the call they are told
+//! to.
 //!
-//! Both count their calls that change something together, in the order in which they begin; to die at a read is to die
-//! after the change before it. The call that was chosen ends the process, as the system or a `kill -9` would, with nothing
-//! flushed and nothing dropped: before it has done anything, in its middle, or once it has taken effect and nobody has
-//! seen its answer.
+//! Both count their calls that change something together, in the order in which they begin; to die at a read
+//! is to die after the change before it. The call that was chosen ends the process, as the system or a `kill
+//! -9` would, with nothing flushed and nothing dropped: before it has done anything, in its middle, or once
+//! it has taken effect and nobody has seen its answer.
 
 use std::fmt;
 use std::ops::Range;
@@ -25,14 +26,15 @@ use crate::manifest::TransactionHook;
 pub enum Moment {
     /// Nothing was done.
     Before,
-    /// Of a put or a deletion of blocks the first half was done, of a transaction everything but its commit. Other calls are
-    /// done as a whole: for them it is as before.
+    /// Of a put or a deletion of blocks the first half was done, of a transaction everything but its commit.
+    /// Other calls are done as a whole: for them it is as before.
     Middle,
     /// It was done.
     After,
 }
 
-/// Counts calls that change something, and kills the process at one of them. The wrappers of one store share it.
+/// Counts calls that change something, and kills the process at one of them. The wrappers of one store share
+/// it.
 #[derive(Debug, Default)]
 pub struct Crash(Mutex<Plan>);
 
@@ -101,8 +103,8 @@ pub struct CrashingBlockStore {
 }
 
 impl CrashingBlockStore {
-    /// `deletion_takes` is said instead of what the inner store says: with short times for dooms, a store that grants a
-    /// deletion 10 s would never begin one. Only true where the server is near.
+    /// `deletion_takes` is said instead of what the inner store says: with short times for dooms, a store
+    /// that grants a deletion 10 s would never begin one. Only true where the server is near.
     pub fn new(
         inner: Arc<dyn BlockStore>,
         crash: Arc<Crash>,

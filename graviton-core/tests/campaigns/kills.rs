@@ -8,7 +8,8 @@
 //! 2. after every third death, once leases and dooms are over: a collection leaves exactly what is reachable.
 //!
 //! Then the next life begins over the same store, mostly in the middle of what the last one left.
-//! `GRAVITON_KILL_ROUNDS` for each pair makes it a campaign; `GRAVITON_KILL_SEED` repeats the choices of a run.
+//! `GRAVITON_KILL_ROUNDS` for each pair makes it a campaign; `GRAVITON_KILL_SEED` repeats the choices of a
+//! run.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -35,7 +36,8 @@ const LIFE: usize = 16;
 
 const SIGKILL: i32 = 9;
 
-/// Of a process that dies: what it leaves is over soon. A deletion is over at once, as the server is on this machine.
+/// Of a process that dies: what it leaves is over soon. A deletion is over at once, as the server is on this
+/// machine.
 const DYING: Timing = Timing {
     lease: Duration::from_millis(1_000),
     renewal: Duration::from_millis(200),

@@ -306,7 +306,8 @@ async fn a_bad_read_is_an_error_and_never_wrong_bytes() {
     let id = store.put(&bytes[..]).await.unwrap().id;
     for (fault, code) in faults {
         for nth in 1..=96 {
-            // A fetch that an earlier reader gave up may still be under way: it is to meet the faults of its own time.
+            // A fetch that an earlier reader gave up may still be under way: it is to meet the faults of its
+            // own time.
             parts.blocks = Arc::new(FaultyBlockStore::new(Arc::new(parts.memory.clone())));
             let store = parts.open("fixed:1000").await.unwrap();
             let hits = parts.blocks.hits();

@@ -1,7 +1,7 @@
 //! Whether a store at rest holds exactly what is reachable: no block too few, and none too many.
 //!
-//! The block store is listed by other means than the engine's own (the directory, a client of S3 that is not ours), and
-//! the rows are paged through the repository, so that the engine's sums are not their own witness.
+//! The block store is listed by other means than the engine's own (the directory, a client of S3 that is not
+//! ours), and the rows are paged through the repository, so that the engine's sums are not their own witness.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -21,7 +21,8 @@ use object_store::ObjectStore;
 
 use super::pair::{self, Blocks, Pair, in_runtime, s3_client};
 
-/// The two halves of a store with these settings (empty where there is none), for what goes between them and the engine.
+/// The two halves of a store with these settings (empty where there is none), for what goes between them and
+/// the engine.
 pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockStore>, ManifestRepo) {
     let root = PathBuf::from(setting("GRAVITON_FS_ROOT"));
     let blocks: Arc<dyn BlockStore> = if setting("GRAVITON_BLOB_BACKEND").is_empty() {
@@ -113,7 +114,8 @@ fn rows(pair: &Pair) -> Vec<BlockRecord> {
     })
 }
 
-/// Collects until leases and dooms of the dead have run out and nothing is left to do. Gives the number of blocks.
+/// Collects until leases and dooms of the dead have run out and nothing is left to do. Gives the number of
+/// blocks.
 pub(crate) fn collect_all(pair: &Pair, store: &Store, within: Duration) -> u64 {
     let deadline = Instant::now() + within;
     let mut blocks = 0;

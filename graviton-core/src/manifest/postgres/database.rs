@@ -1,9 +1,9 @@
 //! The connections to one PostgreSQL database, and how an operation gets through.
 //!
-//! A few connections are kept and handed out again. sqlx's own pool is not used, for two reasons: it tries again for
-//! as long as it may while connections are refused, and then says only that it took too long; and after a restart of
-//! the server each dead connection that it keeps costs one failed call (or each call one more round trip, to find out).
-//! Here the first lost connection throws all idle ones away.
+//! A few connections are kept and handed out again. sqlx's own pool is not used, for two reasons: it tries
+//! again for as long as it may while connections are refused, and then says only that it took too long; and
+//! after a restart of the server each dead connection that it keeps costs one failed call (or each call one
+//! more round trip, to find out). Here the first lost connection throws all idle ones away.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,8 @@ use crate::manifest::connection::{self, Ending, Problem, Work};
 use crate::manifest::operation::{Access, Operation, Watch};
 use crate::random;
 
-/// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by default.
+/// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by
+/// default.
 const CONNECTIONS: usize = 10;
 /// How long a call waits for one of them.
 const QUEUE: Duration = Duration::from_secs(30);
@@ -65,7 +66,8 @@ impl Pool {
     }
 }
 
-/// A connection in use. Dropped, it is closed, and the server rolls back what it was doing; given back, it is kept.
+/// A connection in use. Dropped, it is closed, and the server rolls back what it was doing; given back, it is
+/// kept.
 struct Session {
     connection: PgConnection,
     pool: Arc<Pool>,
@@ -273,8 +275,8 @@ impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
                 Ok(answer)
             }
             Ending::RollBack(answer) => {
-                // The answer holds either way: nothing was changed. The operation must not be run again for this,
-                // for what it did beside the database may still be under way.
+                // The answer holds either way: nothing was changed. The operation must not be run again for
+                // this, for what it did beside the database may still be under way.
                 *usable = matches!(timeout(CLEAN_UP, connection.execute("ROLLBACK")).await, Ok(Ok(_)));
                 Ok(answer)
             }

@@ -1,11 +1,12 @@
 //! The real statements of the protocol in every order, on a real server.
 //!
-//! Each session runs its operations on a connection of its own that stops before every statement; a schedule says whose turn
-//! it is. A session whose statement waits for a lock loses its turn until the lock is free. Of two transactions all
-//! schedules are run; of whole lives of writers and collectors all in which one of them is held up once, and some random
-//! ones (`GRAVITON_SCHEDULES` of each).
+//! Each session runs its operations on a connection of its own that stops before every statement; a schedule
+//! says whose turn it is. A session whose statement waits for a lock loses its turn until the lock is free.
+//! Of two transactions all schedules are run; of whole lives of writers and collectors all in which one of
+//! them is held up once, and some random ones (`GRAVITON_SCHEDULES` of each).
 //!
-//! After each schedule the property of the protocol has to hold: whoever committed has its blocks' rows and bytes.
+//! After each schedule the property of the protocol has to hold: whoever committed has its blocks' rows and
+//! bytes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 use sqlx::{ConnectOptions, Executor, PgConnection};
 use tokio::sync::{mpsc, oneshot};
+
+#[path = "../../../../tests/left_out.rs"]
+mod left_out;
 
 use super::PostgresAddress;
 use super::stepped::{Gate, Stepped};
@@ -141,8 +145,8 @@ impl World {
         }
     }
 
-    /// A collector whose session is lost after it has decided: its locks are gone, and it deletes all the same. Until it
-    /// has, its dooms last.
+    /// A collector whose session is lost after it has decided: its locks are gone, and it deletes all the
+    /// same. Until it has, its dooms last.
     async fn doom_and_be_cut_off(&self, session: &Session, collection: i64) {
         let collection = Collection(collection);
         let lasts = Duration::from_secs(60);
@@ -532,12 +536,24 @@ async fn random_schedules(lives: &[Life], deleted: bool, count: u64, seed: u64) 
     }
 }
 
+/// Whether the servers run. If not, says that `test` is left out.
+fn are_servers_there(test: &str) -> bool {
+    let there = std::env::var_os("GRAVITON_TEST_POSTGRES").is_some();
+    if !there {
+        left_out::leave_out(test, "no servers run; start the tests through tests/servers");
+    }
+    there
+}
+
 fn schedules() -> u64 {
     std::env::var("GRAVITON_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(5)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_order_of_two_short_lives() {
+    if !are_servers_there("every_order_of_two_short_lives") {
+        return;
+    }
     let most = schedules() as usize * 10;
     let mut total = 0;
     for (lives, deleted) in [
@@ -554,6 +570,9 @@ async fn every_order_of_two_short_lives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_orders_of_whole_lives() {
+    if !are_servers_there("random_orders_of_whole_lives") {
+        return;
+    }
     for (number, (lives, deleted)) in [
         (vec![PutSame, Collect], true),
         (vec![PutBoth, DoomAndSweep], true),

@@ -1,13 +1,13 @@
 //! Manifests in PostgreSQL: shared by any number of processes on any number of hosts.
 //!
-//! The operations are those of SQLite, with three differences. Others write at the same time, so rows are locked before
-//! they are read. An operation that meets another's locks is run again. The connection can be lost in the middle, even
-//! between a commit and its answer; then the operation is run again too, for it leaves the same behind as if it had run
-//! once. So the outcome of a commit is found out, never guessed.
+//! The operations are those of SQLite, with three differences. Others write at the same time, so rows are
+//! locked before they are read. An operation that meets another's locks is run again. The connection can be
+//! lost in the middle, even between a commit and its answer; then the operation is run again too, for it
+//! leaves the same behind as if it had run once. So the outcome of a commit is found out, never guessed.
 //!
-//! Every operation is committed synchronously, pins too: unlike with SQLite, a writer outlives a crash of its database,
-//! and must not go on with some of its pins lost. Where the server's `synchronous_commit` is off, our sessions switch it on;
-//! a stronger setting stays. A fail-over must lose no commit.
+//! Every operation is committed synchronously, pins too: unlike with SQLite, a writer outlives a crash of its
+//! database, and must not go on with some of its pins lost. Where the server's `synchronous_commit` is off,
+//! our sessions switch it on; a stronger setting stays. A fail-over must lose no commit.
 
 mod address;
 pub(super) mod connection;

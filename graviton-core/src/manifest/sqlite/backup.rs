@@ -11,7 +11,8 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::connection::Problem;
 
 impl SqliteDatabase {
-    /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and durable.
+    /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and
+    /// durable.
     pub(in crate::manifest) async fn backup(&self, to: &Path) -> Result<()> {
         let directory = match to.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,

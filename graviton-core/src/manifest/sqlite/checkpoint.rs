@@ -1,15 +1,17 @@
-//! How what was committed gets from the write-ahead log into the database: beside the commits, on another thread.
+//! How what was committed gets from the write-ahead log into the database: beside the commits, on another
+//! thread.
 //!
-//! SQLite by itself does it within the commit that fills the log, which then waits for two syncs. In a store that syncs
-//! nothing else, that was a third of what small puts took (68 of 200 µs each).
+//! SQLite by itself does it within the commit that fills the log, which then waits for two syncs. In a store
+//! that syncs nothing else, that was a third of what small puts took (68 of 200 µs each).
 //!
-//! The log begins anew only when a commit finds that all of it is in the database. Commits that do not pause always are
-//! ahead of the other thread; so that the log does not grow without end, a commit does the rest itself when the log is
-//! [`MOST_PAGES`] long, as SQLite would, and from twice that on it waits for the other thread to do so.
+//! The log begins anew only when a commit finds that all of it is in the database. Commits that do not pause
+//! always are ahead of the other thread; so that the log does not grow without end, a commit does the rest
+//! itself when the log is [`MOST_PAGES`] long, as SQLite would, and from twice that on it waits for the other
+//! thread to do so.
 //!
-//! A checkpoint that commits overtake has written pages that it has not synced: the next one that gets to the end does. If
-//! that fails, another try may sync nothing of them and succeed, for the kernel reports a failed write once. So after a
-//! failure nothing is written any more, before the log could begin anew.
+//! A checkpoint that commits overtake has written pages that it has not synced: the next one that gets to the
+//! end does. If that fails, another try may sync nothing of them and succeed, for the kernel reports a failed
+//! write once. So after a failure nothing is written any more, before the log could begin anew.
 
 use std::os::raw::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -20,7 +22,8 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, ffi, wal::CheckpointMode};
 
 use super::mutex::{locked, try_locked};
 
-/// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have as many.
+/// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have
+/// as many.
 const PAGES: c_int = 1_000;
 
 /// A log has about so many pages, 16 MiB, and where the other thread is slow up to twice as many.
@@ -38,7 +41,8 @@ struct Shared {
     begun_at: AtomicI32,
     /// Whether the other thread has one to do.
     running: AtomicBool,
-    /// Held while one runs, by either thread. The other thread's connection: the one that writes has commits to do.
+    /// Held while one runs, by either thread. The other thread's connection: the one that writes has commits
+    /// to do.
     connection: Mutex<Option<Connection>>,
     /// Why nothing is to be written any more.
     failed: OnceLock<ffi::Error>,
@@ -106,7 +110,8 @@ impl Checkpoints {
 }
 
 impl Due {
-    /// Moves what nobody needs in the log any more, and makes nobody wait. Connects only once, and if it still may.
+    /// Moves what nobody needs in the log any more, and makes nobody wait. Connects only once, and if it
+    /// still may.
     pub(super) fn run<E>(&self, connect: impl FnOnce() -> Result<Connection, E>) -> Result<(), E> {
         let mut connection = locked(&self.0.0.connection);
         let connection = match connection.as_mut() {

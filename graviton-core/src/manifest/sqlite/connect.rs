@@ -18,7 +18,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause between two looks at it.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
-/// After so many steps of SQLite's machine (some milliseconds) a query asks whether anybody still waits for it.
+/// After so many steps of SQLite's machine (some milliseconds) a query asks whether anybody still waits for
+/// it.
 const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 
 /// Texts of statements that a connection keeps compiled.
@@ -28,7 +29,7 @@ const STATEMENTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) connection: Connection,
-    /// What the file was like, if SQLite was told that it does not change.
+    /// The stamp of the file, if SQLite was told that it does not change.
     frozen: Option<Stamp>,
 }
 
@@ -51,8 +52,8 @@ impl Reader {
         self.frozen.is_none()
     }
 
-    /// Whether it sees the current content. A connection that takes the file for frozen does not notice that somebody
-    /// writes after all: another process, or this one once a full disk has room again.
+    /// Whether it sees the current content. A connection that takes the file for frozen does not notice that
+    /// somebody writes after all: another process, or this one once a full disk has room again.
     pub(super) fn is_current(&self, path: &Path) -> bool {
         self.follows_the_log() || !has_log(path) && stamp(path) == self.frozen
     }
@@ -63,7 +64,8 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
     let open = |path: &Path, how: OpenFlags| {
         let mut connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         prepare(&mut connection)?;
-        // Only on connections that read: a transaction that writes is short, and may be shared by several callers.
+        // Only on connections that read: a transaction that writes is short, and may be shared by several
+        // callers.
         connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(blocking::is_given_up))?;
         connection.pragma_update(None, "query_only", true)?;
         // Makes SQLite look at the file and at what stands beside it.
@@ -74,7 +76,8 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
     let may_write = is_writable(path) && is_writable(path.parent().unwrap_or(Path::new("/")));
     let how = if may_write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
     match open(path, how) {
-        // They cannot be made: no permission, or a full disk. Without a log, nobody writes, and nobody can begin to.
+        // They cannot be made: no permission, or a full disk. Without a log, nobody writes, and nobody can
+        // begin to.
         Err(error) if is_about_other_files(&error) && !has_log(path) => {
             let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             let frozen = stamp(path);
@@ -117,8 +120,9 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connection, Problem> {
     Ok(connection)
 }
 
-/// Opens a connection, again and again while another process makes or closes the database. SQLite does not wait for the
-/// change to a write-ahead log, where to wait could be a deadlock, and says at once that it is busy.
+/// Opens a connection, again and again while another process makes or closes the database. SQLite does not
+/// wait for the change to a write-ahead log, where to wait could be a deadlock, and says at once that it is
+/// busy.
 fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> {
     let started = Instant::now();
     loop {

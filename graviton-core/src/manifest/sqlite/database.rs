@@ -1,11 +1,11 @@
 //! The connections to one SQLite file: a few that read, one that writes.
 //!
-//! SQLite is called through `rusqlite`, on the caller's thread, or on a blocking thread for an asynchronous caller. sqlx,
-//! which serves PostgreSQL, runs each SQLite connection on a thread of its own. The two thread switches of a round trip
-//! (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs with it, of which SQLite needed 10. A transaction
-//! runs to its end on that thread, so that no dropped future can leave one open; only a sweep or a second look at a
-//! block waits in it, for the block store. A wait for another process's transaction is moved off a thread whose caller may
-//! end the call.
+//! SQLite is called through `rusqlite`, on the caller's thread, or on a blocking thread for an asynchronous
+//! caller. sqlx, which serves PostgreSQL, runs each SQLite connection on a thread of its own. The two thread
+//! switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs with it, of
+//! which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped future can leave
+//! one open; only a sweep or a second look at a block waits in it, for the block store. A wait for another
+//! process's transaction is moved off a thread whose caller may end the call.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,8 @@ impl SqliteDatabase {
         blocking::run(move || path.parent().map_or(Ok(()), durable::create_directory)).await?
     }
 
-    /// Runs an operation. A transaction is never run twice: it has the database to itself from its first statement on.
+    /// Runs an operation. A transaction is never run twice: it has the database to itself from its first
+    /// statement on.
     pub(in crate::manifest) async fn run<A, T>(
         &self,
         operation: Operation,
@@ -124,8 +125,8 @@ impl SqliteDatabase {
         Connections { busy: READERS - self.0.may_read.available_permits(), most: READERS }
     }
 
-    /// The write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that fails here
-    /// matters.
+    /// The write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that
+    /// fails here matters.
     pub(in crate::manifest) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         // Waits for those that are reading now.
@@ -158,7 +159,8 @@ impl File {
         }
     }
 
-    /// Runs a query over a connection that reads; `None` if it has to be made first, and may not be made here.
+    /// Runs a query over a connection that reads; `None` if it has to be made first, and may not be made
+    /// here.
     fn read<A, T>(&self, arguments: &A, work: &impl Work<A, T>) -> Option<Result<T, Problem>> {
         if let Err(error) = self.check_open() {
             return Some(Err(error.into()));
@@ -177,8 +179,8 @@ impl File {
         Some(result)
     }
 
-    /// Runs a query over the connection that writes, if it is free: that connection remembers what it wrote, while the
-    /// others have to read those pages again, which takes as long as the query.
+    /// Runs a query over the connection that writes, if it is free: that connection remembers what it wrote,
+    /// while the others have to read those pages again, which takes as long as the query.
     fn read_before_write<A, T>(&self, arguments: &A, work: &impl Work<A, T>) -> Option<Result<T, Problem>> {
         match try_locked(&self.writer).as_deref_mut() {
             Some(Some(writer)) => Some(self.read_over(&mut writer.connection, arguments, work)),
@@ -250,8 +252,8 @@ impl File {
     }
 }
 
-/// A transaction, rolled back unless it was committed. `rusqlite`'s own lends out no `&mut Connection`, which is what
-/// can be sent with a future.
+/// A transaction, rolled back unless it was committed. `rusqlite`'s own lends out no `&mut Connection`, which
+/// is what can be sent with a future.
 struct Transaction<'a>(&'a mut Connection);
 
 impl Transaction<'_> {

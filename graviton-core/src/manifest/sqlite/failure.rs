@@ -1,4 +1,4 @@
-//! What SQLite's result codes mean to us: <https://sqlite.org/rescode.html>.
+//! The meaning of SQLite's result codes for the store: <https://sqlite.org/rescode.html>.
 
 use std::path::Path;
 
