@@ -8,6 +8,16 @@
 //! An operation is spelled twice: its statements (`sql`), and one method (`put`, `read`, `collect`,
 //! `verify`), which runs them on a connection to either database.
 
+#![cfg_attr(
+    not(feature = "postgres"),
+    allow(
+        dead_code,
+        irrefutable_let_patterns,
+        clippy::unused_async,
+        reason = "an operation is spelled once for both databases, also where there is only SQLite"
+    )
+)]
+
 mod batch;
 mod collect;
 mod connection;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::manifest_repo::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
+use super::database_place::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
 use crate::key::BlockKey;
 use crate::manifest::{
     BlobRow, BlockRow, Collection, DeleteBytes, Durability, LookAgain, ManifestRepo, Pinned, Restored,

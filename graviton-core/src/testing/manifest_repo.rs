@@ -2,29 +2,15 @@
 //! What it does at each step of the put protocol is in [`super::protocol`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::task::JoinSet;
 
+use super::database_place::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
 use super::{collection, protocol};
 use crate::digest::{Algo, Digest};
 use crate::error::Code;
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
-use crate::manifest::{
-    BlobRow, BlockRow, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned, Totals, WriterId,
-};
-
-/// A database that the suite may do with as it likes.
-#[async_trait]
-pub trait DatabasePlace: Send + Sync {
-    /// A repository over the database, as one more process would open it.
-    async fn open(&self, durability: Durability) -> Arc<ManifestRepo>;
-
-    /// Runs a statement behind the back of all repositories: what a collector does, or time. The suite uses
-    /// no more of SQL than all dialects share; tables are those of `docs/FORMAT.md`.
-    async fn sql(&self, statement: &str);
-}
+use crate::manifest::{BlobRow, Commit, Committed, Durability, ManifestRepo, Totals};
 
 /// Holds a manifest repository to the rules of its trait. `make` makes a new, empty database each time.
 pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() -> P) {
@@ -41,67 +27,6 @@ pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() ->
     a_closed_repository_says_so(&make().await).await;
     collection::all(&make).await;
     protocol::all(make).await;
-}
-
-/// A lease that no test outlives.
-pub(super) const LEASE: Duration = Duration::from_secs(3_600);
-pub(super) const CHUNKER: &str = "fixed:1000";
-
-/// A key of a block that nobody has the bytes of: the repository asks for none.
-pub(super) fn key(number: u32, size: u64) -> BlockKey {
-    BlockKey::new(Algo::Blake3, Algo::Blake3.digest(&number.to_le_bytes()), size).unwrap()
-}
-
-/// Entries for blocks of these keys, one behind the other.
-pub(super) fn entries_of(keys: &[BlockKey]) -> Vec<ManifestEntry> {
-    let mut offset = 0;
-    keys.iter()
-        .map(|key| {
-            let entry = ManifestEntry { offset, key: *key };
-            offset = entry.end();
-            entry
-        })
-        .collect()
-}
-
-/// A blob's id that fits entries, told apart by `name`.
-pub(super) fn id_of(name: &str, entries: &[ManifestEntry]) -> BlobId {
-    let size = entries.last().map_or(0, ManifestEntry::end);
-    BlobId::new(Algo::Blake3, Algo::Blake3.digest(name.as_bytes()), size).unwrap()
-}
-
-/// Begins and pins; the rows of the blocks.
-pub(super) async fn pinned(
-    repo: &ManifestRepo,
-    writer: WriterId,
-    entries: &[ManifestEntry],
-) -> (BlobRow, Vec<BlockRow>) {
-    let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
-    let mut blocks = Vec::new();
-    for batch in entries.chunks(1_024) {
-        match repo.pin(row, batch).await.unwrap() {
-            Pinned::Blocks(pinned) => blocks.extend(pinned.into_iter().map(|block| block.row)),
-            other => panic!("cannot pin: {other:?}"),
-        }
-    }
-    (row, blocks)
-}
-
-/// The whole way of a put.
-pub(super) async fn put(
-    repo: &ManifestRepo,
-    writer: WriterId,
-    id: BlobId,
-    entries: &[ManifestEntry],
-) -> BlobRow {
-    let (row, stored) = pinned(repo, writer, entries).await;
-    let commit = Commit::Pinned { row, id, block_count: entries.len() as u64, stored };
-    assert_eq!(repo.commit([commit].into()).await.unwrap(), [Committed::Created]);
-    row
-}
-
-pub(super) async fn live(repo: &ManifestRepo) -> Vec<BlobId> {
-    repo.list(None, 1_000).await.unwrap().into_iter().map(|record| record.id).collect()
 }
 
 async fn a_new_database_is_empty(place: &impl DatabasePlace) {

@@ -13,6 +13,7 @@
 mod block_store;
 mod collection;
 mod crashing;
+mod database_place;
 mod faulty;
 mod manifest_repo;
 mod protocol;
@@ -20,6 +21,7 @@ mod recipe;
 
 pub use block_store::{BlockPlace, block_store_conformance};
 pub use crashing::{Crash, CrashingBlockStore, CrashingTransactions, Moment};
+pub use database_place::DatabasePlace;
 pub use faulty::{Fault, FaultyBlockStore, Operation};
-pub use manifest_repo::{DatabasePlace, manifest_repo_conformance};
+pub use manifest_repo::manifest_repo_conformance;
 pub use recipe::Recipe;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use super::manifest_repo::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
+use super::database_place::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{
     BlobRow, BlockRow, Commit,
