@@ -21,7 +21,8 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
     let progress = context.progress("copying", Extent::Told, false);
     let mut report = None;
     let mut damaged = Vec::new();
-    let ended = with_other(context, &arguments.from, async |other| {
+    // Boxed: it holds the operations of two stores.
+    let ended = Box::pin(with_other(context, &arguments.from, async |other| {
         let wanted = ids.len();
         let ids = verify::present(other, ids, &mut tally).await?;
         if wanted > 0 && ids.is_empty() {
@@ -42,7 +43,7 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
                 Ok(())
             })
             .await
-    })
+    }))
     .await;
     drop(progress);
     let complete = report.as_ref().is_none_or(|report| report.complete);
@@ -91,7 +92,8 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
     let progress = context.progress("repairing", Extent::Told, false);
     let mut report = None;
     let mut lost = Vec::new();
-    let ended = with_other(context, &arguments.from, async |other| {
+    // Boxed: it holds the operations of two stores.
+    let ended = Box::pin(with_other(context, &arguments.from, async |other| {
         context
             .changing(async |store| {
                 let repairing = store.repair_from(other, |so_far: &RepairReport| {
@@ -106,7 +108,7 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
                 Ok(())
             })
             .await
-    })
+    }))
     .await;
     drop(progress);
     let complete = report.as_ref().is_none_or(|report| report.complete);

@@ -66,7 +66,10 @@ impl ManifestRepo {
         let answer = match &self.database {
             Database::Sqlite(database) => database.run(operation, watch.clone(), arguments, work).await,
             #[cfg(feature = "postgres")]
-            Database::Postgres(database) => database.run(operation, &watch, &arguments, &work).await,
+            // Boxed: it connects and tries again, and would make the future of every operation large.
+            Database::Postgres(database) => {
+                Box::pin(database.run(operation, &watch, &arguments, &work)).await
+            }
             #[cfg(all(test, feature = "postgres"))]
             Database::Stepped(database) => database.run(&arguments, &work).await,
         };
