@@ -1,5 +1,7 @@
-//! Durations and amounts of bytes as people write them: `30m`, `10MiB`. One number, one unit, nothing else, so that
-//! nobody has to guess what was understood.
+//! Durations and amounts of bytes as people write them: `30m`, `10MiB`. One number, one unit, nothing
+//! else, so that nobody has to guess what was understood.
+//!
+//! Parsed here, because `humantime`, `bytesize` and `parse-size` accept more: `1h 30m`, `1.5h`, `10M`.
 
 use std::time::Duration;
 
