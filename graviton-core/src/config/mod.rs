@@ -322,6 +322,7 @@ mod tests {
         assert_eq!(Config::new().get("GRAVITON_MANIFEST_URL").unwrap(), "sqlite:./.graviton/manifests.db");
     }
 
+    #[cfg(all(feature = "s3", feature = "postgres"))]
     #[test]
     fn impossible_values_are_refused_where_they_are_set() {
         for (name, value) in [
@@ -366,6 +367,23 @@ mod tests {
         }
     }
 
+    #[cfg(not(any(feature = "s3", feature = "postgres")))]
+    #[test]
+    fn a_backend_that_is_not_in_this_build_is_named() {
+        for (name, value, feature) in [
+            ("GRAVITON_BLOB_BACKEND", "s3", "s3"),
+            ("GRAVITON_BLOB_BACKEND", "minio", "s3"),
+            ("GRAVITON_MANIFEST_URL", "postgres://u:secret@h/d", "postgres"),
+            ("PG_JDBC_URL", "jdbc:postgresql://h/d", "postgres"),
+        ] {
+            let error = Config::new().set(name, value).unwrap_err();
+            assert_eq!(error.code(), Code::Config, "{name}={value}");
+            assert!(error.advice().unwrap().contains(&format!("`{feature}`")), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[cfg(all(feature = "s3", feature = "postgres"))]
     #[test]
     fn debug_shows_no_password() {
         let mut config = Config::new();

@@ -90,6 +90,7 @@ fn is_like_a_setting(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[cfg(all(feature = "s3", feature = "postgres"))]
     #[test]
     fn lines_comments_and_values_with_anything_in_them() {
         let text = "# the cluster\n\n  GRAVITON_BLOB_BACKEND=minio\r\nMINIO_ROOT_PASSWORD=a=b#c\n\
@@ -107,6 +108,7 @@ mod tests {
         assert_eq!(parse("").unwrap().get("GRAVITON_FS_ROOT").unwrap(), "./.graviton");
     }
 
+    #[cfg(all(feature = "s3", feature = "postgres"))]
     #[test]
     fn what_is_wrong_names_its_line_and_no_secret() {
         for (text, line, saying) in [
