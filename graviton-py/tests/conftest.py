@@ -3,15 +3,20 @@ SQLite, and with blocks in S3 and manifests in PostgreSQL, on the servers of ``t
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import graviton
+import graviton.aio
 import pytest
 from graviton import Settings
 
@@ -42,7 +47,7 @@ class Place:
 
 
 def variable(name: str) -> str:
-    """What ``tests/servers`` says."""
+    """An environment variable that ``tests/servers`` sets."""
     value = os.environ.get(name)
     if value is None:
         pytest.fail(f"{name} is not set: run this through tests/servers")
@@ -102,3 +107,43 @@ def local(files: Place) -> Iterator[graviton.Store]:
     """An open store on files and SQLite."""
     with files.open() as store:
         yield store
+
+
+# ---- The asynchronous API
+
+Main = Callable[[graviton.aio.Store], Coroutine[Any, Any, None]]
+
+
+def run(place: Place, main: Main) -> None:
+    """Opens the store there for asyncio, and runs this with it."""
+
+    async def opened() -> None:
+        async with graviton.aio.open(place.path, **place.settings) as store:
+            await main(store)
+
+    asyncio.run(opened(), debug=True)
+
+
+def threads() -> int:
+    """The number of threads of this process."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def leftovers(place: Place) -> graviton.StoreStats:
+    """The totals of the store after a collection without grace."""
+    with place.open() as store:
+        store.gc(grace=0)
+        assert store.verify(deep=True).clean
+        return store.stats()
+
+
+@pytest.fixture
+def no_warnings() -> Iterator[None]:
+    """Fails on warnings, and on exceptions that are only printed: unobserved ones and those of finalizers."""
+    heard: list[str] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda found: heard.append(str(found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    sys.unraisablehook = hook
+    assert not heard
