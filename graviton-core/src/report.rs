@@ -9,7 +9,8 @@
 //!    `name: Kind = method()` is computed from the others. The documentation is a sentence that reads well in every
 //!    language: `Whether …; false if …` for a flag.
 //! 2. Fill it in where the engine makes the report.
-//! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`, and
+//! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`,
+//!    `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports`, and
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-server`. The tests fail until that is done.
 //!
 //! The order is that of the JSON. A C struct keeps the fields that it has where they are, and new ones follow them.
@@ -65,6 +66,13 @@ pub struct Field {
     pub kind: Kind,
     /// How Rust reads it from the struct: the name, or a call such as `is_clean()`.
     pub path: &'static str,
+}
+
+impl Field {
+    /// Whether the struct computes it from its other fields.
+    pub fn is_computed(&self) -> bool {
+        self.path.ends_with(')')
+    }
 }
 
 /// The value of a field. There is one variant for each [`Kind`].

@@ -1,9 +1,9 @@
-//! Calls for asyncio: each is a task on the engine's own runtime, and its answer goes back to the event loop through
-//! a [`Mailbox`].
+//! Calls for asyncio. Each is a task on the engine's runtime, and its answer goes back to the event loop
+//! through an [`AnswerQueue`].
 //!
-//! No thread of the engine ever waits for the GIL: an answer is put into the box, and the bell is rung, a socket
-//! that the event loop listens to; the loop's own thread then makes Python objects of all answers that have come
-//! together. A call that is cancelled is a future that is dropped.
+//! No thread of the engine waits for the GIL. It puts the answer into the queue and writes to a socket that
+//! the event loop listens to. The loop's thread then makes Python objects of all answers in the queue. A call
+//! that is cancelled is a Rust future that is dropped.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -19,101 +19,101 @@ use tokio::task::AbortHandle;
 
 use crate::errors;
 
-/// Calls of a store that are under way at once: enough to share a transaction and a sync, or to fill a network, and
-/// few enough for the threads that they take. The others wait, and cost no thread.
+/// The most calls of a store that run at once: enough to share a transaction and a sync, or to fill a
+/// network, and few enough for the threads that they take. The others wait without a thread.
 const AT_ONCE: usize = 64;
 
-/// The turns of a store's calls.
+/// The semaphore that limits the calls of a store.
 pub(crate) fn turns() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(AT_ONCE))
 }
 
-/// Makes a Python object of what a call came to. Runs on the event loop's thread.
+/// Converts the result of a call into a Python object. Runs on the event loop's thread.
 type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
-/// An `asyncio.Future`, until somebody takes it: who answers it, or who cancels it, after which nobody holds it, or its
+/// An `asyncio.Future`. The answer takes it, or the cancellation; after that, nothing holds the future or its
 /// event loop.
-type Waiting = Arc<Mutex<Option<Py<PyAny>>>>;
+type PendingFuture = Arc<Mutex<Option<Py<PyAny>>>>;
 
-fn take(waiting: &Waiting) -> Option<Py<PyAny>> {
+fn take(waiting: &PendingFuture) -> Option<Py<PyAny>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-struct Letter {
-    waiting: Waiting,
+struct Completion {
+    waiting: PendingFuture,
     answer: Answer,
 }
 
-/// Where the answers for one event loop arrive. That holds it for as long as it listens; a letter that nobody can open any
-/// more goes with the box.
+/// The answers for one event loop. The loop holds it while it listens; answers that cannot be delivered any
+/// more are dropped with it.
 #[pyclass(frozen, weakref, module = "graviton._graviton")]
-pub(crate) struct Mailbox {
+pub(crate) struct AnswerQueue {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    letters: Mutex<Vec<Letter>>,
-    bell: UnixStream,
-    ear: UnixStream,
+    completions: Mutex<Vec<Completion>>,
+    wake: UnixStream,
+    listen: UnixStream,
 }
 
 impl Inner {
-    fn post(&self, letter: Letter) {
+    fn post(&self, completion: Completion) {
         let first = {
-            let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-            letters.push(letter);
-            letters.len() == 1
+            let mut completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+            completions.push(completion);
+            completions.len() == 1
         };
         if first {
-            // It cannot be full: it is rung once for each time that the box is emptied.
-            let _ = (&self.bell).write(&[1]);
+            // The socket cannot be full: one byte is written each time after the queue was emptied.
+            let _ = (&self.wake).write(&[1]);
         }
     }
 }
 
 #[pymethods]
-impl Mailbox {
+impl AnswerQueue {
     #[new]
-    fn new() -> PyResult<Mailbox> {
+    fn new() -> PyResult<AnswerQueue> {
         let pair = || {
-            let (bell, ear) = UnixStream::pair()?;
-            bell.set_nonblocking(true)?;
-            ear.set_nonblocking(true)?;
-            Ok((bell, ear))
+            let (wake, listen) = UnixStream::pair()?;
+            wake.set_nonblocking(true)?;
+            listen.set_nonblocking(true)?;
+            Ok((wake, listen))
         };
-        let (bell, ear) = pair().map_err(|error: std::io::Error| PyOSError::new_err(error))?;
-        Ok(Mailbox { inner: Arc::new(Inner { letters: Mutex::default(), bell, ear }) })
+        let (wake, listen) = pair().map_err(|error: std::io::Error| PyOSError::new_err(error))?;
+        Ok(AnswerQueue { inner: Arc::new(Inner { completions: Mutex::default(), wake, listen }) })
     }
 
-    /// What the event loop is to listen to.
+    /// The file descriptor that the event loop listens to.
     fn fileno(&self) -> i32 {
-        self.inner.ear.as_raw_fd()
+        self.inner.listen.as_raw_fd()
     }
 
-    /// Hands over the answers that have come. To be called on the event loop's thread, when there is something to
-    /// read.
-    fn open(&self, py: Python<'_>) -> PyResult<()> {
-        // Heard before the box is emptied: what comes later rings again.
-        let mut rings = [0; 64];
+    /// Delivers the answers in the queue. Called on the event loop's thread, when the socket can be read.
+    fn deliver(&self, py: Python<'_>) -> PyResult<()> {
+        // Read before the queue is emptied: a later answer writes again.
+        let mut bytes = [0; 64];
         loop {
-            match (&self.inner.ear).read(&mut rings) {
-                Ok(count) if count == rings.len() => {}
+            match (&self.inner.listen).read(&mut bytes) {
+                Ok(count) if count == bytes.len() => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => break,
             }
         }
-        let letters = std::mem::take(&mut *self.inner.letters.lock().unwrap_or_else(PoisonError::into_inner));
+        let completions =
+            std::mem::take(&mut *self.inner.completions.lock().unwrap_or_else(PoisonError::into_inner));
         let mut failed = Ok(());
-        for letter in letters {
-            // What one future raises is not the fault of the others.
-            failed = failed.and(letter.hand_over(py));
+        for completion in completions {
+            // An error of one future does not keep the others from their answers.
+            failed = failed.and(completion.complete(py));
         }
         failed
     }
 }
 
-impl Letter {
-    fn hand_over(self, py: Python<'_>) -> PyResult<()> {
+impl Completion {
+    fn complete(self, py: Python<'_>) -> PyResult<()> {
         let Some(future) = take(&self.waiting) else { return Ok(()) };
         let future = future.bind(py);
         // Nobody waits for a cancelled one.
@@ -145,21 +145,21 @@ impl Task {
     }
 }
 
-/// Where an answer is to go: every call has one, and every one gets its answer, or the caller would wait for ever, unless it
-/// has ended the call.
+/// The destination of an answer. Every call has one, and every one gets an answer, unless the caller has
+/// ended the call; without it, the caller would wait for ever.
 pub(crate) struct Reply {
-    mailbox: Arc<Inner>,
-    waiting: Option<Waiting>,
+    queue: Arc<Inner>,
+    waiting: Option<PendingFuture>,
 }
 
 impl Reply {
-    pub(crate) fn new(mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> Reply {
-        Reply { mailbox: Arc::clone(&mailbox.get().inner), waiting: Some(Arc::new(Mutex::new(Some(future)))) }
+    pub(crate) fn new(queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> Reply {
+        Reply { queue: Arc::clone(&queue.get().inner), waiting: Some(Arc::new(Mutex::new(Some(future)))) }
     }
 
     fn send(mut self, answer: Answer) {
         if let Some(waiting) = self.waiting.take() {
-            self.mailbox.post(Letter { waiting, answer });
+            self.queue.post(Completion { waiting, answer });
         }
     }
 }
@@ -167,13 +167,14 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         // An answer that nobody takes is not posted: its event loop may be gone.
-        let unanswered = |waiting: &Waiting| waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let unanswered =
+            |waiting: &PendingFuture| waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if let Some(waiting) = self.waiting.take().filter(unanswered) {
             let answer: Answer = Box::new(|py| {
                 let error = Error::new(Code::Cancelled, "the call was ended before it was done");
                 Err(errors::exception(py, &error))
             });
-            self.mailbox.post(Letter { waiting, answer });
+            self.queue.post(Completion { waiting, answer });
         }
     }
 }
@@ -214,8 +215,8 @@ where
     Ok(Task { handle: task.abort_handle(), waiting })
 }
 
-/// A part of the engine that Python code holds: dropped on the runtime, which it may need to clean up, and left alone in a
-/// forked child, for its threads and locks are the parent's.
+/// A part of the engine that Python code holds. It is dropped on the runtime, which it may need to clean up.
+/// In a forked child it is never dropped, because its threads and locks are the parent's.
 pub(crate) struct Held<T> {
     /// As the errors call it, with its article.
     name: &'static str,

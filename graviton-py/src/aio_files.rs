@@ -1,7 +1,7 @@
 //! Blobs as files for asyncio: what `graviton.aio.BlobReader` and `graviton.aio.BlobWriter` are made of.
 //!
-//! Calls on one of them are done one at a time. One that is dropped half-way does a reader no harm, and aborts a
-//! writer.
+//! Calls on one of them run one at a time. A call that is dropped before its end does no harm to a reader,
+//! and aborts a writer.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::aio::{Held, Mailbox, Reply, Task, start};
+use crate::aio::{AnswerQueue, Held, Reply, Task, start};
 use crate::buffer::{Filling, FreshBytes};
 use crate::errors::exception;
-use crate::writer::receipt;
+use crate::reports::values;
 
-/// What is copied on the event loop's thread at once: it is faster than another round. More goes straight into memory of
-/// Python's own, on the engine's threads.
+/// The most bytes that are copied on the event loop's thread, which is faster than another task. More bytes
+/// are written directly into memory of Python, on the engine's threads.
 pub(crate) const AT_HAND: u64 = 1 << 20;
 
 type Shared<T> = Arc<Held<Mutex<Option<T>>>>;
@@ -70,7 +70,7 @@ impl AioReader {
     /// Up to `most` bytes from there on: some, or `all` of them as far as the blob goes; `b""` at the end.
     fn read(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         from_offset: u64,
         most: u64,
@@ -79,7 +79,7 @@ impl AioReader {
         let reader = Arc::clone(&self.reader);
         let left = self.size.saturating_sub(from_offset).min(most);
         if all && left > AT_HAND {
-            let py = mailbox.py();
+            let py = queue.py();
             let mut filling = Filling::new(py, usize::try_from(left).unwrap_or(usize::MAX))?;
             let work = async move {
                 let mut reader = reader.get()?.lock().await;
@@ -92,7 +92,7 @@ impl AioReader {
                 }
                 Ok(filling)
             };
-            let reply = Reply::new(mailbox, future);
+            let reply = Reply::new(queue, future);
             return start(py, reply, Some(&self.turns), work, |py, filling| {
                 Ok(filling.finish(py).into_any())
             });
@@ -102,7 +102,7 @@ impl AioReader {
             let reader = reader.as_mut().ok_or_else(|| closed("reader"))?;
             read(reader, from_offset, most, all).await
         };
-        start(mailbox.py(), Reply::new(mailbox, future), Some(&self.turns), work, joined)
+        start(queue.py(), Reply::new(queue, future), Some(&self.turns), work, joined)
     }
 
     /// Lets go of the blob, once no call uses it.
@@ -146,7 +146,12 @@ impl AioWriter {
 #[pymethods]
 impl AioWriter {
     /// Takes all of the bytes, or fails or is dropped half-way, and then the writer is aborted.
-    fn write(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, data: PyBackedBytes) -> PyResult<Task> {
+    fn write(
+        &self,
+        queue: &Bound<'_, AnswerQueue>,
+        future: Py<PyAny>,
+        data: PyBackedBytes,
+    ) -> PyResult<Task> {
         let shared = Arc::clone(&self.writer);
         let work = async move {
             let mut place = shared.get()?.lock().await;
@@ -156,28 +161,28 @@ impl AioWriter {
             *place = Some(writer);
             Ok(data.len())
         };
-        let reply = Reply::new(mailbox, future);
-        start(mailbox.py(), reply, Some(&self.turns), work, |py, count| count.into_bound_py_any(py))
+        let reply = Reply::new(queue, future);
+        start(queue.py(), reply, Some(&self.turns), work, |py, count| count.into_bound_py_any(py))
     }
 
     /// Stores what was written; what came of it.
-    fn finish(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+    fn finish(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let shared = Arc::clone(&self.writer);
         let work = async move {
             let writer = shared.get()?.lock().await.take().ok_or_else(|| closed("writer"))?;
-            Ok(receipt(&writer.finish().await?))
+            writer.finish().await
         };
-        let reply = Reply::new(mailbox, future);
-        start(mailbox.py(), reply, Some(&self.turns), work, |py, put| put.into_bound_py_any(py))
+        let reply = Reply::new(queue, future);
+        start(queue.py(), reply, Some(&self.turns), work, |py, put| Ok(values(py, &put)?.into_any()))
     }
 
     /// Forgets what was written, once no call uses it.
-    fn abort(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+    fn abort(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let shared = Arc::clone(&self.writer);
         let work = async move {
             drop(shared.get()?.lock().await.take());
             Ok(())
         };
-        start(mailbox.py(), Reply::new(mailbox, future), None, work, |py, ()| ().into_bound_py_any(py))
+        start(queue.py(), Reply::new(queue, future), None, work, |py, ()| ().into_bound_py_any(py))
     }
 }

@@ -6,26 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, PutOptions, Result, interruptible};
+use graviton_core::report::Report;
+use graviton_core::{AsyncStore, BlobId, BlobReader, Code, Error, Result, interruptible};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use tokio::sync::Semaphore;
 
-use crate::aio::{Mailbox, Reply, Task, start};
+use crate::aio::{AnswerQueue, Reply, Task, start};
 use crate::aio_files::{AT_HAND, AioReader, AioWriter, joined, read};
 use crate::call::Stop;
 use crate::errors::exception;
+use crate::reports::values;
 use crate::settings::{Settings, config};
-use crate::store::{Store, opened, stat};
+use crate::store::{Store, opened, put_options, rows};
 use crate::text::Text;
-use crate::upkeep::Stats;
-use crate::writer::receipt;
 
 impl Store {
     fn begin<T, F, C>(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         work: impl FnOnce(AsyncStore) -> F,
         convert: C,
@@ -35,12 +35,26 @@ impl Store {
         F: Future<Output = Result<T>> + Send + 'static,
         C: for<'py> FnOnce(Python<'py>, T) -> PyResult<Bound<'py, PyAny>> + Send + 'static,
     {
-        let reply = Reply::new(mailbox, future);
-        start(mailbox.py(), reply, Some(&self.turns), work(self.store.as_async().clone()), convert)
+        let reply = Reply::new(queue, future);
+        start(queue.py(), reply, Some(&self.turns), work(self.store.as_async().clone()), convert)
+    }
+
+    /// Begins a call that gives a report.
+    fn begin_report<R, F>(
+        &self,
+        queue: &Bound<'_, AnswerQueue>,
+        future: Py<PyAny>,
+        work: impl FnOnce(AsyncStore) -> F,
+    ) -> PyResult<Task>
+    where
+        R: Report + Send + 'static,
+        F: Future<Output = Result<R>> + Send + 'static,
+    {
+        self.begin(queue, future, work, |py, report| Ok(values(py, &report)?.into_any()))
     }
 }
 
-/// What was asked for, or what has it.
+/// The bytes that were asked for, or a reader for them.
 enum Got {
     Pieces(Vec<Bytes>),
     Reader(Box<BlobReader>),
@@ -64,7 +78,7 @@ impl Store {
     /// Opens the store that the settings describe; as `open`.
     #[staticmethod]
     fn aio_open(
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         settings: Settings,
         path: Option<PathBuf>,
@@ -89,80 +103,72 @@ impl Store {
             store
                 .map_err(|_| Error::new(Code::Internal, "the thread that opens the store has ended early"))?
         };
-        let reply = Reply::new(mailbox, future);
-        start(mailbox.py(), reply, None, work, |py, store| Store::new(store).into_bound_py_any(py))
+        let reply = Reply::new(queue, future);
+        start(queue.py(), reply, None, work, |py, store| Store::new(store).into_bound_py_any(py))
     }
 
     /// Closes it in an orderly way.
-    fn aio_close(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+    fn aio_close(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let store = self.store.as_async().clone();
         let work = async move {
             store.close().await;
             Ok(())
         };
         // Not behind the calls that are under way, which it ends.
-        start(mailbox.py(), Reply::new(mailbox, future), None, work, |py, ()| ().into_bound_py_any(py))
+        start(queue.py(), Reply::new(queue, future), None, work, |py, ()| ().into_bound_py_any(py))
     }
 
     /// Stores these bytes, if they have that id.
     fn aio_put(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         data: PyBackedBytes,
         expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
-        let work = |store: AsyncStore| async move {
-            let data = Bytes::from_owner(data);
-            let put = store.put_with(&PutOptions::new().expect(expect)).bytes(data).await?;
-            Ok(receipt(&put))
-        };
-        self.begin(mailbox, future, work, |py, put| put.into_bound_py_any(py))
+        let options = put_options(expect).map_err(|error| exception(queue.py(), &error))?;
+        let data = Bytes::from_owner(data);
+        let work = |store: AsyncStore| async move { store.put_with(&options).bytes(data).await };
+        self.begin_report(queue, future, work)
     }
 
     /// Stores a file, which must have that id if one is given.
     fn aio_put_file(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         path: PathBuf,
         expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
-        let work = |store: AsyncStore| async move {
-            let put = store.put_with(&PutOptions::new().expect(expect)).file(&path).await?;
-            Ok(receipt(&put))
-        };
-        self.begin(mailbox, future, work, |py, put| put.into_bound_py_any(py))
+        let options = put_options(expect).map_err(|error| exception(queue.py(), &error))?;
+        let work = |store: AsyncStore| async move { store.put_with(&options).file(&path).await };
+        self.begin_report(queue, future, work)
     }
 
     /// A blob to be written, only with this id if one is given.
     fn aio_writer(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         expect: Option<Text>,
     ) -> PyResult<Task> {
-        let expect = expect.map(|id| parsed(mailbox.py(), &id)).transpose()?;
+        let options = put_options(expect).map_err(|error| exception(queue.py(), &error))?;
         let turns = Arc::clone(&self.turns);
-        let work = |store: AsyncStore| async move {
-            store.put_with(&PutOptions::new().expect(expect)).writer().await
-        };
-        self.begin(mailbox, future, work, |py, writer| AioWriter::new(writer, turns).into_bound_py_any(py))
+        let work = |store: AsyncStore| async move { store.put_with(&options).writer().await };
+        self.begin(queue, future, work, |py, writer| AioWriter::new(writer, turns).into_bound_py_any(py))
     }
 
     /// A blob to be read.
-    fn aio_reader(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+    fn aio_reader(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(queue.py(), &id)?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move { store.reader(&id).await };
-        self.begin(mailbox, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
+        self.begin(queue, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
     }
 
     /// All bytes of a blob, or of a large one its reader.
-    fn aio_get(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+    fn aio_get(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(queue.py(), &id)?;
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
             let mut reader = store.reader(&id).await?;
@@ -171,19 +177,19 @@ impl Store {
             }
             Ok(Got::Pieces(read(&mut reader, 0, u64::MAX, true).await?))
         };
-        self.begin(mailbox, future, work, |py, got| got.shown(py, turns))
+        self.begin(queue, future, work, |py, got| got.shown(py, turns))
     }
 
-    /// So many bytes of a blob from there on, or as many as it has; if those are many, its reader.
+    /// Up to `length` bytes of a blob from `offset`; a reader instead if those are many.
     fn aio_read_range(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         id: Text,
         offset: u64,
         length: u64,
     ) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+        let id = parsed(queue.py(), &id)?;
         let range = offset..offset.saturating_add(length);
         let turns = Arc::clone(&self.turns);
         let work = |store: AsyncStore| async move {
@@ -192,73 +198,69 @@ impl Store {
             }
             Ok(Got::Pieces(vec![store.read_range(&id, range).await?]))
         };
-        self.begin(mailbox, future, work, |py, got| got.shown(py, turns))
+        self.begin(queue, future, work, |py, got| got.shown(py, turns))
     }
 
-    /// What is known of a blob.
-    fn aio_stat(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+    /// The metadata of a blob.
+    fn aio_stat(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.stat(&id).await };
-        self.begin(mailbox, future, work, |py, found| stat(found).into_bound_py_any(py))
+        self.begin_report(queue, future, work)
     }
 
     /// Whether the blob is there.
-    fn aio_exists(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+    fn aio_exists(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.exists(&id).await };
-        self.begin(mailbox, future, work, |py, found| found.into_bound_py_any(py))
+        self.begin(queue, future, work, |py, found| found.into_bound_py_any(py))
     }
 
     /// Up to `limit` blobs behind that one.
     fn aio_list(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         after: Option<Text>,
         limit: usize,
     ) -> PyResult<Task> {
-        let after = after.map(|id| parsed(mailbox.py(), &id)).transpose()?;
+        let after = after.map(|id| parsed(queue.py(), &id)).transpose()?;
         let work = |store: AsyncStore| async move { store.list(after.as_ref(), limit).await };
-        self.begin(mailbox, future, work, |py, page| {
-            page.into_iter().map(stat).collect::<Vec<_>>().into_bound_py_any(py)
+        self.begin(queue, future, work, |py, page| {
+            page.iter().map(|found| values(py, found)).collect::<PyResult<Vec<_>>>()?.into_bound_py_any(py)
         })
     }
 
     /// Up to `limit` entries of a manifest from there on: offset and key.
     fn aio_manifest(
         &self,
-        mailbox: &Bound<'_, Mailbox>,
+        queue: &Bound<'_, AnswerQueue>,
         future: Py<PyAny>,
         id: Text,
         from_offset: u64,
         limit: usize,
     ) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+        let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.manifest(&id, from_offset, limit).await };
-        self.begin(mailbox, future, work, |py, entries| {
-            let entries: Vec<(u64, String)> =
-                entries.iter().map(|entry| (entry.offset, entry.key.to_string())).collect();
-            entries.into_bound_py_any(py)
-        })
+        self.begin(queue, future, work, |py, entries| rows(&entries).into_bound_py_any(py))
     }
 
     /// Sums over the store.
-    fn aio_stats(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>) -> PyResult<Task> {
+    fn aio_stats(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let work = |store: AsyncStore| async move { store.stats().await };
-        self.begin(mailbox, future, work, |py, stats| Stats::from(stats).into_bound_py_any(py))
+        self.begin_report(queue, future, work)
     }
 
     /// Deletes a blob.
-    fn aio_delete(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+    fn aio_delete(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.delete(&id).await };
-        self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
+        self.begin(queue, future, work, |py, ()| ().into_bound_py_any(py))
     }
 
     /// Brings a deleted blob back.
-    fn aio_restore(&self, mailbox: &Bound<'_, Mailbox>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
-        let id = parsed(mailbox.py(), &id)?;
+    fn aio_restore(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
+        let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.restore(&id).await };
-        self.begin(mailbox, future, work, |py, ()| ().into_bound_py_any(py))
+        self.begin(queue, future, work, |py, ()| ().into_bound_py_any(py))
     }
 }

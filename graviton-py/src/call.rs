@@ -17,7 +17,7 @@ use crate::errors;
 /// How often Python is asked whether there was a signal.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
-/// What Python code raised during a call: a signal handler, or a function that the call was given.
+/// The exception of Python code during a call: of a signal handler, or of a function that the call was given.
 #[derive(Clone)]
 pub(crate) struct Interrupts(Arc<Mutex<State>>);
 
@@ -48,7 +48,7 @@ impl Interrupts {
         self.python(|py| py.check_signals())
     }
 
-    /// Runs Python code. What it raises ends the call, and is what the call raises.
+    /// Runs Python code. An exception of it ends the call, and the call raises it.
     pub(crate) fn python<T>(&self, code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
         match Python::try_attach(code) {
             Some(Ok(value)) => Ok(value),

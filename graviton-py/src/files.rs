@@ -1,5 +1,5 @@
-//! Many files at once: commits that come together share a transaction and a sync, so files are in flight beside
-//! each other, as many as their memory allows. Ids come back in the order of the paths.
+//! Many files at once: commits that come together share a transaction and a sync, so files are in flight
+//! beside each other, as many as their memory allows. Ids come back in the order of the paths.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt, Result};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use tokio::sync::Semaphore;
 
 use crate::call::{Interrupts, PATIENCE, call};
+use crate::reports::values;
 use crate::store::Store;
 use crate::text::Text;
-use crate::writer::{Receipt, receipt};
 
 /// Files in flight at most: each is open, and so are the blocks made of it.
 const AT_ONCE: usize = 64;
@@ -26,25 +27,25 @@ const PAGES_BESIDE: u64 = 4;
 
 #[pymethods]
 impl Store {
-    /// Stores files, which must have that id if one is given; `progress` gets the bytes of each one that is stored. The
-    /// first failure is raised and ends those that are under way; what was stored before stays.
+    /// Stores files, which must have that id if one is given. `progress` gets the bytes of each stored file.
+    /// The first failure is raised and ends the running puts; files that were stored before stay.
     #[pyo3(signature = (paths, expect=None, progress=None))]
-    fn put_files(
+    fn put_files<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         paths: Vec<PathBuf>,
         expect: Option<Text>,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Vec<Receipt>> {
-        call(py, |interrupts| {
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let puts = call(py, |interrupts| {
             let expected: Option<BlobId> = expect.as_deref().map(str::parse).transpose()?;
-            // Looked at here, where a store of the parent process is refused before a thread of it is waited for.
+            // Checked here: a store of the parent process is refused before this waits for a thread of it.
             if paths.is_empty() {
                 return Ok(Vec::new());
             }
-            let puts = put_all(&self.store, paths, expected, progress.as_ref(), interrupts)?;
-            Ok(puts.iter().map(receipt).collect())
-        })
+            put_all(&self.store, paths, expected, progress.as_ref(), interrupts)
+        })?;
+        puts.iter().map(|put| values(py, put)).collect()
     }
 }
 
@@ -99,7 +100,7 @@ async fn put_one(
     path: PathBuf,
     expected: Option<BlobId>,
 ) -> Result<PutReceipt> {
-    // What cannot be looked at is reported by the put. A device has no size, and may be endless.
+    // The put reports a file without metadata. A device has no size, and may be endless.
     let size =
         std::fs::metadata(&path).map_or(0, |found| if found.is_file() { found.len() } else { u64::MAX });
     let pages = (size / PAGE + PAGES_BESIDE).min(PAGES_OF_A_PUT);

@@ -8,9 +8,9 @@
 //!                ├── aio: answers for asyncio -> aio_store, aio_files
 //!                └── call: without the GIL, ended by signals;  turn: one thread at a time;  buffer;  text;  errors
 //! ```
-//! Rules: no call holds the GIL while it waits, for the engine or for another thread's turn. No Rust reference
-//! is made to memory that Python code may change meanwhile. An error leaves as the exception of its code,
-//! and what Python code raised leaves as it came.
+//! Rules: no call holds the GIL while it waits, for the engine or for another thread's turn. No Rust
+//! reference is made to memory that Python code may change meanwhile. An error leaves as the exception of its
+//! code, and what Python code raised leaves as it came.
 
 #![deny(unsafe_code)]
 #![allow(clippy::needless_pass_by_value, reason = "arguments of Python functions arrive as values")]
@@ -23,6 +23,7 @@ mod call;
 mod errors;
 mod files;
 mod reader;
+mod reports;
 mod settings;
 mod store;
 mod text;
@@ -37,7 +38,7 @@ mod _graviton {
     use pyo3::types::PyModule;
 
     #[pymodule_export]
-    use crate::aio::{Mailbox, Task};
+    use crate::aio::{AnswerQueue, Task};
     #[pymodule_export]
     use crate::aio_files::{AioReader, AioWriter};
     #[pymodule_export]

@@ -43,7 +43,7 @@ impl Reader {
         Ok(buffer.len() - left)
     }
 
-    /// So many bytes, or as many as there are.
+    /// Up to `most` bytes.
     fn read<'py>(&self, py: Python<'py>, most: u64) -> PyResult<Bound<'py, PyBytes>> {
         let left = self.size.saturating_sub(self.seek(py, 0, 1)?);
         filled(py, most.min(left), |sink, interrupts| {

@@ -4,29 +4,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use graviton_core::{BlobId, BlobStat, Code, Config, Error, PutOptions, Result};
+use graviton_core::{BlobId, Code, Config, Error, ManifestEntry, PutOptions, Result};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 use tokio::sync::Semaphore;
 
 use crate::aio;
 use crate::buffer::{Buffer, Reading, copied};
 use crate::call::call;
 use crate::reader::{Reader, all_of, fill};
+use crate::reports::values;
 use crate::settings::{Settings, config};
 use crate::text::Text;
-use crate::writer::{Receipt, Writer, receipt};
-
-/// What is known of a blob: its id, how many blocks it has, its chunker, and when it was put, in milliseconds.
-pub(crate) type Stat = (String, u64, String, i64);
-
-pub(crate) fn stat(found: BlobStat) -> Stat {
-    (found.id.to_string(), found.blocks, found.chunker, found.created_at_ms)
-}
+use crate::writer::Writer;
 
 /// The options of a put, with the id that its content must have if one is given.
-fn put_options(expect: Option<Text>) -> Result<PutOptions> {
+pub(crate) fn put_options(expect: Option<Text>) -> Result<PutOptions> {
     let id: Option<BlobId> = expect.map(|id| id.parse()).transpose()?;
     Ok(PutOptions::new().expect(id))
 }
@@ -43,6 +37,11 @@ impl Store {
     pub(crate) fn new(store: graviton_core::Store) -> Store {
         Store { store, turns: aio::turns() }
     }
+}
+
+/// Entries of a manifest as rows: offset and key.
+pub(crate) fn rows(entries: &[ManifestEntry]) -> Vec<(u64, String)> {
+    entries.iter().map(|entry| (entry.offset, entry.key.to_string())).collect()
 }
 
 /// The store, opened in this mode: `create`, `existing` or `read`.
@@ -80,23 +79,26 @@ impl Store {
 
     /// Stores these bytes, if they have that id.
     #[pyo3(signature = (data, expect=None))]
-    fn put(&self, py: Python<'_>, data: &Bound<'_, PyAny>, expect: Option<Text>) -> PyResult<Receipt> {
+    fn put<'py>(
+        &self,
+        py: Python<'py>,
+        data: &Bound<'_, PyAny>,
+        expect: Option<Text>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let options = move || put_options(expect);
         if let Ok(bytes) = data.cast::<PyBytes>() {
             // They never change, and are stored from where they are.
             let bytes = Bytes::from_owner(PyBackedBytes::from(bytes.clone()));
-            return call(py, |_| {
-                let put = self.store.put_with(&options()?).bytes(bytes)?;
-                Ok(receipt(&put))
-            });
+            let put = call(py, |_| self.store.put_with(&options()?).bytes(bytes))?;
+            return values(py, &put);
         }
         let buffer = Buffer::to_read(data)?;
         let source = buffer.source();
-        call(py, |interrupts| {
+        let put = call(py, |interrupts| {
             let reading = Reading { source, interrupts };
-            let put = self.store.put_with(&options()?).source(reading)?;
-            Ok(receipt(&put))
-        })
+            self.store.put_with(&options()?).source(reading)
+        })?;
+        values(py, &put)
     }
 
     /// A blob to be written, only with this id if one is given.
@@ -137,7 +139,7 @@ impl Store {
         })
     }
 
-    /// So many bytes of a blob from there on, or as many as it has.
+    /// Up to `length` bytes of a blob from `offset`.
     fn read_range<'py>(
         &self,
         py: Python<'py>,
@@ -150,9 +152,10 @@ impl Store {
         copied(py, &bytes)
     }
 
-    /// What is known of a blob.
-    fn stat(&self, py: Python<'_>, id: Text) -> PyResult<Stat> {
-        call(py, |_| self.store.stat(&id.parse()?).map(stat))
+    /// The metadata of a blob.
+    fn stat<'py>(&self, py: Python<'py>, id: Text) -> PyResult<Bound<'py, PyTuple>> {
+        let found = call(py, |_| self.store.stat(&id.parse()?))?;
+        values(py, &found)
     }
 
     /// Whether the blob is there.
@@ -161,11 +164,17 @@ impl Store {
     }
 
     /// Up to `limit` blobs behind that one.
-    fn list(&self, py: Python<'_>, after: Option<Text>, limit: usize) -> PyResult<Vec<Stat>> {
-        call(py, |_| {
+    fn list<'py>(
+        &self,
+        py: Python<'py>,
+        after: Option<Text>,
+        limit: usize,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let page = call(py, |_| {
             let after: Option<BlobId> = after.as_deref().map(str::parse).transpose()?;
-            Ok(self.store.list(after.as_ref(), limit)?.into_iter().map(stat).collect())
-        })
+            self.store.list(after.as_ref(), limit)
+        })?;
+        page.iter().map(|found| values(py, found)).collect()
     }
 
     /// Up to `limit` entries of a manifest from there on: offset and key.
@@ -176,10 +185,8 @@ impl Store {
         from_offset: u64,
         limit: usize,
     ) -> PyResult<Vec<(u64, String)>> {
-        call(py, |_| {
-            let entries = self.store.manifest(&id.parse()?, from_offset, limit)?;
-            Ok(entries.iter().map(|entry| (entry.offset, entry.key.to_string())).collect())
-        })
+        let entries = call(py, |_| self.store.manifest(&id.parse()?, from_offset, limit))?;
+        Ok(rows(&entries))
     }
 
     /// Deletes a blob.

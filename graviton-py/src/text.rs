@@ -1,4 +1,5 @@
-//! Text of Python objects, which may have what no Unicode text has: half of a surrogate pair, of a file name say.
+//! Text of Python objects, which may have what no Unicode text has: half of a surrogate pair, of a file name
+//! say.
 
 use std::ops::Deref;
 
@@ -6,8 +7,8 @@ use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-/// Text that the engine parses. What is not Unicode is replaced by a sign that nothing has which parses, so that it is
-/// refused like any other text, with the same words and the same exception.
+/// Text that the engine parses. A character that is not Unicode is replaced by one that no valid text has, so
+/// that the text is refused like any other, with the same message and exception.
 pub(crate) struct Text(String);
 
 impl Deref for Text {

@@ -2,22 +2,16 @@
 
 use std::io::Write;
 
-use graviton_core::PutReceipt;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::buffer::Buffer;
 use crate::call::call;
+use crate::reports::values;
 use crate::turn::Turn;
 
 /// Bytes of one write that are handed over at once.
 const PIECE: usize = 1 << 20;
-
-/// What came of a put: the id, how many blocks it has, how many were new, their bytes, and whether the blob was new.
-pub(crate) type Receipt = (String, u64, u64, u64, bool);
-
-pub(crate) fn receipt(put: &PutReceipt) -> Receipt {
-    (put.id.to_string(), put.blocks, put.fresh_blocks, put.fresh_bytes, put.created)
-}
 
 /// Takes bytes until it is finished, which stores them, or aborted or dropped, which does not.
 #[pyclass(frozen, module = "graviton._graviton")]
@@ -59,11 +53,12 @@ impl Writer {
     }
 
     /// Stores what was written; what came of it, or `None` if it was finished or aborted before.
-    fn finish(&self, py: Python<'_>) -> PyResult<Option<Receipt>> {
-        call(py, |interrupts| match self.writer.close(interrupts)? {
-            Some(writer) => Ok(Some(receipt(&writer.finish()?))),
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let put = call(py, |interrupts| match self.writer.close(interrupts)? {
+            Some(writer) => writer.finish().map(Some),
             None => Ok(None),
-        })
+        })?;
+        put.map(|put| values(py, &put)).transpose()
     }
 
     /// Forgets what was written.

@@ -97,7 +97,9 @@ def public(module: ModuleType) -> list[tuple[str, Any]]:
         if inspect.isclass(value) or inspect.isroutine(value):
             found.append((name, value))
         if inspect.isclass(value):
-            members = vars(value).items()
+            # Of the class and of those that the package gives it as bases.
+            classes = [base for base in value.__mro__ if base.__module__.partition(".")[0] == "graviton"]
+            members = [member for base in classes for member in vars(base).items()]
             found += [(f"{name}.{member}", thing) for member, thing in members if is_public_member(member, thing)]
     return found
 

@@ -53,14 +53,13 @@ from ._errors import TimeoutError as TimeoutError
 from ._files import BlobReader, BlobWriter
 from ._graviton import VERSION as __version__
 from ._id import BlobId
+from ._manifest import Manifest, ManifestEntry
 from ._progress import Progress
 from ._reports import (
     BlobStat,
     CopyReport,
     Finding,
     GcReport,
-    Manifest,
-    ManifestEntry,
     PutReceipt,
     RepairReport,
     StoreStats,

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except BrokenPipeError:
-            # Whoever read it has had enough.
+            # The reader has closed the pipe.
             return 0
     except KeyboardInterrupt:
         _complain("cancelled", "interrupted before the end", "unfinished work left nothing behind; run it again")
@@ -280,7 +280,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common() -> argparse.ArgumentParser:
-    """What is taken before and after the command. Made anew for each of them: argparse changes the defaults in place."""
+    """The options that are allowed before and after the command. A new parser for each place, because argparse
+    changes the defaults in place."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="the directory of the store")
     common.add_argument(
@@ -307,7 +308,7 @@ def _duration(text: str) -> timedelta:
 
 
 def _bytes_of(given: argparse.Namespace, whole: int) -> tuple[int, int]:
-    """Where the wanted bytes start, and behind which they end."""
+    """The start and the end of the wanted bytes."""
     if given.range is None:
         return 0, whole
     first, last = given.range
@@ -386,13 +387,13 @@ def _complain(code: str, message: str, advice: str | None) -> None:
 
 
 def _printable(text: str) -> str:
-    """Names of files may hold anything; what would move the cursor or fake a line is shown escaped."""
+    """Escape the control characters of a file name, which could move the cursor or fake a line."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _fill_in() -> None:
-    """Standard streams that were closed before the start fail when they are used, as they should, and not with an
-    `AttributeError`. No file of the store takes their numbers, and complaints may be lost.
+    """Replace standard streams that were closed before the start. They fail when they are used, but not with an
+    `AttributeError`, and no file of the store gets their numbers.
     """
     for name, access, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
@@ -400,7 +401,7 @@ def _fill_in() -> None:
 
 
 def _silence() -> None:
-    """Python flushes standard output at its end once more, and would complain of a pipe that is closed."""
+    """Keep Python from flushing standard output again at its end, which would fail on a closed pipe."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

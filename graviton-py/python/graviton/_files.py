@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import _graviton
 from ._errors import ClosedError, ForkedError, make
-from ._id import BlobId, known
+from ._id import BlobId
 from ._reports import PutReceipt
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class BlobWriter(_BufferedIO):
         try:
             receipt = writer.finish()
             if receipt is not None:
-                self._receipt = PutReceipt(known(receipt[0]), *receipt[1:])
+                self._receipt = PutReceipt._from_engine(receipt)
         except BaseException as failure:
             self._failure = failure
             raise

@@ -1,19 +1,19 @@
-"""Views for notebooks: what ``_repr_html_`` of reports gives. Everything that comes from outside is escaped."""
+"""Views for notebooks, for ``_repr_html_``. All text that comes from outside is escaped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from html import escape
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from ._reports import Manifest, ManifestEntry, PutReceipt, StoreStats
+# Offset, size and key of a block.
+Block: TypeAlias = tuple[int, int, str]
 
 # Colours that colour-blind people tell apart, on light and dark ground.
 NEW, SHARED, REPEATED = "#0072b2", "#e69f00", "#009e73"
 
-# Blocks in a picture at most: more could not be seen, and would make a heavy page.
+# The most blocks in a picture: more would not be visible, and would make a heavy page.
 MOST_BLOCKS = 2000
 WIDTH, ROW, ROWS = 720, 14, 8
 
@@ -39,41 +39,14 @@ def table(caption: str, rows: Mapping[str, object]) -> str:
     return f"<table {_TABLE}><caption>{escape(caption)}</caption><tbody>{cells}</tbody></table>"
 
 
-def stats(found: StoreStats) -> str:
-    """What a store holds, and how much of it is stored once only."""
-    shares = [
-        ("stored", found.stored_bytes, NEW),
-        ("saved by storing once", max(0, found.logical_bytes - found.stored_bytes), SHARED),
-    ]
-    rows = {
-        "blobs": f"{found.blobs:,}",
-        "their bytes": size(found.logical_bytes),
-        "blocks": f"{found.blocks:,}",
-        "stored bytes": size(found.stored_bytes),
-        "dedup ratio": f"{found.dedup_ratio:.2f}",
-        "deleted, restorable": f"{found.dead_blobs:,} ({size(found.dead_bytes)})",
-        "reclaimable": size(found.reclaimable_bytes),
-    }
-    return table("Graviton store", rows) + bar(shares)
-
-
-def receipt(put: PutReceipt) -> str:
-    """What came of a put: how much of it was new."""
-    shares = [
-        ("new", put.fresh_bytes, NEW),
-        ("there before, or repeated", max(0, put.size - put.fresh_bytes), SHARED),
-    ]
-    rows = {
-        "id": put.id,
-        "size": size(put.size),
-        "blocks": f"{put.blocks:,}, of which {put.fresh_blocks:,} new ({size(put.fresh_bytes)})",
-        "blob": "new" if put.created else "was there already",
-    }
-    return table("Graviton put", rows) + bar(shares)
+def shares(caption: str, rows: Mapping[str, object], parts: Sequence[tuple[str, int, str]]) -> str:
+    """A table, and below it a bar of parts. A part is a name, a number of bytes and a colour; a negative
+    number counts as 0."""
+    return table(caption, rows) + bar([(name, max(0, amount), colour) for name, amount, colour in parts])
 
 
 def bar(shares: Sequence[tuple[str, int, str]]) -> str:
-    """Shares of a whole, in one bar, with its legend. Nothing for nothing."""
+    """Shares of a whole in one bar, with its legend. Empty if all shares are 0."""
     whole = sum(amount for _, amount, _ in shares)
     if not whole:
         return ""
@@ -86,35 +59,37 @@ def bar(shares: Sequence[tuple[str, int, str]]) -> str:
     return _picture(drawn, ROW) + _legend((f"{name} {size(amount)}", colour) for name, amount, colour in shares)
 
 
-def manifest(found: Manifest, before: Iterable[Manifest]) -> str:
-    """The blocks of a blob in order, each as wide as it is long, in the colour of what it shares with itself and with
-    others that were there before."""
-    known = {entry.key for other in before for entry in other}
+def manifest(
+    id: str, length: int, count: int, facts: Mapping[str, object], blocks: Iterable[Block], known: Set[str]
+) -> str:
+    """The blocks of a blob in order, each as wide as it is long. The colour tells whether a block is repeated
+    in this blob, or has one of the known keys, those of other blobs that were there before."""
     seen: set[str] = set()
-    entries = list(islice(found, MOST_BLOCKS))
-    kinds: list[tuple[ManifestEntry, str, str]] = []
-    for entry in entries:
-        if entry.key in known:
-            kinds.append((entry, "there before", SHARED))
-        elif entry.key in seen:
-            kinds.append((entry, "repeated in this blob", REPEATED))
+    kinds: list[tuple[Block, str, str]] = []
+    shown = 0
+    for block in islice(blocks, MOST_BLOCKS):
+        offset, width, key = block
+        if key in known:
+            kinds.append((block, "there before", SHARED))
+        elif key in seen:
+            kinds.append((block, "repeated in this blob", REPEATED))
         else:
-            kinds.append((entry, "new" if known else "stored once", NEW))
-        seen.add(entry.key)
-    shown = entries[-1].offset + entries[-1].size if entries else 0
+            kinds.append((block, "new" if known else "stored once", NEW))
+        seen.add(key)
+        shown = offset + width
+    cut = len(kinds) < count
     rows = {
-        "id": found.id,
-        "size": size(found.id.size),
-        "blocks": f"{len(found):,}",
-        "different blocks": f"{len(seen):,}" + (f" of the first {len(entries):,}" if len(entries) < len(found) else ""),
-        "cut with": found.stat.chunker,
-        "put at": found.stat.created_at.isoformat(timespec="seconds"),
+        "id": id,
+        "size": size(length),
+        "blocks": f"{count:,}",
+        "different blocks": f"{len(seen):,}" + (f" of the first {len(kinds):,}" if cut else ""),
+        **facts,
     }
-    legend: dict[tuple[str, str], int] = {}
-    for entry, name, colour in kinds:
-        legend[name, colour] = legend.get((name, colour), 0) + entry.size
-    if len(entries) < len(found):
+    if cut:
         rows["shown"] = f"the first {size(shown)}"
+    legend: dict[tuple[str, str], int] = {}
+    for (_, width, _), name, colour in kinds:
+        legend[name, colour] = legend.get((name, colour), 0) + width
     drawing = _picture(_blocks(kinds, shown), ROW * ROWS) if shown else ""
     return (
         table("Graviton blob", rows)
@@ -123,13 +98,13 @@ def manifest(found: Manifest, before: Iterable[Manifest]) -> str:
     )
 
 
-def _blocks(kinds: Iterable[tuple[ManifestEntry, str, str]], whole: int) -> Iterable[str]:
-    """Blocks in rows from the left to the right, each broken where its row ends."""
+def _blocks(kinds: Iterable[tuple[Block, str, str]], whole: int) -> Iterable[str]:
+    """Rectangles for blocks, in rows from left to right. A block is broken where its row ends."""
     edges = [whole * row // ROWS for row in range(ROWS + 1)]
     row = 0
-    for entry, name, colour in kinds:
-        title = escape(f"{entry.offset:,}: {size(entry.size)}, {name}, {entry.key}")
-        start, end = entry.offset, entry.offset + entry.size
+    for (start, width, key), name, colour in kinds:
+        title = escape(f"{start:,}: {size(width)}, {name}, {key}")
+        end = start + width
         while start < end:
             while start >= edges[row + 1]:
                 row += 1

@@ -1,34 +1,35 @@
-"""The store: everything else comes from one."""
+"""The synchronous store."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from types import TracebackType
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from . import _graviton
-from ._errors import InvalidIdError, make
+from ._arguments import limit, mode, seconds, span, texts
+from ._errors import InvalidIdError
 from ._files import BlobReader, BlobWriter
 from ._id import BlobId, known
+from ._manifest import Manifest
 from ._progress import Meter, Progress
 from ._reports import (
     BlobStat,
     CopyReport,
     Finding,
     GcReport,
-    Manifest,
     PutReceipt,
     RepairReport,
     StoreStats,
     VerifyReport,
 )
 from ._settings import Place, Settings
-from ._transfer import appearing, bytes_of, copy_all, path_of, paths_of, pieces_in, pieces_of
+from ._transfer import appearing, bytes_of, copy_all, no_source, no_target, path_of, paths_of, pieces_in, pieces_of
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -38,30 +39,28 @@ if TYPE_CHECKING:
     from ._transfer import Path, Source, Writable
 
 log = logging.getLogger("graviton")
-# Or else Python would print warnings of a program that has not set up logging.
+# Without a handler, Python prints the warnings of programs that have not set up logging.
 log.addHandler(logging.NullHandler())
 
-# Blobs of a list that are fetched at once.
+# Blobs of a list that are fetched together.
 PAGE = 1000
 BUFFER_SIZE = 64 << 10
-# Beyond every size and offset that there is.
-_FAR = (1 << 63) - 1
 
 
-class _Unopened(NamedTuple):
-    """Why a store was not opened again, and the secrets that it takes to try."""
+class Unopened(NamedTuple):
+    """The reason why a store was not reopened, and the secrets that reopening needs."""
 
     why: Exception
     secret: dict[str, str]
 
 
 class Store:
-    """An open store. :func:`graviton.open` makes one, and has the settings; ``with`` closes it.
+    """An open store. :func:`graviton.open` makes one; ``with`` closes it.
 
-    It may be used from any number of threads at once, and any number of processes may open the same place. Calls
+    Any number of threads may use it at once, and any number of processes may open the same location. Calls
     release the GIL, and Ctrl-C interrupts them. After a ``fork``, a store of the parent raises
-    :class:`ForkedError`. Pickles carry where the store is and how it was opened, but no secrets. Unpickling opens
-    it, with secrets from the environment; where that fails, its first use raises why, and not the unpickling.
+    :class:`ForkedError`. A pickle contains the location and the settings, but no secrets. Unpickling opens
+    the store, with secrets from the environment. If that fails, the error is raised at the first use.
 
     >>> with graviton.open(directory) as store:
     ...     id = store.put(b"hello")
@@ -78,7 +77,7 @@ class Store:
         adopt: bool = False,
         **config: Unpack[Settings],
     ) -> None:
-        self._start(Place.of(path, config, _mode(read_only, create), adopt))
+        self._start(Place.of(path, config, mode(read_only, create), adopt))
 
     @classmethod
     def from_env(cls, *, read_only: bool = False, create: bool = True, adopt: bool = False) -> Self:
@@ -88,7 +87,7 @@ class Store:
         >>> graviton.Store.from_env().close()
         """
         settings = dict(_graviton.environment())
-        return cls._at(Place.found(None, settings, _mode(read_only, create), adopt))
+        return cls._at(Place.found(None, settings, mode(read_only, create), adopt))
 
     @classmethod
     def _at(cls, place: Place) -> Self:
@@ -96,7 +95,7 @@ class Store:
         store._start(place)
         return store
 
-    def _start(self, place: Place, engine: _graviton.Store | _Unopened | None = None) -> None:
+    def _start(self, place: Place, engine: _graviton.Store | Unopened | None = None) -> None:
         self._place = place
         self._opened = place.open() if engine is None else engine
         self._closed = False
@@ -104,18 +103,18 @@ class Store:
 
     @property
     def _engine(self) -> _graviton.Store:
-        if isinstance(self._opened, _Unopened):
+        if isinstance(self._opened, Unopened):
             raise copy.copy(self._opened.why) from self._opened.why.__cause__
         return self._opened
 
     # ---- Putting
 
     def put(self, source: Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
-        """Store what the source has, and return its id. Nothing is visible before this returns.
+        """Store the content of the source, and return its id. The blob is not visible before this returns.
 
-        The source is bytes (any C-contiguous buffer: ``bytes``, ``bytearray``, ``memoryview``, ``mmap``, a NumPy
-        array), a :class:`pathlib.Path`, a binary file, which is read from its position to its end, or an iterable of
-        bytes. Text is none of these: encode it, or name a file with :meth:`put_file`.
+        The source is bytes (any C-contiguous buffer: ``bytes``, ``bytearray``, ``memoryview``, ``mmap``, a
+        NumPy array), a :class:`pathlib.Path`, a binary file, which is read from its position to its end, or
+        an iterable of bytes. Text is refused: encode it, or name a file with :meth:`put_file`.
 
         With ``expect``, content with any other id is a :class:`DigestMismatchError`, and is not stored.
 
@@ -129,19 +128,17 @@ class Store:
     def put_receipt(
         self, source: Source, *, expect: str | None = None, progress: Progress = None
     ) -> PutReceipt:
-        """The same, and return what came of it.
+        """The same, but return the receipt.
 
         >>> store.put_receipt(b"some bytes").fresh_blocks
         1
         >>> store.put_receipt(b"some bytes").fresh_blocks
         0
         """
-        if isinstance(source, str):
-            raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
         data = bytes_of(source)
         if data is not None:
             if not progress:
-                return _receipt(self._engine.put(data, expect))
+                return PutReceipt._from_engine(self._engine.put(data, expect))
             size, pieces = pieces_in(data)
             return self._put_pieces(pieces, size, expect, progress)
         if isinstance(source, os.PathLike):
@@ -151,7 +148,7 @@ class Store:
             return self._put_pieces(pieces_of(read), None, expect, progress)
         if isinstance(source, Iterable):
             return self._put_pieces(source, None, expect, progress)
-        raise TypeError(f"cannot store a {type(source).__name__}: give bytes, a path, a binary file or an iterable of bytes")
+        raise no_source(source)
 
     def put_file(self, path: Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store the content of a file, and return its id.
@@ -164,8 +161,8 @@ class Store:
     def put_many(self, paths: Iterable[Path], *, progress: Progress = None) -> list[BlobId]:
         """Store the content of many files, several at a time, and return their ids in the order of the paths.
 
-        Much faster than one after the other: they share transactions and syncs. The first failure is raised;
-        what was stored before stays stored.
+        This is much faster than one after the other, because the files share transactions and syncs. The
+        first failure is raised; files that were stored before stay stored.
 
         >>> len(store.put_many([__file__, __file__]))
         2
@@ -178,7 +175,7 @@ class Store:
             return [known(put[0]) for put in self._engine.put_files(names, None, meter.add)]
 
     def writer(self, *, expect: str | None = None) -> BlobWriter:
-        """A blob to be written as a binary file.
+        """Create a blob that is written as a binary file.
 
         >>> import csv, io
         >>> with store.writer() as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
@@ -191,7 +188,7 @@ class Store:
     def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
         path = path_of(path)
         if not progress:
-            return _receipt(self._engine.put_files([path], expect)[0])
+            return PutReceipt._from_engine(self._engine.put_files([path], expect)[0])
         with io.FileIO(path) as file:
             total = os.fstat(file.fileno()).st_size or None
             return self._put_pieces(pieces_of(file.read), total, expect, progress)
@@ -215,7 +212,7 @@ class Store:
         return self._engine.get(id)
 
     def get_into(self, id: str, buffer: Buffer) -> int:
-        """Fill a writable buffer with the content of a blob, and return how many bytes that were.
+        """Fill a writable buffer with the content of a blob, and return the number of bytes.
 
         >>> buffer = bytearray(8)
         >>> store.get_into(store.put(b"hello"), buffer), buffer
@@ -224,11 +221,11 @@ class Store:
         return self._engine.get_into(id, buffer)
 
     def get_to(self, id: str, target: Path | Writable, *, progress: Progress = None) -> int:
-        """Write the content of a blob to a file, and return how many bytes that were.
+        """Write the content of a blob to a file, and return the number of bytes.
 
-        The target is a binary file, or a path, where the file appears when it is complete and on the disk, and not
-        before; it replaces one that is there, and keeps its mode. What is no regular file, such as a named pipe, is
-        written to as it is.
+        The target is a binary file or a path. At a path, the file appears when it is complete and on disk. It
+        replaces an existing file, and keeps that file's mode. A path that is no regular file, such as a named
+        pipe, is written to directly.
 
         >>> import tempfile
         >>> with tempfile.TemporaryFile() as file:
@@ -240,7 +237,7 @@ class Store:
         if callable(write):
             return copy_all(reader, write, progress)
         if not isinstance(target, str | os.PathLike):
-            raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
+            raise no_target(target)
         with appearing(path_of(target)) as file:
             return copy_all(reader, file.write, progress)
 
@@ -251,9 +248,10 @@ class Store:
     @overload
     def open(self, id: str, *, buffering: int) -> BlobReader | io.BufferedReader: ...
     def open(self, id: str, *, buffering: int = BUFFER_SIZE) -> BlobReader | io.BufferedReader:
-        """Open a blob as a binary file to read from: ``read``, ``seek``, ``peek``, ``readinto``, lines.
+        """Open a blob for reading, as a binary file: ``read``, ``seek``, ``peek``, ``readinto``, lines.
 
-        ``buffering`` is the size of the buffer; with 0 there is none, and it is a :class:`BlobReader`.
+        ``buffering`` is the size of the buffer; with 0 there is none, and the result is a
+        :class:`BlobReader`.
 
         >>> with store.open(store.put(b"one\\ntwo\\n")) as file:
         ...     [line for line in file]
@@ -263,32 +261,30 @@ class Store:
         return raw if buffering == 0 else io.BufferedReader(raw, buffering if buffering > 0 else BUFFER_SIZE)
 
     def read_range(self, id: str, offset: int, length: int) -> bytes:
-        """Return so many bytes of a blob from an offset on, or as many as it has. Only the blocks that hold them are
-        read. An offset behind the end is a :class:`RangeError`.
+        """Return up to ``length`` bytes of a blob from an offset. Only the blocks that hold them are read. An
+        offset beyond the end is a :class:`RangeError`.
 
         >>> store.read_range(store.put(b"hello, graviton"), 7, 4)
         b'grav'
         """
-        if offset < 0 or length < 0:
-            raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
-        return self._engine.read_range(id, min(offset, _FAR), min(length, _FAR))
+        return self._engine.read_range(id, *span(offset, length))
 
     # ---- What is there
 
     def stat(self, id: str) -> BlobStat:
-        """What is known of a blob.
+        """Get the metadata of a blob.
 
         >>> store.stat(store.put(b"hello")).size
         5
         """
-        return _stat(self._engine.stat(id))
+        return BlobStat._from_engine(self._engine.stat(id))
 
     def exists(self, id: str) -> bool:
-        """Whether the blob is there. Text that is no id is an :class:`InvalidIdError`."""
+        """Test whether the blob exists. Text that is not an id is an :class:`InvalidIdError`."""
         return self._engine.exists(id)
 
     def __contains__(self, id: object) -> bool:
-        """``id in store``: whether the blob is there. What is no id is not.
+        """``id in store``: whether the blob exists. False for objects that are not ids.
 
         >>> store.put(b"hello") in store, "hello" in store
         (True, False)
@@ -299,25 +295,25 @@ class Store:
             return False
 
     def list(self, *, after: str | None = None) -> Iterator[BlobStat]:
-        """All blobs, or those behind one, ordered by algorithm, digest and size. They are fetched as they are iterated
-        over: what is put or deleted meanwhile is met or not.
+        """Iterate over all blobs, or those after one, ordered by algorithm, digest and size. The list is read
+        during iteration, so blobs that are put or deleted meanwhile may or may not appear.
 
         >>> id = store.put(b"hello")
         >>> id in [blob.id for blob in store.list()]
         True
         """
         while page := self._engine.list(after, PAGE):
-            yield from map(_stat, page)
+            yield from map(BlobStat._from_engine, page)
             if len(page) < PAGE:
                 return
             after = page[-1][0]
 
     def __iter__(self) -> Iterator[BlobId]:
-        """The ids of all blobs."""
+        """Iterate over the ids of all blobs."""
         return (blob.id for blob in self.list())
 
     def manifest(self, id: str) -> Manifest:
-        """Which blocks a blob has, in order.
+        """Get the manifest of a blob: its blocks, in order.
 
         >>> [entry.size for entry in store.manifest(store.put(b"hello"))]
         [5]
@@ -325,19 +321,19 @@ class Store:
         return Manifest(self, self.stat(id))
 
     def stats(self) -> StoreStats:
-        """Sums over the store. Takes time in proportion to what is stored.
+        """Get the totals of the store. Takes time proportional to the number of blobs and blocks.
 
         >>> id = store.put(b"hello")
         >>> store.stats().blobs > 0
         True
         """
-        return StoreStats(**self._engine.stats())
+        return StoreStats._from_engine(self._engine.stats())
 
-    # ---- Deleting, and keeping it healthy
+    # ---- Deletion and upkeep
 
     def delete(self, id: str) -> None:
-        """Delete a blob: no process finds it any more. It can be restored for the grace (``gc_grace``, an hour by
-        default); its space comes back with the next :meth:`gc` after that.
+        """Delete a blob: no process finds it any more. It can be restored for the grace period (``gc_grace``,
+        an hour by default); the first :meth:`gc` after that frees its space.
 
         >>> id = store.put(b"no longer wanted")
         >>> store.delete(id)
@@ -350,7 +346,7 @@ class Store:
         self._engine.delete(id)
 
     def restore(self, id: str) -> None:
-        """Bring a deleted blob back, within the grace."""
+        """Restore a deleted blob, within the grace period."""
         self._engine.restore(id)
 
     def gc(
@@ -364,9 +360,9 @@ class Store:
         blocks_per_second: int | None = None,
         progress: Progress = None,
     ) -> GcReport:
-        """Free the space of what was deleted longer than the grace ago, beside everything else that goes on.
+        """Free the space of blobs that were deleted before the grace period, while the store is in use.
 
-        Times are seconds or a ``timedelta``. Progress is bytes that were freed; nobody knows the total.
+        Times are seconds or a ``timedelta``. Progress is freed bytes; the total is not known.
 
         >>> store.delete(store.put(b"no longer wanted"))
         >>> store.gc(grace=0).blobs > 0
@@ -374,15 +370,15 @@ class Store:
         """
         with Meter(progress, "collecting", None) as meter:
             found = self._engine.gc(
-                _seconds("grace", grace),
+                seconds("grace", grace),
                 dry_run,
-                _seconds("max_time", max_time),
-                _limit("max_blocks", max_blocks),
-                _limit("max_bytes", max_bytes),
-                _limit("blocks_per_second", blocks_per_second, (1 << 32) - 1),
+                seconds("max_time", max_time),
+                limit("max_blocks", max_blocks),
+                limit("max_bytes", max_bytes),
+                limit("blocks_per_second", blocks_per_second, (1 << 32) - 1),
                 (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
             )
-        report = GcReport(**{**found, "named": tuple(map(known, found["named"]))})
+        report = GcReport._from_engine(found)
         log.info(
             "%s %d blobs, %d blocks, %d bytes in %.1f s",
             "would collect" if dry_run else "collected",
@@ -406,16 +402,16 @@ class Store:
         found: Callable[[Finding], object] | None = None,
         progress: Progress = None,
     ) -> VerifyReport:
-        """Look whether everything is there, or with ``deep`` also intact: every byte is read then.
+        """Check that all blocks are present and, with ``deep``, that they are intact, which reads every byte.
 
-        Only these blobs, or all of the store. What is not in order is logged, and told to ``found`` when it is met,
-        or else collected in the report. ``cursor`` goes on where an earlier one ended; ``adopt`` hands stray blocks to
-        :meth:`gc`. Progress is blocks.
+        With ``ids``, only these blobs are checked. Each finding is logged, and either passed to ``found`` at
+        once or collected in the report. ``cursor`` continues an earlier verification; ``adopt`` leaves stray
+        blocks to :meth:`gc`. Progress is blocks.
 
         >>> store.verify(deep=True).clean
         True
         """
-        only = _ids(ids)
+        only = texts(ids)
         if found is not None and not callable(found):
             raise TypeError(f"found is a function, not {type(found).__name__}")
         findings: list[Finding] = []
@@ -425,23 +421,24 @@ class Store:
             log.log(logging.WARNING if finding.is_damage else logging.INFO, "%s", finding)
             (found or findings.append)(finding)
 
-        total = self._engine.stats()["blocks"] if progress and not only else None
+        total = self.stats().blocks if progress and not only else None
         with Meter(progress, "verifying", total, " blocks") as meter:
-            report = self._engine.verify(
+            values = self._engine.verify(
                 only,
                 deep,
-                _limit("bytes_per_second", bytes_per_second),
+                limit("bytes_per_second", bytes_per_second),
                 cursor,
                 adopt,
                 tell,
                 (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None,
             )
-        log.info("verified %d blobs and %d blocks in %.1f s", report["blobs"], report["blocks"], report["seconds"])
-        return VerifyReport(**report, findings=tuple(findings))
+        report = dataclasses.replace(VerifyReport._from_engine(values), findings=tuple(findings))
+        log.info("verified %d blobs and %d blocks in %.1f s", report.blobs, report.blocks, report.seconds)
+        return report
 
     def copy_from(self, other: Store, ids: Iterable[str] = (), *, progress: Progress = None) -> CopyReport:
-        """Bring these blobs, or all, from another store, verified. Only blocks that are missing here are moved; what was
-        interrupted can be called again. Progress is bytes.
+        """Copy these blobs, or all, from another store, verified. Only blocks that are missing here are
+        transferred, so an interrupted copy can be repeated. Progress is bytes.
 
         >>> import tempfile
         >>> id = store.put(b"hello")
@@ -452,18 +449,18 @@ class Store:
         with Meter(progress, "copying", None) as meter:
             found = self._engine.copy_from(
                 _engine_of(other),
-                _ids(ids),
+                texts(ids),
                 (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None,
             )
-        report = CopyReport(**{**found, "damaged": tuple(map(known, found["damaged"]))})
+        report = CopyReport._from_engine(found)
         log.info("copied %d blobs, %d blocks, %d bytes in %.1f s", report.blobs, report.blocks, report.bytes, report.seconds)
         for id in report.damaged:
             log.warning("the other store does not have %s whole; it was left out", id)
         return report
 
     def repair_from(self, other: Store, *, progress: Progress = None) -> RepairReport:
-        """Replace blocks that are missing or damaged by those of another store, after verifying them. Progress is
-        blocks that were looked at.
+        """Replace blocks that are missing or damaged by those of another store, after verifying them.
+        Progress is blocks that were checked.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place, graviton.open(place) as mirror:
@@ -474,15 +471,15 @@ class Store:
             found = self._engine.repair_from(
                 _engine_of(other), (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None
             )
-        report = RepairReport(**{**found, "lost": tuple(found["lost"])})
+        report = RepairReport._from_engine(found)
         log.info("repaired %d of %d blocks in %.1f s", report.repaired, report.checked, report.seconds)
         for key in report.lost:
             log.warning("the other store does not have block %s whole either", key)
         return report
 
     def backup(self, path: Path) -> None:
-        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Copy it before the
-        blocks; with both, the store can be restored.
+        """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. Copy
+        it before the blocks; with both, the store can be restored.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
@@ -494,31 +491,26 @@ class Store:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the store was closed."""
         return self._closed
 
     def close(self) -> None:
-        """Close it in an orderly way. Later calls raise :class:`ClosedError`; puts under way fail."""
+        """Close the store. Later calls raise :class:`ClosedError`; running puts fail."""
         if not self._closed:
-            if not isinstance(self._opened, _Unopened):
+            if not isinstance(self._opened, Unopened):
                 self._opened.close()
-            # Not before: what interrupts the engine leaves it to be closed again.
+            # Not before: after an interruption, the store can be closed again.
             self._closed = True
             log.debug("closed %r", self)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        raised: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if isinstance(self._opened, _Unopened):
+        if isinstance(self._opened, Unopened):
             place, secret = self._place, self._opened.secret
         else:
             place, secret = self._place.without_secrets()
@@ -536,12 +528,12 @@ def open(  # noqa: A001
     adopt: bool = False,
     **config: Unpack[Settings],
 ) -> Store:
-    """Open the store in a directory, ``./.graviton`` by default, and create it if it is not there.
+    """Open the store in a directory, ``./.graviton`` by default. It is created if it does not exist.
 
-    Settings are keyword arguments: the names of the environment variables in lower case, without ``GRAVITON_``
-    (:class:`Settings` lists them). The environment is not read; :meth:`Store.from_env` does that. With ``create=False``
-    or ``read_only=True``, a store that is not there is a :class:`NotFoundError`; to one that is read only, nothing is
-    written. ``adopt`` takes over blocks of the first Graviton server.
+    Settings are keyword arguments: the names of the environment variables in lower case, without
+    ``GRAVITON_`` (:class:`Settings` lists them). The environment is not read; :meth:`Store.from_env` reads
+    it. With ``create=False`` or ``read_only=True``, a store that does not exist is a :class:`NotFoundError`.
+    Nothing is written to a store that is read only. ``adopt`` takes over blocks of the first Graviton server.
 
     >>> with graviton.open(directory, hash="sha256") as store:
     ...     print(store.put(b"hello"))
@@ -555,56 +547,17 @@ def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool], sec
     try:
         return kind._at(public.with_secrets(secret))
     except Exception as error:  # noqa: BLE001
-        # Raised here, it would end the worker of a pool, which loses the task; at the first use, it is its result.
+        # Raised here, it would end the worker of a pool and lose the task. At the first use, it is its
+        # result.
         store = kind.__new__(kind)
-        store._start(public, _Unopened(error.with_traceback(None), secret))
+        store._start(public, Unopened(error.with_traceback(None), secret))
         return store
-
-
-def _mode(read_only: bool, create: bool) -> str:
-    if read_only:
-        return "read"
-    return "create" if create else "existing"
-
-
-def _receipt(put: tuple[str, int, int, int, bool]) -> PutReceipt:
-    return PutReceipt(known(put[0]), *put[1:])
-
-
-def _stat(found: tuple[str, int, str, int]) -> BlobStat:
-    id, blocks, chunker, milliseconds = found
-    return BlobStat(known(id), blocks, chunker, datetime.fromtimestamp(milliseconds / 1000, UTC))
 
 
 def _engine_of(other: Store) -> _graviton.Store:
     if not isinstance(other, Store):
         raise TypeError(f"the other store is an open graviton.Store, not {type(other).__name__}")
     return other._engine
-
-
-def _ids(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise TypeError("give an iterable of ids, such as [id]")
-    return list(ids)
-
-
-def _seconds(name: str, time: timedelta | float | None) -> float | None:
-    if time is None:
-        return None
-    seconds = time / timedelta(seconds=1) if isinstance(time, timedelta) else time
-    if not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name} is seconds or a timedelta, not {type(time).__name__}")
-    if not 0 <= seconds < _FAR:
-        raise make("invalid-argument", f"{name} cannot be {seconds} seconds", "give a number of 0 or more")
-    return seconds
-
-
-def _limit(name: str, count: int | None, most: int = _FAR) -> int | None:
-    if count is None:
-        return None
-    if count < 0:
-        raise make("invalid-argument", f"{name} cannot be {count}", "give a number of 0 or more")
-    return min(count, most)
 
 
 __all__ = ["Store", "open"]

@@ -1,4 +1,4 @@
-"""Where the bytes of a put come from, and where those of a get go."""
+"""The sources of a put and the targets of a get."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ._progress import Meter, Progress
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# What is asked of a source, and given to a target, at once.
+# Bytes that are read from a source, or written to a target, at once.
 PIECE = 1 << 20
-# Seconds between two looks at whether to go on waiting.
+# Seconds between two checks while waiting.
 _PATIENCE = 0.05
 
 
@@ -63,8 +63,21 @@ def paths_of(paths: Iterable[Path]) -> list[str]:
     return [path_of(path) for path in paths]
 
 
+def no_source(source: object) -> TypeError:
+    """The error for an object that cannot be stored."""
+    kind = type(source).__name__
+    return TypeError(f"cannot store a {kind}: give bytes, a path, a binary file or an iterable of bytes")
+
+
+def no_target(target: object) -> TypeError:
+    """The error for an object that cannot be written to."""
+    return TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
+
+
 def bytes_of(source: object) -> Any:
-    """The source, if it has bytes of its own in memory."""
+    """The source, if it has bytes of its own in memory. Text is refused."""
+    if isinstance(source, str):
+        raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
     if isinstance(source, (bytes, bytearray, memoryview)):
         return source
     try:
@@ -75,7 +88,8 @@ def bytes_of(source: object) -> Any:
 
 
 def pieces_in(data: Buffer) -> tuple[int, Iterator[bytes]]:
-    """The size of what is in memory, which the engine would take, and copies of its pieces, while it cannot move."""
+    """The size of an object in memory that the engine accepts, and copies of its pieces. It cannot move
+    meanwhile."""
     _graviton.piece_of(data, 0, 0)
 
     def pieces() -> Iterator[bytes]:
@@ -87,15 +101,19 @@ def pieces_in(data: Buffer) -> tuple[int, Iterator[bytes]]:
         return view.nbytes, pieces()
 
 
+def is_end(piece: object) -> bool:
+    """Whether a file that gave this piece is at its end. Files that are not binary or not ready are
+    errors."""
+    if piece is None:
+        raise BlockingIOError("the source is a non-blocking file, and has no data at the moment")
+    if isinstance(piece, str) and not piece:
+        raise TypeError("the source is a text file: open it in binary mode")
+    return not piece
+
+
 def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
-    while True:
-        piece = read(PIECE)
-        if piece is None:
-            raise BlockingIOError("the source is a non-blocking file, and has no data at the moment")
-        if not piece:
-            if isinstance(piece, str):
-                raise TypeError("the source is a text file: open it in binary mode")
-            return
+    """The rest of a file, in pieces."""
+    while not is_end(piece := read(PIECE)):
         yield piece
 
 
@@ -114,11 +132,13 @@ def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
 
 @contextmanager
 def appearing(path: str, check: Callable[[], None] | None = None) -> Iterator[io.FileIO]:
-    """A file that appears under its path when it is complete, and durable, and not before. A link is followed, and one
-    that it replaces leaves it its mode. What is no regular file, such as a pipe, is written to as the bytes come.
+    """A file that appears under its path when it is complete and durable. A link is followed. An existing
+    file is replaced, and its mode is kept. A path that is no regular file, such as a pipe, is written to
+    directly.
 
-    With ``check``, which raises to end it, nothing waits for whom it does not know: a named pipe's reader is asked for from
-    time to time, and what is no regular file is non-blocking (see :func:`write_patiently`).
+    With ``check``, which raises to end the call, no step waits for another process: it looks for the reader
+    of a named pipe from time to time, and files that are not regular are non-blocking (see
+    :func:`write_patiently`).
     """
     try:
         mode = os.stat(path).st_mode
@@ -135,7 +155,7 @@ def appearing(path: str, check: Callable[[], None] | None = None) -> Iterator[io
     try:
         file = io.FileIO(os.open(temporary, flags, 0o666 if mode is None else 0o600), "w")
     except OSError as error:
-        # Nobody has heard of the other one.
+        # The caller does not know the temporary name.
         error.filename = path
         raise
     try:
@@ -158,7 +178,7 @@ def _opened_as_it_is(path: str, check: Callable[[], None] | None) -> int:
         try:
             return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            # A named pipe that nobody reads yet.
+            # A named pipe without a reader.
             if error.errno != errno.ENXIO:
                 raise
         time.sleep(_PATIENCE)
@@ -166,7 +186,8 @@ def _opened_as_it_is(path: str, check: Callable[[], None] | None) -> int:
 
 
 def write_patiently(file: io.FileIO, data: Buffer, check: Callable[[], None]) -> None:
-    """All of the bytes, to a file of :func:`appearing`, unless ``check`` raises while nobody takes them."""
+    """Write all of the bytes to a file of :func:`appearing`, unless ``check`` raises while no process reads
+    them."""
     ready = select.poll()
     ready.register(file, select.POLLOUT)
     with memoryview(data) as left:
@@ -182,12 +203,12 @@ def _sync_directory(path: str) -> None:
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        # One may be allowed to write to it and not to read it.
+        # A directory can be writable without being readable.
         return
     try:
         os.fsync(directory)
     except OSError as error:
-        # There are filesystems that cannot.
+        # Some filesystems cannot sync directories.
         if error.errno != errno.EINVAL:
             raise
     finally:

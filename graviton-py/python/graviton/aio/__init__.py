@@ -19,7 +19,8 @@ one task at a time only.
 """
 
 from ._files import BlobReader, BlobWriter
-from ._store import Manifest, Store
+from ._manifest import Manifest
+from ._store import Store
 from ._store import open as open
 
 # Without `open`, which would hide the builtin of whoever imports everything.

@@ -1,47 +1,48 @@
-"""How a call of the engine becomes something to await."""
+"""Calls of the engine as awaitables."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
-from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from .. import _graviton
 from .._errors import CancelledError
+from .._progress import Meter, Progress
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# One box for each event loop. The loop holds it, as what it listens to, until it is closed; nobody else may, for the box
-# leads to futures, and these to their loop.
-_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_graviton.Mailbox]] = WeakKeyDictionary()
+# One queue for each event loop. The loop holds its queue until it is closed, because it listens to it.
+# Nothing else may
+# hold it: the queue refers to futures, and these to their loop.
+_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_graviton.AnswerQueue]] = WeakKeyDictionary()
 # Loops run in threads of their own.
 _lock = threading.Lock()
 
 
-def _mailbox(loop: asyncio.AbstractEventLoop) -> _graviton.Mailbox:
-    known = _mailboxes.get(loop)
+def _queue(loop: asyncio.AbstractEventLoop) -> _graviton.AnswerQueue:
+    known = _queues.get(loop)
     found = None if known is None else known()
     if found is None:
-        found = _graviton.Mailbox()
-        loop.add_reader(found.fileno(), found.open)
+        found = _graviton.AnswerQueue()
+        loop.add_reader(found.fileno(), found.deliver)
         with _lock:
-            _mailboxes[loop] = ref(found)
+            _queues[loop] = ref(found)
     return found
 
 
 async def call(
-    begin: Callable[Concatenate[_graviton.Mailbox, asyncio.Future[T], P], _graviton.Task],
+    begin: Callable[Concatenate[_graviton.AnswerQueue, asyncio.Future[T], P], _graviton.Task],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Begin a call of the engine, and wait for its answer. Cancelled, the call is dropped where it is."""
+    """Begin a call of the engine, and wait for its answer. Cancellation drops the call at once."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    task = begin(_mailbox(loop), future, *args, **kwargs)
+    task = begin(_queue(loop), future, *args, **kwargs)
     try:
         return await future
     except BaseException:
@@ -50,8 +51,8 @@ async def call(
 
 
 async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
-    """Run work that is long and rare on a thread of its own. It gets a function that raises once the task that waits for
-    it was cancelled, to be called from time to time; cancellation waits for that."""
+    """Run work that is long and rare on a thread of its own. The work gets a function to call from time to
+    time, which raises after the waiting task was cancelled. The cancellation waits for that."""
     stopped = threading.Event()
 
     def check() -> None:
@@ -64,26 +65,68 @@ async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
     except asyncio.CancelledError:
         stopped.set()
         await asyncio.wait([running])
-        # Looked at, or asyncio would complain that nobody did.
+        # Retrieved, or asyncio would log that it never was.
         running.exception()
         raise
 
 
+async def in_thread_telling(progress: Progress, work: Callable[[Callable[[int, int | None], None]], T]) -> T:
+    """Run work like :func:`in_thread`, and tell its progress on the event loop."""
+    loop = asyncio.get_running_loop()
+    meter: list[Meter] = []
+    raised: list[BaseException] = []
+
+    def show(done: int, total: int | None) -> None:
+        try:
+            if not meter:
+                meter.append(Meter(progress, "working", total).__enter__())
+            meter[0].reach(done)
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+
+    def run(check: Callable[[], None]) -> T:
+        def tell(done: int, total: int | None) -> None:
+            check()
+            if raised:
+                raise raised[0]
+            if progress:
+                loop.call_soon_threadsafe(show, done, total)
+
+        return work(tell)
+
+    try:
+        result = await in_thread(run)
+    finally:
+        if meter:
+            meter[0].__exit__(None, None, None)
+    if raised:
+        raise raised[0]
+    return result
+
+
+async def together(works: list[Any]) -> None:
+    """Wait for all of them. The first failure ends the others, and is raised as it is."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Closable(Protocol):
-    """What an :class:`Opening` may give."""
+    """A result of an :class:`Opening`."""
 
     async def __aenter__(self) -> Any: ...
-    async def __aexit__(
-        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None, /
-    ) -> None: ...
+    async def __aexit__(self, *raised: Any) -> None: ...
 
 
 C = TypeVar("C", bound=Closable)
 
 
 class Opening(Generic[C]):
-    """What ``open`` and ``writer`` give: to be awaited, or used by ``async with`` at once. It opens when it is, and
-    once."""
+    """The result of ``open`` and ``writer``, to be awaited or used with ``async with``. Only that opens it."""
 
     def __init__(self, opening: Callable[[], Awaitable[C]]) -> None:
         self._opening = opening
@@ -100,12 +143,7 @@ class Opening(Generic[C]):
         await self._opened.__aenter__()
         return self._opened
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        raised: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: Any) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            await opened.__aexit__(kind, raised, traceback)
+            await opened.__aexit__(*raised)

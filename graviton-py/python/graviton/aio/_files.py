@@ -6,12 +6,11 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .. import _graviton
 from .._errors import ClosedError, make
-from .._id import BlobId, known
+from .._id import BlobId
 from .._reports import PutReceipt
 from .._transfer import pieces_in
 from ._call import call
@@ -133,12 +132,7 @@ class BlobReader:
         self._check()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        raised: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:
@@ -216,8 +210,7 @@ class BlobWriter:
         if writer is None:
             return
         try:
-            receipt = await call(writer.finish)
-            self._receipt = PutReceipt(known(receipt[0]), *receipt[1:])
+            self._receipt = PutReceipt._from_engine(await call(writer.finish))
         except BaseException as failure:
             self._failure = failure
             raise
@@ -242,12 +235,7 @@ class BlobWriter:
         self._open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        raised: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         if kind is not None:
             await self.abort()
             return

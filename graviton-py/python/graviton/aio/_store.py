@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import io
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any
 
 from .. import _graviton
+from .._arguments import mode, span
 from .._errors import make
 from .._id import BlobId, known
 from .._progress import Meter, Progress
@@ -21,83 +19,31 @@ from .._reports import (
     CopyReport,
     Finding,
     GcReport,
-    ManifestEntry,
     PutReceipt,
     RepairReport,
     StoreStats,
     VerifyReport,
 )
 from .._settings import Place, Settings
-from .._store import _FAR, PAGE, _mode, _receipt, _stat, _Unopened, log
+from .._store import PAGE, Unopened, log
 from .._store import Store as _Store
-from .._transfer import PIECE, Path, appearing, bytes_of, path_of, paths_of, pieces_in, write_all, write_patiently
-from ._call import Opening, call, in_thread
+from .._transfer import Path, bytes_of, no_source, no_target, path_of, paths_of, pieces_in
+from ._call import Opening, call, in_thread, in_thread_telling, together
 from ._files import BlobReader, BlobWriter
+from ._manifest import Manifest
+from ._transfer import appearing, copy, each, read_all
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from typing_extensions import Buffer
 
-__all__ = ["Manifest", "Store", "open"]
+    from ._transfer import Source, Writable
+
+__all__ = ["Store", "open"]
 
 # Files of a `put_many` that are under way at once, as in `Store.put_many`.
 _AT_ONCE = 64
-
-T = TypeVar("T")
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> Buffer | None | Awaitable[Buffer]: ...
-
-
-class _Writable(Protocol):
-    def write(self, data: Any, /) -> object: ...
-
-
-_Source: TypeAlias = Union["Buffer", "os.PathLike[str]", _Readable, "Iterable[Buffer]", "AsyncIterable[Buffer]"]
-
-
-class Manifest:
-    """The blocks of a blob, in order. ``async for`` reads them from the store a page at a time."""
-
-    PAGE = 1024
-
-    def __init__(self, store: Store, stat: BlobStat) -> None:
-        self._store = store
-        self._stat = stat
-
-    @property
-    def id(self) -> BlobId:
-        """The blob."""
-        return self._stat.id
-
-    @property
-    def stat(self) -> BlobStat:
-        """The metadata of the blob."""
-        return self._stat
-
-    def __len__(self) -> int:
-        """The number of its blocks."""
-        return self._stat.blocks
-
-    def __aiter__(self) -> AsyncIterator[ManifestEntry]:
-        """Its blocks, from the first."""
-        return self.starting(0)
-
-    async def starting(self, offset: int) -> AsyncIterator[ManifestEntry]:
-        """Its blocks, from the one that holds the byte at ``offset``."""
-        if offset < 0:
-            raise make("invalid-argument", f"no block is at {offset}", "give a number of 0 or more")
-        offset = min(offset, self.id.size)
-        while page := await call(self._store._engine.aio_manifest, self.id, offset, self.PAGE):
-            for start, key in page:
-                offset = start + int(key.rpartition(":")[2])
-                yield ManifestEntry(start, offset - start, key)
-
-    def __repr__(self) -> str:
-        return f"<graviton.aio.Manifest of {self.id}: {len(self)} blocks>"
-
 
 class Store:
     """An open store for asyncio. :func:`graviton.aio.open` makes one; ``async with`` closes it.
@@ -124,7 +70,7 @@ class Store:
 
         async def opening() -> Self:
             settings = dict(_graviton.environment())
-            return await cls._at(Place.found(None, settings, _mode(read_only, create), adopt))
+            return await cls._at(Place.found(None, settings, mode(read_only, create), adopt))
 
         return Opening(opening)
 
@@ -144,38 +90,34 @@ class Store:
 
     # ---- Putting
 
-    async def put(self, source: _Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
+    async def put(self, source: Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store the content of the source, and return its id.
 
-        The source is what :meth:`graviton.Store.put` takes, or an asynchronous iterable of bytes, or a file whose ``read``
-        is a coroutine function. A file whose ``read`` is not is read on another thread.
+        The source is what :meth:`graviton.Store.put` takes, or an asynchronous iterable of bytes, or a file
+        whose ``read`` is a coroutine function. A file whose ``read`` is not is read on another thread.
         """
         return (await self.put_receipt(source, expect=expect, progress=progress)).id
 
     async def put_receipt(
-        self, source: _Source, *, expect: str | None = None, progress: Progress = None
+        self, source: Source, *, expect: str | None = None, progress: Progress = None
     ) -> PutReceipt:
         """The same, but return the receipt."""
-        if isinstance(source, str):
-            raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
         data = bytes_of(source)
         if isinstance(data, bytes) and not progress:
-            return _receipt(await call(self._engine.aio_put, data, expect))
+            return PutReceipt._from_engine(await call(self._engine.aio_put, data, expect))
         if data is not None:
             size, pieces = pieces_in(data)
-            return await self._put_pieces(_each(pieces), size, expect, progress)
+            return await self._put_pieces(each(pieces), size, expect, progress)
         if isinstance(source, os.PathLike):
             return await self._put_file(source, expect, progress)
         read = getattr(source, "read", None)
         if callable(read):
-            return await self._put_pieces(_read_all(read), None, expect, progress)
+            return await self._put_pieces(read_all(read), None, expect, progress)
         if isinstance(source, AsyncIterable):
             return await self._put_pieces(source, None, expect, progress)
         if isinstance(source, Iterable):
-            return await self._put_pieces(_each(source), None, expect, progress)
-        raise TypeError(
-            f"cannot store a {type(source).__name__}: give bytes, a path, a binary file or an iterable of bytes"
-        )
+            return await self._put_pieces(each(source), None, expect, progress)
+        raise no_source(source)
 
     async def put_file(self, path: Path, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store the content of a file, and return its id."""
@@ -197,7 +139,7 @@ class Store:
                     found[place] = id = (await self._put_file(name, None, None)).id
                     meter.add(id.size)
 
-            await _together([work() for _ in range(min(_AT_ONCE, len(names)))])
+            await together([work() for _ in range(min(_AT_ONCE, len(names)))])
         return [id for id in found if id is not None]
 
     def writer(self, *, expect: str | None = None) -> Opening[BlobWriter]:
@@ -211,11 +153,11 @@ class Store:
     async def _put_file(self, path: Path, expect: str | None, progress: Progress) -> PutReceipt:
         path = path_of(path)
         if not progress:
-            return _receipt(await call(self._engine.aio_put_file, path, expect))
+            return PutReceipt._from_engine(await call(self._engine.aio_put_file, path, expect))
         file = await asyncio.to_thread(io.FileIO, path)
         try:
             total = os.fstat(file.fileno()).st_size or None
-            return await self._put_pieces(_read_all(file.read), total, expect, progress)
+            return await self._put_pieces(read_all(file.read), total, expect, progress)
         finally:
             file.close()
 
@@ -249,23 +191,23 @@ class Store:
             async with self.open(blob) as file:
                 return await file.readinto(buffer)
 
-    async def get_to(self, id: str, target: Path | _Writable, *, progress: Progress = None) -> int:
+    async def get_to(self, id: str, target: Path | Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return the number of bytes.
 
-        The target is a binary file, whose ``write`` may be a coroutine function, or a path, where the file appears when
-        it is complete and not before.
+        The target is a binary file, whose ``write`` may be a coroutine function, or a path, where the file
+        appears when it is complete and not before.
         """
         write = getattr(target, "write", None)
         if callable(write):
             return await self._copy_to(id, write, progress)
         if not isinstance(target, str | os.PathLike):
-            raise TypeError(f"cannot write to a {type(target).__name__}: give a path or a binary file")
-        async with self.open(id) as source, _appearing(path_of(target)) as write:
-            return await _copy(source, write, progress)
+            raise no_target(target)
+        async with self.open(id) as source, appearing(path_of(target)) as write:
+            return await copy(source, write, progress)
 
     async def _copy_to(self, id: str, write: Callable[[Any], object], progress: Progress) -> int:
         async with self.open(id) as source:
-            return await _copy(source, write, progress)
+            return await copy(source, write, progress)
 
     def open(self, id: str) -> Opening[BlobReader]:
         """Open a blob for reading: ``async with store.open(id) as file``, or ``file = await
@@ -279,9 +221,7 @@ class Store:
 
     async def read_range(self, id: str, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes of a blob from an offset."""
-        if offset < 0 or length < 0:
-            raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
-        offset, length = min(offset, _FAR), min(length, _FAR)
+        offset, length = span(offset, length)
         found = await call(self._engine.aio_read_range, id, offset, length)
         return found if isinstance(found, bytes) else await call(found.read, offset, length, True)
 
@@ -289,7 +229,7 @@ class Store:
 
     async def stat(self, id: str) -> BlobStat:
         """Get the metadata of a blob."""
-        return _stat(await call(self._engine.aio_stat, id))
+        return BlobStat._from_engine(await call(self._engine.aio_stat, id))
 
     async def exists(self, id: str) -> bool:
         """Test whether the blob exists. Text that is not an id is an ``InvalidIdError``."""
@@ -301,7 +241,7 @@ class Store:
         """
         while page := await call(self._engine.aio_list, after, PAGE):
             for found in page:
-                yield _stat(found)
+                yield BlobStat._from_engine(found)
             if len(page) < PAGE:
                 return
             after = page[-1][0]
@@ -317,9 +257,9 @@ class Store:
 
     async def stats(self) -> StoreStats:
         """Get the totals of the store. Takes time proportional to the number of blobs and blocks."""
-        return StoreStats(**await call(self._engine.aio_stats))
+        return StoreStats._from_engine(await call(self._engine.aio_stats))
 
-    # ---- Deleting, and keeping it healthy
+    # ---- Deletion and upkeep
 
     async def delete(self, id: str) -> None:
         """Delete a blob. It can be restored for the grace period."""
@@ -343,7 +283,7 @@ class Store:
         """Free the space of blobs that were deleted before the grace period. When cancelled, it ends after
         the current step.
         """
-        return await _long(
+        return await in_thread_telling(
             progress,
             lambda tell: self._store.gc(
                 grace=grace,
@@ -371,9 +311,9 @@ class Store:
         current step.
         """
         loop = asyncio.get_running_loop()
-        # What is no function is refused below.
+        # Anything else is refused below.
         heard = (lambda finding: loop.call_soon_threadsafe(found, finding)) if callable(found) else found
-        return await _long(
+        return await in_thread_telling(
             progress,
             lambda tell: self._store.verify(
                 ids,
@@ -393,12 +333,12 @@ class Store:
         transferred.
         """
         source = other._store if isinstance(other, Store) else other
-        return await _long(progress, lambda tell: self._store.copy_from(source, ids, progress=tell))
+        return await in_thread_telling(progress, lambda tell: self._store.copy_from(source, ids, progress=tell))
 
     async def repair_from(self, other: Store | _Store, *, progress: Progress = None) -> RepairReport:
         """Replace blocks that are missing or damaged by those of another store, after verifying them."""
         source = other._store if isinstance(other, Store) else other
-        return await _long(progress, lambda tell: self._store.repair_from(source, progress=tell))
+        return await in_thread_telling(progress, lambda tell: self._store.repair_from(source, progress=tell))
 
     async def backup(self, path: Path) -> None:
         """Write a consistent copy of the manifests in SQLite to a new file, while the store is in use. When
@@ -427,7 +367,7 @@ class Store:
     async def close(self) -> None:
         """Close the store. Later calls raise ``ClosedError``; running puts fail."""
         if not self._store._closed:
-            if not isinstance(self._store._opened, _Unopened):
+            if not isinstance(self._store._opened, Unopened):
                 await asyncio.shield(call(self._engine.aio_close))
             # Not before: when the waiting is cancelled, it can be closed again.
             self._store._closed = True
@@ -436,12 +376,7 @@ class Store:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        raised: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -463,102 +398,6 @@ def open(  # noqa: A001
     ``store = await graviton.aio.open(path)``. The arguments are those of :func:`graviton.open`."""
 
     async def opening() -> Store:
-        return await Store._at(Place.of(path, config, _mode(read_only, create), adopt))
+        return await Store._at(Place.of(path, config, mode(read_only, create), adopt))
 
     return Opening(opening)
-
-
-async def _together(works: list[Any]) -> None:
-    """All of them; the first failure ends the others, and is raised as it is."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _long(progress: Progress, work: Callable[[Callable[[int, int | None], None]], T]) -> T:
-    """A call that is long and rare, on a thread of its own, with progress told on the event loop."""
-    loop = asyncio.get_running_loop()
-    meter: list[Meter] = []
-    raised: list[BaseException] = []
-
-    def show(done: int, total: int | None) -> None:
-        try:
-            if not meter:
-                meter.append(Meter(progress, "working", total).__enter__())
-            meter[0].reach(done)
-        except BaseException as error:  # noqa: BLE001
-            raised.append(error)
-
-    def run(check: Callable[[], None]) -> T:
-        def tell(done: int, total: int | None) -> None:
-            check()
-            if raised:
-                raise raised[0]
-            if progress:
-                loop.call_soon_threadsafe(show, done, total)
-
-        return work(tell)
-
-    try:
-        result = await in_thread(run)
-    finally:
-        if meter:
-            meter[0].__exit__(None, None, None)
-    if raised:
-        raise raised[0]
-    return result
-
-
-async def _each(pieces: Iterable[Buffer]) -> AsyncIterator[Buffer]:
-    for piece in pieces:
-        yield piece
-
-
-async def _read_all(read: Callable[[int], Any]) -> AsyncIterator[Buffer]:
-    coroutine = inspect.iscoroutinefunction(read)
-    while True:
-        piece = await read(PIECE) if coroutine else await asyncio.to_thread(read, PIECE)
-        if inspect.isawaitable(piece):
-            piece = await piece
-        if piece is None:
-            raise BlockingIOError("the source is a non-blocking file, and has no data at the moment")
-        if not piece:
-            if isinstance(piece, str):
-                raise TypeError("the source is a text file: open it in binary mode")
-            return
-        yield piece
-
-
-@asynccontextmanager
-async def _appearing(path: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
-    """What writes to a file that appears when it is complete. Every step may block, and is done on another thread; one that
-    is under way ends before the cancellation of the task goes on."""
-    stack = ExitStack()
-    try:
-        file = await in_thread(lambda check: stack.enter_context(appearing(path, check)))
-
-        async def write(data: bytes) -> None:
-            await in_thread(lambda check: write_patiently(file, data, check))
-
-        yield write
-    except BaseException as raised:
-        failure = raised
-        await in_thread(lambda check: stack.__exit__(type(failure), failure, failure.__traceback__))
-        raise
-    await in_thread(lambda check: stack.close())
-
-
-async def _copy(source: BlobReader, write: Callable[[Any], object], progress: Progress) -> int:
-    coroutine = inspect.iscoroutinefunction(write)
-    with Meter(progress, "writing", source.size) as meter:
-        async for piece in source:
-            if coroutine:
-                await write(piece)  # type: ignore[misc]
-            else:
-                await asyncio.to_thread(write_all, write, memoryview(piece))
-            meter.add(len(piece))
-    return source.size
