@@ -11,7 +11,8 @@
 //! 2. Fill it in where the engine makes the report.
 //! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`,
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports`, and
-//!    `GRAVITON_UPDATE=1 cargo test -p graviton-server`. The tests fail until that is done.
+//!    `cargo run --bin graviton-server -- openapi > graviton-server/openapi.json`.
+//!    The tests fail until that is done.
 //!
 //! The order is that of the JSON. A C struct keeps the fields that it has where they are, and new ones follow them.
 
@@ -257,7 +258,7 @@ reports! {
     }
 
     /// The totals of a store.
-    #[derive(Copy)]
+    #[derive(Copy, Default)]
     StoreStats {
         /// Live blobs.
         blobs: Count,

@@ -57,16 +57,7 @@ pub(super) async fn list(core: &Core, after: Option<&BlobId>, limit: usize) -> R
 /// Sums over the store.
 pub(super) async fn stats(core: &Core) -> Result<StoreStats> {
     let manifests = Arc::clone(&core.manifests);
-    let totals = Task::spawn(async move { manifests.totals().await }).join().await??;
-    Ok(StoreStats {
-        blobs: totals.blobs,
-        logical_bytes: totals.logical_bytes,
-        blocks: totals.blocks,
-        stored_bytes: totals.stored_bytes,
-        dead_blobs: totals.dead_blobs,
-        dead_bytes: totals.dead_bytes,
-        reclaimable_bytes: totals.reclaimable_bytes,
-    })
+    Task::spawn(async move { manifests.totals().await }).join().await?
 }
 
 /// Asks the database and the block store something small each.

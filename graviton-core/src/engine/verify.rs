@@ -171,7 +171,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             self.all_manifests(*after).await?;
         }
         if let Place::Manifests(_) | Place::Blocks(_) = &place {
-            let after = if let Place::Blocks(row) = place { row } else { BlockRow(0) };
+            let after = BlockRow(if let Place::Blocks(row) = place { row } else { 0 });
             self.all_blocks(after).await?;
         }
         self.listing().await?;
@@ -231,7 +231,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             let Some(last) = records.last() else { return Ok(()) };
             after = last.row;
             self.blocks(records, true).await?;
-            self.reached(Some(Place::Blocks(after)))?;
+            self.reached(Some(Place::Blocks(after.0)))?;
         }
     }
 
@@ -257,7 +257,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             if let Some(damage) = looked.join().await?? {
                 self.damaged(&record, damage).await?;
             }
-            self.reached(in_order.then_some(Place::Blocks(record.row)))?;
+            self.reached(in_order.then_some(Place::Blocks(record.row.0)))?;
         }
     }
 

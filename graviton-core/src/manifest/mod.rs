@@ -233,27 +233,6 @@ pub struct Connections {
     pub most: usize,
 }
 
-/// Sums over the whole store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Live blobs.
-    pub blobs: u64,
-    /// The sum of their sizes in bytes.
-    pub logical_bytes: u64,
-    /// Blocks that are stored, each once.
-    pub blocks: u64,
-    /// The sum of their sizes in bytes.
-    pub stored_bytes: u64,
-    /// Deleted blobs that can still be restored.
-    pub dead_blobs: u64,
-    /// The sum of their sizes in bytes.
-    pub dead_bytes: u64,
-    /// Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without
-    /// grace frees these, and what a put that failed or was aborted had announced and may have written, which
-    /// only its plan counts.
-    pub reclaimable_bytes: u64,
-}
-
 /// What became of an undeletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restored {

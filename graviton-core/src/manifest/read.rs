@@ -6,10 +6,11 @@ use super::batch::{Batch, Row};
 use super::connection::{Ending, Value, text};
 use super::operation::Operation;
 use super::repo::the_only;
-use super::{BlobRecord, BlobRow, Durability, Known, ManifestEntry, ManifestRepo, StoreRecord, Totals, sql};
+use super::{BlobRecord, BlobRow, Durability, Known, ManifestEntry, ManifestRepo, StoreRecord, sql};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
+use crate::report::StoreStats;
 
 use Value::Number;
 
@@ -155,10 +156,10 @@ impl ManifestRepo {
     }
 
     /// Counts everything. Costs time proportional to what is stored.
-    pub async fn totals(&self) -> Result<Totals> {
+    pub async fn totals(&self) -> Result<StoreStats> {
         let operation = Operation::read("totals").patience(Duration::from_secs(3_600));
         let rows = self.rows(operation, sql::TOTALS, [], |row| {
-            Ok(Totals {
+            Ok(StoreStats {
                 blobs: row.number(0)? as u64,
                 logical_bytes: row.number(1)? as u64,
                 blocks: row.number(2)? as u64,

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use crate::error::{Code, Error, Result};
 use crate::key::BlobId;
-use crate::manifest::BlockRow;
 
 /// Where a verification of the whole store goes on. Its text can be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +13,7 @@ pub struct VerifyCursor(pub(crate) Place);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Manifests(Option<BlobId>),
-    Blocks(BlockRow),
+    Blocks(i64),
     Listing,
 }
 
@@ -23,7 +22,7 @@ impl fmt::Display for VerifyCursor {
         match &self.0 {
             Place::Manifests(None) => f.write_str("manifests"),
             Place::Manifests(Some(id)) => write!(f, "manifests/{id}"),
-            Place::Blocks(row) => write!(f, "blocks/{}", row.0),
+            Place::Blocks(row) => write!(f, "blocks/{row}"),
             Place::Listing => f.write_str("listing"),
         }
     }
@@ -37,7 +36,7 @@ impl FromStr for VerifyCursor {
             None if text == "manifests" => Some(Place::Manifests(None)),
             None if text == "listing" => Some(Place::Listing),
             Some(("manifests", id)) => id.parse().ok().map(|id| Place::Manifests(Some(id))),
-            Some(("blocks", row)) => row.parse().ok().map(|row| Place::Blocks(BlockRow(row))),
+            Some(("blocks", row)) => row.parse().ok().map(Place::Blocks),
             _ => None,
         };
         let wrong = || Error::new(Code::InvalidArgument, format!("{text:?} is no place in a verification"));

@@ -10,7 +10,8 @@ use super::{collection, protocol};
 use crate::digest::{Algo, Digest};
 use crate::error::Code;
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
-use crate::manifest::{BlobRow, Commit, Committed, Durability, ManifestRepo, Totals};
+use crate::manifest::{BlobRow, Commit, Committed, Durability, ManifestRepo};
+use crate::report::StoreStats;
 
 /// Holds a manifest repository to the rules of its trait. `make` makes a new, empty database each time.
 pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() -> P) {
@@ -34,7 +35,7 @@ async fn a_new_database_is_empty(place: &impl DatabasePlace) {
     let record = repo.store().await.unwrap();
     assert!(record.id.len() >= 32, "an id of 128 bits: {record:?}");
     assert_eq!((record.block_location.as_str(), record.durability), ("", Durability::Full));
-    assert_eq!(repo.totals().await.unwrap(), Totals::default());
+    assert_eq!(repo.totals().await.unwrap(), StoreStats::default());
     assert_eq!(repo.list(None, 10).await.unwrap(), []);
     assert_eq!(repo.find(&id_of("no", &[]), 10).await.unwrap(), None);
     assert_eq!(repo.entries(BlobRow(1), 0, 10).await.unwrap(), []);
@@ -251,7 +252,8 @@ async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {
     }
     // Neither live nor stored.
     pinned(&repo, writer, &entries_of(&[key(3, 1_000)])).await;
-    let expected = Totals { blobs: 3, logical_bytes: 214, blocks: 2, stored_bytes: 107, ..Totals::default() };
+    let expected =
+        StoreStats { blobs: 3, logical_bytes: 214, blocks: 2, stored_bytes: 107, ..StoreStats::default() };
     assert_eq!(repo.totals().await.unwrap(), expected);
 }
 
