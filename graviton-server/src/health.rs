@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use graviton_core::{Code, StoreStats};
+use graviton_core::Code;
 use http::header::CACHE_CONTROL;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use crate::app::Shared;
 use crate::problem::Problem;
+use crate::reports::Stats;
 use crate::schemas::{Common, Unavailable};
 
 /// How long the database and the block store may take to answer.
@@ -30,49 +31,6 @@ struct Health {
     status: &'static str,
     /// The version of the server
     version: &'static str,
-}
-
-/// Statistics of the store
-#[derive(Debug, Serialize, ToSchema)]
-struct Stats {
-    #[schema(minimum = 0)]
-    blobs: u64,
-    /// The size of all blobs
-    #[schema(minimum = 0)]
-    logical_bytes: u64,
-    /// Stored blocks, each counted once
-    #[schema(minimum = 0)]
-    blocks: u64,
-    /// The size of all stored blocks
-    #[schema(minimum = 0)]
-    stored_bytes: u64,
-    /// The size of all blobs divided by the size of their blocks
-    #[schema(minimum = 0)]
-    dedup_ratio: f64,
-    /// Deleted blobs that can still be restored
-    #[schema(minimum = 0)]
-    dead_blobs: u64,
-    /// The size of these blobs
-    #[schema(minimum = 0)]
-    dead_bytes: u64,
-    /// The bytes that a garbage collection without grace period would free
-    #[schema(minimum = 0)]
-    reclaimable_bytes: u64,
-}
-
-impl From<StoreStats> for Stats {
-    fn from(stats: StoreStats) -> Stats {
-        Stats {
-            blobs: stats.blobs,
-            logical_bytes: stats.logical_bytes,
-            blocks: stats.blocks,
-            stored_bytes: stats.stored_bytes,
-            dedup_ratio: stats.dedup_ratio(),
-            dead_blobs: stats.dead_blobs,
-            dead_bytes: stats.dead_bytes,
-            reclaimable_bytes: stats.reclaimable_bytes,
-        }
-    }
 }
 
 fn ok() -> Response {
@@ -117,5 +75,5 @@ async fn stats(State(app): State<Shared>) -> Result<Response, Problem> {
     let stats = app.store().stats().await?;
     metrics::gauge!("graviton_dedup_ratio").set(stats.dedup_ratio());
     metrics::gauge!("graviton_stored_bytes").set(stats.stored_bytes as f64);
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Stats::from(stats))).into_response())
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Stats(stats))).into_response())
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::reports::{Collected, Verified};
 use crate::timestamp::rfc3339;
 
 /// The most jobs that a server remembers, and the most findings of each.
@@ -92,55 +93,12 @@ pub(crate) struct View {
     error: Option<&'static str>,
 }
 
-/// What a job has done so far
+/// The progress of a job
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "of", rename_all = "kebab-case")]
 pub(crate) enum Report {
     Gc(Collected),
     Verify(Verified),
-}
-
-/// What a collection did, or, if it is a dry run, would do
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
-pub(crate) struct Collected {
-    dry_run: bool,
-    /// Deleted blobs that went
-    blobs: u64,
-    /// Blocks that were deleted
-    blocks: u64,
-    /// The bytes of those
-    bytes: u64,
-    /// Puts whose process or session is gone
-    abandoned_puts: u64,
-    /// Blocks that were kept because something else refers to them
-    kept_referenced: u64,
-    /// Blocks that were kept because another collection deals with them
-    kept_doomed: u64,
-    /// Blocks that could not be deleted; the next collection tries again
-    kept_failed: u64,
-    /// Whether nothing is left to do
-    complete: bool,
-    seconds: f64,
-}
-
-/// What a verification looked at and found
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
-pub(crate) struct Verified {
-    blobs: u64,
-    blocks: u64,
-    /// Bytes that were hashed
-    bytes: u64,
-    missing: u64,
-    corrupt: u64,
-    broken_manifests: u64,
-    database_problems: u64,
-    unreferenced: u64,
-    unreferenced_bytes: u64,
-    /// Whether no blob is hurt
-    clean: bool,
-    /// Where to go on if it was ended early
-    cursor: Option<String>,
-    seconds: f64,
 }
 
 /// A finding of a verification
@@ -154,42 +112,6 @@ pub(crate) struct Found {
     why: Option<String>,
     /// The blobs affected, at most 1,000; at most 10,000 in all findings of a job
     blobs: Vec<String>,
-}
-
-impl From<&GcReport> for Collected {
-    fn from(report: &GcReport) -> Collected {
-        Collected {
-            dry_run: report.dry_run,
-            blobs: report.blobs,
-            blocks: report.blocks,
-            bytes: report.bytes,
-            abandoned_puts: report.abandoned_puts,
-            kept_referenced: report.kept_referenced,
-            kept_doomed: report.kept_doomed,
-            kept_failed: report.kept_failed,
-            complete: report.complete,
-            seconds: report.seconds,
-        }
-    }
-}
-
-impl From<&VerifyReport> for Verified {
-    fn from(report: &VerifyReport) -> Verified {
-        Verified {
-            blobs: report.blobs,
-            blocks: report.blocks,
-            bytes: report.bytes,
-            missing: report.missing,
-            corrupt: report.corrupt,
-            broken_manifests: report.broken_manifests,
-            database_problems: report.database_problems,
-            unreferenced: report.unreferenced,
-            unreferenced_bytes: report.unreferenced_bytes,
-            clean: report.is_clean(),
-            cursor: report.cursor.as_ref().map(ToString::to_string),
-            seconds: report.seconds,
-        }
-    }
 }
 
 impl From<Finding> for Found {
@@ -218,27 +140,28 @@ impl From<Finding> for Found {
 impl Jobs {
     /// Starts a garbage collection, or returns the running one and `false`.
     pub(crate) fn collect(&self, store: &AsyncStore, options: GcOptions) -> (Arc<Job>, bool) {
-        let report = Report::Gc(Collected { dry_run: options.dry_run, ..Collected::default() });
+        let mut begun = GcReport::default();
+        begun.dry_run = options.dry_run;
         let store = store.clone();
-        self.begin(Kind::Gc, report, move |job| async move {
-            let progress = |report: &GcReport| job.note(Report::Gc(report.into()));
+        self.begin(Kind::Gc, Report::Gc(Collected(begun)), move |job| async move {
+            let progress = |report: &GcReport| job.note(Report::Gc(Collected(report.clone())));
             let report = store.gc(&options, progress).await?;
             metrics::counter!("graviton_gc_runs_total").increment(1);
             if !report.dry_run {
                 metrics::counter!("graviton_gc_blocks_total").increment(report.blocks);
                 metrics::counter!("graviton_gc_bytes_total").increment(report.bytes);
             }
-            Ok(Report::Gc((&report).into()))
+            Ok(Report::Gc(Collected(report)))
         })
     }
 
     /// Starts a verification, or returns the running one and `false`.
     pub(crate) fn verify(&self, store: &AsyncStore, options: VerifyOptions) -> (Arc<Job>, bool) {
         let store = store.clone();
-        self.begin(Kind::Verify, Report::Verify(Verified::default()), move |job| async move {
+        self.begin(Kind::Verify, Report::Verify(Verified(VerifyReport::default())), move |job| async move {
             let tell = |event: VerifyEvent<'_>| match event {
                 VerifyEvent::Found(finding) => job.found(finding),
-                VerifyEvent::Progress(report) => job.note(Report::Verify(report.into())),
+                VerifyEvent::Progress(report) => job.note(Report::Verify(Verified(report.clone()))),
             };
             let report = store.verify(&options, tell).await?;
             metrics::counter!("graviton_verify_runs_total").increment(1);
@@ -246,7 +169,7 @@ impl Jobs {
             metrics::counter!("graviton_verify_damage_total").increment(
                 report.missing + report.corrupt + report.broken_manifests + report.database_problems,
             );
-            Ok(Report::Verify((&report).into()))
+            Ok(Report::Verify(Verified(report)))
         })
     }
 
@@ -414,21 +337,22 @@ mod tests {
     #[tokio::test]
     async fn what_a_job_remembers_is_bounded() {
         let jobs = Jobs::default();
-        let (job, _) = jobs.begin(Kind::Verify, Report::Verify(Verified::default()), |job| async move {
-            let blobs = vec![BlobId::of(Algo::Blake3, b"hurt"); 1_000];
-            for number in 0..1_500_u32 {
-                let key = BlockKey::of(Algo::Blake3, &number.to_le_bytes())?;
-                let _ = job.found(Finding::Block { key, damage: Damage::Missing, blobs: blobs.clone() });
-            }
-            Ok(Report::Verify(Verified::default()))
-        });
+        let (job, _) =
+            jobs.begin(Kind::Verify, Report::Verify(Verified(VerifyReport::default())), |job| async move {
+                let blobs = vec![BlobId::of(Algo::Blake3, b"hurt"); 1_000];
+                for number in 0..1_500_u32 {
+                    let key = BlockKey::of(Algo::Blake3, &number.to_le_bytes())?;
+                    let _ = job.found(Finding::Block { key, damage: Damage::Missing, blobs: blobs.clone() });
+                }
+                Ok(Report::Verify(Verified(VerifyReport::default())))
+            });
         job.wait(Duration::MAX).await;
         let view = job.view();
         assert_eq!((view.findings.len(), view.findings_left_out), (MOST_FINDINGS, 500));
         assert_eq!(view.findings.iter().map(|found| found.blobs.len()).sum::<usize>(), MOST_NAMES);
         for _ in 0..2 * REMEMBERED {
-            let begun = jobs.begin(Kind::Gc, Report::Gc(Collected::default()), |_| async {
-                Ok(Report::Gc(Collected::default()))
+            let begun = jobs.begin(Kind::Gc, Report::Gc(Collected(GcReport::default())), |_| async {
+                Ok(Report::Gc(Collected(GcReport::default())))
             });
             begun.0.wait(Duration::MAX).await;
         }

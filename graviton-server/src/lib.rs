@@ -36,6 +36,7 @@ mod not_http;
 mod outgoing;
 mod problem;
 mod quota;
+mod reports;
 mod request_id;
 mod routes;
 mod schemas;
