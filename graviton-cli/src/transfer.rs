@@ -46,24 +46,17 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
     }))
     .await;
     drop(progress);
-    let complete = report.as_ref().is_none_or(|report| report.complete);
-    let interrupted = context.interrupt.of_unfinished(complete);
-    let mut lines = Lines::new(&context.interrupt);
-    name_each(context, &mut lines, "damaged", "id", &damaged)?;
-    if let Some(report) = &mut report {
+    let end = report.map(|mut report| {
         report.damaged.clone_from(&damaged);
-        lines.add(&if context.json {
-            summary(report)
+        let line = if context.json {
+            summary(&report)
         } else {
-            format!("copied {} in {}", copied(report), seconds(report.seconds))
-        })?;
-    }
-    lines.flush()?;
-    if let Some(interrupted) = interrupted {
-        return Err(
-            interrupted.advising("the copied blobs are there; run the same command again for the rest")
-        );
-    }
+            format!("copied {} in {}", copied(&report), seconds(report.seconds))
+        };
+        (report.complete, line)
+    });
+    let advice = "the copied blobs are there; run the same command again for the rest";
+    finish(context, ("damaged", "id", &damaged), end, advice)?;
     ended?;
     Ok(if damaged.is_empty() { tally.exit_code() } else { Code::CorruptBlock.exit_code() })
 }
@@ -111,29 +104,22 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
     }))
     .await;
     drop(progress);
-    let complete = report.as_ref().is_none_or(|report| report.complete);
-    let interrupted = context.interrupt.of_unfinished(complete);
-    let mut lines = Lines::new(&context.interrupt);
-    name_each(context, &mut lines, "lost", "key", &lost)?;
-    if let Some(report) = &mut report {
+    let end = report.map(|mut report| {
         report.lost.clone_from(&lost);
-        lines.add(&if context.json {
-            summary(report)
+        let line = if context.json {
+            summary(&report)
         } else {
             let lost = if lost.is_empty() {
                 String::new()
             } else {
                 format!("; {} lost: missing or damaged in the other store too", lost.len())
             };
-            format!("{} in {}{lost}", repaired(report), seconds(report.seconds))
-        })?;
-    }
-    lines.flush()?;
-    if let Some(interrupted) = interrupted {
-        return Err(
-            interrupted.advising("the repaired blocks are intact; run the same command again for the rest")
-        );
-    }
+            format!("{} in {}{lost}", repaired(&report), seconds(report.seconds))
+        };
+        (report.complete, line)
+    });
+    let advice = "the repaired blocks are intact; run the same command again for the rest";
+    finish(context, ("lost", "key", &lost), end, advice)?;
     ended?;
     Ok(if lost.is_empty() { 0 } else { Code::CorruptBlock.exit_code() })
 }
@@ -157,14 +143,18 @@ fn repaired(report: &RepairReport) -> String {
     )
 }
 
-/// A line for each thing of a kind; `field` is what JSON calls its name.
-fn name_each(
+/// Prints a line for each thing of a kind, and then the last line. The kind comes with the field that holds
+/// a thing's name in JSON, the last line with whether the work is complete. An interruption is an error with
+/// this advice, after the lines.
+fn finish(
     context: &Context,
-    lines: &mut Lines,
-    kind: &str,
-    field: &str,
-    things: &[impl ToString],
+    (kind, field, things): (&str, &str, &[impl ToString]),
+    end: Option<(bool, String)>,
+    advice: &str,
 ) -> Result<(), Failure> {
+    let complete = end.as_ref().is_none_or(|(complete, _)| *complete);
+    let interrupted = context.interrupt.of_unfinished(complete);
+    let mut lines = Lines::new(&context.interrupt);
     for thing in things {
         let name = thing.to_string();
         lines.add(&if context.json {
@@ -173,7 +163,11 @@ fn name_each(
             format!("{kind} {name}")
         })?;
     }
-    Ok(())
+    if let Some((_, line)) = end {
+        lines.add(&line)?;
+    }
+    lines.flush()?;
+    interrupted.map_or(Ok(()), |interrupted| Err(interrupted.advising(advice)))
 }
 
 /// Does something with the other store, opened to be read.
