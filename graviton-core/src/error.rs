@@ -327,7 +327,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
 
 /// The message of the innermost cause, which says the most: "connection refused" below four layers of "error
 /// sending request".
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "postgres"))]
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

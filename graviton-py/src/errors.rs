@@ -45,9 +45,8 @@ fn cause(py: Python<'_>, source: &(dyn std::error::Error + 'static), depth: usiz
     let exception = match source.downcast_ref::<io::Error>() {
         Some(error) => match (error.raw_os_error(), error.get_ref()) {
             (Some(number), _) => {
-                let text = error.to_string();
-                let words = text.split(" (os error").next().unwrap_or_default().to_owned();
-                PyOSError::new_err((number, words))
+                let strerror = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
+                PyOSError::new_err((number, strerror.ok()?.unbind()))
             }
             (None, Some(inner)) => return cause(py, inner, depth + 1),
             (None, None) => PyOSError::new_err(error.to_string()),

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use super::PostgresAddress;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, root_cause};
 use crate::manifest::connection::Problem;
 
 /// What can be done about a step that failed.
@@ -49,25 +49,13 @@ pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
     let (code, what, advice) = explain(address, &error);
     let why = match &error {
         sqlx::Error::Database(error) => format!("{} ({})", error.message(), error.code().unwrap_or_default()),
-        sqlx::Error::Io(error) => deepest(error),
-        sqlx::Error::Tls(error) => deepest(error.as_ref()),
-        error => deepest(error),
+        sqlx::Error::Io(error) => root_cause(error),
+        sqlx::Error::Tls(error) => root_cause(error.as_ref()),
+        error => root_cause(error),
     };
     Error::new(code, format!("the database {} {what}: {why}", address.name()))
         .with_advice(advice)
         .with_source(error)
-}
-
-/// The cause behind "error communicating with the database".
-fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static str, String) {
