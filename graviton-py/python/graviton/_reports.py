@@ -36,18 +36,18 @@ def _time(milliseconds: int) -> datetime:
 # report: PutReceipt
 @dataclass(frozen=True, slots=True)
 class PutReceipt:
-    """What a put did."""
+    """The result of a put."""
 
     id: BlobId
-    """The id under which the content can be read."""
+    """The id of the content."""
     blocks: int
-    """How many blocks the content was cut into."""
+    """The number of blocks of the content."""
     fresh_blocks: int
-    """How many of them were not in the store before and were written."""
+    """The number of its blocks that were new to the store and were written."""
     fresh_bytes: int
-    """The bytes of those."""
+    """The size of those in bytes."""
     created: bool
-    """Whether the blob is new; ``False`` if it was there already."""
+    """Whether the blob is new; ``False`` if it already existed."""
 
     @classmethod
     def _from_engine(cls, values: tuple[str, int, int, int, bool]) -> Self:
@@ -56,7 +56,7 @@ class PutReceipt:
 
     @property
     def size(self) -> int:
-        """The length of the content in bytes."""
+        """The size of the content in bytes."""
         return self.id.size
 
     def _repr_html_(self) -> str:
@@ -76,16 +76,16 @@ class PutReceipt:
 # report: BlobStat
 @dataclass(frozen=True, slots=True)
 class BlobStat:
-    """What is known of a live blob."""
+    """The metadata of a blob."""
 
     id: BlobId
     """Its id."""
     blocks: int
-    """How many blocks it has."""
+    """The number of its blocks."""
     chunker: str
-    """The setting GRAVITON_CHUNKER that it was cut with."""
+    """The chunker that cut it (GRAVITON_CHUNKER)."""
     created_at: datetime
-    """When it was put, in UTC."""
+    """The time of the put, in UTC; as a number, in milliseconds since 1970-01-01."""
 
     @classmethod
     def _from_engine(cls, values: tuple[str, int, str, int]) -> Self:
@@ -94,14 +94,14 @@ class BlobStat:
 
     @property
     def size(self) -> int:
-        """Its length in bytes."""
+        """Its size in bytes."""
         return self.id.size
 
 
 # report: StoreStats
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Sums over a store."""
+    """The totals of a store."""
 
     blobs: int
     """Live blobs."""
@@ -116,9 +116,8 @@ class StoreStats:
     dead_bytes: int
     """The sum of their sizes in bytes."""
     reclaimable_bytes: int
-    """Bytes of stored blocks that neither a live blob nor a put under way refers to. A collection without
-    grace frees them. It also frees what failed and aborted puts left, which only the plan of a collection
-    counts."""
+    """Bytes of stored blocks that neither a live blob nor a running put references. A collection without a
+    grace period frees these, and blocks of failed and aborted puts, which only a dry run counts."""
 
     @classmethod
     def _from_engine(cls, values: tuple[int, int, int, int, int, int, int]) -> Self:
@@ -127,7 +126,7 @@ class StoreStats:
 
     @property
     def dedup_ratio(self) -> float:
-        """How many bytes of blobs a stored byte serves; 1 for an empty store."""
+        """Bytes of blobs for each stored byte; 1 for an empty store."""
         return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
     def _repr_html_(self) -> str:
@@ -150,32 +149,32 @@ class StoreStats:
 # report: GcReport
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """What a collection did, or, after a dry run, would do."""
+    """The report of a collection: its work or, after a dry run, the work that it would do."""
 
     dry_run: bool
     """Whether it was a dry run."""
     blobs: int
-    """Deleted blobs that were removed, those of abandoned and failed puts among them."""
+    """Deleted blobs that were collected, including those of abandoned and failed puts."""
     named: tuple[BlobId, ...]
-    """The ids of some of them, after a dry run only."""
+    """The ids of some of them; only after a dry run."""
     blocks: int
     """Blocks that were deleted."""
     bytes: int
     """The sum of their sizes in bytes."""
     abandoned_puts: int
-    """Puts that were given up because their process or session is gone."""
+    """Puts whose writer is gone."""
     kept_referenced: int
-    """Blocks that lost a reference and were kept, because other blobs refer to them."""
+    """Blocks that lost a reference and are kept because another one remains."""
     kept_doomed: int
-    """Blocks that were kept for now, because another collection is about to delete them, or was when it died."""
+    """Blocks that are kept for now because another collection is about to delete them, or was before it died."""
     kept_failed: int
-    """Blocks that could not be deleted. The next collection tries again."""
+    """Blocks that could not be deleted; the next collection tries again."""
     leftovers: int
     """Files of dead processes that were removed."""
     complete: bool
-    """Whether nothing is left to do; ``False`` if a limit or the caller ended it."""
+    """Whether nothing is left to do; ``False`` if a limit or the caller stopped it."""
     seconds: float
-    """How long it took, in seconds."""
+    """The duration in seconds."""
 
     @classmethod
     def _from_engine(
@@ -210,7 +209,7 @@ class Finding:
 # report: VerifyReport
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification checked and found."""
+    """The report of a verification."""
 
     blobs: int
     """Blobs whose manifests were checked."""
@@ -221,21 +220,21 @@ class VerifyReport:
     missing: int
     """Blocks of live blobs that are missing."""
     corrupt: int
-    """Blocks of live blobs that have another length or other bytes."""
+    """Blocks of live blobs with a wrong length or wrong bytes."""
     broken_manifests: int
-    """Live blobs whose manifest does not tile them."""
+    """Live blobs with a broken manifest."""
     database_problems: int
-    """Problems that the database found in itself."""
+    """Problems that the self-check of the database found."""
     unreferenced: int
-    """Blocks that no row of the database knows."""
+    """Blocks without a row in the database."""
     unreferenced_bytes: int
     """The sum of their sizes in bytes."""
     complete: bool
-    """Whether everything was checked; ``False`` if the caller ended it early."""
+    """Whether everything was checked; ``False`` if the caller stopped it."""
     cursor: str | None
-    """Where to go on, if it was ended early."""
+    """The cursor to continue from, if it was stopped early."""
     seconds: float
-    """How long it took, in seconds."""
+    """The duration in seconds."""
 
     @classmethod
     def _from_engine(
@@ -256,22 +255,22 @@ class VerifyReport:
 # report: CopyReport
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What was copied from another store."""
+    """The report of a copy."""
 
     blobs: int
-    """Blobs that are new here."""
+    """Blobs that were copied."""
     present: int
-    """Blobs that were here already."""
+    """Blobs that already existed here."""
     blocks: int
-    """Blocks that were fetched from the other store."""
+    """Blocks that were transferred from the other store."""
     bytes: int
     """The sum of their sizes in bytes."""
     damaged: tuple[BlobId, ...]
-    """Blobs that the other store does not have whole. They were left out."""
+    """Blobs that are damaged in the other store. They were skipped."""
     complete: bool
-    """Whether everything was copied; ``False`` if the caller ended it."""
+    """Whether everything was copied; ``False`` if the caller stopped it."""
     seconds: float
-    """How long it took, in seconds."""
+    """The duration in seconds."""
 
     @classmethod
     def _from_engine(cls, values: tuple[int, int, int, int, tuple[str, ...], bool, float]) -> Self:
@@ -282,20 +281,20 @@ class CopyReport:
 # report: RepairReport
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was repaired with blocks of another store."""
+    """The report of a repair."""
 
     checked: int
     """Blocks that were checked."""
     repaired: int
-    """Bad blocks that are whole again."""
+    """Bad blocks that were replaced."""
     bytes: int
     """The sum of their sizes in bytes."""
     lost: tuple[str, ...]
-    """Bad blocks that the other store does not have whole either."""
+    """Bad blocks that are missing or damaged in the other store too."""
     complete: bool
-    """Whether every block was checked; ``False`` if the caller ended it."""
+    """Whether every block was checked; ``False`` if the caller stopped it."""
     seconds: float
-    """How long it took, in seconds."""
+    """The duration in seconds."""
 
     @classmethod
     def _from_engine(cls, values: tuple[int, int, int, tuple[str, ...], bool, float]) -> Self:
