@@ -42,63 +42,58 @@
 mod blob;
 mod bounds;
 mod collector;
+mod files;
 mod protocol;
 mod quiet;
 mod state;
+mod turn;
 mod verify;
 mod writer;
 
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use crate::bounds::{Bounds, LONG_LEG, MUTANTS, Mutant, SHORT_LEG};
+use crate::files::Files;
 use crate::protocol::Protocol;
 
 const USAGE: &str = "usage: graviton-model [NAME ...]
 Checks sets of bounds, or that mutants are caught. Without names: those of the short leg, and all mutants.
 Exits with 1 if a property fails or a mutant is not caught.";
 
-fn main() -> ExitCode {
-    let names: Vec<String> = std::env::args().skip(1).collect();
-    let wanted = |name: &str, by_default: bool| {
-        if names.is_empty() { by_default } else { names.iter().any(|one| one == name) }
-    };
-    if let Some(name) = names.iter().find(|name| !is_known(name)) {
-        eprintln!("unknown: {name}\n{}", usage());
-        return ExitCode::from(2);
-    }
-    let mut outcomes = Vec::new();
-    outcomes.extend(SHORT_LEG.iter().filter(|bounds| wanted(bounds.name, true)).map(check));
-    outcomes.extend(LONG_LEG.iter().filter(|bounds| wanted(bounds.name, false)).map(check));
-    for (mutant, bounds, what) in MUTANTS {
-        if wanted(&format!("{mutant:?}"), true) {
-            let bounds = SHORT_LEG.iter().find(|one| one.name == *bounds);
-            outcomes.push(bounds.is_some_and(|bounds| catch(*mutant, bounds, what, !names.is_empty())));
-        }
-    }
-    let passed = outcomes.iter().filter(|fine| **fine).count();
-    println!("model: {passed} passed, {} failed", outcomes.len() - passed);
-    if passed == outcomes.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// A set of bounds, or a mutant within one.
+struct Check {
+    name: String,
+    what: String,
+    leg: Leg,
+    explore: Box<dyn Fn(Search) -> Outcome>,
 }
 
-fn is_known(name: &str) -> bool {
-    SHORT_LEG.iter().chain(LONG_LEG).any(|bounds| bounds.name == name)
-        || MUTANTS.iter().any(|(mutant, _, _)| format!("{mutant:?}") == name)
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leg {
+    Short,
+    Long,
+    Mutant,
 }
 
-fn usage() -> String {
-    let list = |heading: &str, bounds: &[Bounds]| {
-        let lines = bounds.iter().map(|bounds| format!("\n  {:22}{}", bounds.name, bounds.what));
-        format!("\n{heading}:{}", lines.collect::<String>())
-    };
-    let mutants = MUTANTS.iter().map(|(mutant, _, what)| format!("\n  {:22}{what}", format!("{mutant:?}")));
-    let mutants: String = mutants.collect();
-    format!("{USAGE}\n{}{}\nmutants:{mutants}", list("short leg", SHORT_LEG), list("long leg", LONG_LEG))
+/// How a model is explored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// On all cores.
+    Fast,
+    /// On one core, and without symmetry, which mixes numbers up: the run to the failure is the shortest.
+    Shortest,
 }
 
-/// What was found.
+/// A property that does not hold, and the run to a state where it does not.
+struct Failure {
+    property: &'static str,
+    run: String,
+}
+
 struct Outcome {
     states: usize,
     depth: usize,
@@ -106,25 +101,82 @@ struct Outcome {
     broken: Option<Failure>,
 }
 
-/// A property that does not hold, and the shortest run to a state where it does not.
-struct Failure {
-    property: &'static str,
-    run: String,
+fn main() -> ExitCode {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let checks = checks();
+    if let Some(name) = names.iter().find(|name| checks.iter().all(|check| check.name != **name)) {
+        eprintln!("unknown: {name}\n{}", usage(&checks));
+        return ExitCode::from(2);
+    }
+    let wanted = |check: &&Check| {
+        if names.is_empty() { check.leg != Leg::Long } else { names.contains(&check.name) }
+    };
+    let outcomes: Vec<bool> =
+        checks.iter().filter(wanted).map(|check| check.run(!names.is_empty())).collect();
+    let passed = outcomes.iter().filter(|fine| **fine).count();
+    println!("model: {passed} passed, {} failed", outcomes.len() - passed);
+    if passed == outcomes.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(bounds: &'static Bounds, mutant: Option<Mutant>, symmetric: bool, threads: usize) -> Outcome {
+/// All checks of one model. A mutant is looked for in the bounds that it names.
+macro_rules! checks_of {
+    ($checks:expr, $module:ident, $new:expr) => {
+        let mut add = |name: String, what: &str, leg, bounds, mutant| {
+            let explore = Box::new(move |search| explore(&|| $new(bounds, mutant, search), search));
+            $checks.push(Check { name, what: what.to_owned(), leg, explore });
+        };
+        for bounds in $module::SHORT_LEG {
+            add(bounds.name.to_owned(), &bounds.to_string(), Leg::Short, bounds, None);
+        }
+        for bounds in $module::LONG_LEG {
+            add(bounds.name.to_owned(), &bounds.to_string(), Leg::Long, bounds, None);
+        }
+        for (mutant, names, what) in $module::MUTANTS {
+            for name in names.split(' ') {
+                let mut all = $module::SHORT_LEG.iter().chain($module::LONG_LEG);
+                let bounds = all.find(|bounds| bounds.name == name).expect("a mutant names its bounds");
+                let what = format!("{what} (`{name}`)");
+                add(format!("{mutant:?}"), &what, Leg::Mutant, bounds, Some(*mutant));
+            }
+        }
+    };
+}
+
+fn checks() -> Vec<Check> {
+    let mut checks = Vec::new();
+    checks_of!(checks, bounds, |bounds, mutant, search| {
+        Protocol::new(bounds, mutant, search == Search::Fast)
+    });
+    checks_of!(checks, files, |bounds, mutant, search| {
+        Files::new(bounds, mutant, search == Search::Fast)
+    });
+    checks
+}
+
+fn usage(checks: &[Check]) -> String {
+    let list = |heading: &str, leg: Leg| {
+        let lines = checks.iter().filter(|check| check.leg == leg);
+        let lines: String = lines.map(|check| format!("\n  {:22}{}", check.name, check.what)).collect();
+        format!("\n{heading}:{lines}")
+    };
+    let (short, long) = (list("short leg", Leg::Short), list("long leg", Leg::Long));
+    format!("{USAGE}\n{short}{long}{}", list("mutants", Leg::Mutant))
+}
+
+fn explore<M>(new: &dyn Fn() -> M, search: Search) -> Outcome
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + PartialEq + Hash + Send + Sync + Display + 'static,
+    M::Action: Clone + Debug + PartialEq + Display + Send + Sync,
+{
     let start = Instant::now();
-    let checker = Protocol::new(bounds, mutant, symmetric)
-        .checker()
-        .threads(threads)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
+    let threads = if search == Search::Fast { 2 } else { 1 };
+    let checker =
+        new().checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let broken = checker.discoveries().into_iter().next().map(|(property, path)| {
-        let steps = path.into_vec();
         let mut run = String::new();
-        for (state, step) in &steps {
-            run += &step.map_or_else(|| format!("\n{state}"), |step| format!("\n    {step}"));
+        for (state, step) in path.into_vec() {
+            run += &step.map_or_else(|| format!("\n{state}"), |step| format!("\n{state}\n    {step}"));
         }
         Failure { property, run }
     });
@@ -132,27 +184,25 @@ fn run(bounds: &'static Bounds, mutant: Option<Mutant>, symmetric: bool, threads
     Outcome { states, depth, seconds: start.elapsed().as_secs_f64(), broken }
 }
 
-/// Whether the protocol holds within these bounds.
-fn check(bounds: &'static Bounds) -> bool {
-    let Outcome { states, depth, seconds, broken } = run(bounds, None, true, 2);
-    let verdict = if broken.is_none() { "holds" } else { "BROKEN" };
-    println!("{}: {bounds}", bounds.name);
-    println!("    {verdict}: {states} states, depth {depth}, {seconds:.1} s");
-    let Some(failure) = broken else { return true };
-    // Again without symmetry, which mixes the numbers up, and on one thread, which finds the shortest run first.
-    let failure = run(bounds, None, false, 1).broken.unwrap_or(failure);
-    println!("    breaks: {}{}", failure.property, failure.run);
-    false
-}
-
-/// Whether the mutant is caught.
-fn catch(mutant: Mutant, bounds: &'static Bounds, what: &str, in_full: bool) -> bool {
-    let Outcome { states, depth, seconds, broken } = run(bounds, Some(mutant), false, 1);
-    let verdict = if broken.is_some() { "caught" } else { "NOT CAUGHT" };
-    println!("{mutant:?}, {what}");
-    println!("    {verdict} in `{}`: {states} states, depth {depth}, {seconds:.1} s", bounds.name);
-    if let Some(Failure { property, run }) = &broken {
-        println!("    breaks: {property}{}", if in_full { run } else { "" });
+impl Check {
+    /// Whether the protocol holds, or the mutant is caught.
+    fn run(&self, in_full: bool) -> bool {
+        let breaks = self.leg == Leg::Mutant;
+        let search = if breaks { Search::Shortest } else { Search::Fast };
+        let Outcome { states, depth, seconds, broken } = (self.explore)(search);
+        let verdict = match (&broken, breaks) {
+            (None, false) => "holds",
+            (Some(_), false) => "BROKEN",
+            (Some(_), true) => "caught",
+            (None, true) => "NOT CAUGHT",
+        };
+        println!("{}: {}", self.name, self.what);
+        println!("    {verdict}: {states} states, depth {depth}, {seconds:.1} s");
+        if let Some(failure) = &broken {
+            let again = (!breaks).then(|| (self.explore)(Search::Shortest).broken).flatten();
+            let Failure { property, run } = again.as_ref().unwrap_or(failure);
+            println!("    breaks: {property}{}", if in_full || !breaks { run } else { "" });
+        }
+        broken.is_some() == breaks
     }
-    broken.is_some()
 }

@@ -1,0 +1,174 @@
+//! How much is tried, and the rules that are left out to see that it shows.
+
+use std::fmt;
+
+use super::state::{COLLECTORS, WRITERS};
+
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// Puts of each writer.
+    pub(crate) puts: [u8; WRITERS],
+    /// Collections of each collector.
+    pub(crate) runs: [u8; COLLECTORS],
+    /// Which of them look at what others left in `.doomed`: before a collection, or as the next store that writes.
+    pub(crate) tidiers: [bool; COLLECTORS],
+    pub(crate) cuts: u8,
+    pub(crate) reader: bool,
+    /// The second transaction of a collection is not synced. That is allowed: the doom was.
+    pub(crate) lazy_settle: bool,
+    pub(crate) deletion: Deletion,
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; puts {:?}; collections {:?}; {} cuts", self.what, self.puts, self.runs, self.cuts)
+    }
+}
+
+/// How names go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// Moved to `.doomed` under no lock, then settled.
+    Aside,
+    /// Until now: unlinked in the transaction that removes the row; the doom outlasts the unlink.
+    InTime,
+    /// The same, but the unlink may stall for longer than its doom.
+    Stalls,
+}
+
+const ASIDE: Bounds = Bounds {
+    name: "",
+    what: "",
+    puts: [1, 1, 0],
+    runs: [1, 1, 0],
+    tidiers: [true, true, false],
+    cuts: 1,
+    reader: false,
+    lazy_settle: false,
+    deletion: Deletion::Aside,
+};
+
+pub(crate) const SHORT_LEG: &[Bounds] = &[
+    Bounds { name: "files-cut", what: "two puts, two collections, a power cut", ..ASIDE },
+    Bounds {
+        name: "files-tidy",
+        what: "two that only tidy beside a collection",
+        runs: [1, 0, 0],
+        tidiers: [false, true, true],
+        ..ASIDE
+    },
+    Bounds {
+        name: "files-lazy",
+        what: "the same, and the transaction in which the row goes is not synced",
+        runs: [1, 0, 0],
+        tidiers: [false, true, true],
+        lazy_settle: true,
+        ..ASIDE
+    },
+    Bounds {
+        name: "files-read",
+        what: "a reader beside two collections",
+        puts: [1, 1, 0],
+        cuts: 0,
+        reader: true,
+        ..ASIDE
+    },
+    Bounds {
+        name: "files-again",
+        what: "a collector that dooms the same block twice",
+        puts: [1, 0, 0],
+        runs: [2, 0, 0],
+        tidiers: [false, true, false],
+        ..ASIDE
+    },
+    Bounds { name: "files-timely", what: "the protocol until now, if no unlink stalls", ..TIMELY },
+    Bounds {
+        name: "files-timely-puts",
+        what: "the same: each writer puts twice",
+        puts: [2, 2, 0],
+        runs: [1, 0, 0],
+        ..TIMELY
+    },
+    Bounds {
+        name: "files-timely-uncut",
+        what: "the same without power cuts",
+        puts: [2, 2, 0],
+        cuts: 0,
+        ..TIMELY
+    },
+    Bounds {
+        name: "files-timely-three",
+        what: "the same: three writers",
+        puts: [1, 1, 1],
+        runs: [1, 0, 0],
+        ..TIMELY
+    },
+    Bounds {
+        name: "files-timely-again",
+        what: "the same: each collector runs twice",
+        runs: [2, 2, 0],
+        ..TIMELY
+    },
+];
+
+const TIMELY: Bounds = Bounds { deletion: Deletion::InTime, ..ASIDE };
+
+/// Checked when asked for by name.
+pub(crate) const LONG_LEG: &[Bounds] = &[
+    Bounds {
+        name: "files-lazy-cut",
+        what: "`files-cut` without a sync of the row's end",
+        lazy_settle: true,
+        ..ASIDE
+    },
+    Bounds {
+        name: "files-again-beside",
+        what: "a collector that dooms the same block twice beside two that tidy",
+        runs: [2, 0, 0],
+        tidiers: [false, true, true],
+        ..ASIDE
+    },
+    Bounds { name: "files-puts", what: "each writer puts twice", puts: [2, 2, 0], runs: [1, 0, 0], ..ASIDE },
+    Bounds { name: "files-two-cuts", what: "two power cuts", runs: [1, 0, 0], cuts: 2, ..ASIDE },
+];
+
+macro_rules! mutants {
+    ($($mutant:ident $bounds:literal $what:literal,)*) => {
+        /// A rule that is left out.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Mutant { $($mutant,)* }
+
+        pub(crate) const MUTANTS: &[(Mutant, &str, &str)] = &[$((Mutant::$mutant, $bounds, $what),)*];
+    };
+}
+
+mutants! {
+    NoReference "files-cut files-timely" "the pin inserts no reference",
+    CommitUnchecked "files-cut files-timely" "a commit does not look whether its blob is still pending",
+    NoProof "files-cut files-timely" "the short path finds any file under the name enough",
+    NoSyncName "files-cut files-timely" "commits come before the directory is synced",
+    NameFirst "files-cut files-timely" "a file gets its name before its data is synced",
+    UnlinkFail "files-cut files-timely" "after a failed directory sync the writer removes the name",
+    StaysStored "files-cut files-timely" "a doomed row still says stored",
+    PinKeepsDoom "files-cut" "a pin leaves the doom in the row",
+    LazyDoom "files-cut files-timely" "a doom is committed without a sync",
+    NoSyncMoved "files-cut" "the row goes before the move is on the disk",
+    TornRename "files-cut" "a power cut may leave a rename half done",
+    SettlesFirst "files-cut" "the row is looked at before the file is moved aside",
+    UnlinksWhatIsPutAgain "files-cut" "a collection unlinks what it moved aside, whoever put it again",
+    UnlinksUnstored "files-cut" "a file in .doomed goes if its row does not say stored",
+    TidiesBlindly "files-cut" ".doomed is emptied without a look at the rows",
+    LeavesAside "files-cut" "nobody looks at what a collection left in .doomed",
+    ReusesName "files-again" "a collection moves a second file to the same name in .doomed",
+    LinksBack "files-tidy" "a file is linked back if its name is free, synced, then unlinked",
+    LinksBackUnsynced "files-tidy" "the same without a sync",
+    ReaderLooksOnce "files-read" "a reader looks under the name alone",
+    ReaderLooksTwice "files-read" "a reader looks under the name and in .doomed, once each",
+    UnlinkStalls "files-timely" "until now: an unlink may stall for longer than its doom",
+    HoldsTransaction "files-timely" "until now: the transaction that removes the row is open over the unlink",
+    PinIgnoresDoom "files-timely" "until now: a pin does not heed a doom",
+    ShortIgnoresDoom "files-timely" "until now: the short path does not heed a doom",
+    StolenDoom "files-timely" "until now: a collector ignores another's doom",
+}
