@@ -43,6 +43,7 @@ mod blob;
 mod bounds;
 mod collector;
 mod files;
+mod objects;
 mod protocol;
 mod quiet;
 mod state;
@@ -58,6 +59,7 @@ use std::time::Instant;
 use stateright::{Checker, HasDiscoveries, Model};
 
 use crate::files::Files;
+use crate::objects::Objects;
 use crate::protocol::Protocol;
 
 const USAGE: &str = "usage: graviton-model [NAME ...]
@@ -149,6 +151,9 @@ fn checks() -> Vec<Check> {
     });
     checks_of!(checks, files, |bounds, mutant, search| {
         Files::new(bounds, mutant, search == Search::Fast)
+    });
+    checks_of!(checks, objects, |bounds, mutant, search| {
+        Objects::new(bounds, mutant, search == Search::Fast)
     });
     checks
 }
