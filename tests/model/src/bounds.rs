@@ -29,6 +29,18 @@ pub(crate) struct Bounds {
     /// How often bytes are damaged from outside.
     pub(crate) damages: u8,
     pub(crate) lost_answers: bool,
+    pub(crate) deletion: Deletion,
+}
+
+/// How the bytes of a block go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// Until now: in the transaction that removes the row, and never after the doom.
+    Swept,
+    /// Objects: by requests under no transaction, which the server refuses before the doom ends.
+    Requested,
+    /// Files: moved to `.doomed` under no transaction, at any time; then settled.
+    Aside,
 }
 
 impl fmt::Display for Bounds {
@@ -66,7 +78,12 @@ const LONG: Bounds = Bounds {
     adopt: false,
     damages: 0,
     lost_answers: false,
+    deletion: Deletion::Swept,
 };
+
+const REQUESTED: Bounds = Bounds { deletion: Deletion::Requested, ..LONG };
+
+const ASIDE: Bounds = Bounds { deletion: Deletion::Aside, ..LONG };
 
 /// Checked in every run of the tests.
 pub(crate) const SHORT_LEG: &[Bounds] = &[
@@ -133,10 +150,64 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
         damages: 1,
         ..LONG
     },
+    Bounds { name: "requested", what: "deletes by request: two writers, shared blocks", ..REQUESTED },
+    Bounds {
+        name: "requested-verify",
+        what: "deletes by request: damage, verify, restoring and adopting",
+        programs: [&[A], &[Both]],
+        live: &[A],
+        collections: [1, 0],
+        restore: true,
+        verify: true,
+        adopt: true,
+        damages: 1,
+        ..REQUESTED
+    },
+    Bounds {
+        name: "aside",
+        what: "files moved aside: two writers, shared blocks",
+        collections: [1, 0],
+        ..ASIDE
+    },
+    Bounds {
+        name: "aside-short",
+        what: "files moved aside: the short path",
+        short_path: [true, false],
+        collections: [1, 0],
+        ..ASIDE
+    },
+    Bounds {
+        name: "aside-again",
+        what: "files moved aside: two collections of one block",
+        programs: [&[A], &[A]],
+        short_path: [true, false],
+        ..ASIDE
+    },
+    Bounds {
+        name: "aside-verify",
+        what: "files moved aside: everything together, with one block",
+        programs: [&[A], &[A]],
+        short_path: [true, false],
+        collections: [1, 0],
+        restore: true,
+        reader: true,
+        verify: true,
+        adopt: true,
+        damages: 1,
+        ..ASIDE
+    },
 ];
 
 /// Checked when asked for by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[
+    Bounds { name: "aside-long", what: "files moved aside: two collections, shared blocks", ..ASIDE },
+    Bounds {
+        name: "aside-files",
+        what: "files moved aside: the short path beside itself",
+        short_path: [true, true],
+        adopt: true,
+        ..ASIDE
+    },
     Bounds {
         name: "long-long",
         what: "four puts, three collections",
@@ -190,17 +261,17 @@ macro_rules! mutants {
 }
 
 mutants! {
-    NoReference "long" "a pin inserts no reference",
-    NoWaiting "long" "a pin does not wait for a doom",
+    NoReference "long requested aside" "a pin inserts no reference",
+    NoWaiting "long requested" "a pin does not wait for a doom",
     PinLooksFirst "long" "whether a block is doomed is looked up before it is locked",
     SharesEarlierStores "long" "a put takes the result of a store that began before its pin",
-    MarkUnchecked "long" "a block is marked stored although the blob is not pending",
+    MarkUnchecked "long requested aside" "a block is marked stored although the blob is not pending",
     MarkLooksFirst "long" "whether the blob is pending is looked up before the blocks are locked",
-    CommitUnchecked "long" "a commit does not look whether its blob is still pending",
-    StaysStored "long" "bytes are deleted while the row says stored",
-    StolenDoom "long" "a collector ignores another's doom",
-    LooksBeforeLocking "long" "references are looked up before the block is locked",
-    ShortDoom "long" "a doom runs out while its zombie may still delete",
+    CommitUnchecked "long requested aside" "a commit does not look whether its blob is still pending",
+    StaysStored "long requested aside" "bytes are deleted while the row says stored",
+    StolenDoom "long requested" "a collector ignores another's doom",
+    LooksBeforeLocking "long aside" "references are looked up before the block is locked",
+    ShortDoom "long requested" "a doom runs out while its zombie may still delete",
     SweepsLate "long" "a deletion starts although the doom has run out",
     RowFirst "long" "reaping deletes the row of the blob before its references",
     ReapsWithoutMark "long" "a dropped reference does not make its block a candidate",
@@ -208,9 +279,16 @@ mutants! {
     NoGrace "restore" "a blob is reaped while somebody reads it",
     ReapsWithoutClaim "restore" "reaping starts with the references, and the row keeps its id",
     RestoresBlindly "restore" "restoring does not look again whether the blob has its id",
-    NoProof "short" "the short path does not look whether its files are in place",
+    NoProof "short aside-short" "the short path does not look whether its files are in place",
     ShortIgnoresDoom "short" "the short path does not heed a doom",
     ShortLooksFirst "short" "the short path looks for its files before it locks the rows",
     VerifiesUnlocked "verify" "verify clears what it read before it had the lock",
+    RestoresGarbage "aside-verify" "a file in .doomed goes back over the name unread",
+    VerifiesNameOnly "aside-verify" "verify does not look in .doomed",
+    LeavesAside "aside" "nobody looks at what a collection left in .doomed",
+    UnlinksUnstored "aside" "a file in .doomed goes if its row does not say stored",
+    UnlinksWhatIsPutAgain "aside" "a collection unlinks what it moved aside, whoever put it again",
+    PinKeepsDoom "aside" "a pin leaves the doom in the row",
+    SettlesBlindly "requested" "the row goes without a look at whose doom it has",
     AdoptsAsStored "adopt" "verify adopts a file as stored",
 }

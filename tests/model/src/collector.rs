@@ -4,8 +4,9 @@
 //! that does not know that yet, and a request that is still on its way, go on deleting: that is what dooms are for. A
 //! doom does not run out as long as a deletion that relies on it may happen; the times in the design see to that.
 
+use crate::bounds::Deletion;
 use crate::protocol::{Mutant, Protocol};
-use crate::state::{Block, BlockSet, Bytes, Collection, Doom, Holder, Row, State};
+use crate::state::{BLOCKS, Block, BlockSet, Bytes, Collection, Doom, GONE, Holder, Row, State};
 
 impl Protocol {
     /// The first transaction: locks candidates, then looks up who references them, and dooms those that nobody does.
@@ -24,11 +25,16 @@ impl Protocol {
             if row.doom.holds() && !self.is(Mutant::StolenDoom) || state.is_referenced(block) && !looked {
                 return None;
             }
-            let doom = Doom::By { collector: collector as u8, over: false };
+            // A doom of files holds nobody up.
+            let over = self.bounds.deletion == Deletion::Aside;
+            let doom = Doom::By { collector: collector as u8, over };
             let stored = row.stored && self.is(Mutant::StaysStored);
             next.blocks[block].row = Some(Row { stored, candidate: true, doom });
         }
-        next.collectors[collector].phase = Collection::Doomed;
+        next.collectors[collector].phase = match self.bounds.deletion {
+            Deletion::Aside => Collection::Moving(blocks),
+            Deletion::Swept | Deletion::Requested => Collection::Doomed,
+        };
         if self.is(Mutant::LooksBeforeLocking) && !looked {
             next.blocks = state.blocks;
             next.collectors[collector].phase = Collection::Looked(blocks);
@@ -55,9 +61,17 @@ impl Protocol {
         }
         let mut next = *state;
         let mut left = BlockSet::NONE;
+        if self.bounds.deletion == Deletion::Requested {
+            // The server refuses by its date a delete whose doom is over, however late it was sent.
+            let sent: BlockSet = mine.iter().filter(|block| in_time(state, *block)).collect();
+            for block in mine.iter().filter(|block| !sent.contains(*block)) {
+                lift(&mut next, block, collector);
+            }
+            next.collectors[collector].phase = Collection::Sweeping(sent);
+            return Some(next);
+        }
         for block in mine.iter() {
-            let in_time = state.blocks[block].row.is_some_and(|row| row.doom.holds());
-            if (in_time || self.is(Mutant::SweepsLate)) && !state.is_referenced(block) {
+            if (in_time(state, block) || self.is(Mutant::SweepsLate)) && !state.is_referenced(block) {
                 next.blocks[block].lock = Some(Holder::Collector(collector as u8));
                 left.insert(block);
             } else if let Some(row) = next.row(block) {
@@ -93,6 +107,12 @@ impl Protocol {
         if happens {
             next.blocks[block].bytes = Bytes::Absent;
             next.blocks[block].damaged = false;
+        } else if sweeping && self.bounds.deletion == Deletion::Requested {
+            // Answered: nothing was deleted.
+            if state.is_locked(block) {
+                return None;
+            }
+            lift(&mut next, block, collector);
         } else if sweeping {
             // It was not sent, or surely failed: the row stays, without a doom.
             next.blocks[block].lock = None;
@@ -100,8 +120,11 @@ impl Protocol {
                 row.doom = Doom::No;
             }
         }
-        let holds_a_lock = next.blocks.iter().any(|block| is_held(block, collector));
-        if left.is_empty() && !(sweeping && holds_a_lock) {
+        let waits = match self.bounds.deletion {
+            Deletion::Requested => true,
+            _ => next.blocks.iter().any(|block| is_held(block, collector)),
+        };
+        if left.is_empty() && !(sweeping && waits) {
             end(&mut next, collector);
         }
         Some(next)
@@ -111,13 +134,24 @@ impl Protocol {
     pub(crate) fn commit_sweep(&self, state: &State, collector: usize) -> Option<State> {
         let Collection::Sweeping(left) = state.collectors[collector].phase else { return None };
         let mut next = *state;
+        if self.bounds.deletion == Deletion::Requested {
+            for block in (0..BLOCKS).filter(|block| !left.contains(*block)) {
+                let mine = doomed_by(state, block, collector);
+                if mine && state.is_locked(block) {
+                    return None;
+                }
+                if mine || self.is(Mutant::SettlesBlindly) {
+                    remove_row(&mut next, block);
+                }
+            }
+        }
         for (index, block) in
             next.blocks.iter_mut().enumerate().filter(|(_, block)| is_held(block, collector))
         {
             block.lock = None;
             if !left.contains(index) {
                 block.row = None;
-                // Ids are not used again: a writer that had pinned this row will find nothing to mark.
+                // As in `remove_row`.
                 next.writers.iter_mut().for_each(|writer| writer.to_mark.remove(index));
             }
         }
@@ -128,9 +162,106 @@ impl Protocol {
         Some(next)
     }
 
+    /// The file of a block is moved to `.doomed`, under a name that is this collection's alone.
+    pub(crate) fn move_aside(&self, state: &State, collector: usize, block: usize) -> Option<State> {
+        let Collection::Moving(left) = state.collectors[collector].phase else { return None };
+        let mut next = *state;
+        let mut still = left;
+        still.remove(block);
+        next.collectors[collector].phase = Collection::Moving(still);
+        let found = &mut next.blocks[block];
+        if found.bytes != Bytes::Absent {
+            found.aside[self.place(state, collector)] = Some(found.bytes);
+            found.bytes = Bytes::Absent;
+        }
+        left.contains(block).then_some(next)
+    }
+
+    /// The second transaction: the rows that are still doomed by this collection go.
+    pub(crate) fn settle(&self, state: &State, collector: usize) -> Option<State> {
+        if state.collectors[collector].phase != Collection::Moving(BlockSet::NONE) {
+            return None;
+        }
+        let place = self.place(state, collector);
+        let mut next = *state;
+        let (mut unlink, mut restore) = (BlockSet::NONE, BlockSet::NONE);
+        for block in 0..BLOCKS {
+            let moved = state.blocks[block].aside[place].is_some();
+            let mine = doomed_by(state, block, collector);
+            if (moved || mine) && state.is_locked(block) {
+                return None;
+            }
+            if mine {
+                remove_row(&mut next, block);
+            }
+            if moved && (self.may_unlink(state, block) || self.is(Mutant::UnlinksWhatIsPutAgain)) {
+                unlink.insert(block);
+            } else if moved {
+                restore.insert(block);
+            }
+        }
+        decide(&mut next, collector, place, unlink, restore);
+        Some(next)
+    }
+
+    /// A look at the row of a file in `.doomed`, whosesoever it is.
+    pub(crate) fn tidy(&self, state: &State, collector: usize, block: usize, place: usize) -> Option<State> {
+        let idle = state.collectors[collector].phase == Collection::Idle;
+        let here = state.blocks[block].aside[place].is_some();
+        if !idle || !here || state.is_locked(block) || self.is(Mutant::LeavesAside) {
+            return None;
+        }
+        let mut next = *state;
+        let one: BlockSet = std::iter::once(block).collect();
+        let (unlink, restore) =
+            if self.may_unlink(state, block) { (one, BlockSet::NONE) } else { (BlockSet::NONE, one) };
+        decide(&mut next, collector, place, unlink, restore);
+        Some(next)
+    }
+
+    /// Nobody relies on the file of a block that has no row, or a doomed one.
+    fn may_unlink(&self, state: &State, block: usize) -> bool {
+        state.blocks[block]
+            .row
+            .is_none_or(|row| row.doom != Doom::No || self.is(Mutant::UnlinksUnstored) && !row.stored)
+    }
+
+    /// What was decided is done: a file is unlinked, or moved back. A damaged one never replaces another.
+    pub(crate) fn act_aside(&self, state: &State, collector: usize, block: usize) -> Option<State> {
+        let Collection::Decided { place, mut unlink, mut restore } = state.collectors[collector].phase else {
+            return None;
+        };
+        let mut next = *state;
+        let found = &mut next.blocks[block];
+        if unlink.contains(block) {
+            found.aside[usize::from(place)] = None;
+        } else if restore.contains(block) {
+            if let Some(bytes) = found.aside[usize::from(place)].take()
+                && (bytes.are_good() || found.bytes == Bytes::Absent || self.is(Mutant::RestoresGarbage))
+            {
+                found.bytes = bytes;
+            }
+        } else {
+            return None;
+        }
+        unlink.remove(block);
+        restore.remove(block);
+        decide(&mut next, collector, usize::from(place), unlink, restore);
+        Some(next)
+    }
+
+    /// The name in `.doomed` of this collection.
+    fn place(&self, state: &State, collector: usize) -> usize {
+        let earlier: u8 = self.bounds.collections[..collector].iter().sum();
+        usize::from(earlier + state.collectors[collector].runs - 1)
+    }
+
     /// The session is lost: the locks are gone, the rows stay, and the collector goes on.
     pub(crate) fn lose_session(&self, state: &State, collector: usize) -> Option<State> {
         let Collection::Sweeping(left) = state.collectors[collector].phase else { return None };
+        if self.bounds.deletion == Deletion::Requested {
+            return None;
+        }
         let mut next = *state;
         unlock(&mut next, collector);
         next.collectors[collector].phase = Collection::Zombie(left);
@@ -140,12 +271,22 @@ impl Protocol {
         Some(next)
     }
 
-    /// The process is gone, and nothing that it sent is still on its way.
+    /// The process is gone. Nothing that it sent is still on its way, except for requests.
     pub(crate) fn crash(&self, state: &State, collector: usize) -> Option<State> {
         if state.collectors[collector].phase == Collection::Idle {
             return None;
         }
         let mut next = *state;
+        if self.bounds.deletion == Deletion::Requested {
+            match state.collectors[collector].phase {
+                Collection::Sweeping(left) if !left.is_empty() => {
+                    next.collectors[collector].phase = Collection::Zombie(left);
+                    return Some(next);
+                }
+                Collection::Zombie(_) => return None,
+                _ => {}
+            }
+        }
         unlock(&mut next, collector);
         end(&mut next, collector);
         Some(next)
@@ -174,6 +315,29 @@ fn doomed_by(state: &State, block: usize, collector: usize) -> bool {
     state.blocks[block].row.is_some_and(|row| row.doom.is_by(collector))
 }
 
+fn in_time(state: &State, block: usize) -> bool {
+    state.blocks[block].row.is_some_and(|row| row.doom.holds())
+}
+
+fn lift(state: &mut State, block: usize, collector: usize) {
+    if let Some(row) = state.row(block).filter(|row| row.doom.is_by(collector)) {
+        row.doom = Doom::No;
+    }
+}
+
+/// Ids are not used again: a writer that had pinned this row will find nothing to mark.
+fn remove_row(state: &mut State, block: usize) {
+    state.blocks[block].row = None;
+    state.writers.iter_mut().for_each(|writer| writer.to_mark.remove(block));
+}
+
+fn decide(state: &mut State, collector: usize, place: usize, unlink: BlockSet, restore: BlockSet) {
+    state.collectors[collector].phase = Collection::Decided { place: place as u8, unlink, restore };
+    if unlink.is_empty() && restore.is_empty() {
+        end(state, collector);
+    }
+}
+
 fn is_held(block: &Block, collector: usize) -> bool {
     block.lock == Some(Holder::Collector(collector as u8))
 }
@@ -186,10 +350,19 @@ fn unlock(state: &mut State, collector: usize) {
 
 /// A collection ends. Its number is not used again: what it has doomed is doomed by nobody who is there.
 fn end(state: &mut State, collector: usize) {
+    // Only dooms of files are over from the beginning; they say all the same that nobody relies on the file.
+    let aside = matches!(
+        state.collectors[collector].phase,
+        Collection::Moving(_) | Collection::Decided { .. } | Collection::Idle
+    );
     state.collectors[collector].phase = Collection::Idle;
     for row in state.blocks.iter_mut().filter_map(|block| block.row.as_mut()) {
         if row.doom.is_by(collector) {
-            row.doom = if row.doom.holds() { Doom::ByNobody } else { Doom::No };
+            row.doom = match row.doom {
+                Doom::By { over: true, .. } if aside => Doom::By { collector: GONE, over: true },
+                doom if doom.holds() => Doom::ByNobody,
+                _ => Doom::No,
+            };
         }
     }
 }

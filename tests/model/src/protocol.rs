@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use stateright::{Model, Property};
 
-use crate::bounds::Bounds;
 pub(crate) use crate::bounds::Mutant;
+use crate::bounds::{Bounds, Deletion};
 use crate::state::{
-    BLOBS, BLOCKS, Blob, BlobState, Block, BlockSet, Bytes, COLLECTORS, Collection, Collector, Doom, Phase,
-    Row, State, Verifier, WRITERS, Writer, block_name,
+    ASIDE, BLOBS, BLOCKS, Blob, BlobState, Block, BlockSet, Bytes, COLLECTORS, Collection, Collector, Doom,
+    Holder, Phase, Row, State, Verifier, WRITERS, Writer, block_name,
 };
 
 /// The protocol, or one that lacks one of its rules.
@@ -35,6 +35,10 @@ pub(crate) enum Step {
     CommitShort(usize, bool),
     Stop(usize),
     Doom(usize, BlockSet),
+    MoveAside(usize, usize),
+    Settle(usize),
+    ActAside(usize, usize),
+    Tidy(usize, usize, usize),
     Sweep(usize),
     DeleteBytes(usize, usize, bool),
     CommitSweep(usize),
@@ -79,6 +83,10 @@ impl Protocol {
             Step::CommitShort(writer, answered) => self.commit_short(state, writer, answered),
             Step::Stop(writer) => self.stop(state, writer),
             Step::Doom(collector, blocks) => self.doom(state, collector, blocks),
+            Step::MoveAside(collector, block) => self.move_aside(state, collector, block),
+            Step::Settle(collector) => self.settle(state, collector),
+            Step::ActAside(collector, block) => self.act_aside(state, collector, block),
+            Step::Tidy(collector, block, place) => self.tidy(state, collector, block, place),
             Step::Sweep(collector) => self.sweep(state, collector),
             Step::DeleteBytes(collector, block, happens) => {
                 self.delete_bytes(state, collector, block, happens)
@@ -125,6 +133,18 @@ impl Protocol {
         match state.collectors[collector].phase {
             Collection::Idle | Collection::Looked(_) => {
                 steps.extend(BlockSet::all().map(|blocks| Step::Doom(collector, blocks)));
+                for (block, found) in state.blocks.iter().enumerate() {
+                    let places = (0..ASIDE).filter(|place| found.aside[*place].is_some());
+                    steps.extend(places.map(|place| Step::Tidy(collector, block, place)));
+                }
+            }
+            Collection::Moving(_) => {
+                steps.extend((0..BLOCKS).map(|block| Step::MoveAside(collector, block)));
+                steps.extend([Step::Settle(collector), Step::Crash(collector)]);
+            }
+            Collection::Decided { .. } => {
+                steps.extend((0..BLOCKS).map(|block| Step::ActAside(collector, block)));
+                steps.push(Step::Crash(collector));
             }
             Collection::Doomed => steps.extend([Step::Sweep(collector), Step::Crash(collector)]),
             Collection::Sweeping(_) | Collection::Zombie(_) => {
@@ -159,9 +179,7 @@ impl Protocol {
         };
         needed.iter().all(|index| {
             let block = &blocks[index];
-            blob.references.contains(index)
-                && block.row.is_some()
-                && (block.bytes.are_good() || block.damaged)
+            blob.references.contains(index) && block.row.is_some() && (block.has_good() || block.damaged)
         })
     }
 
@@ -176,7 +194,8 @@ impl Model for Protocol {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        let absent = Block { row: None, lock: None, bytes: Bytes::Absent, damaged: false };
+        let absent =
+            Block { row: None, lock: None, bytes: Bytes::Absent, aside: [None; ASIDE], damaged: false };
         let mut state = State {
             blocks: [absent; BLOCKS],
             blobs: [None; BLOBS],
@@ -262,7 +281,7 @@ impl Model for Protocol {
             ),
             Property::always("what a row calls stored is there", |model: &Protocol, state: &State| {
                 let there = |block: &Block| {
-                    !block.row.is_some_and(|row| row.stored) || block.bytes.are_good() || block.damaged
+                    !block.row.is_some_and(|row| row.stored) || block.has_good() || block.damaged
                 };
                 model.holds(state.blocks.iter().all(there))
             }),
@@ -274,6 +293,11 @@ impl Model for Protocol {
                     model.holds(state.acknowledged & !live == 0)
                 },
             ),
+            Property::always("no transaction is open over a deletion", |model: &Protocol, state: &State| {
+                let held = |block: &Block| matches!(block.lock, Some(Holder::Collector(_)));
+                let swept = model.bounds.deletion == Deletion::Swept;
+                model.holds(swept || !state.blocks.iter().any(held))
+            }),
             Property::always("verify leaves good blocks alone", |model: &Protocol, state: &State| {
                 model.holds(!state.cleared_good)
             }),
@@ -304,7 +328,18 @@ impl fmt::Display for Step {
             }
             Step::Stop(writer) => write!(f, "writer {writer} stops"),
             Step::Doom(collector, blocks) => write!(f, "collector {collector} dooms {blocks}"),
-            Step::Sweep(collector) => write!(f, "collector {collector} locks what it doomed"),
+            Step::MoveAside(collector, block) => {
+                write!(f, "collector {collector} moves the file of {} aside", block_name(block))
+            }
+            Step::Settle(collector) => write!(f, "collector {collector} looks at the rows again"),
+            Step::ActAside(collector, block) => {
+                write!(f, "collector {collector} unlinks the file of {}, or moves it back", block_name(block))
+            }
+            Step::Tidy(collector, block, place) => {
+                let block = block_name(block);
+                write!(f, "collector {collector} looks at the row of {block} for .doomed/{place}")
+            }
+            Step::Sweep(collector) => write!(f, "collector {collector} begins to delete what it doomed"),
             Step::DeleteBytes(collector, block, true) => {
                 write!(f, "collector {collector} deletes the bytes of {}", block_name(block))
             }

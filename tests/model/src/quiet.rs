@@ -5,7 +5,7 @@
 //! its end, would exactly what is referenced be left?
 
 use crate::protocol::{Protocol, Step};
-use crate::state::{BLOBS, BLOCKS, BlobState, BlockSet, Bytes, COLLECTORS, State, WRITERS};
+use crate::state::{ASIDE, BLOBS, BLOCKS, BlobState, BlockSet, Bytes, COLLECTORS, State, WRITERS};
 
 impl Protocol {
     pub(crate) fn collects_cleanly(&self, state: &State) -> bool {
@@ -17,6 +17,7 @@ impl Protocol {
             clean &= row.is_some() == rest.is_referenced(block);
             clean &= row.is_none_or(|row| !row.candidate && !row.doom.holds());
         }
+        clean &= rest.blocks.iter().all(|block| block.aside.iter().all(Option::is_none));
         // Bytes without a row are left by puts that never committed. They go when they are asked for.
         let mut rest_adopted = rest;
         for block in 0..BLOCKS {
@@ -36,6 +37,10 @@ impl Protocol {
         }
         for collector in 0..COLLECTORS {
             self.try_step(&mut state, Step::Crash(collector));
+            // Requests that are on their way are refused in the end.
+            for block in 0..BLOCKS {
+                self.try_step(&mut state, Step::DeleteBytes(collector, block, false));
+            }
         }
         self.try_step(&mut state, Step::AbandonVerify);
         for block in 0..BLOCKS {
@@ -50,6 +55,10 @@ impl Protocol {
     }
 
     fn reap_and_sweep(&self, state: &mut State) {
+        for (block, place) in (0..BLOCKS).flat_map(|block| (0..ASIDE).map(move |place| (block, place))) {
+            self.try_step(state, Step::Tidy(0, block, place));
+            self.try_step(state, Step::ActAside(0, block));
+        }
         for place in 0..BLOBS {
             self.try_step(state, Step::Expire(place));
             self.try_step(state, Step::Claim(place));
@@ -71,6 +80,13 @@ impl Protocol {
         state.collectors[0].runs = 0;
         self.try_step(state, Step::Doom(0, unreferenced));
         self.try_step(state, Step::Doom(0, unreferenced));
+        for block in unreferenced.iter() {
+            self.try_step(state, Step::MoveAside(0, block));
+        }
+        self.try_step(state, Step::Settle(0));
+        for block in unreferenced.iter() {
+            self.try_step(state, Step::ActAside(0, block));
+        }
         self.try_step(state, Step::Sweep(0));
         for block in unreferenced.iter() {
             self.try_step(state, Step::DeleteBytes(0, block, true));

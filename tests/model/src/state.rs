@@ -11,6 +11,11 @@ pub(crate) const COLLECTORS: usize = 2;
 /// Rows of blobs that can be there at the same time.
 pub(crate) const BLOBS: usize = 5;
 
+/// Names of one block in `.doomed`: one for each collection.
+pub(crate) const ASIDE: usize = 3;
+/// The number of a collector whose collection is over.
+pub(crate) const GONE: u8 = u8::MAX;
+
 /// A set of blocks, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct BlockSet(u8);
@@ -91,6 +96,8 @@ pub(crate) struct Block {
     /// Who holds the row's lock over several steps. All other transactions are one step.
     pub(crate) lock: Option<Holder>,
     pub(crate) bytes: Bytes,
+    /// In `.doomed`.
+    pub(crate) aside: [Option<Bytes>; ASIDE],
     /// Something outside the protocol damaged the bytes, and nobody has written them again yet.
     pub(crate) damaged: bool,
 }
@@ -213,7 +220,15 @@ pub(crate) enum Collection {
     Looked(BlockSet),
     /// The doom is committed. What is doomed, the rows say.
     Doomed,
-    /// In the second transaction. What is locked, the rows say; of these blocks the bytes are still to be deleted.
+    /// These files are still to be moved to `.doomed`; then the row is looked at.
+    Moving(BlockSet),
+    /// The rows were looked at. Of the files of this name in `.doomed` these go, and those go back.
+    Decided {
+        place: u8,
+        unlink: BlockSet,
+        restore: BlockSet,
+    },
+    /// In the second transaction, or, where deletes are requests, before it. What is locked, the rows say; of these blocks the bytes are still to be deleted.
     Sweeping(BlockSet),
     /// The transaction is over, or lost, and these deletions may still happen.
     Zombie(BlockSet),
@@ -246,6 +261,17 @@ pub(crate) struct State {
     pub(crate) acknowledged: u8,
     /// Verify has cleared `stored` of a block that was good.
     pub(crate) cleared_good: bool,
+}
+
+impl Block {
+    /// Whether there are good bytes somewhere.
+    pub(crate) fn has_good(&self) -> bool {
+        self.bytes.are_good() || self.aside.iter().flatten().any(|bytes| bytes.are_good())
+    }
+
+    pub(crate) fn files(&mut self) -> impl Iterator<Item = &mut Bytes> {
+        std::iter::once(&mut self.bytes).chain(self.aside.iter_mut().flatten())
+    }
 }
 
 impl State {
@@ -298,18 +324,28 @@ impl State {
                 blob.owner = blob.owner.map(other);
             }
             for block in &mut self.blocks {
-                if let Bytes::Good(Some(writer)) = &mut block.bytes {
-                    *writer = other(*writer);
+                for bytes in block.files() {
+                    if let Bytes::Good(Some(writer)) = bytes {
+                        *writer = other(*writer);
+                    }
                 }
             }
         }
         if collectors_alike && self.collectors[0] > self.collectors[1] {
             self.collectors.swap(0, 1);
+            for collector in &mut self.collectors {
+                if let Collection::Decided { place, .. } = &mut collector.phase {
+                    *place = other(*place);
+                }
+            }
             for block in &mut self.blocks {
+                block.aside.swap(0, 1);
                 if let Some(Holder::Collector(collector)) = &mut block.lock {
                     *collector = other(*collector);
                 }
-                if let Some(Row { doom: Doom::By { collector, .. }, .. }) = &mut block.row {
+                if let Some(Row { doom: Doom::By { collector, .. }, .. }) = &mut block.row
+                    && *collector != GONE
+                {
                     *collector = other(*collector);
                 }
             }
@@ -317,9 +353,13 @@ impl State {
         self.sorted()
     }
 
-    fn order_of_writer(&self, writer: u8) -> (Writer, Option<Blob>, [bool; BLOCKS]) {
+    fn order_of_writer(&self, writer: u8) -> (Writer, Option<Blob>, [[bool; ASIDE + 1]; BLOCKS]) {
         let own = self.blobs().find(|blob| blob.owner == Some(writer));
-        let files = self.blocks.map(|block| block.bytes == Bytes::Good(Some(writer)));
+        let own_file = Bytes::Good(Some(writer));
+        let files = self.blocks.map(|block| {
+            let [first, second, third] = block.aside.map(|aside| aside == Some(own_file));
+            [block.bytes == own_file, first, second, third]
+        });
         (self.writers[usize::from(writer)], own.map(|blob| Blob { owner: None, ..*blob }), files)
     }
 }
@@ -333,6 +373,9 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, block) in self.blocks.iter().enumerate() {
             write!(f, "block {}: {:?}", block_name(index), block.bytes)?;
+            for (place, bytes) in block.aside.iter().enumerate() {
+                bytes.map_or(Ok(()), |bytes| write!(f, ", .doomed/{place} {bytes:?}"))?;
+            }
             match block.row {
                 None => write!(f, ", no row")?,
                 Some(Row { stored, candidate, doom }) => {

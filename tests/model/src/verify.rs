@@ -20,7 +20,8 @@ impl Protocol {
     /// Locks the row of a block that should be stored, and reads it. That it is good ends the matter.
     pub(crate) fn verify(&self, state: &State, block: usize) -> Option<State> {
         let found = state.blocks[block];
-        let damaged = found.row.is_some_and(|row| row.stored) && !found.bytes.are_good();
+        let good = if self.is(Mutant::VerifiesNameOnly) { found.bytes.are_good() } else { found.has_good() };
+        let damaged = found.row.is_some_and(|row| row.stored) && !good;
         let possible = self.bounds.verify && state.verifier == Verifier::Idle && !state.is_locked(block);
         let mut next = *state;
         next.verifier = Verifier::FoundDamaged(block as u8);
@@ -40,6 +41,9 @@ impl Protocol {
             if state.is_locked(block) {
                 return None;
             }
+        }
+        if self.is(Mutant::VerifiesNameOnly) {
+            next.cleared_good = state.blocks[block].has_good();
         }
         next.verifier = Verifier::Idle;
         next.blocks[block].lock = None;

@@ -55,7 +55,7 @@ impl Protocol {
             next.writers[writer].phase = Phase::Looked;
             return Some(next);
         }
-        if !row.doom.holds() || looked {
+        if (!row.doom.holds() || looked) && !self.is(Mutant::PinKeepsDoom) {
             row.doom = Doom::No;
         }
         // A row may say `stored` of a file that has been lost.
@@ -295,8 +295,8 @@ fn mark_all(state: &mut State, writer: usize) {
 /// Nobody asks any more who wrote these files.
 fn forget_files(state: &mut State, writer: usize) {
     for block in &mut state.blocks {
-        if block.bytes == Bytes::Good(Some(writer as u8)) {
-            block.bytes = Bytes::Good(None);
+        for bytes in block.files().filter(|bytes| **bytes == Bytes::Good(Some(writer as u8))) {
+            *bytes = Bytes::Good(None);
         }
     }
 }
