@@ -153,10 +153,9 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
     Bounds { name: "requested", what: "deletes by request: two writers, shared blocks", ..REQUESTED },
     Bounds {
         name: "requested-verify",
-        what: "deletes by request: damage, verify, restoring and adopting",
-        programs: [&[A], &[Both]],
+        what: "deletes by request: damage, verify and adopting",
+        programs: [&[A], &[A]],
         live: &[A],
-        collections: [1, 0],
         restore: true,
         verify: true,
         adopt: true,
@@ -200,6 +199,15 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
 
 /// Checked when asked for by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[
+    Bounds {
+        name: "aside-verify-two",
+        what: "files moved aside: damage and verify beside two collections",
+        programs: [&[A], &[A]],
+        short_path: [true, false],
+        verify: true,
+        damages: 1,
+        ..ASIDE
+    },
     Bounds { name: "aside-long", what: "files moved aside: two collections, shared blocks", ..ASIDE },
     Bounds {
         name: "aside-files",

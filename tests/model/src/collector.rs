@@ -1,16 +1,22 @@
-//! Dooming and sweeping: the two transactions in which a collection deletes blocks.
+//! Dooming, and the ways in which the bytes of a doomed block go.
 //!
-//! The bytes are deleted inside the second one, and the locks of a transaction are lost with its session. A collector
-//! that does not know that yet, and a request that is still on its way, go on deleting: that is what dooms are for. A
-//! doom does not run out as long as a deletion that relies on it may happen; the times in the design see to that.
+//! *Swept*: inside the second transaction, whose locks are lost with its session. A collector that does not
+//! know that yet, and a request that is still on its way, go on deleting: that is what dooms are for. A doom
+//! does not run out as long as a deletion that relies on it may happen.
+//!
+//! *Requested*: before the second transaction. The server refuses a delete whose doom is over.
+//!
+//! *Aside*: files are moved to `.doomed`, at any time, and a look at the row decides whether they go from
+//! there or back. Nobody waits for such a doom. `files` has more of that, with power cuts.
 
 use crate::bounds::Deletion;
 use crate::protocol::{Mutant, Protocol};
 use crate::state::{BLOCKS, Block, BlockSet, Bytes, Collection, Doom, GONE, Holder, Row, State};
 
 impl Protocol {
-    /// The first transaction: locks candidates, then looks up who references them, and dooms those that nobody does.
-    /// (Those that are referenced lose the mark, [`Protocol::unmark`]; those that are locked are left alone.)
+    /// The first transaction: locks candidates, then looks up who references them, and dooms those that
+    /// nobody does. (Those that are referenced lose the mark, [`Protocol::unmark`]; those that are locked are
+    /// left alone.)
     pub(crate) fn doom(&self, state: &State, collector: usize, blocks: BlockSet) -> Option<State> {
         let looked = match state.collectors[collector].phase {
             Collection::Idle if state.collectors[collector].runs < self.bounds.collections[collector] => {
@@ -51,8 +57,8 @@ impl Protocol {
         (state.is_referenced(block) && !state.is_locked(block)).then_some(next)
     }
 
-    /// The second transaction begins: locks what this collection has doomed, and keeps those rows that are still doomed
-    /// by it, in time, and not referenced. The others lose the doom.
+    /// The second transaction begins: locks what this collection has doomed, and keeps those rows that are
+    /// still doomed by it, in time, and not referenced. The others lose the doom.
     pub(crate) fn sweep(&self, state: &State, collector: usize) -> Option<State> {
         let mine: BlockSet =
             (0..state.blocks.len()).filter(|block| doomed_by(state, *block, collector)).collect();
@@ -130,7 +136,8 @@ impl Protocol {
         Some(next)
     }
 
-    /// The second transaction commits: the rows of what is deleted go. What has an unknown outcome keeps its doom.
+    /// The second transaction commits: the rows of what is deleted go. What has an unknown outcome keeps its
+    /// doom.
     pub(crate) fn commit_sweep(&self, state: &State, collector: usize) -> Option<State> {
         let Collection::Sweeping(left) = state.collectors[collector].phase else { return None };
         let mut next = *state;

@@ -1,24 +1,25 @@
 //! Deleting objects: one block in a bucket, and deletes that the server carries out late.
 //!
-//! Time goes in steps of a quarter of an hour. A delete is dated; the server refuses it a quarter of an hour later, by a
-//! clock that may be another quarter of an hour behind. Until then it may carry it out at any moment, whether or not the
-//! client still waits, lives, or has sent another. What it did may be answered, or the answer may be lost.
+//! Time goes in steps of a quarter of an hour. A delete is dated; the server refuses it a quarter of an hour
+//! later, by a clock that may be another quarter of an hour behind. Until then it may carry it out at any
+//! moment, whether or not the client still waits, lives, or has sent another. The answer may be lost.
 //!
 //! # The rules
 //! 1. *Date*: the date of every delete of a batch is taken before the doom is sent.
-//! 2. *Doom*, one synced transaction: rows that nothing references and that have no doom, or one that has ended, get
-//!    `stored` = 0, `doomed_by`, and `doomed_until` = now + 30 minutes.
+//! 2. *Doom*, one synced transaction: rows that nothing references and that have no doom, or one that has
+//!    ended, get `stored` = 0, `doomed_by`, and `doomed_until` = now + 30 minutes.
 //! 3. *Delete*, under no transaction. A stall before the call is harmless: the date is older than the doom.
-//! 4. *Settle*, one transaction: of the rows that are still doomed by this collection those go whose every request was
-//!    answered, one of them by "gone". If every request was answered, and none so, the doom is lifted. If one was not
-//!    answered the row keeps its doom, although a later request for the same object may have been answered.
-//! 5. A put that meets a doom that has not ended fails with `backend-unavailable` and the time left. It takes away a doom
-//!    that has ended, and writes.
+//! 4. *Settle*, one transaction: of the rows that are still doomed by this collection those go whose every
+//!    request was answered, one of them by "gone". If every request was answered, and none so, the doom is
+//!    lifted. If one was not answered the row keeps its doom, although a later request for the same object
+//!    may have been answered.
+//! 5. A put that meets a doom that has not ended fails with `backend-unavailable` and the time left. It takes
+//!    away a doom that has ended, and writes.
 //! 6. Nobody else lifts a doom, not that of a dead process either: its requests may be on their way.
 //!
 //! # What is assumed
-//! The server refuses a request by its date (S3 does; see the mutant `GatewayLate`), and its clock and the client's are
-//! not more than a quarter of an hour apart. The database's clock does not jump.
+//! The server refuses a request by its date (S3 does; see the mutant `GatewayLate`), and its clock and the
+//! client's are not more than a quarter of an hour apart. The database's clock does not jump.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,12 +51,12 @@ impl fmt::Display for Bounds {
 }
 
 pub(crate) const SHORT_LEG: &[Bounds] = &[
-    Bounds { name: "objects", what: "two puts, two collections", puts: [1, 1], runs: [1, 1], end: 5 },
+    Bounds { name: "objects", what: "two puts, two collections", puts: [1, 1], runs: [1, 1], end: 3 },
     Bounds { name: "objects-again", what: "a collector that runs twice", puts: [2, 0], runs: [2, 0], end: 5 },
 ];
 
 pub(crate) const LONG_LEG: &[Bounds] =
-    &[Bounds { name: "objects-long", what: "more of both", puts: [2, 1], runs: [2, 1], end: 6 }];
+    &[Bounds { name: "objects-long", what: "the same for longer", puts: [1, 1], runs: [1, 1], end: 5 }];
 
 macro_rules! mutants {
     ($($mutant:ident $bounds:literal $what:literal,)*) => {
@@ -180,7 +181,8 @@ impl Objects {
         holds || self.broken.swap(true, Ordering::Relaxed)
     }
 
-    /// Values that nobody can tell from others any more become equal to them; of states that are alike the smallest.
+    /// Values that nobody can tell from others any more become equal to them; of states that are alike the
+    /// smallest.
     fn normal(&self, mut state: State) -> State {
         let late = |request: Request| state.now >= request.dated + VALID && !self.is(Mutant::GatewayLate);
         let over = |request: Request| request.by.is_none() && (request.done.is_some() || late(request));
@@ -483,7 +485,7 @@ impl Model for Objects {
 }
 
 impl Objects {
-    /// What is known of every request leaves no doom behind.
+    /// A collection that has heard of all its requests leaves no doom behind.
     fn settles_known(&self, state: &State) -> bool {
         (0..COLLECTORS).all(|number| {
             let Collect::Delete { open: 0, .. } = state.collectors[number].at else { return true };

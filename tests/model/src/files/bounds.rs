@@ -12,7 +12,8 @@ pub(crate) struct Bounds {
     pub(crate) puts: [u8; WRITERS],
     /// Collections of each collector.
     pub(crate) runs: [u8; COLLECTORS],
-    /// Which of them look at what others left in `.doomed`: before a collection, or as the next store that writes.
+    /// Which of them look at what others left in `.doomed`: before a collection, or as the next store that
+    /// writes.
     pub(crate) tidiers: [bool; COLLECTORS],
     pub(crate) cuts: u8,
     pub(crate) reader: bool,
@@ -51,7 +52,7 @@ const ASIDE: Bounds = Bounds {
 };
 
 pub(crate) const SHORT_LEG: &[Bounds] = &[
-    Bounds { name: "files-cut", what: "two puts, two collections, a power cut", ..ASIDE },
+    Bounds { name: "files-cut", what: "a put, two collections, a power cut", puts: [1, 0, 0], ..ASIDE },
     Bounds {
         name: "files-tidy",
         what: "two that only tidy beside a collection",
@@ -67,6 +68,7 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
         lazy_settle: true,
         ..ASIDE
     },
+    Bounds { name: "files-uncut", what: "two puts, two collections", cuts: 0, ..ASIDE },
     Bounds {
         name: "files-read",
         what: "a reader beside two collections",
@@ -117,9 +119,10 @@ const TIMELY: Bounds = Bounds { deletion: Deletion::InTime, ..ASIDE };
 
 /// Checked when asked for by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[
+    Bounds { name: "files-cut-two", what: "two puts, two collections, a power cut", ..ASIDE },
     Bounds {
         name: "files-lazy-cut",
-        what: "`files-cut` without a sync of the row's end",
+        what: "`files-cut-two` without a sync of the row's end",
         lazy_settle: true,
         ..ASIDE
     },
@@ -146,21 +149,23 @@ macro_rules! mutants {
 
 mutants! {
     NoReference "files-cut files-timely" "the pin inserts no reference",
-    CommitUnchecked "files-cut files-timely" "a commit does not look whether its blob is still pending",
-    NoProof "files-cut files-timely" "the short path finds any file under the name enough",
+    CommitUnchecked "files-uncut files-timely" "a commit does not look whether its blob is still pending",
+    NoProof "files-tidy files-timely" "the short path finds any file under the name enough",
     NoSyncName "files-cut files-timely" "commits come before the directory is synced",
     NameFirst "files-cut files-timely" "a file gets its name before its data is synced",
     UnlinkFail "files-cut files-timely" "after a failed directory sync the writer removes the name",
-    StaysStored "files-cut files-timely" "a doomed row still says stored",
-    PinKeepsDoom "files-cut" "a pin leaves the doom in the row",
+    StaysStored "files-uncut files-timely" "a doomed row still says stored",
+    PinKeepsDoom "files-uncut" "a pin leaves the doom in the row",
     LazyDoom "files-cut files-timely" "a doom is committed without a sync",
     NoSyncMoved "files-cut" "the row goes before the move is on the disk",
     TornRename "files-cut" "a power cut may leave a rename half done",
-    SettlesFirst "files-cut" "the row is looked at before the file is moved aside",
-    UnlinksWhatIsPutAgain "files-cut" "a collection unlinks what it moved aside, whoever put it again",
-    UnlinksUnstored "files-cut" "a file in .doomed goes if its row does not say stored",
-    TidiesBlindly "files-cut" ".doomed is emptied without a look at the rows",
-    LeavesAside "files-cut" "nobody looks at what a collection left in .doomed",
+    SettlesFirst "files-uncut" "the row is looked at before the file is moved aside",
+    UnlinksWhatIsPutAgain "files-uncut" "a collection unlinks what it moved aside, whoever put it again",
+    UnlinksUnstored "files-uncut" "a file in .doomed goes if its row does not say stored",
+    TidiesBlindly "files-uncut" ".doomed is emptied without a look at the rows",
+    LooksWithoutLocking "files-uncut" "the row of a file in .doomed is read and not locked",
+    LooksWithoutInserting "files-uncut" "the row of a file in .doomed is locked if there is one",
+    LeavesAside "files-uncut" "nobody looks at what a collection left in .doomed",
     ReusesName "files-again" "a collection moves a second file to the same name in .doomed",
     LinksBack "files-tidy" "a file is linked back if its name is free, synced, then unlinked",
     LinksBackUnsynced "files-tidy" "the same without a sync",

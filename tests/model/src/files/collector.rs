@@ -1,10 +1,10 @@
 //! Collections: doom, move aside, settle; and the look at what others left in `.doomed`.
 //!
-//! Each file operation is a step under no lock, so a collector may stall before it for as long as the model runs: the
-//! row may have been put again, deleted and doomed again when the call is made.
+//! Each file operation is a step under no lock, so a collector may stall before it for as long as the model
+//! runs: the row may have been put again, deleted and doomed again when the call is made.
 
 use super::bounds::{Deletion, Mutant};
-use super::state::{ASIDE, Aside, Collect, Collector, Row, State};
+use super::state::{ASIDE, Aside, Collect, Collector, Holder, Row, State};
 use super::{Files, Turns};
 
 impl Files {
@@ -87,7 +87,7 @@ impl Files {
         }
         if collector.at != Collect::Idle {
             let mut next = to(Collect::Idle);
-            next.lock = state.lock.filter(|by| usize::from(*by) != number);
+            next.lock = state.lock.filter(|by| *by != Holder::Collector(number as u8));
             self.add(turns, "collector", number, "dies", next);
         }
     }
@@ -120,9 +120,12 @@ impl Files {
         self.add(turns, "collector", number, "dooms the block", next);
     }
 
-    /// The second transaction: the row goes if it is still doomed by this collection. A doomed row has no references,
-    /// because a pin takes the doom away.
+    /// The second transaction: the row goes if it is still doomed by this collection. A doomed row has no
+    /// references, because a pin takes the doom away.
     fn settles(&self, state: &State, number: usize, turns: &mut Turns) {
+        if self.is_kept_from_looking(state) {
+            return;
+        }
         let place = self.place(number, state.collectors[number]);
         let mut next = *state;
         let mine = state.row.is_some_and(|row| row.doomed_by == Some(number as u8));
@@ -145,6 +148,13 @@ impl Files {
         self.add(turns, "collector", number, what, next);
     }
 
+    /// Whether another's transaction is to be waited for. One that inserts the row does not hold up who only
+    /// reads or locks: a look has to insert the row itself, as if to have it, and to take it away again.
+    fn is_kept_from_looking(&self, state: &State) -> bool {
+        let sees_nothing = state.row.is_none() && self.is(Mutant::LooksWithoutInserting);
+        state.lock.is_some() && !sees_nothing && !self.is(Mutant::LooksWithoutLocking)
+    }
+
     /// Whether nobody relies on a file that stood in `.doomed` before the row was looked at.
     fn may_unlink(&self, state: &State, in_any_case: bool) -> bool {
         let unstored = self.is(Mutant::UnlinksUnstored);
@@ -153,6 +163,9 @@ impl Files {
 
     /// Looks at the row of a file that a collection left in `.doomed`. That collection may live still.
     fn tidies(&self, state: &State, number: usize, turns: &mut Turns) {
+        if self.is_kept_from_looking(state) {
+            return;
+        }
         for place in 0..ASIDE {
             let Some(unlinks) = self.decided(state, place) else { continue };
             let mut next = *state;
@@ -202,7 +215,7 @@ impl Files {
                 let row = state.row.filter(|row| row.doomed_by == Some(number as u8));
                 if row.is_some() && state.references() == 0 {
                     *collector = Collect::UnlinkName;
-                    next.lock = Some(number as u8);
+                    next.lock = Some(Holder::Collector(number as u8));
                     self.add(turns, "collector", number, "locks the row to sweep", next);
                 } else {
                     *collector = Collect::Idle;
@@ -239,7 +252,8 @@ impl Files {
         }
     }
 
-    /// Today's dooms end; where a deletion is in time, not while it may still happen. (The others' ends change nothing.)
+    /// Today's dooms end; where a deletion is in time, not while it may still happen. (The others' ends
+    /// change nothing.)
     pub(super) fn doom_ends(&self, state: &State, turns: &mut Turns) {
         let Some(row) = state.row.filter(|row| row.doomed_by.is_some()) else { return };
         let by = row.doomed_by.and_then(|by| state.collectors.get(usize::from(by)));

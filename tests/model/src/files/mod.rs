@@ -1,4 +1,57 @@
 //! Deleting files, with power cuts: one block in the layout where a block is a file.
+//!
+//! ```text
+//! mod (all steps and properties, power cuts, the reader)
+//!   -> writer     the long path and the short one
+//!   -> collector  doom, move, settle, tidy; the sweep until now
+//!   -> state      what there is, here and on the disk
+//!   -> bounds     how much is tried; the mutants
+//! ```
+//! Every call of a collector is a step under no lock, so it may come arbitrarily late: after its session was
+//! lost, its doom taken away, the block put again. Any process may die between any two steps. A power cut
+//! ends all of them and leaves what the disk has: each directory and the database reach it apart, at any
+//! moment, at the latest when they are synced. Nothing here depends on a clock.
+//!
+//! # The rules
+//! Collecting:
+//! 1. *Doom*, one synced transaction: candidates that nothing references, looked up under their locks, get
+//!    `stored` = 0 and `doomed_by`. Another collection's doom may be taken over. (mutants `LazyDoom`,
+//!    `StaysStored`)
+//! 2. *Move*, under no transaction: `rename` of the block's name to a name in `.doomed` that no other call
+//!    ever gets: collection, count of its moves, key. (mutant `ReusesName`)
+//! 3. Sync both directories. Without that a row would go and its file come back. (mutant `NoSyncMoved`)
+//! 4. *Settle*, after the move returned (mutant `SettlesFirst`), one transaction: the row goes if it is still
+//!    doomed by this collection; a doomed row has no references. It need not be synced, because the doom was
+//!    (bounds `files-lazy`). A file moved aside whose row is neither gone nor doomed by anybody is to go back
+//!    (mutants `UnlinksUnstored`, `UnlinksWhatIsPutAgain`); the others are to be unlinked.
+//! 5. Under no transaction: unlink, or *move* back: one `rename` over whatever has the block's name. No link,
+//!    which is two steps: see the mutants `LinksBack` and `LinksBackUnsynced`. (That a damaged file never
+//!    replaces another is in the model of two blocks, mutant `RestoresGarbage`.)
+//!
+//! Tidying: whoever finds a name in `.doomed`, the next collection or the next store that writes, does 4 and
+//! 5 for it without removing rows: gone or doomed by anybody, it is unlinked; else it moves back. The
+//! collection that moved it may be alive. The file has to be seen before the row is looked at.
+//!
+//! The look at a row, in 4 and when tidying, waits for transactions that have the row, and also for one that
+//! has inserted it and not committed: the short path has seen its file in place by then. Where a lock on a
+//! row that is not there does not wait, the look inserts the row and removes it again. (mutants
+//! `LooksWithoutLocking`, `LooksWithoutInserting`)
+//!
+//! Putting: a put waits for no doom. A pin, and a commit of the short path, take it away in the transaction
+//! that adds the reference. (mutant `PinKeepsDoom`) The rest is as it was.
+//!
+//! Reading: the name, then `.doomed`, then the name again, and so on; each file that is moved aside meanwhile
+//! may cost one round. (mutants `ReaderLooksOnce`, `ReaderLooksTwice`)
+//!
+//! Why it holds: a name in `.doomed` gets one file, once. At the moment of a look that finds the row gone or
+//! doomed nobody relies on that file: a put that pins later writes its own, and the short path finds its own
+//! under the name only if the file moved back, and then the unlink finds nothing. So an unlink may be as late
+//! as it likes. A file that somebody relies on leaves the block's name only by a move or for another whole
+//! file.
+//!
+//! # What is assumed
+//! A rename is on the disk as a whole or not at all, also between two directories (mutant `TornRename`). A
+//! transaction that others see is as durable as it will be.
 
 mod bounds;
 mod collector;
@@ -151,7 +204,8 @@ impl Files {
         }
     }
 
-    /// Looks of a reader: one under the name more often than files can be moved aside, and one in `.doomed` between each.
+    /// Looks of a reader: one under the name more often than files can be moved aside, and one in `.doomed`
+    /// between each.
     fn looks(&self) -> u8 {
         if self.is(Mutant::ReaderLooksOnce) {
             1
@@ -236,7 +290,7 @@ impl Model for Files {
             ),
             Property::always("a row that says stored has its bytes", |model: &Files, state: &State| {
                 let stored = state.row.is_some_and(|row| row.stored);
-                model.holds(!stored || state.has_bytes() || state.lock.is_some())
+                model.holds(!stored || state.has_bytes() || state.is_swept())
             }),
             Property::always("a doomed row has no references", |model: &Files, state: &State| {
                 let doomed = state.row.is_some_and(|row| row.doomed_by.is_some());
@@ -244,7 +298,7 @@ impl Model for Files {
             }),
             Property::always("no transaction is open over a deletion", |model: &Files, state: &State| {
                 let asked = model.deletion() == Deletion::Aside || model.is(Mutant::HoldsTransaction);
-                model.holds(state.lock.is_none() || !asked)
+                model.holds(!state.is_swept() || !asked)
             }),
             Property::always("a reader finds the bytes of a live blob", |model: &Files, state: &State| {
                 model.holds(state.reader != Reader::Missed)

@@ -12,8 +12,9 @@ pub(crate) const NOBODY: u8 = u8::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct State {
     pub(crate) row: Option<Row>,
-    /// The transaction that holds the row's lock over several steps. Only today's sweep does that.
-    pub(crate) lock: Option<u8>,
+    /// The transaction that holds the row's lock over several steps, or has inserted a row that nobody else
+    /// sees yet.
+    pub(crate) lock: Option<Holder>,
     /// The file under the block's name.
     pub(crate) name: Option<File>,
     pub(crate) aside: [Aside; ASIDE],
@@ -26,6 +27,14 @@ pub(crate) struct State {
     pub(crate) cuts: u8,
     /// A row went for good before the move of its file was on the disk.
     pub(crate) leaked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    /// The commit of a short path, between its look at the file and its end.
+    Writer(u8),
+    /// The sweep until now.
+    Collector(u8),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +93,8 @@ pub(crate) enum Put {
     Idle,
     ShortSync,
     ShortCommit,
+    /// The row is locked, and the file was in place.
+    Proven,
     Pin,
     Write,
     Sync,
@@ -144,6 +155,10 @@ impl State {
         self.blobs.live + self.blobs.deleted + self.blobs.expired + pending
     }
 
+    pub(crate) fn is_swept(&self) -> bool {
+        matches!(self.lock, Some(Holder::Collector(_)))
+    }
+
     pub(crate) fn has_bytes(&self) -> bool {
         self.name.is_some() || self.aside.iter().any(|aside| matches!(aside, Aside::Here(_)))
     }
@@ -163,8 +178,8 @@ impl State {
         }
     }
 
-    /// The directory of the names reaches the disk. A rename is on the disk as a whole or not at all: where the old name
-    /// is gone the new one is there.
+    /// The directory of the names reaches the disk. A rename is on the disk as a whole or not at all: where
+    /// the old name is gone the new one is there.
     pub(crate) fn persist_names(&mut self, torn_renames: bool) {
         let name = self.name.map(|file| file.whole);
         let Some(disk) = &mut self.disk else { return };
@@ -199,6 +214,9 @@ impl State {
     /// The same state with two writers that have the same to do in each other's place.
     pub(crate) fn swap_writers(mut self, one: usize, other: usize) -> State {
         self.writers.swap(one, other);
+        if let Some(Holder::Writer(by)) = &mut self.lock {
+            *by = swapped(*by, one, other);
+        }
         let files = self.name.iter_mut().chain(self.aside.iter_mut().filter_map(Aside::file));
         files.for_each(|file| file.owner = swapped(file.owner, one, other));
         self
@@ -212,7 +230,9 @@ impl State {
         places: Option<(usize, usize)>,
     ) -> State {
         self.collectors.swap(one, other);
-        self.lock = self.lock.map(|by| swapped(by, one, other));
+        if let Some(Holder::Collector(by)) = &mut self.lock {
+            *by = swapped(*by, one, other);
+        }
         for row in self.row.iter_mut().chain(self.disk.iter_mut().filter_map(|disk| disk.row.as_mut())) {
             row.doomed_by = row.doomed_by.map(|by| swapped(by, one, other));
         }

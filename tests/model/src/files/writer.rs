@@ -1,9 +1,10 @@
-//! Puts of the block, by the long path (the reference is the pin) and by the short one (bytes first, one transaction).
+//! Puts of the block, by the long path (the reference is the pin) and by the short one (bytes first, one
+//! transaction).
 //!
 //! A put does not wait for a doom: it takes the doom away and writes. (Today's has to wait.)
 
 use super::bounds::{Deletion, Mutant};
-use super::state::{File, NOBODY, Own, Put, Row, State};
+use super::state::{File, Holder, NOBODY, Own, Put, Row, State};
 use super::{Files, Turns};
 
 impl Files {
@@ -20,6 +21,15 @@ impl Files {
             Put::Idle if starts => self.begins_short(state, number, turns),
             Put::ShortSync | Put::Sync => self.syncs(state, number, turns),
             Put::ShortCommit => self.commits_short(state, number, turns),
+            Put::Proven => {
+                let mut next = *state;
+                let candidate = state.row.is_some_and(|row| row.candidate);
+                next.row = Some(Row { stored: true, candidate, doomed_by: None });
+                next.blobs.live += 1;
+                Files::end_put(&mut next, number);
+                next.persist_rows();
+                self.add(turns, "writer", number, "commits on the short path", next);
+            }
             Put::Write => {
                 let mut next = *state;
                 next.name = Some(self.fresh(number));
@@ -78,12 +88,15 @@ impl Files {
         let stored = state.row.is_some_and(|row| row.stored);
         let mut next = *state;
         if (stored || in_place) && !self.is_heeded(state, Mutant::ShortIgnoresDoom) {
-            let candidate = state.row.is_some_and(|row| row.candidate);
-            next.row = Some(Row { stored: true, candidate, doomed_by: None });
-            next.blobs.live += 1;
-            Files::end_put(&mut next, number);
-            next.persist_rows();
-            self.add(turns, "writer", number, "commits on the short path", next);
+            next.lock = Some(Holder::Writer(number as u8));
+            next.writers[number].at = Put::Proven;
+            self.add(
+                turns,
+                "writer",
+                number,
+                "locks the row, and finds it stored or its file in place",
+                next,
+            );
         } else {
             next.writers[number].at = Put::Pin;
             self.add(turns, "writer", number, "does not find its file in place", next);
@@ -165,6 +178,7 @@ impl Files {
         writer.own = Own::None;
         writer.marked = false;
         writer.done += 1;
+        state.lock = state.lock.filter(|by| *by != Holder::Writer(number as u8));
         // An equal inode under the name means the same file only as long as the put holds it open.
         for file in state.name.iter_mut().filter(|file| usize::from(file.owner) == number) {
             file.owner = NOBODY;
