@@ -39,9 +39,9 @@
 //! 6. No transaction is open while bytes are deleted. (Not of the sweep until now.)
 //!
 //! # What is not modelled
-//! Deadlocks. Batches of several blocks in one pin. That a writer that is gone loses its lease. A rename that
-//! fails: its block has to lose its doom, and its row stays. Processes of both protocols beside each other:
-//! those until now heed `doomed_until`, so the new ones set it, and heed it as long as there may be old ones.
+//! Deadlocks. Batches of several blocks in one pin. That a writer that is gone loses its lease. Processes of
+//! both protocols beside each other: those until now heed `doomed_until`, so the new ones set it, and heed it
+//! as long as there may be old ones.
 //!
 //! # How much that is
 //! `graviton-model` with an unknown name lists all bounds and mutants. The short leg has about 14 million
@@ -206,7 +206,7 @@ impl Check {
     /// Whether the protocol holds, or the mutant is caught.
     fn run(&self, in_full: bool) -> bool {
         let breaks = self.leg == Leg::Mutant;
-        let search = if breaks { Search::Shortest } else { Search::Fast };
+        let search = if breaks && in_full { Search::Shortest } else { Search::Fast };
         let Outcome { states, depth, seconds, broken } = (self.explore)(search);
         let verdict = match (&broken, breaks) {
             (None, false) => "holds",

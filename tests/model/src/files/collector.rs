@@ -49,7 +49,18 @@ impl Files {
                 let mut next = to(Collect::Sync);
                 next.move_aside(self.place(number, collector));
                 add("moves the file aside", next);
+                next.collectors[number].at = Collect::Lift;
+                add("moves the file aside, and hears of an error", next);
+                add("cannot move the file aside", to(Collect::Lift));
             }
+            Collect::Lift if state.lock.is_none() => {
+                let mut next = to(Collect::Idle);
+                if let Some(row) = next.row.as_mut().filter(|row| row.doomed_by == Some(number as u8)) {
+                    row.doomed_by = None;
+                }
+                add("lifts its doom", next);
+            }
+            Collect::Lift => {}
             Collect::Sync => {
                 let mut next = to(Collect::Settle);
                 if self.is(Mutant::NoSyncMoved) {

@@ -19,6 +19,7 @@
 //!    `StaysStored`)
 //! 2. *Move*, under no transaction: `rename` of the block's name to a name in `.doomed` that no other call
 //!    ever gets: collection, count of its moves, key. (mutant `ReusesName`)
+//!    After an error of the move its doom is lifted, and its row stays: whether the file moved is not known.
 //! 3. Sync both directories. Without that a row would go and its file come back. (mutant `NoSyncMoved`)
 //! 4. *Settle*, after the move returned (mutant `SettlesFirst`), one transaction: the row goes if it is still
 //!    doomed by this collection; a doomed row has no references. It need not be synced, because the doom was

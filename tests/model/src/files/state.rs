@@ -123,6 +123,8 @@ pub(crate) enum Collect {
     Move,
     Sync,
     Settle,
+    /// The move failed, or is not known to have been made.
+    Lift,
     /// Decided to be removed.
     Unlink(u8),
     /// Decided to go back under the block's name.
