@@ -19,10 +19,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Command, Token};
 
-/// The system allocator keeps the peak of each thread for ever; mimalloc returns memory within seconds.
-/// jemalloc does too, but its C takes 194 s of a build on two cores, and mimalloc's 8 s.
+/// The system allocator keeps the peak of each thread for ever; jemalloc returns memory within seconds.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
