@@ -6,11 +6,12 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::descriptor::open_at;
 use crate::error::{Code, Error, Result};
 
 /// Opens a directory, so that files can be opened in it and it can be synced.
 pub(crate) fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    open_at(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
 }
 
 /// Creates a directory and its missing parents, and syncs the parent of each. Also syncs the parent of a directory that

@@ -37,6 +37,7 @@ mod blocking;
 pub mod chunker;
 mod collection;
 mod config;
+mod descriptor;
 mod digest;
 mod durable;
 mod engine;

@@ -17,6 +17,7 @@ use std::thread::Thread;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::blocking;
+use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::interrupt;
 
@@ -48,6 +49,7 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
     if let Some(generation) = place.get() {
         return Ok(generation);
     }
+    descriptor::occupy_standard();
     let runtime = Builder::new_multi_thread()
         .worker_threads(blocking::cores())
         .thread_name("graviton")

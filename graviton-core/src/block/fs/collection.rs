@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 
 use super::temporaries::TEMPORARY;
 use crate::collection::Collection;
+use crate::descriptor::{occupy_standard, open_file};
 use crate::durable;
 use crate::error::{Error, Result};
 
@@ -32,6 +33,7 @@ impl CollectionFile {
         let path = path(blocks, by);
         let failed = |error| Error::io(format!("cannot lock {}", path.display()), error);
         durable::create_directory(&blocks.join(TEMPORARY))?;
+        occupy_standard();
         loop {
             let file = File::create(&path).map_err(failed)?;
             rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
@@ -51,7 +53,7 @@ impl Drop for CollectionFile {
 
 /// Whether nobody holds the lock, or ever will: a collection takes it before it dooms anything.
 pub(super) fn is_gone(blocks: &Path, by: Collection) -> bool {
-    match File::open(path(blocks, by)) {
+    match open_file(&path(blocks, by)) {
         Ok(file) => rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok(),
         Err(error) => error.kind() == ErrorKind::NotFound,
     }

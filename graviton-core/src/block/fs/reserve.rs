@@ -5,6 +5,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use crate::descriptor::occupy_standard;
 use crate::error::{Error, Result};
 
 const NAME: &str = "reserve";
@@ -24,6 +25,7 @@ pub(super) fn keep(root: &Path) -> Result<()> {
     if disk.f_bavail * disk.f_frsize < ROOM * SIZE as u64 {
         return Ok(());
     }
+    occupy_standard();
     let mut file = tempfile::Builder::new().prefix(".reserve-").tempfile_in(root).map_err(failed)?;
     // Not zeros, nor what can be compressed: some filesystems do not store that.
     let mut bytes = vec![0; SIZE];

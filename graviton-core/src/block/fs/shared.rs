@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -18,6 +18,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::memory;
 use super::temporaries::Temporaries;
 use crate::block::{Deadline, Deleted, missing, wrong_length};
+use crate::descriptor::{occupy_standard, open_at, open_file};
 use crate::digest::Algo;
 use crate::durable;
 use crate::error::{Code, Error, Result};
@@ -98,8 +99,8 @@ impl Shared {
         let place = || self.path(key).display().to_string();
         let failed = |error: std::io::Error| Error::io(format!("cannot read {}", place()), error);
         let Some(directory) = self.directory(key.algo())? else { return Err(missing(key, &place())) };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = match rustix::fs::openat(directory, key.name(), flags, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
+        let file = match open_at(directory.as_fd(), key.name(), flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Err(missing(key, &place())),
             Err(error) => return Err(failed(error.into())),
@@ -129,8 +130,8 @@ impl Shared {
     /// The whole block, if the system has it in memory.
     pub(super) fn read_cached(&self, key: &BlockKey) -> Option<Bytes> {
         let directory = self.directory(key.algo()).ok()??;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(directory, key.name(), flags, Mode::empty()).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
+        let file = open_at(directory.as_fd(), key.name(), flags, Mode::empty()).ok()?;
         // A byte more than the block has shows a file that is too long.
         let mut memory = self.memory.take(key.size() + 1);
         let into = &mut [IoSliceMut::new(memory.as_mut())];
@@ -140,7 +141,7 @@ impl Shared {
 
     pub(super) fn read_store_id(&self) -> Result<Option<String>> {
         let path = self.blocks.join(STORE_ID);
-        match std::fs::read_to_string(&path) {
+        match open_file(&path).and_then(std::io::read_to_string) {
             Ok(id) => Ok(Some(id.trim_end().to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
@@ -152,6 +153,7 @@ impl Shared {
         let path = self.blocks.join(STORE_ID);
         let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
         durable::create_directory(&self.blocks)?;
+        occupy_standard();
         let mut file = tempfile::Builder::new()
             .prefix(".store-id-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))

@@ -1,7 +1,7 @@
 //! `.tmp`, and the files that are written in it before they get their names.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::descriptor::open_at;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
@@ -74,8 +75,8 @@ pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
     let mut removed = 0;
     for entry in entries {
         let name = entry.map_err(failed)?.file_name();
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let Ok(file) = rustix::fs::openat(&temporary, &name, flags, Mode::empty()) else { continue };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(file) = open_at(temporary.as_fd(), &name, flags, Mode::empty()) else { continue };
         // One that cannot be removed is gone already, or not ours to remove: it only takes space.
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
             && rustix::fs::unlinkat(&temporary, &name, AtFlags::empty()).is_ok()
@@ -101,8 +102,8 @@ impl Temporaries {
 
     pub(super) fn create(&self, key: BlockKey) -> std::io::Result<Fresh> {
         if self.unnamed.load(Ordering::Relaxed) {
-            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-            match rustix::fs::openat(&self.temporary, ".", flags, FILE_MODE) {
+            let flags = OFlags::TMPFILE | OFlags::WRONLY;
+            match open_at(self.temporary.as_fd(), ".", flags, FILE_MODE) {
                 Ok(file) => return Ok(Fresh { key, file: file.into(), name: None }),
                 Err(Errno::NOTSUP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                     self.unnamed.store(false, Ordering::Relaxed);
@@ -112,8 +113,8 @@ impl Temporaries {
         }
         loop {
             let name = self.fresh_name();
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = match rustix::fs::openat(&self.temporary, &name, flags, FILE_MODE) {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            let file = match open_at(self.temporary.as_fd(), &name, flags, FILE_MODE) {
                 Ok(file) => file,
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),

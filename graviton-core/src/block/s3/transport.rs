@@ -20,6 +20,7 @@ use object_store::client::{
 use object_store::{ClientOptions, Extensions, HeaderValue};
 
 use super::failure::{Failure, Refusal};
+use crate::descriptor;
 use crate::error::root_cause;
 
 /// No error of S3 is longer.
@@ -94,6 +95,8 @@ struct Transport {
 #[async_trait]
 impl HttpService for Transport {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        // It may open a connection.
+        descriptor::occupy_standard();
         let Some(trace) = request.extensions().get::<Trace>().cloned() else {
             let answer = tokio::time::timeout(self.attempt, self.client.execute(request)).await;
             let silent = |_| Err(HttpError::new(HttpErrorKind::Unknown, Failure::silent(self.attempt)));

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::PostgresAddress;
 use super::failure::{Remedy, failed, remedy};
+use crate::descriptor;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
 use crate::manifest::connection::{self, Ending, Problem, Work};
@@ -124,6 +125,7 @@ impl PostgresDatabase {
     }
 
     async fn connect(&self) -> Result<PgConnection> {
+        descriptor::occupy_standard();
         let Ok(connected) = timeout(CONNECT, self.address.options().connect()).await else {
             let (name, seconds) = (self.address.name(), CONNECT.as_secs());
             let why = format!("the database {name} cannot be reached: no answer within {seconds} seconds");
