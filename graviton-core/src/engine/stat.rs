@@ -65,5 +65,5 @@ pub(super) async fn ping(core: &Core) -> Result<()> {
     core.latch.check()?;
     let nothing = BlobId::of(core.algo, b"");
     tokio::try_join!(core.manifests.find(&nothing, 0), core.blocks.store_id())?;
-    Ok(())
+    core.latch.watch(core.manifests.check_in_place().await)
 }

@@ -126,6 +126,15 @@ impl ManifestRepo {
         matches!(self.database, Database::Sqlite(_))
     }
 
+    /// Fails if the database of an open store was taken away: the file of SQLite was removed or replaced.
+    pub async fn check_in_place(&self) -> Result<()> {
+        match &self.database {
+            Database::Sqlite(database) => database.check_in_place().await,
+            #[cfg(feature = "postgres")]
+            _ => Ok(()),
+        }
+    }
+
     /// The connections to the database.
     pub fn connections(&self) -> Connections {
         match &self.database {

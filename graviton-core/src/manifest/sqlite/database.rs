@@ -8,9 +8,10 @@
 //! process's transaction is moved off a thread whose caller may end the call.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
@@ -43,6 +44,8 @@ pub(super) struct File {
     writer: Mutex<Option<Writer>>,
     checkpoints: Checkpoints,
     closed: AtomicBool,
+    /// Device and inode of the file that the first connection opened.
+    identity: OnceLock<(u64, u64)>,
 }
 
 /// The connection that writes.
@@ -67,6 +70,7 @@ impl SqliteDatabase {
                 writer: Mutex::default(),
                 checkpoints: Checkpoints::default(),
                 closed: AtomicBool::new(false),
+                identity: OnceLock::new(),
             };
             Ok((SqliteDatabase(Arc::new(file)), exists))
         })
@@ -121,6 +125,12 @@ impl SqliteDatabase {
         .await?
     }
 
+    /// Fails if the file was removed or replaced.
+    pub(in crate::manifest) async fn check_in_place(&self) -> Result<()> {
+        let file = Arc::clone(&self.0);
+        blocking::run(move || file.check_in_place()).await?
+    }
+
     pub(in crate::manifest) fn connections(&self) -> Connections {
         Connections { busy: READERS - self.0.may_read.available_permits(), most: READERS }
     }
@@ -170,7 +180,12 @@ impl File {
         } else {
             locked(&self.readers).pop().filter(|reader| reader.is_current(&self.path))
         };
-        let mut reader = match free.map_or_else(|| Reader::connect(&self.path), Ok) {
+        let connect = || {
+            let reader = Reader::connect(&self.path)?;
+            self.check_in_place()?;
+            Ok(reader)
+        };
+        let mut reader = match free.map_or_else(connect, Ok) {
             Ok(reader) => reader,
             Err(problem) => return Some(Err(problem)),
         };
@@ -224,6 +239,7 @@ impl File {
             writer
         } else {
             let connection = connect_writer(&self.path, &self.checkpoints)?;
+            self.check_in_place()?;
             writer.insert(Writer { connection, synced: None })
         };
         let synced = operation.synced;
@@ -236,11 +252,32 @@ impl File {
         match runtime::drive(work(connection::Connection::Sqlite(transaction.0), arguments))? {
             Ending::Commit(answer) => {
                 watch.before_commit()?;
-                transaction.commit().map(|()| answer)
+                transaction.commit()?;
+                // Nobody who opens the store later finds it otherwise.
+                self.check_in_place()?;
+                Ok(answer)
             }
             // Rolled back when it is dropped.
             Ending::RollBack(answer) => Ok(answer),
         }
+    }
+
+    /// Fails if the file under the path is not the one that was opened first: it was removed, or another one
+    /// was put in its place, and what is committed goes to a file without a name.
+    fn check_in_place(&self) -> Result<()> {
+        let lost = |how: &str| {
+            let why = format!("the database {} was {how} while the store was open", self.path.display());
+            Error::new(Code::Io, why).with_advice(
+                "what was put since is lost; bring the file back if something else removed it, then open the store again",
+            )
+        };
+        let metadata = match std::fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost("removed")),
+            Err(error) => return Err(Error::io(format!("cannot look at {}", self.path.display()), error)),
+        };
+        let found = (metadata.dev(), metadata.ino());
+        if *self.identity.get_or_init(|| found) == found { Ok(()) } else { Err(lost("replaced")) }
     }
 
     fn checkpoint(&self, due: &Due) {
