@@ -17,7 +17,7 @@ use super::read;
 use crate::blocking::Task;
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
-use crate::key::BlobId;
+use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlockRecord, BlockRow, ManifestEntry};
 use crate::report::{CopyReport, RepairReport};
 
@@ -60,7 +60,7 @@ pub(super) async fn copy(
                 report.seconds = started.elapsed().as_secs_f64();
                 progress(report)
             };
-            if engine.core.manifests.find(&id, 0).await?.is_some() {
+            if is_whole(&engine.core, &id).await? {
                 report.present += 1;
             } else {
                 match copy_blob(engine, source, &id, wanted, &mut report, &mut tell).await {
@@ -111,6 +111,27 @@ pub(super) async fn repair(
     Ok(report)
 }
 
+/// Whether the blob is here and each of its blocks is stored, with the right length.
+async fn is_whole(core: &Core, id: &BlobId) -> Result<bool> {
+    let Some((record, _)) = core.manifests.find(id, 0).await? else { return Ok(false) };
+    let mut end = 0;
+    while end < id.size() {
+        let entries = core.manifests.entries(record.row, end, BATCH_BLOCKS).await?;
+        let Some(last) = entries.last() else { return Ok(false) };
+        end = last.end();
+        let mut keys: Vec<BlockKey> = entries.iter().map(|entry| entry.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let known = core.manifests.known(&[], &keys).await?.stored;
+        if known.iter().any(|stored| *stored != Some(true))
+            || !core.damaged_at_a_closer_look(&keys).await?.is_empty()
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The outcome of a blob.
 enum Copied {
     Created,
@@ -133,7 +154,7 @@ async fn copy_blob(
     let Some((record, _)) = source.manifests.find(id, 0).await? else {
         return if wanted { Err(not_found(id)) } else { Ok(Copied::Gone) };
     };
-    let mut put = PinnedPut::begin_cut_by(engine, &record.chunker).await?;
+    let mut put = PinnedPut::begin_cut_by(engine, &record.chunker).await?.looking_closer(true);
     let mut hasher = Hasher::new(id.algo());
     let mut end = 0;
     while end < id.size() {

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
 use super::buffer::Buffers;
@@ -24,6 +25,9 @@ use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, ManifestRepo, StoreRecord};
+
+/// Requests for lengths of blocks that are under way at once.
+const LOOKS: usize = 32;
 
 /// The part that reading and writing share.
 #[derive(Debug)]
@@ -115,6 +119,24 @@ impl Core {
         let suspects = self.suspects();
         let damaged = keys.iter().zip(intact).filter(|(key, intact)| !intact || suspects.contains(key));
         Ok(damaged.map(|(key, _)| *key).collect())
+    }
+
+    /// Like [`damaged`](Core::damaged), and looks at the length of each block also where that is a request.
+    pub(super) async fn damaged_at_a_closer_look(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
+        let mut damaged = self.damaged(keys).await?;
+        if self.blocks.is_local() {
+            return Ok(damaged);
+        }
+        let looking = futures_util::stream::iter(keys.to_vec()).map(|key| {
+            let blocks = Arc::clone(&self.blocks);
+            async move {
+                let length = blocks.length(&key).await?;
+                Ok::<_, Error>((key, length == Some(key.size() as u64)))
+            }
+        });
+        let found: Vec<(BlockKey, bool)> = looking.buffer_unordered(LOOKS).try_collect().await?;
+        damaged.extend(found.into_iter().filter(|(_, intact)| !intact).map(|(key, _)| key));
+        Ok(damaged)
     }
 
     /// Writes blocks, durably. A failed sync latches the store.

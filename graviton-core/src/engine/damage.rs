@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use crate::blocking;
+use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::manifest::{BlockRow, LookAgain};
 
 /// For how long a block may be read from over a network while its row is locked.
 const UNDER_LOCK: Duration = Duration::from_secs(10);
+
+/// The longest that the error of a read waits for its note.
+const NOTING: Duration = Duration::from_secs(5);
 
 /// The kinds of damage to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,30 @@ pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<
     // Where a lock is held, on the thread that holds it: all others may be waiting for it.
     let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
     Ok((!same).then_some(Damage::Corrupt))
+}
+
+/// Notes damage that a read found, in the row of the block: the next put of the block, by any process, writes
+/// it again. Reads and collections do not go by the note, so that an unmounted disk makes nothing less
+/// readable. A store that was opened only to be read notes nothing.
+pub(super) async fn note(core: &Arc<Core>, key: BlockKey, error: &Error) {
+    let is_damage = match error.code() {
+        Code::MissingBlock | Code::CorruptBlock => true,
+        Code::Io => core.blocks.is_local(),
+        _ => false,
+    };
+    if !is_damage || core.read_only {
+        return;
+    }
+    let noting = Arc::clone(core);
+    let noted = Task::spawn(async move {
+        let records = noting.manifests.blocks_by_key(vec![key]).await?;
+        for record in records.into_iter().filter(|record| record.stored) {
+            recheck(&noting, record.row).await?;
+        }
+        Ok::<(), Error>(())
+    });
+    // The caller gets the error of the read, also if there is no note.
+    let _ = tokio::time::timeout(NOTING, noted.join()).await;
 }
 
 /// Looks at a block again while nobody else can write it; true if it is bad, and marked so.

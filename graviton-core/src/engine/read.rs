@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::core::{Core, not_found};
+use super::damage;
 use crate::block::{altered, wrong_length};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
@@ -227,8 +228,7 @@ impl BlobReader {
         }
     }
 
-    /// Reads a blob of one block if the block store has it in memory. An error is the answer of the next
-    /// read.
+    /// Reads a blob of one block if the block store has it in memory.
     fn read_cached(&mut self) {
         let [entry] = self.entries.make_contiguous() else { return };
         if (entry.offset, entry.end()) != (0, self.record.id.size()) {
@@ -243,7 +243,8 @@ impl BlobReader {
                 self.next_entry = entry.end();
                 self.current = Some((self.piece_of(entry), bytes));
             }
-            Err(error) => drop(self.fail(error)),
+            // The next read finds the error again, and may take the time to note it.
+            Err(_) => {}
         }
     }
 
@@ -264,9 +265,16 @@ impl BlobReader {
         self.skip_to_position().await?;
         self.fetch_ahead().await?;
         let Some((piece, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
-        let bytes = match fetching {
-            Fetching::Here => fetch(&self.core, piece.clone()).await?,
-            Fetching::Task(task) => task.join().await??,
+        let fetched = match fetching {
+            Fetching::Here => fetch(&self.core, piece.clone()).await,
+            Fetching::Task(task) => task.join().await.flatten(),
+        };
+        let bytes = match fetched {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                damage::note(&self.core, piece.entry.key, &error).await;
+                return Err(error);
+            }
         };
         if !std::mem::take(&mut self.jumped) {
             self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
@@ -390,9 +398,17 @@ async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
 
 /// The bytes of a block, verified whatever the store's setting.
 pub(super) async fn fetch_verified(core: &Arc<Core>, key: BlockKey) -> Result<Bytes> {
-    let bytes = core.blocks.get(&key, None).await?;
-    let core = Arc::clone(core);
-    Task::blocking(move || compared(&core, key, bytes)).join().await?
+    let fetched = match core.blocks.get(&key, None).await {
+        Ok(bytes) => {
+            let core = Arc::clone(core);
+            Task::blocking(move || compared(&core, key, bytes)).join().await.flatten()
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &fetched {
+        damage::note(core, key, error).await;
+    }
+    fetched
 }
 
 fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
@@ -492,11 +508,19 @@ async fn found(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
 
 /// The bytes of a stored block, verified.
 pub(super) async fn block(core: &Arc<Core>, key: &BlockKey) -> Result<Bytes> {
-    if !has_block(core, key).await? {
-        return Err(Error::new(Code::NotFound, format!("there is no block {key} in this store"))
-            .with_advice("check the key"));
+    let not_found = || {
+        Error::new(Code::NotFound, format!("there is no block {key} in this store"))
+            .with_advice("check the key")
+    };
+    let records = core.manifests.blocks_by_key(vec![*key]).await?;
+    let Some(record) = records.first() else { return Err(not_found()) };
+    match fetch_verified(core, *key).await {
+        // It was announced and not written yet.
+        Err(error) if !record.stored && !record.live && error.code() == Code::MissingBlock => {
+            Err(not_found())
+        }
+        fetched => fetched,
     }
-    fetch_verified(core, *key).await
 }
 
 /// Whether the block is stored.

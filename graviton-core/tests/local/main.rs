@@ -6,6 +6,7 @@ mod faults;
 mod fixtures;
 mod forgotten;
 mod interrupted;
+mod loss;
 mod read_at;
 mod runtimes;
 #[path = "../support/mod.rs"]

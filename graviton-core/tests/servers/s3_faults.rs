@@ -1,13 +1,15 @@
 //! Blocks in S3 when the network or the server fails: every request ends in success after another try, or in
 //! the right error, and nothing is lost, half there, or other than it was put.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graviton_core::block::{Block, S3BlockStore};
 use graviton_core::testing::Recipe;
 use graviton_core::{
-    Algo, AsyncStore, BlobId, BlockKey, BlockStore, Code, Config, Durability, Error, ManifestRepo, Settings,
+    Algo, AsyncStore, BlobId, BlockKey, BlockStore, Code, Config, CopyOptions, Durability, Error,
+    ManifestRepo, PutOptions, Settings,
 };
 use tempfile::TempDir;
 
@@ -96,6 +98,47 @@ fn passing() -> Vec<Fault> {
         Fault::LostReply,
         Fault::Slow(Duration::from_millis(100)),
     ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_vanished_are_written_again_by_puts_that_look_and_after_a_read() {
+    needs_servers!();
+    for recipe in ["xof:vanished:20000", "xof:vanished:9000000"] {
+        let scene = Scene::new().await;
+        let store = scene.open().await.unwrap();
+        let content = content(recipe);
+        let put = store.put_bytes(content.clone()).await.unwrap();
+        let entries = store.manifest(&put.id, 0, 1_000).await.unwrap();
+        let vanish = async || {
+            for entry in &entries {
+                scene.place.damage(&entry.key, None).await;
+            }
+        };
+
+        // An ordinary put asks for nothing: that is a request a block.
+        vanish().await;
+        assert_eq!(store.put_bytes(content.clone()).await.unwrap().fresh_blocks, 0);
+        let expected = PutOptions::new().expect(put.id);
+        let again = store.put_with(&expected).bytes(content.clone()).await.unwrap();
+        assert_eq!((again.fresh_blocks, again.created), (put.blocks, false));
+        assert!(store.read_range(&put.id, 0..u64::MAX).await.unwrap() == content);
+
+        // A copy from a store that has them.
+        let other = tempfile::tempdir().unwrap();
+        let good = Config::for_directory(other.path()).open_async().await.unwrap();
+        good.put_bytes(content.clone()).await.unwrap();
+        vanish().await;
+        store.copy_from(&good, &CopyOptions::default(), |_| ControlFlow::Continue(())).await.unwrap();
+        assert!(store.read_range(&put.id, 0..u64::MAX).await.unwrap() == content);
+
+        // A read notes the first block that it misses.
+        vanish().await;
+        let error = store.read_range(&put.id, 0..u64::MAX).await.unwrap_err();
+        assert_eq!(error.code(), Code::MissingBlock);
+        assert!(store.put_bytes(content.clone()).await.unwrap().fresh_blocks > 0);
+        good.close().await;
+        store.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,8 @@ use crate::key::BlobId;
 #[non_exhaustive]
 pub struct PutOptions {
     /// Only content with this id is committed; any other is `digest-mismatch`, and nothing becomes visible.
-    /// The content is hashed with the algorithm of this id.
+    /// The content is hashed with the algorithm of this id. In a store whose blocks are in S3, such a put
+    /// also asks for the length of each block that is stored already, and writes again what is gone.
     pub expect: Option<BlobId>,
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct PinnedPut {
     fresh_blocks: u64,
     fresh_bytes: u64,
     settled: bool,
+    /// Whether it looks at blocks that are stored also where that costs a request each.
+    looks_closer: bool,
 }
 
 impl PinnedPut {
@@ -70,7 +72,14 @@ impl PinnedPut {
             fresh_blocks: 0,
             fresh_bytes: 0,
             settled: false,
+            looks_closer: false,
         }
+    }
+
+    /// The same put, which does not rely on a block before it has looked at it.
+    pub(crate) fn looking_closer(mut self, looks_closer: bool) -> PinnedPut {
+        self.looks_closer = looks_closer;
+        self
     }
 
     /// A part of a put that goes on after it, whatever becomes of the part.
@@ -96,7 +105,12 @@ impl PinnedPut {
             .filter(|(_, block)| block.stored)
             .map(|(entry, _)| entry.key)
             .collect();
-        let damaged: HashSet<BlockKey> = self.core.damaged(&stored).await?.into_iter().collect();
+        let damaged = if self.looks_closer {
+            self.core.damaged_at_a_closer_look(&stored).await?
+        } else {
+            self.core.damaged(&stored).await?
+        };
+        let damaged: HashSet<BlockKey> = damaged.into_iter().collect();
         for (entry, block) in entries.iter().zip(&mut pinned) {
             block.stored &= !damaged.contains(&entry.key);
         }
@@ -261,8 +275,8 @@ impl Drop for PinnedPut {
 }
 
 /// Puts a small blob that could not be committed in one transaction.
-pub(crate) async fn put(engine: &Engine, blob: &SmallBlob) -> Result<PutReceipt> {
-    let mut put = PinnedPut::begin(engine).await?;
+pub(crate) async fn put(engine: &Engine, blob: &SmallBlob, looks_closer: bool) -> Result<PutReceipt> {
+    let mut put = PinnedPut::begin(engine).await?.looking_closer(looks_closer);
     for (entries, bytes) in blob.entries.chunks(PIN_BLOCKS).zip(blob.bytes.chunks(PIN_BLOCKS)) {
         put.add(entries, bytes).await?;
     }

@@ -43,8 +43,13 @@ struct Hashed {
 }
 
 impl Pipeline {
-    pub(super) async fn start(engine: &Arc<Engine>, algo: Algo, window: &Window) -> Result<Pipeline> {
-        let put = PinnedPut::begin(engine).await?;
+    pub(super) async fn start(
+        engine: &Arc<Engine>,
+        algo: Algo,
+        window: &Window,
+        looks_closer: bool,
+    ) -> Result<Pipeline> {
+        let put = PinnedPut::begin(engine).await?.looking_closer(looks_closer);
         let (filled, to_cut) = mpsc::channel(1);
         let (cut_bodies, to_hash) = mpsc::channel(2);
         let (hashing, to_store) = mpsc::channel(8);

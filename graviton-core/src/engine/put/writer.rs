@@ -15,6 +15,7 @@ use super::options::PutOptions;
 use super::pipeline::{self, Pipeline};
 use super::small;
 use crate::blocking;
+use crate::descriptor::open_file as open_above_standard;
 use crate::digest::Algo;
 use crate::engine::buffer::{Buffer, Filled, Window};
 use crate::engine::core::Engine;
@@ -159,7 +160,9 @@ impl BlobWriter {
         };
         let pipeline = match &mut self.pipeline {
             Some(pipeline) => pipeline,
-            none => none.insert(Pipeline::start(&self.engine, self.algo, &self.window).await?),
+            none => none.insert(
+                Pipeline::start(&self.engine, self.algo, &self.window, self.expected.is_some()).await?,
+            ),
         };
         if pipeline.filled.send(Filled::Buffer(buffer, filled)).await.is_err() {
             // A stage has failed; its error is the put's.
@@ -211,11 +214,13 @@ impl BlobWriter {
             let core = Arc::clone(&self.engine.core);
             if let Some(blob) = pipeline::prepare(core, self.algo, bytes.clone()).await? {
                 self.check(&blob.id)?;
-                return small::put(&self.engine, blob).await;
+                return small::put(&self.engine, blob, self.expected.is_some()).await;
             }
         }
         // More bytes, or more blocks, than a small blob has.
-        let pipeline = self.pipeline.insert(Pipeline::start(&self.engine, self.algo, &self.window).await?);
+        let pipeline = self
+            .pipeline
+            .insert(Pipeline::start(&self.engine, self.algo, &self.window, self.expected.is_some()).await?);
         for start in (0..bytes.len()).step_by(buffers.body_size()) {
             let part = buffers.part(&self.window, &bytes, start).await?;
             if pipeline.filled.send(part).await.is_err() {
@@ -322,7 +327,7 @@ pub(crate) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Res
 
 /// Opens the file and makes the first memory: one byte more than the file has, so that its end is seen.
 fn open_file(path: &Path, memory: &mut Memory) -> std::io::Result<File> {
-    let file = File::open(path)?;
+    let file = open_above_standard(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());

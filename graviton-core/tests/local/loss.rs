@@ -1,0 +1,166 @@
+//! Faults after which a put that was acknowledged was lost: damaged blocks, and a database that is gone.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use graviton_core::{BlobId, Code, Config, CopyOptions, GcOptions, PutOptions, PutReceipt, Store};
+
+fn open(root: &Path) -> Store {
+    let root = root.to_str().unwrap();
+    let config = Config::new().set("GRAVITON_FS_ROOT", root).unwrap();
+    config.set("GRAVITON_CHUNKER", "fixed:1000").unwrap().open().unwrap()
+}
+
+fn content(blocks: u32) -> Vec<u8> {
+    (0..blocks * 250).flat_map(|word| word.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect()
+}
+
+fn block(root: &Path, store: &Store, put: &PutReceipt) -> PathBuf {
+    let key = store.manifest(&put.id, 0, 1).unwrap()[0].key;
+    root.join("cas/blocks/blake3").join(key.name())
+}
+
+/// Other bytes of the right length.
+fn spoil(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn is_readable(store: &Store, id: &BlobId, content: &[u8]) -> bool {
+    store.read_range(id, 0..u64::MAX).is_ok_and(|bytes| bytes == content)
+}
+
+/// Runs the case for a blob of one block, for one of some and for one that is no small blob.
+fn for_sizes(case: impl Fn(&Path, Store, &[u8], &PutReceipt)) {
+    for blocks in [1, 5, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        let content = content(blocks);
+        let put = store.put(&content[..]).unwrap();
+        case(directory.path(), store, &content, &put);
+    }
+}
+
+#[test]
+fn after_a_read_that_found_damage_the_next_put_of_another_process_writes_the_block() {
+    for_sizes(|root, reading, content, put| {
+        spoil(&block(root, &reading, put));
+        assert_eq!(reading.read_range(&put.id, 0..u64::MAX).unwrap_err().code(), Code::CorruptBlock);
+        // As another process: what this one remembers is not asked.
+        let putting = open(root);
+        let again = putting.put(content).unwrap();
+        assert_eq!((again.id, again.fresh_blocks, again.created), (put.id, 1, false));
+        assert!(is_readable(&reading, &put.id, content));
+    });
+}
+
+#[test]
+fn after_a_read_that_found_damage_each_kind_of_put_writes_the_block() {
+    type Put = fn(&Store, &[u8], &BlobId) -> u64;
+    let kinds: [Put; 3] = [
+        |store, content, _| store.put_bytes(content.to_vec()).unwrap().fresh_blocks,
+        |store, content, id| {
+            let options = PutOptions::new().expect(*id);
+            store.put_with(&options).source(content).unwrap().fresh_blocks
+        },
+        |store, content, _| {
+            // A new blob that shares the block.
+            let longer = [content, b"more"].concat();
+            store.put(&longer[..]).unwrap().fresh_blocks - 1
+        },
+    ];
+    for put_again in kinds {
+        for_sizes(|root, reading, content, put| {
+            spoil(&block(root, &reading, put));
+            let mut reader = reading.reader(&put.id).unwrap();
+            assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
+            assert_eq!(put_again(&open(root), content, &put.id), 1);
+            assert!(is_readable(&reading, &put.id, content));
+        });
+    }
+}
+
+#[test]
+fn a_store_that_is_opened_to_be_read_notes_no_damage() {
+    for_sizes(|root, store, _, put| {
+        let path = block(root, &store, put);
+        let whole = std::fs::read(&path).unwrap();
+        spoil(&path);
+        store.close();
+        let database = root.join("manifests.db");
+        let before = std::fs::read(&database).unwrap();
+        let config = Config::for_directory(root);
+        let reading = config.open_read_only().unwrap();
+        assert_eq!(reading.read_range(&put.id, 0..u64::MAX).unwrap_err().code(), Code::CorruptBlock);
+        reading.close();
+        assert_eq!(std::fs::read(&database).unwrap(), before);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, whole).unwrap();
+    });
+}
+
+#[test]
+fn what_was_only_unmounted_is_readable_when_it_is_back() {
+    for_sizes(|root, store, content, put| {
+        let path = block(root, &store, put);
+        let key = store.manifest(&put.id, 0, 1).unwrap()[0].key;
+        let away = root.join("away");
+        std::fs::rename(&path, &away).unwrap();
+        assert_eq!(store.read_range(&put.id, 0..u64::MAX).unwrap_err().code(), Code::MissingBlock);
+        assert_eq!(store.block(&key).unwrap_err().code(), Code::MissingBlock);
+        // A collection does not go by the note either.
+        let options = GcOptions { grace: Some(std::time::Duration::ZERO), ..GcOptions::default() };
+        assert_eq!(store.gc(&options, |_| ControlFlow::Continue(())).unwrap().blocks, 0);
+        std::fs::rename(&away, &path).unwrap();
+        assert!(is_readable(&store, &put.id, content));
+        assert_eq!(store.block(&key).unwrap().len(), key.size());
+    });
+}
+
+#[test]
+fn a_copy_from_a_good_store_mends_what_is_gone_here() {
+    for_sizes(|root, store, content, put| {
+        let other = tempfile::tempdir().unwrap();
+        let good = open(other.path());
+        good.put(content).unwrap();
+        std::fs::remove_file(block(root, &store, put)).unwrap();
+        let report = store.copy_from(&good, &CopyOptions::default(), |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((report.present, report.blocks), (1, 1));
+        assert!(is_readable(&store, &put.id, content));
+    });
+}
+
+#[test]
+fn nothing_is_acknowledged_once_the_database_is_gone() {
+    for replaced in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        store.put(&b"before"[..]).unwrap();
+        let database = directory.path().join("manifests.db");
+        let away = directory.path().join("away.db");
+        std::fs::rename(&database, &away).unwrap();
+        if replaced {
+            std::fs::copy(&away, &database).unwrap();
+        }
+        let error = store.put(&b"after"[..]).unwrap_err();
+        assert_eq!(error.code(), Code::Io, "{error}");
+        assert!(error.to_string().contains(if replaced { "replaced" } else { "removed" }), "{error}");
+        // Nor anything later, of whatever size.
+        assert_eq!(store.put(&content(300)[..]).unwrap_err().code(), Code::Latched);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        assert!(runtime.block_on(store.as_async().ping()).is_err());
+    }
+}
+
+#[test]
+fn a_store_that_only_reads_is_not_ready_once_the_database_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).put(&b"before"[..]).unwrap();
+    let store = open(directory.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(store.as_async().ping()).unwrap();
+    std::fs::remove_file(directory.path().join("manifests.db")).unwrap();
+    assert!(runtime.block_on(store.as_async().ping()).is_err());
+}
