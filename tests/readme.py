@@ -36,8 +36,6 @@ INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/
 MUST_RUN = {"README.md", "docs/guide.md", "docs/operations.md"}
 SECONDS_EACH = 1800
 OURS = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_")
-# How graviton-ffi/install is told to build as everything else of a test run.
-PROFILE = "GRAVITON_PROFILE"
 
 
 def pages():
@@ -149,7 +147,7 @@ def main():
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute()
     target.mkdir(parents=True, exist_ok=True)
     copy = target / "readme"
-    environment = {name: value for name, value in os.environ.items() if name == PROFILE or not name.startswith(OURS)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment["CARGO_TARGET_DIR"] = str(target)
     # Each block has a shell of its own, so what a block adds to the path is gone in the next.
     environment["PATH"] = f"{copy}/target/release:{environment['PATH']}"

@@ -237,14 +237,11 @@ impl BlobReader {
         let key = entry.key;
         let entry = *entry;
         let Some(read) = blocking::at_once(self.core.blocks.get(&key, None)) else { return };
-        match read.and_then(|bytes| verified(&self.core, key, bytes)) {
-            Ok(bytes) => {
-                self.entries.clear();
-                self.next_entry = entry.end();
-                self.current = Some((self.piece_of(entry), bytes));
-            }
-            // The next read finds the error again, and may take the time to note it.
-            Err(_) => {}
+        // The next read finds an error again, and may take the time to note it.
+        if let Ok(bytes) = read.and_then(|bytes| verified(&self.core, key, bytes)) {
+            self.entries.clear();
+            self.next_entry = entry.end();
+            self.current = Some((self.piece_of(entry), bytes));
         }
     }
 
