@@ -288,9 +288,9 @@ impl AsyncStore {
     }
 
     /// Brings blobs with their manifests from another store, verified: every block, and each blob as a whole.
-    /// Those that are here already cost one look-up, so that what was interrupted can be called again. One
-    /// that is damaged in the other store is named in the report, and the others are copied. `progress` may
-    /// end it.
+    /// Of a blob that is here already, it looks at the length of each block (in S3, a request each), and
+    /// brings those that are gone; so what was interrupted can be called again. One that is damaged in the
+    /// other store is named in the report, and the others are copied. `progress` may end it.
     pub async fn copy_from(
         &self,
         other: &AsyncStore,
