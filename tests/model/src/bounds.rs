@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::mutants::mutants;
 use crate::state::{COLLECTORS, Content, WRITERS};
 use Content::{A, B, Both};
 
@@ -256,17 +257,6 @@ pub(crate) const LONG_LEG: &[Bounds] = &[
         ..LONG
     },
 ];
-
-macro_rules! mutants {
-    ($($mutant:ident $bounds:literal $what:literal,)*) => {
-        /// A rule that is left out.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Mutant { $($mutant,)* }
-
-        /// Every mutant, the bounds that catch it, and what it does.
-        pub(crate) const MUTANTS: &[(Mutant, &str, &str)] = &[$((Mutant::$mutant, $bounds, $what),)*];
-    };
-}
 
 mutants! {
     NoReference "long requested aside" "a pin inserts no reference",

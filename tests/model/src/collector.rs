@@ -233,7 +233,7 @@ impl Protocol {
             .is_none_or(|row| row.doom != Doom::No || self.is(Mutant::UnlinksUnstored) && !row.stored)
     }
 
-    /// What was decided is done: a file is unlinked, or moved back. A damaged one never replaces another.
+    /// Carries out the decision: unlinks the file or moves it back. A damaged file never replaces another.
     pub(crate) fn act_aside(&self, state: &State, collector: usize, block: usize) -> Option<State> {
         let Collection::Decided { place, mut unlink, mut restore } = state.collectors[collector].phase else {
             return None;

@@ -56,6 +56,7 @@ mod blob;
 mod bounds;
 mod collector;
 mod files;
+mod mutants;
 mod objects;
 mod protocol;
 mod quiet;

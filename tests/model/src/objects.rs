@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use stateright::{Model, Property};
 
+use crate::mutants::mutants;
 use crate::turn::Turn;
 
 const WRITERS: usize = 2;
@@ -57,15 +58,6 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
 
 pub(crate) const LONG_LEG: &[Bounds] =
     &[Bounds { name: "objects-long", what: "the same for longer", puts: [1, 1], runs: [1, 1], end: 5 }];
-
-macro_rules! mutants {
-    ($($mutant:ident $bounds:literal $what:literal,)*) => {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Mutant { $($mutant,)* }
-
-        pub(crate) const MUTANTS: &[(Mutant, &str, &str)] = &[$((Mutant::$mutant, $bounds, $what),)*];
-    };
-}
 
 mutants! {
     ShortDoom "objects" "until now: the doom ends before the server refuses the delete",

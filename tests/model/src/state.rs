@@ -228,7 +228,8 @@ pub(crate) enum Collection {
         unlink: BlockSet,
         restore: BlockSet,
     },
-    /// In the second transaction, or, where deletes are requests, before it. What is locked, the rows say; of these blocks the bytes are still to be deleted.
+    /// In the second transaction, or, where deletes are requests, before it. The rows say which blocks are
+    /// locked; the bytes of these are still to be deleted.
     Sweeping(BlockSet),
     /// The transaction is over, or lost, and these deletions may still happen.
     Zombie(BlockSet),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::state::{COLLECTORS, WRITERS};
+use crate::mutants::mutants;
 
 #[derive(Debug)]
 pub(crate) struct Bounds {
@@ -136,16 +137,6 @@ pub(crate) const LONG_LEG: &[Bounds] = &[
     Bounds { name: "files-puts", what: "each writer puts twice", puts: [2, 2, 0], runs: [1, 0, 0], ..ASIDE },
     Bounds { name: "files-two-cuts", what: "two power cuts", runs: [1, 0, 0], cuts: 2, ..ASIDE },
 ];
-
-macro_rules! mutants {
-    ($($mutant:ident $bounds:literal $what:literal,)*) => {
-        /// A rule that is left out.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Mutant { $($mutant,)* }
-
-        pub(crate) const MUTANTS: &[(Mutant, &str, &str)] = &[$((Mutant::$mutant, $bounds, $what),)*];
-    };
-}
 
 mutants! {
     NoReference "files-cut files-timely" "the pin inserts no reference",
