@@ -101,7 +101,7 @@ fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Fail
         (
             report.kept_doomed,
             "block",
-            "kept: another collection is deleting it, or died; run gc again in a minute",
+            "kept: another collection is deleting it, or died; run gc again in half an hour",
         ),
         (report.kept_failed, "block", "kept: it could not be deleted; run gc again"),
         (report.leftovers, "file", "removed: left by a dead process"),

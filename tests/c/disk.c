@@ -39,7 +39,7 @@ static void full(const char *directory)
     /* Not a byte left: reading goes on. */
     snprintf(fill, sizeof fill, "%s/fill", directory);
     int fd = open(fill, O_WRONLY | O_CREAT, 0600);
-    /* What was under way when the writer failed may free its space a moment later. */
+    /* Writes that were under way when the writer failed may free their space a moment later. */
     for (int quiet = 0; quiet < 10; quiet++) {
         while (write(fd, byte, sizeof byte) > 0 || write(fd, byte, 1) > 0) {
             quiet = 0;

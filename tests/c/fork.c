@@ -33,7 +33,7 @@ int main(int count, char **arguments)
     OK(graviton_manifest_open(store, &id, 0, &manifest, &error));
     OK(graviton_config_for_directory(ours, strlen(ours), &config, &error));
 
-    /* The allocator of clang's sanitizer, before version 17, leaves the child the locks that other threads held. */
+    /* The allocator of clang's sanitizer leaves the child the locks of other threads (before LLVM 17). */
     if (GRAVITON_TEST_ADDRESS_SANITIZER)
         sleep(1);
     pid_t child = fork();

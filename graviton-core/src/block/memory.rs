@@ -1,6 +1,6 @@
 //! Blocks in memory: for tests, and the simplest thing that is a [`BlockStore`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,8 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published};
-use crate::collection::Collection;
+use super::{Aside, Block, BlockStore, Listed, Listing, Published, Removal, Removed};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
@@ -20,7 +19,15 @@ pub struct MemoryBlockStore(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     blocks: HashMap<BlockKey, Bytes>,
+    aside: BTreeMap<Aside, Bytes>,
     store_id: Option<String>,
+}
+
+impl State {
+    fn find(&self, key: &BlockKey) -> Option<&Bytes> {
+        let aside = || self.aside.iter().find(|(aside, _)| aside.key == *key).map(|(_, bytes)| bytes);
+        self.blocks.get(key).or_else(aside)
+    }
 }
 
 impl MemoryBlockStore {
@@ -70,7 +77,7 @@ impl BlockStore for MemoryBlockStore {
     }
 
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
-        let bytes = self.state().blocks.get(key).cloned();
+        let bytes = self.state().find(key).cloned();
         let bytes = bytes.ok_or_else(|| super::missing(key, "memory"))?;
         if bytes.len() != key.size() {
             return Err(super::wrong_length(key, "memory", bytes.len() as u64));
@@ -85,7 +92,7 @@ impl BlockStore for MemoryBlockStore {
     }
 
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
-        Ok(self.state().blocks.get(key).map(|bytes| bytes.len() as u64))
+        Ok(self.state().find(key).map(|bytes| bytes.len() as u64))
     }
 
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
@@ -117,22 +124,37 @@ impl BlockStore for MemoryBlockStore {
     }
 
     async fn has_blocks(&self) -> Result<bool> {
-        Ok(!self.state().blocks.is_empty())
+        let state = self.state();
+        Ok(!state.blocks.is_empty() || !state.aside.is_empty())
     }
 
-    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
-        let delete = |key| {
-            if until.has_passed() {
-                return Deleted::NotBegun;
+    fn sets_aside(&self) -> bool {
+        true
+    }
+
+    async fn prepare_removal(&self, _blocks: &[Aside], _valid: Duration) -> Result<Box<dyn Removal>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    async fn asides(&self) -> Result<Vec<Aside>> {
+        Ok(self.state().aside.keys().copied().collect())
+    }
+
+    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
+        let mut state = self.state();
+        for aside in gone {
+            state.aside.remove(aside);
+        }
+        for aside in back {
+            let Some(bytes) = state.aside.remove(aside) else { continue };
+            // A damaged one replaces nothing.
+            if aside.key.algo().digest(&bytes) == *aside.key.digest()
+                || !state.blocks.contains_key(&aside.key)
+            {
+                state.blocks.insert(aside.key, bytes);
             }
-            self.state().blocks.remove(key);
-            Deleted::Gone
-        };
-        keys.iter().map(delete).collect()
-    }
-
-    fn deletion_takes(&self) -> Duration {
-        Duration::ZERO
+        }
+        Ok(())
     }
 
     async fn list(&self) -> Result<Box<dyn Listing>> {
@@ -142,14 +164,6 @@ impl BlockStore for MemoryBlockStore {
 
     async fn remove_leftovers(&self) -> Result<u64> {
         Ok(0)
-    }
-
-    fn lock_collection(&self, _by: Collection) -> Result<Option<CollectionLock>> {
-        Ok(None)
-    }
-
-    fn is_collection_gone(&self, _by: Collection) -> bool {
-        false
     }
 
     async fn release_reserve(&self) -> Result<bool> {
@@ -166,6 +180,19 @@ impl BlockStore for MemoryBlockStore {
 
     fn proves_publication(&self) -> bool {
         true
+    }
+}
+
+#[async_trait]
+impl Removal for MemoryBlockStore {
+    async fn remove(&self, blocks: &[Aside]) -> Vec<Removed> {
+        let mut state = self.state();
+        for aside in blocks {
+            if let Some(bytes) = state.blocks.remove(&aside.key) {
+                state.aside.insert(*aside, bytes);
+            }
+        }
+        blocks.iter().map(|_| Removed::Gone).collect()
     }
 }
 

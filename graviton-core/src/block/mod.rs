@@ -7,7 +7,6 @@
 //! Nothing outside this folder may assume that one block is one file or object: a later store packs many
 //! small blocks into one.
 
-mod deadline;
 pub mod fs;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
@@ -26,7 +25,6 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
 pub use crate::blocking::is_at_once;
-pub use deadline::Deadline;
 pub use fs::FsBlockStore;
 #[cfg(feature = "s3")]
 pub use s3::S3BlockStore;
@@ -92,26 +90,27 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// Whether any block is stored here.
     async fn has_blocks(&self) -> Result<bool>;
 
-    /// Deletes these blocks, durably, and says of each what became of it, in their order. No deletion begins
-    /// after the deadline, and none is repeated: who asks decides whether it still may be. A block that is
-    /// not there is gone.
-    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted>;
+    /// Whether a block that is removed is set aside, and can come back. Then a removal may be as late as it
+    /// likes, and no put waits for it. Otherwise the block is gone at once.
+    fn sets_aside(&self) -> bool;
 
-    /// A deletion that was begun has ended after so long, whether or not its answer came.
-    fn deletion_takes(&self) -> Duration;
+    /// Prepares the removal of these blocks, and begins none. Where blocks are not set aside, the requests
+    /// are dated now, and the server refuses those that are older than `valid`. To be called before the doom
+    /// is sent: then no removal outlasts a doom that is twice as long.
+    async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>>;
+
+    /// Everything that is set aside, by any collection.
+    async fn asides(&self) -> Result<Vec<Aside>>;
+
+    /// Ends removals: deletes those that are `gone`, and gives those that come `back` their blocks' names
+    /// again. To do it again is no error.
+    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()>;
 
     /// Everything that is stored under the name of a block.
     async fn list(&self) -> Result<Box<dyn Listing>>;
 
     /// Removes what dead processes left half-written. Returns how many.
     async fn remove_leftovers(&self) -> Result<u64>;
-
-    /// Takes the lock that says that this collection's process is alive, where there is such a thing: if
-    /// every process that uses the blocks is on this host. Dropped, it is released.
-    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>>;
-
-    /// Whether the process of this collection is known to be gone.
-    fn is_collection_gone(&self, by: Collection) -> bool;
 
     /// Frees the space that is kept for deletion on a full disk. False if there is none.
     async fn release_reserve(&self) -> Result<bool>;
@@ -128,14 +127,36 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     fn proves_publication(&self) -> bool;
 }
 
-/// The outcome of a deletion.
+/// A block that a collection takes away from under its key.
+///
+/// Number and collection together name one removal, and never another one: what is set aside under this name
+/// is one file, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Aside {
+    /// The collection.
+    pub by: Collection,
+    /// The number of the removal in the collection.
+    pub number: u64,
+    /// The block.
+    pub key: BlockKey,
+}
+
+/// A removal that is prepared.
+#[async_trait]
+pub trait Removal: Send + Sync {
+    /// Removes these of the prepared blocks, durably, and says of each what became of it, in their order. A
+    /// block that is not there is gone.
+    async fn remove(&self, blocks: &[Aside]) -> Vec<Removed>;
+}
+
+/// The outcome of the removal of a block.
 #[derive(Debug, Clone)]
-pub enum Deleted {
-    /// The block is not there any more, durably.
+pub enum Removed {
+    /// Nothing is under its key any more.
     Gone,
-    /// Nothing was done: the deadline had passed.
-    NotBegun,
-    /// It may be there or not, now or later.
+    /// It could not be removed, and no removal of it is under way. It may have been set aside.
+    Kept(Error),
+    /// A removal may be carried out until its date is too old.
     Unknown(Error),
 }
 
@@ -154,9 +175,6 @@ pub trait Listing: Send {
     /// The next blocks, up to a few thousand; none at the end.
     async fn next(&mut self) -> Result<Vec<Listed>>;
 }
-
-/// Held by a collection for as long as it runs.
-pub type CollectionLock = Box<dyn std::any::Any + Send + Sync>;
 
 /// The proof that [`BlockStore::put`] gives of the blocks that it wrote; it holds for as long as it is kept.
 pub struct Published(Option<Box<StillThere>>);

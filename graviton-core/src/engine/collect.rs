@@ -4,33 +4,31 @@
 //! 2. *Reap*: deleted blobs whose grace is over lose their names, then their references. A block that loses a
 //!    reference becomes a candidate, so that the work is proportional to what was deleted, not to what is
 //!    stored.
-//! 3. *Doom*: candidates that nothing refers to, looked up under their row locks. From here on nobody relies
-//!    on them.
-//! 4. *Sweep*: under the locks once more, their rows and bytes are deleted.
+//! 3. Blocks that nothing refers to are removed (`remove`).
 //!
-//! It may be interrupted anywhere: each step leaves rows that the next collection goes on with. The row lock
-//! alone is not enough: a collector that loses its database session loses the lock and does not know it. The
-//! doom covers that. It outlasts every deletion that was begun for it (`Timing`), and until it is over nobody
-//! stores the block anew.
+//! It may be interrupted anywhere: each step leaves rows that the next collection goes on with.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Engine, Seen};
-use super::pace;
-use crate::block::{Deadline, Deleted};
+use super::core::{Engine, Seen};
+use super::remove::{self, Batch};
+use super::{aside, pace};
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
-use crate::error::{Code, Error, Result};
-use crate::key::BlockKey;
-use crate::manifest::{BlobRow, BlockRow, DeleteBytes};
+use crate::error::{Error, Result};
+use crate::manifest::{BlobRow, BlockRow};
 use crate::random;
 use crate::report::GcReport;
 
-/// Rows that one transaction is about, and blocks that are deleted together.
+/// Rows that one transaction is about.
 const ROWS: usize = 1_024;
-const BLOCKS: usize = 256;
+
+/// Blocks that are removed together. Of files so many that the syncs of a batch do not count, and that the
+/// database is free again soon; of objects, a request each, few enough for a put that waits for the doom.
+const FILES: usize = 2_048;
+const OBJECTS: usize = 256;
 
 /// Blobs that a plan names.
 const NAMED: usize = 10_000;
@@ -93,21 +91,16 @@ struct Run<'a> {
     grace: Duration,
     started: Instant,
     by: Collection,
-    /// Held, where there is such a thing, until all that was begun has ended.
-    lock: Arc<Option<crate::block::CollectionLock>>,
+    /// The removals so far.
+    removals: u64,
+    /// Why the first block was kept that could not be removed.
+    failure: Option<Error>,
 }
 
 impl<'a> Run<'a> {
     fn new(engine: &'a Engine, options: &'a GcOptions, grace: Duration, started: Instant) -> Result<Run<'a>> {
-        let core = &engine.core;
         let by = Collection(i64::from_le_bytes(random::bytes()?) >> 1 & i64::MAX);
-        let lock = match core.is_on_one_host().then(|| core.blocks.lock_collection(by)) {
-            // Then its dooms run out, should it die.
-            Some(Err(error)) if error.code() == Code::NoSpace => None,
-            Some(lock) => lock?,
-            None => None,
-        };
-        Ok(Run { engine, options, grace, started, by, lock: Arc::new(lock) })
+        Ok(Run { engine, options, grace, started, by, removals: 0, failure: None })
     }
 
     async fn all(
@@ -118,6 +111,8 @@ impl<'a> Run<'a> {
         let core = &self.engine.core;
         let manifests = &core.manifests;
         report.leftovers += core.blocks.remove_leftovers().await?;
+        report.kept_failed = 0;
+        aside::tidy(&core.blocks, manifests).await?;
         loop {
             let expired = manifests.expire(ROWS).await?;
             report.abandoned_puts += expired;
@@ -150,34 +145,23 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        for (by, _) in manifests.dooming().await? {
-            if core.is_collection_gone(by) {
-                manifests.lift_all(by).await?;
-            }
-        }
         let mut after = BlockRow(0);
-        while let Some(last) = self.doom_and_sweep(after, report).await? {
+        while let Some(last) = self.remove_next(after, report).await? {
             after = last;
             if self.may_go_on(report, progress).is_break() {
                 return Ok(());
-            }
-            if core.manifests.is_local() && !core.blocks.is_local() {
-                // Each sweep holds SQLite's only lock for as long as the server of the blocks takes; other
-                // processes look for it every tenth of a second.
-                tokio::time::sleep(Duration::from_millis(150)).await;
             }
             if self.slow_down(report, progress).await.is_break() {
                 return Ok(());
             }
         }
-        if report.kept_failed == 0 {
-            // Of a doom whose answer was lost nobody knew.
-            manifests.lift_all(self.by).await?;
-        }
-        let others = manifests.dooming().await?;
-        report.kept_doomed = others.iter().filter(|(by, _)| *by != self.by).map(|(_, count)| count).sum();
+        report.kept_doomed = manifests.doomed_by_others(self.by).await?;
         report.complete = report.kept_failed == 0;
-        Ok(())
+        match self.failure.take() {
+            // Else a collection that frees nothing would look like one that had nothing to free.
+            Some(error) if report.blocks == 0 => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Whether neither the caller nor a limit ends the run.
@@ -209,102 +193,29 @@ impl<'a> Run<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Steps 3 and 4 for the next candidates; where they end, or nothing if there are no more.
-    async fn doom_and_sweep(&self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
-        let most = self.options.max_blocks.map_or(BLOCKS as u64, |most| most.saturating_sub(report.blocks));
+    /// Step 3 for the next candidates; where they end, or nothing if there are no more.
+    async fn remove_next(&mut self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
+        let core = &self.engine.core;
+        let together = if core.blocks.sets_aside() { FILES } else { OBJECTS };
+        let most = self.options.max_blocks.map_or(together as u64, |most| most.saturating_sub(report.blocks));
         // A step deletes no more blocks than the rate allows in a second.
         let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
-        let limit = most.clamp(1, BLOCKS as u64) as usize;
-        let core = &self.engine.core;
-        let timing = self.engine.timing;
-        // Before the doom is sent: by the database's clock it begins no earlier.
-        let until = Deadline::after(timing.last_deletion).earlier_by(core.blocks.deletion_takes());
-        let doomed = core.manifests.doom(self.by, after, limit, timing.doom).await?;
-        report.kept_referenced += doomed.referenced;
-        if !doomed.blocks.is_empty() {
-            // A task of its own, which nobody cancels: until the last deletion has returned, the locks are
-            // held.
-            let (core, by, lock) = (Arc::clone(core), self.by, Arc::clone(&self.lock));
-            let sweeping = tokio::spawn(async move {
-                let swept = sweep(&core, by, doomed.blocks, until).await;
-                drop(lock);
-                swept
-            });
-            let swept = blocking::joined(sweeping.await)??;
-            report.blocks += swept.blocks;
-            report.bytes += swept.bytes;
-            report.kept_failed += swept.failed;
-        }
-        Ok(doomed.last)
+        let limit = most.clamp(1, together as u64) as usize;
+        let candidates = core.manifests.candidates(after, limit).await?;
+        let Some((last, _)) = candidates.last().copied() else { return Ok(None) };
+        let batch = Batch { by: self.by, first: self.removals, candidates, doom: self.engine.timing.doom };
+        self.removals += limit as u64;
+        // A task of its own, which nobody cancels: what is set aside is settled at once, and not by the next
+        // collection.
+        let removing = tokio::spawn(remove::remove(Arc::clone(core), batch));
+        let removed = blocking::joined(removing.await)??;
+        report.kept_referenced += removed.referenced;
+        report.blocks += removed.blocks;
+        report.bytes += removed.bytes;
+        report.kept_failed += removed.failed;
+        let has_failed = removed.failure.is_some();
+        self.failure = self.failure.take().or(removed.failure);
+        // A server that answers nothing is not asked for the rest.
+        Ok((!has_failed || removed.blocks > 0).then_some(last))
     }
-}
-
-/// The outcome of a batch.
-#[derive(Default)]
-struct Swept {
-    blocks: u64,
-    bytes: u64,
-    failed: u64,
-}
-
-async fn sweep(
-    core: &Arc<Core>,
-    by: Collection,
-    doomed: Vec<(BlockRow, BlockKey)>,
-    until: Deadline,
-) -> Result<Swept> {
-    // Blocks whose deletion was begun and is not known to have ended.
-    let unknown: Arc<Mutex<Vec<BlockKey>>> = Arc::default();
-    let failure: Arc<Mutex<Option<Error>>> = Arc::default();
-    let (blocks, begun, why) = (Arc::clone(&core.blocks), Arc::clone(&unknown), Arc::clone(&failure));
-    let delete: Arc<DeleteBytes> = Arc::new(move |keys| {
-        let (blocks, begun, why) = (Arc::clone(&blocks), Arc::clone(&begun), Arc::clone(&why));
-        Box::pin(async move {
-            {
-                let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
-                // An earlier run of this step did not hear what became of its deletions. Never again then.
-                if !begun.is_empty() {
-                    return false;
-                }
-                begun.clone_from(&keys);
-            }
-            let deleted = blocks.delete(&keys, until).await;
-            let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
-            begun.clear();
-            for (key, deleted) in keys.iter().zip(&deleted) {
-                if let Deleted::Unknown(error) = deleted {
-                    begun.push(*key);
-                    *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-                }
-            }
-            deleted.iter().all(|deleted| matches!(deleted, Deleted::Gone))
-        })
-    });
-    let rows = doomed.iter().map(|(row, _)| *row).collect();
-    let swept = core.manifests.sweep(by, rows, delete).await;
-    let gone = match &swept {
-        Ok(gone) => gone.as_slice(),
-        Err(_) => &[],
-    };
-    if gone.len() < doomed.len() {
-        // A block whose deletion is not under way any more loses its doom; the others keep it until it runs
-        // out.
-        let unknown = std::mem::take(&mut *unknown.lock().unwrap_or_else(PoisonError::into_inner));
-        let given_up = doomed.iter().filter(|(_, key)| !gone.contains(key) && !unknown.contains(key));
-        let lifted = core.manifests.lift(by, given_up.map(|(row, _)| *row).collect()).await;
-        if swept.is_ok() {
-            lifted?;
-        }
-    }
-    let gone = swept?;
-    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // A disk that fails ends it; what only could not be deleted now must not keep the rest from going.
-    if let Some(error) = failure.filter(|error| error.code() == Code::Io) {
-        core.latch.watch(Err(error))?;
-    }
-    Ok(Swept {
-        blocks: gone.len() as u64,
-        bytes: gone.iter().map(|key| key.size() as u64).sum(),
-        failed: (doomed.len() - gone.len()) as u64,
-    })
 }

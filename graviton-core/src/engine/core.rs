@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
+use super::aside;
 use super::buffer::Buffers;
 use super::group::Group;
 use super::latch::Latch;
@@ -20,7 +21,6 @@ use super::put::blob::{Small, SmallBlob};
 use super::settings::{Settings, Timing};
 use crate::block::{Block, BlockStore, Published};
 use crate::chunker::ChunkerSpec;
-use crate::collection::Collection;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
@@ -178,11 +178,6 @@ impl Core {
     pub(super) fn is_on_one_host(&self) -> bool {
         self.manifests.is_local() && self.blocks.is_local()
     }
-
-    /// Whether the process of this collection is known to be gone, and so everything that it began.
-    pub(super) fn is_collection_gone(&self, by: Collection) -> bool {
-        self.is_on_one_host() && self.blocks.is_collection_gone(by)
-    }
 }
 
 impl Engine {
@@ -284,6 +279,7 @@ impl Engine {
         if record.block_location != location {
             core.manifests.set_block_location(&location).await?;
         }
+        aside::tidy(&core.blocks, &core.manifests).await?;
         // Only a full disk needs the reserve: without it everything else works.
         let _ = core.blocks.keep_reserve().await;
         match (core.durability, record.durability) {

@@ -12,6 +12,7 @@
 //!
 //! This file is the facade only: a method checks that the store is open and calls the function that does it.
 
+mod aside;
 mod buffer;
 mod collect;
 mod copy;
@@ -24,6 +25,7 @@ mod lease;
 mod pace;
 mod put;
 mod read;
+mod remove;
 mod session;
 mod settings;
 mod stat;

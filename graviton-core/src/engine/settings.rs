@@ -32,18 +32,16 @@ pub struct Settings {
     pub timing: Timing,
 }
 
-/// The times that the protocol is built on. The database's clock must not jump by as much as the doom is
-/// longer than the last deletion.
+/// The times that the protocol is built on. The database's clock must not jump.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// For how long a writer counts as alive without a word from it.
     pub lease: Duration,
     /// How often it says so.
     pub renewal: Duration,
-    /// For how long nobody pins a block that a collector is about to delete.
+    /// For how long nobody puts a block in S3 that a collector is about to delete. Its requests are valid for
+    /// half of that; by the other half the clocks of client and server may differ.
     pub doom: Duration,
-    /// How long after the doom its last deletion may still be under way.
-    pub last_deletion: Duration,
 }
 
 impl Timing {
@@ -51,8 +49,8 @@ impl Timing {
     pub(crate) const USUAL: Timing = Timing {
         lease: Duration::from_secs(60),
         renewal: Duration::from_secs(15),
-        doom: Duration::from_secs(60),
-        last_deletion: Duration::from_secs(30),
+        // S3 lets clocks differ by a quarter of an hour.
+        doom: Duration::from_secs(30 * 60),
     };
 }
 

@@ -1,17 +1,16 @@
 //! Deletion, and the operations of the collector.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::batch::Batch;
-use super::connection::{Connection, Ending, Problem, Value, text};
+use super::batch::{Batch, Row};
+use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
 use super::plan::LIVE;
-use super::repo::only;
+use super::repo::{only, the_only};
 use super::{
-    BlobRow, BlockRow, Collection, DeleteBytes, Doomed, Durability, GarbagePlan, ManifestRepo, Restored, sql,
+    BlobRow, BlockRow, Collection, Doomed, Durability, GarbagePlan, ManifestRepo, Restored, Settled, sql,
 };
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
@@ -106,39 +105,37 @@ impl ManifestRepo {
         .await
     }
 
-    /// Looks at up to `limit` candidates behind `after` that no collector has doomed. Those that nothing
-    /// refers to, looked up while their rows are locked, are not stored any more and doomed by this
-    /// collection for as long as it `lasts`, in any case durably: until then nobody pins them. The others are
-    /// no candidates any more.
-    pub async fn doom(
-        &self,
-        by: Collection,
-        after: BlockRow,
-        limit: usize,
-        lasts: Duration,
-    ) -> Result<Doomed> {
+    /// Up to `limit` candidates behind `after` that no collector dooms, ordered by row.
+    pub async fn candidates(&self, after: BlockRow, limit: usize) -> Result<Vec<(BlockRow, BlockKey)>> {
+        let values = [Number(after.0), Value::limit(limit)];
+        self.rows(Operation::read("candidates"), sql::CANDIDATES, values, candidate).await
+    }
+
+    /// Looks at these candidates again. Those that nothing refers to, looked up while their rows are locked,
+    /// are not stored any more and doomed by this collection, in any case durably: for as long as the doom
+    /// `lasts`, nobody pins them. Those that something refers to are no candidates any more.
+    pub async fn doom(&self, by: Collection, rows: &[BlockRow], lasts: Duration) -> Result<Doomed> {
         let operation = Operation::transaction("doom").synced(true);
-        self.run(operation, (by, after, limit, lasts), |mut connection, (by, after, limit, lasts)| {
-            Box::pin(async move { doom(&mut connection, *by, *after, *limit, *lasts).await })
+        let rows = rows_batch(rows.iter().map(|row| row.0));
+        self.run(operation, (by, rows, lasts), |mut connection, (by, rows, lasts)| {
+            Box::pin(async move { doom(&mut connection, *by, rows, *lasts).await })
         })
         .await
     }
 
-    /// Removes the rows of those blocks that this collection still dooms and nothing refers to, calls
-    /// `delete` with their keys under the locks, and commits if that says that all bytes are gone. Otherwise
-    /// it changes nothing. `delete` may be called again, for rows that are locked again and looked at again.
-    /// Not to be dropped before it returns.
-    pub async fn sweep(
-        &self,
-        by: Collection,
-        rows: Vec<BlockRow>,
-        delete: Arc<DeleteBytes>,
-    ) -> Result<Vec<BlockKey>> {
-        // Given up in the middle, it would lose its locks while bytes are still being deleted.
-        let operation = Operation::transaction("sweep").patience(Duration::from_secs(3_600));
-        let rows = rows_batch(rows.iter().map(|row| row.0));
-        self.run(operation, (by, rows, delete), |mut connection, (by, rows, delete)| {
-            Box::pin(async move { sweep(&mut connection, *by, rows, delete).await })
+    /// Decides what becomes of blocks that were removed, after they were. The rows of those in `own` go that
+    /// this collection still dooms. Of all blocks, `others` behind `own`, it says which have a row without a
+    /// doom: somebody may rely on those.
+    ///
+    /// It waits for everybody who has a row of them, and also for who has inserted one and not committed. It
+    /// need not be synced, because the doom was.
+    pub async fn settle(&self, by: Collection, own: &[BlockKey], others: &[BlockKey]) -> Result<Settled> {
+        let batch = |keys: &mut dyn Iterator<Item = &BlockKey>| {
+            Batch::new().numbers("blocks", []).rows("keys", keys, Row::key).finish()
+        };
+        let (own, all) = (batch(&mut own.iter()), batch(&mut own.iter().chain(others)));
+        self.run(Operation::transaction("settle"), (by, own, all), |mut connection, (by, own, all)| {
+            Box::pin(async move { settle(&mut connection, *by, own, all).await })
         })
         .await
     }
@@ -158,17 +155,11 @@ impl ManifestRepo {
         .await
     }
 
-    /// Ends all dooms of a collection whose process is gone.
-    pub async fn lift_all(&self, by: Collection) -> Result<()> {
-        self.execute(Operation::statement("lift_all"), sql::LIFT_ALL, [Number(by.0)]).await.map(drop)
-    }
-
-    /// The collections that doom blocks, and how many each.
-    pub async fn dooming(&self) -> Result<Vec<(Collection, u64)>> {
-        self.rows(Operation::read("dooming"), sql::DOOMING, [], |row| {
-            Ok((Collection(row.number(0)?), row.number(1)? as u64))
-        })
-        .await
+    /// How many blocks other collections doom.
+    pub async fn doomed_by_others(&self, by: Collection) -> Result<u64> {
+        let operation = Operation::read("doomed_by_others");
+        let counts = self.rows(operation, sql::DOOMED_BY_OTHERS, [Number(by.0)], |row| row.number(0)).await?;
+        the_only(counts).map(|count| count as u64)
     }
 
     /// Returns the plan of a collection with this grace; names up to `limit` blobs.
@@ -214,58 +205,50 @@ async fn reap(connection: &mut Connection<'_>, blob: BlobRow, limit: usize) -> R
     Ok(Keep(all))
 }
 
+fn candidate(row: &Columns<'_>) -> Result<(BlockRow, BlockKey), Problem> {
+    Ok((BlockRow(row.number(0)?), row.key(1)?))
+}
+
 async fn doom(
     connection: &mut Connection<'_>,
     by: Collection,
-    after: BlockRow,
-    limit: usize,
+    rows: &str,
     lasts: Duration,
 ) -> Result<Ending<Doomed>, Problem> {
-    let values = [Number(after.0), Value::limit(limit)];
-    let candidates =
-        connection.rows(sql::CANDIDATES, &values, |row| Ok((BlockRow(row.number(0)?), row.key(1)?))).await?;
-    let last = candidates.last().map(|(row, _)| *row);
-    if last.is_none() {
-        return Ok(RollBack(Doomed::default()));
-    }
+    let mut blocks = connection.rows(sql::CANDIDATES_AGAIN, &[text(rows), Number(by.0)], candidate).await?;
     // Looked up while they are locked: a put that refers to one of them from now on waits for that lock
     // first.
-    let all = rows_batch(candidates.iter().map(|(row, _)| row.0));
-    let referenced = connection.rows(sql::REFERENCED, &[text(&all)], |row| row.number(0)).await?;
+    let locked = rows_batch(blocks.iter().map(|(row, _)| row.0));
+    let referenced = connection.rows(sql::REFERENCED, &[text(&locked)], |row| row.number(0)).await?;
     if !referenced.is_empty() {
         connection.execute(sql::UNMARK, &[text(rows_batch(referenced.iter().copied()))]).await?;
     }
     let referenced: HashSet<i64> = referenced.into_iter().collect();
-    let mut blocks = candidates;
     blocks.retain(|(row, _)| !referenced.contains(&row.0));
-    let doomed = Doomed { blocks, referenced: referenced.len() as u64, last };
-    if !doomed.blocks.is_empty() {
-        let rows = rows_batch(doomed.blocks.iter().map(|(row, _)| row.0));
+    if !blocks.is_empty() {
+        let rows = rows_batch(blocks.iter().map(|(row, _)| row.0));
         let values = [text(rows), Number(by.0), Value::milliseconds(lasts)];
         connection.execute(sql::DOOM, &values).await?;
     }
-    Ok(Keep(doomed))
+    Ok(Keep(Doomed { blocks, referenced: referenced.len() as u64 }))
 }
 
-async fn sweep(
+async fn settle(
     connection: &mut Connection<'_>,
     by: Collection,
-    rows: &str,
-    delete: &Arc<DeleteBytes>,
-) -> Result<Ending<Vec<BlockKey>>, Problem> {
+    own: &str,
+    all: &str,
+) -> Result<Ending<Settled>, Problem> {
+    let mut claimed = Vec::new();
     if connection.is_shared() {
-        connection.execute(sql::SWEEP_IN_PEACE, &[]).await?;
-        connection.execute(sql::LOCK_BLOCKS, &[text(rows)]).await?;
+        connection.execute(sql::COMMIT_LOCK_BLOCKS, &[text(all)]).await?;
+        // A row that somebody has inserted and not committed cannot be seen, and this waits for it.
+        claimed = connection.rows(sql::COMMIT_CLAIM, &[text(all)], |row| row.number(0)).await?;
     }
-    let values = [text(rows), Number(by.0)];
-    let ours = connection.rows(sql::SWEEPABLE, &values, |row| Ok((row.number(0)?, row.key(1)?))).await?;
-    if ours.is_empty() {
-        return Ok(RollBack(Vec::new()));
+    let gone = connection.rows(sql::SETTLE, &[text(own), Number(by.0)], |row| row.key(0)).await?;
+    if !claimed.is_empty() {
+        connection.execute(sql::COMMIT_DISCLAIM, &[text(rows_batch(claimed))]).await?;
     }
-    let rows = rows_batch(ours.iter().map(|(row, _)| *row));
-    let keys: Vec<BlockKey> = ours.into_iter().map(|(_, key)| key).collect();
-    connection.execute(sql::DROP_BLOCKS, &[text(rows)]).await?;
-    let all_gone = delete(keys.clone()).await;
-    // Otherwise the rows stay, and their dooms last until they are lifted or run out.
-    Ok(if all_gone { Keep(keys) } else { RollBack(Vec::new()) })
+    let undoomed = connection.rows(sql::UNDOOMED, &[text(all)], |row| Ok(row.number(0)? as usize)).await?;
+    Ok(Keep(Settled { gone, undoomed }))
 }

@@ -141,8 +141,6 @@ pub enum Pinned {
     Doomed {
         /// After so long at the latest.
         remaining: Duration,
-        /// The collector.
-        by: Collection,
     },
     /// The blob is not pending any more: the writer's lease ran out. Nothing was changed.
     Expired,
@@ -251,8 +249,15 @@ pub struct Doomed {
     pub blocks: Vec<(BlockRow, BlockKey)>,
     /// Candidates that something refers to again: they are none any more.
     pub referenced: u64,
-    /// The last candidate that was looked at; `None` if there was none.
-    pub last: Option<BlockRow>,
+}
+
+/// The answer of [`ManifestRepo::settle`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Blocks whose rows are gone.
+    pub gone: Vec<BlockKey>,
+    /// The places of blocks that have a row without a doom.
+    pub undoomed: Vec<usize>,
 }
 
 /// What a collection would do.
@@ -267,9 +272,6 @@ pub struct GarbagePlan {
     /// The sum of their sizes.
     pub bytes: u64,
 }
-
-/// Deletes the bytes of blocks; true if all of them are gone, durably. For [`ManifestRepo::sweep`].
-pub type DeleteBytes = dyn Fn(Vec<BlockKey>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync;
 
 /// Looks at the bytes of a block; true if they are right. For [`ManifestRepo::recheck`].
 pub type LookAgain = dyn Fn(BlockKey) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> + Send + Sync;

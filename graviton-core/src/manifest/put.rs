@@ -12,8 +12,8 @@ use super::operation::Operation;
 use super::plan::{Facts, PENDING, Plan};
 use super::repo::{only, the_only};
 use super::{
-    BlobRow, BlockRow, Collection, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned,
-    PinnedBlock, WriterId, sql,
+    BlobRow, BlockRow, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned, PinnedBlock,
+    WriterId, sql,
 };
 use crate::error::Result;
 use crate::key::BlockKey;
@@ -123,15 +123,14 @@ async fn pin(connection: &mut Connection<'_>, blob: BlobRow, batch: &str) -> Res
     }
     let mut doomed = None;
     let pinned = connection.rows(sql::PIN_ANSWER, &keys, |row| {
-        if let (Some(remaining @ 1..), Some(by)) = (row.optional(2)?, row.optional(3)?) {
-            let remaining = Duration::from_millis(remaining as u64);
-            doomed = doomed.max(Some((remaining, by)));
+        if let Some(remaining @ 1..) = row.optional(2)? {
+            doomed = doomed.max(Some(Duration::from_millis(remaining as u64)));
         }
         Ok(PinnedBlock { row: BlockRow(row.number(0)?), stored: row.truth(1)? })
     });
     let pinned = pinned.await?;
-    if let Some((remaining, by)) = doomed {
-        return Ok(RollBack(Pinned::Doomed { remaining, by: Collection(by) }));
+    if let Some(remaining) = doomed {
+        return Ok(RollBack(Pinned::Doomed { remaining }));
     }
     connection.execute(sql::PIN_REFERENCES, &[text(batch), Number(blob.0)]).await?;
     Ok(Keep(Pinned::Blocks(pinned)))

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::Recipe;
-use crate::block::{Block, BlockStore, Deadline, Deleted, Listed};
+use crate::block::{Aside, Block, BlockStore, Listed, Removed};
 use crate::blocking;
+use crate::collection::Collection;
 use crate::digest::Algo;
 use crate::error::Code;
 use crate::key::{BlockKey, MAX_BLOCK_SIZE};
@@ -42,7 +43,7 @@ pub async fn block_store_conformance<P: BlockPlace>(make: impl AsyncFn() -> P) {
     many_blocks_in_one_put(&make().await).await;
     concurrent_puts_of_the_same_and_of_other_blocks(&make().await).await;
     what_is_deleted_is_gone(&make().await).await;
-    a_deletion_that_comes_too_late_is_not_begun(&make().await).await;
+    what_is_set_aside_comes_back(&make().await).await;
     a_listing_meets_every_block_once(&make().await).await;
 }
 
@@ -291,38 +292,75 @@ async fn what_is_deleted_is_gone(place: &impl BlockPlace) {
     store.put(vec![sha.clone()]).await.unwrap();
     // Of both algorithms, one that was never there, and one twice.
     let keys = [blocks[0].key, absent, sha.key, blocks[3].key, blocks[3].key];
-    let deleted = store.delete(&keys, in_a_minute()).await;
-    assert_eq!(deleted.len(), keys.len());
-    assert!(deleted.iter().all(|deleted| matches!(deleted, Deleted::Gone)), "{deleted:?}");
+    let asides = remove(&*store, &keys).await;
     for store in [&store, &other] {
         for key in &keys {
-            assert_eq!(store.length(key).await.unwrap(), None, "{key} is still there");
-            assert_eq!(store.get(key, None).await.unwrap_err().code(), Code::MissingBlock);
+            assert_eq!(store.seems_intact(&[*key]).await.unwrap(), [!store.is_local()]);
+            // Readers find what was set aside, until it is known that nobody relies on it.
+            let there = store.sets_aside() && *key != absent;
+            assert_eq!(store.length(key).await.unwrap(), there.then_some(key.size() as u64));
+            let code = store.get(key, None).await.map_err(|error| error.code());
+            assert_eq!(code.is_ok(), there, "{code:?}");
         }
         for kept in [1, 2, 4] {
             assert_holds(&**store, &blocks[kept]).await;
         }
     }
     assert!(!proof.is_in_place(&blocks[0].key));
+    let mut listed = other.asides().await.unwrap();
+    listed.sort_unstable();
+    let there = asides.iter().filter(|aside| store.sets_aside() && aside.key != absent && aside.number != 4);
+    assert_eq!(listed, there.copied().collect::<Vec<_>>());
+    other.end_removal(&asides, &[]).await.unwrap();
+    for key in &keys {
+        assert_eq!(store.length(key).await.unwrap(), None, "{key} is still there");
+        assert_eq!(other.get(key, None).await.unwrap_err().code(), Code::MissingBlock);
+    }
+    assert!(store.asides().await.unwrap().is_empty());
     store.put(vec![blocks[0].clone()]).await.unwrap();
     assert_holds(&*other, &blocks[0]).await;
-    assert!(store.delete(&[], in_a_minute()).await.is_empty());
+    assert!(remove(&*store, &[]).await.is_empty());
 }
 
-fn in_a_minute() -> Deadline {
-    Deadline::after(Duration::from_secs(60))
+/// Removes the blocks, and says under which names.
+async fn remove(store: &dyn BlockStore, keys: &[BlockKey]) -> Vec<Aside> {
+    let aside = |(number, key): (u64, &BlockKey)| Aside { by: Collection(7), number, key: *key };
+    let asides: Vec<Aside> = (0..).zip(keys).map(aside).collect();
+    let removal = store.prepare_removal(&asides, Duration::from_secs(60)).await.unwrap();
+    let removed = removal.remove(&asides).await;
+    assert_eq!(removed.len(), keys.len());
+    assert!(removed.iter().all(|removed| matches!(removed, Removed::Gone)), "{removed:?}");
+    asides
 }
 
-async fn a_deletion_that_comes_too_late_is_not_begun(place: &impl BlockPlace) {
-    let store = place.open().await;
-    let blocks: Vec<Block> = (0..3).map(|number| random(&format!("late{number}"), 2_000)).collect();
+async fn what_is_set_aside_comes_back(place: &impl BlockPlace) {
+    let (store, other) = (place.open().await, place.open().await);
+    if !store.sets_aside() {
+        return;
+    }
+    let blocks: Vec<Block> = (0..3).map(|number| random(&format!("back{number}"), 2_000)).collect();
     store.put(blocks.clone()).await.unwrap();
     let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
-    let deleted = store.delete(&keys, Deadline::after(Duration::ZERO)).await;
-    assert!(deleted.iter().all(|deleted| matches!(deleted, Deleted::NotBegun)), "{deleted:?}");
+    let asides = remove(&*store, &keys).await;
+    // The first was put again meanwhile.
+    store.put(vec![blocks[0].clone()]).await.unwrap();
+    other.end_removal(&[], &asides).await.unwrap();
     for block in &blocks {
         assert_holds(&*store, block).await;
+        assert!(store.seems_intact(&[block.key]).await.unwrap()[0]);
     }
+    // To do it again, late, changes nothing.
+    store.end_removal(&asides, &asides).await.unwrap();
+    for block in &blocks {
+        assert_holds(&*other, block).await;
+    }
+    // A damaged one must not replace a good one.
+    place.damage(&keys[1], Some(Bytes::from(vec![7; 2_000]))).await;
+    let asides = remove(&*store, &keys[1..2]).await;
+    store.put(vec![blocks[1].clone()]).await.unwrap();
+    other.end_removal(&[], &asides).await.unwrap();
+    assert_holds(&*store, &blocks[1]).await;
+    assert!(store.asides().await.unwrap().is_empty());
 }
 
 /// More than one request or read of a directory gives.

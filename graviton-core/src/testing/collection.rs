@@ -1,13 +1,12 @@
 //! Deletion, collection and verification, step by step, against any manifest repository.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use super::database_place::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
 use crate::key::BlockKey;
 use crate::manifest::{
-    BlobRow, BlockRow, Collection, DeleteBytes, Durability, LookAgain, ManifestRepo, Pinned, Restored,
+    BlobRow, BlockRow, Collection, Commit, Committed, Durability, LookAgain, ManifestRepo, Pinned, Restored,
 };
 
 pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
@@ -16,7 +15,7 @@ pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     abandoned_puts_expire(&make().await).await;
     references_go_in_parts_and_the_blob_last(&make().await).await;
     only_what_nothing_refers_to_is_doomed(&make().await).await;
-    a_sweep_deletes_rows_and_bytes_or_nothing(&make().await).await;
+    what_is_settled_goes_if_it_is_still_doomed(&make().await).await;
     a_doom_belongs_to_its_collection(&make().await).await;
     a_bad_block_is_marked_under_its_lock(&make().await).await;
     adopted_blocks_are_candidates(&make().await).await;
@@ -50,7 +49,12 @@ async fn reap(repo: &ManifestRepo) {
 }
 
 async fn doom(repo: &ManifestRepo, by: Collection) -> Vec<(BlockRow, BlockKey)> {
-    let mut doomed = repo.doom(by, BlockRow(0), 100, MINUTE).await.unwrap().blocks;
+    doom_for(repo, by, MINUTE).await
+}
+
+async fn doom_for(repo: &ManifestRepo, by: Collection, lasts: Duration) -> Vec<(BlockRow, BlockKey)> {
+    let candidates = repo.candidates(BlockRow(0), 100).await.unwrap();
+    let mut doomed = repo.doom(by, &rows(&candidates), lasts).await.unwrap().blocks;
     doomed.sort_unstable_by_key(|(_, key)| *key);
     doomed
 }
@@ -59,15 +63,15 @@ fn rows(doomed: &[(BlockRow, BlockKey)]) -> Vec<BlockRow> {
     doomed.iter().map(|(row, _)| *row).collect()
 }
 
-/// Notes what it is asked to delete, and says whether it is gone.
-fn noting(gone: bool) -> (Arc<Mutex<Vec<BlockKey>>>, Arc<DeleteBytes>) {
-    let noted: Arc<Mutex<Vec<BlockKey>>> = Arc::default();
-    let asked = Arc::clone(&noted);
-    let delete = move |keys: Vec<BlockKey>| {
-        asked.lock().unwrap().extend(keys);
-        Box::pin(async move { gone }) as _
-    };
-    (noted, Arc::new(delete))
+fn keys_of(doomed: &[(BlockRow, BlockKey)]) -> Vec<BlockKey> {
+    doomed.iter().map(|(_, key)| *key).collect()
+}
+
+async fn settle(repo: &ManifestRepo, by: Collection, own: &[BlockKey]) -> (Vec<BlockKey>, Vec<usize>) {
+    let mut settled = repo.settle(by, own, &[]).await.unwrap();
+    settled.gone.sort_unstable();
+    settled.undoomed.sort_unstable();
+    (settled.gone, settled.undoomed)
 }
 
 async fn stored(repo: &ManifestRepo, keys: &[BlockKey]) -> Vec<Option<bool>> {
@@ -176,12 +180,18 @@ async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
     let (_, _) = pinned(&repo, writer, &entries_of(&keys(5..6))).await;
     garbage(&repo, &keys(0..6)).await;
     // In parts: no candidate is looked at twice.
-    let first = repo.doom(ONE, BlockRow(0), 2, MINUTE).await.unwrap();
-    let second = repo.doom(ONE, first.last.unwrap(), 100, MINUTE).await.unwrap();
+    let first = repo.candidates(BlockRow(0), 2).await.unwrap();
+    let second = repo.candidates(first[1].0, 100).await.unwrap();
+    assert!(repo.candidates(second.last().unwrap().0, 100).await.unwrap().is_empty());
+    let first = repo.doom(ONE, &rows(&first), MINUTE).await.unwrap();
+    let second = repo.doom(ONE, &rows(&second), MINUTE).await.unwrap();
     assert_eq!(first.blocks.len() + second.blocks.len(), 3);
     assert_eq!(first.referenced + second.referenced, 3);
-    assert_eq!(repo.doom(ONE, second.last.unwrap(), 100, MINUTE).await.unwrap().last, None);
-    assert_eq!(repo.dooming().await.unwrap(), [(ONE, 3)]);
+    assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 3);
+    assert_eq!(repo.doomed_by_others(ONE).await.unwrap(), 0);
+    // The answer was lost, and it is done again.
+    let again = repo.doom(ONE, &rows(&first.blocks), MINUTE).await.unwrap();
+    assert_eq!(again, crate::manifest::Doomed { referenced: 0, ..first.clone() });
     assert_eq!(
         stored(&repo, &keys(0..5)).await,
         [Some(false), Some(false), Some(false), Some(true), Some(true)]
@@ -189,62 +199,68 @@ async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
     // Nobody pins one, and nobody else dooms it.
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let pin = repo.pin(row, &entries_of(&keys(1..4))).await.unwrap();
-    assert!(matches!(pin, Pinned::Doomed { by: ONE, .. }), "{pin:?}");
+    assert!(matches!(pin, Pinned::Doomed { .. }), "{pin:?}");
     assert!(doom(&repo, TWO).await.is_empty());
     assert!(
-        repo.doom(TWO, BlockRow(0), 9, MINUTE).await.unwrap().last.is_none(),
-        "the referenced ones are none"
+        repo.doom(TWO, &rows(&first.blocks), MINUTE).await.unwrap().blocks.is_empty(),
+        "a doom that lasts was taken over"
     );
 }
 
-async fn a_sweep_deletes_rows_and_bytes_or_nothing(place: &impl DatabasePlace) {
+async fn what_is_settled_goes_if_it_is_still_doomed(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     garbage(&repo, &keys(0..4)).await;
-    let doomed = doom(&repo, ONE).await;
+    let doomed = doom_for(&repo, ONE, NOW).await;
     assert_eq!(doomed.len(), 4);
-    // What is not gone for certain keeps its row and its doom.
-    let (asked, delete) = noting(false);
-    assert_eq!(repo.sweep(ONE, rows(&doomed), delete).await.unwrap(), []);
-    assert_eq!(asked.lock().unwrap().len(), 4);
-    assert_eq!(stored(&repo, &keys(0..4)).await, [Some(false); 4]);
-    assert_eq!(repo.dooming().await.unwrap(), [(ONE, 4)]);
-    // Lifted, it can be pinned at once, and has to be written again.
-    repo.lift(ONE, vec![doomed[0].0]).await.unwrap();
+    // A pin takes the doom away, and the block has to be written again. A commit that has seen its own file in
+    // place does the same.
     let writer = repo.register_writer(LEASE).await.unwrap();
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let Pinned::Blocks(blocks) = repo.pin(row, &entries_of(&[doomed[0].1])).await.unwrap() else {
-        panic!("a lifted doom still holds")
+        panic!("a doom that has ended still holds")
     };
     assert!(!blocks[0].stored);
-    let (asked, delete) = noting(true);
-    let mut swept = repo.sweep(ONE, rows(&doomed), delete).await.unwrap();
-    swept.sort_unstable();
-    assert_eq!(swept, doomed[1..].iter().map(|(_, key)| *key).collect::<Vec<_>>());
-    assert_eq!(asked.lock().unwrap().len(), 3);
-    assert_eq!(stored(&repo, &swept).await, [None; 3]);
-    assert!(repo.dooming().await.unwrap().is_empty());
-    let (asked, delete) = noting(true);
-    assert_eq!(repo.sweep(ONE, rows(&doomed), delete).await.unwrap(), []);
-    assert!(asked.lock().unwrap().is_empty());
+    let entries = entries_of(&[doomed[1].1]);
+    let commit = Commit::Whole {
+        id: id_of("whole", &entries),
+        chunker: CHUNKER.into(),
+        entries: entries.into(),
+        in_place: Box::new(|_| true),
+    };
+    assert_eq!(repo.commit([commit].into()).await.unwrap(), [Committed::Created]);
+    let all = keys_of(&doomed);
+    assert_eq!(settle(&repo, ONE, &all).await, (all[2..].to_vec(), vec![0, 1]));
+    assert_eq!(
+        stored(&repo, &all).await,
+        [Some(false), Some(true), None, None],
+        "what is referenced stays, and the rest is gone"
+    );
+    assert_eq!(settle(&repo, ONE, &all).await, (Vec::new(), vec![0, 1]));
+    // Without a collection no row goes, and none is left behind.
+    let absent = key(99, 10);
+    let found = repo.settle(Collection(-1), &[], &[absent, all[1], all[2]]).await.unwrap();
+    assert_eq!((found.gone, found.undoomed), (Vec::new(), vec![1]));
+    assert_eq!(stored(&repo, &[absent]).await, [None]);
 }
 
 async fn a_doom_belongs_to_its_collection(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     garbage(&repo, &keys(0..2)).await;
     let doomed = doom(&repo, ONE).await;
-    let (asked, delete) = noting(true);
-    assert_eq!(repo.sweep(TWO, rows(&doomed), Arc::clone(&delete)).await.unwrap(), []);
+    let all = keys_of(&doomed);
+    // A row that somebody dooms is neither gone nor to be relied on.
+    assert_eq!(settle(&repo, TWO, &all).await, (Vec::new(), Vec::new()));
     repo.lift(TWO, rows(&doomed)).await.unwrap();
-    repo.lift_all(TWO).await.unwrap();
-    assert_eq!(repo.dooming().await.unwrap(), [(ONE, 2)]);
+    assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 2);
     // Once it has run out it is the next one's, and no longer its own.
     place.sql("UPDATE block SET doomed_until = 1").await;
-    assert_eq!(repo.sweep(ONE, rows(&doomed), Arc::clone(&delete)).await.unwrap(), []);
     assert_eq!(doom(&repo, TWO).await, doomed);
-    assert_eq!(repo.sweep(ONE, rows(&doomed), delete).await.unwrap(), []);
-    assert!(asked.lock().unwrap().is_empty());
-    repo.lift_all(TWO).await.unwrap();
-    assert_eq!(doom(&repo, ONE).await, doomed, "a lifted block is a candidate again");
+    assert_eq!(settle(&repo, ONE, &all).await, (Vec::new(), Vec::new()));
+    // Lifted, it can be pinned at once, and is a candidate again.
+    repo.lift(TWO, rows(&doomed)).await.unwrap();
+    assert_eq!(settle(&repo, TWO, &all).await, (Vec::new(), vec![0, 1]));
+    assert_eq!(doom(&repo, ONE).await, doomed);
+    assert_eq!(settle(&repo, ONE, &all).await, (all, Vec::new()));
 }
 
 fn looking(good: bool) -> Arc<LookAgain> {

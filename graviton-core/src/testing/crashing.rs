@@ -15,8 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::block::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listing, Published};
-use crate::collection::Collection;
+use crate::block::{Aside, Block, BlockStore, Listing, Published, Removal, Removed};
 use crate::error::Result;
 use crate::key::BlockKey;
 use crate::manifest::TransactionHook;
@@ -99,18 +98,12 @@ fn die() -> ! {
 pub struct CrashingBlockStore {
     inner: Arc<dyn BlockStore>,
     crash: Arc<Crash>,
-    deletion_takes: Duration,
 }
 
 impl CrashingBlockStore {
-    /// `deletion_takes` is said instead of what the inner store says: with short times for dooms, a store
-    /// that grants a deletion 10 s would never begin one. Only true where the server is near.
-    pub fn new(
-        inner: Arc<dyn BlockStore>,
-        crash: Arc<Crash>,
-        deletion_takes: Duration,
-    ) -> CrashingBlockStore {
-        CrashingBlockStore { inner, crash, deletion_takes }
+    /// Kills when the crash says so.
+    pub fn new(inner: Arc<dyn BlockStore>, crash: Arc<Crash>) -> CrashingBlockStore {
+        CrashingBlockStore { inner, crash }
     }
 }
 
@@ -136,18 +129,31 @@ impl BlockStore for CrashingBlockStore {
         published
     }
 
-    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
+    fn sets_aside(&self) -> bool {
+        self.inner.sets_aside()
+    }
+
+    async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>> {
+        let inner = self.inner.prepare_removal(blocks, valid).await?;
+        Ok(Box::new(CrashingRemoval { inner, crash: Arc::clone(&self.crash) }))
+    }
+
+    async fn asides(&self) -> Result<Vec<Aside>> {
+        self.inner.asides().await
+    }
+
+    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
         let moment = self.crash.begin();
-        let sent = match moment {
+        let (gone, back) = match moment {
             Some(Moment::Before) => die(),
-            Some(Moment::Middle) => &keys[..keys.len() / 2],
-            Some(Moment::After) | None => keys,
+            Some(Moment::Middle) => (&gone[..gone.len() / 2], &back[..back.len() / 2]),
+            Some(Moment::After) | None => (gone, back),
         };
-        let deleted = self.inner.delete(sent, until).await;
+        let ended = self.inner.end_removal(gone, back).await;
         if moment.is_some() {
             die();
         }
-        deleted
+        ended
     }
 
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
@@ -192,18 +198,6 @@ impl BlockStore for CrashingBlockStore {
 
     async fn keep_reserve(&self) -> Result<()> {
         self.crash.around(self.inner.keep_reserve()).await
-    }
-
-    fn deletion_takes(&self) -> Duration {
-        self.deletion_takes
-    }
-
-    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>> {
-        self.inner.lock_collection(by)
-    }
-
-    fn is_collection_gone(&self, by: Collection) -> bool {
-        self.inner.is_collection_gone(by)
     }
 
     fn location(&self) -> String {
@@ -266,5 +260,27 @@ impl TransactionHook for CrashingTransactions {
             die();
         }
         Ok(())
+    }
+}
+
+struct CrashingRemoval {
+    inner: Box<dyn Removal>,
+    crash: Arc<Crash>,
+}
+
+#[async_trait]
+impl Removal for CrashingRemoval {
+    async fn remove(&self, blocks: &[Aside]) -> Vec<Removed> {
+        let moment = self.crash.begin();
+        let sent = match moment {
+            Some(Moment::Before) => die(),
+            Some(Moment::Middle) => &blocks[..blocks.len() / 2],
+            Some(Moment::After) | None => blocks,
+        };
+        let removed = self.inner.remove(sent).await;
+        if moment.is_some() {
+            die();
+        }
+        removed
     }
 }

@@ -9,10 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::block::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listing, Published, missing};
+use crate::block::{Aside, Block, BlockStore, Listing, Published, Removal, Removed, missing};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::Collection;
 
 /// What a caller asks of a block store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +26,10 @@ pub enum Operation {
     Look,
     /// [`BlockStore::sync_all`].
     Sync,
-    /// [`BlockStore::delete`].
-    Delete,
+    /// [`Removal::remove`].
+    Remove,
+    /// [`BlockStore::end_removal`].
+    EndRemoval,
     /// [`BlockStore::store_id`], [`BlockStore::create_store_id`] and [`BlockStore::has_blocks`].
     Identity,
 }
@@ -52,7 +53,7 @@ pub enum Fault {
     Stall,
 }
 
-/// A block store over another one that fails at the operation it is told to.
+/// A block store over another one that fails at the operation it is told to. Clones are one store.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -66,10 +67,11 @@ pub enum Fault {
 /// assert!(blocks.put(Vec::new()).await.is_ok());
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct FaultyBlockStore {
     inner: Arc<dyn BlockStore>,
-    plan: Mutex<Plan>,
-    mended: Notify,
+    plan: Arc<Mutex<Plan>>,
+    mended: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +95,7 @@ struct Armed {
 impl FaultyBlockStore {
     /// A store that works until it is broken.
     pub fn new(inner: Arc<dyn BlockStore>) -> FaultyBlockStore {
-        FaultyBlockStore { inner, plan: Mutex::default(), mended: Notify::new() }
+        FaultyBlockStore { inner, plan: Arc::default(), mended: Arc::default() }
     }
 
     /// Breaks the `nth` such operation from now on (1 is the next one), and only that.
@@ -251,24 +253,24 @@ impl BlockStore for FaultyBlockStore {
         self.inner.sync_all().await
     }
 
-    /// A failure deletes the first half of the blocks before, or all of them, and then nothing is known.
-    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
-        let fault = self.next(Operation::Delete);
-        let (sent, code) = match fault {
-            Some(Fault::Fail(code)) => (&keys[..keys.len() / 2], code),
-            Some(Fault::FailAfter(code)) => (keys, code),
-            Some(Fault::Stall) => {
-                self.stall().await;
-                return self.inner.delete(keys, until).await;
-            }
-            _ => return self.inner.delete(keys, until).await,
-        };
-        self.inner.delete(sent, until).await;
-        keys.iter().map(|_| Deleted::Unknown(failure(code))).collect()
+    fn sets_aside(&self) -> bool {
+        self.inner.sets_aside()
     }
 
-    fn deletion_takes(&self) -> Duration {
-        self.inner.deletion_takes()
+    async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>> {
+        let inner = self.inner.prepare_removal(blocks, valid).await?;
+        Ok(Box::new(FaultyRemoval { store: self.clone(), inner }))
+    }
+
+    async fn asides(&self) -> Result<Vec<Aside>> {
+        self.inner.asides().await
+    }
+
+    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
+        if self.next(Operation::EndRemoval) == Some(Fault::Stall) {
+            self.stall().await;
+        }
+        self.inner.end_removal(gone, back).await
     }
 
     async fn list(&self) -> Result<Box<dyn Listing>> {
@@ -278,14 +280,6 @@ impl BlockStore for FaultyBlockStore {
 
     async fn remove_leftovers(&self) -> Result<u64> {
         self.inner.remove_leftovers().await
-    }
-
-    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>> {
-        self.inner.lock_collection(by)
-    }
-
-    fn is_collection_gone(&self, by: Collection) -> bool {
-        self.inner.is_collection_gone(by)
     }
 
     async fn release_reserve(&self) -> Result<bool> {
@@ -325,5 +319,29 @@ impl BlockStore for FaultyBlockStore {
 
     fn proves_publication(&self) -> bool {
         self.inner.proves_publication()
+    }
+}
+
+struct FaultyRemoval {
+    store: FaultyBlockStore,
+    inner: Box<dyn Removal>,
+}
+
+#[async_trait]
+impl Removal for FaultyRemoval {
+    /// A failure removes the first half of the blocks before, or all, and says of none that it is gone.
+    async fn remove(&self, blocks: &[Aside]) -> Vec<Removed> {
+        let (sent, code) = match self.store.next(Operation::Remove) {
+            Some(Fault::Fail(code)) => (&blocks[..blocks.len() / 2], code),
+            Some(Fault::FailAfter(code)) => (blocks, code),
+            Some(Fault::Stall) => {
+                self.store.stall().await;
+                return self.inner.remove(blocks).await;
+            }
+            _ => return self.inner.remove(blocks).await,
+        };
+        self.inner.remove(sent).await;
+        let removed = if self.store.sets_aside() { Removed::Kept } else { Removed::Unknown };
+        blocks.iter().map(|_| removed(failure(code))).collect()
     }
 }

@@ -42,16 +42,12 @@ const CONTENTS: usize = CONTESTED + WRITERS * THREADS * OWNED;
 const COLLECTORS: usize = 2;
 const ROUND: Duration = Duration::from_secs(4);
 
-/// Leases and dooms that run out within a run. A deletion in S3 may take 10 s, which the last one has to leave room for.
-fn timing(blocks: Blocks) -> Timing {
-    let last_deletion = Duration::from_secs(if blocks == Blocks::S3 { 12 } else { 1 });
-    Timing {
-        lease: Duration::from_secs(3),
-        renewal: Duration::from_millis(500),
-        doom: 2 * last_deletion,
-        last_deletion,
-    }
-}
+/// Leases and dooms that run out within a run.
+const TIMING: Timing = Timing {
+    lease: Duration::from_secs(3),
+    renewal: Duration::from_millis(500),
+    doom: Duration::from_secs(24),
+};
 
 /// Every content: blocks of the pool, chosen by its number. Of eight, six are small, one takes the long path, and one
 /// goes through the pipeline.
@@ -81,8 +77,7 @@ fn contents() -> Vec<(BlobId, Vec<u8>)> {
 fn child() {
     let Ok(task) = std::env::var(TASK) else { return };
     let words: Vec<&str> = task.split(' ').collect();
-    let blocks = if std::env::var("GRAVITON_BLOB_BACKEND").is_ok() { Blocks::S3 } else { Blocks::Files };
-    let store = Config::from_env().unwrap().timing(timing(blocks)).open().unwrap();
+    let store = Config::from_env().unwrap().timing(TIMING).open().unwrap();
     match words[..] {
         ["write", process, seed] => write(&store, process.parse().unwrap(), seed.parse().unwrap()),
         ["collect"] => until_told(Duration::from_millis(15), |totals| collect_once(&store, totals)),
@@ -303,7 +298,7 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
     let seed = seed("GRAVITON_HAMMER_SEED");
     println!("{blocks:?} and {manifests:?}: {seconds} s, seed {seed}");
     let pair = Pair::new(blocks, manifests).with(&[("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))]);
-    let store = pair.config().timing(timing(blocks)).open().unwrap();
+    let store = pair.config().timing(TIMING).open().unwrap();
     let contents = contents();
     let start = |task: String| Process::start(module_path!(), &pair, &task);
     let mut writers: Vec<Process> =

@@ -36,19 +36,15 @@ const LIFE: usize = 16;
 
 const SIGKILL: i32 = 9;
 
-/// Of a process that dies: what it leaves is over soon. A deletion is over at once, as the server is on this
-/// machine.
+/// Of a process that dies: what it leaves is over soon. Its requests are valid for two seconds.
 const DYING: Timing = Timing {
     lease: Duration::from_millis(1_000),
     renewal: Duration::from_millis(200),
-    doom: Duration::from_millis(1_000),
-    last_deletion: Duration::from_millis(500),
+    doom: Duration::from_secs(4),
 };
-const DELETION_TAKES: Duration = Duration::from_millis(250);
 
-/// Of one that collects after it, and does not die: S3's client takes up to 10 s for a deletion.
-const LIVING: Timing =
-    Timing { doom: Duration::from_secs(24), last_deletion: Duration::from_secs(12), ..DYING };
+/// Of one that collects after it, and does not die.
+const LIVING: Timing = Timing { doom: Duration::from_secs(24), ..DYING };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -128,7 +124,7 @@ fn child() {
 async fn live(seed: u64, place: usize, nth: u64, moment: Moment) {
     let crash = Crash::new();
     let (blocks, manifests) = halves(|name| std::env::var(name).unwrap_or_default()).await;
-    let blocks = CrashingBlockStore::new(blocks, Arc::clone(&crash), DELETION_TAKES);
+    let blocks = CrashingBlockStore::new(blocks, Arc::clone(&crash));
     let manifests = manifests.with_hook(Arc::new(CrashingTransactions::new(Arc::clone(&crash))));
     let chunker = format!("fixed:{BLOCK}").parse().unwrap();
     let settings = Settings { chunker, timing: DYING, grace: Duration::ZERO, ..Settings::default() };

@@ -8,6 +8,7 @@ mod forgotten;
 mod interrupted;
 mod loss;
 mod read_at;
+mod removal;
 mod runtimes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -5,6 +5,7 @@ mod conformance;
 mod pairs;
 mod postgres_faults;
 mod s3_faults;
+mod s3_removal;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     FlippedRequest(usize),
     /// The answer comes so much later.
     Slow(Duration),
+    /// The server hears of it so much later, also if the client has gone by then.
+    Held(Duration),
     /// There is no answer, ever.
     Silent,
 }
@@ -226,6 +228,7 @@ impl State {
                 let _ = client.read(&mut [0]).await;
                 return Ok(false);
             }
+            Some(Fault::Held(duration)) => tokio::time::sleep(*duration).await,
             Some(Fault::FlippedRequest(at)) => request.body[*at] ^= 1,
             _ => {}
         }

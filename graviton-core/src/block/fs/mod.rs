@@ -1,12 +1,13 @@
 //! Blocks as files: `<root>/<prefix>/<algo>/<hex>-<size>`, each file the raw bytes of its block.
 //!
-//! Beside the algorithms' directories stand `store-id` (the id of the database these blocks belong to)
-//! and `.tmp` (files on their way in). A store that only reads creates nothing.
+//! Beside the algorithms' directories stand `store-id` (the id of the database these blocks belong to),
+//! `.tmp` (files on their way in) and `.doomed` (files on their way out). A store that only reads creates
+//! nothing.
 //!
 //! Writing is in `publish`; its invariant is that *whatever stands under a final name was durable before
 //! it got that name*, so that one writer may replace another's file at any moment.
 
-mod collection;
+mod aside;
 mod memory;
 mod publish;
 mod reserve;
@@ -23,8 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Block, BlockStore, CollectionLock, Deadline, Deleted, Listed, Listing, Published};
-use crate::collection::Collection;
+use super::{Aside, Block, BlockStore, Listed, Listing, Published, Removal, Removed};
 use crate::digest::Algo;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
@@ -147,7 +147,7 @@ impl BlockStore for FsBlockStore {
 
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
         let key = *key;
-        self.with_shared(move |shared| Ok(shared.file(&key)?.map(|(length, _)| length))).await
+        self.with_shared(move |shared| shared.length(&key)).await
     }
 
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
@@ -203,20 +203,26 @@ impl BlockStore for FsBlockStore {
                     Err(error) => return Err(Error::io(format!("cannot list {}", path.display()), error)),
                 }
             }
-            Ok(false)
+            Ok(!shared.asides()?.is_empty())
         })
         .await
     }
 
-    async fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
-        let (shared, owned) = (Arc::clone(&self.0), keys.to_vec());
-        let deleted = blocking::run(move || shared.delete(&owned, until)).await;
-        deleted.unwrap_or_else(|error| keys.iter().map(|_| Deleted::Unknown(error.clone())).collect())
+    fn sets_aside(&self) -> bool {
+        true
     }
 
-    /// A local call has ended when it returns.
-    fn deletion_takes(&self) -> Duration {
-        Duration::ZERO
+    async fn prepare_removal(&self, _blocks: &[Aside], _valid: Duration) -> Result<Box<dyn Removal>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    async fn asides(&self) -> Result<Vec<Aside>> {
+        self.with_shared(Shared::asides).await
+    }
+
+    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
+        let (gone, back) = (gone.to_vec(), back.to_vec());
+        self.with_shared(move |shared| shared.end_removal(&gone, &back)).await
     }
 
     async fn list(&self) -> Result<Box<dyn Listing>> {
@@ -229,14 +235,6 @@ impl BlockStore for FsBlockStore {
 
     async fn remove_leftovers(&self) -> Result<u64> {
         self.with_shared(|shared| temporaries::remove_leftovers(&shared.blocks)).await
-    }
-
-    fn lock_collection(&self, by: Collection) -> Result<Option<CollectionLock>> {
-        Ok(Some(Box::new(collection::CollectionFile::lock(&self.0.blocks, by)?)))
-    }
-
-    fn is_collection_gone(&self, by: Collection) -> bool {
-        collection::is_gone(&self.0.blocks, by)
     }
 
     async fn release_reserve(&self) -> Result<bool> {
@@ -253,5 +251,14 @@ impl BlockStore for FsBlockStore {
 
     fn proves_publication(&self) -> bool {
         true
+    }
+}
+
+#[async_trait]
+impl Removal for FsBlockStore {
+    async fn remove(&self, blocks: &[Aside]) -> Vec<Removed> {
+        let (shared, asides) = (Arc::clone(&self.0), blocks.to_vec());
+        let removed = blocking::run(move || shared.set_aside(&asides)).await;
+        removed.unwrap_or_else(|error| blocks.iter().map(|_| Removed::Kept(error.clone())).collect())
     }
 }

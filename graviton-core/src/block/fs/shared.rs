@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::memory;
 use super::temporaries::Temporaries;
-use crate::block::{Deadline, Deleted, missing, wrong_length};
+use crate::block::{missing, wrong_length};
 use crate::descriptor::{occupy_standard, open_at, open_file};
 use crate::digest::Algo;
 use crate::durable;
@@ -25,6 +25,10 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
 const STORE_ID: &str = "store-id";
+
+/// How often a reader looks for a file: each time that a collection moves it while it looks may cost a round
+/// (`tests/model/src/files`, mutant `ReaderLooksTwice`).
+const ROUNDS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -83,7 +87,7 @@ impl Shared {
         Ok(slot.get())
     }
 
-    /// The length of the block's file, and its inode.
+    /// The length of the file under the block's name, and its inode.
     pub(super) fn file(&self, key: &BlockKey) -> Result<Option<(u64, u64)>> {
         let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
         match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -95,16 +99,39 @@ impl Shared {
         }
     }
 
+    /// Opens the file of a block, also while it is set aside.
+    fn open(&self, key: &BlockKey) -> Result<Option<File>> {
+        let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
+        let failed = |error| Error::io(format!("cannot open {}", self.path(key).display()), error);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
+        for _ in 0..ROUNDS {
+            match open_at(directory.as_fd(), key.name(), flags, Mode::empty()) {
+                Ok(file) => return Ok(Some(file.into())),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+            if let Some(file) = self.open_aside(key).map_err(failed)? {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The length of the block's file, also while it is set aside.
+    pub(super) fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
+        if let Some((length, _)) = self.file(key)? {
+            return Ok(Some(length));
+        }
+        let Some(file) = self.open(key)? else { return Ok(None) };
+        let metadata = file.metadata();
+        let failed = |error| Error::io(format!("cannot look at {}", self.path(key).display()), error);
+        Ok(Some(metadata.map_err(failed)?.len()))
+    }
+
     pub(super) fn read(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
         let place = || self.path(key).display().to_string();
         let failed = |error: std::io::Error| Error::io(format!("cannot read {}", place()), error);
-        let Some(directory) = self.directory(key.algo())? else { return Err(missing(key, &place())) };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
-        let file = match open_at(directory.as_fd(), key.name(), flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Err(missing(key, &place())),
-            Err(error) => return Err(failed(error.into())),
-        };
+        let Some(file) = self.open(key)? else { return Err(missing(key, &place())) };
         let length = file.metadata().map_err(failed)?.len();
         if length != key.size() as u64 {
             return Err(wrong_length(key, &place(), length));
@@ -170,39 +197,5 @@ impl Shared {
         self.read_store_id()?.ok_or_else(|| {
             Error::new(Code::Config, format!("{} was just written and is gone", path.display()))
         })
-    }
-
-    pub(super) fn delete(&self, keys: &[BlockKey], until: Deadline) -> Vec<Deleted> {
-        let mut touched = [false; Algo::ALL.len()];
-        let mut deleted: Vec<Deleted> = keys
-            .iter()
-            .map(|key| match self.directory(key.algo()) {
-                Ok(_) if until.has_passed() => Deleted::NotBegun,
-                Ok(None) => Deleted::Gone,
-                Ok(Some(directory)) => {
-                    touched[key.algo() as usize] = true;
-                    match rustix::fs::unlinkat(directory, key.name(), AtFlags::empty()) {
-                        Ok(()) | Err(Errno::NOENT) => Deleted::Gone,
-                        Err(error) => {
-                            let tried = format!("cannot remove {}", self.path(key).display());
-                            Deleted::Unknown(Error::io(tried, error.into()))
-                        }
-                    }
-                }
-                Err(error) => Deleted::Unknown(error),
-            })
-            .collect();
-        if !self.durable {
-            return deleted;
-        }
-        for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
-            let Err(error) = durable::sync_directory(&self.blocks.join(algo.name())) else { continue };
-            for (key, deleted) in keys.iter().zip(&mut deleted) {
-                if key.algo() == algo && matches!(deleted, Deleted::Gone) {
-                    *deleted = Deleted::Unknown(error.clone());
-                }
-            }
-        }
-        deleted
     }
 }

@@ -1,8 +1,10 @@
 //! The client of `object_store`, and how patient it is.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::client::HttpClient;
 use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 
 use super::location::S3Location;
@@ -41,6 +43,8 @@ impl Patience {
 /// A client, and the URL of the server that it talks to.
 pub(super) struct Client {
     pub(super) s3: AmazonS3,
+    /// The client that it sends its requests by.
+    pub(super) http: HttpClient,
     pub(super) endpoint: String,
     /// Whether `endpoint` is AWS's own.
     pub(super) is_aws: bool,
@@ -76,12 +80,14 @@ pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) 
         return Err(Error::new(Code::Config, why)
             .with_advice("use https, or allow it by AWS_ALLOW_HTTP=true, or use QUASAR_MINIO_URL"));
     }
+    let connector = Connector { attempt: time_out, plain, last: Arc::default() };
+    let last = Arc::clone(&connector.last);
     let built = builder
         .with_bucket_name(location.bucket())
         // The signature covers a digest of the bytes too, but not every server compares that with what came.
         .with_checksum_algorithm(Checksum::SHA256)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_http_connector(Connector { attempt: time_out, plain })
+        .with_http_connector(connector)
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(50),
@@ -97,5 +103,8 @@ pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) 
         Error::new(Code::Config, format!("cannot make a client for {endpoint}: {}", root_cause(&error)))
             .with_advice("check the variables AWS_*, QUASAR_MINIO_URL and MINIO_ROOT_*")
     })?;
-    Ok(Client { s3, endpoint, is_aws })
+    // Those for credentials are made before it.
+    let http = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let http = http.ok_or_else(|| Error::new(Code::Internal, "the client of S3 has no client of HTTP"))?;
+    Ok(Client { s3, http, endpoint, is_aws })
 }

@@ -67,6 +67,8 @@ pub(super) struct Connector {
     pub(super) attempt: Duration,
     /// Whether no request will use TLS, so that no certificates need to be loaded.
     pub(super) plain: bool,
+    /// The client that was made last.
+    pub(super) last: Arc<Mutex<Option<HttpClient>>>,
 }
 
 impl HttpConnector for Connector {
@@ -82,7 +84,9 @@ impl HttpConnector for Connector {
         // installed stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = ReqwestConnector::default().connect(&options)?;
-        Ok(HttpClient::new(Transport { client, attempt: self.attempt }))
+        let client = HttpClient::new(Transport { client, attempt: self.attempt });
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+        Ok(client)
     }
 }
 

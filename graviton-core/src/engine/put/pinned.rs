@@ -27,8 +27,9 @@ use crate::report::PutReceipt;
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
 pub(crate) const PIN_BLOCKS: usize = 256;
 
-/// How long a put waits for a collector that is about to delete one of its blocks.
-const DOOM_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a put waits for a collector that is about to delete one of its blocks. Usually they are deleted
+/// by then; if not, a deletion got no answer.
+const DOOM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A put under way.
 pub(crate) struct PinnedPut {
@@ -160,19 +161,12 @@ impl PinnedPut {
                     return Ok(blocks);
                 }
                 Pinned::Expired => return Err(expired()),
-                Pinned::Doomed { by, .. } if self.core.is_collection_gone(by) => {
-                    self.core.latch.watch(self.core.manifests.lift_all(by).await)?;
-                }
-                Pinned::Doomed { remaining, .. } => {
+                Pinned::Doomed { remaining } => {
                     // Each look costs the database a transaction.
                     let pause = Duration::from_millis((20_u64 << pauses.min(5)).min(500));
-                    // It usually ends much sooner: when the collector has deleted the row.
                     let pause = remaining.min(pause);
                     pauses = pauses.saturating_add(1);
-                    left = left.checked_sub(pause).ok_or_else(|| {
-                        Error::new(Code::BackendUnavailable, "a collector keeps a block of this blob doomed")
-                            .with_advice("put it again later")
-                    })?;
+                    left = left.checked_sub(pause).ok_or_else(|| doomed(remaining))?;
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -250,6 +244,16 @@ impl PinnedPut {
             created,
         })
     }
+}
+
+fn doomed(remaining: Duration) -> Error {
+    let seconds = remaining.as_secs() + 1;
+    let why = format!(
+        "cannot store a block of this blob for {seconds} s: a collection is deleting it, and a deletion that got no \
+         answer may still be carried out"
+    );
+    Error::new(Code::BackendUnavailable, why)
+        .with_advice(format!("put it again in {} min", seconds.div_ceil(60)))
 }
 
 /// A block that this put wrote, durably.

@@ -5,10 +5,6 @@
 
 use super::Sql;
 
-/// A sweep is idle for the database while it deletes bytes.
-pub(in crate::manifest) const SWEEP_IN_PEACE: Sql =
-    Sql { sqlite: "", postgres: "SET LOCAL idle_in_transaction_session_timeout = '1h'" };
-
 statements! {
     /// `$1`, `$2`, `$3` id.
     DELETE_FIND = ["SELECT id FROM blob WHERE algo = $1 AND digest = $2 AND size = $3 AND state = 1" for_update];
@@ -44,11 +40,15 @@ statements! {
     DROP_BLOB = ["DELETE FROM blob WHERE id = $1 AND state = 2 AND digest IS NULL \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE blob_id = $1)"];
 
-    /// `$1` behind this row, `$2` limit: candidates that no collector has doomed.
+    /// `$1` behind this row, `$2` limit: candidates that no collector dooms.
     CANDIDATES = ["SELECT id, algo, digest, size FROM block WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now
-        " ORDER BY id LIMIT $2" skip_locked];
-    /// Collections that doom something, and how many blocks each.
-    DOOMING = ["SELECT doomed_by, count(*) FROM block WHERE candidate AND doomed_until > " now " GROUP BY doomed_by"];
+        " ORDER BY id LIMIT $2"];
+    /// `$1` {rows: [block]}, `$2` collection: those that are still that, but for those that are locked. Also
+    /// those that this collection dooms: of a doom whose answer was lost it does not know.
+    CANDIDATES_AGAIN = ["SELECT id, algo, digest, size FROM block WHERE id IN (SELECT number FROM " (numbers "rows")
+        ") AND candidate AND (doomed_by = $2 OR coalesce(doomed_until, 0) <= " now ") ORDER BY id" skip_locked];
+    /// `$1` collection: how many blocks others doom.
+    DOOMED_BY_OTHERS = ["SELECT count(*) FROM block WHERE candidate AND doomed_by <> $1 AND doomed_until > " now];
     /// `$1` {rows: [block]}: those that something refers to. Asked while they are locked.
     REFERENCED = ["SELECT input.number FROM " (numbers "rows")
         " WHERE EXISTS (SELECT 1 FROM blob_block WHERE block_id = input.number)"];
@@ -59,18 +59,17 @@ statements! {
     DOOM = ["WITH chosen AS (SELECT number FROM " (numbers "rows") ") \
         UPDATE block SET doomed_by = $2, doomed_until = " now " + $3, stored = FALSE \
         WHERE id IN (SELECT number FROM chosen)"];
-    /// `$1` {rows: [block]}, `$2` collection: those that are still its own and that nothing refers to.
-    SWEEPABLE = ["SELECT id, algo, digest, size FROM block WHERE id IN (SELECT number FROM " (numbers "rows")
-        ") AND doomed_by = $2 AND doomed_until > " now
-        " AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) ORDER BY algo, digest, size"];
-    /// `$1` {rows: [block]}: foreign keys object if something refers to one.
-    DROP_BLOCKS = ["DELETE FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {blocks: [], keys: [[algo, hex, size]]}, `$2` collection: deletes the rows that are still its
+    /// own, and gives their keys. A put that refers to one has taken the doom away.
+    SETTLE = ["DELETE FROM block WHERE id IN (SELECT block.id FROM " (keys "keys")
+        " CROSS JOIN block WHERE " (same "block") ") AND doomed_by = $2 \
+        AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) RETURNING algo, digest, size"];
+    /// `$1` as before: the places of those that have a row and no doom. Somebody may rely on them.
+    UNDOOMED = ["SELECT input.place FROM " (keys "keys") " CROSS JOIN block WHERE " (same "block")
+        " AND block.doomed_by IS NULL"];
     /// `$1` {rows: [block]}, `$2` collection.
     LIFT = ["UPDATE block SET doomed_by = NULL, doomed_until = NULL \
         WHERE id IN (SELECT number FROM " (numbers "rows") ") AND doomed_by = $2"];
-    /// `$1` collection that is known to be dead.
-    LIFT_ALL = ["UPDATE block SET doomed_by = NULL, doomed_until = NULL WHERE doomed_by = $1 AND candidate"];
-
     /// `$1` grace, `$2` limit: live no more, and what a collection would reap.
     PLAN_BLOBS = ["SELECT algo, digest, size FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= "
         now " - $1 ORDER BY algo, digest, size LIMIT $2"];

@@ -23,7 +23,7 @@ statements! {
         ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
         WHERE block.doomed_until <= " now];
     /// `$1` as before: a row for each key, in their order, with for how long it is still doomed.
-    PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now ", block.doomed_by FROM " (keys "keys")
+    PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now " FROM " (keys "keys")
         " CROSS JOIN block WHERE " (same "block") " ORDER BY input.place"];
     /// `$1` as before, `$2` blob.
     PIN_REFERENCES = ["INSERT INTO blob_block (blob_id, block_offset, block_id) \

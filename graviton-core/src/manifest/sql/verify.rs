@@ -16,8 +16,7 @@ statements! {
         JOIN blob ON blob.id = blob_block.blob_id WHERE blob_block.block_id = $1 AND blob.state = 1 \
         ORDER BY blob.algo, blob.digest, blob.size LIMIT $2"];
     /// `$1` block: its key and whether it is stored, if nobody is about to delete it. Held until the transaction ends.
-    RECHECK = ["SELECT algo, digest, size, stored FROM block WHERE id = $1 AND coalesce(doomed_until, 0) <= " now
-        for_update];
+    RECHECK = ["SELECT algo, digest, size, stored FROM block WHERE id = $1 AND doomed_by IS NULL" for_update];
     CLEAR_STORED = ["UPDATE block SET stored = FALSE WHERE id = $1"];
     /// `$1` {keys: [[algo, hex, size]]}: rows for blocks that have none, for the collector to look at.
     ADOPT = ["INSERT INTO block (algo, digest, size, candidate) SELECT DISTINCT algo, digest, size, TRUE FROM "

@@ -1,0 +1,287 @@
+//! `.doomed`: files that a collection has set aside until it is known whether somebody relies on them.
+//!
+//! One `rename` moves a file there, to a name that no other file ever gets. It leaves in two ways: it is
+//! unlinked, or one `rename` gives it its block's name again. The engine decides that by the block's row
+//! (`engine::remove`). A reader that misses a file looks here. The model is `tests/model/src/files`.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::shared::Shared;
+use crate::block::{Aside, Removed};
+use crate::collection::Collection;
+use crate::descriptor::open_at;
+use crate::digest::Algo;
+use crate::durable;
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+
+const ASIDE: &str = ".doomed";
+
+/// `<collection>-<number>-<algo>-<name of the block>`.
+fn name_of(aside: &Aside) -> String {
+    let Aside { by, number, key } = aside;
+    format!("{:016x}-{number}-{}", by.0, tail_of(key))
+}
+
+fn tail_of(key: &BlockKey) -> String {
+    format!("{}-{}", key.algo().name(), key.name())
+}
+
+/// The reverse of [`name_of`]; `None` for a name that is no such one, letter for letter.
+fn parse(name: &str) -> Option<Aside> {
+    let mut parts = name.splitn(4, '-');
+    let by = Collection(i64::from_str_radix(parts.next()?, 16).ok()?);
+    let number = parts.next()?.parse().ok()?;
+    let algo = parts.next()?.parse::<Algo>().ok()?;
+    let aside = Aside { by, number, key: BlockKey::from_name(algo, parts.next()?).ok()? };
+    (name_of(&aside) == name).then_some(aside)
+}
+
+impl Shared {
+    fn aside_path(&self) -> PathBuf {
+        self.blocks.join(ASIDE)
+    }
+
+    /// Takes the files of these blocks away.
+    pub(super) fn set_aside(&self, asides: &[Aside]) -> Vec<Removed> {
+        let path = self.aside_path();
+        let opened = durable::create_directory(&path).and_then(|()| {
+            durable::open_directory(&path)
+                .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
+        });
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) => return asides.iter().map(|_| Removed::Kept(error.clone())).collect(),
+        };
+        let mut touched = [false; Algo::ALL.len()];
+        let mut removed: Vec<Removed> = asides
+            .iter()
+            .map(|aside| {
+                let key = &aside.key;
+                let from = match self.directory(key.algo()) {
+                    Ok(Some(from)) => from,
+                    Ok(None) => return Removed::Gone,
+                    Err(error) => return Removed::Kept(error),
+                };
+                match rustix::fs::renameat(from, key.name(), &directory, name_of(aside)) {
+                    Ok(()) | Err(Errno::NOENT) => {
+                        touched[key.algo() as usize] = true;
+                        Removed::Gone
+                    }
+                    Err(error) => {
+                        let tried = format!("cannot move {} to {}", self.path(key).display(), path.display());
+                        Removed::Kept(Error::io(tried, error.into()))
+                    }
+                }
+            })
+            .collect();
+        if !self.durable {
+            return removed;
+        }
+        // Before a row goes: a file must not come back under its name without one.
+        for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
+            let synced = durable::sync_directory(&path)
+                .and_then(|()| durable::sync_directory(&self.blocks.join(algo.name())));
+            let Err(error) = synced else { continue };
+            for (aside, removed) in asides.iter().zip(&mut removed) {
+                if aside.key.algo() == algo && matches!(removed, Removed::Gone) {
+                    *removed = Removed::Kept(error.clone());
+                }
+            }
+        }
+        removed
+    }
+
+    /// Everything in `.doomed` that was set aside. Other files stay there.
+    pub(super) fn asides(&self) -> Result<Vec<Aside>> {
+        let path = self.aside_path();
+        let failed = |error| Error::io(format!("cannot list {}", path.display()), error);
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut asides = Vec::new();
+        for entry in entries {
+            asides.extend(entry.map_err(failed)?.file_name().to_str().and_then(parse));
+        }
+        Ok(asides)
+    }
+
+    /// Opens the file of a block that was set aside, if there is one.
+    pub(super) fn open_aside(&self, key: &BlockKey) -> std::io::Result<Option<File>> {
+        let path = self.aside_path();
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries?,
+        };
+        let tail = tail_of(key);
+        for entry in entries {
+            let name = entry?.file_name();
+            if !name.to_str().is_some_and(|name| name.ends_with(&tail)) {
+                continue;
+            }
+            let directory = durable::open_directory(&path)?;
+            match open_at(directory.as_fd(), &name, OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty()) {
+                Ok(file) => return Ok(Some(file.into())),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unlinks what is gone, and moves back what is to come back.
+    pub(super) fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
+        let path = self.aside_path();
+        let directory = match durable::open_directory(&path) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
+        };
+        for aside in gone {
+            let name = name_of(aside);
+            match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => {
+                    let tried = format!("cannot remove {}", path.join(name).display());
+                    return Err(Error::io(tried, error.into()));
+                }
+            }
+        }
+        for aside in back {
+            self.take_back(aside, directory.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// One rename over whatever has the name by now: to link and unlink would lose the block if it was put,
+    /// deleted and moved aside again in between. Only a damaged file replaces nothing.
+    fn take_back(&self, aside: &Aside, directory: std::os::fd::BorrowedFd<'_>) -> Result<()> {
+        let (name, key) = (name_of(aside), &aside.key);
+        let Some(to) = self.directory(key.algo())? else {
+            return Err(Error::new(
+                Code::Io,
+                format!("the directory {} was removed", self.blocks.join(key.algo().name()).display()),
+            ));
+        };
+        let is_whole = open_at(directory, &name, OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(std::io::Error::from)
+            .and_then(|file| read_up_to(&File::from(file), key.size() + 1))
+            .map(|bytes| bytes.len() == key.size() && key.algo().digest(&bytes) == *key.digest());
+        let flags = match is_whole {
+            Ok(true) => RenameFlags::empty(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Ok(false) | Err(_) => RenameFlags::NOREPLACE,
+        };
+        let moved = if flags.is_empty() {
+            rustix::fs::renameat(directory, &name, to, key.name())
+        } else {
+            rustix::fs::renameat_with(directory, &name, to, key.name(), flags)
+        };
+        match moved {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::EXIST) => match rustix::fs::unlinkat(directory, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(self.cannot_move_back(key, error)),
+            },
+            // Some filesystems cannot do the last. The file is damaged, and stays where readers look for it.
+            Err(Errno::INVAL) if !flags.is_empty() => Ok(()),
+            Err(error) => Err(self.cannot_move_back(key, error)),
+        }
+    }
+
+    fn cannot_move_back(&self, key: &BlockKey, error: Errno) -> Error {
+        let from = self.aside_path();
+        let tried = format!("cannot move {} back from {}", self.path(key).display(), from.display());
+        Error::io(tried, error.into())
+    }
+}
+
+fn read_up_to(file: &File, most: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    file.take(most as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(directory: &tempfile::TempDir) -> Shared {
+        let shared = Shared::new(directory.path(), "", true);
+        std::fs::create_dir_all(shared.blocks.join("blake3")).unwrap();
+        shared
+    }
+
+    fn aside(number: u64, bytes: &[u8]) -> Aside {
+        Aside { by: Collection(7), number, key: BlockKey::of(Algo::Blake3, bytes).unwrap() }
+    }
+
+    #[test]
+    fn names_are_read_back_letter_for_letter() {
+        let one = Aside { by: Collection(i64::MAX), ..aside(12, b"x") };
+        let name = name_of(&one);
+        assert_eq!(parse(&name), Some(one));
+        for wrong in [format!("0{name}"), name.replace("-12-", "-012-"), name[1..].to_owned(), "x".into()] {
+            assert_eq!(parse(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_is_found_and_goes_either_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = shared(&directory);
+        let [one, other] = [aside(1, b"one"), aside(2, b"other")];
+        for (aside, bytes) in [(&one, "one"), (&other, "other")] {
+            std::fs::write(shared.path(&aside.key), bytes).unwrap();
+        }
+        let absent = aside(3, b"absent");
+        let removed = shared.set_aside(&[one, other, absent]);
+        assert!(removed.iter().all(|removed| matches!(removed, Removed::Gone)), "{removed:?}");
+        assert!(!shared.path(&one.key).exists());
+        assert_eq!(shared.read(&one.key, None).unwrap(), "one");
+        let mut asides = shared.asides().unwrap();
+        asides.sort_unstable();
+        assert_eq!(asides, [one, other]);
+        shared.end_removal(&[one], &[other]).unwrap();
+        assert!(shared.asides().unwrap().is_empty());
+        assert_eq!(shared.read(&one.key, None).unwrap_err().code(), Code::MissingBlock);
+        assert_eq!(std::fs::read(shared.path(&other.key)).unwrap(), b"other");
+        // Late, once more.
+        shared.end_removal(&[one], &[other]).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_comes_back_only_where_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = shared(&directory);
+        let one = aside(1, b"good");
+        std::fs::write(shared.path(&one.key), "baad").unwrap();
+        shared.set_aside(&[one]);
+        shared.end_removal(&[], &[one]).unwrap();
+        assert_eq!(std::fs::read(shared.path(&one.key)).unwrap(), b"baad");
+        shared.set_aside(&[one]);
+        std::fs::write(shared.path(&one.key), "good").unwrap();
+        shared.end_removal(&[], &[one]).unwrap();
+        assert_eq!(std::fs::read(shared.path(&one.key)).unwrap(), b"good");
+        assert!(shared.asides().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_moved_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = shared(&directory);
+        let one = aside(1, b"one");
+        std::fs::write(shared.path(&one.key), "one").unwrap();
+        std::fs::write(shared.aside_path(), "in the way").unwrap();
+        assert!(matches!(shared.set_aside(&[one])[..], [Removed::Kept(_)]));
+        assert_eq!(shared.read(&one.key, None).unwrap(), "one");
+    }
+}

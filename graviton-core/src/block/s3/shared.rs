@@ -1,0 +1,283 @@
+//! One place in S3, and the requests that are sent to it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3;
+use object_store::client::HttpClient;
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{Extensions, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload};
+use tokio::sync::Semaphore;
+
+use super::client::Patience;
+use super::failure::{Action, Failure};
+use super::location::S3Location;
+use super::transport::Trace;
+use crate::block::{Block, Listed, missing, wrong_length};
+use crate::blocking;
+use crate::digest::Algo;
+use crate::error::{Code, Error, Result, root_cause};
+use crate::key::BlockKey;
+
+const STORE_ID: &str = "store-id";
+
+/// An id is a few dozen letters; what is longer was not written by us.
+const MOST_OF_AN_ID: usize = 256;
+
+/// A page of one key.
+const MOST_OF_A_LIST: usize = 64 << 10;
+
+/// A page of a thousand keys.
+const MOST_OF_A_PAGE: usize = 8 << 20;
+
+pub(super) struct Shared {
+    pub(super) location: S3Location,
+    pub(super) endpoint: String,
+    /// The answer of [`BlockStore::location`].
+    pub(super) name: String,
+    pub(super) s3: AmazonS3,
+    /// The client underneath, for requests that are signed here.
+    pub(super) http: HttpClient,
+    pub(super) usual: Patience,
+    pub(super) opening: Patience,
+    pub(super) puts: Arc<Semaphore>,
+    pub(super) gets: Semaphore,
+}
+
+/// The answer of a GET.
+enum Found {
+    Bytes(Bytes),
+    /// An object of another length than the key says; its bytes were not taken.
+    Length(u64),
+}
+
+impl Shared {
+    pub(super) fn place(&self, key: &BlockKey) -> String {
+        format!("{}/{}/{}", self.name, key.algo().name(), key.name())
+    }
+
+    /// Sends a request, again and again while it fails in a way that passes, until it or the patience is
+    /// at its end. Answers are at most so long.
+    pub(super) async fn ask<T, F>(
+        &self,
+        patience: Patience,
+        most: usize,
+        send: impl FnOnce(Extensions) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        blocking::begins().await;
+        let trace = Trace::new(patience.attempt, most);
+        match tokio::time::timeout(patience.total, send(trace.extensions())).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                Err(trace.last_failure().unwrap_or_else(|| Failure::Senseless(root_cause(&error))))
+            }
+            Err(_) => Err(trace.last_failure().unwrap_or_else(|| Failure::silent(patience.total))),
+        }
+    }
+
+    pub(super) fn explain(&self, failure: Failure, action: Action, key: &str, tried: &str) -> Error {
+        failure.explain(&self.location, &self.endpoint, action, key, tried)
+    }
+
+    pub(super) async fn put(&self, block: Block) -> Result<()> {
+        let key = self.location.key_of(&block.key);
+        let patience = self.usual.for_bytes(block.bytes.len());
+        let path = path(&key)?;
+        let payload = PutPayload::from(block.bytes);
+        let put =
+            |extensions| self.s3.put_opts(&path, payload, PutOptions { extensions, ..PutOptions::default() });
+        match self.ask(patience, MOST_OF_AN_ID, put).await {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                let tried = format!("cannot write block {} to {}", block.key, self.place(&block.key));
+                Err(self.explain(failure, Action::Write, &key, &tried))
+            }
+        }
+    }
+
+    /// The object, or a range of it, if it is as long as it should be.
+    async fn fetch(&self, path: &Path, range: Option<Range<usize>>, size: usize) -> Result<Found, Failure> {
+        let wanted = range.as_ref().map_or(size, Range::len);
+        let range = range.map(|range| GetRange::Bounded(range.start as u64..range.end as u64));
+        let get = |extensions| async {
+            let got =
+                self.s3.get_opts(path, GetOptions { range, extensions, ..GetOptions::default() }).await?;
+            if got.meta.size != size as u64 {
+                return Ok(Found::Length(got.meta.size));
+            }
+            got.bytes().await.map(Found::Bytes)
+        };
+        self.ask(self.usual.for_bytes(wanted), wanted, get).await
+    }
+
+    pub(super) async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        let size = key.size();
+        let range = range.filter(|range| *range != (0..size));
+        if let Some(Range { start, end }) = range.clone()
+            && (start > end || end > size)
+        {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("block {key} has no range {start}..{end}"),
+            ));
+        }
+        let wanted = range.as_ref().map_or(size, Range::len);
+        let object = self.location.key_of(key);
+        if wanted > 0 {
+            let _permit = self.gets.acquire().await.map_err(|_| closed())?;
+            match self.fetch(&path(&object)?, range, size).await {
+                Ok(Found::Bytes(bytes)) if bytes.len() == wanted => return Ok(bytes),
+                Ok(Found::Bytes(bytes)) => {
+                    return Err(wrong_length(key, &self.place(key), bytes.len() as u64));
+                }
+                Ok(Found::Length(length)) => return Err(wrong_length(key, &self.place(key), length)),
+                Err(failure) if failure.is_absence() => return Err(missing(key, &self.place(key))),
+                // The object ends before the range begins.
+                Err(failure) if failure.status() == Some(416) => {}
+                Err(failure) => {
+                    let tried = format!("cannot read block {key} from {}", self.place(key));
+                    return Err(self.explain(failure, Action::Read, &object, &tried));
+                }
+            }
+        }
+        match self.length(key).await? {
+            Some(length) if wanted == 0 && length == size as u64 => Ok(Bytes::new()),
+            Some(length) => Err(wrong_length(key, &self.place(key), length)),
+            None => Err(missing(key, &self.place(key))),
+        }
+    }
+
+    pub(super) async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
+        let object = self.location.key_of(key);
+        let path = path(&object)?;
+        let head = |extensions| {
+            self.s3.get_opts(&path, GetOptions { head: true, extensions, ..GetOptions::default() })
+        };
+        match self.ask(self.usual, 0, head).await {
+            Ok(found) => Ok(Some(found.meta.size)),
+            Err(failure) if failure.is_absence() => Ok(None),
+            Err(failure) => {
+                let tried = format!("cannot look for block {key} at {}", self.place(key));
+                Err(self.explain(failure, Action::Read, &object, &tried))
+            }
+        }
+    }
+
+    pub(super) async fn store_id(&self) -> Result<Option<String>> {
+        let key = self.location.under_prefix(STORE_ID);
+        let path = path(&key)?;
+        let get = |extensions| async {
+            let got = self.s3.get_opts(&path, GetOptions { extensions, ..GetOptions::default() }).await?;
+            if got.meta.size > MOST_OF_AN_ID as u64 {
+                return Ok(None);
+            }
+            got.bytes().await.map(Some)
+        };
+        let tried = || format!("cannot read {}/{STORE_ID}", self.name);
+        let found = match self.ask(self.opening, MOST_OF_AN_ID, get).await {
+            Ok(found) => found,
+            Err(failure) if failure.is_absence() => return Ok(None),
+            Err(failure) => return Err(self.explain(failure, Action::Read, &key, &tried())),
+        };
+        let id = found.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim_end);
+        // A server's console answers everything with a page.
+        match id {
+            Some(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(Some(id.to_owned()))
+            }
+            _ => Err(Error::new(Code::Config, format!("{}: what is there is no id", tried())).with_advice(
+                format!("check that {} is the address of an S3 server, not of its console", self.endpoint),
+            )),
+        }
+    }
+
+    pub(super) async fn create_store_id(&self, id: &str) -> Result<String> {
+        // Asked first for the sake of servers that ignore the condition below.
+        if let Some(id) = self.store_id().await? {
+            return Ok(id);
+        }
+        let key = self.location.under_prefix(STORE_ID);
+        let path = path(&key)?;
+        let put = |mode| {
+            let payload = PutPayload::from(format!("{id}\n").into_bytes());
+            self.ask(self.usual, MOST_OF_AN_ID, |extensions| {
+                self.s3.put_opts(&path, payload, PutOptions { mode, extensions, ..PutOptions::default() })
+            })
+        };
+        let written = match put(PutMode::Create).await {
+            // The server knows no conditions.
+            Err(failure) if failure.status() == Some(501) => put(PutMode::Overwrite).await,
+            written => written,
+        };
+        match written {
+            Ok(_) => {}
+            // Another was faster; or this is a second attempt, and the first one succeeded.
+            Err(failure) if matches!(failure.status(), Some(409 | 412)) => {}
+            Err(failure) => {
+                let tried = format!("cannot write {}/{STORE_ID}", self.name);
+                return Err(self.explain(failure, Action::Write, &key, &tried));
+            }
+        }
+        self.store_id().await?.ok_or_else(|| {
+            Error::new(Code::Config, format!("{}/{STORE_ID} was just written and is gone", self.name))
+        })
+    }
+
+    pub(super) async fn page(
+        &self,
+        algo: Algo,
+        token: Option<String>,
+    ) -> Result<(Vec<Listed>, Option<String>)> {
+        let prefix = format!("{}/", self.location.under_prefix(algo.name()));
+        let list = |extensions: Extensions| {
+            let options =
+                PaginatedListOptions { page_token: token, extensions, ..PaginatedListOptions::default() };
+            self.s3.list_paginated(Some(&prefix), options)
+        };
+        let listed = self.ask(self.usual, MOST_OF_A_PAGE, list).await.map_err(|failure| {
+            let tried = format!("cannot list the blocks in {}", self.name);
+            self.explain(failure, Action::List, &prefix, &tried)
+        })?;
+        let block = |object: &object_store::ObjectMeta| {
+            let name = object.location.as_ref().strip_prefix(&prefix)?;
+            Some(Listed { key: BlockKey::from_name(algo, name).ok()?, length: object.size })
+        };
+        Ok((listed.result.objects.iter().filter_map(block).collect(), listed.page_token))
+    }
+
+    pub(super) async fn has_blocks(&self) -> Result<bool> {
+        let prefixes = Algo::ALL.map(|algo| format!("{}/", self.location.under_prefix(algo.name())));
+        let list = |extensions: Extensions| async move {
+            for prefix in &prefixes {
+                let options = PaginatedListOptions {
+                    max_keys: Some(1),
+                    extensions: extensions.clone(),
+                    ..PaginatedListOptions::default()
+                };
+                if !self.s3.list_paginated(Some(prefix), options).await?.result.objects.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        let listed = self.ask(self.opening, MOST_OF_A_LIST, list).await;
+        listed.map_err(|failure| {
+            let tried = format!("cannot look for blocks in {}", self.name);
+            self.explain(failure, Action::List, &self.location.under_prefix(""), &tried)
+        })
+    }
+}
+
+pub(super) fn path(key: &str) -> Result<Path> {
+    // Location and key are checked where they are made.
+    Path::parse(key).map_err(|error| Error::new(Code::Internal, format!("{key:?} is no key of S3: {error}")))
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(Code::Closed, "the store is closed")
+}

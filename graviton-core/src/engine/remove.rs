@@ -1,0 +1,103 @@
+//! Removes blocks that nothing refers to, beside puts that may refer to them again at any moment.
+//!
+//! 1. *Doom*, one synced transaction: candidates that nothing refers to, looked up under their row locks, are
+//!    not stored any more.
+//! 2. *Remove*, under no transaction: no slow disk or server holds up the database. A file is set aside
+//!    (`.doomed`), an object is deleted.
+//! 3. *Settle*, one transaction: the rows that this collection still dooms go.
+//! 4. A file that was set aside and has a row without a doom moves back: a put refers to that block. The
+//!    others are unlinked.
+//!
+//! Where files are set aside, no put waits: a pin takes the doom away. A removal may be as late as it likes,
+//! after its session was lost and the block was put again: what it moves, it moves back. If its process dies,
+//! [`aside::tidy`] does steps 3 and 4.
+//!
+//! A deleted object does not come back. So its doom outlasts every request that was sent for it, and until it
+//! ends no put relies on the block or writes it. It ends early if every request was answered. Nobody ends the
+//! dooms of a process that died: its requests may be on their way.
+//!
+//! The models are `tests/model/src/files` and `tests/model/src/objects.rs`; each rule has a mutant there.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::aside;
+use super::core::Core;
+use crate::block::{Aside, Removed};
+use crate::collection::Collection;
+use crate::error::{Code, Error, Result};
+use crate::key::BlockKey;
+use crate::manifest::BlockRow;
+
+/// Candidates that are removed together.
+pub(super) struct Batch {
+    pub(super) by: Collection,
+    /// The number of the first removal.
+    pub(super) first: u64,
+    pub(super) candidates: Vec<(BlockRow, BlockKey)>,
+    /// How long a doom lasts where nothing is set aside.
+    pub(super) doom: Duration,
+}
+
+/// The outcome of a batch.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) blocks: u64,
+    pub(super) bytes: u64,
+    /// Candidates that something refers to.
+    pub(super) referenced: u64,
+    /// Blocks that could not be removed.
+    pub(super) failed: u64,
+    /// Why the first of them could not.
+    pub(super) failure: Option<Error>,
+}
+
+/// Removes those of the candidates that nothing refers to.
+pub(super) async fn remove(core: Arc<Core>, batch: Batch) -> Result<Outcome> {
+    let Batch { by, first, candidates, doom } = batch;
+    let asides: Vec<Aside> =
+        (first..).zip(&candidates).map(|(number, (_, key))| Aside { by, number, key: *key }).collect();
+    let (doom, valid) = if core.blocks.sets_aside() { (Duration::ZERO, doom) } else { (doom, doom / 2) };
+    let removal = core.blocks.prepare_removal(&asides, valid).await?;
+    let rows: Vec<BlockRow> = candidates.iter().map(|(row, _)| *row).collect();
+    let doomed = core.manifests.doom(by, &rows, doom).await?;
+    let mut outcome = Outcome { referenced: doomed.referenced, ..Outcome::default() };
+    if doomed.blocks.is_empty() {
+        return Ok(outcome);
+    }
+    let chosen: HashSet<BlockRow> = doomed.blocks.iter().map(|(row, _)| *row).collect();
+    let (rows, asides): (Vec<BlockRow>, Vec<Aside>) =
+        rows.into_iter().zip(asides).filter(|(row, _)| chosen.contains(row)).unzip();
+    let removed = removal.remove(&asides).await;
+    let mut gone = Vec::new();
+    let mut kept = Vec::new();
+    let mut failures = Vec::new();
+    for ((row, aside), removed) in rows.into_iter().zip(asides).zip(removed) {
+        match removed {
+            Removed::Gone => gone.push(aside),
+            Removed::Kept(error) => {
+                kept.push(row);
+                failures.push(error);
+            }
+            Removed::Unknown(error) => failures.push(error),
+        }
+    }
+    outcome.failed = failures.len() as u64;
+    if !kept.is_empty() {
+        core.manifests.lift(by, kept).await?;
+    }
+    if !gone.is_empty() {
+        let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
+        let settled = core.manifests.settle(by, &keys, &[]).await?;
+        outcome.blocks = settled.gone.len() as u64;
+        outcome.bytes = settled.gone.iter().map(|key| key.size() as u64).sum();
+        aside::end(&core.blocks, &gone, &settled.undoomed).await?;
+    }
+    outcome.failure = match failures.iter().position(|error| error.code() == Code::Io) {
+        // A disk that fails ends it; what only could not be removed now must not keep the rest from going.
+        Some(place) => return Err(failures.swap_remove(place)),
+        None => failures.into_iter().next(),
+    };
+    Ok(outcome)
+}

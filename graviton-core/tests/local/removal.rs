@@ -1,0 +1,183 @@
+//! Collections that stall or die while they remove files, beside puts of the same blocks.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use graviton_core::block::fs::FsBlockStore;
+use graviton_core::block::{Aside, Removed};
+use graviton_core::manifest::Collection;
+use graviton_core::testing::{Fault, FaultyBlockStore, Operation, Recipe};
+use graviton_core::{
+    AsyncStore, BlobId, BlockKey, BlockStore, Durability, GcOptions, GcReport, ManifestRepo, Opening,
+    Settings, VerifyOptions,
+};
+use tempfile::TempDir;
+
+struct Scene {
+    directory: TempDir,
+    files: FsBlockStore,
+    faulty: FaultyBlockStore,
+    /// Removes by way of the faulty block store.
+    collecting: AsyncStore,
+    /// Another process, as it were.
+    putting: AsyncStore,
+}
+
+async fn open(root: &Path, blocks: Arc<dyn BlockStore>) -> AsyncStore {
+    let path = root.join("manifests.db");
+    let manifests = ManifestRepo::open_sqlite(&path, Durability::Full, Opening::Create).await.unwrap();
+    let settings = Settings { chunker: "fixed:8000".parse().unwrap(), ..Settings::default() };
+    AsyncStore::new(blocks, Arc::new(manifests), settings).await.unwrap()
+}
+
+impl Scene {
+    async fn new() -> Scene {
+        let directory = tempfile::tempdir().unwrap();
+        let files = FsBlockStore::new(directory.path(), "cas/blocks", true);
+        let faulty = FaultyBlockStore::new(Arc::new(files.clone()));
+        let collecting = open(directory.path(), Arc::new(faulty.clone())).await;
+        let putting = open(directory.path(), Arc::new(files.clone())).await;
+        Scene { directory, files, faulty, collecting, putting }
+    }
+
+    /// Starts a collection that stalls in the operation.
+    async fn collection_that_stalls(&self, at: Operation) -> tokio::task::JoinHandle<GcReport> {
+        self.faulty.break_at(at, 1, Fault::Stall);
+        let store = self.collecting.clone();
+        let running = tokio::spawn(async move {
+            let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+            store.gc(&options, |_| ControlFlow::Continue(())).await.unwrap()
+        });
+        while self.faulty.hits() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running
+    }
+
+    fn in_doomed(&self) -> usize {
+        std::fs::read_dir(self.directory.path().join("cas/blocks/.doomed")).map_or(0, Iterator::count)
+    }
+
+    /// The blob is whole, the store is clean, and nothing is left behind.
+    async fn assert_holds(&self, id: &BlobId, content: &[u8]) {
+        assert_eq!(read(&self.putting, id).await, content);
+        let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
+        let report = self.putting.verify(&options, |_| ControlFlow::Continue(())).await.unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(self.in_doomed(), 0);
+    }
+}
+
+async fn read(store: &AsyncStore, id: &BlobId) -> Vec<u8> {
+    let mut reader = store.reader(id).await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(next) = reader.next().await.unwrap() {
+        bytes.extend_from_slice(&next);
+    }
+    bytes
+}
+
+/// One that takes the short path, and one that pins its blocks.
+fn contents() -> [Vec<u8>; 2] {
+    ["xof:small:44000", "xof:large:2400000"].map(|recipe| recipe.parse::<Recipe>().unwrap().bytes())
+}
+
+async fn put_again_while_a_collection_stalls(at: Operation) {
+    for content in contents() {
+        let scene = Scene::new().await;
+        let id = scene.putting.put(&content[..]).await.unwrap().id;
+        scene.putting.delete(&id).await.unwrap();
+        let collection = scene.collection_that_stalls(at).await;
+        // Neither this put nor any other waits for the collection.
+        let put = tokio::time::timeout(Duration::from_secs(20), scene.putting.put(&content[..]));
+        assert_eq!(put.await.expect("a put waits for a collection").unwrap().id, id);
+        assert_eq!(read(&scene.putting, &id).await, content);
+        scene.faulty.mend();
+        collection.await.unwrap();
+        scene.assert_holds(&id, &content).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_again_before_a_late_removal_stays() {
+    put_again_while_a_collection_stalls(Operation::Remove).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_again_before_a_late_end_of_a_removal_stays() {
+    put_again_while_a_collection_stalls(Operation::EndRemoval).await;
+}
+
+/// Leaves behind what a collection does that set a file aside, late, and died.
+async fn set_aside(files: &FsBlockStore, key: BlockKey, number: u64) {
+    let aside = [Aside { by: Collection(5), number, key }];
+    let removal = files.prepare_removal(&aside, Duration::ZERO).await.unwrap();
+    assert!(matches!(removal.remove(&aside).await[..], [Removed::Gone]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_collection_set_aside_is_read_and_comes_back() {
+    for content in contents() {
+        for by_gc in [false, true] {
+            let scene = Scene::new().await;
+            let id = scene.putting.put(&content[..]).await.unwrap().id;
+            for (number, entry) in (0..).zip(scene.putting.manifest(&id, 0, 3).await.unwrap()) {
+                set_aside(&scene.files, entry.key, number).await;
+            }
+            assert_eq!(read(&scene.putting, &id).await, content);
+            let options = VerifyOptions::default();
+            let report = scene.putting.verify(&options, |_| ControlFlow::Continue(())).await.unwrap();
+            assert!(report.is_clean(), "{report:?}");
+            // The next collection settles it, and so does the first put of the next store.
+            if by_gc {
+                scene.collecting.gc(&GcOptions::default(), |_| ControlFlow::Continue(())).await.unwrap();
+            } else {
+                let next = open(scene.directory.path(), Arc::new(scene.files.clone())).await;
+                next.put(&b"something else"[..]).await.unwrap();
+            }
+            scene.assert_holds(&id, &content).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_collection_set_aside_goes_if_nobody_needs_it() {
+    let scene = Scene::new().await;
+    let [small, large] = contents();
+    let kept = scene.putting.put(&small[..]).await.unwrap().id;
+    let id = scene.putting.put(&large[..]).await.unwrap().id;
+    let key = scene.putting.manifest(&id, 0, 1).await.unwrap()[0].key;
+    scene.putting.delete(&id).await.unwrap();
+    let collection = scene.collection_that_stalls(Operation::EndRemoval).await;
+    assert!(scene.in_doomed() > 200);
+    // It is as if it had died here; what else finds the files settles them.
+    let next = open(scene.directory.path(), Arc::new(scene.files.clone())).await;
+    next.put(&b"something else"[..]).await.unwrap();
+    assert_eq!(scene.in_doomed(), 0);
+    assert_eq!(scene.files.length(&key).await.unwrap(), None);
+    scene.faulty.mend();
+    assert_eq!(collection.await.unwrap().blocks, 300);
+    scene.assert_holds(&kept, &small).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_that_cannot_remove_anything_says_why() {
+    let scene = Scene::new().await;
+    let [small, _] = contents();
+    let id = scene.putting.put(&small[..]).await.unwrap().id;
+    scene.putting.delete(&id).await.unwrap();
+    let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+    let code = graviton_core::Code::Forbidden;
+    scene.faulty.break_from(Operation::Remove, 1, Fault::Fail(code));
+    let error = scene.collecting.gc(&options, |_| ControlFlow::Continue(())).await.unwrap_err();
+    assert_eq!(error.code(), code);
+    // Its dooms are over: the content can be put again, and goes when it is removed again.
+    assert_eq!(scene.putting.put(&small[..]).await.unwrap().id, id);
+    scene.faulty.mend();
+    scene.putting.delete(&id).await.unwrap();
+    let report = scene.collecting.gc(&options, |_| ControlFlow::Continue(())).await.unwrap();
+    assert_eq!((report.blocks, report.kept_failed, report.complete), (6, 0, true));
+    assert_eq!(scene.in_doomed(), 0);
+}
