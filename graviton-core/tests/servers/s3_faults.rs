@@ -48,8 +48,12 @@ impl Scene {
     }
 
     async fn with(store: impl Fn(&Prefix) -> S3BlockStore) -> Scene {
-        let proxy = Proxy::to(&s3::seaweedfs()).await;
-        let place = Prefix::new(&s3::seaweedfs());
+        Scene::at(&s3::seaweedfs(), store).await
+    }
+
+    async fn at(server: &str, store: impl Fn(&Prefix) -> S3BlockStore) -> Scene {
+        let proxy = Proxy::to(server).await;
+        let place = Prefix::new(server);
         let blocks = store(&Prefix { url: proxy.url.clone(), prefix: place.prefix.clone() });
         Scene { proxy, place, blocks, directory: tempfile::tempdir().unwrap() }
     }
@@ -351,10 +355,27 @@ async fn a_lost_reply_to_the_id_does_not_lose_the_id() {
         assert_eq!(scene.blocks.create_store_id("mine").await.unwrap(), "mine");
         assert_eq!(scene.place.store().create_store_id("theirs").await.unwrap(), "mine");
     }
-    // A server without conditions.
-    let scene = Scene::new().await;
-    scene.proxy.harm("PUT", "store-id", 1, error(501, "NotImplemented"));
-    assert_eq!(scene.blocks.create_store_id("mine").await.unwrap(), "mine");
+}
+
+/// Some ignore If-None-Match, some know no conditions at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_conditions_is_given_no_new_store() {
+    needs_servers!();
+    for fault in [Fault::Unconditional, error(501, "NotImplemented")] {
+        // It does not look at signatures, which cover the condition.
+        let scene = Scene::at(&s3::moto(), Prefix::store).await;
+        scene.proxy.harm("PUT", "store-id", usize::MAX, fault);
+        let store = scene.open().await.unwrap();
+        let refused = store.put(&b"content"[..]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unsupported, "{refused}");
+        assert!(refused.to_string().contains("If-None-Match"), "{refused}");
+        assert_eq!(scene.place.store().store_id().await.unwrap(), None);
+        // The advice works.
+        let advice = refused.advice().unwrap().to_owned();
+        let id = advice.split_once("write ").unwrap().1.split_once(' ').unwrap().0;
+        assert_eq!(scene.place.store().create_store_id(id).await.unwrap(), id);
+        store.put(&b"content"[..]).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

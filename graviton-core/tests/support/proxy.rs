@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// The server hears of it so much later, also if the client has gone by then.
     Held(Duration),
+    /// The server hears of no condition.
+    Unconditional,
     /// There is no answer, ever.
     Silent,
 }
@@ -227,6 +229,11 @@ impl State {
                 // Until the client gives up.
                 let _ = client.read(&mut [0]).await;
                 return Ok(false);
+            }
+            Some(Fault::Unconditional) => {
+                let head = request.head.split("\r\n");
+                let kept = head.filter(|line| !line.to_ascii_lowercase().starts_with("if-none-match:"));
+                request.head = kept.collect::<Vec<_>>().join("\r\n");
             }
             Some(Fault::Held(duration)) => tokio::time::sleep(*duration).await,
             Some(Fault::FlippedRequest(at)) => request.body[*at] ^= 1,

@@ -9,9 +9,8 @@
 //! `location` is where, `client` makes the client of `object_store`, `transport` is below it and sees each
 //! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes.
 //!
-//! Not guaranteed: that the first opening of a place by two databases *at the same moment* gives it to
-//! one of them, where the server ignores `If-None-Match` (AWS, MinIO, SeaweedFS and moto heed it). Then
-//! the later one wins, and the other's next opening says that the blocks belong to another database.
+//! Two databases may open a place for the first time *at the same moment*: the condition `If-None-Match`
+//! gives it to one of them. A server that ignores it is found out by an object of our own, and refused.
 
 mod client;
 mod failure;

@@ -8,7 +8,9 @@ use object_store::aws::AmazonS3;
 use object_store::client::HttpClient;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{Extensions, GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Extensions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 use tokio::sync::Semaphore;
 
 use super::client::Patience;
@@ -20,6 +22,7 @@ use crate::blocking;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result, root_cause};
 use crate::key::BlockKey;
+use crate::random;
 
 const STORE_ID: &str = "store-id";
 
@@ -197,35 +200,63 @@ impl Shared {
     }
 
     pub(super) async fn create_store_id(&self, id: &str) -> Result<String> {
-        // Asked first for the sake of servers that ignore the condition below.
         if let Some(id) = self.store_id().await? {
             return Ok(id);
         }
-        let key = self.location.under_prefix(STORE_ID);
-        let path = path(&key)?;
-        let put = |mode| {
-            let payload = PutPayload::from(format!("{id}\n").into_bytes());
-            self.ask(self.usual, MOST_OF_AN_ID, |extensions| {
-                self.s3.put_opts(&path, payload, PutOptions { mode, extensions, ..PutOptions::default() })
-            })
-        };
-        let written = match put(PutMode::Create).await {
-            // The server knows no conditions.
-            Err(failure) if failure.status() == Some(501) => put(PutMode::Overwrite).await,
-            written => written,
-        };
-        match written {
-            Ok(_) => {}
-            // Another was faster; or this is a second attempt, and the first one succeeded.
-            Err(failure) if matches!(failure.status(), Some(409 | 412)) => {}
-            Err(failure) => {
-                let tried = format!("cannot write {}/{STORE_ID}", self.name);
-                return Err(self.explain(failure, Action::Write, &key, &tried));
-            }
+        if !self.heeds_conditions().await? {
+            let why = format!(
+                "cannot create a store in {}: the server ignores If-None-Match, so that another database could take \
+                 the same place at the same moment",
+                self.name
+            );
+            return Err(Error::new(Code::Unsupported, why).with_advice(format!(
+                "use a server that heeds it (AWS, MinIO and SeaweedFS do); or make sure that no other database is given \
+                 this place, and write {id} into {}/{STORE_ID} by hand",
+                self.name
+            )));
         }
+        self.write_id(STORE_ID, id).await?;
         self.store_id().await?.ok_or_else(|| {
             Error::new(Code::Config, format!("{}/{STORE_ID} was just written and is gone", self.name))
         })
+    }
+
+    /// Whether the server writes no object over another when it is asked not to: to an object of our own.
+    async fn heeds_conditions(&self) -> Result<bool> {
+        let name = format!("{STORE_ID}-probe-{:016x}", u64::from_le_bytes(random::bytes()?));
+        let heeds = match self.write_id(&name, "probe").await {
+            // A second attempt that is refused shows it too.
+            Ok(written) => !written || !self.write_id(&name, "probe").await?,
+            Err(error) if error.code() == Code::Unsupported => false,
+            Err(error) => return Err(error),
+        };
+        let path = path(&self.location.under_prefix(&name))?;
+        // If it stays, it is in nobody's way.
+        let _ = tokio::time::timeout(self.opening.total, self.s3.delete(&path)).await;
+        Ok(heeds)
+    }
+
+    /// Writes an id to an object that is not there yet. False if it is there, or if this was a second attempt
+    /// and the first one succeeded.
+    async fn write_id(&self, name: &str, id: &str) -> Result<bool> {
+        let key = self.location.under_prefix(name);
+        let path = path(&key)?;
+        let payload = PutPayload::from(format!("{id}\n").into_bytes());
+        let put = |extensions| {
+            let options = PutOptions { mode: PutMode::Create, extensions, ..PutOptions::default() };
+            self.s3.put_opts(&path, payload, options)
+        };
+        match self.ask(self.usual, MOST_OF_AN_ID, put).await {
+            Ok(_) => Ok(true),
+            Err(failure) if matches!(failure.status(), Some(409 | 412)) => Ok(false),
+            Err(failure) if failure.status() == Some(501) => {
+                Err(Error::new(Code::Unsupported, format!("{} knows no conditions", self.endpoint)))
+            }
+            Err(failure) => {
+                let tried = format!("cannot write {}/{name}", self.name);
+                Err(self.explain(failure, Action::Write, &key, &tried))
+            }
+        }
     }
 
     pub(super) async fn page(
