@@ -3,6 +3,7 @@
 mod collect;
 mod conformance;
 mod pairs;
+mod poolers;
 mod postgres_faults;
 mod s3_faults;
 mod s3_removal;

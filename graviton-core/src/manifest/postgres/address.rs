@@ -104,8 +104,11 @@ impl PostgresAddress {
         };
         let name = format!("postgres://{host}:{}/{database}", options.get_port());
         // The last two bound how long a row stays locked for others: by us, and by one of us that was cut off.
-        let options = options.disable_statement_logging().options([
+        // Without the second, a crash of the server could take back a doom or a commit that was acknowledged.
+        // No column is a floating-point number, and some poolers refuse that parameter.
+        let options = options.disable_statement_logging().extra_float_digits(None).options([
             ("search_path", "graviton"),
+            ("synchronous_commit", "on"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
         ]);

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::{ConnectOptions, Connection as _, Executor, PgConnection};
+use sqlx::{ConnectOptions, Connection as _, Executor, PgConnection, Row as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::PostgresAddress;
-use super::failure::{Remedy, failed, remedy};
+use super::failure::{Remedy, failed, pooled, remedy};
 use crate::descriptor;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
@@ -41,8 +41,9 @@ const UNKNOWN: Duration = Duration::from_secs(40);
 /// So many lost connections one after another are enough.
 const LOSSES: u32 = 3;
 
-const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) \
-    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+/// Whether the session is as we asked for it when we connected: not where a pooler leaves that out.
+const AS_ASKED: &str = "SELECT current_setting('search_path') = 'graviton' \
+    AND current_setting('synchronous_commit') NOT IN ('off', 'local')";
 
 /// One database of a Postgres server.
 #[derive(Debug)]
@@ -135,10 +136,14 @@ impl PostgresDatabase {
             )));
         };
         let mut connection = connected.map_err(|error| failed(&self.address, error.into()))?;
-        // A doom or a commit that a crash of the server could take back would not be one.
-        let settled = timeout(CLEAN_UP, connection.execute(SYNCHRONOUS)).await;
-        let settled = settled.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())).flatten();
-        settled.map_err(|error| failed(&self.address, error.into()))?;
+        // The tables of a session without our search_path would be made in another schema, and without
+        // synchronous_commit what is acknowledged could be lost.
+        let as_asked = timeout(CLEAN_UP, connection.fetch_one(sqlx::raw_sql(AS_ASKED))).await;
+        let as_asked = as_asked.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())).flatten();
+        let as_asked = as_asked.and_then(|row| row.try_get::<bool, _>(0));
+        if !as_asked.map_err(|error| failed(&self.address, error.into()))? {
+            return Err(pooled(&self.address, "a pooler leaves out the parameters of the session"));
+        }
         Ok(connection)
     }
 

@@ -30,6 +30,7 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
             Some("23505") if error.constraint() == Some("blob_live") => Remedy::RunAgain,
             // Terminated, shutting down, crashed; time-outs that end the session; read-only since a fail-over.
             Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25006") => Remedy::Reconnect,
+            Some("08P01") if error.message().contains("startup parameter") => Remedy::None,
             Some(code) if code.starts_with("08") => Remedy::Reconnect,
             _ => Remedy::None,
         },
@@ -57,6 +58,16 @@ pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
         .with_advice(advice)
         .with_source(error)
 }
+
+/// The error of a session that is not our own.
+pub(super) fn pooled(address: &PostgresAddress, why: &str) -> Error {
+    let what = format!("the database {} cannot be used through this pooler: {why}", address.name());
+    Error::new(Code::Config, what).with_advice(POOLED)
+}
+
+const POOLED: &str = "connect to PostgreSQL itself; or let the pooler work in session mode, ignore the startup \
+     parameter `options`, and set search_path to graviton and synchronous_commit to on for the database \
+     (ALTER DATABASE … SET …)";
 
 fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static str, String) {
     let variable = address.variable();
@@ -90,6 +101,11 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
                 let advice = format!("check {}", address.credentials());
                 (Code::Config, "refuses the user or the password", advice)
             }
+            "08P01" if error.message().contains("startup parameter") => {
+                (Code::Config, "cannot be used through this pooler", POOLED.to_owned())
+            }
+            // A prepared statement is there already, or is not: another client's session.
+            "42P05" | "26000" => (Code::Config, "cannot be used through this pooler", POOLED.to_owned()),
             "3D000" => (Code::Config, "does not exist", format!("make it, or check {variable}")),
             "42501" => (
                 Code::Forbidden,

@@ -1,0 +1,159 @@
+//! A store through pgbouncer: it works, or opening it says why not, and nothing is lost.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use graviton_core::{AsyncStore, Code, Config, Error};
+use sqlx::{Executor, PgConnection, Row};
+use tempfile::TempDir;
+
+use crate::support::needs_servers;
+use crate::support::postgres::TestDatabase;
+use crate::support::servers::variable;
+
+/// A pgbouncer of its own, ended with it.
+struct Pooler {
+    process: Child,
+    _directory: TempDir,
+    url: String,
+}
+
+impl Pooler {
+    /// In front of the test's server, with these settings.
+    async fn start(database: &TestDatabase, settings: &str) -> Pooler {
+        let server: url::Url = variable("GRAVITON_TEST_POSTGRES").parse().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user={} password={}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             default_pool_size = 3\n{settings}\n",
+            server.port().unwrap(),
+            server.username(),
+            server.password().unwrap(),
+        );
+        std::fs::write(&path, text).unwrap();
+        let mut command = Command::new("pgbouncer");
+        command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())).arg("-q");
+        if rustix::process::geteuid().is_root() {
+            // It does not run as root.
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(directory.path(), open).unwrap();
+            command.args(["-u", "postgres"]);
+        }
+        let process = command.arg(&path).stderr(Stdio::null()).spawn().expect("pgbouncer, from Debian");
+        let name = database.url.rsplit('/').next().unwrap();
+        let url = format!("postgres://anybody@127.0.0.1:{port}/{name}");
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(20), "pgbouncer does not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Pooler { process, _directory: directory, url }
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn open(root: &TempDir, url: &str) -> Result<AsyncStore, Error> {
+    Config::for_directory(root.path()).set("GRAVITON_MANIFEST_URL", url).unwrap().open_async().await
+}
+
+async fn tables(database: &TestDatabase) -> Vec<String> {
+    let mut connection: PgConnection = database.connect().await;
+    let tables = "SELECT schemaname || '.' || tablename FROM pg_tables \
+        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+    let rows = connection.fetch_all(tables).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Sets for everybody what our sessions set for themselves.
+async fn prepare(database: &TestDatabase) {
+    let name = database.url.rsplit('/').next().unwrap();
+    let settings = format!(
+        "ALTER DATABASE {name} SET search_path = graviton; ALTER DATABASE {name} SET synchronous_commit = on"
+    );
+    database.sql(&settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_keeps_our_settings_from_the_server_is_refused() {
+    needs_servers!();
+    for mode in ["session", "transaction"] {
+        // As it is by default, and told to ignore what it does not know.
+        for (ignored, named) in
+            [("", "startup parameter"), ("ignore_startup_parameters = options", "session")]
+        {
+            let database = TestDatabase::create().await;
+            let pooler = Pooler::start(&database, &format!("pool_mode = {mode}\n{ignored}")).await;
+            let root = tempfile::tempdir().unwrap();
+            let refused = open(&root, &pooler.url).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Config, "{refused}");
+            let text = refused.to_string();
+            assert!(text.contains("pooler") && text.contains(named), "{text}");
+            assert!(refused.advice().is_some_and(|advice| advice.contains("ALTER DATABASE")), "{refused:?}");
+            assert_eq!(tables(&database).await, [""; 0], "something was made");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_settings_of_the_advice_a_pooler_of_sessions_works() {
+    needs_servers!();
+    let database = TestDatabase::create().await;
+    prepare(&database).await;
+    // More sessions than the store has.
+    let settings = "pool_mode = session\nignore_startup_parameters = options\ndefault_pool_size = 30";
+    let pooler = Pooler::start(&database, settings).await;
+    let root = tempfile::tempdir().unwrap();
+    let store = open(&root, &pooler.url).await.unwrap();
+    let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    let put = store.put(&content[..]).await.unwrap();
+    assert_eq!(store.read_range(&put.id, 0..u64::MAX).await.unwrap(), content);
+    store.close().await;
+    // The tables are where a direct connection looks for them.
+    let store = open(&root, &database.url).await.unwrap();
+    assert_eq!(store.read_range(&put.id, 0..u64::MAX).await.unwrap(), content);
+    assert!(tables(&database).await.iter().all(|table| table.starts_with("graviton.")));
+}
+
+/// Sessions are handed to others between transactions: what is acknowledged is there all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_of_transactions_fails_by_name_and_loses_nothing() {
+    needs_servers!();
+    let database = TestDatabase::create().await;
+    prepare(&database).await;
+    let settings = "pool_mode = transaction\nignore_startup_parameters = options";
+    let pooler = Pooler::start(&database, settings).await;
+    let root = tempfile::tempdir().unwrap();
+    let direct = open(&root, &database.url).await.unwrap();
+    direct.put(&b"the tables are there"[..]).await.unwrap();
+    let mut acknowledged = Vec::new();
+    let mut refused = 0;
+    for nth in 0..20_u32 {
+        let content = nth.to_le_bytes().repeat(5_000);
+        let put = match open(&root, &pooler.url).await {
+            Ok(store) => store.put(&content[..]).await,
+            Err(error) => Err(error),
+        };
+        match put {
+            Ok(put) => acknowledged.push((put.id, content)),
+            Err(error) => {
+                assert_eq!(error.code(), Code::Config, "{error}");
+                assert!(error.to_string().contains("pooler"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "no session was handed on, and this shows nothing");
+    for (id, content) in acknowledged {
+        assert_eq!(direct.read_range(&id, 0..u64::MAX).await.unwrap(), content);
+    }
+}
