@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Allow any address without authentication: everyone who can reach the server can read, write and delete
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Use the blocks that are there although their store-id is gone, as `graviton verify --adopt` does
+    #[arg(long)]
+    pub(crate) adopt: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

@@ -56,7 +56,7 @@ pub(crate) struct Verify {
     /// Continue from the cursor of an interrupted verification of the whole store
     #[arg(long, value_name = "CURSOR", conflicts_with = "ids")]
     pub(crate) from: Option<String>,
-    /// Hand blocks without a row in the database to the next gc
+    /// Hand blocks without a row in the database to the next gc; also use blocks whose store-id is gone
     #[arg(long, conflicts_with = "ids")]
     pub(crate) adopt: bool,
     #[command(flatten)]

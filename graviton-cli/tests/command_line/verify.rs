@@ -223,3 +223,17 @@ fn an_interrupted_verification_tells_where_to_go_on() {
         assert_eq!(found[1]["corrupt"], 1);
     }
 }
+
+/// As the message advises.
+#[test]
+fn blocks_whose_id_is_gone_are_used_again_when_they_are_adopted() {
+    let scene = Scene::new();
+    let id = scene.put(b"content");
+    std::fs::remove_file(scene.path(".graviton/cas/blocks/store-id")).unwrap();
+    let refused = scene.run(&["get", &id]);
+    refused.failed(1, "config", "store-id");
+    assert!(refused.stderr.contains("graviton verify --adopt"), "{}", refused.stderr);
+    assert_eq!(scene.run(&["verify"]).code, 1);
+    scene.run(&["verify", "--adopt"]).succeeded();
+    assert!(scene.run(&["get", &id]).succeeded().stdout == b"content");
+}

@@ -246,7 +246,7 @@ impl Engine {
             );
             return Err(wrong_place(
                 why,
-                "check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt",
+                "check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt (on the command line: graviton verify --adopt)",
             ));
         }
         let occupied = match occupied {
@@ -255,7 +255,10 @@ impl Engine {
         };
         if occupied && !self.adopt {
             let why = format!("there are blocks in {}, and no store-id says whose they are", location());
-            return Err(wrong_place(why, "if they are this database's, open the store once with adopt"));
+            return Err(wrong_place(
+                why,
+                "if they are this database's, open the store once with adopt (on the command line: graviton verify --adopt)",
+            ));
         }
         Ok(())
     }

@@ -286,7 +286,7 @@ impl AsyncStore {
         options: &VerifyOptions,
         tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
     ) -> Result<VerifyReport> {
-        verify::verify(self.core()?, options, tell).await
+        verify::verify(self.engine()?, options, tell).await
     }
 
     /// Brings blobs with their manifests from another store, verified: every block, and each blob as a whole.

@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::{Core, not_found};
+use super::core::{Core, Engine, not_found};
 use super::damage::{Damage, look, recheck};
 use super::pace;
 use crate::block::Listed;
@@ -90,10 +90,15 @@ pub enum VerifyEvent<'a> {
 
 /// Runs a verification.
 pub(super) async fn verify(
-    core: &Arc<Core>,
+    engine: &Engine,
     options: &VerifyOptions,
     tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
 ) -> Result<VerifyReport> {
+    let core = &engine.core;
+    if options.adopt && !core.read_only {
+        // The place itself may have to be adopted.
+        engine.prepare_to_write().await?;
+    }
     let mut check = Check {
         core,
         options,

@@ -234,7 +234,10 @@ impl BlockStore for FsBlockStore {
     }
 
     async fn remove_leftovers(&self) -> Result<u64> {
-        self.with_shared(|shared| temporaries::remove_leftovers(&shared.blocks)).await
+        self.with_shared(|shared| {
+            Ok(temporaries::remove_leftovers(&shared.blocks)? + shared.remove_abandoned_ids()?)
+        })
+        .await
     }
 
     async fn release_reserve(&self) -> Result<bool> {

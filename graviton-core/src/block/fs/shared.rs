@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -25,6 +26,9 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
 const STORE_ID: &str = "store-id";
+
+/// The beginning of the names of ids that are being written.
+const UNFINISHED_ID: &str = ".store-id-";
 
 /// How often a reader looks for a file: each time that a collection moves it while it looks may cost a round
 /// (`tests/model/src/files`, mutant `ReaderLooksTwice`).
@@ -175,6 +179,32 @@ impl Shared {
         }
     }
 
+    /// Removes what was left by processes that died while they wrote the id: nobody takes an hour for that.
+    pub(super) fn remove_abandoned_ids(&self) -> Result<u64> {
+        const ABANDONED: Duration = Duration::from_secs(3_600);
+        let path = self.blocks.display();
+        let failed = |error| Error::io(format!("cannot list {path}"), error);
+        let entries = match std::fs::read_dir(&self.blocks) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            entries => entries.map_err(failed)?,
+        };
+        let mut removed = 0;
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let is_old = || {
+                let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
+                Some(modified.elapsed().ok()? > ABANDONED)
+            };
+            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED_ID.as_bytes())
+                && is_old() == Some(true)
+                && std::fs::remove_file(entry.path()).is_ok()
+            {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
     /// Writes the id under another name and links it, so that it is never there in part and never replaced.
     pub(super) fn write_store_id(&self, id: &str) -> Result<String> {
         let path = self.blocks.join(STORE_ID);
@@ -182,7 +212,7 @@ impl Shared {
         durable::create_directory(&self.blocks)?;
         occupy_standard();
         let mut file = tempfile::Builder::new()
-            .prefix(".store-id-")
+            .prefix(UNFINISHED_ID)
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
             .tempfile_in(&self.blocks)
             .map_err(failed)?;
@@ -197,5 +227,26 @@ impl Shared {
         self.read_store_id()?.ok_or_else(|| {
             Error::new(Code::Config, format!("{} was just written and is gone", path.display()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_unfinished_ids_are_leftovers() {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = Shared::new(directory.path(), "", true);
+        assert_eq!(shared.write_store_id("mine").unwrap(), "mine");
+        let (old, new) = (directory.path().join(".store-id-old"), directory.path().join(".store-id-new"));
+        for path in [&old, &new] {
+            std::fs::write(path, "").unwrap();
+        }
+        let two_hours_ago = std::time::SystemTime::now() - Duration::from_secs(7_200);
+        File::open(&old).unwrap().set_modified(two_hours_ago).unwrap();
+        assert_eq!(shared.remove_abandoned_ids().unwrap(), 1);
+        assert!(!old.exists() && new.exists());
+        assert_eq!(shared.read_store_id().unwrap().as_deref(), Some("mine"));
     }
 }

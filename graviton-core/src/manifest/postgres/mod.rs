@@ -6,8 +6,8 @@
 //! leaves the same behind as if it had run once. So the outcome of a commit is found out, never guessed.
 //!
 //! Every operation is committed synchronously, pins too: unlike with SQLite, a writer outlives a crash of its
-//! database, and must not go on with some of its pins lost. So our sessions set `synchronous_commit`, whatever
-//! the server's is. A fail-over must lose no commit.
+//! database, and must not go on with some of its pins lost. So our sessions set `synchronous_commit`. A
+//! fail-over must lose no commit.
 //!
 //! A pooler that hands a session to others between two transactions is refused: the settings of our sessions,
 //! and the statements that are prepared in them, would be lost.
