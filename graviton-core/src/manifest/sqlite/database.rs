@@ -4,7 +4,7 @@
 //! caller. sqlx, which serves PostgreSQL, runs each SQLite connection on a thread of its own. The two thread
 //! switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs with it, of
 //! which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped future can leave
-//! one open; only a sweep or a second look at a block waits in it, for the block store. A wait for another
+//! one open; only a second look at a block waits in it, for the block store. A wait for another
 //! process's transaction is moved off a thread whose caller may end the call.
 
 use std::io;
