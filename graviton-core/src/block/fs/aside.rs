@@ -176,8 +176,9 @@ impl Shared {
             .map(|bytes| bytes.len() == key.size() && key.algo().digest(&bytes) == *key.digest());
         let flags = match is_whole {
             Ok(true) => RenameFlags::empty(),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Ok(false) | Err(_) => RenameFlags::NOREPLACE,
+            Ok(false) => RenameFlags::NOREPLACE,
+            // Gone already, or not to be read now: readers look here, and the next collection tries again.
+            Err(_) => return Ok(()),
         };
         let moved = if flags.is_empty() {
             rustix::fs::renameat(directory, &name, to, key.name())
