@@ -21,7 +21,7 @@
 //! locking matters there is a mutant that looks first. Each file and each deletion is a step of its own.
 //! SQLite, where a transaction locks the whole database, allows some of these runs and no others.
 //!
-//! Deleting is there in three ways: *swept*, as it was until now, the bytes going inside the transaction that
+//! Deleting is there in three ways: *swept*, as it was earlier, the bytes going inside the transaction that
 //! removes the rows, on the assumption that no deletion is later than its doom; *requested*, for objects;
 //! *aside*, for files. `files` and `objects` say what the rules of the last two are, and show what the first
 //! one loses where the assumption does not hold: their mutants `UnlinkStalls`, `HoldsTransaction` and
@@ -36,11 +36,11 @@
 //! 5. If everybody stopped, one collection would leave exactly what is referenced, and the bytes without rows
 //!    that it was asked to adopt would be gone. (Asked of every state: "eventually" means nothing where runs
 //!    can go in circles.)
-//! 6. No transaction is open while bytes are deleted. (Not of the sweep until now.)
+//! 6. No transaction is open while bytes are deleted. (Not of the earlier sweep.)
 //!
 //! # What is not modelled
 //! Deadlocks. Batches of several blocks in one pin. That a writer that is gone loses its lease. Processes of
-//! both protocols beside each other: those until now heed `doomed_until`, so the new ones set it, and heed it
+//! both protocols side by side: the earlier ones heed `doomed_until`, so the new ones set it, and heed it
 //! as long as there may be old ones.
 //!
 //! # How much that is

@@ -60,7 +60,7 @@ pub(crate) const LONG_LEG: &[Bounds] =
     &[Bounds { name: "objects-long", what: "the same for longer", puts: [1, 1], runs: [1, 1], end: 5 }];
 
 mutants! {
-    ShortDoom "objects" "until now: the doom ends before the server refuses the delete",
+    ShortDoom "objects" "earlier: the doom ends before the server refuses the delete",
     GatewayLate "objects" "a gateway carries out a delete later than any bound",
     DatesLate "objects" "a delete is dated when it is sent, after a stall",
     RetryDatesAnew "objects" "a second attempt has a date of its own",

@@ -86,7 +86,7 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
         tidiers: [false, true, false],
         ..ASIDE
     },
-    Bounds { name: "files-timely", what: "the protocol until now, if no unlink stalls", ..TIMELY },
+    Bounds { name: "files-timely", what: "the earlier protocol, if no unlink stalls", ..TIMELY },
     Bounds {
         name: "files-timely-puts",
         what: "the same: each writer puts twice",
@@ -162,9 +162,9 @@ mutants! {
     LinksBackUnsynced "files-tidy" "the same without a sync",
     ReaderLooksOnce "files-read" "a reader looks under the name alone",
     ReaderLooksTwice "files-read" "a reader looks under the name and in .doomed, once each",
-    UnlinkStalls "files-timely" "until now: an unlink may stall for longer than its doom",
-    HoldsTransaction "files-timely" "until now: the transaction that removes the row is open over the unlink",
-    PinIgnoresDoom "files-timely" "until now: a pin does not heed a doom",
-    ShortIgnoresDoom "files-timely" "until now: the short path does not heed a doom",
-    StolenDoom "files-timely" "until now: a collector ignores another's doom",
+    UnlinkStalls "files-timely" "earlier: an unlink may stall for longer than its doom",
+    HoldsTransaction "files-timely" "earlier: the transaction that removes the row is open over the unlink",
+    PinIgnoresDoom "files-timely" "earlier: a pin does not heed a doom",
+    ShortIgnoresDoom "files-timely" "earlier: the short path does not heed a doom",
+    StolenDoom "files-timely" "earlier: a collector ignores another's doom",
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! mod (all steps and properties, power cuts, the reader)
 //!   -> writer     the long path and the short one
-//!   -> collector  doom, move, settle, tidy; the sweep until now
+//!   -> collector  doom, move, settle, tidy; the earlier sweep
 //!   -> state      what there is, here and on the disk
 //!   -> bounds     how much is tried; the mutants
 //! ```

@@ -33,7 +33,7 @@ pub(crate) struct State {
 pub(crate) enum Holder {
     /// The commit of a short path, between its look at the file and its end.
     Writer(u8),
-    /// The sweep until now.
+    /// The earlier sweep.
     Collector(u8),
 }
 
@@ -133,7 +133,7 @@ pub(crate) enum Collect {
     SyncLink(u8),
     /// Only in the mutant that decides before it moves.
     MoveDecided(bool),
-    /// Only today's: the sweep.
+    /// Only of the earlier sweep.
     Sweep,
     UnlinkName,
     Drop,
