@@ -11,6 +11,9 @@ use super::location::S3Location;
 use super::transport::Connector;
 use crate::error::{Code, Error, Result, root_cause};
 
+/// In practice the total time ends the repeating, not the count.
+const RETRIES: usize = 1_000;
+
 /// For how long an answer is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -50,9 +53,9 @@ pub(super) struct Client {
     pub(super) is_aws: bool,
 }
 
-/// A client that repeats a request up to so many times, for as long as its caller waits. The time-out is
+/// A client that repeats a request for as long as its caller waits. The time-out is
 /// that of requests which bring none of their own along.
-pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) -> Result<Client> {
+pub(super) fn client(location: &S3Location, time_out: Duration) -> Result<Client> {
     let mut builder = match location.server() {
         Some(server) => AmazonS3Builder::new()
             .with_endpoint(server.endpoint())
@@ -94,7 +97,7 @@ pub(super) fn client(location: &S3Location, retries: usize, time_out: Duration) 
                 max_backoff: Duration::from_secs(5),
                 base: 2.0,
             },
-            max_retries: retries,
+            max_retries: RETRIES,
             // The caller's time-out ends it sooner.
             retry_timeout: Duration::from_secs(240),
         })

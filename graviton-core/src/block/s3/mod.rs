@@ -47,8 +47,6 @@ pub(crate) use location::{check_bucket, check_prefix, check_url};
 const MOST_PUTS: usize = 32;
 const MOST_GETS: usize = 64;
 
-/// In practice the total time ends the repeating, not the count.
-const RETRIES: usize = 1_000;
 /// Blocks in S3. Clones share everything.
 #[derive(Clone)]
 pub struct S3BlockStore(Arc<Shared>);
@@ -60,7 +58,7 @@ impl S3BlockStore {
 
     /// The same with other time-outs: the usual ones, and those of what is asked when a store is opened.
     pub fn with_patience(location: S3Location, usual: Patience, opening: Patience) -> Result<S3BlockStore> {
-        let client = client(&location, RETRIES, usual.attempt)?;
+        let client = client(&location, usual.attempt)?;
         let scheme = if client.is_aws { "s3:/" } else { client.endpoint.as_str() };
         Ok(S3BlockStore(Arc::new(Shared {
             name: format!("{scheme}/{}", location.path()),
