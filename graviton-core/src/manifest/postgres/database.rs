@@ -45,6 +45,10 @@ const LOSSES: u32 = 3;
 const AS_ASKED: &str = "SELECT current_setting('search_path') = 'graviton' \
     AND current_setting('synchronous_commit') NOT IN ('off', 'local')";
 
+/// Asks for the setting once more, in the same round trip: through a pooler that hands sessions on, another
+/// client may have changed it.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on";
+
 /// One database of a Postgres server.
 #[derive(Debug)]
 pub(in crate::manifest) struct PostgresDatabase {
@@ -273,7 +277,7 @@ impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
             let running = (self.work)(connection::Connection::Postgres(connection), self.arguments);
             return Ok(running.await?.answer());
         }
-        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        connection.execute(sqlx::raw_sql(BEGIN)).await?;
         match (self.work)(connection::Connection::Postgres(connection), self.arguments).await? {
             Ending::Commit(answer) => {
                 self.watch.before_commit()?;

@@ -9,8 +9,9 @@
 //! database, and must not go on with some of its pins lost. So our sessions set `synchronous_commit`. A
 //! fail-over must lose no commit.
 //!
-//! A pooler that hands a session to others between two transactions is refused: the settings of our sessions,
-//! and the statements that are prepared in them, would be lost.
+//! A pooler that hands a session to others between two transactions is not supported: statements that are
+//! prepared in it are lost, which is told by name where it is met. Each transaction sets `synchronous_commit`
+//! for itself, so that nothing is acknowledged there that a crash could take back.
 
 mod address;
 pub(super) mod connection;
