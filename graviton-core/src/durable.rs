@@ -14,6 +14,11 @@ pub(crate) fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     open_at(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
 }
 
+/// The same, for a directory that is to be there.
+pub(crate) fn open_existing(path: &Path) -> Result<OwnedFd> {
+    open_directory(path).map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
+}
+
 /// Creates a directory and its missing parents, and syncs the parent of each. Also syncs the parent of a directory that
 /// exists: another process may have made it a moment ago and not synced it yet.
 pub(crate) fn create_directory(path: &Path) -> Result<()> {

@@ -213,9 +213,7 @@ impl<'a> Run<'a> {
         report.blocks += removed.blocks;
         report.bytes += removed.bytes;
         report.kept_failed += removed.failed;
-        let has_failed = removed.failure.is_some();
         self.failure = self.failure.take().or(removed.failure);
-        // A server that answers nothing is not asked for the rest.
-        Ok((!has_failed || removed.blocks > 0).then_some(last))
+        Ok((!removed.ends_it).then_some(last))
     }
 }

@@ -282,7 +282,12 @@ impl Engine {
         if record.block_location != location {
             core.manifests.set_block_location(&location).await?;
         }
-        aside::tidy(&core.blocks, &core.manifests).await?;
+        // No put relies on it: a file that only could not be moved must not keep anybody from putting.
+        if let Err(error) = aside::tidy(&core.blocks, &core.manifests).await
+            && error.code() == Code::Io
+        {
+            return Err(error);
+        }
         // Only a full disk needs the reserve: without it everything else works.
         let _ = core.blocks.keep_reserve().await;
         match (core.durability, record.durability) {

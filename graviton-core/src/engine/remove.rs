@@ -51,17 +51,33 @@ pub(super) struct Outcome {
     pub(super) failed: u64,
     /// Why the first of them could not.
     pub(super) failure: Option<Error>,
+    /// Whether no further batch is to begin: a server does not answer, or the disk is full. A block that only
+    /// could not be removed does not keep the rest from going.
+    pub(super) ends_it: bool,
 }
 
-/// Removes those of the candidates that nothing refers to.
+/// Removes those of the candidates that nothing refers to. An I/O error latches the store here, for the
+/// caller may have gone.
 pub(super) async fn remove(core: Arc<Core>, batch: Batch) -> Result<Outcome> {
+    let removed = remove_batch(&core, batch).await;
+    core.latch.watch(removed)
+}
+
+async fn remove_batch(core: &Core, batch: Batch) -> Result<Outcome> {
     let Batch { by, first, candidates, doom } = batch;
     let asides: Vec<Aside> =
         (first..).zip(&candidates).map(|(number, (_, key))| Aside { by, number, key: *key }).collect();
     let (doom, valid) = if core.blocks.sets_aside() { (Duration::ZERO, doom) } else { (doom, doom / 2) };
     let removal = core.blocks.prepare_removal(&asides, valid).await?;
     let rows: Vec<BlockRow> = candidates.iter().map(|(row, _)| *row).collect();
-    let doomed = core.manifests.doom(by, &rows, doom).await?;
+    let doomed = match core.manifests.doom(by, &rows, doom).await {
+        Ok(doomed) => doomed,
+        Err(error) => {
+            // It may have been committed all the same, and no removal was begun for it.
+            let _ = core.manifests.lift(by, rows).await;
+            return Err(error);
+        }
+    };
     let mut outcome = Outcome { referenced: doomed.referenced, ..Outcome::default() };
     if doomed.blocks.is_empty() {
         return Ok(outcome);
@@ -84,6 +100,13 @@ pub(super) async fn remove(core: Arc<Core>, batch: Batch) -> Result<Outcome> {
         }
     }
     outcome.failed = failures.len() as u64;
+    let disk = failures.iter().find(|error| error.code() == Code::Io).cloned();
+    if let Some(error) = &disk {
+        // Before anything else can fail, and hide it.
+        let _ = core.latch.watch::<()>(Err(error.clone()));
+    }
+    let ends_it = |error: &Error| matches!(error.code(), Code::BackendUnavailable | Code::NoSpace);
+    outcome.ends_it = failures.iter().any(ends_it);
     if !kept.is_empty() {
         core.manifests.lift(by, kept).await?;
     }
@@ -94,10 +117,6 @@ pub(super) async fn remove(core: Arc<Core>, batch: Batch) -> Result<Outcome> {
         outcome.bytes = settled.gone.iter().map(|key| key.size() as u64).sum();
         aside::end(&core.blocks, &gone, &settled.undoomed).await?;
     }
-    outcome.failure = match failures.iter().position(|error| error.code() == Code::Io) {
-        // A disk that fails ends it; what only could not be removed now must not keep the rest from going.
-        Some(place) => return Err(failures.swap_remove(place)),
-        None => failures.into_iter().next(),
-    };
-    Ok(outcome)
+    outcome.failure = failures.into_iter().next();
+    disk.map_or(Ok(outcome), Err)
 }

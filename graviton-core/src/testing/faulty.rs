@@ -267,8 +267,10 @@ impl BlockStore for FaultyBlockStore {
     }
 
     async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
-        if self.next(Operation::EndRemoval) == Some(Fault::Stall) {
-            self.stall().await;
+        match self.next(Operation::EndRemoval) {
+            Some(Fault::Fail(code) | Fault::FailAfter(code)) => return Err(failure(code)),
+            Some(Fault::Stall) => self.stall().await,
+            _ => {}
         }
         self.inner.end_removal(gone, back).await
     }

@@ -181,3 +181,61 @@ async fn a_collection_that_cannot_remove_anything_says_why() {
     assert_eq!((report.blocks, report.kept_failed, report.complete), (6, 0, true));
     assert_eq!(scene.in_doomed(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_cannot_be_removed_keeps_no_others_from_going() {
+    let scene = Scene::new().await;
+    let [small, _] = contents();
+    let id = scene.putting.put(&small[..]).await.unwrap().id;
+    scene.putting.delete(&id).await.unwrap();
+    // One at a time, and the first fails.
+    let options =
+        GcOptions { grace: Some(Duration::ZERO), blocks_per_second: Some(1), ..GcOptions::default() };
+    scene.faulty.break_at(Operation::Remove, 1, Fault::Fail(graviton_core::Code::Forbidden));
+    let report = scene.collecting.gc(&options, |_| ControlFlow::Continue(())).await.unwrap();
+    assert_eq!((report.blocks, report.kept_failed, report.complete), (5, 1, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_during_a_removal_latches_the_store() {
+    let scene = Scene::new().await;
+    let [small, _] = contents();
+    let id = scene.putting.put(&small[..]).await.unwrap().id;
+    scene.putting.delete(&id).await.unwrap();
+    scene.faulty.break_at(Operation::Remove, 1, Fault::Stall);
+    let collecting = scene.collecting.clone();
+    let collection = tokio::spawn(async move {
+        let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+        collecting.gc(&options, |_| ControlFlow::Continue(())).await
+    });
+    while scene.faulty.hits() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Nobody waits for it any more; it goes on, and its end fails.
+    collection.abort();
+    scene.faulty.mend();
+    scene.faulty.break_at(Operation::EndRemoval, 1, Fault::Fail(graviton_core::Code::Io));
+    while scene.faulty.hits() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let refused = scene.collecting.put(&small[..]).await.unwrap_err();
+    assert_eq!(refused.code(), graviton_core::Code::Latched);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_settled_keeps_nobody_from_putting() {
+    let scene = Scene::new().await;
+    let [small, large] = contents();
+    let id = scene.putting.put(&small[..]).await.unwrap().id;
+    let key = scene.putting.manifest(&id, 0, 1).await.unwrap()[0].key;
+    set_aside(&scene.files, key, 1).await;
+    // It cannot be unlinked, and does not keep the other from moving back.
+    let doomed = scene.directory.path().join("cas/blocks/.doomed");
+    let absent = BlockKey::of(graviton_core::Algo::Blake3, b"absent").unwrap();
+    std::fs::create_dir(doomed.join(format!("{:016x}-0-blake3-{}", 5, absent.name()))).unwrap();
+    let next = open(scene.directory.path(), Arc::new(scene.files.clone())).await;
+    next.put(&large[..]).await.unwrap();
+    assert_eq!(scene.in_doomed(), 1);
+    assert!(scene.files.seems_intact(&[key]).await.unwrap()[0]);
+}

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
@@ -51,11 +51,7 @@ impl Shared {
     /// Takes the files of these blocks away.
     pub(super) fn set_aside(&self, asides: &[Aside]) -> Vec<Removed> {
         let path = self.aside_path();
-        let opened = durable::create_directory(&path).and_then(|()| {
-            durable::open_directory(&path)
-                .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
-        });
-        let directory = match opened {
+        let directory = match durable::create_directory(&path).and_then(|()| durable::open_existing(&path)) {
             Ok(directory) => directory,
             Err(error) => return asides.iter().map(|_| Removed::Kept(error.clone())).collect(),
         };
@@ -85,10 +81,10 @@ impl Shared {
             return removed;
         }
         // Before a row goes: a file must not come back under its name without one.
+        let arrived = durable::sync_directory(&path);
         for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
-            let synced = durable::sync_directory(&path)
-                .and_then(|()| durable::sync_directory(&self.blocks.join(algo.name())));
-            let Err(error) = synced else { continue };
+            let left = || durable::sync_directory(&self.blocks.join(algo.name()));
+            let Err(error) = arrived.clone().and_then(|()| left()) else { continue };
             for (aside, removed) in asides.iter().zip(&mut removed) {
                 if aside.key.algo() == algo && matches!(removed, Removed::Gone) {
                     *removed = Removed::Kept(error.clone());
@@ -144,25 +140,22 @@ impl Shared {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
         };
-        for aside in gone {
+        let delete = |aside: &Aside| {
             let name = name_of(aside);
-            match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => {
-                    let tried = format!("cannot remove {}", path.join(name).display());
-                    return Err(Error::io(tried, error.into()));
-                }
-            }
-        }
-        for aside in back {
-            self.take_back(aside, directory.as_fd())?;
-        }
-        Ok(())
+            let failed = |error: Errno| {
+                Error::io(format!("cannot remove {}", path.join(&name).display()), error.into())
+            };
+            unlink(directory.as_fd(), &name).map_err(failed)
+        };
+        // One that fails keeps none of the others.
+        let ended = gone.iter().map(delete);
+        let ended = ended.chain(back.iter().map(|aside| self.take_back(aside, directory.as_fd())));
+        ended.fold(Ok(()), Result::and)
     }
 
     /// One rename over whatever has the name by now: to link and unlink would lose the block if it was put,
     /// deleted and moved aside again in between. Only a damaged file replaces nothing.
-    fn take_back(&self, aside: &Aside, directory: std::os::fd::BorrowedFd<'_>) -> Result<()> {
+    fn take_back(&self, aside: &Aside, directory: BorrowedFd<'_>) -> Result<()> {
         let (name, key) = (name_of(aside), &aside.key);
         let Some(to) = self.directory(key.algo())? else {
             return Err(Error::new(
@@ -187,10 +180,7 @@ impl Shared {
         };
         match moved {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::EXIST) => match rustix::fs::unlinkat(directory, &name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(error) => Err(self.cannot_move_back(key, error)),
-            },
+            Err(Errno::EXIST) => unlink(directory, &name).map_err(|error| self.cannot_move_back(key, error)),
             // Some filesystems cannot do the last. The file is damaged, and stays where readers look for it.
             Err(Errno::INVAL) if !flags.is_empty() => Ok(()),
             Err(error) => Err(self.cannot_move_back(key, error)),
@@ -201,6 +191,14 @@ impl Shared {
         let from = self.aside_path();
         let tried = format!("cannot move {} back from {}", self.path(key).display(), from.display());
         Error::io(tried, error.into())
+    }
+}
+
+/// Removes a name that may be gone already.
+fn unlink(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
     }
 }
 

@@ -163,8 +163,7 @@ impl BlockStore for FsBlockStore {
     async fn sync_all(&self) -> Result<()> {
         self.with_shared(|shared| {
             let path = shared.blocks.display();
-            let directory = durable::open_directory(&shared.blocks)
-                .map_err(|error| Error::io(format!("cannot open {path}"), error.into()))?;
+            let directory = durable::open_existing(&shared.blocks)?;
             rustix::fs::syncfs(&directory)
                 .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))
         })

@@ -58,9 +58,7 @@ impl Drop for TemporaryName {
 
 /// Opens `.tmp` beside the blocks.
 pub(super) fn open_temporary(blocks: &Path) -> Result<OwnedFd> {
-    let path = blocks.join(TEMPORARY);
-    durable::open_directory(&path)
-        .map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
+    durable::open_existing(&blocks.join(TEMPORARY))
 }
 
 /// Removes the files of writers that are gone; a file of a living one is locked. Returns how many there were.

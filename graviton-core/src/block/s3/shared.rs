@@ -193,7 +193,7 @@ impl Shared {
             Some(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 Ok(Some(id.to_owned()))
             }
-            _ => Err(Error::new(Code::Config, format!("{}: what is there is no id", tried())).with_advice(
+            _ => Err(Error::new(Code::Config, format!("{}: its content is no id", tried())).with_advice(
                 format!("check that {} is the address of an S3 server, not of its console", self.endpoint),
             )),
         }
