@@ -1,6 +1,6 @@
 //! The put, delete and collect protocol, checked in every interleaving of small bounds with `stateright`.
 //!
-//! Three models, each for what the others leave out:
+//! Five models, each for what the others leave out:
 //!
 //! ```text
 //! main -> protocol (bounds)  shared blocks: putting, restoring, reading, verifying, and all ways of deleting
@@ -12,7 +12,9 @@
 //!           -> state         what there is at one moment
 //!      -> files              one block as a file: calls that stall, power cuts
 //!      -> objects            one block as an object: deletes that the server carries out late
-//!      -> turn               a step of the two small ones
+//!      -> owners             a database and its copy: which of them owns the blocks
+//!      -> packs              one block as a record in a pack: the layout that comes next, not built yet
+//!      -> turn               a step of the small ones
 //! ```
 //! # What is modelled
 //! In `protocol`: two blocks that three contents share ({A}, {B}, {A, B}), two writers, two collectors, a
@@ -45,7 +47,7 @@
 //!
 //! # How much that is
 //! `graviton-model` with an unknown name lists all bounds and mutants. The short leg has about 14 million
-//! states and takes about two minutes on two cores. Of the long leg, asked for by name, `all-long` has 11
+//! states and takes about a minute on two cores. Of the long leg, asked for by name, `all-long` has 11
 //! million states, `files-long` 16 million and `long-long` 29 million, which takes some minutes and 3 GiB.
 //! `short-long` is larger: let it run for as long as there is memory.
 
@@ -58,6 +60,8 @@ mod collector;
 mod files;
 mod mutants;
 mod objects;
+mod owners;
+mod packs;
 mod protocol;
 mod quiet;
 mod state;
@@ -74,6 +78,8 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 use crate::files::Files;
 use crate::objects::Objects;
+use crate::owners::Owners;
+use crate::packs::Packs;
 use crate::protocol::Protocol;
 
 const USAGE: &str = "usage: graviton-model [NAME ...]
@@ -169,6 +175,8 @@ fn checks() -> Vec<Check> {
     checks_of!(checks, objects, |bounds, mutant, search| {
         Objects::new(bounds, mutant, search == Search::Fast)
     });
+    checks_of!(checks, owners, |bounds, mutant, _| Owners::new(bounds, mutant));
+    checks_of!(checks, packs, |bounds, mutant, _| Packs::new(bounds, mutant));
     checks
 }
 
