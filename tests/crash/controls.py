@@ -17,7 +17,7 @@ REDUNDANT = {
     # Only a file that a put beside the collection relies on has to be found there. These workloads are one
     # process; the model of files has such puts (mutant `NoSyncMoved`).
     (".doomed/", "gc"): "no put relies on what is set aside",
-    ("blocks/", "gc"): "of `.doomed`, in which no put relies on anything",
+    ("blocks/", "gc"): "of `.doomed`, in which no put relies on anything; and a smaller generation only finds out fewer copies",
 }
 
 

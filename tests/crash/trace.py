@@ -138,7 +138,9 @@ class Replay:
         name = place[1]
         if directory:
             return "the root" if place[0] == 0 else f"{name}/"
-        return next((what for what in ("store-id", "reserve", "collection") if name.startswith((what, "." + what))), name)
+        # A database is made under a name of its own, which is another one in each run.
+        made = {"store-id": "store-id", "reserve": "reserve", "collection": "collection", "manifests-": "manifests.db"}
+        return next((what for start, what in made.items() if name.startswith((start, "." + start))), name)
 
     def name(self, call, place, node):
         self.tree[place[0]][place[1]] = node
