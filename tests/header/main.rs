@@ -1,8 +1,8 @@
-//! `src/reports.rs` is made from the core's declaration of reports, and `include/graviton.h` by cbindgen from
-//! the source. The header documents everything, has the core's codes, and names exactly the functions of
-//! `symbols.txt`.
+//! `graviton-ffi/src/reports.rs` is made from the core's declaration of reports, and `include/graviton.h` by
+//! cbindgen from the source. The header documents everything, has the core's codes, and names exactly the
+//! functions of `symbols.txt`.
 //!
-//! After a change: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
+//! After a change: `GRAVITON_UPDATE=1 cargo test -p graviton-header`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,27 @@ const FILES: &[&str] = &[
     "writer", "reader", "list", "manifest", "block", "gc", "verify", "copy",
 ];
 
-fn here() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The directory of `graviton-ffi`.
+fn library() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../graviton-ffi")
 }
 
 /// The committed `src/reports.rs`, the one that the declaration gives, and the macros for it. The file is
 /// renewed before the header is made of it.
 static REPORTS: LazyLock<(String, String, String)> = LazyLock::new(|| {
-    let path = here().join("src/reports.rs");
+    let path = library().join("src/reports.rs");
     let (rust, macros) = reports::made(&std::fs::read_to_string(&path).unwrap());
     (committed(&path, &rust), rust, macros)
 });
 
 fn made() -> String {
-    let mut config = cbindgen::Config::from_file(here().join("cbindgen.toml")).unwrap();
+    let mut config = cbindgen::Config::from_file(library().join("cbindgen.toml")).unwrap();
     // The guard ends in the trailer, behind the macros that cbindgen cannot make.
     let header = config.header.take().unwrap();
     let end = "#endif  /* GRAVITON_H */";
     config.trailer = config.trailer.map(|text| text.replace(end, &format!("{}{end}", REPORTS.2)));
     config.header = Some(format!("{}\n\n#ifndef GRAVITON_H\n#define GRAVITON_H", header.trim()));
-    let files = FILES.iter().map(|file| here().join(format!("src/{file}.rs")));
+    let files = FILES.iter().map(|file| library().join(format!("src/{file}.rs")));
     let builder = files.fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src);
     let mut text = Vec::new();
     builder.generate().expect("cbindgen").write(&mut text);
@@ -58,7 +59,7 @@ fn committed(path: &PathBuf, made: &str) -> String {
 /// The functions that the source exports, by its own words.
 fn exported() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for file in std::fs::read_dir(here().join("src")).unwrap() {
+    for file in std::fs::read_dir(library().join("src")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         let behind = text.split("#[unsafe(no_mangle)]").skip(1);
         names.extend(behind.map(|text| {
@@ -78,7 +79,7 @@ fn the_reports_are_those_that_the_core_declares() {
 #[test]
 fn the_header_is_the_one_that_the_source_gives() {
     let made = made();
-    let committed = committed(&here().join("../include/graviton.h"), &made);
+    let committed = committed(&library().join("../include/graviton.h"), &made);
     assert!(committed == made, "include/graviton.h is old; make it anew with GRAVITON_UPDATE=1");
 }
 
@@ -86,7 +87,7 @@ fn the_header_is_the_one_that_the_source_gives() {
 fn symbols_txt_lists_the_functions_and_the_header_declares_them() {
     let names = exported();
     let made: String = names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
-    assert_eq!(committed(&here().join("symbols.txt"), &made), made, "make it anew with GRAVITON_UPDATE=1");
+    assert_eq!(committed(&library().join("symbols.txt"), &made), made, "make it anew with GRAVITON_UPDATE=1");
     let header = self::made();
     for name in &names {
         assert!(header.contains(&format!("{name}(")), "{name} is not in the header: is its file in FILES?");

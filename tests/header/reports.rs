@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use graviton_core::report::{Field, Kind, Report};
 
-const HEAD: &str = r"//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`.
-//! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
+const HEAD: &str = r"//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header`.
+//! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-header`.
 
 use std::ffi::c_char;
 
@@ -20,6 +20,9 @@ use crate::versioned::Versioned;
 
 /// The size of a buffer for the text of any chunker with its NUL, in bytes.
 pub const GRAVITON_CHUNKER_TEXT_MAX: usize = 544;
+
+/// The size of a buffer for a failure in a report with its NUL, in bytes; a longer one is cut off.
+pub const GRAVITON_FAILURE_TEXT_MAX: usize = 512;
 
 /// The size of a buffer for any verification cursor with its NUL, in bytes.
 pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
