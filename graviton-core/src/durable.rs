@@ -1,10 +1,14 @@
-//! Directories that survive a power cut: made, opened and synced.
+//! Directories and names that survive a power cut: made, opened, synced, given.
+//!
+//! Filesystems lack things (CIFS, FUSE, Android, some of HPC): to sync a directory, to link, to rename
+//! without replacing. Each of these is asked for here, and here alone it is known what is done without it.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::descriptor::open_at;
 use crate::error::{Code, Error, Result};
@@ -19,11 +23,15 @@ pub(crate) fn open_existing(path: &Path) -> Result<OwnedFd> {
     open_directory(path).map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
 }
 
-/// Creates a directory and its missing parents, and syncs the parent of each. Also syncs the parent of a directory that
-/// exists: another process may have made it a moment ago and not synced it yet.
+/// Creates a directory and its missing parents, and syncs the parent of each. Also syncs the parent of a
+/// directory that exists: another process may have made it a moment ago and not synced it yet.
+///
+/// A directory that root creates belongs to the owner of its parent, as SQLite's files do: the owner goes on
+/// using the store.
 pub(crate) fn create_directory(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     let is_here = parent.as_os_str().is_empty();
+    let parent = if is_here { Path::new(".") } else { parent };
     let mut created = std::fs::create_dir(path);
     // Only once: where nothing can be created, as in /proc, the error is the same although the parent exists.
     if !is_here && created.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
@@ -31,7 +39,7 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
         created = std::fs::create_dir(path);
     }
     match created {
-        Ok(()) => {}
+        Ok(()) => give_to_owner_of(parent, path)?,
         Err(_) if path.is_dir() => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Error::new(Code::Config, format!("{} is a file, not a directory", path.display()))
@@ -41,17 +49,61 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
             return Err(Error::io(format!("cannot create the directory {}", path.display()), error));
         }
     }
-    sync_directory(if is_here { Path::new(".") } else { parent })
+    sync_directory(parent)
+}
+
+fn give_to_owner_of(parent: &Path, path: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let given = std::fs::metadata(parent).and_then(|parent| match (parent.uid(), parent.gid()) {
+        (0, 0) => Ok(()),
+        (user, group) => std::os::unix::fs::chown(path, Some(user), Some(group)),
+    });
+    match given {
+        // Nobody is root on a filesystem that forbids it (NFS, a user namespace).
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        given => {
+            given.map_err(|error| Error::io(format!("cannot change the owner of {}", path.display()), error))
+        }
+    }
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
-    let synced = open_directory(path).and_then(|directory| match rustix::fs::fsync(&directory) {
+    let synced = open_directory(path).and_then(|directory| sync_open_directory(&directory));
+    synced.map_err(|error| Error::io(format!("cannot sync the directory {}", path.display()), error.into()))
+}
+
+/// The same of an open directory.
+pub(crate) fn sync_open_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
+    match retry_on_intr(|| rustix::fs::fsync(directory)) {
         // Some filesystems cannot sync a directory, because there is nothing to sync, and say so.
         Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         result => result,
-    });
-    synced.map_err(|error| Error::io(format!("cannot sync the directory {}", path.display()), error.into()))
+    }
+}
+
+/// Gives a file that has a name another one, if nothing has that. `AlreadyExists` if something has.
+pub(crate) fn rename_without_replacing(from: &Path, to: &Path) -> std::io::Result<()> {
+    let flags = RenameFlags::NOREPLACE;
+    match retry_on_intr(|| rustix::fs::renameat_with(CWD, from, CWD, to, flags)) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        result => return Ok(result?),
+    }
+    match retry_on_intr(|| rustix::fs::link(from, to)) {
+        Ok(()) => return std::fs::remove_file(from),
+        Err(error) if !is_refused(error) => return Err(error.into()),
+        Err(_) => {}
+    }
+    // The name is taken by an empty file, which is replaced.
+    std::fs::OpenOptions::new().write(true).create_new(true).open(to)?;
+    std::fs::rename(from, to).inspect_err(|_| drop(std::fs::remove_file(to)))
+}
+
+/// Whether the filesystem, or the system, lets nobody link.
+fn is_refused(error: Errno) -> bool {
+    matches!(error, Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::MLINK)
 }
 
 #[cfg(test)]
@@ -63,5 +115,18 @@ mod tests {
         // The kernel says that a part of the path is missing, although every part of it exists.
         let error = create_directory(Path::new("/proc/graviton/store")).unwrap_err();
         assert!(error.to_string().contains("/proc/graviton"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        std::fs::write(&from, "new").unwrap();
+        rename_without_replacing(&from, &to).unwrap();
+        std::fs::write(&from, "newer").unwrap();
+        let error = rename_without_replacing(&from, &to).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(&from).unwrap(), "newer");
     }
 }

@@ -277,6 +277,12 @@ impl Error {
         self.edit(|inner| inner.code = code)
     }
 
+    /// The same error with this number of the operating system.
+    #[must_use]
+    pub(crate) fn with_errno(self, errno: i32) -> Error {
+        self.edit(|inner| inner.errno = Some(errno))
+    }
+
     /// The same error, with what it was part of in front of the message.
     #[must_use]
     pub fn within(self, what: impl fmt::Display) -> Error {

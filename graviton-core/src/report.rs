@@ -9,7 +9,7 @@
 //!    `name: Kind = method()` is computed from the others. The documentation is a sentence that reads well in every
 //!    language: `Whether …; false if …` for a flag.
 //! 2. Fill it in where the engine makes the report.
-//! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`,
+//! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-header`,
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports`, and
 //!    `cargo run --bin graviton-server -- openapi > graviton-server/openapi.json`.
 //!    The tests fail until that is done.
@@ -296,10 +296,14 @@ reports! {
         abandoned_puts: Count,
         /// Blocks that lost a reference and are kept because another one remains.
         kept_referenced: Count,
-        /// Blocks that are kept for now because another collection is about to delete them, or was before it died.
+        /// Blocks that are kept for now because another collection is about to delete them, or was before it
+        /// died, or because the server did not answer.
         kept_doomed: Count,
         /// Blocks that could not be deleted; the next collection tries again.
         kept_failed: Count,
+        /// Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if
+        /// there is none.
+        failure: Text,
         /// Files of dead processes that were removed.
         leftovers: Count,
         /// Whether nothing is left to do; false if a limit or the caller stopped it.

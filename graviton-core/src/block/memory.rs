@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Aside, Block, BlockStore, Listed, Listing, Published, Removal, Removed};
+use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Published, Removal, Removed};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
@@ -21,6 +21,7 @@ struct State {
     blocks: HashMap<BlockKey, Bytes>,
     aside: BTreeMap<Aside, Bytes>,
     store_id: Option<String>,
+    generation: u64,
 }
 
 impl State {
@@ -103,16 +104,40 @@ impl BlockStore for MemoryBlockStore {
             .collect())
     }
 
-    async fn sync_all(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn location(&self) -> String {
-        "memory".to_owned()
-    }
-
     fn place(&self, key: &BlockKey) -> String {
         format!("memory:{}", key.name())
+    }
+
+    async fn prepare_removal(&self, _blocks: &[Aside], _valid: Duration) -> Result<Box<dyn Removal>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        let listed = |(key, bytes): (&BlockKey, &Bytes)| Listed { key: *key, length: bytes.len() as u64 };
+        Ok(Box::new(Page(self.state().blocks.iter().map(listed).collect())))
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn proves_publication(&self) -> bool {
+        true
+    }
+
+    fn asides(&self) -> Option<Box<dyn Asides>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn disk(&self) -> Option<Box<dyn Disk>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Identity for MemoryBlockStore {
+    fn location(&self) -> String {
+        "memory".to_owned()
     }
 
     async fn store_id(&self) -> Result<Option<String>> {
@@ -123,20 +148,25 @@ impl BlockStore for MemoryBlockStore {
         Ok(self.state().store_id.get_or_insert_with(|| id.to_owned()).clone())
     }
 
+    async fn generation(&self) -> Result<u64> {
+        Ok(self.state().generation)
+    }
+
+    async fn raise_generation(&self, to: u64) -> Result<()> {
+        let mut state = self.state();
+        state.generation = state.generation.max(to);
+        Ok(())
+    }
+
     async fn has_blocks(&self) -> Result<bool> {
         let state = self.state();
         Ok(!state.blocks.is_empty() || !state.aside.is_empty())
     }
+}
 
-    fn sets_aside(&self) -> bool {
-        true
-    }
-
-    async fn prepare_removal(&self, _blocks: &[Aside], _valid: Duration) -> Result<Box<dyn Removal>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    async fn asides(&self) -> Result<Vec<Aside>> {
+#[async_trait]
+impl Asides for MemoryBlockStore {
+    async fn all(&self) -> Result<Vec<Aside>> {
         Ok(self.state().aside.keys().copied().collect())
     }
 
@@ -155,31 +185,6 @@ impl BlockStore for MemoryBlockStore {
             }
         }
         Ok(())
-    }
-
-    async fn list(&self) -> Result<Box<dyn Listing>> {
-        let listed = |(key, bytes): (&BlockKey, &Bytes)| Listed { key: *key, length: bytes.len() as u64 };
-        Ok(Box::new(Page(self.state().blocks.iter().map(listed).collect())))
-    }
-
-    async fn remove_leftovers(&self) -> Result<u64> {
-        Ok(0)
-    }
-
-    async fn release_reserve(&self) -> Result<bool> {
-        Ok(false)
-    }
-
-    async fn keep_reserve(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn proves_publication(&self) -> bool {
-        true
     }
 }
 

@@ -4,12 +4,19 @@
 //! garbage. The engine above it decides what is written, verifies what is read, and never trusts a block
 //! for being there: only a row that says `stored` proves a block (`docs/FORMAT.md`, "Order of writes").
 //!
+//! Each store has an [`Identity`]. Some have [`Asides`], which keep a block that was removed until it is
+//! known that nobody relies on it. Some are on a [`Disk`], which can be full, loses unsynced bytes in a power cut,
+//! and keeps half-written files of processes that died.
+//!
 //! Nothing outside this folder may assume that one block is one file or object: a later store packs many
 //! small blocks into one.
 
+mod disk;
 pub mod fs;
+mod identity;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+mod removal;
 #[cfg(feature = "s3")]
 pub mod s3;
 
@@ -20,12 +27,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
 pub use crate::blocking::is_at_once;
+pub use disk::Disk;
 pub use fs::FsBlockStore;
+pub use identity::Identity;
+pub(crate) use identity::parse_generation;
+pub use removal::{Aside, Asides, Removal, Removed};
 #[cfg(feature = "s3")]
 pub use s3::S3BlockStore;
 
@@ -49,7 +59,7 @@ pub struct Block {
 /// wait or start anything on another thread, and is pending otherwise. A store that wraps another one just
 /// calls it.
 #[async_trait]
-pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
+pub trait BlockStore: Identity + fmt::Debug + Send + Sync + 'static {
     /// Writes the blocks, whatever was under their keys before, and returns once they are durable to the
     /// degree that the store was opened with. On an error some may be there and some not, and none is to
     /// be relied on. A block is never visible in part, at any moment or after a crash.
@@ -71,93 +81,30 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// says yes. Where the answer is no, a put writes the block again.
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>>;
 
-    /// Makes everything durable that was written without that ([`crate::Durability::Relaxed`]).
-    async fn sync_all(&self) -> Result<()>;
-
-    /// Where the blocks are, for messages and for the `store` row: the same text from every process that
-    /// opens the same place, without secrets.
-    fn location(&self) -> String;
-
     /// Where this block is or would be, for messages.
     fn place(&self, key: &BlockKey) -> String;
-
-    /// The id of the database that these blocks belong to, if one was written.
-    async fn store_id(&self) -> Result<Option<String>>;
-
-    /// Writes the id durably if there is none, and returns the one that is there afterwards.
-    async fn create_store_id(&self, id: &str) -> Result<String>;
-
-    /// Whether any block is stored here.
-    async fn has_blocks(&self) -> Result<bool>;
-
-    /// Whether a block that is removed is set aside, and can come back. Then a removal may be as late as it
-    /// likes, and no put waits for it. Otherwise the block is gone at once.
-    fn sets_aside(&self) -> bool;
 
     /// Prepares the removal of these blocks, and begins none. Where blocks are not set aside, the requests
     /// are dated now, and the server refuses those that are older than `valid`. To be called before the doom
     /// is sent: then no removal outlasts a doom that is twice as long.
     async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>>;
 
-    /// Everything that is set aside, by any collection.
-    async fn asides(&self) -> Result<Vec<Aside>>;
-
-    /// Ends removals: deletes those that are `gone`, and gives those that come `back` their blocks' names
-    /// again. To do it again is no error.
-    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()>;
-
     /// Everything that is stored under the name of a block.
     async fn list(&self) -> Result<Box<dyn Listing>>;
-
-    /// Removes what dead processes left half-written. Returns how many.
-    async fn remove_leftovers(&self) -> Result<u64>;
-
-    /// Frees the space that is kept for deletion on a full disk. False if there is none.
-    async fn release_reserve(&self) -> Result<bool>;
-
-    /// Keeps some space for deletion on a full disk, if it is not kept and there is enough.
-    async fn keep_reserve(&self) -> Result<()>;
 
     /// Whether the work is done on the calling thread, by local system calls, so that to hash what was read
     /// right there is cheapest. Otherwise calls wait for a network.
     fn is_local(&self) -> bool;
 
+    /// The blocks that are set aside. None where a block that is removed is gone at once.
+    fn asides(&self) -> Option<Box<dyn Asides>>;
+
+    /// The disk that the blocks are on. None where a server keeps them.
+    fn disk(&self) -> Option<Box<dyn Disk>>;
+
     /// Whether [`Published`] can tell that blocks are still in place. If so, a small blob is written
     /// before it is referenced, in one transaction instead of two (`engine::small`).
     fn proves_publication(&self) -> bool;
-}
-
-/// A block that a collection takes away from under its key.
-///
-/// Number and collection together name one removal, and never another one: what is set aside under this name
-/// is one file, once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Aside {
-    /// The collection.
-    pub by: Collection,
-    /// The number of the removal in the collection.
-    pub number: u64,
-    /// The block.
-    pub key: BlockKey,
-}
-
-/// A removal that is prepared.
-#[async_trait]
-pub trait Removal: Send + Sync {
-    /// Removes these of the prepared blocks, durably, and says of each what became of it, in their order. A
-    /// block that is not there is gone.
-    async fn remove(&self, blocks: &[Aside]) -> Vec<Removed>;
-}
-
-/// The outcome of the removal of a block.
-#[derive(Debug, Clone)]
-pub enum Removed {
-    /// Nothing is under its key any more.
-    Gone,
-    /// It could not be removed, and no removal of it is under way. It may have been set aside.
-    Kept(Error),
-    /// A removal may be carried out until its date is too old.
-    Unknown(Error),
 }
 
 /// A block that is stored.

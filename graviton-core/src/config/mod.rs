@@ -45,6 +45,7 @@ pub struct Config {
     /// A directory that came as a path, which need not be text; it goes before `GRAVITON_FS_ROOT`.
     directory: Option<PathBuf>,
     adopt: bool,
+    take_over: bool,
     window: Option<usize>,
     shared_window: usize,
     timing: Option<Timing>,
@@ -120,6 +121,33 @@ impl Config {
         self
     }
 
+    /// Makes a copy of the database the one that owns the blocks, when the store is opened for writing: a
+    /// restored backup, a copy in another place, a standby that was promoted. Everything that uses the other
+    /// database has to be ended before: from then on it is the one that is refused. Not for every opening.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// use graviton_core::{Code, Config, Store};
+    /// let (root, backup) = (directory.path().join("blobs"), directory.path().join("backup.db"));
+    /// let store = Store::open(&root)?;
+    /// let put = store.put(&b"content"[..])?;
+    /// store.backup(&backup)?;
+    /// store.close();
+    ///
+    /// let url = format!("sqlite:{}", backup.display());
+    /// let of_the_backup = Config::for_directory(&root).set("GRAVITON_MANIFEST_URL", &url)?;
+    /// let copy = of_the_backup.open()?;
+    /// assert!(copy.exists(&put.id)?);
+    /// assert_eq!(copy.delete(&put.id).unwrap_err().code(), Code::Config);
+    /// of_the_backup.take_over(true).open()?.delete(&put.id)?;
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn take_over(mut self, take_over: bool) -> Config {
+        self.take_over = take_over;
+        self
+    }
+
     /// Limits the memory of one put, in bytes, whatever the blob's size. The default is 64 MiB; a program
     /// with many puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB.
     #[must_use]
@@ -170,6 +198,7 @@ impl Config {
             verify_reads: truth(&self.get("GRAVITON_VERIFY_READS")?)?,
             read_only: opening == Opening::ToRead,
             adopt: self.adopt,
+            take_over: self.take_over,
             grace: duration(&self.get("GRAVITON_GC_GRACE")?)?,
             timing: self.timing.unwrap_or(Timing::USUAL),
             window: self.window.unwrap_or(usual.window),
@@ -192,6 +221,9 @@ impl Config {
             // Boxed: what they do on the way would make every future around them large.
             let manifests: Arc<ManifestRepo> = match database::manifests(&self.values, &root)? {
                 Manifests::Sqlite(path) => {
+                    if opening == Opening::Create {
+                        not_lost(&path, &*blocks).await?;
+                    }
                     Arc::new(Box::pin(ManifestRepo::open_sqlite(&path, durability, opening)).await?)
                 }
                 #[cfg(not(feature = "postgres"))]
@@ -222,6 +254,24 @@ impl fmt::Debug for Config {
             self.values.iter().map(|(name, value)| (name, if is_secret(name, value) { "…" } else { value }));
         f.debug_map().entries(directory).entries(shown).finish()
     }
+}
+
+/// Fails if the database is not there, and there are files of blocks that belong to one. It would be made,
+/// and be another one, of which nobody would know later that it is new.
+async fn not_lost(path: &Path, blocks: &dyn BlockStore) -> Result<()> {
+    // A database is made before its id is written beside the blocks.
+    if !blocks.is_local() || path.exists() || blocks.store_id().await?.is_none() || path.exists() {
+        return Ok(());
+    }
+    let why = format!(
+        "the blocks in {} belong to another database: {} does not exist",
+        blocks.location(),
+        path.display()
+    );
+    Err(Error::new(Code::Config, why).with_advice(
+        "open them with the database that they were written with (GRAVITON_MANIFEST_URL), restore it from a backup, \
+         or choose another place for the blocks",
+    ))
 }
 
 /// Whether the value must not be shown.

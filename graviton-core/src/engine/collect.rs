@@ -13,11 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::core::{Engine, Seen};
+use super::lease::LONGEST_LEASE;
 use super::remove::{self, Batch};
+use super::settings::Timing;
 use super::{aside, pace};
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
+use crate::key::BlockKey;
 use crate::manifest::{BlobRow, BlockRow};
 use crate::random;
 use crate::report::GcReport;
@@ -78,7 +81,7 @@ pub(super) async fn gc(
             done = run.all(&mut report, &mut progress).await;
         }
         engine.core.latch.watch(done)?;
-        let _ = engine.core.blocks.keep_reserve().await;
+        engine.core.keep_reserve().await;
     }
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
@@ -93,6 +96,8 @@ struct Run<'a> {
     by: Collection,
     /// The removals so far.
     removals: u64,
+    /// Blocks whose removal got no answer: they stay doomed.
+    unanswered: u64,
     /// Why the first block was kept that could not be removed.
     failure: Option<Error>,
 }
@@ -100,7 +105,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(engine: &'a Engine, options: &'a GcOptions, grace: Duration, started: Instant) -> Result<Run<'a>> {
         let by = Collection(i64::from_le_bytes(random::bytes()?) >> 1 & i64::MAX);
-        Ok(Run { engine, options, grace, started, by, removals: 0, failure: None })
+        Ok(Run { engine, options, grace, started, by, removals: 0, unanswered: 0, failure: None })
     }
 
     async fn all(
@@ -110,9 +115,16 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let core = &self.engine.core;
         let manifests = &core.manifests;
-        report.leftovers += core.blocks.remove_leftovers().await?;
+        self.engine.owner.raise().await?;
+        if let Some(disk) = core.blocks.disk() {
+            report.leftovers += disk.remove_leftovers().await?;
+        }
         report.kept_failed = 0;
+        self.unanswered = 0;
+        self.failure = None;
         aside::tidy(&core.blocks, manifests).await?;
+        let doom = self.engine.timing.doom.max(Timing::USUAL.doom);
+        manifests.bring_times_back(LONGEST_LEASE, doom).await?;
         loop {
             let expired = manifests.expire(ROWS).await?;
             report.abandoned_puts += expired;
@@ -133,13 +145,11 @@ impl<'a> Run<'a> {
             let blobs = manifests.nameless(after, ROWS).await?;
             let Some(last) = blobs.last().copied() else { break };
             after = last;
-            for blob in blobs {
-                while !manifests.reap(blob, ROWS).await? {
-                    if self.may_go_on(report, progress).is_break() {
-                        return Ok(());
-                    }
-                }
-                report.blobs += 1;
+            let mut rest = &blobs[..];
+            while !rest.is_empty() {
+                let gone = manifests.reap(rest, ROWS).await?;
+                report.blobs += gone as u64;
+                rest = &rest[gone..];
                 if self.may_go_on(report, progress).is_break() {
                     return Ok(());
                 }
@@ -155,12 +165,15 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         }
-        report.kept_doomed = manifests.doomed_by_others(self.by).await?;
-        report.complete = report.kept_failed == 0;
+        report.kept_doomed = manifests.doomed_by_others(self.by).await? + self.unanswered;
+        report.complete = report.kept_failed + self.unanswered == 0;
         match self.failure.take() {
             // Else a collection that frees nothing would look like one that had nothing to free.
             Some(error) if report.blocks == 0 => Err(error),
-            _ => Ok(()),
+            failure => {
+                report.failure = failure.map(|error| error.to_string()).unwrap_or_default();
+                Ok(())
+            }
         }
     }
 
@@ -196,12 +209,15 @@ impl<'a> Run<'a> {
     /// Step 3 for the next candidates; where they end, or nothing if there are no more.
     async fn remove_next(&mut self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
         let core = &self.engine.core;
-        let together = if core.blocks.sets_aside() { FILES } else { OBJECTS };
+        // A collection may take hours.
+        self.engine.owner.glance().await?;
+        let together = if core.blocks.asides().is_some() { FILES } else { OBJECTS };
         let most = self.options.max_blocks.map_or(together as u64, |most| most.saturating_sub(report.blocks));
         // A step deletes no more blocks than the rate allows in a second.
         let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
         let limit = most.clamp(1, together as u64) as usize;
-        let candidates = core.manifests.candidates(after, limit).await?;
+        let most = self.options.max_bytes.map(|most| most.saturating_sub(report.bytes));
+        let candidates = within(core.manifests.candidates(after, limit).await?, most);
         let Some((last, _)) = candidates.last().copied() else { return Ok(None) };
         let batch = Batch { by: self.by, first: self.removals, candidates, doom: self.engine.timing.doom };
         self.removals += limit as u64;
@@ -213,7 +229,21 @@ impl<'a> Run<'a> {
         report.blocks += removed.blocks;
         report.bytes += removed.bytes;
         report.kept_failed += removed.failed;
+        self.unanswered += removed.unanswered;
         self.failure = self.failure.take().or(removed.failure);
         Ok((!removed.ends_it).then_some(last))
     }
+}
+
+/// The first of the candidates, as many as have together no more than so many bytes; one at least, so that a
+/// small limit does not keep a collection from going on.
+fn within(mut candidates: Vec<(BlockRow, BlockKey)>, most: Option<u64>) -> Vec<(BlockRow, BlockKey)> {
+    let mut bytes = 0;
+    let fits = |(_, key): &&(BlockRow, BlockKey)| {
+        bytes += key.size() as u64;
+        most.is_none_or(|most| bytes <= most)
+    };
+    let count = candidates.iter().take_while(fits).count();
+    candidates.truncate(count.max(1));
+    candidates
 }

@@ -60,6 +60,7 @@ pub(super) async fn copy(
                 report.seconds = started.elapsed().as_secs_f64();
                 progress(report)
             };
+            engine.check_owner_again().await?;
             if is_whole(&engine.core, &id).await? {
                 report.present += 1;
             } else {
@@ -99,6 +100,7 @@ pub(super) async fn repair(
         let records = engine.core.manifests.blocks(after, BATCH_BLOCKS).await?;
         let Some(last) = records.last() else { break };
         after = last.row;
+        engine.check_owner_again().await?;
         for record in records.into_iter().filter(|record| record.live) {
             repair_block(engine, source, &record, &mut report).await?;
             report.seconds = started.elapsed().as_secs_f64();

@@ -17,6 +17,7 @@ use super::buffer::Buffers;
 use super::group::Group;
 use super::latch::Latch;
 use super::lease::Leases;
+use super::owner::Owner;
 use super::put::blob::{Small, SmallBlob};
 use super::settings::{Settings, Timing};
 use crate::block::{Block, BlockStore, Published};
@@ -62,6 +63,7 @@ pub(super) struct Engine {
     pub(super) store_id: String,
     pub(super) grace: Duration,
     pub(super) timing: Timing,
+    pub(super) owner: Owner,
     adopt: bool,
     /// Set once the identity of the block location is established for writing.
     writable: OnceCell<()>,
@@ -154,9 +156,17 @@ impl Core {
     /// Makes a store durable that was written to with `relaxed`. It syncs before it records that, and again
     /// for what was written in between.
     pub(super) async fn make_durable(&self) -> Result<()> {
-        self.latch.watch(self.blocks.sync_all().await)?;
+        self.latch.watch(self.sync_blocks().await)?;
         self.latch.watch(self.manifests.set_durability(Durability::Full).await)?;
-        self.latch.watch(self.blocks.sync_all().await)
+        self.latch.watch(self.sync_blocks().await)
+    }
+
+    async fn sync_blocks(&self) -> Result<()> {
+        match self.blocks.disk() {
+            Some(disk) => disk.sync_all().await,
+            // Each answer of a server says that the block is durable.
+            None => Ok(()),
+        }
     }
 
     /// Fails if the store takes no writes.
@@ -171,7 +181,15 @@ impl Core {
 
     /// Whether the error is a full disk and the space that is kept for deletions could be freed.
     pub(super) async fn makes_room(&self, error: &Error) -> bool {
-        error.code() == Code::NoSpace && self.blocks.release_reserve().await.unwrap_or(false)
+        let (Code::NoSpace, Some(disk)) = (error.code(), self.blocks.disk()) else { return false };
+        disk.release_reserve().await.unwrap_or(false)
+    }
+
+    /// Only a full disk needs the reserve: without it everything else works.
+    pub(super) async fn keep_reserve(&self) {
+        if let Some(disk) = self.blocks.disk() {
+            let _ = disk.keep_reserve().await;
+        }
     }
 
     /// Whether every process that uses the store is on this host.
@@ -189,7 +207,9 @@ impl Engine {
         record: &StoreRecord,
         settings: &Settings,
     ) -> Engine {
+        let (blocks, manifests) = (Arc::clone(&core.blocks), Arc::clone(&core.manifests));
         Engine {
+            owner: Owner::new(blocks, manifests, settings.take_over, settings.timing.generation),
             buffers: Arc::new(Buffers::new(core.spec.max_size(), settings.window, settings.shared_window)),
             leases: Leases::new(Arc::clone(&core.manifests), settings.timing),
             core,
@@ -268,19 +288,34 @@ impl Engine {
         let core = &self.core;
         core.check_writable()?;
         let prepared = self.writable.get_or_try_init(|| self.establish_identity()).await;
-        core.latch.watch(prepared.map(drop))
+        core.latch.watch(prepared.map(drop))?;
+        self.check_owner().await
+    }
+
+    /// Fails if the database is a copy of the one that owns the blocks.
+    pub(super) async fn check_owner(&self) -> Result<()> {
+        self.core.latch.watch(self.owner.check().await)
+    }
+
+    /// The same during what may take long.
+    pub(super) async fn check_owner_again(&self) -> Result<()> {
+        self.core.latch.watch(self.owner.glance().await)
     }
 
     async fn establish_identity(&self) -> Result<()> {
         let core = &self.core;
         let record = core.manifests.store().await?;
+        let location = core.blocks.location();
+        let is_recorded = record.block_location == location;
+        if is_recorded {
+            self.owner.check().await?;
+        }
         if core.blocks.create_store_id(&record.id).await? != record.id {
             // Another process was faster.
             self.check_identity(core.manifests.store().await?, Seen::NotYet).await?;
         }
-        let location = core.blocks.location();
-        if record.block_location != location {
-            core.manifests.set_block_location(&location).await?;
+        if !is_recorded {
+            self.owner.record().await?;
         }
         // No put relies on it: a file that only could not be moved must not keep anybody from putting.
         if let Err(error) = aside::tidy(&core.blocks, &core.manifests).await
@@ -288,8 +323,7 @@ impl Engine {
         {
             return Err(error);
         }
-        // Only a full disk needs the reserve: without it everything else works.
-        let _ = core.blocks.keep_reserve().await;
+        core.keep_reserve().await;
         match (core.durability, record.durability) {
             (Durability::Full, Durability::Relaxed) => core.make_durable().await,
             _ => Ok(()),

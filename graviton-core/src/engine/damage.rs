@@ -58,8 +58,11 @@ pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<
                 Some(length) => Damage::WrongLength { length },
             }));
         }
-        // A sector that cannot be read is damage like any other.
-        Err(error) if error.code() == Code::Io && core.blocks.is_local() => return Ok(Some(Damage::Corrupt)),
+        // A sector that cannot be read is damage like any other, and so is a file that this user may not
+        // read.
+        Err(error) if core.blocks.is_local() && matches!(error.code(), Code::Io | Code::Forbidden) => {
+            return Ok(Some(Damage::Corrupt));
+        }
         Err(error) => return Err(error),
     };
     // Where a lock is held, on the thread that holds it: all others may be waiting for it.
@@ -73,7 +76,7 @@ pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<
 pub(super) async fn note(core: &Arc<Core>, key: BlockKey, error: &Error) {
     let is_damage = match error.code() {
         Code::MissingBlock | Code::CorruptBlock => true,
-        Code::Io => core.blocks.is_local(),
+        Code::Io | Code::Forbidden => core.blocks.is_local(),
         _ => false,
     };
     if !is_damage || core.read_only {

@@ -9,8 +9,12 @@ use crate::manifest::Restored;
 pub(super) async fn delete(engine: &Engine, id: &BlobId) -> Result<()> {
     let core = &engine.core;
     core.check_writable()?;
-    let deleted = match core.latch.watch(core.manifests.delete(id).await) {
-        Err(error) if core.makes_room(&error).await => core.latch.watch(core.manifests.delete(id).await)?,
+    let delete = async || {
+        engine.check_owner().await?;
+        core.latch.watch(core.manifests.delete(id).await)
+    };
+    let deleted = match delete().await {
+        Err(error) if core.makes_room(&error).await => delete().await?,
         deleted => deleted?,
     };
     if deleted { Ok(()) } else { Err(not_found(id)) }
@@ -20,6 +24,7 @@ pub(super) async fn delete(engine: &Engine, id: &BlobId) -> Result<()> {
 pub(super) async fn restore(engine: &Engine, id: &BlobId) -> Result<()> {
     let core = &engine.core;
     core.check_writable()?;
+    engine.check_owner().await?;
     match core.latch.watch(core.manifests.restore(id).await)? {
         Restored::Restored | Restored::Live => Ok(()),
         Restored::NotFound => Err(Error::new(

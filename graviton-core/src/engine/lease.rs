@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -13,6 +14,9 @@ use tokio::task::JoinHandle;
 use super::settings::Timing;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{BlobRow, ManifestRepo, WriterId};
+
+/// No lease is longer: one that ends later was written by a clock that was ahead.
+pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 
 /// The current lease of an open store, if it has one.
 #[derive(Debug)]
@@ -52,7 +56,8 @@ impl Lease {
 pub(super) fn expired() -> Error {
     Error::new(
         Code::WriterExpired,
-        "the put took a pause longer than its lease, and what it wrote may have been collected",
+        "the put took a pause longer than its lease, or the database was replaced by another one meanwhile, and what it wrote \
+         may have been collected",
     )
     .with_advice("put it again")
 }

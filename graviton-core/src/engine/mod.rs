@@ -13,6 +13,7 @@
 //! This file is the facade only: a method checks that the store is open and calls the function that does it.
 
 mod aside;
+mod backup;
 mod buffer;
 mod collect;
 mod copy;
@@ -22,6 +23,7 @@ mod delete;
 mod group;
 mod latch;
 mod lease;
+mod owner;
 mod pace;
 mod put;
 mod read;
@@ -42,7 +44,6 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::block::BlockStore;
-use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Connections, ManifestEntry, ManifestRepo};
@@ -113,6 +114,9 @@ impl AsyncStore {
         let small_puts = small::small_puts(&core, &commits);
         let engine = Engine::new(core, commits, small_puts, &record, &settings);
         engine.check_identity(record, seen).await?;
+        if settings.take_over {
+            engine.prepare_to_write().await?;
+        }
         let (engine, process) = (Arc::new(engine), Process::this());
         Ok(AsyncStore(Arc::new(Open { engine, process, closed: AtomicBool::new(false) })))
     }
@@ -314,9 +318,11 @@ impl AsyncStore {
 
     /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests
     /// in SQLite: elsewhere it is `unsupported`.
+    ///
+    /// The copy can be read at once. It is refused for writing and collecting, beside the same blocks, until
+    /// it is told to [take over](crate::Config::take_over).
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
-        let (manifests, to) = (Arc::clone(&self.core()?.manifests), to.as_ref().to_owned());
-        Task::spawn(async move { manifests.backup(&to).await }).join().await?
+        backup::backup(self.engine()?, to.as_ref().to_owned()).await
     }
 
     /// Asks the database and the block store something small each: whether they answer, and whether the store

@@ -372,7 +372,9 @@ impl BlobReader {
 fn hole() -> Error {
     let why = "its manifest has a hole: a row was removed or changed, or the blob was deleted and its grace is over";
     Error::new(Code::MissingBlock, why)
-        .with_advice("restore the database from a backup, or put the blob again")
+        .with_advice(
+            "if the blob was deleted, nothing is wrong; otherwise restore the database from a backup, or put the blob again",
+        )
 }
 
 fn holds(entry: &ManifestEntry, position: u64) -> bool {

@@ -49,6 +49,8 @@ pub(super) struct Outcome {
     pub(super) referenced: u64,
     /// Blocks that could not be removed.
     pub(super) failed: u64,
+    /// Blocks whose removal got no answer.
+    pub(super) unanswered: u64,
     /// Why the first of them could not.
     pub(super) failure: Option<Error>,
     /// Whether no further batch is to begin: a server does not answer, or the disk is full. A block that only
@@ -67,7 +69,8 @@ async fn remove_batch(core: &Core, batch: Batch) -> Result<Outcome> {
     let Batch { by, first, candidates, doom } = batch;
     let asides: Vec<Aside> =
         (first..).zip(&candidates).map(|(number, (_, key))| Aside { by, number, key: *key }).collect();
-    let (doom, valid) = if core.blocks.sets_aside() { (Duration::ZERO, doom) } else { (doom, doom / 2) };
+    let aside = core.blocks.asides();
+    let (doom, valid) = if aside.is_some() { (Duration::ZERO, doom) } else { (doom, doom / 2) };
     let removal = core.blocks.prepare_removal(&asides, valid).await?;
     let rows: Vec<BlockRow> = candidates.iter().map(|(row, _)| *row).collect();
     let doomed = match core.manifests.doom(by, &rows, doom).await {
@@ -96,10 +99,13 @@ async fn remove_batch(core: &Core, batch: Batch) -> Result<Outcome> {
                 kept.push(row);
                 failures.push(error);
             }
-            Removed::Unknown(error) => failures.push(error),
+            Removed::Unknown(error) => {
+                outcome.unanswered += 1;
+                failures.push(error);
+            }
         }
     }
-    outcome.failed = failures.len() as u64;
+    outcome.failed = kept.len() as u64;
     let disk = failures.iter().find(|error| error.code() == Code::Io).cloned();
     if let Some(error) = &disk {
         // Before anything else can fail, and hide it.
@@ -115,7 +121,9 @@ async fn remove_batch(core: &Core, batch: Batch) -> Result<Outcome> {
         let settled = core.manifests.settle(by, &keys, &[]).await?;
         outcome.blocks = settled.gone.len() as u64;
         outcome.bytes = settled.gone.iter().map(|key| key.size() as u64).sum();
-        aside::end(&core.blocks, &gone, &settled.undoomed).await?;
+        if let Some(aside) = aside {
+            aside::end(&*aside, &gone, &settled.undoomed).await?;
+        }
     }
     outcome.failure = failures.into_iter().next();
     disk.map_or(Ok(outcome), Err)

@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 
 use super::core::{Core, Engine};
 use super::damage::recheck;
-use super::lease::{Lease, expired};
+use super::lease::{LONGEST_LEASE, Lease, expired};
 use super::put::pinned::{PIN_BLOCKS, PinnedPut};
 use super::put::writer::mismatch;
 use super::read;
@@ -41,7 +41,7 @@ pub const COMMIT_AHEAD: u64 = 8 << 20;
 const CUT_BY: &str = "client";
 
 /// The longest and the shortest that a session may live without a call.
-const LIFETIMES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+const LIFETIMES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST_LEASE;
 
 /// A client's put in pieces; made by [`AsyncStore::open_session`](crate::AsyncStore::open_session).
 ///
@@ -53,6 +53,8 @@ pub struct Session {
     /// The pending blob that holds the pins.
     pins: BlobRow,
     lifetime: Duration,
+    /// That of the database that opened it. In another copy of the database, these rows may be others.
+    epoch: u64,
 }
 
 /// The outcome of [`Session::commit`].
@@ -75,7 +77,7 @@ pub(super) async fn open(engine: &Arc<Engine>, lifetime: Duration) -> Result<Ses
     let core = &engine.core;
     let writer = core.latch.watch(core.manifests.register_writer(lifetime).await)?;
     let pins = core.latch.watch(core.manifests.begin(writer, CUT_BY).await)?.ok_or_else(expired)?;
-    Ok(Session { engine: Arc::clone(engine), writer, pins, lifetime })
+    Ok(Session { engine: Arc::clone(engine), writer, pins, lifetime, epoch: engine.owner.epoch() })
 }
 
 /// The session with this token.
@@ -93,11 +95,14 @@ pub(super) fn with_token(engine: &Arc<Engine>, token: &str) -> Result<Session> {
     let mut numbers = said.split('.').map(str::parse::<u64>);
     let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or_else(unknown);
     let (writer, pins, lifetime) = (next()?, next()?, next()?);
+    // Tokens of older versions have none.
+    let epoch = next().unwrap_or(0);
     Ok(Session {
         engine: Arc::clone(engine),
         writer: WriterId(writer as i64),
         pins: BlobRow(pins as i64),
         lifetime: Duration::from_millis(lifetime),
+        epoch,
     })
 }
 
@@ -112,7 +117,7 @@ impl Session {
     /// The text that names this session to [`AsyncStore::session`](crate::AsyncStore::session): letters,
     /// digits and dots. Keep it secret.
     pub fn token(&self) -> String {
-        let said = format!("{}.{}.{}", self.writer.0, self.pins.0, self.lifetime.as_millis());
+        let said = format!("{}.{}.{}.{}", self.writer.0, self.pins.0, self.lifetime.as_millis(), self.epoch);
         format!("{said}.{}", mac(&self.engine, &said))
     }
 
@@ -125,6 +130,14 @@ impl Session {
 
     /// Moves the session's end. `writer-expired` if it is over.
     pub async fn renew(&self) -> Result<()> {
+        self.engine.check_owner().await?;
+        if self.epoch != self.engine.owner.epoch() {
+            // Another process may know more.
+            self.engine.check_owner_again().await?;
+        }
+        if self.epoch != self.engine.owner.epoch() {
+            return Err(over());
+        }
         let core = self.core();
         if core.latch.watch(core.manifests.renew_writer(self.writer, self.lifetime).await)? {
             return Ok(());

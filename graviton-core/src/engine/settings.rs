@@ -8,6 +8,7 @@ use crate::manifest::Durability;
 
 /// The settings of the engine; the places of blocks and manifests are not among them.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Settings {
     /// The algorithm of what is written.
     pub algo: Algo,
@@ -25,6 +26,8 @@ pub struct Settings {
     pub read_only: bool,
     /// Whether blocks without a `store-id` beside them are taken over.
     pub adopt: bool,
+    /// Whether the database becomes the one that owns the blocks, although it is a copy.
+    pub take_over: bool,
     /// How long a deleted blob is kept, unless a collection is told otherwise.
     pub grace: Duration,
     /// The times that the protocol is built on, the same in every process that shares the database. Not to be
@@ -42,6 +45,8 @@ pub struct Timing {
     /// For how long nobody puts a block in S3 that a collector is about to delete. Its requests are valid for
     /// half of that; by the other half the clocks of client and server may differ.
     pub doom: Duration,
+    /// How long a generation of the database lasts that a writer begins.
+    pub generation: Duration,
 }
 
 impl Timing {
@@ -51,6 +56,7 @@ impl Timing {
         renewal: Duration::from_secs(15),
         // S3 lets clocks differ by a quarter of an hour.
         doom: Duration::from_secs(30 * 60),
+        generation: Duration::from_secs(3_600),
     };
 }
 
@@ -65,6 +71,7 @@ impl Default for Settings {
             shared_window: 0,
             read_only: false,
             adopt: false,
+            take_over: false,
             grace: Duration::from_secs(3_600),
             timing: Timing::USUAL,
         }

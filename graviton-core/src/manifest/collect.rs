@@ -70,6 +70,18 @@ impl ManifestRepo {
         .await
     }
 
+    /// Brings times back that lie further ahead than they can, as they were written by a clock that was
+    /// ahead: nothing waits longer than for the time that it stands for, from now on. `lease` and `doom` are
+    /// the longest ones. For the first step of a collection.
+    pub async fn bring_times_back(&self, lease: Duration, doom: Duration) -> Result<()> {
+        // Each by itself, for together they would lock rows in another order than puts do.
+        self.execute(Operation::statement("future_deletions"), sql::FUTURE_DELETIONS, []).await?;
+        let lease = [Value::milliseconds(lease)];
+        self.execute(Operation::statement("future_leases"), sql::FUTURE_LEASES, lease).await?;
+        let doom = [Value::milliseconds(doom)];
+        self.execute(Operation::statement("future_dooms"), sql::FUTURE_DOOMS, doom).await.map(drop)
+    }
+
     /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers
     /// that have none. Returns how many blobs. One that is just being committed counts as alive.
     pub async fn expire(&self, limit: usize) -> Result<u64> {
@@ -96,11 +108,12 @@ impl ManifestRepo {
         self.rows(Operation::read("nameless"), sql::NAMELESS, values, |row| Ok(BlobRow(row.number(0)?))).await
     }
 
-    /// Drops up to `limit` references of a nameless blob, and marks their blocks as candidates in the same
-    /// transaction. True once the blob itself is gone.
-    pub async fn reap(&self, blob: BlobRow, limit: usize) -> Result<bool> {
-        self.run(Operation::transaction("reap"), (blob, limit), |mut connection, (blob, limit)| {
-            Box::pin(async move { reap(&mut connection, *blob, *limit).await })
+    /// Drops references of these nameless blobs, up to `limit` of all together, and marks their blocks as
+    /// candidates in the same transaction. Begins with the first blob, and returns how many blobs are gone.
+    pub async fn reap(&self, blobs: &[BlobRow], limit: usize) -> Result<usize> {
+        let arguments = (blobs.to_vec(), limit);
+        self.run(Operation::transaction("reap"), arguments, |mut connection, (blobs, limit)| {
+            Box::pin(async move { reap(&mut connection, blobs, *limit).await })
         })
         .await
     }
@@ -180,15 +193,32 @@ impl ManifestRepo {
     }
 }
 
-async fn reap(connection: &mut Connection<'_>, blob: BlobRow, limit: usize) -> Result<Ending<bool>, Problem> {
-    let mut last = -1;
-    let values = [Number(blob.0), Value::limit(limit)];
-    let blocks = connection.rows(sql::REAP_REFERENCES, &values, |row| {
-        last = last.max(row.number(0)?);
-        row.number(1)
-    });
-    let mut blocks = blocks.await?;
-    let all = blocks.len() < limit;
+async fn reap(
+    connection: &mut Connection<'_>,
+    blobs: &[BlobRow],
+    limit: usize,
+) -> Result<Ending<usize>, Problem> {
+    let mut blocks = Vec::new();
+    let mut gone = 0;
+    // The blob that keeps some of its references, and where the others end.
+    let mut rest = None;
+    for blob in blobs {
+        let (mut last, left) = (-1, limit - blocks.len());
+        let values = [Number(blob.0), Value::limit(left)];
+        let found = connection.rows(sql::REAP_REFERENCES, &values, |row| {
+            last = last.max(row.number(0)?);
+            row.number(1)
+        });
+        let found = found.await?;
+        let is_all = found.len() < left;
+        blocks.extend(found);
+        if !is_all {
+            rest = Some((*blob, last));
+            break;
+        }
+        gone += 1;
+    }
+    let whole = rows_batch(blobs[..gone].iter().map(|blob| blob.0));
     if !blocks.is_empty() {
         blocks.sort_unstable();
         blocks.dedup();
@@ -197,12 +227,15 @@ async fn reap(connection: &mut Connection<'_>, blob: BlobRow, limit: usize) -> R
             connection.execute(sql::LOCK_BLOCKS, &[text(&rows)]).await?;
         }
         connection.execute(sql::MARK_CANDIDATES, &[text(&rows)]).await?;
-        connection.execute(sql::DROP_REFERENCES, &[Number(blob.0), Number(last)]).await?;
+        if let Some((blob, last)) = rest {
+            connection.execute(sql::DROP_SOME_REFERENCES, &[Number(blob.0), Number(last)]).await?;
+        }
+        connection.execute(sql::DROP_REFERENCES, &[text(&whole)]).await?;
     }
-    if all {
-        connection.execute(sql::DROP_BLOB, &[Number(blob.0)]).await?;
+    if gone > 0 {
+        connection.execute(sql::DROP_BLOBS, &[text(&whole)]).await?;
     }
-    Ok(Keep(all))
+    Ok(Keep(gone))
 }
 
 fn candidate(row: &Columns<'_>) -> Result<(BlockRow, BlockKey), Problem> {

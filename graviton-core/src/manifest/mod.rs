@@ -23,6 +23,7 @@ mod collect;
 mod connection;
 mod open;
 mod operation;
+mod ownership;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -45,6 +46,8 @@ use crate::key::{BlobId, BlockKey};
 
 pub use crate::collection::Collection;
 pub use operation::TransactionHook;
+pub(crate) use ownership::EPOCH_BITS;
+pub use ownership::{Claim, Owned, Ownership, Refusal, Whereabouts};
 pub use repo::ManifestRepo;
 
 /// The row of a blob. Ids are never reused.
@@ -95,7 +98,7 @@ pub enum Opening {
 pub struct StoreRecord {
     /// Random, made with the database, and written beside the blocks: one database, one block location.
     pub id: String,
-    /// Where the blocks are, as [`crate::BlockStore::location`] said.
+    /// Where the blocks are, as [`Identity::location`](crate::block::Identity::location) said.
     pub block_location: String,
     /// `Relaxed` if blocks may be stored that are not durable yet.
     pub durability: Durability,

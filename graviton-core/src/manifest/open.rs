@@ -77,8 +77,8 @@ impl ManifestRepo {
     }
 }
 
-/// Whether the tables have to be made or brought up to date. An older schema can be read as it is, for only
-/// indexes have changed since.
+/// Whether the tables have to be made or brought up to date. An older schema can be read as it is: since then
+/// there are other indexes, and columns that only those need who write.
 fn needs_migration(schema: Schema, opening: Opening, name: &str) -> Result<bool> {
     match (schema, opening) {
         (Schema::Current, _) | (Schema::Old, Opening::ToRead) => Ok(false),

@@ -27,7 +27,8 @@ pub(super) struct Plan<'a> {
 /// What the query found.
 #[derive(Default)]
 pub(super) struct Facts {
-    pending: HashSet<BlobRow>,
+    /// Pending rows, and how many references they have.
+    pending: HashMap<BlobRow, u64>,
     /// Rows that an earlier try made live.
     committed: HashSet<BlobRow>,
     live: HashSet<BlobId>,
@@ -114,7 +115,7 @@ impl<'a> Plan<'a> {
     /// Takes one row of the answer.
     pub(super) fn learn(&self, facts: &mut Facts, what: i64, place: usize, first: i64, second: i64) {
         match what {
-            0 if first == PENDING => drop(facts.pending.insert(self.rows[place])),
+            0 if first == PENDING => drop(facts.pending.insert(self.rows[place], second as u64)),
             0 if first == LIVE => drop(facts.committed.insert(self.rows[place])),
             1 => drop(facts.live.insert(self.ids[place])),
             2 => drop(facts.blocks.insert(self.keys[place], (first != 0, second != 0))),
@@ -132,10 +133,14 @@ impl<'a> Plan<'a> {
             .map(|commit| match commit {
                 // Committed before, and the answer was lost.
                 Commit::Pinned { row, .. } if facts.committed.contains(row) => Committed::Created,
-                Commit::Pinned { row, id, .. } if !facts.pending.contains(row) && live.contains(id) => {
+                Commit::Pinned { row, id, .. } if !facts.pending.contains_key(row) && live.contains(id) => {
                     Committed::Existed
                 }
-                Commit::Pinned { row, .. } if !facts.pending.contains(row) => Committed::Expired,
+                // A database that took the place of another one while this put went on may have only the
+                // first of its pins.
+                Commit::Pinned { row, block_count, .. } if facts.pending.get(row) != Some(block_count) => {
+                    Committed::Expired
+                }
                 Commit::Pinned { row, id, block_count, stored } => {
                     changes.stored.extend(stored);
                     if live.insert(*id) {

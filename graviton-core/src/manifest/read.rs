@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::batch::{Batch, Row};
-use super::connection::{Ending, Value, text};
+use super::connection::{Columns, Ending, Problem, Value, text};
 use super::operation::Operation;
 use super::repo::the_only;
 use super::{BlobRecord, BlobRow, Durability, Known, ManifestEntry, ManifestRepo, StoreRecord, sql};
@@ -17,22 +17,17 @@ use Value::Number;
 /// Whether a live blob and all its blocks are known to be stored, and their keys.
 type StoredBlocks = Option<Vec<BlockKey>>;
 
+/// The first columns of [`sql::STORE`].
+pub(super) fn record(row: &Columns<'_>) -> Result<StoreRecord, Problem> {
+    let relaxed = row.text(2)? == Durability::Relaxed.name();
+    let durability = if relaxed { Durability::Relaxed } else { Durability::Full };
+    Ok(StoreRecord { id: row.text(0)?, block_location: row.text(1)?, durability })
+}
+
 impl ManifestRepo {
     /// The `store` row.
     pub async fn store(&self) -> Result<StoreRecord> {
-        let rows = self.rows(Operation::read("store"), sql::STORE, [], |row| {
-            let relaxed = row.text(2)? == Durability::Relaxed.name();
-            let durability = if relaxed { Durability::Relaxed } else { Durability::Full };
-            Ok(StoreRecord { id: row.text(0)?, block_location: row.text(1)?, durability })
-        });
-        the_only(rows.await?)
-    }
-
-    /// Records where the blocks are.
-    pub async fn set_block_location(&self, location: &str) -> Result<()> {
-        let operation =
-            Operation::statement("set_block_location").synced(self.durability == Durability::Full);
-        self.execute(operation, sql::SET_BLOCK_LOCATION, [text(location.to_owned())]).await.map(drop)
+        the_only(self.rows(Operation::read("store"), sql::STORE, [], record).await?)
     }
 
     /// Records the degree of durability, durably.

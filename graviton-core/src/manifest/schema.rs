@@ -19,7 +19,8 @@ macro_rules! migration {
     };
 }
 
-pub(super) const MIGRATIONS: &[Sql] = &[migration!("0001_first.sql"), migration!("0002_collect.sql")];
+pub(super) const MIGRATIONS: &[Sql] =
+    &[migration!("0001_first.sql"), migration!("0002_collect.sql"), migration!("0003_ownership.sql")];
 
 /// The schema that this version writes.
 const VERSION: i64 = MIGRATIONS.len() as i64;

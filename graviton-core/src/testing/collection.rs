@@ -12,8 +12,10 @@ use crate::manifest::{
 pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     a_deleted_blob_can_be_restored_until_it_loses_its_name(&make().await).await;
     the_grace_is_kept(&make().await).await;
+    a_clock_that_was_ahead_holds_nothing_up(&make().await).await;
     abandoned_puts_expire(&make().await).await;
     references_go_in_parts_and_the_blob_last(&make().await).await;
+    blobs_go_together_up_to_the_limit(&make().await).await;
     only_what_nothing_refers_to_is_doomed(&make().await).await;
     what_is_settled_goes_if_it_is_still_doomed(&make().await).await;
     a_doom_belongs_to_its_collection(&make().await).await;
@@ -43,8 +45,10 @@ async fn garbage(repo: &ManifestRepo, keys: &[BlockKey]) {
 
 async fn reap(repo: &ManifestRepo) {
     repo.take_names(NOW, 100).await.unwrap();
-    for blob in repo.nameless(BlobRow(0), 100).await.unwrap() {
-        while !repo.reap(blob, 100).await.unwrap() {}
+    let blobs = repo.nameless(BlobRow(0), 100).await.unwrap();
+    let mut rest = &blobs[..];
+    while !rest.is_empty() {
+        rest = &rest[repo.reap(rest, 100).await.unwrap()..];
     }
 }
 
@@ -130,6 +134,34 @@ async fn the_grace_is_kept(place: &impl DatabasePlace) {
     assert_eq!(repo.restore(&ids[4]).await.unwrap(), Restored::Restored);
 }
 
+/// A year, once for each thing that waits for a time.
+async fn a_clock_that_was_ahead_holds_nothing_up(place: &impl DatabasePlace) {
+    const YEAR: u64 = 365 * 86_400_000;
+    let repo = place.open(Durability::Full).await;
+    garbage(&repo, &keys(2..4)).await;
+    assert_eq!(doom(&repo, ONE).await.len(), 2);
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let entries = entries_of(&keys(0..2));
+    let id = id_of("deleted", &entries);
+    put(&repo, writer, id, &entries).await;
+    assert!(repo.delete(&id).await.unwrap());
+    for (table, column) in [("blob", "deleted_at"), ("writer", "expires_at"), ("block", "doomed_until")] {
+        place.sql(&format!("UPDATE {table} SET {column} = {column} + {YEAR} WHERE {column} > 1")).await;
+    }
+    assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 0);
+    assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 2);
+    repo.bring_times_back(NOW, NOW).await.unwrap();
+    assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 1);
+    assert_eq!(repo.expire(9).await.unwrap(), 0);
+    assert!(!repo.renew_writer(writer, LEASE).await.unwrap(), "its lease ended a year later");
+    assert_eq!(doom(&repo, TWO).await.len(), 2, "and the doom");
+    // Right times stay.
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    repo.bring_times_back(LEASE, MINUTE).await.unwrap();
+    repo.expire(9).await.unwrap();
+    assert!(repo.renew_writer(writer, LEASE).await.unwrap());
+}
+
 async fn abandoned_puts_expire(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let (alive, dead) =
@@ -162,12 +194,34 @@ async fn references_go_in_parts_and_the_blob_last(place: &impl DatabasePlace) {
     let row = put(&repo, writer, id, &entries).await;
     assert!(repo.delete(&id).await.unwrap());
     repo.take_names(NOW, 9).await.unwrap();
-    assert!(!repo.reap(row, 4).await.unwrap());
+    assert_eq!(repo.reap(&[row], 4).await.unwrap(), 0);
     assert_eq!(repo.entries(row, 0, 99).await.unwrap(), entries[4..]);
-    assert!(!repo.reap(row, 4).await.unwrap());
+    assert_eq!(repo.reap(&[row], 4).await.unwrap(), 0);
     assert_eq!(repo.nameless(BlobRow(0), 9).await.unwrap(), [row]);
-    assert!(repo.reap(row, 4).await.unwrap());
-    assert!(repo.reap(row, 4).await.unwrap(), "what is gone is gone");
+    assert_eq!(repo.reap(&[row], 4).await.unwrap(), 1);
+    assert_eq!(repo.reap(&[row], 4).await.unwrap(), 1, "what is gone is gone");
+    assert!(repo.nameless(BlobRow(0), 9).await.unwrap().is_empty());
+    assert_eq!(doom(&repo, ONE).await.len(), 9);
+}
+
+async fn blobs_go_together_up_to_the_limit(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let mut rows = Vec::new();
+    for (nth, blocks) in [0..2, 1..4, 4..4, 4..9, 2..3].into_iter().enumerate() {
+        let entries = entries_of(&keys(blocks));
+        let id = id_of(&format!("blob {nth}"), &entries);
+        rows.push(put(&repo, writer, id, &entries).await);
+        assert!(repo.delete(&id).await.unwrap());
+    }
+    repo.take_names(NOW, 9).await.unwrap();
+    assert_eq!(repo.reap(&rows, 7).await.unwrap(), 3, "and two references of the next one");
+    assert_eq!(repo.nameless(BlobRow(0), 9).await.unwrap(), rows[3..]);
+    assert_eq!(repo.entries(rows[3], 0, 99).await.unwrap().len(), 3);
+    // Exactly as many as are left: that there are no more shows the next time.
+    assert_eq!(repo.reap(&rows[3..], 3).await.unwrap(), 0);
+    assert_eq!(repo.reap(&rows[3..], 3).await.unwrap(), 2);
+    assert_eq!(repo.reap(&rows, 3).await.unwrap(), 5, "what is gone is gone");
     assert!(repo.nameless(BlobRow(0), 9).await.unwrap().is_empty());
     assert_eq!(doom(&repo, ONE).await.len(), 9);
 }

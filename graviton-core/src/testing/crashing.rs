@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::block::{Aside, Block, BlockStore, Listing, Published, Removal, Removed};
+use crate::block::{Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Published, Removal, Removed};
 use crate::error::Result;
 use crate::key::BlockKey;
 use crate::manifest::TransactionHook;
@@ -129,17 +129,86 @@ impl BlockStore for CrashingBlockStore {
         published
     }
 
-    fn sets_aside(&self) -> bool {
-        self.inner.sets_aside()
-    }
-
     async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>> {
         let inner = self.inner.prepare_removal(blocks, valid).await?;
         Ok(Box::new(CrashingRemoval { inner, crash: Arc::clone(&self.crash) }))
     }
 
-    async fn asides(&self) -> Result<Vec<Aside>> {
-        self.inner.asides().await
+    async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
+        self.inner.get(key, range).await
+    }
+
+    async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
+        self.inner.length(key).await
+    }
+
+    async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
+        self.inner.seems_intact(keys).await
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        self.inner.list().await
+    }
+
+    fn place(&self, key: &BlockKey) -> String {
+        self.inner.place(key)
+    }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
+    fn proves_publication(&self) -> bool {
+        self.inner.proves_publication()
+    }
+
+    fn asides(&self) -> Option<Box<dyn Asides>> {
+        let inner = self.inner.asides()?;
+        Some(Box::new(CrashingAsides { crash: Arc::clone(&self.crash), inner }))
+    }
+
+    fn disk(&self) -> Option<Box<dyn Disk>> {
+        let inner = self.inner.disk()?;
+        Some(Box::new(CrashingDisk { crash: Arc::clone(&self.crash), inner }))
+    }
+}
+
+#[async_trait]
+impl Identity for CrashingBlockStore {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    async fn store_id(&self) -> Result<Option<String>> {
+        self.inner.store_id().await
+    }
+
+    async fn create_store_id(&self, id: &str) -> Result<String> {
+        self.crash.around(self.inner.create_store_id(id)).await
+    }
+
+    async fn generation(&self) -> Result<u64> {
+        self.inner.generation().await
+    }
+
+    async fn raise_generation(&self, to: u64) -> Result<()> {
+        self.crash.around(self.inner.raise_generation(to)).await
+    }
+
+    async fn has_blocks(&self) -> Result<bool> {
+        self.inner.has_blocks().await
+    }
+}
+
+struct CrashingAsides {
+    crash: Arc<Crash>,
+    inner: Box<dyn Asides>,
+}
+
+#[async_trait]
+impl Asides for CrashingAsides {
+    async fn all(&self) -> Result<Vec<Aside>> {
+        self.inner.all().await
     }
 
     async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
@@ -155,37 +224,17 @@ impl BlockStore for CrashingBlockStore {
         }
         ended
     }
+}
 
-    async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes> {
-        self.inner.get(key, range).await
-    }
+struct CrashingDisk {
+    crash: Arc<Crash>,
+    inner: Box<dyn Disk>,
+}
 
-    async fn length(&self, key: &BlockKey) -> Result<Option<u64>> {
-        self.inner.length(key).await
-    }
-
-    async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
-        self.inner.seems_intact(keys).await
-    }
-
+#[async_trait]
+impl Disk for CrashingDisk {
     async fn sync_all(&self) -> Result<()> {
         self.crash.around(self.inner.sync_all()).await
-    }
-
-    async fn store_id(&self) -> Result<Option<String>> {
-        self.inner.store_id().await
-    }
-
-    async fn create_store_id(&self, id: &str) -> Result<String> {
-        self.crash.around(self.inner.create_store_id(id)).await
-    }
-
-    async fn has_blocks(&self) -> Result<bool> {
-        self.inner.has_blocks().await
-    }
-
-    async fn list(&self) -> Result<Box<dyn Listing>> {
-        self.inner.list().await
     }
 
     async fn remove_leftovers(&self) -> Result<u64> {
@@ -198,22 +247,6 @@ impl BlockStore for CrashingBlockStore {
 
     async fn keep_reserve(&self) -> Result<()> {
         self.crash.around(self.inner.keep_reserve()).await
-    }
-
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn place(&self, key: &BlockKey) -> String {
-        self.inner.place(key)
-    }
-
-    fn is_local(&self) -> bool {
-        self.inner.is_local()
-    }
-
-    fn proves_publication(&self) -> bool {
-        self.inner.proves_publication()
     }
 }
 

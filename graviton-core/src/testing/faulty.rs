@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::block::{Aside, Block, BlockStore, Listing, Published, Removal, Removed, missing};
+use crate::block::{
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Published, Removal, Removed, missing,
+};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
@@ -24,13 +26,13 @@ pub enum Operation {
     Get,
     /// [`BlockStore::length`] and [`BlockStore::seems_intact`].
     Look,
-    /// [`BlockStore::sync_all`].
+    /// [`Disk::sync_all`].
     Sync,
     /// [`Removal::remove`].
     Remove,
-    /// [`BlockStore::end_removal`].
+    /// [`Asides::end_removal`].
     EndRemoval,
-    /// [`BlockStore::store_id`], [`BlockStore::create_store_id`] and [`BlockStore::has_blocks`].
+    /// Any method of [`Identity`].
     Identity,
 }
 
@@ -248,31 +250,9 @@ impl BlockStore for FaultyBlockStore {
         self.inner.seems_intact(keys).await
     }
 
-    async fn sync_all(&self) -> Result<()> {
-        self.fail(Operation::Sync)?;
-        self.inner.sync_all().await
-    }
-
-    fn sets_aside(&self) -> bool {
-        self.inner.sets_aside()
-    }
-
     async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>> {
         let inner = self.inner.prepare_removal(blocks, valid).await?;
         Ok(Box::new(FaultyRemoval { store: self.clone(), inner }))
-    }
-
-    async fn asides(&self) -> Result<Vec<Aside>> {
-        self.inner.asides().await
-    }
-
-    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
-        match self.next(Operation::EndRemoval) {
-            Some(Fault::Fail(code) | Fault::FailAfter(code)) => return Err(failure(code)),
-            Some(Fault::Stall) => self.stall().await,
-            _ => {}
-        }
-        self.inner.end_removal(gone, back).await
     }
 
     async fn list(&self) -> Result<Box<dyn Listing>> {
@@ -280,24 +260,33 @@ impl BlockStore for FaultyBlockStore {
         self.inner.list().await
     }
 
-    async fn remove_leftovers(&self) -> Result<u64> {
-        self.inner.remove_leftovers().await
-    }
-
-    async fn release_reserve(&self) -> Result<bool> {
-        self.inner.release_reserve().await
-    }
-
-    async fn keep_reserve(&self) -> Result<()> {
-        self.inner.keep_reserve().await
-    }
-
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
     fn place(&self, key: &BlockKey) -> String {
         self.inner.place(key)
+    }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
+    fn proves_publication(&self) -> bool {
+        self.inner.proves_publication()
+    }
+
+    fn asides(&self) -> Option<Box<dyn Asides>> {
+        let inner = self.inner.asides()?;
+        Some(Box::new(FaultyAsides { store: self.clone(), inner }))
+    }
+
+    fn disk(&self) -> Option<Box<dyn Disk>> {
+        let inner = self.inner.disk()?;
+        Some(Box::new(FaultyDisk { store: self.clone(), inner }))
+    }
+}
+
+#[async_trait]
+impl Identity for FaultyBlockStore {
+    fn location(&self) -> String {
+        self.inner.location()
     }
 
     async fn store_id(&self) -> Result<Option<String>> {
@@ -310,17 +299,65 @@ impl BlockStore for FaultyBlockStore {
         self.inner.create_store_id(id).await
     }
 
+    async fn generation(&self) -> Result<u64> {
+        self.fail(Operation::Identity)?;
+        self.inner.generation().await
+    }
+
+    async fn raise_generation(&self, to: u64) -> Result<()> {
+        self.fail(Operation::Identity)?;
+        self.inner.raise_generation(to).await
+    }
+
     async fn has_blocks(&self) -> Result<bool> {
         self.fail(Operation::Identity)?;
         self.inner.has_blocks().await
     }
+}
 
-    fn is_local(&self) -> bool {
-        self.inner.is_local()
+struct FaultyAsides {
+    store: FaultyBlockStore,
+    inner: Box<dyn Asides>,
+}
+
+#[async_trait]
+impl Asides for FaultyAsides {
+    async fn all(&self) -> Result<Vec<Aside>> {
+        self.inner.all().await
     }
 
-    fn proves_publication(&self) -> bool {
-        self.inner.proves_publication()
+    async fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
+        match self.store.next(Operation::EndRemoval) {
+            Some(Fault::Fail(code) | Fault::FailAfter(code)) => return Err(failure(code)),
+            Some(Fault::Stall) => self.store.stall().await,
+            _ => {}
+        }
+        self.inner.end_removal(gone, back).await
+    }
+}
+
+struct FaultyDisk {
+    store: FaultyBlockStore,
+    inner: Box<dyn Disk>,
+}
+
+#[async_trait]
+impl Disk for FaultyDisk {
+    async fn sync_all(&self) -> Result<()> {
+        self.store.fail(Operation::Sync)?;
+        self.inner.sync_all().await
+    }
+
+    async fn remove_leftovers(&self) -> Result<u64> {
+        self.inner.remove_leftovers().await
+    }
+
+    async fn release_reserve(&self) -> Result<bool> {
+        self.inner.release_reserve().await
+    }
+
+    async fn keep_reserve(&self) -> Result<()> {
+        self.inner.keep_reserve().await
     }
 }
 
@@ -343,7 +380,7 @@ impl Removal for FaultyRemoval {
             _ => return self.inner.remove(blocks).await,
         };
         self.inner.remove(sent).await;
-        let removed = if self.store.sets_aside() { Removed::Kept } else { Removed::Unknown };
+        let removed = if self.store.asides().is_some() { Removed::Kept } else { Removed::Unknown };
         blocks.iter().map(|_| removed(failure(code))).collect()
     }
 }

@@ -2,6 +2,7 @@
 //! What it does at each step of the put protocol is in [`super::protocol`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -10,7 +11,9 @@ use super::{collection, protocol};
 use crate::digest::{Algo, Digest};
 use crate::error::Code;
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
-use crate::manifest::{BlobRow, Commit, Committed, Durability, ManifestRepo};
+use crate::manifest::{
+    BlobRow, Claim, Commit, Committed, Durability, ManifestRepo, Owned, Refusal, Whereabouts,
+};
 use crate::report::StoreStats;
 
 /// Holds a manifest repository to the rules of its trait. `make` makes a new, empty database each time.
@@ -48,7 +51,24 @@ async fn a_new_database_is_empty(place: &impl DatabasePlace) {
 async fn settings_of_the_store_are_kept(place: &impl DatabasePlace) {
     let (repo, other) = (place.open(Durability::Full).await, place.open(Durability::Full).await);
     let id = repo.store().await.unwrap().id;
-    repo.set_block_location("fs:/somewhere/it's").await.unwrap();
+    let at = Whereabouts { place: Some("../it's/m.db".to_owned()), file: None };
+    let location = "fs:/somewhere/it's".to_owned();
+    let hour = Duration::from_secs(3_600);
+    let first = Claim { at, location, beside: 0, take_over: None, relies_on_rows: true, interval: hour };
+    assert_eq!(repo.own(first.clone()).await.unwrap(), Owned::Owner(0), "the first one only records");
+    let claim = Claim { interval: Duration::ZERO, ..first };
+    assert_eq!(other.own(claim.clone()).await.unwrap(), Owned::Owner(1));
+    let elsewhere = Whereabouts { place: Some("../b.db".to_owned()), file: Some("7".to_owned()) };
+    let elsewhere = Claim { at: elsewhere, ..claim.clone() };
+    let refused = Owned::Refused(Refusal::Elsewhere { was: "../it's/m.db".to_owned() });
+    assert_eq!(repo.own(elsewhere.clone()).await.unwrap(), refused);
+    let behind = Owned::Refused(Refusal::Behind { generation: 1, beside: 7 });
+    assert_eq!(repo.own(Claim { beside: 7, ..claim.clone() }).await.unwrap(), behind);
+    let taking_over = Claim { beside: 8, take_over: Some(8), ..elsewhere.clone() };
+    assert_eq!(repo.own(taking_over).await.unwrap(), Owned::Owner(8));
+    let hourly = Claim { beside: 8, interval: hour, ..elsewhere };
+    assert_eq!(other.own(hourly.clone()).await.unwrap(), Owned::Owner(8));
+    assert!(other.ownership().await.unwrap().stands(&hourly));
     repo.set_durability(Durability::Relaxed).await.unwrap();
     let record = other.store().await.unwrap();
     assert_eq!(record.id, id);

@@ -16,6 +16,7 @@ use crate::manifest::{
 pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     a_put_is_visible_from_its_commit_on(&make().await).await;
     pins_can_be_repeated(&make().await).await;
+    a_commit_needs_all_its_pins(&make().await).await;
     pins_need_a_pending_blob(&make().await).await;
     marks_need_a_pending_blob(&make().await).await;
     a_doomed_block_is_not_pinned(&make().await).await;
@@ -119,6 +120,22 @@ async fn pins_can_be_repeated(place: &impl DatabasePlace) {
     assert_eq!(repo.pin(row, &entries_of(&all)).await.unwrap(), Pinned::Blocks(expected));
     let found = repo.entries(row, 0, 2_000).await.unwrap();
     assert_eq!(found, entries_of(&all));
+}
+
+/// A database that replaced another one meanwhile may lack the last pins.
+async fn a_commit_needs_all_its_pins(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let entries = entries_of(&keys(0..3));
+    let id = id_of("short of a pin", &entries);
+    let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
+    let Pinned::Blocks(blocks) = repo.pin(row, &entries[..2]).await.unwrap() else { panic!("cannot pin") };
+    let rows: Vec<BlockRow> = blocks.iter().map(|block| block.row).collect();
+    let outcome = repo.commit([commit_of(row, id, rows.clone())].into()).await.unwrap();
+    assert_eq!(outcome, [Expired]);
+    assert!(live(&repo).await.is_empty(), "a blob without its last block is live");
+    assert!(matches!(repo.pin(row, &entries[2..]).await.unwrap(), Pinned::Blocks(_)));
+    assert_eq!(repo.commit([commit_of(row, id, rows)].into()).await.unwrap(), [Created]);
 }
 
 /// The ways in which a blob comes to be pending no more, and one that never was.

@@ -1,5 +1,5 @@
-//! Bit rot: whatever of a small store is damaged, every read of what it hurts is an error and never a wrong byte, `verify`
-//! names it, and to put the content again heals it.
+//! Bit rot: whatever of a small store is damaged, every read of what it hurts is an error and never a wrong
+//! byte, `verify` names it, and to put the content again heals it.
 //!
 //! Files with SQLite exhaustively; blocks in S3 and manifests in Postgres by sample.
 
@@ -99,7 +99,8 @@ impl Rotten {
         Rotten { config, blobs, blocks }
     }
 
-    /// Judges a store in which the bytes of these blocks are wrong, and heals it. The length of all of them, if `quick`.
+    /// Judges a store in which the bytes of these blocks are wrong, and heals it. The length of all of them,
+    /// if `quick`.
     fn judge(&self, bad: &[BlockKey], quick: bool, what: &str) {
         let bad: Vec<(BlockKey, BTreeSet<BlobId>)> =
             self.blocks.iter().filter(|(key, _)| bad.contains(key)).cloned().collect();

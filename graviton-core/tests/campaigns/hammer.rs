@@ -1,28 +1,37 @@
-//! The real code under schedules: writers, deleters and collectors of several processes over one store, for a set time.
+//! The real code under schedules: writers, deleters and collectors of several processes over one store, for a
+//! set time.
 //!
-//! Three processes with two threads each put, delete, restore, put again and read; two collect without grace, and one
-//! verifies every byte and adopts, again and again. All contents are made of the same few blocks, small and large ones
-//! (the short path and the long one), so that every deletion leaves blocks that others need, or are just about to.
+//! Three processes with two threads each put, delete, restore, put again and read; two collect without grace,
+//! and one verifies every byte and adopts, again and again. All contents are made of the same few blocks,
+//! small and large ones (the short path and the long one), so that every deletion leaves blocks that others
+//! need, or are just about to.
 //!
-//! Of each content it is known what must be found. Some belong to one thread: only that one puts, deletes and restores
-//! them, so it knows whether they are live, and whatever else the others do, a live one reads back. Others are
-//! everybody's: those may be gone at any moment, and then a read says so; it never gives wrong bytes.
+//! Of each content it is known what must be found. Some belong to one thread: only that one puts, deletes and
+//! restores them, so it knows whether they are live, and whatever else the others do, a live one reads back.
+//! Others are everybody's: those may be gone at any moment, and then a read says so; it never gives wrong
+//! bytes.
 //!
-//! After each round, beside the collectors, all live blobs read back, and they are those that their owners say. At the
-//! end, what is stored is exactly what is reachable.
+//! Meanwhile one process after the other is stopped wherever it is, for longer than its lease, and goes on.
+//! In S3 a deletion now and then gets no answer and is carried out later, up to when it is not valid any
+//! more.
 //!
-//! `GRAVITON_HAMMER_SECONDS` for each pair makes it a campaign; `GRAVITON_HAMMER_SEED` repeats the choices of a run, not
-//! its schedule, which is the machine's.
+//! After each round, beside the collectors, all live blobs read back, and they are those that their owners
+//! say. At the end, what is stored is exactly what is reachable.
+//!
+//! `GRAVITON_HAMMER_SECONDS` for each pair makes it a campaign; `GRAVITON_HAMMER_SEED` repeats the choices of
+//! a run, not its schedule, which is the machine's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::child::{Numbers, Process, TASK, number, say, seed};
+use crate::support::child::{Brake, Numbers, Process, TASK, number, say, seed};
 use crate::support::exact::{assert_exact, collect, collect_all, live_and_intact, verify};
 use crate::support::needs_servers;
 use crate::support::pair::{Blocks, Manifests, Pair};
+use crate::support::proxy::{Fault, Proxy};
 use graviton_core::testing::Recipe;
 use graviton_core::{Algo, BlobId, Code, Config, Error, Store, Timing};
 
@@ -32,7 +41,8 @@ const BLOCK: usize = 16 << 10;
 /// Different blocks that there are.
 const POOL: usize = 160;
 
-/// Processes that put, their threads, and the contents that each of these owns, beside those that are everybody's.
+/// Processes that put, their threads, and the contents that each of these owns, beside those that are
+/// everybody's.
 const WRITERS: usize = 3;
 const THREADS: usize = 2;
 const OWNED: usize = 8;
@@ -47,10 +57,19 @@ const TIMING: Timing = Timing {
     lease: Duration::from_secs(3),
     renewal: Duration::from_millis(500),
     doom: Duration::from_secs(24),
+    generation: Duration::from_secs(1),
 };
 
-/// Every content: blocks of the pool, chosen by its number. Of eight, six are small, one takes the long path, and one
-/// goes through the pipeline.
+/// A process is stopped for up to so long, which is longer than a lease.
+const STOP: Duration = Duration::from_millis(4_500);
+
+/// A deletion is late so often, by up to so much: the signature is valid for half of a doom. As puts wait for
+/// the doom to end, it is not more often.
+const LATE_EVERY: Duration = Duration::from_secs(40);
+const LATE: Duration = Duration::from_secs(20);
+
+/// Every content: blocks of the pool, chosen by its number. Of eight, six are small, one takes the long path,
+/// and one goes through the pipeline.
 fn contents() -> Vec<(BlobId, Vec<u8>)> {
     let pool = format!("xof:pool:{}", POOL * BLOCK).parse::<Recipe>().unwrap().bytes();
     let content = |nth: usize| {
@@ -150,7 +169,8 @@ fn verify_once(store: &Store, totals: &mut Totals) {
     }
 }
 
-/// Rounds of so many milliseconds as the parent says; after each, the numbers of the live contents that this process owns.
+/// Rounds of so many milliseconds as the parent says; after each, the numbers of the live contents that this
+/// process owns.
 fn write(store: &Store, process: usize, seed: u64) {
     let contents = contents();
     let mut hands: Vec<Hand<'_>> = (0..THREADS)
@@ -284,7 +304,8 @@ impl Hand<'_> {
             }
             Err(error) if error.code() == Code::BackendUnavailable => later(&mut self.totals, &error),
             Err(error) => {
-                // Without a grace, a deletion is collected while it is read: a hole, or a block that is not there.
+                // Without a grace, a deletion is collected while it is read: a hole, or a block that is not
+                // there.
                 let gone = matches!(error.code(), Code::NotFound | Code::MissingBlock);
                 assert!(gone && live != Some(true), "content {nth}, {id}: {error}");
                 add(&mut self.totals, "gone", 1);
@@ -293,24 +314,40 @@ impl Hand<'_> {
     }
 }
 
-fn hammer(blocks: Blocks, manifests: Manifests) {
-    let seconds = number("GRAVITON_HAMMER_SECONDS", 20);
-    let seed = seed("GRAVITON_HAMMER_SEED");
-    println!("{blocks:?} and {manifests:?}: {seconds} s, seed {seed}");
-    let pair = Pair::new(blocks, manifests).with(&[("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))]);
-    let store = pair.config().timing(TIMING).open().unwrap();
-    let contents = contents();
-    let start = |task: String| Process::start(module_path!(), &pair, &task);
-    let mut writers: Vec<Process> =
-        (0..WRITERS).map(|process| start(format!("write {process} {seed}"))).collect();
-    let others: Vec<Process> =
-        (0..COLLECTORS).map(|_| start("collect".to_owned())).chain([start("verify".to_owned())]).collect();
+/// Stops processes and makes deletions late until told; says how often.
+fn disturb(brakes: &[Brake], proxy: Option<&Proxy>, seed: u64, over: &AtomicBool) -> (u64, u64) {
+    let mut numbers = Numbers::new(seed);
+    let mut up_to = |most: Duration| Duration::from_millis(numbers.next() % most.as_millis() as u64);
+    let mut next_late = Instant::now() + LATE_EVERY / 2;
+    let (mut stops, mut late) = (0, 0);
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(up_to(Duration::from_secs(1)));
+        brakes[stops as usize % brakes.len()].stop_for(up_to(STOP));
+        stops += 1;
+        if let Some(proxy) = proxy
+            && Instant::now() >= next_late
+        {
+            proxy.harm("DELETE", "", 1, Fault::Late(up_to(LATE)));
+            next_late = Instant::now() + LATE_EVERY;
+            late += 1;
+        }
+    }
+    (stops, late)
+}
 
-    let end = Instant::now() + Duration::from_secs(seconds);
+/// Rounds of writing, each with a look at everything at its end; says how many.
+fn rounds(
+    store: &Store,
+    contents: &[(BlobId, Vec<u8>)],
+    writers: &mut [Process],
+    length: Duration,
+    seed: u64,
+) -> u64 {
+    let end = Instant::now() + length;
     let mut rounds = 0;
     while Instant::now() < end {
         rounds += 1;
-        for writer in &mut writers {
+        for writer in &mut *writers {
             writer.tell(&ROUND.as_millis().to_string());
         }
         let owned: Vec<String> = writers.iter_mut().map(Process::must_say).collect();
@@ -320,7 +357,7 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
             .map(|nth| contents[nth.parse::<usize>().unwrap()].0)
             .collect();
         // The collectors go on; nobody deletes.
-        let live = live_and_intact(&store);
+        let live = live_and_intact(store);
         let contested: BTreeSet<BlobId> = contents[..CONTESTED].iter().map(|(id, _)| *id).collect();
         let found: BTreeSet<BlobId> = live.difference(&contested).copied().collect();
         let owned: BTreeSet<BlobId> = owned.difference(&contested).copied().collect();
@@ -328,9 +365,42 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
             found, owned,
             "seed {seed}, round {rounds}: live are others than were put and not deleted"
         );
-        let (report, findings) = verify(&store, false).unwrap();
+        let (report, findings) = verify(store, false).unwrap();
         assert!(report.is_clean(), "seed {seed}, round {rounds}: {findings}");
     }
+    rounds
+}
+
+fn hammer(blocks: Blocks, manifests: Manifests) {
+    let seconds = number("GRAVITON_HAMMER_SECONDS", 20);
+    let seed = seed("GRAVITON_HAMMER_SEED");
+    println!("{blocks:?} and {manifests:?}: {seconds} s, seed {seed}");
+    let pair = Pair::new(blocks, manifests).with(&[("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let proxy = (blocks == Blocks::S3).then(|| runtime.block_on(Proxy::to(pair.setting("QUASAR_MINIO_URL"))));
+    let through: Vec<(&'static str, &str)> =
+        proxy.iter().map(|proxy| ("QUASAR_MINIO_URL", proxy.url.as_str())).collect();
+    let pair = pair.with(&through);
+    let store = pair.config().timing(TIMING).open().unwrap();
+    let contents = contents();
+    let start = |task: String| Process::start(module_path!(), &pair, &task);
+    let mut writers: Vec<Process> =
+        (0..WRITERS).map(|process| start(format!("write {process} {seed}"))).collect();
+    let others: Vec<Process> =
+        (0..COLLECTORS).map(|_| start("collect".to_owned())).chain([start("verify".to_owned())]).collect();
+
+    let brakes: Vec<Brake> = writers.iter().chain(&others).map(Process::brake).collect();
+    let over = AtomicBool::new(false);
+    let (rounds, disturbed) = std::thread::scope(|scope| {
+        let disturbing = scope.spawn(|| disturb(&brakes, proxy.as_ref(), seed, &over));
+        // A thread, so that what disturbs ends before the processes do, also when a round fails.
+        let rounds = || rounds(&store, &contents, &mut writers, Duration::from_secs(seconds), seed);
+        let rounds = scope.spawn(rounds).join();
+        over.store(true, Ordering::Relaxed);
+        let disturbed = disturbing.join().unwrap();
+        (rounds.unwrap_or_else(|panic| resume_unwind(panic)), disturbed)
+    });
+    let (stops, late) = disturbed;
 
     let mut totals: BTreeMap<String, u64> = BTreeMap::new();
     for process in writers.into_iter().chain(others) {
@@ -339,7 +409,9 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
             *totals.entry(name.to_owned()).or_default() += count.parse::<u64>().unwrap();
         }
     }
-    println!("{blocks:?} and {manifests:?}: {rounds} rounds, {totals:?}");
+    println!(
+        "{blocks:?} and {manifests:?}: {rounds} rounds, {stops} stops, {late} late deletions, {totals:?}"
+    );
     for name in ["puts", "deletes", "restored", "reads", "deleted", "kept", "verifications"] {
         assert!(totals.get(name).is_some_and(|count| *count > 0), "there were no {name}: {totals:?}");
     }

@@ -1,28 +1,33 @@
 //! kill -9 at every point of putting, deleting, restoring, collecting and verifying, on every pair.
 //!
-//! A process works on a store whose halves are wrapped, so that it kills itself at a chosen change of the block store or
-//! the database: before it, in the middle of its batch, or after it. Now and then it is killed from outside at a random
-//! moment instead, for what lies inside of a call. It says what it begins and what is done, and so is known what must be
-//! there afterwards. After each death another process, this one, looks:
-//! 1. at once: what was put and not deleted reads back, what was deleted stays so, and no block is missing or damaged;
+//! A process works on a store whose halves are wrapped, so that it kills itself at a chosen change of the
+//! block store or the database: before it, in the middle of its batch, or after it. Now and then it is killed
+//! from outside at a random moment instead, for what lies inside of a call. It says what it begins and what
+//! is done, and so is known what must be there afterwards. After each death another process, this one, looks:
+//! 1. at once: what was put and not deleted reads back, what was deleted stays so, and no block is missing or
+//!    damaged;
 //! 2. after every third death, once leases and dooms are over: a collection leaves exactly what is reachable.
+//!
+//! Another process lives on beside all of them. It puts, deletes, reads and collects contents of its own,
+//! made of the same blocks, and rests only while a store is compared with what is reachable.
 //!
 //! Then the next life begins over the same store, mostly in the middle of what the last one left.
 //! `GRAVITON_KILL_ROUNDS` for each pair makes it a campaign; `GRAVITON_KILL_SEED` repeats the choices of a
 //! run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::support::child::{Numbers, Process, TASK, number, say, seed};
-use crate::support::exact::{assert_exact, collect_all, halves, verify};
+use crate::support::exact::{assert_exact, collect, collect_all, halves, verify};
 use crate::support::needs_servers;
 use crate::support::pair::{Blocks, Manifests, Pair};
 use graviton_core::testing::{Crash, CrashingBlockStore, CrashingTransactions, Moment, Recipe};
 use graviton_core::{
-    Algo, AsyncStore, BlobId, Code, Error, GcOptions, Result, Settings, Timing, VerifyOptions,
+    Algo, AsyncStore, BlobId, Code, Config, Error, GcOptions, Result, Settings, Store, Timing, VerifyOptions,
 };
 
 const BLOCK: usize = 4_096;
@@ -30,6 +35,9 @@ const BLOCK: usize = 4_096;
 /// Small contents, which may take the short path, and large ones, which do not.
 const SMALL: usize = 10;
 const LARGE: usize = 4;
+
+/// The first content of the process that lives on.
+const OWN: usize = 100;
 
 /// Operations of one life.
 const LIFE: usize = 16;
@@ -41,6 +49,7 @@ const DYING: Timing = Timing {
     lease: Duration::from_millis(1_000),
     renewal: Duration::from_millis(200),
     doom: Duration::from_secs(4),
+    generation: Duration::from_secs(1),
 };
 
 /// Of one that collects after it, and does not die.
@@ -95,7 +104,7 @@ fn life(seed: u64) -> Vec<(Kind, usize)> {
 fn content(nth: usize) -> Vec<u8> {
     let mut numbers = Numbers::new(nth as u64);
     let pool = format!("xof:pool:{}", 100 * BLOCK).parse::<Recipe>().unwrap().bytes();
-    let blocks = if nth < SMALL { 1 + numbers.below(8) } else { 66 + numbers.below(20) };
+    let blocks = if nth % OWN < SMALL { 1 + numbers.below(8) } else { 66 + numbers.below(20) };
     let mut bytes: Vec<u8> = Vec::new();
     for _ in 0..blocks {
         let block = numbers.below(100) * BLOCK;
@@ -113,6 +122,9 @@ fn id(nth: usize) -> BlobId {
 #[ignore = "not a test: what the other tests start as another process"]
 fn child() {
     let Ok(task) = std::env::var(TASK) else { return };
+    if let Some(seed) = task.strip_prefix("beside ") {
+        return live_beside(seed.parse().unwrap());
+    }
     let words: Vec<u64> = task.split(' ').map(|word| word.parse().unwrap()).collect();
     let [seed, place, nth, moment] = words[..] else { panic!("no such task: {task}") };
     let moment = [Moment::Before, Moment::Middle, Moment::After][moment as usize];
@@ -169,6 +181,57 @@ async fn operate(store: &AsyncStore, kind: Kind, nth: usize) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// Works beside those that die, and rests when it is told to.
+fn live_beside(seed: u64) {
+    let store = Config::from_env().unwrap().timing(LIVING).open().unwrap();
+    let mut numbers = Numbers::new(seed);
+    let (told, orders) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = std::io::stdin().lock().lines();
+        lines.map(Result::unwrap).try_for_each(|line| told.send(line))
+    });
+    let (mut live, mut steps) = (BTreeSet::new(), 0);
+    loop {
+        match orders.try_recv() {
+            Ok(order) => {
+                assert_eq!(order, "rest");
+                for nth in &live {
+                    assert!(store.read_range(&id(*nth), 0..u64::MAX).unwrap() == content(*nth));
+                }
+                say(&format!("rests {steps}"));
+                // Until it is to go on, or the parent has ended.
+                let Ok(_) = orders.recv() else { return store.close() };
+            }
+            Err(mpsc::TryRecvError::Disconnected) => return store.close(),
+            Err(mpsc::TryRecvError::Empty) => match step_beside(&store, &mut live, &mut numbers) {
+                Ok(()) => steps += 1,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            },
+        }
+    }
+}
+
+fn step_beside(store: &Store, live: &mut BTreeSet<usize>, numbers: &mut Numbers) -> Result<()> {
+    let nth = OWN + numbers.below(SMALL + LARGE);
+    match numbers.below(8) {
+        0..3 => {
+            assert_eq!(store.put(&content(nth)[..])?.id, id(nth));
+            live.insert(nth);
+        }
+        3..6 => match store.delete(&id(nth)) {
+            Err(error) if error.code() == Code::NotFound => assert!(!live.contains(&nth), "{nth} was lost"),
+            deleted => {
+                // Also after an error, which may come after it took effect.
+                live.remove(&nth);
+                deleted?;
+            }
+        },
+        6 if live.contains(&nth) => assert!(store.read_range(&id(nth), 0..u64::MAX)? == content(nth)),
+        _ => drop(collect(store)?),
+    }
+    Ok(())
 }
 
 /// What is known of all lives so far.
@@ -270,15 +333,28 @@ fn kill(blocks: Blocks, manifests: Manifests) {
     let started = Instant::now();
     let pair = Pair::new(blocks, manifests).with(&[("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))]);
     println!("{blocks:?} and {manifests:?}: {rounds} rounds, seed {seed}");
+    let mut beside = Process::start(module_path!(), &pair, &format!("beside {seed}"));
+    let mut steps = String::new();
     let mut known = Known::default();
     for round in 0..rounds {
         known.live_once(&pair, seed + round);
         // Otherwise the next life begins among leases, dooms and blocks that nobody knows.
         let rest = round % 3 == 2 || round + 1 == rounds;
+        if rest {
+            beside.tell("rest");
+            steps = beside.must_say();
+        }
         known.check(&pair, &format!("{blocks:?} and {manifests:?}, seed {seed}, round {round}"), rest);
+        if rest {
+            beside.tell("go on");
+        }
     }
+    beside.end();
     let seconds = started.elapsed().as_secs();
-    println!("{blocks:?} and {manifests:?}: {rounds} rounds in {seconds} s, died in {:?}", known.deaths);
+    println!(
+        "{blocks:?} and {manifests:?}: {rounds} rounds in {seconds} s, died in {:?}; the other {steps}",
+        known.deaths
+    );
     let survived = known.deaths.get("survived").copied().unwrap_or(0);
     assert!(survived * 2 <= rounds, "most were not killed: {:?}", known.deaths);
 }

@@ -1,4 +1,5 @@
-//! Campaigns: tests that search, with a short leg here. `tests/run` has the table of their counts and of the long ones.
+//! Campaigns: tests that search, with a short leg here. `tests/run` has the table of their counts and of the
+//! long ones.
 
 mod bit_rot;
 mod hammer;

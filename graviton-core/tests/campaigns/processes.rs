@@ -1,6 +1,7 @@
 //! Several processes over one directory, and processes that are killed.
 //!
-//! The test program starts itself again: with `--ignored`, [`child`] does the task that the environment names.
+//! The test program starts itself again: with `--ignored`, [`child`] does the task that the environment
+//! names.
 
 use crate::support::child;
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use graviton_core::block::memory::MemoryBlockStore;
 use graviton_core::testing::{Fault, FaultyBlockStore, Operation, Recipe};
 use graviton_core::{
-    AsyncStore, BlobId, BlobReader, Code, Durability, Error, ManifestRepo, Result, Settings,
+    AsyncStore, BlobId, BlobReader, Code, Durability, Error, GcOptions, ManifestRepo, Result, Settings,
 };
 use tempfile::TempDir;
 
@@ -443,4 +443,28 @@ async fn a_short_read_is_an_error_without_verification_too() {
         };
         assert_eq!(error.code(), Code::CorruptBlock);
     }
+}
+
+/// A put that is stopped for longer than its lease goes on and writes blocks that a collection has forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_that_outlives_its_lease_leaves_nothing_for_ever() {
+    let parts = Parts::new().await;
+    let store = parts.open(CHUNKER).await.unwrap();
+    parts.blocks.break_from(Operation::Put, 1, Fault::Stall);
+    let putting = store.clone();
+    let put = tokio::spawn(async move { putting.put(&content("xof:late:800000")[..]).await });
+    while parts.blocks.count(Operation::Put) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    parts.sql("UPDATE writer SET expires_at = 1");
+    let collect = async || {
+        let options = GcOptions { grace: Some(std::time::Duration::ZERO), ..GcOptions::default() };
+        store.gc(&options, |_| std::ops::ControlFlow::Continue(())).await.unwrap()
+    };
+    assert_eq!(collect().await.abandoned_puts, 1);
+    parts.blocks.mend();
+    assert_eq!(put.await.unwrap().unwrap_err().code(), Code::WriterExpired);
+    assert!(!parts.memory.keys().is_empty(), "it wrote nothing, and this shows nothing");
+    collect().await;
+    assert_eq!(parts.memory.keys(), []);
 }

@@ -7,6 +7,7 @@ mod fixtures;
 mod forgotten;
 mod interrupted;
 mod loss;
+mod ownership;
 mod read_at;
 mod removal;
 mod runtimes;

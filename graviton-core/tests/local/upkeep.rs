@@ -131,6 +131,7 @@ fn a_backup_is_the_manifests_of_one_moment() {
     assert_eq!(store.backup(place.path("backup")).unwrap_err().code(), Code::InvalidArgument);
     store.close();
     std::fs::rename(place.path("backup"), place.path("store/manifests.db")).unwrap();
+    Config::for_directory(place.path("store")).take_over(true).open().unwrap().close();
     let store = place.store();
     assert!(store.exists(&before.id).unwrap() && !store.exists(&after.id).unwrap());
     store.put(&content(11, 5)[..]).unwrap();

@@ -2,10 +2,12 @@
 
 mod collect;
 mod conformance;
+mod ownership;
 mod pairs;
 mod poolers;
 mod postgres_faults;
 mod s3_faults;
+mod s3_opening;
 mod s3_removal;
 mod session;
 #[path = "../support/mod.rs"]

@@ -5,9 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use graviton_core::{AsyncStore, Code, Config, Error};
-use sqlx::{Executor, PgConnection, Row};
+use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 use tempfile::TempDir;
 
+use crate::support::cluster::Cluster;
 use crate::support::needs_servers;
 use crate::support::postgres::TestDatabase;
 use crate::support::servers::variable;
@@ -22,17 +23,23 @@ struct Pooler {
 impl Pooler {
     /// In front of the test's server, with these settings.
     async fn start(database: &TestDatabase, settings: &str) -> Pooler {
-        let server: url::Url = variable("GRAVITON_TEST_POSTGRES").parse().unwrap();
+        let server = variable("GRAVITON_TEST_POSTGRES");
+        Pooler::before(&server, database.url.rsplit('/').next().unwrap(), settings).await
+    }
+
+    /// In front of this server; its URL names this database.
+    async fn before(server: &str, name: &str, settings: &str) -> Pooler {
+        let server: url::Url = server.parse().unwrap();
+        let password = server.password().map_or(String::new(), |password| format!(" password={password}"));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pgbouncer.ini");
         let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={} user={} password={}\n\
+            "[databases]\n* = host=127.0.0.1 port={} user={}{password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
              default_pool_size = 3\n{settings}\n",
             server.port().unwrap(),
             server.username(),
-            server.password().unwrap(),
         );
         std::fs::write(&path, text).unwrap();
         let mut command = Command::new("pgbouncer");
@@ -44,7 +51,6 @@ impl Pooler {
             command.args(["-u", "postgres"]);
         }
         let process = command.arg(&path).stderr(Stdio::null()).spawn().expect("pgbouncer, from Debian");
-        let name = database.url.rsplit('/').next().unwrap();
         let url = format!("postgres://anybody@127.0.0.1:{port}/{name}");
         let started = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -117,11 +123,37 @@ async fn with_the_settings_of_the_advice_a_pooler_of_sessions_works() {
     let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
     let put = store.put(&content[..]).await.unwrap();
     assert_eq!(store.read_range(&put.id, 0..u64::MAX).await.unwrap(), content);
+    wait_for_a_lock_ends(&store, &database).await;
     store.close().await;
     // The tables are where a direct connection looks for them.
     let store = open(&root, &database.url).await.unwrap();
     assert_eq!(store.read_range(&put.id, 0..u64::MAX).await.unwrap(), content);
     assert!(tables(&database).await.iter().all(|table| table.starts_with("graviton.")));
+}
+
+/// Nobody waits for a lock for ever, as without a pooler: the wait ends, and the step begins again.
+async fn wait_for_a_lock_ends(store: &AsyncStore, database: &TestDatabase) {
+    let mut holder: PgConnection = database.connect().await;
+    holder.execute("BEGIN; LOCK TABLE graviton.blob IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let putting = store.clone();
+    let put = tokio::spawn(async move { putting.put(&b"that waits for the table"[..]).await });
+    let mut looking: PgConnection = database.connect().await;
+    let mut waits = Vec::new();
+    let started = Instant::now();
+    while waits.len() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(60), "one wait goes on: {waits:?}");
+        let waiting = "SELECT query_start::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+            AND datname = current_database()";
+        for row in looking.fetch_all(waiting).await.unwrap() {
+            let since: String = row.get(0);
+            if !waits.contains(&since) {
+                waits.push(since);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    holder.execute("ROLLBACK").await.unwrap();
+    put.await.unwrap().unwrap();
 }
 
 /// Sessions are handed to others between transactions: what is acknowledged is there all the same.
@@ -156,4 +188,63 @@ async fn a_pooler_of_transactions_fails_by_name_and_loses_nothing() {
     for (id, content) in acknowledged {
         assert_eq!(direct.read_range(&id, 0..u64::MAX).await.unwrap(), content);
     }
+}
+
+/// Another client of the pooler has told the session that its commits need not be durable, and then the
+/// database crashes: acknowledged blobs are there all the same, and that client's last commit is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_of_the_database_behind_a_pooler_loses_nothing() {
+    needs_servers!();
+    let mut cluster = Cluster::new();
+    let direct_url = format!("{}/store", cluster.url());
+    let postgres: sqlx::postgres::PgConnectOptions = format!("{}/postgres", cluster.url()).parse().unwrap();
+    let mut owner = postgres.connect().await.unwrap();
+    // A commit that does not sync is not synced for ten seconds.
+    for sql in [
+        "ALTER SYSTEM SET wal_writer_delay = '10s'",
+        "SELECT pg_reload_conf()",
+        "CREATE DATABASE store",
+        "ALTER DATABASE store SET search_path = graviton",
+        "ALTER DATABASE store SET synchronous_commit = on",
+    ] {
+        owner.execute(sql).await.unwrap();
+    }
+    drop(owner);
+    let root = tempfile::tempdir().unwrap();
+    let direct = open(&root, &direct_url).await.unwrap();
+    direct.put(&b"the tables are there"[..]).await.unwrap();
+    let deleted = direct.put(&b"that is deleted"[..]).await.unwrap().id;
+    direct.close().await;
+
+    // All clients share one session.
+    let settings = "pool_mode = transaction\nignore_startup_parameters = options\ndefault_pool_size = 1";
+    let pooler = Pooler::before(&cluster.url(), "store", settings).await;
+    let store = open(&root, &pooler.url).await.unwrap();
+    let other: sqlx::postgres::PgConnectOptions = pooler.url.parse().unwrap();
+    let mut other = other.statement_cache_capacity(0).extra_float_digits(None).connect().await.unwrap();
+    other.execute("CREATE TABLE public.mark (number integer)").await.unwrap();
+    let mut acknowledged = Vec::new();
+    let put = async |nth: u32| {
+        // The long way and the short one.
+        let content = nth.to_le_bytes().repeat(if nth.is_multiple_of(2) { 10 } else { 5_000_000 });
+        (store.put(&content[..]).await, content)
+    };
+    for nth in 0..8 {
+        other.execute("SET synchronous_commit = off").await.unwrap();
+        let (put, content) = put(nth).await;
+        acknowledged.push((put.unwrap().id, content));
+    }
+    other.execute("SET synchronous_commit = off").await.unwrap();
+    store.delete(&deleted).await.unwrap();
+    other.execute("INSERT INTO public.mark VALUES (1)").await.unwrap();
+    cluster.crash();
+
+    let direct = open(&root, &direct_url).await.unwrap();
+    for (id, content) in acknowledged {
+        assert!(direct.read_range(&id, 0..u64::MAX).await.unwrap() == content);
+    }
+    assert_eq!(direct.stat(&deleted).await.unwrap_err().code(), Code::NotFound);
+    let marks: sqlx::postgres::PgConnectOptions = direct_url.parse().unwrap();
+    let marks = marks.connect().await.unwrap().fetch_all("SELECT number FROM public.mark").await.unwrap();
+    assert!(marks.is_empty(), "nothing was lost that might have been, and this shows nothing");
 }

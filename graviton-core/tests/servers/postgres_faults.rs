@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::cluster::Cluster;
 use crate::support::needs_servers;
 use crate::support::postgres::TestDatabase;
 use crate::support::servers::variable;
 use graviton_core::{AsyncStore, Code, Config};
-use sqlx::Executor;
+use sqlx::{Connection, Executor};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -329,4 +330,35 @@ async fn round_trips_grow_with_batches_and_not_with_blocks() {
     let four = relay.turns();
     // 800 blocks are four pins and as many marks at most, of ten round trips together.
     assert!(four - one <= 3 * 4 * 10, "800 blocks cost {one} round trips, 3,200 cost {four}");
+}
+
+/// More stores at once than the server has connections: each waits for its turn, as within one store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_connections_is_waited_for() {
+    needs_servers!();
+    let mut cluster = Cluster::new();
+    let mut owner = sqlx::PgConnection::connect(&format!("{}/postgres", cluster.url())).await.unwrap();
+    for sql in ["ALTER SYSTEM SET max_connections = 12", "CREATE DATABASE few"] {
+        owner.execute(sql).await.unwrap();
+    }
+    drop(owner);
+    cluster.crash();
+    let root = tempfile::tempdir().unwrap();
+    let url = format!("{}/few", cluster.url());
+    open(&root, &url).await.close().await;
+    let mut puts = JoinSet::new();
+    for seed in 0..24_u32 {
+        let config = config(&root, &url);
+        puts.spawn(async move {
+            let store = config.open_async().await?;
+            let put = store.put(&content(seed)[..100_000]).await?;
+            store.close().await;
+            Ok::<_, graviton_core::Error>((seed, put.id))
+        });
+    }
+    let put: Vec<_> = puts.join_all().await.into_iter().collect::<Result<_, _>>().unwrap();
+    let store = open(&root, &url).await;
+    for (seed, id) in put {
+        assert_reads_back(&store, &id, &content(seed)[..100_000]).await;
+    }
 }

@@ -34,7 +34,12 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("manifests.db");
         let manifests = ManifestRepo::open_sqlite(&path, Durability::Full, Opening::Create).await.unwrap();
-        let timing = Timing { lease: Duration::from_secs(60), renewal: Duration::from_secs(15), doom };
+        let timing = Timing {
+            lease: Duration::from_secs(60),
+            renewal: Duration::from_secs(15),
+            doom,
+            generation: Duration::from_secs(3_600),
+        };
         let settings = Settings { chunker: "fixed:1000".parse().unwrap(), timing, ..Settings::default() };
         let blocks: Arc<dyn BlockStore> = Arc::new(place.store());
         let store = AsyncStore::new(Arc::clone(&blocks), Arc::new(manifests), settings).await.unwrap();
@@ -145,9 +150,22 @@ async fn some_deletions_that_fail_keep_no_others_from_going() {
     scene.proxy.harm("DELETE", "", 1, error(403, "AccessDenied"));
     let report = scene.gc().await.unwrap();
     assert_eq!((report.blocks, report.kept_failed, report.complete), (3, 1, false));
+    assert!(report.failure.contains("AccessDenied"), "{}", report.failure);
     assert_eq!(scene.objects().await, 1);
     let report = scene.gc().await.unwrap();
     assert_eq!((report.blocks, report.kept_failed, report.complete), (1, 0, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_without_an_answer_is_told_as_one_that_takes_half_an_hour() {
+    needs_servers!();
+    let scene = Scene::new(HALF_AN_HOUR).await;
+    scene.proxy.harm("DELETE", "", 1, Fault::LostReply);
+    let report = scene.gc().await.unwrap();
+    assert_eq!((report.blocks, report.kept_doomed, report.kept_failed), (3, 1, 0), "{report:?}");
+    assert!(!report.complete && !report.failure.is_empty());
+    let report = scene.gc().await.unwrap();
+    assert_eq!((report.blocks, report.kept_doomed, report.kept_failed), (0, 1, 0), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! The test program as another process: it starts itself again, with one `#[ignore]`d test named `child`, and both sides
-//! speak in lines.
+//! The test program as another process: it starts itself again, with one `#[ignore]`d test named `child`, and
+//! both sides speak in lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -62,7 +62,8 @@ impl Process {
         writeln!(input, "{line}").unwrap_or_else(|error| panic!("{} has ended: {error}", self.name));
     }
 
-    /// The next line that it says; none once it has ended. Half a line, of a process that was killed, is none.
+    /// The next line that it says; none once it has ended. Half a line, of a process that was killed, is
+    /// none.
     pub(crate) fn hear(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
@@ -89,13 +90,19 @@ impl Process {
         words
     }
 
-    /// Kills it after this time. It is not waited for before the thread is joined, so that its number is still its own.
+    /// Kills it after this time. It is not waited for before the thread is joined, so that its number is
+    /// still its own.
     pub(crate) fn kill_after(&self, wait: Duration) -> JoinHandle<()> {
         let id = Pid::from_raw(self.child.id() as i32).unwrap();
         std::thread::spawn(move || {
             std::thread::sleep(wait);
             kill_process(id, Signal::KILL).unwrap();
         })
+    }
+
+    /// Can stop it wherever it is, while the handle lives.
+    pub(crate) fn brake(&self) -> Brake {
+        Brake(Pid::from_raw(self.child.id() as i32).unwrap())
     }
 
     /// Waits for its end, and gives the signal that it died by, if it did.
@@ -106,6 +113,17 @@ impl Process {
     /// Waits for its end, and says whether it was a good one.
     pub(crate) fn succeeded(&mut self) -> bool {
         self.child.wait().unwrap().success()
+    }
+}
+
+/// Stops a process for a while.
+pub(crate) struct Brake(Pid);
+
+impl Brake {
+    pub(crate) fn stop_for(&self, length: Duration) {
+        kill_process(self.0, Signal::STOP).unwrap();
+        std::thread::sleep(length);
+        kill_process(self.0, Signal::CONT).unwrap();
     }
 }
 

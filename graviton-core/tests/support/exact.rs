@@ -14,11 +14,12 @@ use graviton_core::block::{FsBlockStore, S3BlockStore};
 use graviton_core::manifest::postgres::PostgresAddress;
 use graviton_core::manifest::{BlockRecord, BlockRow};
 use graviton_core::{
-    BlobId, BlockStore, Durability, GcOptions, GcReport, ManifestRepo, Opening, Store, VerifyEvent,
-    VerifyOptions, VerifyReport,
+    BlobId, BlockStore, Durability, GcReport, ManifestRepo, Opening, Store, VerifyEvent, VerifyOptions,
+    VerifyReport,
 };
 use object_store::ObjectStore;
 
+pub(crate) use super::ownership::collect;
 use super::pair::{self, Blocks, Pair, in_runtime, s3_client};
 
 /// The two halves of a store with these settings (empty where there is none), for what goes between them and
@@ -51,11 +52,6 @@ pub(crate) fn setting(pair: &Pair, name: &str) -> String {
     }
     let set = pair.settings.iter().find(|(set, _)| *set == name);
     set.map_or(String::new(), |(_, value)| value.clone())
-}
-
-pub(crate) fn collect(store: &Store) -> graviton_core::Result<GcReport> {
-    let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
-    store.gc(&options, |_| ControlFlow::Continue(()))
 }
 
 /// Looks at everything, down to every byte, and says what it found.

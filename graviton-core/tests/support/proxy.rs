@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// The server hears of it so much later, also if the client has gone by then.
     Held(Duration),
+    /// The connection is closed at once, and the server hears of it so much later.
+    Late(Duration),
     /// The server hears of no condition.
     Unconditional,
     /// There is no answer, ever.
@@ -236,6 +238,16 @@ impl State {
                 request.head = kept.collect::<Vec<_>>().join("\r\n");
             }
             Some(Fault::Held(duration)) => tokio::time::sleep(*duration).await,
+            Some(Fault::Late(duration)) => {
+                let (address, bytes, duration) = (self.server.clone(), request.whole(), *duration);
+                tokio::spawn(async move {
+                    tokio::time::sleep(duration).await;
+                    let mut server = TcpStream::connect(&address).await?;
+                    server.write_all(&bytes).await?;
+                    read(&mut server, bodiless).await
+                });
+                return Ok(false);
+            }
             Some(Fault::FlippedRequest(at)) => request.body[*at] ^= 1,
             _ => {}
         }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::shared::Shared;
 use crate::block::{Aside, Removed};
@@ -65,7 +65,9 @@ impl Shared {
                     Ok(None) => return Removed::Gone,
                     Err(error) => return Removed::Kept(error),
                 };
-                match rustix::fs::renameat(from, key.name(), &directory, name_of(aside)) {
+                let moved =
+                    retry_on_intr(|| rustix::fs::renameat(from, key.name(), &directory, name_of(aside)));
+                match moved {
                     Ok(()) | Err(Errno::NOENT) => {
                         touched[key.algo() as usize] = true;
                         Removed::Gone
@@ -174,9 +176,9 @@ impl Shared {
             Err(_) => return Ok(()),
         };
         let moved = if flags.is_empty() {
-            rustix::fs::renameat(directory, &name, to, key.name())
+            retry_on_intr(|| rustix::fs::renameat(directory, &name, to, key.name()))
         } else {
-            rustix::fs::renameat_with(directory, &name, to, key.name(), flags)
+            retry_on_intr(|| rustix::fs::renameat_with(directory, &name, to, key.name(), flags))
         };
         match moved {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -196,7 +198,7 @@ impl Shared {
 
 /// Removes a name that may be gone already.
 fn unlink(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
-    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+    match retry_on_intr(|| rustix::fs::unlinkat(directory, name, AtFlags::empty())) {
         Err(Errno::NOENT) => Ok(()),
         result => result,
     }

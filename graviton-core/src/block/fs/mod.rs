@@ -1,13 +1,14 @@
 //! Blocks as files: `<root>/<prefix>/<algo>/<hex>-<size>`, each file the raw bytes of its block.
 //!
 //! Beside the algorithms' directories stand `store-id` (the id of the database these blocks belong to),
-//! `.tmp` (files on their way in) and `.doomed` (files on their way out). A store that only reads creates
-//! nothing.
+//! `generation` (which copy of it), `.tmp` (files on their way in) and `.doomed` (files on their way out). A
+//! store that only reads creates nothing.
 //!
 //! Writing is in `publish`; its invariant is that *whatever stands under a final name was durable before
 //! it got that name*, so that one writer may replace another's file at any moment.
 
 mod aside;
+mod identity;
 mod memory;
 mod publish;
 mod reserve;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Aside, Block, BlockStore, Listed, Listing, Published, Removal, Removed};
+use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Published, Removal, Removed};
 use crate::digest::Algo;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
@@ -152,31 +153,47 @@ impl BlockStore for FsBlockStore {
 
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
         let keys = keys.to_vec();
-        self.with_shared(move |shared| {
-            keys.iter()
-                .map(|key| Ok(shared.file(key)?.is_some_and(|(length, _)| length == key.size() as u64)))
-                .collect()
-        })
-        .await
-    }
-
-    async fn sync_all(&self) -> Result<()> {
-        self.with_shared(|shared| {
-            let path = shared.blocks.display();
-            let directory = durable::open_existing(&shared.blocks)?;
-            rustix::fs::syncfs(&directory)
-                .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))
-        })
-        .await
-    }
-
-    fn location(&self) -> String {
-        let path = std::fs::canonicalize(&self.0.blocks).unwrap_or_else(|_| self.0.blocks.clone());
-        format!("fs:{}", path.display())
+        self.with_shared(move |shared| keys.iter().map(|key| shared.seems_intact(key)).collect()).await
     }
 
     fn place(&self, key: &BlockKey) -> String {
         self.0.path(key).display().to_string()
+    }
+
+    async fn prepare_removal(&self, _blocks: &[Aside], _valid: Duration) -> Result<Box<dyn Removal>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        Ok(Box::new(DirectoryListing {
+            shared: Arc::clone(&self.0),
+            reading: None,
+            rest: Algo::ALL.to_vec(),
+        }))
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn proves_publication(&self) -> bool {
+        true
+    }
+
+    fn asides(&self) -> Option<Box<dyn Asides>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn disk(&self) -> Option<Box<dyn Disk>> {
+        Some(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Identity for FsBlockStore {
+    fn location(&self) -> String {
+        let path = std::fs::canonicalize(&self.0.blocks).unwrap_or_else(|_| self.0.blocks.clone());
+        format!("fs:{}", path.display())
     }
 
     async fn store_id(&self) -> Result<Option<String>> {
@@ -186,6 +203,14 @@ impl BlockStore for FsBlockStore {
     async fn create_store_id(&self, id: &str) -> Result<String> {
         let id = id.to_owned();
         self.with_shared(move |shared| shared.write_store_id(&id)).await
+    }
+
+    async fn generation(&self) -> Result<u64> {
+        self.with_shared(Shared::read_generation).await
+    }
+
+    async fn raise_generation(&self, to: u64) -> Result<()> {
+        self.with_shared(move |shared| shared.raise_generation(to)).await
     }
 
     async fn has_blocks(&self) -> Result<bool> {
@@ -206,16 +231,11 @@ impl BlockStore for FsBlockStore {
         })
         .await
     }
+}
 
-    fn sets_aside(&self) -> bool {
-        true
-    }
-
-    async fn prepare_removal(&self, _blocks: &[Aside], _valid: Duration) -> Result<Box<dyn Removal>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    async fn asides(&self) -> Result<Vec<Aside>> {
+#[async_trait]
+impl Asides for FsBlockStore {
+    async fn all(&self) -> Result<Vec<Aside>> {
         self.with_shared(Shared::asides).await
     }
 
@@ -223,18 +243,23 @@ impl BlockStore for FsBlockStore {
         let (gone, back) = (gone.to_vec(), back.to_vec());
         self.with_shared(move |shared| shared.end_removal(&gone, &back)).await
     }
+}
 
-    async fn list(&self) -> Result<Box<dyn Listing>> {
-        Ok(Box::new(DirectoryListing {
-            shared: Arc::clone(&self.0),
-            reading: None,
-            rest: Algo::ALL.to_vec(),
-        }))
+#[async_trait]
+impl Disk for FsBlockStore {
+    async fn sync_all(&self) -> Result<()> {
+        self.with_shared(|shared| {
+            let path = shared.blocks.display();
+            let directory = durable::open_existing(&shared.blocks)?;
+            rustix::io::retry_on_intr(|| rustix::fs::syncfs(&directory))
+                .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))
+        })
+        .await
     }
 
     async fn remove_leftovers(&self) -> Result<u64> {
         self.with_shared(|shared| {
-            Ok(temporaries::remove_leftovers(&shared.blocks)? + shared.remove_abandoned_ids()?)
+            Ok(temporaries::remove_leftovers(&shared.blocks)? + shared.remove_unfinished()?)
         })
         .await
     }
@@ -245,14 +270,6 @@ impl BlockStore for FsBlockStore {
 
     async fn keep_reserve(&self) -> Result<()> {
         self.with_shared(|shared| reserve::keep(&shared.root)).await
-    }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn proves_publication(&self) -> bool {
-        true
     }
 }
 

@@ -24,7 +24,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::shared::Shared;
@@ -164,7 +164,8 @@ impl Shared {
                 let directory = self.directory(algo)?.ok_or_else(|| {
                     Error::new(Code::Internal, format!("{} has new files and is not open", algo.name()))
                 })?;
-                rustix::fs::fsync(directory).map_err(|error| self.failed_sync(algo.name(), error))?;
+                durable::sync_open_directory(directory)
+                    .map_err(|error| self.failed_sync(algo.name(), error))?;
             }
         }
         self.proof(fresh, permit)
@@ -172,10 +173,12 @@ impl Shared {
 
     fn sync_data(&self, fresh: &[Fresh], barrier: Option<OwnedFd>) -> Result<()> {
         if let Some(barrier) = barrier {
-            return rustix::fs::syncfs(&barrier).map_err(|error| self.failed_sync("", error));
+            return retry_on_intr(|| rustix::fs::syncfs(&barrier))
+                .map_err(|error| self.failed_sync("", error));
         }
         for Fresh { file, key, .. } in fresh {
-            rustix::fs::fdatasync(file).map_err(|error| self.failed_sync(&key.name(), error))?;
+            retry_on_intr(|| rustix::fs::fdatasync(file))
+                .map_err(|error| self.failed_sync(&key.name(), error))?;
         }
         Ok(())
     }
@@ -197,9 +200,30 @@ impl Shared {
     }
 
     fn failed(&self, key: &BlockKey, error: std::io::Error) -> Error {
+        if error.kind() == std::io::ErrorKind::StorageFull && self.has_room() {
+            let directory = self.blocks.join(key.algo().name());
+            let why = format!(
+                "cannot write the block {}: the directory takes no more files, although the disk has room",
+                self.path(key).display()
+            );
+            return Error::new(Code::NoSpace, why).with_errno(Errno::NOSPC.raw_os_error()).with_advice(format!(
+                "let ext4 make the index of {} larger (tune2fs -O large_dir, on the unmounted filesystem), use another \
+                 filesystem, or larger blocks (GRAVITON_CHUNKER)",
+                directory.display()
+            ));
+        }
         let error = Error::io(format!("cannot write the block {}", self.path(key).display()), error);
         // A directory that vanished is not a blob that was not found.
         if error.code() == Code::NotFound { error.with_code(Code::BackendUnavailable) } else { error }
+    }
+
+    /// Whether a disk that is said to be full has bytes and inodes for another block.
+    fn has_room(&self) -> bool {
+        let disk = rustix::fs::statvfs(&self.blocks);
+        // A filesystem without a number of inodes says 0 of 0.
+        disk.is_ok_and(|disk| {
+            disk.f_bavail * disk.f_frsize > 64 << 20 && (disk.f_ffree > 0 || disk.f_files == 0)
+        })
     }
 
     fn failed_sync(&self, name: &str, error: Errno) -> Error {

@@ -3,12 +3,18 @@
 //! To delete is to write: rows change before a byte is free. On a full disk that fails, unless something goes first.
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::descriptor::occupy_standard;
+use crate::durable;
 use crate::error::{Error, Result};
 
 const NAME: &str = "reserve";
+
+/// The beginning of the names of such files that are being written.
+pub(super) const UNFINISHED: &str = ".reserve-";
+
 const SIZE: usize = 4 << 20;
 
 /// On a disk with less than so many times the reserve free, it would do more harm than good.
@@ -26,13 +32,16 @@ pub(super) fn keep(root: &Path) -> Result<()> {
         return Ok(());
     }
     occupy_standard();
-    let mut file = tempfile::Builder::new().prefix(".reserve-").tempfile_in(root).map_err(failed)?;
+    // For whoever may write to the directory: a group that shares the store, by its umask.
+    let mode = PermissionsExt::from_mode(0o666);
+    let mut file =
+        tempfile::Builder::new().prefix(UNFINISHED).permissions(mode).tempfile_in(root).map_err(failed)?;
     // Not zeros, nor what can be compressed: some filesystems do not store that.
     let mut bytes = vec![0; SIZE];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     file.write_all(&bytes).map_err(failed)?;
-    match file.persist_noclobber(&path) {
-        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(failed(error.error)),
+    match durable::rename_without_replacing(file.path(), &path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(error)),
         _ => Ok(()),
     }
 }

@@ -2,33 +2,27 @@
 //! that read, look at and remove files.
 
 use std::fs::File;
-use std::io::{IoSliceMut, Write};
+use std::io::IoSliceMut;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, Stat, accessat};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::memory;
 use super::temporaries::Temporaries;
 use crate::block::{missing, wrong_length};
-use crate::descriptor::{occupy_standard, open_at, open_file};
+use crate::descriptor::open_at;
 use crate::digest::Algo;
 use crate::durable;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-
-const STORE_ID: &str = "store-id";
-
-/// The beginning of the names of ids that are being written.
-const UNFINISHED_ID: &str = ".store-id-";
 
 /// How often a reader looks for a file: each time that a collection moves it while it looks may cost a round
 /// (`tests/model/src/files`, mutant `ReaderLooksTwice`).
@@ -94,13 +88,28 @@ impl Shared {
     /// The length of the file under the block's name, and its inode.
     pub(super) fn file(&self, key: &BlockKey) -> Result<Option<(u64, u64)>> {
         let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
+        Ok(self.stat(directory, key)?.map(|stat| (stat.st_size as u64, stat.st_ino)))
+    }
+
+    /// Looks at the file under the block's name in this directory, if there is one.
+    fn stat(&self, directory: &OwnedFd, key: &BlockKey) -> Result<Option<Stat>> {
         match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some((stat.st_size as u64, stat.st_ino))),
+            Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => {
                 Err(Error::io(format!("cannot look at {}", self.path(key).display()), error.into()))
             }
         }
+    }
+
+    /// Whether the file under the block's name has the right length, and is not one that another user kept
+    /// for himself.
+    pub(super) fn seems_intact(&self, key: &BlockKey) -> Result<bool> {
+        let Some(directory) = self.directory(key.algo())? else { return Ok(false) };
+        let Some(stat) = self.stat(directory, key)? else { return Ok(false) };
+        let is_own = || stat.st_uid == rustix::process::geteuid().as_raw();
+        let access = || accessat(directory, key.name(), Access::READ_OK, AtFlags::EACCESS);
+        Ok(stat.st_size as u64 == key.size() as u64 && (is_own() || access().is_ok()))
     }
 
     /// Opens the file of a block, also while it is set aside.
@@ -168,85 +177,5 @@ impl Shared {
         let into = &mut [IoSliceMut::new(memory.as_mut())];
         let count = rustix::io::preadv2(file, into, 0, ReadWriteFlags::NOWAIT).ok()?;
         (count == key.size()).then(|| Bytes::from_owner(memory).slice(..count))
-    }
-
-    pub(super) fn read_store_id(&self) -> Result<Option<String>> {
-        let path = self.blocks.join(STORE_ID);
-        match open_file(&path).and_then(std::io::read_to_string) {
-            Ok(id) => Ok(Some(id.trim_end().to_owned())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
-        }
-    }
-
-    /// Removes what was left by processes that died while they wrote the id: nobody takes an hour for that.
-    pub(super) fn remove_abandoned_ids(&self) -> Result<u64> {
-        const ABANDONED: Duration = Duration::from_secs(3_600);
-        let path = self.blocks.display();
-        let failed = |error| Error::io(format!("cannot list {path}"), error);
-        let entries = match std::fs::read_dir(&self.blocks) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            entries => entries.map_err(failed)?,
-        };
-        let mut removed = 0;
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let is_old = || {
-                let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
-                Some(modified.elapsed().ok()? > ABANDONED)
-            };
-            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED_ID.as_bytes())
-                && is_old() == Some(true)
-                && std::fs::remove_file(entry.path()).is_ok()
-            {
-                removed += 1;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Writes the id under another name and links it, so that it is never there in part and never replaced.
-    pub(super) fn write_store_id(&self, id: &str) -> Result<String> {
-        let path = self.blocks.join(STORE_ID);
-        let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
-        durable::create_directory(&self.blocks)?;
-        occupy_standard();
-        let mut file = tempfile::Builder::new()
-            .prefix(UNFINISHED_ID)
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(&self.blocks)
-            .map_err(failed)?;
-        file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        match file.persist_noclobber(&path) {
-            Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(failed(error.error));
-            }
-            _ => durable::sync_directory(&self.blocks)?,
-        }
-        self.read_store_id()?.ok_or_else(|| {
-            Error::new(Code::Config, format!("{} was just written and is gone", path.display()))
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_old_unfinished_ids_are_leftovers() {
-        let directory = tempfile::tempdir().unwrap();
-        let shared = Shared::new(directory.path(), "", true);
-        assert_eq!(shared.write_store_id("mine").unwrap(), "mine");
-        let (old, new) = (directory.path().join(".store-id-old"), directory.path().join(".store-id-new"));
-        for path in [&old, &new] {
-            std::fs::write(path, "").unwrap();
-        }
-        let two_hours_ago = std::time::SystemTime::now() - Duration::from_secs(7_200);
-        File::open(&old).unwrap().set_modified(two_hours_ago).unwrap();
-        assert_eq!(shared.remove_abandoned_ids().unwrap(), 1);
-        assert!(!old.exists() && new.exists());
-        assert_eq!(shared.read_store_id().unwrap().as_deref(), Some("mine"));
     }
 }

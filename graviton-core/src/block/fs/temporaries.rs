@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::descriptor::open_at;
 use crate::durable;
@@ -24,7 +24,7 @@ const FILE_MODE: Mode = Mode::from_bits_truncate(0o444);
 #[derive(Debug)]
 pub(super) struct Temporaries {
     temporary: Arc<OwnedFd>,
-    /// Cleared when the filesystem turns out to have no `O_TMPFILE`, or `/proc` is not there to name one.
+    /// Whether files are made without a name and linked. Not where the filesystem turns out to lack either.
     unnamed: AtomicBool,
     /// Set when the kernel turns out not to name a file by its descriptor (before 6.10 it does for the
     /// privileged only): through `/proc` it does for all, and takes longer.
@@ -88,14 +88,26 @@ pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
 impl Temporaries {
     /// In this directory, which is `.tmp`. With `named` every file has a name from the start.
     pub(super) fn new(temporary: OwnedFd, named: bool) -> Temporaries {
-        // Where an unnamed file gets its name on older kernels.
-        let possible = Path::new("/proc/self/fd").exists();
-        Temporaries {
+        let temporaries = Temporaries {
             temporary: Arc::new(temporary),
-            unnamed: AtomicBool::new(possible && !named),
+            unnamed: AtomicBool::new(false),
             through_proc: AtomicBool::new(false),
             names: AtomicU64::new(0),
-        }
+        };
+        temporaries.unnamed.store(!named && temporaries.links(), Ordering::Relaxed);
+        temporaries
+    }
+
+    /// Whether an unnamed file can be made here and given a name. Found out before the first block is
+    /// written: some filesystems have such files, and let nobody link (Android, some containers).
+    fn links(&self) -> bool {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY;
+        let Ok(file) = open_at(self.temporary.as_fd(), ".", flags, FILE_MODE) else { return false };
+        let name = self.fresh_name();
+        let linked = self.link(&File::from(file), &self.temporary, &name);
+        // Where this process dies in between, the next store to open removes it.
+        let _ = rustix::fs::unlinkat(&self.temporary, &name, AtFlags::empty());
+        linked.is_ok()
     }
 
     pub(super) fn create(&self, key: BlockKey) -> std::io::Result<Fresh> {
@@ -141,7 +153,7 @@ impl Temporaries {
     pub(super) fn name(&self, fresh: &mut Fresh, directory: &OwnedFd) -> std::io::Result<()> {
         let (file, name) = (&fresh.file, fresh.key.name());
         if let Some(temporary) = &mut fresh.name {
-            rustix::fs::renameat(&self.temporary, &temporary.name, directory, name)?;
+            retry_on_intr(|| rustix::fs::renameat(&self.temporary, &temporary.name, directory, &name))?;
             temporary.renamed = true;
             return Ok(());
         }
@@ -153,18 +165,18 @@ impl Temporaries {
         rustix::fs::flock(file, FlockOperation::LockExclusive)?;
         let between = self.fresh_name();
         self.link(file, &self.temporary, &between)?;
-        Ok(rustix::fs::renameat(&self.temporary, &between, directory, name)?)
+        Ok(retry_on_intr(|| rustix::fs::renameat(&self.temporary, &between, directory, &name))?)
     }
 
     fn link(&self, file: &File, directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
         if !self.through_proc.load(Ordering::Relaxed) {
-            let linked = rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH);
+            let linked = retry_on_intr(|| rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH));
             if linked.is_ok() || linked == Err(Errno::EXIST) {
                 return linked;
             }
         }
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)?;
+        retry_on_intr(|| rustix::fs::linkat(CWD, &path, directory, name, AtFlags::SYMLINK_FOLLOW))?;
         self.through_proc.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Aside, Block, BlockStore, Listed, Listing, Published, Removal};
+use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Published, Removal};
 use crate::blocking;
 use crate::digest::Algo;
 use crate::error::Result;
@@ -130,17 +130,39 @@ impl BlockStore for S3BlockStore {
         Ok(vec![true; keys.len()])
     }
 
-    /// The server makes each object durable before it answers.
-    async fn sync_all(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn location(&self) -> String {
-        self.0.name.clone()
-    }
-
     fn place(&self, key: &BlockKey) -> String {
         self.0.place(key)
+    }
+
+    async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>> {
+        Ok(Box::new(SignedRemoval::prepare(Arc::clone(&self.0), blocks, valid).await?))
+    }
+
+    async fn list(&self) -> Result<Box<dyn Listing>> {
+        Ok(Box::new(BucketListing { shared: Arc::clone(&self.0), rest: Algo::ALL.to_vec(), next: None }))
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    fn proves_publication(&self) -> bool {
+        false
+    }
+
+    fn asides(&self) -> Option<Box<dyn Asides>> {
+        None
+    }
+
+    fn disk(&self) -> Option<Box<dyn Disk>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Identity for S3BlockStore {
+    fn location(&self) -> String {
+        self.0.name.clone()
     }
 
     async fn store_id(&self) -> Result<Option<String>> {
@@ -151,49 +173,16 @@ impl BlockStore for S3BlockStore {
         self.0.create_store_id(id).await
     }
 
+    async fn generation(&self) -> Result<u64> {
+        self.0.generation().await
+    }
+
+    async fn raise_generation(&self, to: u64) -> Result<()> {
+        self.0.raise_generation(to).await
+    }
+
     async fn has_blocks(&self) -> Result<bool> {
         self.0.has_blocks().await
-    }
-
-    fn sets_aside(&self) -> bool {
-        false
-    }
-
-    async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>> {
-        Ok(Box::new(SignedRemoval::prepare(Arc::clone(&self.0), blocks, valid).await?))
-    }
-
-    async fn asides(&self) -> Result<Vec<Aside>> {
-        Ok(Vec::new())
-    }
-
-    async fn end_removal(&self, _gone: &[Aside], _back: &[Aside]) -> Result<()> {
-        Ok(())
-    }
-
-    async fn list(&self) -> Result<Box<dyn Listing>> {
-        Ok(Box::new(BucketListing { shared: Arc::clone(&self.0), rest: Algo::ALL.to_vec(), next: None }))
-    }
-
-    /// A put is visible as a whole or not at all, and what a server keeps of half a put is its own.
-    async fn remove_leftovers(&self) -> Result<u64> {
-        Ok(0)
-    }
-
-    async fn release_reserve(&self) -> Result<bool> {
-        Ok(false)
-    }
-
-    async fn keep_reserve(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn is_local(&self) -> bool {
-        false
-    }
-
-    fn proves_publication(&self) -> bool {
-        false
     }
 }
 

@@ -17,7 +17,7 @@ use super::client::Patience;
 use super::failure::{Action, Failure};
 use super::location::S3Location;
 use super::transport::Trace;
-use crate::block::{Block, Listed, missing, wrong_length};
+use crate::block::{Block, Listed, missing, parse_generation, wrong_length};
 use crate::blocking;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result, root_cause};
@@ -25,6 +25,8 @@ use crate::key::BlockKey;
 use crate::random;
 
 const STORE_ID: &str = "store-id";
+
+const GENERATION: &str = "generation";
 
 /// An id is a few dozen letters; what is longer was not written by us.
 const MOST_OF_AN_ID: usize = 256;
@@ -38,7 +40,7 @@ const MOST_OF_A_PAGE: usize = 8 << 20;
 pub(super) struct Shared {
     pub(super) location: S3Location,
     pub(super) endpoint: String,
-    /// The answer of [`BlockStore::location`].
+    /// The answer of [`Identity::location`](crate::block::Identity::location).
     pub(super) name: String,
     pub(super) s3: AmazonS3,
     /// The client underneath, for requests that are signed here.
@@ -171,8 +173,9 @@ impl Shared {
         }
     }
 
-    pub(super) async fn store_id(&self) -> Result<Option<String>> {
-        let key = self.location.under_prefix(STORE_ID);
+    /// The content of a small object beside the blocks, and `Some(None)` if it is larger than one of ours.
+    async fn small_object(&self, name: &str) -> Result<Option<Option<Bytes>>> {
+        let key = self.location.under_prefix(name);
         let path = path(&key)?;
         let get = |extensions| async {
             let got = self.s3.get_opts(&path, GetOptions { extensions, ..GetOptions::default() }).await?;
@@ -181,21 +184,54 @@ impl Shared {
             }
             got.bytes().await.map(Some)
         };
-        let tried = || format!("cannot read {}/{STORE_ID}", self.name);
-        let found = match self.ask(self.opening, MOST_OF_AN_ID, get).await {
-            Ok(found) => found,
-            Err(failure) if failure.is_absence() => return Ok(None),
-            Err(failure) => return Err(self.explain(failure, Action::Read, &key, &tried())),
-        };
+        match self.ask(self.opening, MOST_OF_AN_ID, get).await {
+            Ok(found) => Ok(Some(found)),
+            Err(failure) if failure.is_absence() => Ok(None),
+            Err(failure) => {
+                let tried = format!("cannot read {}/{name}", self.name);
+                Err(self.explain(failure, Action::Read, &key, &tried))
+            }
+        }
+    }
+
+    pub(super) async fn generation(&self) -> Result<u64> {
+        let Some(found) = self.small_object(GENERATION).await? else { return Ok(0) };
+        parse_generation(&found.unwrap_or_default(), &format!("{}/{GENERATION}", self.name))
+    }
+
+    pub(super) async fn raise_generation(&self, to: u64) -> Result<()> {
+        if self.generation().await? >= to {
+            return Ok(());
+        }
+        let key = self.location.under_prefix(GENERATION);
+        let path = path(&key)?;
+        let payload = PutPayload::from(format!("{to}\n").into_bytes());
+        let put =
+            |extensions| self.s3.put_opts(&path, payload, PutOptions { extensions, ..PutOptions::default() });
+        match self.ask(self.usual, MOST_OF_AN_ID, put).await {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                let tried = format!("cannot write {}/{GENERATION}", self.name);
+                Err(self.explain(failure, Action::Write, &key, &tried))
+            }
+        }
+    }
+
+    pub(super) async fn store_id(&self) -> Result<Option<String>> {
+        let Some(found) = self.small_object(STORE_ID).await? else { return Ok(None) };
         let id = found.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim_end);
         // A server's console answers everything with a page.
         match id {
             Some(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 Ok(Some(id.to_owned()))
             }
-            _ => Err(Error::new(Code::Config, format!("{}: its content is no id", tried())).with_advice(
-                format!("check that {} is the address of an S3 server, not of its console", self.endpoint),
-            )),
+            _ => {
+                let why = format!("cannot read {}/{STORE_ID}: its content is no id", self.name);
+                Err(Error::new(Code::Config, why).with_advice(format!(
+                    "check that {} is the address of an S3 server, not of its console",
+                    self.endpoint
+                )))
+            }
         }
     }
 

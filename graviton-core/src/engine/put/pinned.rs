@@ -154,13 +154,13 @@ impl PinnedPut {
         let mut left = DOOM_TIMEOUT;
         let mut pauses = 0_u32;
         loop {
-            self.lease.check()?;
+            self.check_lease().await?;
             match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
                 Pinned::Blocks(blocks) => {
                     self.blocks += entries.len() as u64;
                     return Ok(blocks);
                 }
-                Pinned::Expired => return Err(expired()),
+                Pinned::Expired => return Err(self.give_up().await),
                 Pinned::Doomed { remaining } => {
                     // Each look costs the database a transaction.
                     let pause = Duration::from_millis((20_u64 << pauses.min(5)).min(500));
@@ -173,13 +173,32 @@ impl PinnedPut {
         }
     }
 
+    async fn check_lease(&mut self) -> Result<()> {
+        match self.lease.check() {
+            Err(_) => Err(self.give_up().await),
+            held => held,
+        }
+    }
+
+    /// Ends a put whose lease has run out. A collection may have deleted the rows of its blocks before their
+    /// files were there: those get rows again, as candidates, so that the next collection finds them.
+    async fn give_up(&mut self) -> Error {
+        while self.writes.join_next().await.is_some() {}
+        let keys: Vec<BlockKey> = self.unmarked.drain().collect();
+        for keys in keys.chunks(PIN_BLOCKS) {
+            // Otherwise verifying finds them.
+            let _ = self.core.manifests.adopt(keys.to_vec()).await;
+        }
+        expired()
+    }
+
     /// Marks what is written, as long as there are at least so many.
     async fn mark(&mut self, at_least: usize) -> Result<()> {
         while self.marks.len() >= at_least.max(1) {
             let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * PIN_BLOCKS));
             let rows: Vec<BlockRow> = part.iter().map(|written| written.row).collect();
             if !self.core.latch.watch(self.core.manifests.mark_stored(self.row, &rows).await)? {
-                return Err(expired());
+                return Err(self.give_up().await);
             }
             for written in part {
                 self.unmarked.remove(&written.key);
@@ -220,7 +239,7 @@ impl PinnedPut {
     pub(crate) async fn commit(mut self, engine: &Engine, id: BlobId) -> Result<PutReceipt> {
         self.wait_for_batches(0).await?;
         self.mark(2 * PIN_BLOCKS).await?;
-        self.lease.check()?;
+        self.check_lease().await?;
         let stored = self.marks.iter().map(|written| written.row).collect();
         let ready = Commit::Pinned { row: self.row, id, block_count: self.blocks, stored };
         let committed = engine.commits.join(ready).await??;
@@ -228,7 +247,7 @@ impl PinnedPut {
         let created = match committed {
             Committed::Created => true,
             Committed::Existed => false,
-            Committed::Expired => return Err(expired()),
+            Committed::Expired => return Err(self.give_up().await),
             Committed::NotInPlace | Committed::NotDurable => {
                 return Err(Error::new(
                     Code::Internal,

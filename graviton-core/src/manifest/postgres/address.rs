@@ -34,8 +34,9 @@ pub struct PostgresAddress {
 }
 
 impl PostgresAddress {
-    /// The address in `url`, as libpq writes it (`postgres://user:password@host:port/database?sslmode=…`), or as JDBC
-    /// does (`jdbc:postgresql://host:port/database`). `variable` is the setting that it comes from, for messages.
+    /// The address in `url`, as libpq writes it (`postgres://user:password@host:port/database?sslmode=…`), or
+    /// as JDBC does (`jdbc:postgresql://host:port/database`). `variable` is the setting that it comes from,
+    /// for messages.
     ///
     /// `user` and `password` fill in what the URL does not say. If it says something else, that is `config`.
     pub fn parse(
@@ -103,15 +104,12 @@ impl PostgresAddress {
             None => options.get_host().to_owned(),
         };
         let name = format!("postgres://{host}:{}/{database}", options.get_port());
-        // The last two bound how long a row stays locked for others: by us, and by one of us that was cut off.
         // Without the second, a crash of the server could take back a doom or a commit that was acknowledged.
         // No column is a floating-point number, and some poolers refuse that parameter.
-        let options = options.disable_statement_logging().extra_float_digits(None).options([
-            ("search_path", "graviton"),
-            ("synchronous_commit", "on"),
-            ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "60s"),
-        ]);
+        let options = options
+            .disable_statement_logging()
+            .extra_float_digits(None)
+            .options([("search_path", "graviton"), ("synchronous_commit", "on")]);
         Ok(PostgresAddress { options, name, variable })
     }
 
@@ -159,8 +157,8 @@ fn parse(variable: &'static str, url: &str) -> Result<Url> {
     })
 }
 
-/// <https://jdbc.postgresql.org/documentation/use/#connecting-to-the-database>. Properties of the driver that are
-/// about speed or names do not matter here; those about encryption do.
+/// <https://jdbc.postgresql.org/documentation/use/#connecting-to-the-database>. Properties of the driver that
+/// are about speed or names do not matter here; those about encryption do.
 fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
     let rest = url.strip_prefix("postgresql:").ok_or_else(|| {
         wrong(variable, "it is not of the form jdbc:postgresql:…")

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::PostgresAddress;
-use super::failure::{Remedy, failed, pooled, remedy};
+use super::failure::{Remedy, failed, has_no_more, pooled, remedy};
 use crate::descriptor;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
@@ -41,8 +41,10 @@ const UNKNOWN: Duration = Duration::from_secs(40);
 /// So many lost connections one after another are enough.
 const LOSSES: u32 = 3;
 
-/// Whether the session is as we asked for it when we connected: not where a pooler leaves that out.
-const AS_ASKED: &str = "SELECT current_setting('search_path') = 'graviton' \
+/// Bounds how long a row stays locked for others: by us, and by one of us that was cut off. Then asks whether
+/// the session is as we asked for it when we connected, which it is not where a pooler leaves that out.
+const AS_ASKED: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
+    SELECT current_setting('search_path') = 'graviton' \
     AND current_setting('synchronous_commit') NOT IN ('off', 'local')";
 
 /// Asks for the setting once more, in the same round trip: through a pooler that hands sessions on, another
@@ -117,16 +119,31 @@ impl PostgresDatabase {
         let (Ok(place), false) = (place, self.pool.closed.load(Ordering::Acquire)) else {
             return Err(Error::new(Code::Closed, "the store is closed"));
         };
-        let idle = {
-            let mut idle = self.pool.idle();
-            idle.retain(|(_, since)| since.elapsed() < IDLE);
-            idle.pop()
-        };
-        let connection = match idle {
-            Some((connection, _)) => connection,
-            None => self.connect().await?,
-        };
+        let connection = self.connection().await?;
         Ok(Session { connection, pool: Arc::clone(&self.pool), _place: place })
+    }
+
+    /// One that nobody uses, or another one. While the server has none to give, it waits as for one of the
+    /// own.
+    async fn connection(&self) -> Result<PgConnection> {
+        let started = Instant::now();
+        for tries in 0.. {
+            let idle = {
+                let mut idle = self.pool.idle();
+                idle.retain(|(_, since)| since.elapsed() < IDLE);
+                idle.pop()
+            };
+            if let Some((connection, _)) = idle {
+                return Ok(connection);
+            }
+            match self.connect().await {
+                Err(error) if has_no_more(&error) && started.elapsed() < QUEUE => {
+                    tokio::time::sleep(pause(tries)).await;
+                }
+                connected => return connected,
+            }
+        }
+        unreachable!("the loop ends by itself only after four billion tries")
     }
 
     async fn connect(&self) -> Result<PgConnection> {
@@ -315,7 +332,11 @@ impl PostgresDatabase {
             // Taken, so that a connection in an unknown state is never used again.
             let mut connection = match held.take() {
                 Some(connection) => connection,
-                None => self.connect().await?,
+                None => match self.connect().await {
+                    // Better late, over a connection of the others, than never.
+                    Err(error) if has_no_more(&error) => return self.repeat(call).await,
+                    connected => connected?,
+                },
             };
             let mut outcome = Outcome::new();
             let problem = match timeout(CONNECT, call.run_on(&mut connection, &mut outcome)).await {

@@ -39,6 +39,20 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
     }
 }
 
+/// Whether it failed because the server has no more connections to give, to anybody or to this role.
+pub(super) fn has_no_more(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let Some(sqlx::Error::Database(error)) = source else { return false };
+    error.code().as_deref() == Some("53300")
+}
+
+/// Whether the server does not say where it is: the role may not ask, the server is not PostgreSQL itself and
+/// has no such function, or it is a standby.
+pub(in crate::manifest) fn keeps_to_itself(problem: &Problem) -> bool {
+    let Problem::Postgres(sqlx::Error::Database(error)) = problem else { return false };
+    matches!(error.code().as_deref(), Some("42501" | "42883" | "0A000" | "55000"))
+}
+
 /// The error of a step or connection that failed for good. None of its texts has a secret in it: Postgres' messages
 /// name users and databases, and no passwords.
 pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
@@ -120,7 +134,10 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             "53100" => {
                 (Code::NoSpace, "is full", "free some space on the server's disk and try again".to_owned())
             }
-            "53300" => unavailable("has no more connections to give"),
+            "53300" => {
+                let advice = "raise max_connections of the server, or let fewer processes use it at once";
+                (Code::BackendUnavailable, "has no more connections to give", advice.to_owned())
+            }
             "53200" => unavailable("is out of memory"),
             "57014" => unavailable("stopped a statement"),
             "25006" => unavailable("is read-only, as a standby is"),

@@ -162,9 +162,8 @@ impl World {
     async fn reap(&self, session: &Session) {
         session.expire(100).await.unwrap();
         session.take_names(Duration::ZERO, 100).await.unwrap();
-        for blob in session.nameless(BlobRow(0), 100).await.unwrap() {
-            session.reap(blob, 100).await.unwrap();
-        }
+        let blobs = session.nameless(BlobRow(0), 100).await.unwrap();
+        session.reap(&blobs, 100).await.unwrap();
     }
 
     /// Dooms everything that it can, and sets its files aside. Each step may be late.

@@ -24,3 +24,4 @@ pub(super) mod stepped;
 
 pub use address::PostgresAddress;
 pub(super) use database::PostgresDatabase;
+pub(super) use failure::keeps_to_itself;

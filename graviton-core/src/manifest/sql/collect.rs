@@ -14,6 +14,13 @@ statements! {
         ORDER BY deleted_at DESC, id DESC LIMIT 1" for_update];
     RESTORE = ["UPDATE blob SET state = 1, deleted_at = NULL WHERE id = $1"];
 
+    /// Deletions of a time that has not come yet: the clock was ahead.
+    FUTURE_DELETIONS = ["UPDATE blob SET deleted_at = " now " WHERE state = 2 AND deleted_at > " now];
+    /// `$1` the longest lease.
+    FUTURE_LEASES = ["UPDATE writer SET expires_at = " now " + $1 WHERE expires_at > " now " + $1"];
+    /// `$1` the longest doom.
+    FUTURE_DOOMS = ["UPDATE block SET doomed_until = " now " + $1 WHERE candidate AND doomed_until > " now " + $1"];
+
     /// `$1` limit: pending blobs of writers whose lease is over. One that is being pinned or committed is locked, and
     /// counts as alive.
     EXPIRE_BLOBS = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE state = 0 AND id IN (\
@@ -36,9 +43,12 @@ statements! {
     MARK_CANDIDATES = ["UPDATE block SET candidate = TRUE \
         WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT candidate"];
     /// `$1` blob, `$2` up to this offset.
-    DROP_REFERENCES = ["DELETE FROM blob_block WHERE blob_id = $1 AND block_offset <= $2"];
-    DROP_BLOB = ["DELETE FROM blob WHERE id = $1 AND state = 2 AND digest IS NULL \
-        AND NOT EXISTS (SELECT 1 FROM blob_block WHERE blob_id = $1)"];
+    DROP_SOME_REFERENCES = ["DELETE FROM blob_block WHERE blob_id = $1 AND block_offset <= $2"];
+    /// `$1` {rows: [blob]}.
+    DROP_REFERENCES = ["DELETE FROM blob_block WHERE blob_id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {rows: [blob]}.
+    DROP_BLOBS = ["DELETE FROM blob WHERE id IN (SELECT number FROM " (numbers "rows") ") \
+        AND state = 2 AND digest IS NULL AND NOT EXISTS (SELECT 1 FROM blob_block WHERE blob_id = blob.id)"];
 
     /// `$1` behind this row, `$2` limit: candidates that no collector dooms.
     CANDIDATES = ["SELECT id, algo, digest, size FROM block WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now

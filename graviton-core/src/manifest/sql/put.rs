@@ -52,9 +52,11 @@ statements! {
     COMMIT_LOCK_BLOBS = ["SELECT id FROM blob WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY id" for_update];
     /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what, place, a, b)
-    /// for each thing found: 0 the state of a pending blob, 1 a live blob of that id, 2 a block, whether it is
-    /// stored and whether it is doomed, 3 whether the store holds blocks that are not durable.
-    CHECK = ["SELECT 0 AS what, input.place AS place, blob.state AS a, 0 AS b FROM " (numbers "rows")
+    /// for each thing found: 0 the state of a pending blob and how many references it has, 1 a live blob of
+    /// that id, 2 a block, whether it is stored and whether it is doomed, 3 whether the store holds blocks that
+    /// are not durable.
+    CHECK = ["SELECT 0 AS what, input.place AS place, blob.state AS a, \
+        (SELECT count(*) FROM blob_block WHERE blob_id = blob.id) AS b FROM " (numbers "rows")
         " CROSS JOIN blob WHERE blob.id = input.number \
         UNION ALL SELECT 1, input.place, 0, 0 FROM " (keys "ids") " CROSS JOIN blob \
         WHERE " (same "blob") " AND blob.state = 1 \

@@ -8,11 +8,27 @@ pub(in crate::manifest) const TABLES: Sql = Sql {
     postgres: "SELECT CAST(tablename AS TEXT) FROM pg_catalog.pg_tables WHERE schemaname = 'graviton'",
 };
 
+/// The cluster and the database in it, and the timeline: a standby that was promoted begins a new one.
+#[cfg(feature = "postgres")]
+pub(in crate::manifest) const WHEREABOUTS: Sql = Sql {
+    sqlite: "",
+    postgres: "SELECT concat_ws('/', system_identifier, \
+         (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()), \
+         left(pg_walfile_name(pg_current_wal_lsn()), 8)) FROM pg_control_system()",
+};
+
 statements! {
     SET_SCHEMA_VERSION = ["UPDATE store SET schema_version = $1"];
     STORE = ["SELECT id, block_location, durability, schema_version FROM store"];
     INSERT_STORE = ["INSERT INTO store (id, block_location, durability, schema_version) VALUES ($1, '', 'full', $2)"];
-    SET_BLOCK_LOCATION = ["UPDATE store SET block_location = $1"];
+    OWNERSHIP = ["SELECT id, block_location, durability, generation, " now " - raised_at, place, file, \
+        CAST(is_backup AS INTEGER), CAST(raised_at > 0 AS INTEGER) FROM store"];
+    LOCK_STORE = ["SELECT id FROM store" for_update];
+    /// `$1` block location, `$2` generation, `$3` place, `$4` file, `$5` whether the generation counts as
+    /// raised now.
+    OWN = ["UPDATE store SET block_location = $1, generation = $2, place = $3, file = $4, is_backup = FALSE, \
+        raised_at = CASE WHEN $5 = 1 THEN " now " ELSE raised_at END"];
+    FORGET_STORED = ["UPDATE block SET stored = FALSE WHERE stored"];
     SET_DURABILITY = ["UPDATE store SET durability = $1 WHERE durability <> $1"];
 
     /// `$1`, `$2`, `$3` id, `$4` limit: one row for each entry, one with nulls for the empty blob.

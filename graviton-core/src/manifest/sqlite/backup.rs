@@ -4,9 +4,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use super::connect::Reader;
 use super::database::{File, SqliteDatabase};
+use super::failure;
 use crate::blocking;
+use crate::durable;
 use crate::error::{Code, Error, Result};
 use crate::manifest::connection::Problem;
 
@@ -35,13 +39,25 @@ impl SqliteDatabase {
                 }
                 _ => Error::io(format!("cannot write {}", to.display()), error),
             };
+            mark(&copy).map_err(|problem| failure::failed(&to, problem))?;
             std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;
-            std::fs::hard_link(&copy, &to).map_err(failed)?;
+            durable::rename_without_replacing(&copy, &to).map_err(failed)?;
             drop(work);
-            std::fs::File::open(&directory).and_then(|directory| directory.sync_all()).map_err(failed)
+            durable::sync_directory(&directory)
         })
         .await?
     }
+}
+
+/// Says in the copy that it is one, so that it does not pass for the database that owns the blocks. A store
+/// that an older version wrote, and that is only read, has no place for it.
+fn mark(copy: &Path) -> Result<(), Problem> {
+    let connection = Connection::open(copy)?;
+    let sql = "SELECT count(*) FROM pragma_table_info('store') WHERE name = 'is_backup'";
+    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 1 {
+        connection.execute("UPDATE store SET is_backup = TRUE", [])?;
+    }
+    connection.close().map_err(|(_, error)| error.into())
 }
 
 /// Over a connection of its own: those that read refuse everything that writes, even to another file.

@@ -1,15 +1,19 @@
 //! How connections to the file are made.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{CWD, RenameFlags};
+use tempfile::NamedTempFile;
 
 use super::checkpoint::Checkpoints;
 use super::failure::{is_about_other_files, is_busy};
 use super::forked;
 use crate::blocking;
+use crate::descriptor::occupy_standard;
 use crate::manifest::connection::Problem;
 
 /// How long a process waits for another's transaction.
@@ -89,6 +93,7 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
 
 /// The connection that writes; makes the file. Waits while another process makes or closes the database.
 pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<Connection, Problem> {
+    make_file(path);
     patiently(|| {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -99,6 +104,21 @@ pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<C
         forked::note(path)?;
         Ok(connection)
     })
+}
+
+/// Makes the file with the mode that the umask asks for, so that a group can share it; the files beside it
+/// get the same. SQLite itself makes one that its owner alone may write. If it fails, SQLite says why.
+///
+/// It gets its name when no descriptor of it is open any more: to close one gives up all locks that this
+/// process has on the file, and another thread may hold some as soon as there is a name.
+fn make_file(path: &Path) {
+    let (false, Some(directory)) = (path.exists(), path.parent()) else { return };
+    occupy_standard();
+    let mode = PermissionsExt::from_mode(0o666);
+    let file = tempfile::Builder::new().prefix(".manifests-").permissions(mode).tempfile_in(directory);
+    if let Ok(closed) = file.map(NamedTempFile::into_temp_path) {
+        let _ = rustix::fs::renameat_with(CWD, &*closed, CWD, path, RenameFlags::NOREPLACE);
+    }
 }
 
 /// The connection that moves what was written into the database.

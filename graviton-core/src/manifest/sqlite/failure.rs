@@ -1,9 +1,13 @@
 //! The meaning of SQLite's result codes for the store: <https://sqlite.org/rescode.html>.
 
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use rustix::io::Errno;
 
+use crate::descriptor::occupy_standard;
 use crate::error::{Code, Error};
 use crate::manifest::connection::Problem;
 
@@ -24,10 +28,28 @@ pub(super) fn is_about_other_files(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// SQLite reports a full disk as an I/O error, unless it writes to the database itself.
-fn is_full(path: &Path) -> bool {
-    let free = rustix::fs::statvfs(path).map(|disk| disk.f_bavail * disk.f_frsize);
-    free.is_ok_and(|free| free < 64 << 10)
+/// SQLite reports a full disk as an I/O error, unless it writes to the database itself, and a used-up quota
+/// in any case. It keeps the number of the error to itself, so that one has to try: the answer is `NOSPC` or
+/// `DQUOT`. Only after an error, so it may cost a sync.
+fn lack_of_space(directory: &Path) -> Option<Errno> {
+    const TRIED: usize = 64 << 10;
+    let free = rustix::fs::statvfs(directory).map(|disk| disk.f_bavail * disk.f_frsize);
+    if free.is_ok_and(|free| free < TRIED as u64) {
+        return Some(Errno::NOSPC);
+    }
+    occupy_standard();
+    let tried = tempfile::tempfile_in(directory).and_then(|file| {
+        // Not zeros, nor what can be compressed: some filesystems do not store that.
+        let mut bytes = vec![0; TRIED];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        file.write_all_at(&bytes, 0)?;
+        file.sync_data()
+    });
+    match tried.err()?.kind() {
+        ErrorKind::StorageFull => Some(Errno::NOSPC),
+        ErrorKind::QuotaExceeded => Some(Errno::DQUOT),
+        _ => None,
+    }
 }
 
 /// The error of an operation on the database at `path`.
@@ -38,18 +60,28 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
         "cannot grow: no space left on the device",
         "free some space on that disk and try again",
     );
+    const QUOTA: (Code, &str, &str) = (
+        Code::NoSpace,
+        "cannot grow: the disk quota is used up",
+        "raise the quota or free some space, and try again",
+    );
     let error = match problem {
         Problem::Ours(error) => return error,
         Problem::Sqlite(error) => error,
         #[cfg(feature = "postgres")]
         Problem::Postgres(error) => return Error::new(Code::Internal, error.to_string()),
     };
+    let lacking = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Some(Errno::NOSPC),
+        Some(ErrorCode::SystemIoFailure) => lack_of_space(path.parent().unwrap_or(path)),
+        _ => None,
+    };
     let (code, what, advice) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => FULL,
+        _ if lacking == Some(Errno::DQUOT) => QUOTA,
+        _ if lacking.is_some() => FULL,
         Some(ErrorCode::OperationInterrupted) => {
             (Code::Cancelled, "was told to stop", "nobody waited for it any more")
         }
-        Some(ErrorCode::SystemIoFailure) if is_full(path.parent().unwrap_or(path)) => FULL,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Code::BackendUnavailable, "is busy", "another process holds it; try again")
         }
@@ -75,7 +107,24 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
         }
         _ => (Code::Internal, "answered with an unexpected error", "please report this"),
     };
-    Error::new(code, format!("the database {} {what} ({error})", path.display()))
+    let failure = Error::new(code, format!("the database {} {what} ({error})", path.display()))
         .with_advice(advice)
-        .with_source(error)
+        .with_source(error);
+    match lacking {
+        Some(errno) => failure.with_errno(errno.raw_os_error()),
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_its_number_whoever_met_it() {
+        let full =
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(full));
+        assert_eq!((error.code(), error.errno()), (Code::NoSpace, Some(Errno::NOSPC.raw_os_error())));
+    }
 }

@@ -19,6 +19,7 @@ mod database;
 mod failure;
 mod forked;
 mod mutex;
+mod whereabouts;
 
 pub(super) use database::SqliteDatabase;
 pub(super) use failure::is_damage;

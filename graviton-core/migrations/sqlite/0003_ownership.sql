@@ -1,0 +1,7 @@
+-- Which copy of the database owns the blocks: docs/FORMAT.md, "A copy of the database".
+
+ALTER TABLE store ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE store ADD COLUMN raised_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE store ADD COLUMN place TEXT NOT NULL DEFAULT '';
+ALTER TABLE store ADD COLUMN file TEXT NOT NULL DEFAULT '';
+ALTER TABLE store ADD COLUMN is_backup INTEGER NOT NULL DEFAULT FALSE;
