@@ -156,6 +156,11 @@
 #define GRAVITON_CHUNKER_TEXT_MAX 544
 
 /**
+ * The size of a buffer for a failure in a report with its NUL, in bytes; a longer one is cut off.
+ */
+#define GRAVITON_FAILURE_TEXT_MAX 512
+
+/**
  * The size of a buffer for any verification cursor with its NUL, in bytes.
  */
 #define GRAVITON_VERIFY_CURSOR_MAX 128
@@ -574,7 +579,7 @@ typedef struct graviton_gc_report {
     uint64_t kept_referenced;
     /**
      * Blocks that are kept for now because another collection is about to delete them, or was before it
-     * died.
+     * died, or because the server did not answer.
      */
     uint64_t kept_doomed;
     /**
@@ -597,6 +602,11 @@ typedef struct graviton_gc_report {
      * 1 if nothing is left to do; 0 if a limit or the caller stopped it.
      */
     int32_t complete;
+    /**
+     * Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if there
+     * is none. NUL-terminated.
+     */
+    char failure[GRAVITON_FAILURE_TEXT_MAX];
 } graviton_gc_report;
 
 /**
@@ -1234,6 +1244,15 @@ graviton_status graviton_config_set_put_window(struct graviton_config *config,
                                                struct graviton_error **error);
 
 /**
+ * With 1, opening for writing makes a copy of the database the one that owns the blocks: a restored backup,
+ * a copy in another place, a standby that was promoted. End everything that uses the other database first:
+ * from then on that is the one that is refused. Not for every opening. The default is 0. Never blocks.
+ */
+graviton_status graviton_config_take_over(struct graviton_config *config,
+                                          int32_t take_over,
+                                          struct graviton_error **error);
+
+/**
  * With 1, opening adopts blocks that are already there without a store-id, as the first Graviton server left
  * them. Only for blocks that belong to this database. The default is 0. Never blocks.
  */
@@ -1735,7 +1754,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0 }
 
 /** Initialises a graviton_gc_report. */
-#define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0 }
+#define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
 
 /** Initialises a graviton_verify_report. */
 #define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }

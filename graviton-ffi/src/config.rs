@@ -161,6 +161,24 @@ pub unsafe extern "C" fn graviton_config_set_put_window(
     unsafe { guard(error, || borrow(config, "config")?.change(|config| Ok(config.put_window(bytes)))) }
 }
 
+/// With 1, opening for writing makes a copy of the database the one that owns the blocks: a restored backup,
+/// a copy in another place, a standby that was promoted. End everything that uses the other database first:
+/// from then on that is the one that is refused. Not for every opening. The default is 0. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn graviton_config_take_over(
+    config: *mut graviton_config,
+    take_over: i32,
+    error: *mut *mut graviton_error,
+) -> graviton_status {
+    // SAFETY: the caller keeps to the header.
+    unsafe {
+        guard(error, || {
+            let take_over = truth(take_over, "take_over")?;
+            borrow(config, "config")?.change(|config| Ok(config.take_over(take_over)))
+        })
+    }
+}
+
 /// With 1, opening adopts blocks that are already there without a store-id, as the first Graviton server left
 /// them. Only for blocks that belong to this database. The default is 0. Never blocks.
 #[unsafe(no_mangle)]

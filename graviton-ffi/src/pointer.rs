@@ -189,11 +189,12 @@ pub(crate) fn exclusive<'a, T>(value: &'a Mutex<T>, what: &str) -> Result<MutexG
     }
 }
 
-/// Copies text and a NUL behind it into an array of the caller's structure. It is cut if it is too long, which the sizes
-/// of the arrays rule out.
+/// Copies text and a NUL behind it into an array of the caller's structure. Text that is too long is cut
+/// between two characters.
 pub(crate) fn fill_text<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
-    for (place, byte) in array.iter_mut().take(N - 1).zip(text.bytes()) {
+    let text = &text[..text.floor_char_boundary(N - 1)];
+    for (place, byte) in array.iter_mut().zip(text.bytes()) {
         *place = byte as c_char;
     }
     array

@@ -1,5 +1,5 @@
-//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header/reports.rs`.
-//! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-ffi --test header`.
+//! The reports of the core as C structs. Made from `graviton_core::report` by `tests/header`.
+//! Renew it with `GRAVITON_UPDATE=1 cargo test -p graviton-header`.
 
 use std::ffi::c_char;
 
@@ -11,6 +11,9 @@ use crate::versioned::Versioned;
 
 /// The size of a buffer for the text of any chunker with its NUL, in bytes.
 pub const GRAVITON_CHUNKER_TEXT_MAX: usize = 544;
+
+/// The size of a buffer for a failure in a report with its NUL, in bytes; a longer one is cut off.
+pub const GRAVITON_FAILURE_TEXT_MAX: usize = 512;
 
 /// The size of a buffer for any verification cursor with its NUL, in bytes.
 pub const GRAVITON_VERIFY_CURSOR_MAX: usize = 128;
@@ -153,7 +156,7 @@ pub struct graviton_gc_report {
     /// Blocks that lost a reference and are kept because another one remains.
     pub kept_referenced: u64,
     /// Blocks that are kept for now because another collection is about to delete them, or was before it
-    /// died.
+    /// died, or because the server did not answer.
     pub kept_doomed: u64,
     /// Blocks that could not be deleted; the next collection tries again.
     pub kept_failed: u64,
@@ -165,11 +168,15 @@ pub struct graviton_gc_report {
     pub dry_run: i32,
     /// 1 if nothing is left to do; 0 if a limit or the caller stopped it.
     pub complete: i32,
+    /// Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if there
+    /// is none. NUL-terminated.
+    pub failure: [c_char; GRAVITON_FAILURE_TEXT_MAX],
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_gc_report {
     const NAME: &'static str = "graviton_gc_report";
+    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_gc_report, failure)];
 }
 
 impl From<&GcReport> for graviton_gc_report {
@@ -188,6 +195,7 @@ impl From<&GcReport> for graviton_gc_report {
             seconds: report.seconds,
             dry_run: i32::from(report.dry_run),
             complete: i32::from(report.complete),
+            failure: fill_text(&report.failure),
         }
     }
 }

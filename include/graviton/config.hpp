@@ -56,6 +56,16 @@ public:
     }
     config &&adopt(bool adopt = true) && { return std::move(this->adopt(adopt)); }
 
+    /// Whether opening for writing makes a copy of the database the one that owns the blocks: a restored
+    /// backup, for instance. End everything that uses the other database first. Not for every opening.
+    config &take_over(bool take_over = true) &
+    {
+        return keep([&](auto error) {
+            return graviton_config_take_over(raw_.get(), detail::flag(take_over), error);
+        });
+    }
+    config &&take_over(bool take_over = true) && { return std::move(this->take_over(take_over)); }
+
     /// Sets the cancel callback of opening, and of every call on the store and on its readers, writers and
     /// iterators.
     config &set_cancel(cancel_callback callback) &

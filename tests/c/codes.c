@@ -291,6 +291,7 @@ static void wrong_numbers(const char *directory)
     INVALID(graviton_store_put(store, room, 1, &options, NULL, &error));
     INVALID(graviton_blob_id_of(0, room, 1, &bad, &error));
     INVALID(graviton_config_adopt(NULL, 0, &error));
+    INVALID(graviton_config_take_over(NULL, 0, &error));
     /* Structures of a size that no version has, and of a later version, which gets what this one knows. */
     for (size_t size = 0; size < 8192; size++) {
         stat.struct_size = size;
@@ -369,6 +370,7 @@ static void wrong_numbers(const char *directory)
     FAILS(graviton_config_set(config, "GRAVITON_\0", 10, "x", 1, &error), GRAVITON_ERROR_CONFIG);
     INVALID(graviton_config_adopt(config, 2, &error));
     INVALID(graviton_config_adopt(config, -1, &error));
+    INVALID(graviton_config_take_over(config, 2, &error));
     graviton_config_free(config);
     FAILS(graviton_blob_id_parse("\xff\xfe", 2, &bad, &error), GRAVITON_ERROR_INVALID_ID);
     graviton_store_free(store);

@@ -133,6 +133,8 @@ static void configuration(const char *directory)
     CHECK(strcmp(value, "sha256") == 0);
     OK(graviton_config_adopt(config, 1, &error));
     OK(graviton_config_adopt(config, 0, &error));
+    OK(graviton_config_take_over(config, 1, &error));
+    OK(graviton_config_take_over(config, 0, &error));
     OK(graviton_config_set_put_window(config, 8 << 20, &error));
     OK(graviton_config_set_cancel(config, NULL, NULL, &error));
 

@@ -110,7 +110,7 @@ def value(function, parameter):
     numbers = {
         "path_length": "strlen(path_text)", "name_length": "13", "value_length": "6", "capacity": "sizeof text_room",
         "length": "strlen(id_text)" if function.endswith("_parse") else "sizeof data", "algo": "1", "fd": "fd",
-        "adopt": "0", "bytes": "1 << 20", "offset": "0", "whence": "0", "from": "0", "index": "0", "status": "0",
+        "adopt": "0", "take_over": "0", "bytes": "1 << 20", "offset": "0", "whence": "0", "from": "0", "index": "0", "status": "0",
     }
     return numbers[name]
 

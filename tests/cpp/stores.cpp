@@ -270,6 +270,14 @@ void deletion(const fs::path &directory)
     CHECK(fs::file_size(directory / "backup.db") > 0);
     // Never over a file that is there.
     FAILS(invalid_argument, store.backup(directory / "backup.db"));
+    // It does not pass for the database, until it is told to take over.
+    auto of_the_backup = graviton::config(directory / "store");
+    of_the_backup.set("GRAVITON_MANIFEST_URL", "sqlite:" + (directory / "backup.db").string());
+    const auto copy = OK(of_the_backup.open());
+    CHECK(OK(copy.get<std::string>(kept)) == "kept");
+    FAILS(config, copy.put("more"));
+    CHECK(OK(OK(of_the_backup.take_over().open()).put("more")).created);
+    FAILS(config, store.gc());
 }
 
 /// The file of a block.
