@@ -17,7 +17,8 @@ use pyo3::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use crate::errors;
+use crate::lent::Lent;
+use crate::{errors, lent};
 
 /// The most calls of a store that run at once: enough to share a transaction and a sync, or to fill a
 /// network, and few enough for the threads that they take. The others wait without a thread.
@@ -33,9 +34,9 @@ type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
 /// An `asyncio.Future`. The answer takes it, or the cancellation; after that, nothing holds the future or its
 /// event loop.
-type PendingFuture = Arc<Mutex<Option<Py<PyAny>>>>;
+type PendingFuture = Arc<Mutex<Option<Lent<Py<PyAny>>>>>;
 
-fn take(waiting: &PendingFuture) -> Option<Py<PyAny>> {
+fn take(waiting: &PendingFuture) -> Option<Lent<Py<PyAny>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
@@ -108,6 +109,7 @@ impl AnswerQueue {
             // An error of one future does not keep the others from their answers.
             failed = failed.and(completion.complete(py));
         }
+        lent::take_back(py);
         failed
     }
 }
@@ -115,7 +117,7 @@ impl AnswerQueue {
 impl Completion {
     fn complete(self, py: Python<'_>) -> PyResult<()> {
         let Some(future) = take(&self.waiting) else { return Ok(()) };
-        let future = future.bind(py);
+        let future = future.back(py).into_bound(py);
         // Nobody waits for a cancelled one.
         if future.call_method0(intern!(py, "done"))?.is_truthy()? {
             return Ok(());
@@ -131,17 +133,20 @@ impl Completion {
 /// A call under way.
 #[pyclass(frozen, module = "graviton._graviton")]
 pub(crate) struct Task {
-    handle: AbortHandle,
+    handle: Held<AbortHandle>,
     /// Not held, for the future leads back to this, which Python's collector could not see.
-    waiting: Weak<Mutex<Option<Py<PyAny>>>>,
+    waiting: Weak<Mutex<Option<Lent<Py<PyAny>>>>>,
 }
 
 #[pymethods]
 impl Task {
     /// Drops the call, where it is, and its future, which gets no answer. Nothing happens if it has ended.
-    fn abort(&self) {
-        self.handle.abort();
+    fn abort(&self, py: Python<'_>) {
+        // In a forked child, the call is the parent's.
+        let Ok(handle) = self.handle.get() else { return };
+        handle.abort();
         drop(self.waiting.upgrade().and_then(|waiting| take(&waiting)));
+        lent::take_back(py);
     }
 }
 
@@ -154,7 +159,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn new(queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> Reply {
-        Reply { queue: Arc::clone(&queue.get().inner), waiting: Some(Arc::new(Mutex::new(Some(future)))) }
+        Reply {
+            queue: Arc::clone(&queue.get().inner),
+            waiting: Some(Arc::new(Mutex::new(Some(Lent::new(future))))),
+        }
     }
 
     fn send(mut self, answer: Answer) {
@@ -212,7 +220,7 @@ where
             Err(error) => Err(errors::exception(py, &error)),
         }));
     });
-    Ok(Task { handle: task.abort_handle(), waiting })
+    Ok(Task { handle: Held::new("the call", task.abort_handle()), waiting })
 }
 
 /// A part of the engine that Python code holds. It is dropped on the runtime, which it may need to clean up.

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::aio::{AnswerQueue, Held, Reply, Task, start};
 use crate::buffer::{Filling, FreshBytes};
 use crate::errors::exception;
+use crate::lent::Lent;
 use crate::reports::values;
 
 /// The most bytes that are copied on the event loop's thread, which is faster than another task. More bytes
@@ -152,12 +153,13 @@ impl AioWriter {
         future: Py<PyAny>,
         data: PyBackedBytes,
     ) -> PyResult<Task> {
-        let shared = Arc::clone(&self.writer);
+        let (shared, data) = (Arc::clone(&self.writer), Lent::new(data));
         let work = async move {
+            let data = data.as_ref();
             let mut place = shared.get()?.lock().await;
             // Out of its place: what happens before it is back there drops it.
             let mut writer = place.take().ok_or_else(|| closed("writer"))?;
-            writer.write(&data).await?;
+            writer.write(data).await?;
             *place = Some(writer);
             Ok(data.len())
         };

@@ -17,6 +17,7 @@ use crate::aio::{AnswerQueue, Reply, Task, start};
 use crate::aio_files::{AT_HAND, AioReader, AioWriter, joined, read};
 use crate::call::Stop;
 use crate::errors::exception;
+use crate::lent::Lent;
 use crate::reports::values;
 use crate::settings::{Settings, config};
 use crate::store::{Store, opened, put_options, rows};
@@ -84,6 +85,7 @@ impl Store {
         path: Option<PathBuf>,
         mode: String,
         adopt: bool,
+        take_over: bool,
     ) -> PyResult<Task> {
         let stop = Stop(Arc::default());
         let work = async move {
@@ -95,8 +97,10 @@ impl Store {
                     ControlFlow::Continue(())
                 }
             };
-            let opening =
-                move || config(&settings, path).and_then(|config| opened(config.adopt(adopt), &mode));
+            let opening = move || {
+                let config = config(&settings, path)?;
+                opened(config.adopt(adopt).take_over(take_over), &mode)
+            };
             let opening = tokio::task::spawn_blocking(move || interruptible(check, opening));
             let store = opening.await;
             drop(stop);
@@ -127,7 +131,7 @@ impl Store {
         expect: Option<Text>,
     ) -> PyResult<Task> {
         let options = put_options(expect).map_err(|error| exception(queue.py(), &error))?;
-        let data = Bytes::from_owner(data);
+        let data = Bytes::from_owner(Lent::new(data));
         let work = |store: AsyncStore| async move { store.put_with(&options).bytes(data).await };
         self.begin_report(queue, future, work)
     }

@@ -22,6 +22,7 @@ use pyo3::types::PyBytes;
 use rustix::mm::{Advice, madvise};
 
 use crate::call::{Interrupts, Stop, call};
+use crate::lent::Lent;
 
 /// Copied with the GIL held: to give it up and to wait for it takes longer.
 const AT_ONCE: usize = 64 << 10;
@@ -368,7 +369,7 @@ pub(crate) fn filled(
 
 /// A `bytes` object that is filled by and by, on any thread and without the GIL.
 pub(crate) struct Filling {
-    bytes: Py<PyBytes>,
+    bytes: Lent<Py<PyBytes>>,
     sink: Sink<'static>,
 }
 
@@ -379,7 +380,7 @@ impl Filling {
         let Sink { data, left, .. } = fresh.sink();
         // The memory stays where it is for as long as the object is held, which is beside it.
         let sink = Sink { data, left, held: PhantomData };
-        Ok(Filling { bytes: fresh.bytes.unbind(), sink })
+        Ok(Filling { bytes: Lent::new(fresh.bytes.unbind()), sink })
     }
 
     pub(crate) fn sink(&mut self) -> &mut Sink<'static> {
@@ -389,7 +390,7 @@ impl Filling {
     /// The object, as `FreshBytes::finish` gives it.
     pub(crate) fn finish(self, py: Python<'_>) -> Bound<'_, PyBytes> {
         let left = self.sink.left();
-        FreshBytes { bytes: self.bytes.into_bound(py) }.finish(left)
+        FreshBytes { bytes: self.bytes.back(py).into_bound(py) }.finish(left)
     }
 }
 

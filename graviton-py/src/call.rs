@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use graviton_core::{Code, Error, Result};
 use pyo3::prelude::*;
 
-use crate::errors;
+use crate::{errors, lent};
 
 /// How often Python is asked whether there was a signal.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
@@ -50,14 +50,20 @@ impl Interrupts {
 
     /// Runs Python code. An exception of it ends the call, and the call raises it.
     pub(crate) fn python<T>(&self, code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
-        match Python::try_attach(code) {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(raised)) => {
-                self.state().raised.get_or_insert(raised);
-                Err(cancelled())
-            }
-            // The interpreter is on its way out.
-            None => Err(cancelled()),
+        let result = Python::try_attach(|py| code(py).map_err(|raised| self.keep(raised)));
+        // `None` if the interpreter is on its way out.
+        result.and_then(std::result::Result::ok).ok_or_else(cancelled)
+    }
+
+    /// The first exception is kept. A second one is dropped here, where the GIL is held.
+    fn keep(&self, raised: PyErr) {
+        let mut state = self.state();
+        if state.raised.is_none() {
+            state.raised = Some(raised);
+        } else {
+            // Its end may run Python code.
+            drop(state);
+            drop(raised);
         }
     }
 
@@ -97,6 +103,7 @@ pub(crate) fn call<T: Send>(
         let raised = interrupts.state().raised.take();
         (result, raised)
     });
+    lent::take_back(py);
     match (result, raised) {
         (_, Some(raised)) => Err(raised),
         (Ok(value), None) => Ok(value),

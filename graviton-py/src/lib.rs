@@ -7,6 +7,7 @@
 //! settings -> store -> reader, writer, files (many at once), upkeep
 //!                ├── aio: answers for asyncio -> aio_store, aio_files
 //!                └── call: without the GIL, ended by signals;  turn: one thread at a time;  buffer;  text;  errors
+//!                      └── lent: Python objects that the engine's threads hold
 //! ```
 //! Rules: no call holds the GIL while it waits, for the engine or for another thread's turn. No Rust
 //! reference is made to memory that Python code may change meanwhile. An error leaves as the exception of its
@@ -22,6 +23,7 @@ mod buffer;
 mod call;
 mod errors;
 mod files;
+mod lent;
 mod reader;
 mod reports;
 mod settings;
@@ -57,6 +59,7 @@ mod _graviton {
         module.add("SETTINGS", crate::settings::all())?;
         module.add("CODES", crate::errors::codes())?;
         module.add("EXIT_CODES", crate::errors::exit_codes())?;
-        module.add("VERSION", env!("CARGO_PKG_VERSION"))
+        module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+        crate::lent::at_forks()
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::aio;
 use crate::buffer::{Buffer, Reading, copied};
 use crate::call::call;
+use crate::lent::Lent;
 use crate::reader::{Reader, all_of, fill};
 use crate::reports::values;
 use crate::settings::{Settings, config};
@@ -64,8 +65,9 @@ impl Store {
         path: Option<PathBuf>,
         mode: &str,
         adopt: bool,
+        take_over: bool,
     ) -> PyResult<Store> {
-        let store = call(py, |_| opened(config(&settings, path)?.adopt(adopt), mode))?;
+        let store = call(py, |_| opened(config(&settings, path)?.adopt(adopt).take_over(take_over), mode))?;
         Ok(Store::new(store))
     }
 
@@ -88,7 +90,7 @@ impl Store {
         let options = move || put_options(expect);
         if let Ok(bytes) = data.cast::<PyBytes>() {
             // They never change, and are stored from where they are.
-            let bytes = Bytes::from_owner(PyBackedBytes::from(bytes.clone()));
+            let bytes = Bytes::from_owner(Lent::new(PyBackedBytes::from(bytes.clone())));
             let put = call(py, |_| self.store.put_with(&options()?).bytes(bytes))?;
             return values(py, &put);
         }

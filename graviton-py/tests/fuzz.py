@@ -90,7 +90,7 @@ def configuration(data: Any, _store: graviton.Store) -> None:
     name = list(_NAMES)[data.ConsumeIntInRange(0, len(_NAMES) - 1)] if data.ConsumeBool() else text(data)
     value = text(data)
     try:
-        place = Place.of("/nowhere", {name: value}, "read", False)
+        place = Place.of("/nowhere", {name: value}, "read", adopt=False, take_over=False)
         rest, secret = place.without_secrets()
         repr(place)
     except graviton.ConfigError:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ def forked(child: Callable[[], None]) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         process = os.fork()
     if process == 0:
+        # A child that hangs ends, and does not hang its parent.
+        signal.alarm(60)
         try:
             child()
         except BaseException:
@@ -39,6 +42,26 @@ def forked(child: Callable[[], None]) -> None:
         os._exit(0)
     _, status = os.waitpid(process, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def forked_beside(count: int, work: Callable[[int], None], child: Callable[[], None]) -> None:
+    """Runs the child a hundred times, beside so many threads that do the work again and again."""
+    done = threading.Event()
+
+    def again(number: int) -> None:
+        while not done.is_set():
+            work(number)
+
+    threads = [threading.Thread(target=again, args=[number]) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            forked(child)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_child_is_told_that_a_store_is_its_parents(place: Place) -> None:
@@ -126,33 +149,35 @@ def test_a_child_opens_stores_of_its_own(place: Place, tmp_path: Path) -> None:
 
 def test_a_fork_in_the_middle_of_everything(files: Place) -> None:
     with files.open() as store:
-        done = threading.Event()
         data = os.urandom(200_000)
         reader = store.open(store.put(data), buffering=0)
 
         def work(number: int) -> None:
-            while not done.is_set():
-                assert store.get(store.put(data[number:])) == data[number:]
-                reader.seek(number)
-                reader.read(1000)
-
-        threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
-        for thread in threads:
-            thread.start()
+            assert store.get(store.put(data[number:])) == data[number:]
+            reader.seek(number)
+            reader.read(1000)
 
         def child() -> None:
             for call in (lambda: store.put(data), lambda: reader.read(5), lambda: store.stats()):
                 with pytest.raises(ForkedError):
                     call()
 
-        try:
-            for _ in range(100):
-                forked(child)
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join()
+        forked_beside(8, work, child)
         reader.close()
+
+
+def test_a_child_waits_for_no_lock_that_a_put_of_its_parent_had(files: Place) -> None:
+    with files.open() as store:
+        data = os.urandom(200_000)
+
+        def work(number: int) -> None:
+            store.put(data[number:])
+
+        def child() -> None:
+            with pytest.raises(ForkedError):
+                store.put(data)
+
+        forked_beside(16, work, child)
 
 
 def size_of(store: Store, id: str) -> int:

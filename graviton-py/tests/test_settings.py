@@ -179,7 +179,7 @@ def test_a_url_is_pickled_if_it_surely_has_no_password(url: str, kept: bool) -> 
         # However it looks.
         "minio_root_password": "postgres://xyzzy/xyzzy",
     }
-    place, secret = Place.of("store", options, "create", False).without_secrets()
+    place, secret = Place.of("store", options, "create", adopt=False, take_over=False).without_secrets()
     assert set(secret) == {"MINIO_ROOT_PASSWORD"} | (set() if kept else {"GRAVITON_MANIFEST_URL"})
     assert (place.settings.get("GRAVITON_MANIFEST_URL") == url) is kept
     assert "xyzzy" not in repr(place) + repr(secret)

@@ -73,7 +73,7 @@ def _open(given: argparse.Namespace) -> graviton.Store:
         settings[name] = value
     if given.root is not None:
         settings["GRAVITON_FS_ROOT"] = given.root
-    place = Place.found(None, settings, given.mode, False)
+    place = Place.found(None, settings, given.mode, adopt=False, take_over=False)
     try:
         return graviton.Store._at(place)
     except graviton.ForbiddenError:

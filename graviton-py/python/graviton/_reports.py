@@ -166,9 +166,13 @@ class GcReport:
     kept_referenced: int
     """Blocks that lost a reference and are kept because another one remains."""
     kept_doomed: int
-    """Blocks that are kept for now because another collection is about to delete them, or was before it died."""
+    """Blocks that are kept for now because another collection is about to delete them, or was before it died,
+    or because the server did not answer."""
     kept_failed: int
     """Blocks that could not be deleted; the next collection tries again."""
+    failure: str
+    """Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if there
+    is none."""
     leftovers: int
     """Files of dead processes that were removed."""
     complete: bool
@@ -178,7 +182,7 @@ class GcReport:
 
     @classmethod
     def _from_engine(
-        cls, values: tuple[bool, int, tuple[str, ...], int, int, int, int, int, int, int, bool, float]
+        cls, values: tuple[bool, int, tuple[str, ...], int, int, int, int, int, int, str, int, bool, float]
     ) -> Self:
         return cls(values[0], values[1], tuple(map(known, values[2])), *values[3:])
     # end

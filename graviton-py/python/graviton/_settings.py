@@ -70,10 +70,11 @@ class Place(NamedTuple):
     settings: dict[str, str]
     mode: str
     adopt: bool
+    take_over: bool
 
     @classmethod
     def of(
-        cls, path: str | os.PathLike[str] | None, config: Mapping[str, object], mode: str, adopt: bool
+        cls, path: str | os.PathLike[str] | None, config: Mapping[str, object], mode: str, adopt: bool, take_over: bool
     ) -> Place:
         """From keyword arguments."""
         settings = {}
@@ -82,11 +83,11 @@ class Place(NamedTuple):
                 raise make("config", f"{key!r} is not a setting", f"the settings are {', '.join(_NAMES)}")
             if value is not None:
                 settings[_NAMES[key]] = _text(key, value)
-        return cls.found(path, settings, mode, adopt)
+        return cls.found(path, settings, mode, adopt, take_over)
 
     @classmethod
     def found(
-        cls, path: str | os.PathLike[str] | None, settings: dict[str, str], mode: str, adopt: bool
+        cls, path: str | os.PathLike[str] | None, settings: dict[str, str], mode: str, adopt: bool, take_over: bool
     ) -> Place:
         """From settings, with paths that stay right when the working directory changes."""
         root = settings.pop("GRAVITON_FS_ROOT", None)
@@ -100,18 +101,19 @@ class Place(NamedTuple):
             raise make("config", f"manifest_url cannot be {url!r}: manifests live in a file", "name one: sqlite:PATH")
         if url.startswith("sqlite:") and url != "sqlite:":
             settings["GRAVITON_MANIFEST_URL"] = "sqlite:" + os.path.abspath(url.removeprefix("sqlite:"))
-        return cls(os.path.abspath(start), settings, mode, adopt)
+        return cls(os.path.abspath(start), settings, mode, adopt, take_over)
 
     def open(self) -> _graviton.Store:
         """The store there."""
-        return _graviton.Store.open(list(self.settings.items()), self.path, self.mode, self.adopt)
+        return _graviton.Store.open(list(self.settings.items()), self.path, self.mode, self.adopt, self.take_over)
 
     def without_secrets(self) -> tuple[Place, dict[str, str]]:
         """The same without what must not be pickled, and the names of that, each with what may be known of it."""
         names = _graviton.secrets(list(self.settings.items()))
         secret = {name: _public(name, self.settings[name]) for name in names if not self._is_known(name)}
         rest = {name: value for name, value in self.settings.items() if name not in secret}
-        return self._replace(settings=rest), secret
+        # A copy takes over once, and not wherever the store is opened again.
+        return self._replace(settings=rest, take_over=False), secret
 
     def _is_known(self, name: str) -> bool:
         """Whether what may hold a secret surely holds none: the URL of a database need not have a password."""

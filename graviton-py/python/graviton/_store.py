@@ -75,19 +75,22 @@ class Store:
         read_only: bool = False,
         create: bool = True,
         adopt: bool = False,
+        take_over: bool = False,
         **config: Unpack[Settings],
     ) -> None:
-        self._start(Place.of(path, config, mode(read_only, create), adopt))
+        self._start(Place.of(path, config, mode(read_only, create), adopt, take_over))
 
     @classmethod
-    def from_env(cls, *, read_only: bool = False, create: bool = True, adopt: bool = False) -> Self:
+    def from_env(
+        cls, *, read_only: bool = False, create: bool = True, adopt: bool = False, take_over: bool = False
+    ) -> Self:
         """Open the store that the environment describes (``GRAVITON_FS_ROOT`` and so on).
 
         >>> os.environ["GRAVITON_FS_ROOT"] = directory
         >>> graviton.Store.from_env().close()
         """
         settings = dict(_graviton.environment())
-        return cls._at(Place.found(None, settings, mode(read_only, create), adopt))
+        return cls._at(Place.found(None, settings, mode(read_only, create), adopt, take_over))
 
     @classmethod
     def _at(cls, place: Place) -> Self:
@@ -388,7 +391,9 @@ class Store:
             report.seconds,
         )
         if report.kept_failed:
-            log.warning("%d blocks could not be deleted; the next collection tries again", report.kept_failed)
+            log.warning(
+                "%d blocks could not be deleted (%s); the next collection tries again", report.kept_failed, report.failure
+            )
         return report
 
     def verify(
@@ -526,6 +531,7 @@ def open(  # noqa: A001
     read_only: bool = False,
     create: bool = True,
     adopt: bool = False,
+    take_over: bool = False,
     **config: Unpack[Settings],
 ) -> Store:
     """Open the store in a directory, ``./.graviton`` by default. It is created if it does not exist.
@@ -533,16 +539,18 @@ def open(  # noqa: A001
     Settings are keyword arguments: the names of the environment variables in lower case, without
     ``GRAVITON_`` (:class:`Settings` lists them). The environment is not read; :meth:`Store.from_env` reads
     it. With ``create=False`` or ``read_only=True``, a store that does not exist is a :class:`NotFoundError`.
-    Nothing is written to a store that is read only. ``adopt`` takes over blocks of the first Graviton server.
+    Nothing is written to a store that is read only. ``adopt`` uses blocks of the first Graviton server.
+    ``take_over`` makes a copy of the database (a restored backup, a promoted standby) the one that owns the
+    blocks; end everything that uses the other one first, and do not pass it at every opening.
 
     >>> with graviton.open(directory, hash="sha256") as store:
     ...     print(store.put(b"hello"))
     sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824:5
     """
-    return Store(path, read_only=read_only, create=create, adopt=adopt, **config)
+    return Store(path, read_only=read_only, create=create, adopt=adopt, take_over=take_over, **config)
 
 
-def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool], secret: dict[str, str]) -> Store:
+def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool, bool], secret: dict[str, str]) -> Store:
     public = Place(*place)
     try:
         return kind._at(public.with_secrets(secret))

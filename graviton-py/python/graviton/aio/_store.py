@@ -64,20 +64,25 @@ class Store:
 
     @classmethod
     def from_env(
-        cls, *, read_only: bool = False, create: bool = True, adopt: bool = False
+        cls, *, read_only: bool = False, create: bool = True, adopt: bool = False, take_over: bool = False
     ) -> Opening[Self]:
         """Open the store that the environment describes (``GRAVITON_FS_ROOT`` and so on)."""
 
         async def opening() -> Self:
             settings = dict(_graviton.environment())
-            return await cls._at(Place.found(None, settings, mode(read_only, create), adopt))
+            return await cls._at(Place.found(None, settings, mode(read_only, create), adopt, take_over))
 
         return Opening(opening)
 
     @classmethod
     async def _at(cls, place: Place) -> Self:
         engine = await call(
-            _graviton.Store.aio_open, list(place.settings.items()), place.path, place.mode, place.adopt
+            _graviton.Store.aio_open,
+            list(place.settings.items()),
+            place.path,
+            place.mode,
+            place.adopt,
+            place.take_over,
         )
         store = _Store.__new__(_Store)
         store._start(place, engine)
@@ -392,12 +397,13 @@ def open(  # noqa: A001
     read_only: bool = False,
     create: bool = True,
     adopt: bool = False,
+    take_over: bool = False,
     **config: Unpack[Settings],
 ) -> Opening[Store]:
     """Open the store in a directory: ``async with graviton.aio.open(path) as store``, or
     ``store = await graviton.aio.open(path)``. The arguments are those of :func:`graviton.open`."""
 
     async def opening() -> Store:
-        return await Store._at(Place.of(path, config, mode(read_only, create), adopt))
+        return await Store._at(Place.of(path, config, mode(read_only, create), adopt, take_over))
 
     return Opening(opening)

@@ -1,0 +1,87 @@
+//! Python objects that the engine's threads hold, and how they come back.
+//!
+//! Such an object is not dropped where the engine is done with it: whoever drops a `Py` without the GIL takes
+//! a lock inside pyo3. A fork copies that lock as it is, and if another thread had it, the child waits for
+//! ever. A [`Lent`] object goes into a list of our own instead, and [`take_back`] drops it on a thread that
+//! has the GIL. A fork waits until nobody uses that list ([`at_forks`]), which is never for long: Python code
+//! never runs meanwhile.
+//!
+//! Rule: no `Py`, and nothing that has one, moves to another thread or out of the GIL but as `Lent`.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+
+type Objects = Vec<Box<dyn Send>>;
+
+/// Objects that the engine is done with.
+static DONE_WITH: Mutex<Objects> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// The list, while this thread forks.
+    static FORKING: RefCell<Option<MutexGuard<'static, Objects>>> = const { RefCell::new(None) };
+}
+
+fn done_with() -> MutexGuard<'static, Objects> {
+    DONE_WITH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A Python object, or something that holds one, which may be dropped on any thread and without the GIL.
+pub(crate) struct Lent<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> Lent<T> {
+    pub(crate) fn new(object: T) -> Lent<T> {
+        Lent(Some(object))
+    }
+
+    /// The object itself, for who has the GIL.
+    pub(crate) fn back(mut self, _py: Python<'_>) -> T {
+        self.0.take().unwrap_or_else(|| unreachable!("it is taken here alone"))
+    }
+}
+
+impl<T: AsRef<[u8]> + Send + 'static> AsRef<[u8]> for Lent<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], AsRef::as_ref)
+    }
+}
+
+impl<T: Send + 'static> Drop for Lent<T> {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            done_with().push(Box::new(object));
+        }
+    }
+}
+
+/// Drops the objects that the engine is done with.
+pub(crate) fn take_back(_py: Python<'_>) {
+    // Not under the lock: the end of an object may run Python code.
+    let objects = std::mem::take(&mut *done_with());
+    drop(objects);
+}
+
+/// From here on, each fork of the process waits for the list, which is free in the parent and in the child.
+///
+/// Not by `os.register_at_fork`: Python code of other libraries would run between those functions and the
+/// fork, and could wait for a thread that waits for the list.
+#[allow(unsafe_code)]
+pub(crate) fn at_forks() -> PyResult<()> {
+    // SAFETY: the functions are there as long as the process, for no module of Python is ever unloaded. They
+    // wait for nobody but who pushes to the list or takes it, and touch nothing else.
+    match unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) } {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error).into()),
+    }
+}
+
+extern "C" fn before_fork() {
+    let list = done_with();
+    FORKING.with_borrow_mut(|forking| *forking = Some(list));
+}
+
+/// In the parent and in the child.
+extern "C" fn after_fork() {
+    FORKING.with_borrow_mut(Option::take);
+}
