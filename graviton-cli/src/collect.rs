@@ -101,7 +101,7 @@ fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Fail
         (
             report.kept_doomed,
             "block",
-            "kept: another collection is deleting it, or died; run gc again in half an hour",
+            "kept: its deletion is under way or got no answer; run gc again in half an hour",
         ),
         (report.kept_failed, "block", "kept: it could not be deleted; run gc again"),
         (report.leftovers, "file", "removed: left by a dead process"),
@@ -109,6 +109,9 @@ fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Fail
         if number > 0 {
             lines.add(&format!("{} {why}", count(number, what)))?;
         }
+    }
+    if !report.failure.is_empty() {
+        lines.add(&format!("why the first block was kept: {}", report.failure))?;
     }
     if !report.complete && limited {
         lines.add("stopped by a limit; the next gc continues from there")?;

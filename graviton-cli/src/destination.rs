@@ -8,7 +8,7 @@
 //! Devices and pipes are written straight.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -132,9 +132,22 @@ impl Unfinished {
                 let named = temporary_name().make_in(directory_of(target), |path| link(&file, path))?;
                 Ok(named.persist(target).map(drop)?)
             }
+            // Some filesystems have unnamed files, and let nobody link.
+            Err(error) if error.raw_os_error().is_some_and(is_refused) => {
+                let mut named = named_beside(target)?;
+                named.as_file().set_permissions(file.metadata()?.permissions())?;
+                (&file).rewind()?;
+                io::copy(&mut &file, named.as_file_mut())?;
+                Ok(named.persist(target).map(drop)?)
+            }
             result => result,
         }
     }
+}
+
+fn is_refused(error: i32) -> bool {
+    let refusals = [Errno::PERM, Errno::ACCESS, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL];
+    refusals.contains(&Errno::from_raw_os_error(error))
 }
 
 fn temporary_name() -> Builder<'static, 'static> {
@@ -150,7 +163,7 @@ fn named_beside(target: &Path) -> io::Result<NamedTempFile> {
 fn unnamed_beside(target: &Path) -> Result<OwnedFd, Errno> {
     // Without /proc it could never be named.
     rustix::fs::stat("/proc/self/fd").map_err(|_| Errno::OPNOTSUPP)?;
-    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, directory_of(target), flags, Mode::from_raw_mode(0o666))
 }
 

@@ -41,7 +41,7 @@ impl Failure {
     /// The user or the system asked this process to end.
     pub(crate) fn interrupted(exit_code: u8) -> Failure {
         let error = Error::new(Code::Cancelled, "interrupted before the end")
-            .with_advice("unfinished work left nothing behind; run the same command again");
+            .with_advice("nothing is there in part; run the same command again");
         Failure { error, exit_code }
     }
 

@@ -23,7 +23,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
     let mut listener = Listener::new(context);
     let mut tally = Tally::default();
     let ended = context
-        .working(open(context, arguments.adopt), async |store| {
+        .working(open(context, arguments), async |store| {
             let wanted = ids.len();
             let ids = present(store, ids, &mut tally).await?;
             if wanted > 0 && ids.is_empty() {
@@ -62,9 +62,12 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
 }
 
 /// For writing, so that bad blocks are marked; for reading, where that is all one may.
-async fn open(context: &Context, adopt: bool) -> Result<AsyncStore, Error> {
-    match context.config.clone().adopt(adopt).open_existing_async().await {
-        Err(error) if error.code() == Code::Forbidden => context.config.open_read_only_async().await,
+async fn open(context: &Context, arguments: &Verify) -> Result<AsyncStore, Error> {
+    let config = context.config.clone().adopt(arguments.adopt).take_over(arguments.take_over);
+    match config.open_existing_async().await {
+        Err(error) if error.code() == Code::Forbidden && !arguments.take_over => {
+            context.config.open_read_only_async().await
+        }
         opened => opened,
     }
 }

@@ -31,6 +31,10 @@ pub(crate) struct Arguments {
     /// Use the blocks that are there although their store-id is gone, as `graviton verify --adopt` does
     #[arg(long)]
     pub(crate) adopt: bool,
+    /// Make this copy of the database the one that owns the blocks, as `graviton verify --take-over` does;
+    /// not for every start
+    #[arg(long)]
+    pub(crate) take_over: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

@@ -33,7 +33,9 @@ use crate::connection::Connection;
 use crate::extract::Named;
 use crate::outgoing::{Block, Outgoing, Source};
 use crate::problem::Problem;
-use crate::schemas::{BodyProblems, Common, DigestMismatch, MissingBlocks, NotFound, UploadProblems};
+use crate::schemas::{
+    BodyProblems, Common, DigestMismatch, MissingBlocks, NotContent, NotFound, UploadProblems,
+};
 use crate::timestamp::rfc3339;
 
 /// A session expires after this time without a call.
@@ -179,7 +181,7 @@ async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
     responses(
         (status = 201, body = inline(crate::schemas::BlockKeyText), description = "Stored; concurrent uploads of the same block may each get this status"),
         (status = 200, body = inline(crate::schemas::BlockKeyText), description = "Already stored"),
-        NotFound, DigestMismatch, UploadProblems, Common))]
+        NotFound, DigestMismatch, NotContent, UploadProblems, Common))]
 async fn put(
     State(app): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -197,7 +199,7 @@ async fn put(
     if announced(&headers).is_some_and(|length| length != size) {
         return Err(longer());
     }
-    let body = Incoming::new(body, &headers, &app, size)?;
+    let body = Incoming::content(body, &headers, &app, size)?;
     let mut reserved = app.quota().reserve(app.store()).await?;
     reserved.grow(size)?;
     let _slot = if size > SMALL { Some(app.upload_slot(&caller).await?) } else { None };

@@ -1,5 +1,5 @@
-//! The body of a request as it arrives: limited in size, in time without a byte, and to a least rate. The last two limits
-//! are stricter while other requests wait for memory or an upload slot.
+//! The body of a request as it arrives: limited in size, in time without a byte, and to a least rate. The
+//! last two limits are stricter while other requests wait for memory or an upload slot.
 //!
 //! Only the time that the server waits for the *client* counts, not the time that the store takes.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use graviton_core::Code;
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame};
 use serde::de::DeserializeOwned;
@@ -17,7 +17,8 @@ use crate::app::App;
 use crate::memory::Held;
 use crate::problem::Problem;
 
-/// While others wait, the body must arrive this many times as fast, and its next byte this many times as soon.
+/// While others wait, the body must arrive this many times as fast, and its next byte this many times as
+/// soon.
 const HURRY: u32 = 4;
 
 /// The memory of JSON as a multiple of its text: the text, and the values made from it.
@@ -35,7 +36,8 @@ pub(crate) struct Incoming<'a> {
     window: Window,
 }
 
-/// The bytes of the current window. The rate is measured in each window, so that a fast start does not excuse a slow end.
+/// The bytes of the current window. The rate is measured in each window, so that a fast start does not excuse
+/// a slow end.
 #[derive(Default)]
 struct Window {
     waited: Duration,
@@ -43,7 +45,8 @@ struct Window {
 }
 
 impl<'a> Incoming<'a> {
-    /// A body of at most `most` bytes. If its `Content-Length` is larger, it is refused before a byte of it is read.
+    /// A body of at most `most` bytes. If its `Content-Length` is larger, it is refused before a byte of it
+    /// is read.
     pub(crate) fn new(
         body: Body,
         headers: &HeaderMap,
@@ -55,6 +58,32 @@ impl<'a> Incoming<'a> {
             Some(length) if length > most => Err(incoming.too_large()),
             _ => Ok(incoming),
         }
+    }
+
+    /// Like [`new`](Incoming::new), of content that is stored as it is. A body that has the content in it, or
+    /// a part of it, is refused: it would be stored as something that nobody asked for.
+    pub(crate) fn content(
+        body: Body,
+        headers: &HeaderMap,
+        app: &'a App,
+        most: u64,
+    ) -> Result<Incoming<'a>, Problem> {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        if text(CONTENT_TYPE)
+            .is_some_and(|media| media.to_ascii_lowercase().starts_with("multipart/form-data"))
+        {
+            let why = "the body is a form around the content; send the bytes of the content alone";
+            return Err(Problem::new(Code::Unsupported, why));
+        }
+        if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+            let why = "the body is encoded (Content-Encoding); send the bytes of the content as they are";
+            return Err(Problem::new(Code::Unsupported, why));
+        }
+        if headers.contains_key(CONTENT_RANGE) {
+            let why = "the body is a part of the content (Content-Range); send all of it, or its blocks under a session";
+            return Err(Problem::new(Code::InvalidArgument, why));
+        }
+        Incoming::new(body, headers, app, most)
     }
 
     fn too_large(&self) -> Problem {

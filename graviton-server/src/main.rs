@@ -111,7 +111,7 @@ fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
     for (name, value) in &stores {
         config = config.set(name, value)?;
     }
-    config = config.adopt(arguments.adopt);
+    config = config.adopt(arguments.adopt).take_over(arguments.take_over);
     Ok((config.put_window(WINDOW).shared_put_window(SHARED_WINDOW), Settings::from_env_and(&servers)?))
 }
 

@@ -57,6 +57,7 @@ fn write_fields<S: Serializer>(report: &impl Report, serializer: S) -> Result<S:
             Value::Cursor(cursor) => {
                 map.serialize_entry(field.name, &cursor.map(ToString::to_string))?;
             }
+            Value::Text(text) => map.serialize_entry(field.name, text)?,
             // `describe` panics for these, and the test of the OpenAPI document calls it.
             other => return Err(serde::ser::Error::custom(format!("a report with {other:?}"))),
         }
@@ -79,6 +80,7 @@ fn describe_field(field: &Field) -> RefOr<Schema> {
         Kind::Count | Kind::Bytes => (Type::Integer, KnownFormat::Int64),
         Kind::Seconds | Kind::Ratio => (Type::Number, KnownFormat::Double),
         Kind::Flag => return described.schema_type(Type::Boolean).into(),
+        Kind::Text => return described.schema_type(Type::String).into(),
         Kind::Cursor => {
             return described.schema_type(SchemaType::from_iter([Type::String, Type::Null])).into();
         }

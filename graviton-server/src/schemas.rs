@@ -137,6 +137,8 @@ failures! {
         "408" "The request body arrived too slowly: `timeout`",
         "413" "The request body is too large: `too-large`",
         "507" "There is no space left: `no-space`, `quota-exceeded`";
+    /// Routes that take content as it is.
+    NotContent: "415" "The request body is a form, or is encoded (`Content-Encoding`): `unsupported`";
     /// Routes that take content for a given ID.
     DigestMismatch: "422" "The content does not match its ID: `digest-mismatch`";
     /// The readiness check.

@@ -3,6 +3,7 @@
 //! Each connection has a task. It ends when the client disconnects, when the connection was idle or stalled for too long
 //! (`connection`), or when the server stops: then running requests have `GRAVITON_HTTP_DRAIN` to finish.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -100,8 +101,19 @@ impl Server {
         let wanted = settings.address;
         let app = App::new(store, auth, settings).await?;
         crate::metrics::install()?;
-        let listener =
-            listen(wanted).map_err(|error| Error::io(format!("cannot listen on {wanted}"), error))?;
+        let listener = listen(wanted).map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::AddrInUse => {
+                    "end the program that listens there, or choose another GRAVITON_HTTP_PORT"
+                }
+                ErrorKind::AddrNotAvailable => "choose an address of this machine (GRAVITON_HTTP_ADDR)",
+                ErrorKind::PermissionDenied => {
+                    "choose a port from 1024 on (GRAVITON_HTTP_PORT), or allow the program to use lower ones"
+                }
+                _ => "check GRAVITON_HTTP_ADDR and GRAVITON_HTTP_PORT",
+            };
+            Error::io(format!("cannot listen on {wanted}"), error).with_advice(advice)
+        })?;
         let address = listener.local_addr().map_err(|error| Error::io("cannot listen", error))?;
         let tls = Arc::new(ArcSwapOption::new(tls));
         Ok(Server { app, listener, address, tls, stage: watch::Sender::new(Stage::Serving) })

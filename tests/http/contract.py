@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Contract tests that schemathesis makes from the OpenAPI document: no 5xx, every answer as documented, what is malformed
-refused, what needs a token closed without one. GRAVITON_CONTRACT_SECONDS is how long it goes on at most.
+refused, what needs a token closed without one. GRAVITON_CONTRACT_SECONDS is how long it goes on at most,
+GRAVITON_CONTRACT_SEED makes it try the same requests again; it is a random number without it.
 
 usage: tests/python tests/http/contract.py graviton-server
 """
@@ -24,11 +25,13 @@ def main():
         token = subprocess.check_output(command, text=True).strip()
         with Server(program, work / "store", [f"GRAVITON_HTTP_TOKENS={work / 'tokens'}"], work / "log") as server:
             seconds = os.environ.get("GRAVITON_CONTRACT_SECONDS", "120")
+            seed = os.environ.get("GRAVITON_CONTRACT_SEED")
+            again = ["--seed", seed] if seed else []
             # A request may wait for a job for 60 s, and a job that was told to be slow goes on for longer.
             done = subprocess.run(
                 [Path(sys.executable).with_name("schemathesis"), "--config-file", HERE / "schemathesis.toml", "run",
                  f"{server.url}/api/openapi.json", "--header", f"Authorization: Bearer {token}", "--max-time", seconds,
-                 "--request-timeout", "90"],
+                 "--request-timeout", "90", *again],
                 cwd=work)
             panics = [line for line in (work / "log").read_text().splitlines() if "panicked" in line]
             if panics:

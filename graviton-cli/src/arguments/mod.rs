@@ -127,12 +127,13 @@ pub(crate) enum Command {
     ///
     /// It runs beside puts, reads and other collections, here and on other hosts. It can be interrupted at
     /// any moment; the next one continues from there. Run it regularly, for example from cron. It also works
-    /// on a full disk: the file `reserve` in the store is kept for that.
+    /// on a full disk: the file `reserve` in the store is kept for that, where 16 MiB are free.
     ///
     /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (deleted),
-    /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed, and why), leftovers
-    /// (files), complete (whether nothing was left to do), seconds. With --dry-run, before it, a line for
-    /// each of up to 10000 blobs: kind (blob), id.
+    /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed), failure (why the
+    /// first of those did, if one could not be deleted), leftovers (files), complete (whether nothing was
+    /// left to do), seconds. With --dry-run, before it, a line for each of up to 10000 blobs: kind (blob),
+    /// id.
     Gc(Collect),
     /// Check that everything is there and intact, and print what is not
     ///
@@ -176,7 +177,8 @@ pub(crate) enum Command {
     ///
     /// Only for manifests in SQLite; for PostgreSQL, use pg_dump. The copy does not contain the blocks;
     /// deleted ones are kept at least for the grace period. To restore it, end all processes that use the
-    /// store, replace manifests.db by the file, remove manifests.db-wal and manifests.db-shm, and run verify.
+    /// store, replace manifests.db by the file, remove manifests.db-wal and manifests.db-shm, and
+    /// run verify --take-over.
     ///
     /// With --json there is one line: file, bytes, seconds.
     Backup(Backup),

@@ -59,6 +59,10 @@ pub(crate) struct Verify {
     /// Hand blocks without a row in the database to the next gc; also use blocks whose store-id is gone
     #[arg(long, conflicts_with = "ids")]
     pub(crate) adopt: bool,
+    /// Make this copy of the database (a restored backup, a promoted standby) the one that owns the blocks;
+    /// the other is refused from then on: end what uses it first
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) take_over: bool,
     #[command(flatten)]
     pub(super) common: Common,
 }

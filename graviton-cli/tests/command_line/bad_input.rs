@@ -201,3 +201,17 @@ fn a_file_that_is_no_database_is_refused() {
     }
     assert_eq!(std::fs::read(scene.path(".graviton/manifests.db")).unwrap(), noise(2, 8192));
 }
+
+#[test]
+fn a_database_that_was_lost_is_not_replaced_by_a_new_one() {
+    let scene = Scene::new();
+    scene.put(b"content");
+    scene.file("other", b"other content");
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(scene.path(&format!(".graviton/manifests.db{end}")));
+    }
+    for _ in 0..2 {
+        scene.run(&["put", "other"]).failed(1, "config", "manifests.db does not exist");
+        assert!(!scene.path(".graviton/manifests.db").exists());
+    }
+}

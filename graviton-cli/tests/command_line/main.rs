@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod delete;
+mod filesystems;
 mod get;
 mod inspect;
 #[path = "../../../tests/left_out.rs"]

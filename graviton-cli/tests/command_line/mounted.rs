@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileTypeExt;
 use std::process::Command;
 
+use crate::left_out::leave_out;
 use crate::mount::{Mount, fill};
 use crate::scene::{Scene, noise};
 
@@ -29,6 +30,45 @@ fn a_full_disk_says_so_and_loses_nothing() {
     scene.run(&["--root", "disk/store", "put", "middle"]).succeeded();
     scene.run(&["--root", "disk/store", "put", "large"]).failed(1, "no-space", "no space left");
     intact(2);
+}
+
+/// The index of a directory of ext4 has two levels: with blocks of 1 KiB it is full at 85,176 such names.
+#[test]
+fn a_directory_that_takes_no_more_files_is_not_a_full_disk() {
+    let scene = Scene::new();
+    let image = scene.path("image");
+    std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    let options = ["-q", "-b", "1024", "-N", "120000", "-O", "^large_dir,^has_journal"];
+    let Ok(made) = Command::new("mkfs.ext4").args(options).arg(&image).output() else {
+        return leave_out("a full directory", "there is no mkfs.ext4");
+    };
+    assert!(made.status.success(), "{made:?}");
+    let Some(_mount) = Mount::new(scene.path("disk"), &["-o", "loop", image.to_str().unwrap()]) else {
+        return;
+    };
+    scene.file("one", &noise(20, 1_000));
+    let id = scene.run(&["--root", "disk/store", "put", "one"]).succeeded().lines().remove(0);
+    let blocks = scene.path("disk/store/cas/blocks/blake3");
+    let name = |number: u32| blocks.join(format!("{number:064x}-262144"));
+    let first = scene.path("disk/first");
+    std::fs::write(&first, "").unwrap();
+    // A file has no more than 65,000 names. One part of the index is full before the others are.
+    let mut refused = 0;
+    for number in 0..200_000 {
+        if number % 50_000 == 49_999 {
+            std::fs::remove_file(&first).unwrap();
+            std::fs::write(&first, "").unwrap();
+        }
+        refused += u32::from(std::fs::hard_link(&first, name(number)).is_err());
+    }
+    assert!(refused > 10_000, "{refused}");
+    let put = |seed| {
+        scene.file("other", &noise(seed, 1_000));
+        scene.run(&["--root", "disk/store", "put", "other"])
+    };
+    let failed = (21..61).map(put).find(|put| put.code != 0).expect("every name finds a place");
+    failed.failed(1, "no-space", "takes no more files");
+    scene.run(&["--root", "disk/store", "get", &id]).succeeded();
 }
 
 /// To delete is to write, and there is no room to write: what was kept for this is given free.
@@ -71,7 +111,10 @@ fn a_store_on_a_disk_without_a_free_byte_can_be_read() {
     scene.file("file", b"x");
     let id = scene.run(&["--root", "disk/store", "put", "file"]).succeeded().lines().remove(0);
     fill(&scene.path("disk"));
-    scene.run(&["--root", "disk/store", "put", "file"]).failed(1, "no-space", "no space left");
+    scene.file("other", b"y");
+    scene.run(&["--root", "disk/store", "put", "other"]).failed(1, "no-space", "no space left");
+    // Nothing of this one has to be written.
+    assert_eq!(scene.run(&["--root", "disk/store", "put", "file"]).succeeded().lines(), [id.as_str()]);
     assert_eq!(scene.run(&["--root", "disk/store", "get", &id]).succeeded().stdout, b"x");
 }
 

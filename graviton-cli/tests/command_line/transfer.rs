@@ -228,7 +228,7 @@ fn a_backup_is_made_while_others_put_and_is_a_store_again() {
         let _ = std::fs::remove_file(scene.path(".graviton").join(name));
     }
     std::fs::rename(scene.path("kept"), scene.path(".graviton/manifests.db")).unwrap();
-    let verified = scene.run(&["verify", "--deep", "--json"]).succeeded();
+    let verified = scene.run(&["verify", "--deep", "--take-over", "--json"]).succeeded();
     assert!(verified.json().last().unwrap()["unreferenced"].as_u64().unwrap() > 0, "{}", verified.text());
     scene.run(&["get", &before]).succeeded();
     scene.run(&["get", &after]).failed(3, "not-found", &after);

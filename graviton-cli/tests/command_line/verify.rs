@@ -237,3 +237,26 @@ fn blocks_whose_id_is_gone_are_used_again_when_they_are_adopted() {
     scene.run(&["verify", "--adopt"]).succeeded();
     assert!(scene.run(&["get", &id]).succeeded().stdout == b"content");
 }
+
+/// As the message and the documentation advise.
+#[test]
+fn a_backup_that_was_put_back_takes_over() {
+    let scene = Scene::new();
+    let id = scene.put(b"content");
+    scene.run(&["backup", "backup.db"]).succeeded();
+    let second = scene.put(b"put since");
+    std::fs::copy(scene.path("backup.db"), scene.path(".graviton/manifests.db")).unwrap();
+    for refused in
+        [&["put", "backup.db"][..], &["rm", &id], &["restore", &id], &["gc"], &["verify", "--adopt"]]
+    {
+        let refused = scene.run(refused);
+        refused.failed(1, "config", "this database is a backup");
+        assert!(refused.stderr.contains("graviton verify --take-over"), "{}", refused.stderr);
+    }
+    assert!(scene.run(&["get", &id]).succeeded().stdout == b"content");
+    scene.run(&["verify"]).succeeded();
+    scene.run(&["verify", "--take-over"]).succeeded();
+    scene.run(&["get", &second]).failed(3, "not-found", "");
+    scene.run(&["put", "backup.db"]).succeeded();
+    scene.run(&["gc"]).succeeded();
+}

@@ -23,7 +23,7 @@ use crate::body::{Incoming, announced};
 use crate::extract::Named;
 use crate::memory::Held;
 use crate::problem::Problem;
-use crate::schemas::{Common, DigestMismatch, PreconditionFailed, UploadProblems};
+use crate::schemas::{Common, DigestMismatch, NotContent, PreconditionFailed, UploadProblems};
 
 /// An upload up to this size needs no slot: its bytes are accounted for in memory.
 pub(crate) const SMALL: u64 = 512 << 10;
@@ -75,7 +75,7 @@ pub(crate) enum Uploaded {
             headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
         (status = 200, body = inline(Uploaded), description = "Already stored",
             headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
-        UploadProblems, Common))]
+        NotContent, UploadProblems, Common))]
 pub(super) async fn post(
     State(app): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -101,7 +101,7 @@ pub(super) async fn post(
         (status = 200, body = inline(Uploaded), description = "Already stored",
             headers(("Location" = String, description = "The path to read it from"), ("ETag" = String, description = "The ID in double quotes"))),
         DigestMismatch,
-        PreconditionFailed, UploadProblems, Common))]
+        PreconditionFailed, NotContent, UploadProblems, Common))]
 pub(super) async fn put(
     State(app): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -127,7 +127,7 @@ async fn store(
     body: Body,
     expected: Option<BlobId>,
 ) -> Result<PutReceipt, Problem> {
-    let mut body = Incoming::new(body, headers, app, app.limits().max_body)?;
+    let mut body = Incoming::content(body, headers, app, app.limits().max_body)?;
     if let (Some(length), Some(id)) = (announced(headers), expected)
         && length != id.size()
     {

@@ -106,6 +106,35 @@ async fn a_connection_that_is_not_read_to_the_end_of_a_request_says_that_it_clos
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_the_content_is_refused() {
+    let scene = Scene::new().await;
+    let id = id_of(b"content");
+    for (header, value, code) in [
+        ("content-type", "multipart/form-data; boundary=x", "unsupported"),
+        ("content-type", "Multipart/Form-Data; boundary=x", "unsupported"),
+        ("content-encoding", "gzip", "unsupported"),
+        ("content-encoding", "aws-chunked", "unsupported"),
+        ("content-range", "bytes 0-6/70", "invalid-argument"),
+    ] {
+        for (method, path) in [("POST", "/api/blobs".to_owned()), ("PUT", format!("/api/blobs/{id}"))] {
+            let sent =
+                scene.request(method, &path).header(header, value).body("content").send().await.unwrap();
+            problem(sent, code).await;
+        }
+    }
+    scene.assert_blobs(0).await;
+    for (header, value) in [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("content-type", "multipart/related; boundary=x"),
+        ("content-encoding", "identity"),
+    ] {
+        let sent =
+            scene.request("POST", "/api/blobs").header(header, value).body("content").send().await.unwrap();
+        assert!(sent.status().is_success(), "{header}: {value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_cut_short_leaves_nothing() {
     let scene = Scene::new().await;
     for size in [10, 100_000, 9_000_000] {
