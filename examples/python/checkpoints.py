@@ -1,6 +1,8 @@
 """Versions of a model's checkpoint: each is kept as a whole, and only its changes take space.
 
     python checkpoints.py [DIRECTORY]
+
+It needs numpy.
 """
 
 from __future__ import annotations
