@@ -1047,6 +1047,11 @@ typedef int32_t (*graviton_repair_callback)(void *userdata,
  */
 #define GRAVITON_ERROR_OVERLOADED -29
 
+/**
+ * `conflict`: something is in another state than the caller requires; the call did nothing.
+ */
+#define GRAVITON_ERROR_CONFLICT -30
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus

@@ -84,6 +84,8 @@ pub enum Code {
     CorruptDatabase,
     /// Too many operations at once; trying again may help.
     Overloaded,
+    /// Something is in another state than the caller requires; the call did nothing.
+    Conflict,
 }
 
 struct Facts {
@@ -140,6 +142,7 @@ const TABLE: &[Facts] = &[
     facts(Code::Internal, "internal", -27, "InternalError", 500, 1, false),
     facts(Code::CorruptDatabase, "corrupt-database", -28, "CorruptDatabaseError", 500, 4, false),
     facts(Code::Overloaded, "overloaded", -29, "OverloadedError", 503, 1, true),
+    facts(Code::Conflict, "conflict", -30, "ConflictError", 409, 1, false),
 ];
 
 impl Code {

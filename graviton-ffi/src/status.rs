@@ -99,6 +99,9 @@ pub const GRAVITON_ERROR_CORRUPT_DATABASE: graviton_status = -28;
 /// `overloaded`: too many operations at once; trying again may help.
 pub const GRAVITON_ERROR_OVERLOADED: graviton_status = -29;
 
+/// `conflict`: something is in another state than the caller requires; the call did nothing.
+pub const GRAVITON_ERROR_CONFLICT: graviton_status = -30;
+
 /// The names, NUL-terminated, in the order of the codes.
 static NAMES: LazyLock<Vec<(Code, CString)>> =
     LazyLock::new(|| Code::all().map(|code| (code, CString::new(code.name()).unwrap_or_default())).collect());

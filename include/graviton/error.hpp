@@ -58,7 +58,8 @@ enum class errc : std::int32_t {
     latched = GRAVITON_ERROR_LATCHED,
     internal = GRAVITON_ERROR_INTERNAL,
     corrupt_database = GRAVITON_ERROR_CORRUPT_DATABASE,
-    overloaded = GRAVITON_ERROR_OVERLOADED
+    overloaded = GRAVITON_ERROR_OVERLOADED,
+    conflict = GRAVITON_ERROR_CONFLICT
 };
 
 /// The stable name of a code, such as "not-found"; empty for a number that is no code.

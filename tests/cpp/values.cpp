@@ -141,7 +141,7 @@ void errors()
     static_assert(std::is_nothrow_copy_constructible_v<graviton::error>);
 
     const auto codes = graviton::error_codes();
-    CHECK(codes.size() == 29 && codes.front() == graviton::errc::invalid_argument && codes.back() == graviton::errc::overloaded);
+    CHECK(codes.size() == 30 && codes.front() == graviton::errc::invalid_argument && codes.back() == graviton::errc::conflict);
     for (const auto code : codes) {
         CHECK(!graviton::name(code).empty());
     }

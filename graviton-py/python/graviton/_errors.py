@@ -17,6 +17,7 @@ __all__ = [
     "CancelledError",
     "ClosedError",
     "ConfigError",
+    "ConflictError",
     "CorruptBlockError",
     "CorruptDatabaseError",
     "DigestMismatchError",
@@ -120,6 +121,10 @@ class CorruptDatabaseError(IntegrityError):
 
 class OverloadedError(GravitonError):
     """Too many operations at once; trying again may help."""
+
+
+class ConflictError(GravitonError):
+    """Something is in another state than the caller requires; the call did nothing."""
 
 
 class TooLargeError(GravitonError, ValueError):
