@@ -22,7 +22,7 @@ use crate::body::Incoming;
 use crate::extract::{Params, Whole};
 use crate::jobs::{Job, View};
 use crate::problem::Problem;
-use crate::schemas::{BodyProblems, Common, NotFound};
+use crate::schemas::{BodyProblems, Common, NotFound, OtherJob};
 
 /// The largest order, in bytes.
 const MOST_BODY: u64 = 1 << 20;
@@ -102,7 +102,7 @@ struct WatchParams {
 #[utoipa::path(post, path = "/api/admin/gc", tag = "admin", request_body = Collect,
     responses(
         (status = 202, body = View, description = "Started", headers(("Location" = String, description = "The path to watch it"))),
-        (status = 200, body = View, description = "Already running: this is the running job"), BodyProblems, Common))]
+        (status = 200, body = View, description = "Already running with these options: this is the running job"), OtherJob, BodyProblems, Common))]
 async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Collect = read(&app, &headers, body).await?;
     let options = GcOptions {
@@ -113,14 +113,14 @@ async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
         max_bytes: order.max_bytes.map(|bytes| bytes.0),
         blocks_per_second: order.blocks_per_second.map(|blocks| blocks.0 as u32),
     };
-    Ok(started(app.jobs().collect(app.store(), options)))
+    Ok(started(app.jobs().collect(app.store(), options)?))
 }
 
 /// Start a verification. It checks that every block exists and is intact
 #[utoipa::path(post, path = "/api/admin/verify", tag = "admin", request_body = Verify,
     responses(
         (status = 202, body = View, description = "Started", headers(("Location" = String, description = "The path to watch it"))),
-        (status = 200, body = View, description = "Already running: this is the running job"), BodyProblems, Common))]
+        (status = 200, body = View, description = "Already running with these options: this is the running job"), OtherJob, BodyProblems, Common))]
 async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let order: Verify = read(&app, &headers, body).await?;
     if order.ids.len() > MOST_IDS {
@@ -134,7 +134,7 @@ async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Re
         from: order.from.as_deref().map(str::parse).transpose()?,
         adopt: order.adopt,
     };
-    Ok(started(app.jobs().verify(app.store(), options)))
+    Ok(started(app.jobs().verify(app.store(), options)?))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(
@@ -148,7 +148,7 @@ async fn read<T: serde::de::DeserializeOwned>(
 
 fn started((job, is_new): (Arc<Job>, bool)) -> Response {
     let status = if is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
-    (status, [(LOCATION, format!("/api/admin/jobs/{}", job.id()))], Json(job.view())).into_response()
+    (status, [(LOCATION, job.path())], Json(job.view())).into_response()
 }
 
 /// List the recent jobs of this server, the oldest first

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graviton_core::{AsyncStore, Result};
 use tokio::sync::Semaphore;
 
 use crate::auth::{Auth, Caller};
+use crate::connection_slots::ConnectionSlots;
 use crate::jobs::Jobs;
 use crate::memory::Budget;
 use crate::problem::Problem;
@@ -35,7 +36,8 @@ pub(crate) struct App {
     downloads: Arc<AtomicUsize>,
     jobs: Jobs,
     draining: AtomicBool,
-    connections: AtomicUsize,
+    connections: Arc<ConnectionSlots>,
+    started: Instant,
 }
 
 /// The state as handlers receive it.
@@ -56,7 +58,11 @@ impl App {
             downloads: Arc::default(),
             jobs: Jobs::default(),
             draining: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
+            connections: ConnectionSlots::new(
+                settings.limits.max_connections,
+                settings.limits.max_connections_each,
+            ),
+            started: Instant::now(),
             auth,
             quota,
             settings,
@@ -106,8 +112,13 @@ impl App {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// The number of open connections.
-    pub(crate) fn connections(&self) -> &AtomicUsize {
+    /// The time since the server was started.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The open connections.
+    pub(crate) fn connections(&self) -> &Arc<ConnectionSlots> {
         &self.connections
     }
 

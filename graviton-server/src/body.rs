@@ -14,6 +14,7 @@ use http_body::{Body as _, Frame};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
+use crate::declared::Declared;
 use crate::memory::Held;
 use crate::problem::Problem;
 
@@ -34,6 +35,7 @@ pub(crate) struct Incoming<'a> {
     most: u64,
     received: u64,
     window: Window,
+    declared: Declared,
 }
 
 /// The bytes of the current window. The rate is measured in each window, so that a fast start does not excuse
@@ -53,7 +55,8 @@ impl<'a> Incoming<'a> {
         app: &'a App,
         most: u64,
     ) -> Result<Incoming<'a>, Problem> {
-        let incoming = Incoming { body, app, most, received: 0, window: Window::default() };
+        let (window, declared) = (Window::default(), Declared::default());
+        let incoming = Incoming { body, app, most, received: 0, window, declared };
         match announced(headers) {
             Some(length) if length > most => Err(incoming.too_large()),
             _ => Ok(incoming),
@@ -61,7 +64,8 @@ impl<'a> Incoming<'a> {
     }
 
     /// Like [`new`](Incoming::new), of content that is stored as it is. A body that has the content in it, or
-    /// a part of it, is refused: it would be stored as something that nobody asked for.
+    /// a part of it, is refused: it would be stored as something that nobody asked for. One that has another
+    /// digest than the headers declare fails at its end.
     pub(crate) fn content(
         body: Body,
         headers: &HeaderMap,
@@ -83,7 +87,8 @@ impl<'a> Incoming<'a> {
             let why = "the body is a part of the content (Content-Range); send all of it, or its blocks under a session";
             return Err(Problem::new(Code::InvalidArgument, why));
         }
-        Incoming::new(body, headers, app, most)
+        let declared = Declared::of(headers)?;
+        Ok(Incoming { declared, ..Incoming::new(body, headers, app, most)? })
     }
 
     fn too_large(&self) -> Problem {
@@ -97,6 +102,7 @@ impl<'a> Incoming<'a> {
             let frame = self.frame().await?;
             self.window.waited += started.elapsed();
             let Some(frame) = frame else {
+                self.declared.finish()?;
                 return Ok(None);
             };
             let frame = frame.map_err(|_| {
@@ -113,6 +119,7 @@ impl<'a> Incoming<'a> {
                 return Err(self.too_large());
             }
             self.check_rate()?;
+            self.declared.update(&bytes);
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
             }

@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use graviton_core::{
-    AsyncStore, Error, Finding, GcOptions, GcReport, VerifyEvent, VerifyOptions, VerifyReport,
+    AsyncStore, Code, Error, Finding, GcOptions, GcReport, VerifyEvent, VerifyOptions, VerifyReport,
 };
+use http::HeaderValue;
+use http::header::LOCATION;
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::problem::Problem;
 use crate::reports::{Collected, Verified};
 use crate::timestamp::rfc3339;
 
@@ -38,6 +41,8 @@ pub(crate) struct Jobs {
 pub(crate) struct Job {
     id: u64,
     kind: Kind,
+    /// What it was asked to do, to tell another order from the same one.
+    order: Order,
     started_at: i64,
     cancelled: AtomicBool,
     state: Mutex<State>,
@@ -49,6 +54,13 @@ pub(crate) struct Job {
 pub(crate) enum Kind {
     Gc,
     Verify,
+}
+
+/// The options of a job.
+#[derive(Debug, Clone, PartialEq)]
+enum Order {
+    Gc(GcOptions),
+    Verify(VerifyOptions),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -138,12 +150,18 @@ impl From<Finding> for Found {
 }
 
 impl Jobs {
-    /// Starts a garbage collection, or returns the running one and `false`.
-    pub(crate) fn collect(&self, store: &AsyncStore, options: GcOptions) -> (Arc<Job>, bool) {
+    /// Starts a garbage collection, or returns the running one and `false`. One that runs with other options
+    /// is a conflict: a client that asked for a dry run must not watch a collection.
+    pub(crate) fn collect(
+        &self,
+        store: &AsyncStore,
+        options: GcOptions,
+    ) -> Result<(Arc<Job>, bool), Problem> {
         let mut begun = GcReport::default();
         begun.dry_run = options.dry_run;
         let store = store.clone();
-        self.begin(Kind::Gc, Report::Gc(Collected(begun)), move |job| async move {
+        let order = Order::Gc(options.clone());
+        self.begin(Kind::Gc, order, Report::Gc(Collected(begun)), move |job| async move {
             let progress = |report: &GcReport| job.note(Report::Gc(Collected(report.clone())));
             let report = store.gc(&options, progress).await?;
             metrics::counter!("graviton_gc_runs_total").increment(1);
@@ -155,10 +173,17 @@ impl Jobs {
         })
     }
 
-    /// Starts a verification, or returns the running one and `false`.
-    pub(crate) fn verify(&self, store: &AsyncStore, options: VerifyOptions) -> (Arc<Job>, bool) {
+    /// Starts a verification, or returns the running one and `false`. One that runs with other options is a
+    /// conflict.
+    pub(crate) fn verify(
+        &self,
+        store: &AsyncStore,
+        options: VerifyOptions,
+    ) -> Result<(Arc<Job>, bool), Problem> {
         let store = store.clone();
-        self.begin(Kind::Verify, Report::Verify(Verified(VerifyReport::default())), move |job| async move {
+        let (order, report) =
+            (Order::Verify(options.clone()), Report::Verify(Verified(VerifyReport::default())));
+        self.begin(Kind::Verify, order, report, move |job| async move {
             let tell = |event: VerifyEvent<'_>| match event {
                 VerifyEvent::Found(finding) => job.found(finding),
                 VerifyEvent::Progress(report) => job.note(Report::Verify(Verified(report.clone()))),
@@ -176,12 +201,17 @@ impl Jobs {
     fn begin<W: Future<Output = Result<Report, Error>> + Send + 'static>(
         &self,
         kind: Kind,
+        order: Order,
         report: Report,
         work: impl FnOnce(Arc<Job>) -> W,
-    ) -> (Arc<Job>, bool) {
+    ) -> Result<(Arc<Job>, bool), Problem> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = all.iter().find(|job| job.kind == kind && job.is_running()) {
-            return (Arc::clone(running), false);
+            return if running.order == order {
+                Ok((Arc::clone(running), false))
+            } else {
+                Err(running.conflict())
+            };
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let state = State {
@@ -195,6 +225,7 @@ impl Jobs {
         let job = Arc::new(Job {
             id: self.last.fetch_add(1, Ordering::Relaxed) + 1,
             kind,
+            order,
             started_at: since.as_millis() as i64,
             cancelled: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -210,7 +241,7 @@ impl Jobs {
         let running = work(Arc::clone(&job));
         let this = Arc::clone(&job);
         tokio::spawn(async move { this.end(tokio::spawn(running).await) });
-        (job, true)
+        Ok((job, true))
     }
 
     /// The job of this number.
@@ -238,12 +269,24 @@ impl Jobs {
 }
 
 impl Job {
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The refusal of another order of the same kind.
+    fn conflict(&self) -> Problem {
+        let path = self.path();
+        let why = format!("a job of this kind runs with other options; wait for {path}, or cancel it");
+        let problem = Problem::new(Code::Conflict, why);
+        match HeaderValue::from_str(&path) {
+            Ok(path) => problem.with_header(LOCATION, path),
+            Err(_) => problem,
+        }
+    }
+
+    /// The path where clients watch it.
+    pub(crate) fn path(&self) -> String {
+        format!("/api/admin/jobs/{}", self.id)
     }
 
     fn is_running(&self) -> bool {
@@ -305,7 +348,7 @@ impl Job {
             }
             Err(error) => {
                 state.stage = Stage::Failed;
-                state.error = Some(graviton_core::Code::Internal.name());
+                state.error = Some(Code::Internal.name());
                 tracing::error!(job = self.id, kind = ?self.kind, %error, "job failed");
             }
         }
@@ -337,24 +380,27 @@ mod tests {
     #[tokio::test]
     async fn what_a_job_remembers_is_bounded() {
         let jobs = Jobs::default();
-        let (job, _) =
-            jobs.begin(Kind::Verify, Report::Verify(Verified(VerifyReport::default())), |job| async move {
-                let blobs = vec![BlobId::of(Algo::Blake3, b"hurt"); 1_000];
-                for number in 0..1_500_u32 {
-                    let key = BlockKey::of(Algo::Blake3, &number.to_le_bytes())?;
-                    let _ = job.found(Finding::Block { key, damage: Damage::Missing, blobs: blobs.clone() });
-                }
-                Ok(Report::Verify(Verified(VerifyReport::default())))
-            });
+        let order = Order::Verify(VerifyOptions::default());
+        let report = Report::Verify(Verified(VerifyReport::default()));
+        let begun = jobs.begin(Kind::Verify, order, report, |job| async move {
+            let blobs = vec![BlobId::of(Algo::Blake3, b"hurt"); 1_000];
+            for number in 0..1_500_u32 {
+                let key = BlockKey::of(Algo::Blake3, &number.to_le_bytes())?;
+                let _ = job.found(Finding::Block { key, damage: Damage::Missing, blobs: blobs.clone() });
+            }
+            Ok(Report::Verify(Verified(VerifyReport::default())))
+        });
+        let (job, _) = begun.unwrap();
         job.wait(Duration::MAX).await;
         let view = job.view();
         assert_eq!((view.findings.len(), view.findings_left_out), (MOST_FINDINGS, 500));
         assert_eq!(view.findings.iter().map(|found| found.blobs.len()).sum::<usize>(), MOST_NAMES);
         for _ in 0..2 * REMEMBERED {
-            let begun = jobs.begin(Kind::Gc, Report::Gc(Collected(GcReport::default())), |_| async {
-                Ok(Report::Gc(Collected(GcReport::default())))
-            });
-            begun.0.wait(Duration::MAX).await;
+            let (order, report) =
+                (Order::Gc(GcOptions::default()), Report::Gc(Collected(GcReport::default())));
+            let begun = jobs
+                .begin(Kind::Gc, order, report, |_| async { Ok(Report::Gc(Collected(GcReport::default()))) });
+            begun.unwrap().0.wait(Duration::MAX).await;
         }
         assert_eq!(jobs.all().len(), REMEMBERED);
     }

@@ -3,10 +3,10 @@
 //! Arrows point from a file to the files that it uses; there is no circle.
 //!
 //! ```text
-//! server                        accepts connections, shuts down       -> connection, tls, not_http
+//! server                        accepts connections, shuts down       -> connection, connection_slots, tls, not_http
 //!   service                     one request: ID, admission, metrics   -> auth, request_id, watched_body
 //!     routes                    the table of routes, the OpenAPI document
-//!       blobs, blocks           uploads, downloads, sessions          -> body, outgoing
+//!       blobs, blocks           uploads, downloads, sessions          -> body, declared, outgoing
 //!       admin                   garbage collection and verification   -> jobs
 //!       health, metrics, docs
 //!         schemas, extract      what routes share in OpenAPI and in requests
@@ -25,6 +25,8 @@ mod blobs;
 mod blocks;
 mod body;
 mod connection;
+mod connection_slots;
+mod declared;
 mod docs;
 mod extract;
 mod health;
@@ -50,4 +52,4 @@ mod watched_body;
 
 pub use problem::CODES;
 pub use routes::openapi_json;
-pub use server::{Control, Server, check};
+pub use server::{Control, Port, Server, check};

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use graviton_core::{Code, Config, Error, Result};
 use graviton_server::settings::{PREFIX, Settings};
-use graviton_server::{Control, Server, auth, logs, openapi_json};
+use graviton_server::{Control, Port, Server, auth, logs, openapi_json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Command, Token};
@@ -60,10 +60,10 @@ async fn serve(config: Config, settings: Settings) -> Result<()> {
     let mut hangups = listen_to(SignalKind::hangup())?;
     let mut interrupts = listen_to(SignalKind::interrupt())?;
     let mut terminations = listen_to(SignalKind::terminate())?;
-    graviton_server::check(&settings)?;
+    let port = Port::take(&settings)?;
     let store = config.open_async().await?;
     let is_tls = settings.tls.is_some();
-    let server = Server::bind(store, settings).await?;
+    let server = Server::new(port, store, settings).await?;
     let control = server.control();
     let scheme = if is_tls { "https" } else { "http" };
     // The first line on standard output: scripts wait for it.

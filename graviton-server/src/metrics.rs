@@ -1,7 +1,6 @@
 //! Metrics for Prometheus. A process has one recorder, which all its servers share.
 
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -117,7 +116,7 @@ async fn page(State(app): State<Shared>) -> Response {
 /// Updates the gauges, which are measured only on request.
 fn measure(app: &App) {
     let (uploads, downloads) = app.transfers();
-    metrics::gauge!("graviton_http_connections").set(app.connections().load(Ordering::Relaxed) as f64);
+    metrics::gauge!("graviton_http_connections").set(app.connections().taken() as f64);
     metrics::gauge!("graviton_uploads").set(uploads as f64);
     metrics::gauge!("graviton_downloads").set(downloads as f64);
     let database = app.store().connections();

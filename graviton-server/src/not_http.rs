@@ -1,5 +1,5 @@
-//! Answers where there is no request: bytes that are not HTTP, headers too large to read, and a connection
-//! over the limit.
+//! Answers where there is no request: bytes that are not HTTP, headers too large to read, plain HTTP where TLS
+//! is spoken, and a connection over the limit.
 //!
 //! hyper answers the first two itself, with a status alone. [`Explained`] replaces that by a problem
 //! document. It does so only before the first request of a connection, when all that is written is hyper's
@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use graviton_core::Code;
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::connection::Connection;
 use crate::problem::{MEDIA_TYPE, Problem};
@@ -34,6 +35,12 @@ pub(crate) fn response(problem: &Problem, id: &str) -> Vec<u8> {
     let mut response = response.into_bytes();
     response.extend_from_slice(&body);
     response
+}
+
+/// Whether the first bytes are those of a request without TLS: a method, where TLS begins with 22.
+pub(crate) async fn is_plain(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).await.is_ok_and(|count| count == 1) && first[0].is_ascii_uppercase()
 }
 
 /// The bytes of a connection, with hyper's own refusal replaced by a problem document.

@@ -84,6 +84,7 @@ pub const CODES: &[(Code, &str)] = &[
     (Code::Internal, "Internal server error"),
     (Code::CorruptDatabase, "Database is corrupt"),
     (Code::Overloaded, "Server overloaded"),
+    (Code::Conflict, "Not in the required state"),
 ];
 
 impl Problem {
@@ -184,7 +185,7 @@ fn title(code: Code) -> &'static str {
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         let is_clients = match error.code() {
-            Code::InvalidId | Code::DigestMismatch | Code::RangeNotSatisfiable => true,
+            Code::InvalidId | Code::DigestMismatch | Code::RangeNotSatisfiable | Code::Conflict => true,
             // With an error of the operating system behind it, it is about a file of the server.
             Code::NotFound | Code::InvalidArgument | Code::TooLarge => error.errno().is_none(),
             _ => false,

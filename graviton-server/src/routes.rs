@@ -1,14 +1,20 @@
 //! The table of routes, what answers where there is none, and the OpenAPI document made from the table.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use axum::extract::{MatchedPath, Query, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use graviton_core::Code;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{ParameterIn, PathItem};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
@@ -56,6 +62,7 @@ pub fn openapi_json() -> &'static str {
 pub(crate) fn router(app: &Shared) -> Router {
     let (router, _) = routes().split_for_parts();
     let router = router
+        .layer(middleware::from_fn(check_query))
         .fallback(async || Problem::new(Code::NotFound, "no such path; see /docs for all routes"))
         .method_not_allowed_fallback(async || {
             Problem::new(
@@ -66,6 +73,39 @@ pub(crate) fn router(app: &Shared) -> Router {
         .layer(Extension(docs::Document(openapi_json())))
         .with_state(Arc::clone(app));
     with_cors(router, app.settings())
+}
+
+/// The query parameters that each route has, by its path, as the document says.
+static PARAMETERS: LazyLock<HashMap<String, Vec<String>>> = LazyLock::new(|| {
+    let paths = routes().into_openapi().paths.paths;
+    let names = |item: PathItem| {
+        let operations = [item.get, item.head, item.put, item.post, item.delete].into_iter().flatten();
+        let parameters = operations.filter_map(|operation| operation.parameters).flatten();
+        let mut names: Vec<String> = parameters
+            .filter_map(|parameter| match parameter {
+                RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(parameter.name),
+                _ => None,
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    paths.into_iter().map(|(path, item)| (path, names(item))).collect()
+});
+
+/// Refuses query parameters that the route does not have: a misspelt one would be taken for its default.
+async fn check_query(request: Request, next: Next) -> Response {
+    let known = request.extensions().get::<MatchedPath>().and_then(|path| PARAMETERS.get(path.as_str()));
+    let given = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
+    if let (Some(known), Ok(Query(given))) = (known, given)
+        && let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name))
+    {
+        let what = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let why = format!("unknown query parameter {name:?}; this path has {what}");
+        return Problem::new(Code::InvalidArgument, why).into_response();
+    }
+    next.run(request).await
 }
 
 /// Answers requests that were not admitted with the [`Problem`] among their extensions. Like the routes, it

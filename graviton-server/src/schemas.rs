@@ -126,7 +126,9 @@ failures! {
     /// Routes that take a range.
     RangeNotSatisfiable: "416" "The range starts after the end of the blob: `range-not-satisfiable`";
     /// Routes that take conditions.
-    PreconditionFailed: "412" "`If-Match` or `If-None-Match` does not hold: `invalid-argument`";
+    PreconditionFailed: "412" "`If-Match` or `If-None-Match` does not hold: `conflict`";
+    /// Routes that start a job.
+    OtherJob: "409" "A job of this kind runs with other options: `conflict`. `Location` is its path";
     /// Routes that take JSON.
     BodyProblems:
         "408" "The request body arrived too slowly: `timeout`",
@@ -141,6 +143,8 @@ failures! {
     NotContent: "415" "The request body is a form, or is encoded (`Content-Encoding`): `unsupported`";
     /// Routes that take content for a given ID.
     DigestMismatch: "422" "The content does not match its ID: `digest-mismatch`";
+    /// Routes without authentication that take parameters.
+    Invalid: "400" "The request is not valid: `invalid-argument`";
     /// The readiness check.
     Unavailable: "503" "The server is not ready: `backend-unavailable`, `overloaded`";
 }

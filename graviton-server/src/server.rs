@@ -1,12 +1,12 @@
 //! The server: it listens, accepts connections and supervises them until it is told to stop.
 //!
 //! Each connection has a task. It ends when the client disconnects, when the connection was idle or stalled for too long
-//! (`connection`), or when the server stops: then running requests have `GRAVITON_HTTP_DRAIN` to finish.
+//! (`connection`), or when the server stops. It stops in stages: for `GRAVITON_HTTP_DRAIN_DELAY` it only says that it is
+//! not ready, then running requests have `GRAVITON_HTTP_DRAIN` to finish.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -41,11 +41,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long closing the store may take after all connections have ended.
 const CLOSING: Duration = Duration::from_secs(10);
 
+/// A port that the server has. To be had before the store is opened, so that a server whose port is taken makes no
+/// database.
+pub struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
 /// A listening server.
 pub struct Server {
     app: Shared,
-    listener: TcpListener,
-    address: SocketAddr,
+    port: Port,
     tls: Arc<ArcSwapOption<ServerConfig>>,
     stage: watch::Sender<Stage>,
 }
@@ -80,6 +86,8 @@ fn prepare(settings: &Settings) -> Result<(Auth, Option<Arc<ServerConfig>>)> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Stage {
     Serving,
+    /// As before, but the server says that it is not ready.
+    Leaving,
     /// Running requests finish; no more are accepted.
     Draining,
     /// Connections are aborted.
@@ -94,13 +102,11 @@ pub struct Control {
     stage: watch::Sender<Stage>,
 }
 
-impl Server {
-    /// Listens, ready to [`run`](Server::run). Fails where [`check`] does.
-    pub async fn bind(store: AsyncStore, settings: Settings) -> Result<Server> {
-        let (auth, tls) = prepare(&settings)?;
+impl Port {
+    /// The port of these settings. Fails where [`check`] does. To be called in a tokio runtime.
+    pub fn take(settings: &Settings) -> Result<Port> {
+        check(settings)?;
         let wanted = settings.address;
-        let app = App::new(store, auth, settings).await?;
-        crate::metrics::install()?;
         let listener = listen(wanted).map_err(|error| {
             let advice = match error.kind() {
                 ErrorKind::AddrInUse => {
@@ -115,13 +121,23 @@ impl Server {
             Error::io(format!("cannot listen on {wanted}"), error).with_advice(advice)
         })?;
         let address = listener.local_addr().map_err(|error| Error::io("cannot listen", error))?;
+        Ok(Port { listener, address })
+    }
+}
+
+impl Server {
+    /// A server of this store, ready to [`run`](Server::run). Fails where [`check`] does.
+    pub async fn new(port: Port, store: AsyncStore, settings: Settings) -> Result<Server> {
+        let (auth, tls) = prepare(&settings)?;
+        let app = App::new(store, auth, settings).await?;
+        crate::metrics::install()?;
         let tls = Arc::new(ArcSwapOption::new(tls));
-        Ok(Server { app, listener, address, tls, stage: watch::Sender::new(Stage::Serving) })
+        Ok(Server { app, port, tls, stage: watch::Sender::new(Stage::Serving) })
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address
     }
 
     /// Controls it while it runs.
@@ -132,16 +148,19 @@ impl Server {
     /// Serves until told to stop, lets running requests finish, and closes the store. False if it aborted requests.
     pub async fn run(self) -> bool {
         let routers = (routes::router(&self.app), routes::refusals(&self.app));
-        let background =
-            [tokio::spawn(crate::metrics::keep_up()), tokio::spawn(refresh(Arc::clone(&self.app)))];
+        let background = [
+            tokio::spawn(crate::metrics::keep_up()),
+            tokio::spawn(refresh(Arc::clone(&self.app))),
+            tokio::spawn(leave(Arc::clone(&self.app), self.stage.clone())),
+        ];
         // Each connection holds a clone of the sender, and sends if it was aborted: the channel closes with the last connection.
         let (open, mut endings) = tokio::sync::mpsc::channel::<Aborted>(1);
-        let mut stage = self.stage.subscribe();
+        let mut draining = std::pin::pin!(reached(self.stage.subscribe(), Stage::Draining));
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stage.wait_for(|stage| *stage != Stage::Serving) => break,
-                accepted = self.listener.accept() => accepted,
+                () = &mut draining => break,
+                accepted = self.port.listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -154,13 +173,13 @@ impl Server {
                 }
             }
         }
-        drop(self.listener);
+        drop(self.port.listener);
         drop(open);
         self.app.drain();
         // A client that watches a job must not delay the shutdown.
         self.app.jobs().cancel();
         tracing::info!(
-            connections = self.app.connections().load(Ordering::Relaxed),
+            connections = self.app.connections().taken(),
             "shutting down: no more requests are accepted"
         );
         let all_gone = async {
@@ -203,20 +222,23 @@ impl Server {
         let app = Arc::clone(&self.app);
         // Responses are written in one piece; Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
-        if app.connections().load(Ordering::Relaxed) >= app.limits().max_connections {
-            // With very many refusals, some connections are closed without an explanation.
-            let told = Arc::clone(app.refusing()).try_acquire_owned();
-            if let Ok(told) = told
-                && self.tls.load().is_none()
-            {
-                tokio::spawn(async move {
-                    let _held = (told, open);
-                    refuse(stream).await;
-                });
+        let slot = match app.connections().take(peer.ip()) {
+            Ok(slot) => slot,
+            Err(problem) => {
+                metrics::counter!("graviton_http_refused_connections_total").increment(1);
+                // With very many refusals, some connections are closed without an explanation.
+                let told = Arc::clone(app.refusing()).try_acquire_owned();
+                if let Ok(told) = told
+                    && self.tls.load().is_none()
+                {
+                    tokio::spawn(async move {
+                        let _held = (told, open);
+                        refuse(stream, &problem).await;
+                    });
+                }
+                return;
             }
-            return;
-        }
-        let counted = Counted::new(&app);
+        };
         let connection = Arc::new(Connection::new(peer.ip(), app.leaving()));
         let service = ConnectionService {
             app: Arc::clone(&app),
@@ -227,18 +249,22 @@ impl Server {
         let tls = self.tls.load_full();
         let stage = self.stage.subscribe();
         tokio::spawn(async move {
-            let _counted = counted;
-            let socket = Socket::new(stream, &connection);
+            let _slot = slot;
             let served = match tls {
-                None => serve(socket, service, stage).await,
+                None => serve(Socket::new(stream, &connection), service, stage).await,
                 Some(config) => {
-                    let mut ending = stage.clone();
-                    let ending =
-                        async move { ending.wait_for(|stage| *stage != Stage::Serving).await.map(drop) };
-                    let shaking = TlsAcceptor::from(config).accept(socket);
+                    let is_plain = tokio::select! {
+                        is_plain = tokio::time::timeout(app.limits().header_timeout, not_http::is_plain(&stream)) => is_plain,
+                        () = reached(stage.clone(), Stage::Draining) => return,
+                    };
+                    if let Ok(true) = is_plain {
+                        let why = "this port speaks TLS; use https:// in the address";
+                        return refuse(stream, &Problem::new(Code::InvalidArgument, why)).await;
+                    }
+                    let shaking = TlsAcceptor::from(config).accept(Socket::new(stream, &connection));
                     let shaken = tokio::select! {
                         shaken = tokio::time::timeout(app.limits().header_timeout, shaking) => shaken,
-                        _ = ending => return,
+                        () = reached(stage.clone(), Stage::Draining) => return,
                     };
                     match shaken {
                         Ok(Ok(stream)) => serve(stream, service, stage).await,
@@ -259,7 +285,7 @@ impl Control {
     /// Stops the server after running requests have finished. A second call aborts them.
     pub fn stop(&self) {
         self.stage.send_modify(|stage| {
-            *stage = if *stage == Stage::Serving { Stage::Draining } else { Stage::Ended };
+            *stage = if *stage == Stage::Serving { Stage::Leaving } else { Stage::Ended };
         });
     }
 
@@ -279,22 +305,6 @@ impl Control {
 
 /// A connection was aborted because the server ended.
 struct Aborted;
-
-/// An open connection, counted until this is dropped.
-struct Counted(Shared);
-
-impl Counted {
-    fn new(app: &Shared) -> Counted {
-        app.connections().fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(app))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections().fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket as RawSocket, Type};
@@ -322,11 +332,32 @@ async fn refresh(app: Shared) {
     }
 }
 
-/// Answers a connection over the limit with `overloaded`.
-async fn refuse(mut stream: TcpStream) {
-    metrics::counter!("graviton_http_refused_connections_total").increment(1);
-    let problem = Problem::new(Code::Overloaded, "too many open connections; try again in a moment");
-    let answer = not_http::response(&problem, &request_id::fresh());
+/// Once the server is told to stop: says for a while that it is not ready, then lets it drain.
+async fn leave(app: Shared, stage: watch::Sender<Stage>) {
+    reached(stage.subscribe(), Stage::Leaving).await;
+    app.drain();
+    let delay = app.limits().drain_delay;
+    if !delay.is_zero() {
+        tracing::info!(seconds = delay.as_secs_f64(), "shutting down: /api/ready says so for a while");
+        tokio::time::sleep(delay).await;
+    }
+    stage.send_if_modified(|stage| {
+        let is_leaving = *stage == Stage::Leaving;
+        if is_leaving {
+            *stage = Stage::Draining;
+        }
+        is_leaving
+    });
+}
+
+/// Waits until the server has come to this stage.
+async fn reached(mut stage: watch::Receiver<Stage>, wanted: Stage) {
+    let _ = stage.wait_for(|stage| *stage >= wanted).await;
+}
+
+/// Answers a connection that is not served with the problem.
+async fn refuse(mut stream: TcpStream, problem: &Problem) {
+    let answer = not_http::response(problem, &request_id::fresh());
     let answering = async {
         // Wait for the request: a client may not expect an answer before it.
         stream.peek(&mut [0]).await?;
@@ -367,7 +398,7 @@ async fn serve(
     let mut serving = std::pin::pin!(builder.serve_connection(stream, service));
     let mut check = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;
-    if *stage.borrow() != Stage::Serving {
+    if *stage.borrow() >= Stage::Draining {
         // It was accepted at the last moment, and must see the stage like all others.
         stage.mark_changed();
     }
@@ -396,6 +427,9 @@ async fn serve(
             },
             changed = stage.changed() => {
                 let now = if changed.is_ok() { *stage.borrow_and_update() } else { Stage::Ended };
+                if now < Stage::Draining {
+                    continue;
+                }
                 if now == Stage::Ended {
                     return Err(Aborted);
                 }

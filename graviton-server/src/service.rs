@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use graviton_core::Code;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
@@ -24,6 +24,9 @@ use crate::connection::Connection;
 use crate::problem::Problem;
 use crate::request_id;
 use crate::watched_body::WatchedBody;
+
+/// Who may load the answer (Fetch, section 3.7).
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
@@ -61,6 +64,8 @@ impl ConnectionService {
             .then(|| request.uri().path().to_owned())
             .unwrap_or_default();
         let peer = self.connection.peer();
+        let mut given_up =
+            GivenUp { is_answered: false, id: id.clone(), method: &method, path: &logged_path, started };
         let admitted = check_head(&request, self.app.limits().max_headers)
             .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), peer));
         let (head, body) = request.into_parts();
@@ -97,6 +102,9 @@ impl ConnectionService {
             }
         }
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // Without other origins that are allowed, a browser keeps the answer from their pages, also as a picture.
+        let readers = if self.app.settings().cors.is_empty() { "same-origin" } else { "cross-origin" };
+        response.headers_mut().insert(RESOURCE_POLICY, HeaderValue::from_static(readers));
         // A response to HEAD has no body; on HTTP/2 one would be sent.
         if method == Method::HEAD && !response.status().is_success() {
             if let Some(length) = response.body().size_hint().exact()
@@ -106,6 +114,7 @@ impl ConnectionService {
             }
             *response.body_mut() = Body::empty();
         }
+        given_up.is_answered = true;
         let status = response.status();
         if !ended.load(Ordering::Relaxed) {
             self.connection.linger();
@@ -127,6 +136,29 @@ impl ConnectionService {
     }
 }
 
+/// Tells of a request whose client went away before the answer: then hyper drops it, wherever it is.
+struct GivenUp<'a> {
+    is_answered: bool,
+    id: HeaderValue,
+    method: &'a Method,
+    path: &'a str,
+    started: Instant,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        metrics::counter!("graviton_http_given_up_requests_total").increment(1);
+        let milliseconds = self.started.elapsed().as_micros() as f64 / 1000.0;
+        tracing::info!(
+            request = %Shown(&self.id), method = %self.method, path = self.path, milliseconds,
+            "given up: the client went away before the answer"
+        );
+    }
+}
+
 /// Refuses headers that are too large, and what HTTP/1.1 forbids but hyper accepts: a proxy in front of the
 /// server may read it differently.
 fn check_head(request: &Request<Incoming>, most: usize) -> Result<(), Problem> {
@@ -142,9 +174,11 @@ fn check_head(request: &Request<Incoming>, most: usize) -> Result<(), Problem> {
     if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
         return Err(Problem::new(Code::InvalidArgument, "a request needs exactly one Host header"));
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        let why = "the only supported Transfer-Encoding is `chunked`";
+    let codings = headers.get_all(TRANSFER_ENCODING);
+    if codings.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.iter().count() > 1
+    {
+        let why = "the only supported Transfer-Encoding is `chunked`, once";
         return Err(Problem::new(Code::InvalidArgument, why)
             .with_header(CONNECTION, HeaderValue::from_static("close")));
     }

@@ -39,6 +39,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_HTTP_MAX_BODY", "1TiB", "largest upload"),
     setting("GRAVITON_HTTP_MAX_HEADERS", "32KiB", "largest size of the request headers, at least 8KiB"),
     setting("GRAVITON_HTTP_MAX_CONNECTIONS", "4096", "most open connections; a further one is answered with 503 and closed"),
+    setting("GRAVITON_HTTP_MAX_CONNECTIONS_EACH", "3072", "most of these from one address"),
     setting("GRAVITON_HTTP_MAX_STREAMS", "100", "most concurrent requests on one HTTP/2 connection"),
     setting("GRAVITON_HTTP_MAX_UPLOADS", "64", "most concurrent uploads over 512 KiB and commits of manifests; further ones wait, then are answered with 503"),
     setting("GRAVITON_HTTP_MAX_UPLOADS_EACH", "48", "most of these for one token, or for one address without authentication"),
@@ -48,6 +49,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_HTTP_BODY_RATE", "1KiB", "slowest allowed upload in bytes per second, measured over each body timeout; while other uploads wait, four times as fast, over a quarter of the time"),
     setting("GRAVITON_HTTP_IDLE_TIMEOUT", "60s", "longest time without a request, or without the client reading its response; a quarter of it while others wait for memory"),
     setting("GRAVITON_HTTP_DRAIN", "30s", "time for running requests to finish after SIGTERM"),
+    setting("GRAVITON_HTTP_DRAIN_DELAY", "0s", "time after SIGTERM in which the server still takes requests, while /api/ready is 503, so that a load balancer can take notice"),
     setting("GRAVITON_HTTP_HOSTS", "", "host names, separated by commas, that a server on loopback without authentication answers to besides localhost and IP addresses"),
     setting("GRAVITON_HTTP_CORS", "", "origins, separated by commas, whose web pages may use the server; * allows all"),
     setting("GRAVITON_HTTP_LOG", "info", "log level: error, warn, info, debug or trace; info logs each request"),
@@ -102,6 +104,7 @@ pub struct Limits {
     pub max_body: u64,
     pub max_headers: usize,
     pub max_connections: usize,
+    pub max_connections_each: usize,
     pub max_streams: u32,
     pub max_uploads: usize,
     pub max_uploads_each: usize,
@@ -111,6 +114,7 @@ pub struct Limits {
     pub body_rate: u64,
     pub idle_timeout: Duration,
     pub drain: Duration,
+    pub drain_delay: Duration,
 }
 
 impl Settings {
@@ -182,6 +186,7 @@ impl Values<'_> {
                 max_body: self.bytes("GRAVITON_HTTP_MAX_BODY")?,
                 max_headers: self.head_size("GRAVITON_HTTP_MAX_HEADERS")?,
                 max_connections: self.number("GRAVITON_HTTP_MAX_CONNECTIONS", 1)? as usize,
+                max_connections_each: self.number("GRAVITON_HTTP_MAX_CONNECTIONS_EACH", 1)? as usize,
                 max_streams: self.number("GRAVITON_HTTP_MAX_STREAMS", 1)?,
                 max_uploads: self.number("GRAVITON_HTTP_MAX_UPLOADS", 1)? as usize,
                 max_uploads_each: self.number("GRAVITON_HTTP_MAX_UPLOADS_EACH", 1)? as usize,
@@ -191,6 +196,7 @@ impl Values<'_> {
                 body_rate: self.bytes("GRAVITON_HTTP_BODY_RATE")?,
                 idle_timeout: self.duration("GRAVITON_HTTP_IDLE_TIMEOUT")?,
                 drain: self.duration("GRAVITON_HTTP_DRAIN")?,
+                drain_delay: self.duration_or_none("GRAVITON_HTTP_DRAIN_DELAY")?,
             },
             hosts: self.text("GRAVITON_HTTP_HOSTS").map_or_else(Vec::new, |hosts| {
                 hosts.split(',').map(|host| host.trim().to_ascii_lowercase()).collect()
@@ -274,11 +280,14 @@ impl Values<'_> {
     }
 
     fn duration(&self, name: &str) -> Result<Duration> {
-        match quantity::duration(self.value(name)) {
-            Ok(Duration::ZERO) => Err(invalid(name, "must not be zero", "use at least 1s")),
-            Ok(duration) => Ok(duration),
-            Err(advice) => Err(invalid(name, "not a duration", advice)),
+        match self.duration_or_none(name)? {
+            Duration::ZERO => Err(invalid(name, "must not be zero", "use at least 1s")),
+            duration => Ok(duration),
         }
+    }
+
+    fn duration_or_none(&self, name: &str) -> Result<Duration> {
+        quantity::duration(self.value(name)).map_err(|advice| invalid(name, "not a duration", advice))
     }
 
     fn truth(&self, name: &str) -> Result<bool> {

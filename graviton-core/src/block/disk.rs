@@ -16,6 +16,10 @@ pub trait Disk: Send + Sync {
     /// Frees the space that is kept for deletion on a full disk. False if there is none.
     async fn release_reserve(&self) -> Result<bool>;
 
+    /// Fails unless a file can be written here now: the disk is not full, not read-only, and lets us. Where
+    /// nothing was ever put, fails unless a directory can be made.
+    async fn check_writable(&self) -> Result<()>;
+
     /// Keeps some space for deletion on a full disk, if it is not kept and there is enough.
     async fn keep_reserve(&self) -> Result<()>;
 }

@@ -37,7 +37,7 @@ const OBJECTS: usize = 256;
 const NAMED: usize = 10_000;
 
 /// The limits of a collection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcOptions {
     /// Blobs that were deleted longer ago go; by default as the store is configured (`GRAVITON_GC_GRACE`).
     pub grace: Option<Duration>,

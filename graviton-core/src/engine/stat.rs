@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::core::{Core, not_found};
+use super::core::{Core, Engine, Seen, not_found};
 use crate::blocking::Task;
 use crate::error::Result;
 use crate::key::BlobId;
@@ -60,10 +60,20 @@ pub(super) async fn stats(core: &Core) -> Result<StoreStats> {
     Task::spawn(async move { manifests.totals().await }).join().await?
 }
 
-/// Asks the database and the block store something small each.
-pub(super) async fn ping(core: &Core) -> Result<()> {
-    core.latch.check()?;
-    let nothing = BlobId::of(core.algo, b"");
-    tokio::try_join!(core.manifests.find(&nothing, 0), core.blocks.store_id())?;
+/// Asks the database and the block store something small each, and whether the blocks are this database's.
+pub(super) async fn ping(engine: &Engine) -> Result<()> {
+    let core = &engine.core;
+    engine.check_identity(core.manifests.store().await?, Seen::NotYet).await?;
     core.latch.watch(core.manifests.check_in_place().await)
+}
+
+/// Fails if a put would be refused.
+pub(super) async fn check_writes(engine: &Engine) -> Result<()> {
+    let core = &engine.core;
+    core.check_writable()?;
+    engine.check_owner().await?;
+    if let Some(disk) = core.blocks.disk() {
+        disk.check_writable().await?;
+    }
+    core.manifests.check_writable().await
 }

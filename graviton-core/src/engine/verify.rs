@@ -38,7 +38,7 @@ const TOGETHER_HERE: usize = 4;
 const TOGETHER_THERE: usize = 16;
 
 /// The scope and limits of a verification.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyOptions {
     /// Hash every byte again; otherwise only lengths are looked at.
     pub deep: bool,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::batch::{Batch, Row};
 use super::connection::{Columns, Ending, Problem, Value, text};
 use super::operation::Operation;
-use super::repo::the_only;
+use super::repo::{Database, the_only};
 use super::{BlobRecord, BlobRow, Durability, Known, ManifestEntry, ManifestRepo, StoreRecord, sql};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -34,6 +34,14 @@ impl ManifestRepo {
     pub async fn set_durability(&self, durability: Durability) -> Result<()> {
         let operation = Operation::statement("set_durability").synced(self.durability == Durability::Full);
         self.execute(operation, sql::SET_DURABILITY, [text(durability.name())]).await.map(drop)
+    }
+
+    /// Fails unless the database takes changes now. Changes nothing, and waits its turn among those that do.
+    pub async fn check_writable(&self) -> Result<()> {
+        if let Database::Sqlite(database) = &self.database {
+            database.check_writable().await?;
+        }
+        self.execute(Operation::statement("check_writable"), sql::CHANGE_NOTHING, []).await.map(drop)
     }
 
     /// Looks up ids and keys, in one query.

@@ -241,6 +241,10 @@ impl Disk for CrashingDisk {
         self.crash.around(self.inner.remove_leftovers()).await
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        self.inner.check_writable().await
+    }
+
     async fn release_reserve(&self) -> Result<bool> {
         self.crash.around(self.inner.release_reserve()).await
     }

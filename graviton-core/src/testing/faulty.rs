@@ -352,6 +352,10 @@ impl Disk for FaultyDisk {
         self.inner.remove_leftovers().await
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        self.inner.check_writable().await
+    }
+
     async fn release_reserve(&self) -> Result<bool> {
         self.inner.release_reserve().await
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
-use graviton_core::{Code, Result};
+use graviton_core::{Code, Error, Result};
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
@@ -95,9 +95,20 @@ impl Auth {
         Ok(auth)
     }
 
-    /// Reads the files again. If one cannot be used, everything stays as it was.
+    /// Reads the files again. If one cannot be used, everything stays as it was. A token file that had tokens
+    /// and has none any more is being written, or was cleared by mistake: it would lock everybody out.
     pub(crate) fn reload(&self) -> Result<()> {
         let tokens = self.settings.tokens.as_deref().map(Tokens::read).transpose()?;
+        let had_some = self.tokens.load().as_ref().is_some_and(|tokens| !tokens.is_empty());
+        if let (Some(tokens), Some(path)) = (&tokens, &self.settings.tokens)
+            && tokens.is_empty()
+            && had_some
+        {
+            let why = format!("the token file {} has no tokens any more", path.display());
+            return Err(Error::new(Code::Config, why).with_advice(
+                "to lock everybody out, leave a line whose token has expired, or end the server",
+            ));
+        }
         let jwt = self.settings.jwt.as_ref().map(Jwt::read).transpose()?;
         // Only now, when nothing can fail any more.
         self.tokens.store(tokens.map(Arc::new));

@@ -4,7 +4,9 @@
 //! A page can send simple requests to any origin without a preflight, and can read the answers if it makes a
 //! name of its own resolve to 127.0.0.1 (DNS rebinding). So a request that changes something must not come
 //! from a page of another origin, unless `GRAVITON_HTTP_CORS` allows it, and on loopback the server answers
-//! only to names that no attacker owns.
+//! only to names that no attacker owns. A page could also load a blob as a picture, without reading it, and
+//! so find out whether it is here: requests that a browser marks as another site's (`Sec-Fetch-Site`, W3C
+//! Fetch Metadata) are refused, but for links that somebody follows.
 
 use std::net::IpAddr;
 
@@ -33,19 +35,33 @@ pub(super) fn check(
                    the name to GRAVITON_HTTP_HOSTS";
         return Err(Problem::new(Code::Forbidden, why));
     }
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
-    }
+    let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let may = |origin: &http::HeaderValue| {
         let same = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
         same.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
             || settings.cors.iter().any(|allowed| allowed == "*" || allowed == origin)
     };
+    if is_safe {
+        let is_allowed = headers.contains_key(ORIGIN) && headers.get_all(ORIGIN).iter().all(may);
+        if !is_of_another_site(headers) || is_allowed || settings.cors.iter().any(|allowed| allowed == "*") {
+            return Ok(());
+        }
+        let why =
+            "a page of another origin may not load anything from here; add its origin to GRAVITON_HTTP_CORS";
+        return Err(Problem::new(Code::Forbidden, why));
+    }
     if headers.get_all(ORIGIN).iter().all(may) {
         return Ok(());
     }
     let why = "a page of another origin may not change anything here; add its origin to GRAVITON_HTTP_CORS";
     Err(Problem::new(Code::Forbidden, why))
+}
+
+/// Whether a browser says that a page of another origin loads this, and does not go there.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let says = |name: &str, word: &str| headers.get(name).is_some_and(|value| value == word);
+    let is_followed = says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document");
+    !is_followed && (says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site"))
 }
 
 /// Whether no attacker can own this host name.

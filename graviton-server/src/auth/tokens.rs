@@ -57,6 +57,11 @@ impl Tokens {
         Ok(Tokens(lines))
     }
 
+    /// Whether the file has none at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The grant of this token, if the file has it and it has not expired.
     pub(super) fn grant(&self, token: &str) -> Option<Grant> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();

@@ -8,9 +8,9 @@
 
 use std::ops::Range;
 
-use graviton_core::{BlobId, Code};
+use graviton_core::{AsyncStore, BlobId, Code};
 use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch};
-use http::header::{IF_RANGE, RANGE};
+use http::header::{IF_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::problem::Problem;
@@ -51,9 +51,28 @@ pub(super) fn check(headers: &HeaderMap, id: &BlobId) -> Result<(), Problem> {
     }
 }
 
+/// The same for a request that changes something: `If-Match` wants a blob that is there, and `If-None-Match`
+/// one that is not.
+pub(super) async fn check_change(
+    store: &AsyncStore,
+    headers: &HeaderMap,
+    id: &BlobId,
+) -> Result<(), Problem> {
+    check(headers, id)?;
+    let (wants_one, wants_none) = (headers.contains_key(IF_MATCH), is_known(headers, &etag(id)));
+    if !(wants_one || wants_none) {
+        return Ok(());
+    }
+    match store.exists(id).await? {
+        false if wants_one => Err(failed("the blob is not stored, and `If-Match` does not allow that")),
+        true if wants_none => Err(failed("the blob is stored, and `If-None-Match` does not allow that")),
+        _ => Ok(()),
+    }
+}
+
 /// A condition of the request does not hold.
-pub(super) fn failed(why: &str) -> Problem {
-    Problem::new(Code::InvalidArgument, why).with_status(StatusCode::PRECONDITION_FAILED)
+fn failed(why: &str) -> Problem {
+    Problem::new(Code::Conflict, why).with_status(StatusCode::PRECONDITION_FAILED)
 }
 
 /// Whether `If-None-Match` says that the client has it already.

@@ -175,6 +175,7 @@ async fn manifest(
     params(
         ("id" = crate::schemas::BlobIdText, Path, description = "The blob"),
         ("If-Match" = Option<String>, Header, description = "Entity tags; the blob must have one of them"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags; the blob must have none of them"),
     ),
     responses((status = 204, description = "Deleted"), NotFound, PreconditionFailed, Common))]
 async fn delete(
@@ -182,7 +183,7 @@ async fn delete(
     Named(id): Named<BlobId>,
     wishes: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    conditions::check(&wishes, &id)?;
+    conditions::check_change(app.store(), &wishes, &id).await?;
     app.store().delete(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

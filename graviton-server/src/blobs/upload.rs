@@ -109,13 +109,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    conditions::check(&headers, &id)?;
-    // `If-None-Match` asks to upload only what is not stored.
-    if conditions::is_known(&headers, &conditions::etag(&id)) && app.store().exists(&id).await? {
-        return Err(conditions::failed(
-            "the blob is already stored, and `If-None-Match` does not allow that",
-        ));
-    }
+    conditions::check_change(app.store(), &headers, &id).await?;
     let receipt = store(&app, &caller, &headers, body, Some(id)).await?;
     Ok(answer(&receipt, &headers))
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use graviton_core::Config;
 use graviton_server::settings::Settings;
-use graviton_server::{Server, auth::tokens, openapi_json};
+use graviton_server::{auth::tokens, openapi_json};
 use reqwest::Response;
 use serde_json::{Value, json as value};
 
-use crate::scene::{Scene, problem, status};
+use crate::scene::{Scene, problem, serve, status};
 use crate::signer::Signer;
 
 const SCOPES: [&str; 4] = ["read", "write", "delete", "admin"];
@@ -150,6 +150,11 @@ async fn tokens_come_and_go_without_a_restart() {
     std::fs::write(&file, "nonsense").unwrap();
     assert!(scene.control.reload().is_err());
     status(&ask(&scene, "GET", "/api/stats", &first).await, 200);
+    // Nor does one that has nothing in it yet.
+    std::fs::write(&file, "# tokens\n").unwrap();
+    let refused = scene.control.reload().unwrap_err();
+    assert!(refused.to_string().contains("no tokens any more"), "{refused}");
+    status(&ask(&scene, "GET", "/api/stats", &first).await, 200);
     std::fs::write(&file, good.lines().skip(1).collect::<Vec<_>>().join("\n")).unwrap();
     scene.control.reload().unwrap();
     status(&ask(&scene, "GET", "/api/stats", &first).await, 401);
@@ -244,7 +249,7 @@ async fn what_everybody_may_see_is_no_secret() {
             ("GRAVITON_HTTP_JWT_ALGORITHM", "HS256"),
         ];
         let settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Server::bind(store.clone(), Settings::new(&settings).unwrap()).await.err().map(|error| error.code())
+        serve(store.clone(), Settings::new(&settings).unwrap()).await.err().map(|error| error.code())
     };
     let ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9q";
     let jwk =
@@ -262,10 +267,12 @@ fn wrong_settings_are_found_before_the_store_is_made() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("store");
     let missing = directory.path().join("missing");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for setting in [
         "GRAVITON_HTTP_ADDR=0.0.0.0".to_owned(),
         format!("GRAVITON_HTTP_TOKENS={}", missing.display()),
         format!("GRAVITON_HTTP_TLS_CERT={0}\nGRAVITON_HTTP_TLS_KEY={0}", missing.display()),
+        format!("GRAVITON_HTTP_PORT={}", taken.local_addr().unwrap().port()),
     ] {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_graviton-server"));
         program.arg("--root").arg(&place).args(["--set", "GRAVITON_HTTP_PORT=0"]);
@@ -285,7 +292,7 @@ async fn nobody_is_let_in_from_elsewhere_by_accident() {
     let bind = |pairs: &[(&str, &str)]| {
         let mut all = vec![("GRAVITON_HTTP_PORT".to_owned(), "0".to_owned())];
         all.extend(pairs.iter().map(|(name, value)| (format!("GRAVITON_HTTP_{name}"), (*value).to_owned())));
-        Server::bind(store.clone(), Settings::new(&all).unwrap())
+        serve(store.clone(), Settings::new(&all).unwrap())
     };
     for address in ["0.0.0.0", "::"] {
         let refused = bind(&[("ADDR", address)]).await.err().unwrap();

@@ -134,6 +134,34 @@ async fn a_body_that_is_not_the_content_is_refused() {
     }
 }
 
+/// SHA-256 of `content`, and of something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_is_not_what_its_headers_declare_is_refused() {
+    let scene = Scene::new().await;
+    let (right, wrong) =
+        ("7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M=", "2SmKENGwc1g33EvYXaxkGw887yekfl1TpU8vP1svz/o=");
+    let id = id_of(b"content");
+    for (header, before, after) in
+        [("content-digest", "sha-256=:", ":"), ("repr-digest", "sha-256=:", ":"), ("digest", "SHA-256=", "")]
+    {
+        for (method, path) in [("POST", "/api/blobs".to_owned()), ("PUT", format!("/api/blobs/{id}"))] {
+            let send = async |digest: &str| {
+                let request = scene.request(method, &path).header(header, format!("{before}{digest}{after}"));
+                request.body(chunked(b"content")).send().await.unwrap()
+            };
+            problem(send(wrong).await, "digest-mismatch").await;
+            problem(send("nonsense").await, "invalid-argument").await;
+            scene.assert_blobs(0).await;
+            status(&send(right).await, 201);
+            status(&scene.request("DELETE", &format!("/api/blobs/{id}")).send().await.unwrap(), 204);
+        }
+    }
+    for (header, value) in [("content-md5", "mgNkuembtIDdJeHwKEyFVQ=="), ("content-digest", "md5=:AAAA:")] {
+        let sent = scene.request("POST", "/api/blobs").header(header, value).body("content").send().await;
+        problem(sent.unwrap(), "invalid-argument").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_cut_short_leaves_nothing() {
     let scene = Scene::new().await;
@@ -262,7 +290,7 @@ async fn conditions_that_do_not_hold_keep_all_as_it_is() {
             let request = scene.request(method, &path).header("if-match", tag).body(body);
             let refused = request.send().await.unwrap();
             status(&refused, 412);
-            assert_eq!(json(refused).await["code"], "invalid-argument", "{method}");
+            assert_eq!(json(refused).await["code"], "conflict", "{method}");
         }
     }
     status(&scene.request("HEAD", &path).header("if-match", "\"x\"").send().await.unwrap(), 412);
@@ -273,6 +301,19 @@ async fn conditions_that_do_not_hold_keep_all_as_it_is() {
     }
     let again = scene.request("PUT", &path).header("if-none-match", "*").body("conditional");
     status(&again.send().await.unwrap(), 412);
+    for tag in ["*", &format!("\"{id}\"")] {
+        let refused = scene.request("DELETE", &path).header("if-none-match", tag).send().await.unwrap();
+        status(&refused, 412);
+        assert_eq!(json(refused).await["code"], "conflict");
+    }
+    scene.assert_blobs(1).await;
+    let absent = format!("/api/blobs/{other}");
+    for (method, body) in [("DELETE", ""), ("PUT", "other")] {
+        let refused = scene.request(method, &absent).header("if-match", "*").body(body).send().await.unwrap();
+        status(&refused, 412);
+    }
+    scene.assert_blobs(1).await;
+    status(&scene.request("DELETE", &absent).header("if-none-match", "*").send().await.unwrap(), 404);
     let list = format!("\"{other}\", \"{id}\"");
     status(&scene.get(&path).header("if-match", list).send().await.unwrap(), 200);
     status(&scene.request("DELETE", &path).header("if-match", "*").send().await.unwrap(), 204);

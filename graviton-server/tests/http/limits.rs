@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::scene::{Scene, TOO_LONG, noise, problem, read_all, status, until};
+use crate::scene::{Scene, TOO_LONG, client_builder, noise, problem, read_all, status, until};
 
 async fn begin(scene: &Scene, head: &str) -> TcpStream {
     let mut stream = scene.connect().await;
@@ -154,6 +154,21 @@ async fn one_connection_too_many_is_told_so() {
         scene.get("/api/health").send().await.is_ok_and(|response| response.status() == 200)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_leaves_connections_to_others() {
+    let scene = Scene::with(&[("MAX_CONNECTIONS", "3"), ("MAX_CONNECTIONS_EACH", "2")]).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = begin(&scene, "GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 200"));
+        held.push(stream);
+    }
+    let refused = problem(scene.get("/api/health").send().await.unwrap(), "overloaded").await;
+    assert!(refused["detail"].as_str().unwrap().contains("from this address"), "{refused}");
+    let other = client_builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    status(&other.get(scene.url("/api/health")).send().await.unwrap(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use graviton_server::{CODES, openapi_json};
 use serde_json::{Value, json as value};
 use tokio::io::AsyncWriteExt;
 
-use crate::scene::{Scene, damage, json, noise, problem, read_all, status, until};
+use crate::scene::{Scene, client, damage, json, noise, problem, read_all, status, until};
 
 async fn order(scene: &Scene, what: &str, options: &Value) -> Value {
     let request =
@@ -23,7 +23,8 @@ async fn order(scene: &Scene, what: &str, options: &Value) -> Value {
 async fn health_readiness_and_sums() {
     let scene = Scene::new().await;
     for path in ["/api/health", "/api/ready", "/api/v1/health"] {
-        assert_eq!(json(scene.get(path).send().await.unwrap()).await["status"], "ok");
+        let health = json(scene.get(path).send().await.unwrap()).await;
+        assert!(health["status"] == "ok" && health["uptime"].as_u64().is_some(), "{health}");
     }
     scene.put(&noise(1, 100_000)).await;
     let stats = json(scene.get("/api/stats").send().await.unwrap()).await;
@@ -31,6 +32,118 @@ async fn health_readiness_and_sums() {
         (&stats["blobs"], &stats["logical_bytes"], &stats["stored_bytes"]),
         (&value!(1), &value!(100_000), &value!(100_000))
     );
+}
+
+/// Ready for what: with and without the blocks, with a database that is a copy, and while another program
+/// keeps the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_says_what_it_is_ready_for() {
+    let scene = Scene::new().await;
+    let ask = async |work: &str| scene.get(&format!("/api/ready{work}")).send().await.unwrap();
+    let refuse = async |work: &str, what: &str| {
+        let told = problem(ask(work).await, "backend-unavailable").await;
+        assert!(told["detail"].as_str().unwrap().contains(what), "{told}");
+    };
+    // Before the first put nothing is there, and a put would be taken.
+    status(&ask("").await, 200);
+    scene.put(b"content").await;
+    for work in ["", "?for=reading", "?for=writing"] {
+        status(&ask(work).await, 200);
+    }
+    problem(ask("?for=fun").await, "invalid-argument").await;
+
+    let (blocks, away) = (scene.path("cas/blocks"), scene.path("away"));
+    std::fs::rename(&blocks, &away).unwrap();
+    for empty in [false, true] {
+        if empty {
+            // As where a disk is not mounted.
+            std::fs::create_dir(&blocks).unwrap();
+        }
+        refuse("", "for reading and writing").await;
+        refuse("?for=reading", "for reading and writing").await;
+    }
+    std::fs::remove_dir(&blocks).unwrap();
+    std::fs::rename(&away, &blocks).unwrap();
+    status(&ask("").await, 200);
+
+    // The temporary files of puts have no place.
+    let (temporary, file) = (scene.path("cas/blocks/.tmp"), scene.path("tmp"));
+    std::fs::rename(&temporary, &file).unwrap();
+    std::os::unix::fs::symlink("/proc/self", &temporary).unwrap();
+    refuse("", "for writing; it is for reading").await;
+    status(&ask("?for=reading").await, 200);
+    std::fs::remove_file(&temporary).unwrap();
+    std::fs::rename(&file, &temporary).unwrap();
+
+    // A collection by whoever has taken over, as another host would see it.
+    std::fs::write(scene.path("cas/blocks/generation"), "9223372036854775807\n").unwrap();
+    let directory = scene.path("");
+    let late = graviton_core::Config::for_directory(&directory).open_async().await.unwrap();
+    assert_eq!(late.check_writes().await.unwrap_err().code(), graviton_core::Code::Config);
+    late.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_leaves_says_so_before_it_goes() {
+    let scene = Scene::with(&[("DRAIN_DELAY", "2s")]).await;
+    let id = scene.put(b"content").await;
+    scene.control.stop();
+    until("it says that it leaves", async || {
+        scene.get("/api/ready").send().await.is_ok_and(|answer| answer.status() == 503)
+    })
+    .await;
+    // New connections and requests are served as before.
+    let other = client();
+    let got = other.get(scene.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
+    assert_eq!(got.bytes().await.unwrap(), "content");
+    scene.put(b"later").await;
+    assert!(scene.ended().await);
+}
+
+/// Who asks for a dry run must not be given the collection of somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_other_options_is_not_the_one_that_was_asked_for() {
+    let scene = Scene::new().await;
+    scene.put(&noise(1, 4_000_000)).await;
+    let order = async |options: &Value| {
+        let request = scene.request("POST", "/api/admin/verify").header("content-type", "application/json");
+        request.body(options.to_string()).send().await.unwrap()
+    };
+    let slow = value!({ "deep": true, "bytes_per_second": 1 });
+    let first = order(&slow).await;
+    status(&first, 202);
+    let path = first.headers()["location"].to_str().unwrap().to_owned();
+    let joined = order(&slow).await;
+    status(&joined, 200);
+    assert_eq!(joined.headers()["location"], *path);
+    let refused = order(&value!({ "deep": true })).await;
+    assert_eq!(refused.headers()["location"], *path);
+    problem(refused, "conflict").await;
+    scene.request("POST", &format!("{path}/cancel")).send().await.unwrap();
+    scene.get(&format!("{path}?wait=60")).send().await.unwrap();
+    status(&order(&value!({ "deep": true })).await, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_were_given_up_are_counted() {
+    let scene = Scene::new().await;
+    let count = async || {
+        let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("graviton_http_given_up_requests_total "));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let before = count().await;
+    scene.put(&noise(1, 4_000_000)).await;
+    let slow = scene.request("POST", "/api/admin/verify").header("content-type", "application/json");
+    let job = slow.body("{\"deep\":true,\"bytes_per_second\":1}").send().await.unwrap();
+    let path = format!("{}?wait=60", job.headers()["location"].to_str().unwrap());
+    let mut watching = scene.connect().await;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    watching.write_all(head.as_bytes()).await.unwrap();
+    // Whenever it has come to the server: the client is gone, and does not come back.
+    drop(watching);
+    until("it is counted", async || count().await > before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

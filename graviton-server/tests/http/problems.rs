@@ -105,6 +105,12 @@ async fn heads_that_are_ambiguous_or_too_large_are_problems() {
                 .to_owned(),
             "400",
         ),
+        (
+            "POST /api/blobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n\
+             0\r\n\r\n"
+                .to_owned(),
+            "400",
+        ),
         (format!("GET /api/blobs HTTP/1.1\r\nHost: x\r\nX-A: {long}\r\nConnection: close\r\n\r\n"), "431"),
         (format!("GET /api/blobs HTTP/1.1\r\nHost: x\r\nX-A: {huge}\r\n\r\n"), "431"),
         (large, "4"),
@@ -118,6 +124,61 @@ async fn heads_that_are_ambiguous_or_too_large_are_problems() {
         assert!(head.to_lowercase().contains(&format!("x-request-id: {id}")), "{answer}");
     }
     scene.assert_blobs(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_that_a_path_does_not_have_are_refused() {
+    let scene = Scene::new().await;
+    let id = scene.put(b"content").await;
+    for (method, path) in [
+        ("GET", "/api/blobs?limt=1".to_owned()),
+        ("GET", format!("/api/blobs/{id}?range=0-1")),
+        ("HEAD", format!("/api/blobs/{id}?range=0-1")),
+        ("DELETE", format!("/api/blobs/{id}?force")),
+        ("POST", "/api/blobs?name=x".to_owned()),
+        ("GET", "/api/v1/stats?verbose=1".to_owned()),
+        ("GET", "/api/ready?four=reading".to_owned()),
+    ] {
+        let refused = scene.request(method, &path).body("").send().await.unwrap();
+        status(&refused, 400);
+        if method != "HEAD" {
+            let told = problem(refused, "invalid-argument").await;
+            assert!(told["detail"].as_str().unwrap().starts_with("unknown query parameter"), "{told}");
+        }
+    }
+    for path in ["/api/blobs?%6Cimit=1&after=", "/api/stats?", "/docs/start.js?version=1"] {
+        let answer = scene.get(path).send().await.unwrap();
+        assert!(answer.status() == 200 || path.contains("after="), "{path}: {answer:?}");
+    }
+    scene.assert_blobs(1).await;
+}
+
+/// What a browser says of itself: a page could load a blob as a picture, and so find out that it is here.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_do_not_find_out_what_is_here() {
+    let closed = Scene::new().await;
+    let open = Scene::with(&[("CORS", "https://good.example")]).await;
+    for (scene, policy) in [(&closed, "same-origin"), (&open, "cross-origin")] {
+        let id = scene.put(b"content").await;
+        let ask = |site: &str, mode: &str, dest: &str| {
+            let request = scene.get(&format!("/api/blobs/{id}")).header("sec-fetch-site", site);
+            request.header("sec-fetch-mode", mode).header("sec-fetch-dest", dest)
+        };
+        for site in ["cross-site", "same-site"] {
+            for (mode, dest) in [("no-cors", "image"), ("navigate", "iframe"), ("cors", "empty")] {
+                problem(ask(site, mode, dest).send().await.unwrap(), "forbidden").await;
+            }
+            status(&ask(site, "navigate", "document").send().await.unwrap(), 200);
+            let named =
+                ask(site, "cors", "empty").header("origin", "https://good.example").send().await.unwrap();
+            status(&named, if policy == "same-origin" { 403 } else { 200 });
+        }
+        for site in ["same-origin", "none"] {
+            let answer = ask(site, "no-cors", "image").send().await.unwrap();
+            status(&answer, 200);
+            assert_eq!(answer.headers()["cross-origin-resource-policy"], policy);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

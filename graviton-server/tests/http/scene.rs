@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use graviton_core::{AsyncStore, Config};
 use graviton_server::settings::Settings;
-use graviton_server::{Control, Server};
+use graviton_server::{Control, Port, Server};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,7 +153,12 @@ async fn start(store: AsyncStore, settings: &[(&str, &str)]) -> Server {
         ("GRAVITON_HTTP_HOSTS".to_owned(), "x".to_owned()),
     ];
     pairs.extend(settings.iter().map(|(name, value)| (format!("GRAVITON_HTTP_{name}"), (*value).to_owned())));
-    Server::bind(store, Settings::new(&pairs).unwrap()).await.unwrap()
+    serve(store, Settings::new(&pairs).unwrap()).await.unwrap()
+}
+
+/// A server on the port of these settings.
+pub(crate) async fn serve(store: AsyncStore, settings: Settings) -> graviton_core::Result<Server> {
+    Server::new(Port::take(&settings)?, store, settings).await
 }
 
 /// What comes until the end of the connection; a reset is an end too.

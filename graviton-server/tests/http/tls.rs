@@ -65,7 +65,7 @@ async fn both_versions_over_tls_and_new_certificates_without_a_restart() {
 async fn a_tls_port_speaks_nothing_else() {
     let (scene, _) = scene().await;
     let answer = scene.raw(b"GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("use https://"), "{answer}");
     let mut half = scene.connect().await;
     half.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
     assert!(scene.stop().await, "a handshake that hangs holds up the end");

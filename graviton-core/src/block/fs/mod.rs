@@ -264,6 +264,10 @@ impl Disk for FsBlockStore {
         .await
     }
 
+    async fn check_writable(&self) -> Result<()> {
+        self.with_shared(|shared| temporaries::check_writable(&shared.blocks)).await
+    }
+
     async fn release_reserve(&self) -> Result<bool> {
         self.with_shared(|shared| reserve::release(&shared.root)).await
     }

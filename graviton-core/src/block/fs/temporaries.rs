@@ -1,16 +1,17 @@
 //! `.tmp`, and the files that are written in it before they get their names.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, access};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::descriptor::open_at;
+use crate::descriptor::{occupy_standard, open_at};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
@@ -83,6 +84,18 @@ pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
         }
     }
     Ok(removed)
+}
+
+/// Fails unless a file can be made and written in `.tmp`, or, where there is none, unless it could be made.
+pub(super) fn check_writable(blocks: &Path) -> Result<()> {
+    let place = blocks.join(TEMPORARY);
+    let failed = |error: std::io::Error| Error::io(format!("cannot write in {}", place.display()), error);
+    if place.is_dir() {
+        occupy_standard();
+        return tempfile::tempfile_in(&place).and_then(|mut file| file.write_all(&[0; 4096])).map_err(failed);
+    }
+    let parent = place.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("."));
+    access(parent, Access::WRITE_OK).map_err(|error| failed(error.into()))
 }
 
 impl Temporaries {

@@ -29,6 +29,7 @@ statements! {
     OWN = ["UPDATE store SET block_location = $1, generation = $2, place = $3, file = $4, is_backup = FALSE, \
         raised_at = CASE WHEN $5 = 1 THEN " now " ELSE raised_at END"];
     FORGET_STORED = ["UPDATE block SET stored = FALSE WHERE stored"];
+    CHANGE_NOTHING = ["UPDATE store SET durability = durability WHERE 1 = 0"];
     SET_DURABILITY = ["UPDATE store SET durability = $1 WHERE durability <> $1"];
 
     /// `$1`, `$2`, `$3` id, `$4` limit: one row for each entry, one with nulls for the empty blob.

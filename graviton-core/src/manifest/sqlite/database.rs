@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
+use rustix::fs::access;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -129,6 +130,22 @@ impl SqliteDatabase {
     pub(in crate::manifest) async fn check_in_place(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
         blocking::run(move || file.check_in_place()).await?
+    }
+
+    /// Fails if the file or its directory, where the log is, may not be written to. A transaction that changes
+    /// nothing would not notice.
+    pub(in crate::manifest) async fn check_writable(&self) -> Result<()> {
+        let file = Arc::clone(&self.0);
+        blocking::run(move || {
+            let directory = file.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            for path in [file.path.as_path(), directory.unwrap_or(Path::new("."))] {
+                access(path, rustix::fs::Access::WRITE_OK).map_err(|error| {
+                    Error::io(format!("cannot write to {}", path.display()), error.into())
+                })?;
+            }
+            Ok(())
+        })
+        .await?
     }
 
     pub(in crate::manifest) fn connections(&self) -> Connections {

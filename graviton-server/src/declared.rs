@@ -1,0 +1,147 @@
+//! The digest of the content that a request declares in a header: `Content-Digest` and `Repr-Digest`
+//! (RFC 9530), or the older `Digest` (RFC 3230). Content that differs is refused, and nothing of it is kept.
+//!
+//! A request that declares digests of other kinds alone is refused as well: its client would take the answer
+//! for a check.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use graviton_core::Code;
+use http::{HeaderMap, HeaderName};
+use sha2::{Digest, Sha256, Sha512};
+
+use crate::problem::Problem;
+
+/// A body that is sent as it is has one representation: the first two mean the same.
+const HEADERS: [&str; 3] = ["content-digest", "repr-digest", "digest"];
+
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+
+/// What the content must be, computed along with it.
+#[derive(Default)]
+pub(crate) struct Declared(Vec<Check>);
+
+enum Check {
+    Sha256(Sha256, Vec<u8>),
+    Sha512(Sha512, Vec<u8>),
+}
+
+impl Declared {
+    /// What these headers declare, if they declare anything.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Declared, Problem> {
+        if headers.contains_key(CONTENT_MD5) {
+            return Err(refused("Content-MD5 is not checked"));
+        }
+        let mut declared = Declared::default();
+        for name in HEADERS {
+            let (mut any, before) = (false, declared.0.len());
+            for value in headers.get_all(name) {
+                any = true;
+                let value = value.to_str().map_err(|_| refused(&format!("`{name}` is not text")))?;
+                for member in value.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+                    declared.0.extend(check(name, member)?);
+                }
+            }
+            if any && declared.0.len() == before {
+                return Err(refused(&format!("`{name}` has no digest that is checked")));
+            }
+        }
+        Ok(declared)
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        for check in &mut self.0 {
+            match check {
+                Check::Sha256(hasher, _) => hasher.update(bytes),
+                Check::Sha512(hasher, _) => hasher.update(bytes),
+            }
+        }
+    }
+
+    /// Fails unless the content, which is complete, has the declared digests.
+    pub(crate) fn finish(&mut self) -> Result<(), Problem> {
+        for check in self.0.drain(..) {
+            let (name, holds) = match check {
+                Check::Sha256(hasher, wanted) => ("SHA-256", hasher.finalize()[..] == wanted[..]),
+                Check::Sha512(hasher, wanted) => ("SHA-512", hasher.finalize()[..] == wanted[..]),
+            };
+            if !holds {
+                let why = format!(
+                    "the content does not have the {name} that a header of the request declares; nothing was stored"
+                );
+                return Err(Problem::new(Code::DigestMismatch, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One `algorithm=value`; `None` for an algorithm that is not checked.
+fn check(header: &str, member: &str) -> Result<Option<Check>, Problem> {
+    let malformed = || refused(&format!("`{header}` is malformed"));
+    let (algorithm, value) = member.split_once('=').ok_or_else(malformed)?;
+    // The older header has the base64 alone.
+    let text = match header {
+        "digest" => value,
+        _ => value.strip_prefix(':').and_then(|rest| rest.strip_suffix(':')).ok_or_else(malformed)?,
+    };
+    let (length, make): (usize, fn(Vec<u8>) -> Check) = match &*algorithm.to_ascii_lowercase() {
+        "sha-256" => (32, |wanted| Check::Sha256(Sha256::new(), wanted)),
+        "sha-512" => (64, |wanted| Check::Sha512(Sha512::new(), wanted)),
+        _ => return Ok(None),
+    };
+    let wanted = STANDARD.decode(text).map_err(|_| malformed())?;
+    if wanted.len() == length { Ok(Some(make(wanted))) } else { Err(malformed()) }
+}
+
+fn refused(why: &str) -> Problem {
+    let how = "declare `Content-Digest: sha-256=:BASE64:`, or put the content under its ID";
+    Problem::new(Code::InvalidArgument, format!("{why}; {how}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(name: &'static str, value: &str) -> Result<Declared, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        Declared::of(&headers)
+    }
+
+    #[test]
+    fn what_is_declared_is_compared() {
+        let right = STANDARD.encode(Sha256::digest(b"hello"));
+        let wrong = STANDARD.encode(Sha256::digest(b"other"));
+        let long = STANDARD.encode(Sha512::digest(b"hello"));
+        for (name, value, holds) in [
+            ("content-digest", format!("sha-256=:{right}:"), true),
+            ("content-digest", format!("sha-512=:{long}:, md5=:AAAA:, sha-256=:{right}:"), true),
+            ("repr-digest", format!("sha-256=:{wrong}:"), false),
+            ("content-digest", format!("sha-512=:{long}:,sha-256=:{wrong}:"), false),
+            ("digest", format!("SHA-256={right}"), true),
+            ("digest", format!("SHA-256={wrong}"), false),
+        ] {
+            let mut declared = declared(name, &value).unwrap();
+            declared.update(b"hel");
+            declared.update(b"lo");
+            assert_eq!(declared.finish().is_ok(), holds, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_checked_is_refused() {
+        for (name, value) in [
+            ("content-digest", "md5=:AAAA:"),
+            ("content-digest", "sha-256=AAAA"),
+            ("content-digest", "sha-256=:AAAA:"),
+            ("content-digest", "sha-256"),
+            ("content-digest", ""),
+            ("digest", "MD5=AAAA"),
+            ("content-md5", "AAAA"),
+        ] {
+            let problem = declared(name, value).err().unwrap_or_else(|| panic!("{name}: {value}"));
+            assert_eq!(problem.code(), Code::InvalidArgument);
+        }
+    }
+}
