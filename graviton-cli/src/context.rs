@@ -71,18 +71,19 @@ impl Context {
 fn configure(common: &Common) -> Result<Config, Error> {
     let mut config = Config::from_env()?;
     if let Some(root) = &common.root {
-        let root = root.to_str().ok_or_else(|| {
-            Error::new(Code::Config, format!("--root {} is not Unicode text", root.display()))
-                .with_advice("use a directory whose name is")
-        })?;
-        if let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && value != root) {
-            let message = format!("--root {root} contradicts --set {FS_ROOT}={other}");
+        if let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && **value != **root) {
+            let message = format!("--root {} contradicts --set {FS_ROOT}={other}", root.display());
             return Err(Error::new(Code::Config, message).with_advice("use one of them"));
         }
-        config = config.set(FS_ROOT, root)?;
     }
     for (key, value) in &common.set {
         config = config.set(key, value)?;
+    }
+    if let Some(root) = &common.root {
+        config = match root.to_str() {
+            Some(text) => config.set(FS_ROOT, text)?,
+            None => config.in_directory(root),
+        };
     }
     Ok(config)
 }

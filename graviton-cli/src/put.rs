@@ -1,18 +1,26 @@
 //! `put`: many files at once, their ids in the order in which they were given.
 //!
 //! Commits that come together share a transaction and a sync, so many small files are in flight at once;
-//! what bounds them is memory and open files. Streams use a window of memory each, so only a few run.
+//! what bounds them is memory and open files. Long files use a window of memory each, so only a few run.
+//! Pipes all run at once: one program may feed several of them, and would wait for ever for the one that is
+//! not read.
+//!
 //! Workers take sources in order and send results, which wait here for their turn. A line is written only
 //! after its blob is committed, and as soon as every earlier one is settled; lines that are ready at the
-//! same moment are one write.
+//! same moment are one write. With `--json`, where each line names its path, none waits for another.
+//!
+//! However the run ends, the lines of all that was committed are written: workers that were asked to end have
+//! a moment for what they are just committing.
 //!
 //! A reader of the ids that goes away does not end the storing, which is what was asked for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -30,8 +38,18 @@ use crate::source::{Kind, Source};
 const SMALL_AT_ONCE: usize = 512;
 const SMALL_BYTES_AT_ONCE: usize = 32 << 20;
 
-/// Streams in flight: each may use 64 MiB.
-const STREAMS_AT_ONCE: usize = 2;
+/// Long files in flight: each may use 64 MiB.
+const LARGE_AT_ONCE: usize = 2;
+
+/// Pipes, devices and standard input, which are all in flight.
+const MOST_PIPES: usize = 64;
+
+/// Memory of each stream, and memory that they share, where many are in flight.
+const SMALL_WINDOW: usize = 8 << 20;
+const SHARED_WINDOW: usize = 64 << 20;
+
+/// So long workers may take to end. A stream can be stuck in a system call, and is not waited for.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// The unit in which memory is counted, and what a file takes beside its bytes.
 const PAGE: usize = 4 << 10;
@@ -61,12 +79,24 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
         report.lines.flush()?;
         return Ok(report.exit_code);
     }
+    let pipes =
+        sources.iter().filter(|(_, source)| matches!(source.kind, Kind::Pipe | Kind::Endless)).count();
+    if pipes > MOST_PIPES {
+        let message =
+            format!("cannot put {pipes} pipes at once: at most {MOST_PIPES} are read beside each other");
+        let error = Error::new(Code::InvalidArgument, message);
+        return Err(error.with_advice("put some of them with another command").into());
+    }
     let total: Option<u64> = sources.iter().map(|(_, source)| source.size()).sum();
     report.progress =
         Arc::new(context.progress("storing", total.map_or(Extent::OpenEnd, Extent::Bytes), false));
-    let opening = async { context.config.open_async().await.map_err(Failure::outside) };
+    let mut config = context.config.clone();
+    if pipes > LARGE_AT_ONCE {
+        config = config.put_window(SMALL_WINDOW).shared_put_window(SHARED_WINDOW);
+    }
+    let opening = async { config.open_async().await.map_err(Failure::outside) };
     let store = context.interrupt.or(opening).await?;
-    let (results, settled) = mpsc::unbounded_channel();
+    let (results, mut settled) = mpsc::unbounded_channel();
     let workers = Workers::start(
         Work {
             store: store.clone(),
@@ -75,14 +105,18 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
             progress: Arc::clone(&report.progress),
             memory: Semaphore::new(SMALL_BYTES_AT_ONCE / PAGE),
             small: Queue::default(),
-            streams: Queue::default(),
+            large: Queue::default(),
+            pipes: Queue::default(),
+            ending: Arc::default(),
             results,
         },
         sources,
     );
-    let result = context.interrupt.or(report.receive(settled)).await;
+    let result = context.interrupt.or(report.receive(&mut settled)).await;
     if result.is_err() {
         workers.stop().await;
+        // If it fails, that is not why the run ended.
+        let _ = report.print_what_was_committed(&mut settled);
     }
     store.close().await;
     result.map(|()| report.exit_code)
@@ -97,7 +131,10 @@ struct Work {
     /// In pages.
     memory: Semaphore,
     small: Queue,
-    streams: Queue,
+    large: Queue,
+    pipes: Queue,
+    /// Set when no more sources are to be begun.
+    ending: Arc<AtomicBool>,
     results: mpsc::UnboundedSender<(usize, Outcome)>,
 }
 
@@ -116,10 +153,14 @@ impl Queue {
 }
 
 impl Work {
+    fn take<'a>(&self, queue: &'a Queue) -> Option<(usize, &'a Source)> {
+        if self.ending.load(Ordering::Relaxed) { None } else { queue.take() }
+    }
+
     /// Stores small files until there are no more.
     async fn store_small(self: Arc<Self>) {
         let options = PutOptions::new().expect(self.expected);
-        while let Some((index, source)) = self.small.take() {
+        while let Some((index, source)) = self.take(&self.small) {
             let size = source.size().unwrap_or(0);
             let pages = size as usize / PAGE + PAGES_OF_A_FILE;
             // Never closed, so never without a permit.
@@ -132,8 +173,8 @@ impl Work {
     }
 
     /// Stores streams until there are no more. Blocks its thread.
-    fn store_streams(&self, runtime: &Handle) {
-        while let Some((index, source)) = self.streams.take() {
+    fn store_streams(&self, queue: &Queue, runtime: &Handle) {
+        while let Some((index, source)) = self.take(queue) {
             let started = Instant::now();
             let put = source.stream(&self.store, self.expected.as_ref(), &self.interrupt, &self.progress);
             self.send(index, source, runtime.block_on(put), started);
@@ -154,35 +195,41 @@ impl Work {
 
 /// The workers, which hold the only senders of results.
 struct Workers {
-    small: JoinSet<()>,
-    streams: JoinSet<()>,
+    ending: Arc<AtomicBool>,
+    all: JoinSet<()>,
 }
 
 impl Workers {
     fn start(mut work: Work, sources: Vec<(usize, Source)>) -> Workers {
         for (index, source) in sources {
-            let queue =
-                if matches!(source.kind, Kind::Small(_)) { &mut work.small } else { &mut work.streams };
+            let queue = match source.kind {
+                Kind::Small(_) => &mut work.small,
+                Kind::Large(_) => &mut work.large,
+                Kind::Pipe | Kind::Endless => &mut work.pipes,
+            };
             queue.sources.push((index, source));
         }
-        let small_at_once = work.small.sources.len().min(files_at_once());
-        let streams_at_once = work.streams.sources.len().min(STREAMS_AT_ONCE);
-        let work = Arc::new(work);
-        let mut workers = Workers { small: JoinSet::new(), streams: JoinSet::new() };
-        for _ in 0..small_at_once {
-            workers.small.spawn(Arc::clone(&work).store_small());
+        let (work, mut all) = (Arc::new(work), JoinSet::new());
+        for _ in 0..work.small.sources.len().min(files_at_once()) {
+            all.spawn(Arc::clone(&work).store_small());
         }
-        for _ in 0..streams_at_once {
+        for _ in 0..work.large.sources.len().min(LARGE_AT_ONCE) {
             let (work, runtime) = (Arc::clone(&work), Handle::current());
-            workers.streams.spawn_blocking(move || work.store_streams(&runtime));
+            all.spawn_blocking(move || work.store_streams(&work.large, &runtime));
         }
-        workers
+        for _ in 0..work.pipes.sources.len() {
+            let (work, runtime) = (Arc::clone(&work), Handle::current());
+            all.spawn_blocking(move || work.store_streams(&work.pipes, &runtime));
+        }
+        Workers { ending: Arc::clone(&work.ending), all }
     }
 
-    /// Ends small puts where they are, and waits until streams have seen the interrupt.
+    /// Begins nothing more, and gives what is under way a moment to end.
     async fn stop(mut self) {
-        self.small.shutdown().await;
-        while self.streams.join_next().await.is_some() {}
+        self.ending.store(true, Ordering::Relaxed);
+        let ending = async { while self.all.join_next().await.is_some() {} };
+        // Small puts that are left end where they are; nobody waits for the threads of streams.
+        let _ = tokio::time::timeout(MOMENT, ending).await;
     }
 }
 
@@ -198,6 +245,8 @@ struct Report<'a> {
     json: bool,
     /// What is not printed yet.
     outcomes: Vec<Option<Outcome>>,
+    /// The place of the first that is not printed, if they are printed in order.
+    next: usize,
     printed: usize,
     lines: Lines,
     progress: Arc<Progress>,
@@ -210,6 +259,7 @@ impl Report<'_> {
             paths,
             json: context.json,
             outcomes: paths.iter().map(|_| None).collect(),
+            next: 0,
             printed: 0,
             lines: Lines::new(&context.interrupt),
             progress: Arc::new(Progress::none()),
@@ -220,7 +270,7 @@ impl Report<'_> {
     /// Prints results as they come until there are no more.
     async fn receive(
         &mut self,
-        mut results: mpsc::UnboundedReceiver<(usize, Outcome)>,
+        results: &mut mpsc::UnboundedReceiver<(usize, Outcome)>,
     ) -> Result<(), Failure> {
         self.print_what_is_settled()?;
         loop {
@@ -231,11 +281,15 @@ impl Report<'_> {
                 results.recv().await
             };
             let Some((index, outcome)) = result else { break };
-            self.outcomes[index] = Some(outcome);
-            self.print_what_is_settled()?;
+            if self.json {
+                self.print(index, outcome)?;
+            } else {
+                self.outcomes[index] = Some(outcome);
+                self.print_what_is_settled()?;
+            }
         }
         if self.printed < self.paths.len() {
-            let message = format!("the put of {} ended without a result", self.paths[self.printed].display());
+            let message = format!("{} puts ended without a result", self.paths.len() - self.printed);
             return Err(Error::new(Code::Internal, message)
                 .with_advice("please report this as a bug")
                 .into());
@@ -243,23 +297,47 @@ impl Report<'_> {
         Ok(())
     }
 
+    /// In the order given; with `--json` all that is there.
     fn print_what_is_settled(&mut self) -> Result<(), Failure> {
-        while let Some(outcome) = self.outcomes.get_mut(self.printed).and_then(Option::take) {
-            match outcome {
-                Ok(stored) => {
-                    let line = self.line(&self.paths[self.printed], &stored);
-                    self.lines.add(&line)?;
-                }
-                Err(failure) => {
-                    self.flush()?;
-                    self.progress.pause(|| failure.report());
-                    // Of several, no single code says more than that not all went well.
-                    self.exit_code = if self.paths.len() == 1 { failure.exit_code() } else { 1 };
-                }
-            }
-            self.printed += 1;
+        for index in self.next..self.outcomes.len() {
+            let Some(outcome) = self.outcomes[index].take() else { if self.json { continue } else { break } };
+            self.print(index, outcome)?;
+            self.next = index + 1;
         }
         Ok(())
+    }
+
+    fn print(&mut self, index: usize, outcome: Outcome) -> Result<(), Failure> {
+        match outcome {
+            Ok(stored) => {
+                let line = self.line(&self.paths[index], &stored);
+                self.lines.add(&line)?;
+            }
+            Err(failure) => {
+                self.flush()?;
+                self.progress.pause(|| failure.report());
+                // Of several, no single code says more than that not all went well.
+                self.exit_code = if self.paths.len() == 1 { failure.exit_code() } else { 1 };
+            }
+        }
+        self.printed += 1;
+        Ok(())
+    }
+
+    /// When the run has ended before its end: in the order given, without those that are missing.
+    fn print_what_was_committed(
+        &mut self,
+        results: &mut mpsc::UnboundedReceiver<(usize, Outcome)>,
+    ) -> Result<(), Failure> {
+        while let Ok((index, outcome)) = results.try_recv() {
+            self.outcomes[index] = Some(outcome);
+        }
+        for index in 0..self.outcomes.len() {
+            if let Some(Ok(stored)) = self.outcomes[index].take() {
+                self.print(index, Ok(stored))?;
+            }
+        }
+        self.flush()
     }
 
     fn line(&self, path: &Path, stored: &Stored) -> String {
@@ -270,6 +348,10 @@ impl Report<'_> {
         // Microseconds are as exact as it makes sense.
         let seconds = stored.elapsed.as_micros() as f64 / 1e6;
         let mut line = vec![("path", path.to_string_lossy().into())];
+        if path.to_str().is_none() {
+            // Of names that are no text, several look the same.
+            line.push(("path_base64", STANDARD.encode(path.as_os_str().as_encoded_bytes()).into()));
+        }
         // A receipt has no `created` here: `fresh_blocks` is what people ask for.
         line.extend(fields(receipt).into_iter().filter(|(name, _)| *name != "created"));
         line.push(("seconds", seconds.into()));

@@ -6,10 +6,12 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt};
 use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::failure::Failure;
@@ -33,7 +35,9 @@ pub(crate) enum Kind {
     Small(u64),
     /// A larger regular file.
     Large(u64),
-    /// Standard input, a pipe or a device.
+    /// A named pipe.
+    Pipe,
+    /// Standard input or a device.
     Endless,
 }
 
@@ -53,6 +57,7 @@ impl Source {
             return Err(error.into());
         }
         Ok(source(match metadata.len() {
+            _ if metadata.file_type().is_fifo() => Kind::Pipe,
             _ if !metadata.is_file() => Kind::Endless,
             size if size <= SMALL => Kind::Small(size),
             size => Kind::Large(size),
@@ -63,7 +68,7 @@ impl Source {
     pub(crate) fn size(&self) -> Option<u64> {
         match self.kind {
             Kind::Small(size) | Kind::Large(size) => Some(size),
-            Kind::Endless => None,
+            Kind::Pipe | Kind::Endless => None,
         }
     }
 
@@ -72,8 +77,15 @@ impl Source {
             return Ok(Input { file: None, name: "standard input".into() });
         }
         let name = self.path.display().to_string();
-        let file =
-            File::open(&self.path).map_err(|error| Failure::io(format!("cannot read {name}"), error))?;
+        let mut options = File::options();
+        options.read(true);
+        if matches!(self.kind, Kind::Pipe) {
+            // Opened at once, whether or not somebody writes to it: who opens several of them to write waits for
+            // each to have a reader. The first poll waits for who writes.
+            options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+        }
+        let opened = options.open(&self.path);
+        let file = opened.map_err(|error| Failure::io(format!("cannot read {name}"), error))?;
         Ok(Input { file: Some(file), name })
     }
 
@@ -95,11 +107,13 @@ impl Source {
                 progress.add(count as u64);
                 writer.advance(count).await?;
                 if count < room {
-                    return Ok(writer.finish().await?);
+                    return Ok(writer);
                 }
             }
         };
-        interrupt.or(writing).await
+        let writer = interrupt.or(writing).await?;
+        // A commit that is under way is waited for, for its id is to be printed.
+        interrupt.or_soon(async { Ok(writer.finish().await?) }).await
     }
 }
 

@@ -70,7 +70,9 @@ impl fmt::Display for Algo {
 impl FromStr for Algo {
     type Err = Error;
 
+    /// Also reads `sha-256`, the name that RFC 9530 and many tools give it. It is never written.
     fn from_str(text: &str) -> Result<Algo> {
+        let text = if text == "sha-256" { Algo::Sha256.name() } else { text };
         Algo::ALL.into_iter().find(|algo| algo.name() == text).ok_or_else(|| {
             Error::new(Code::InvalidId, format!("unknown digest algorithm {text:?}"))
                 .with_advice("use blake3 or sha256")

@@ -247,6 +247,17 @@ mod tests {
         assert!(format!("blake3:{HEX}:0").parse::<BlockKey>().is_err());
         assert!(format!("blake3:{HEX}:16777216").parse::<BlockKey>().is_ok());
         assert!(format!("blake3:{HEX}:16777217").parse::<BlockKey>().is_err());
+        for near in ["sha_256", "SHA-256", "sha-512", "blake-3"] {
+            assert!(format!("{near}:{HEX}:1").parse::<BlobId>().is_err(), "{near}");
+        }
+    }
+
+    #[test]
+    fn the_other_name_of_sha256_is_read_and_never_written() {
+        let (id, key) =
+            (format!("sha-256:{HEX}:10").parse::<BlobId>(), format!("sha-256:{HEX}:10").parse::<BlockKey>());
+        let text = format!("sha256:{HEX}:10");
+        assert_eq!((id.unwrap().to_string(), key.unwrap().to_string()), (text.clone(), text));
     }
 
     #[test]

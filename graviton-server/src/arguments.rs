@@ -1,5 +1,6 @@
 //! The command line of the server as clap sees it.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use graviton_server::settings::SETTINGS as SERVER;
 pub(crate) struct Arguments {
     /// Directory of the store (GRAVITON_FS_ROOT) [default: ./.graviton]
     #[arg(long, value_name = "DIR")]
-    pub(crate) root: Option<String>,
+    pub(crate) root: Option<OsString>,
     /// Set a setting; may be repeated. `--help` lists all settings
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     pub(crate) set: Vec<(String, String)>,

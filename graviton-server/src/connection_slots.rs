@@ -9,7 +9,7 @@ use graviton_core::Code;
 
 use crate::problem::Problem;
 
-/// Who may hold how many connections, and who does.
+/// How many connections there may be, and the open ones.
 pub(crate) struct ConnectionSlots {
     most: usize,
     most_each: usize,
@@ -73,7 +73,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Who has this address: whoever has one of IPv6 has all of its network of 64 bits.
+/// The client of this address. A client of IPv6 has a whole network of 64 bits.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -17,7 +17,7 @@ const HEADERS: [&str; 3] = ["content-digest", "repr-digest", "digest"];
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// What the content must be, computed along with it.
+/// The digests that the content must have, computed along with it.
 #[derive(Default)]
 pub(crate) struct Declared(Vec<Check>);
 
@@ -27,7 +27,7 @@ enum Check {
 }
 
 impl Declared {
-    /// What these headers declare, if they declare anything.
+    /// The digests that these headers declare, if they declare any.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Declared, Problem> {
         if headers.contains_key(CONTENT_MD5) {
             return Err(refused("Content-MD5 is not checked"));

@@ -63,7 +63,7 @@ enum Work {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ReadyParams {
-    /// What it is to be ready for; by default `writing`, which includes `reading`
+    /// The work that it is to be ready for; by default `writing`, which includes `reading`
     #[serde(rename = "for", default)]
     #[param(inline, required = false)]
     work: Work,

@@ -1,8 +1,8 @@
-//! Jobs: garbage collections and verifications, which outlast a request. One of each kind runs at a time; clients can
-//! watch and cancel it.
+//! Jobs: garbage collections and verifications, which outlast a request. One of each kind runs at a time;
+//! clients can watch and cancel it.
 //!
-//! A server keeps its most recent jobs in memory, and no other server knows them. Jobs of several servers may run at the
-//! same time, and a job may end at any moment.
+//! A server keeps its most recent jobs in memory, and no other server knows them. Jobs of several servers may
+//! run at the same time, and a job may end at any moment.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -41,7 +41,7 @@ pub(crate) struct Jobs {
 pub(crate) struct Job {
     id: u64,
     kind: Kind,
-    /// What it was asked to do, to tell another order from the same one.
+    /// Its options, to tell another order from the same one.
     order: Order,
     started_at: i64,
     cancelled: AtomicBool,

@@ -1,5 +1,5 @@
-//! Answers where there is no request: bytes that are not HTTP, headers too large to read, plain HTTP where TLS
-//! is spoken, and a connection over the limit.
+//! Answers where there is no request: bytes that are not HTTP, headers too large to read, plain HTTP where
+//! TLS is spoken, and a connection over the limit.
 //!
 //! hyper answers the first two itself, with a status alone. [`Explained`] replaces that by a problem
 //! document. It does so only before the first request of a connection, when all that is written is hyper's

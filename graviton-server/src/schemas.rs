@@ -9,7 +9,7 @@ use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use crate::problem::MEDIA_TYPE;
 
-const DIGEST: &str = "(blake3|sha256):[0-9a-f]{64}";
+const DIGEST: &str = "(blake3|sha-?256):[0-9a-f]{64}";
 
 const EXAMPLE: &str = "blake3:ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f:5";
 
@@ -181,6 +181,8 @@ mod tests {
             assert!(!blob.is_match(&name) && !block.is_match(&name), "{name}");
         }
         assert!(!blob.is_match(&format!("{}:1", digest.to_uppercase())));
+        let other = digest.replace("sha256", "sha-256");
+        assert!(blob.is_match(&format!("{other}:1")) && format!("{other}:1").parse::<BlobId>().is_ok());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The server: it listens, accepts connections and supervises them until it is told to stop.
 //!
-//! Each connection has a task. It ends when the client disconnects, when the connection was idle or stalled for too long
-//! (`connection`), or when the server stops. It stops in stages: for `GRAVITON_HTTP_DRAIN_DELAY` it only says that it is
-//! not ready, then running requests have `GRAVITON_HTTP_DRAIN` to finish.
+//! Each connection has a task. It ends when the client disconnects, when the connection was idle or stalled
+//! for too long (`connection`), or when the server stops. It stops in stages: for `GRAVITON_HTTP_DRAIN_DELAY`
+//! it only says that it is not ready, then running requests have `GRAVITON_HTTP_DRAIN` to finish.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -41,8 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long closing the store may take after all connections have ended.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// A port that the server has. To be had before the store is opened, so that a server whose port is taken makes no
-/// database.
+/// A port that the server has. To be had before the store is opened, so that a server whose port is taken
+/// makes no database.
 pub struct Port {
     listener: TcpListener,
     address: SocketAddr,
@@ -56,9 +56,9 @@ pub struct Server {
     stage: watch::Sender<Stage>,
 }
 
-/// Checks whether a server could start with these settings, without opening the store, which would create it. Fails with
-/// `config` if the settings contradict each other or name an unusable file, and if the server would serve everyone beyond
-/// loopback without having been told to.
+/// Checks whether a server could start with these settings, without opening the store, which would create it.
+/// Fails with `config` if the settings contradict each other or name an unusable file, and if the server
+/// would serve everyone beyond loopback without having been told to.
 pub fn check(settings: &Settings) -> Result<()> {
     prepare(settings).map(drop)
 }
@@ -145,7 +145,8 @@ impl Server {
         Control { app: Arc::clone(&self.app), tls: Arc::clone(&self.tls), stage: self.stage.clone() }
     }
 
-    /// Serves until told to stop, lets running requests finish, and closes the store. False if it aborted requests.
+    /// Serves until told to stop, lets running requests finish, and closes the store. False if it aborted
+    /// requests.
     pub async fn run(self) -> bool {
         let routers = (routes::router(&self.app), routes::refusals(&self.app));
         let background = [
@@ -153,7 +154,8 @@ impl Server {
             tokio::spawn(refresh(Arc::clone(&self.app))),
             tokio::spawn(leave(Arc::clone(&self.app), self.stage.clone())),
         ];
-        // Each connection holds a clone of the sender, and sends if it was aborted: the channel closes with the last connection.
+        // Each connection holds a clone of the sender, and sends if it was aborted: the channel closes with
+        // the last connection.
         let (open, mut endings) = tokio::sync::mpsc::channel::<Aborted>(1);
         let mut draining = std::pin::pin!(reached(self.stage.subscribe(), Stage::Draining));
         loop {
@@ -167,7 +169,8 @@ impl Server {
                     self.welcome(stream, peer, &routers, open.clone());
                 }
                 Err(error) => {
-                    // The client has disconnected, or there are no descriptors left: neither is a reason to stop.
+                    // The client has disconnected, or there are no descriptors left: neither is a reason to
+                    // stop.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -289,12 +292,14 @@ impl Control {
         });
     }
 
-    /// Reloads tokens, keys and certificates; open connections keep their certificate. If a token file or a key is unusable,
-    /// nothing changes; if only a certificate is, the tokens and keys change and the certificate stays.
+    /// Reloads tokens, keys and certificates; open connections keep their certificate. If a token file or a
+    /// key is unusable, nothing changes; if only a certificate is, the tokens and keys change and the
+    /// certificate stays.
     pub fn reload(&self) -> Result<()> {
         let paths = self.app.settings().tls.as_ref();
         let tls = paths.map(|(certificates, key)| tls::read(certificates, key)).transpose();
-        // Authentication does not depend on the certificates: a revoked token is revoked even if they are unusable.
+        // Authentication does not depend on the certificates: a revoked token is revoked even if they are
+        // unusable.
         self.app.auth().reload()?;
         if let Some(tls) = tls? {
             self.tls.store(Some(tls));

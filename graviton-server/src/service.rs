@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::request_id;
 use crate::watched_body::WatchedBody;
 
-/// Who may load the answer (Fetch, section 3.7).
+/// Says which pages may load the answer (Fetch, section 3.7).
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Answers the requests of one connection.
@@ -102,7 +102,8 @@ impl ConnectionService {
             }
         }
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // Without other origins that are allowed, a browser keeps the answer from their pages, also as a picture.
+        // Without other origins that are allowed, a browser keeps the answer from their pages, also as a
+        // picture.
         let readers = if self.app.settings().cors.is_empty() { "same-origin" } else { "cross-origin" };
         response.headers_mut().insert(RESOURCE_POLICY, HeaderValue::from_static(readers));
         // A response to HEAD has no body; on HTTP/2 one would be sent.

@@ -111,6 +111,42 @@ fn a_named_pipe_is_read_to_its_end() {
     assert_eq!(finish(child).succeeded().lines(), [id_of(&content)]);
 }
 
+/// A program that writes to several pipes waits for each of them to be opened, and to be read.
+#[test]
+fn one_program_may_feed_several_pipes() {
+    let scene = Scene::new();
+    let content = noise(5, 3_000_000);
+    scene.file("source", &content);
+    let pipes = ["p1", "p2", "p3", "p4", "p5"];
+    for pipe in pipes {
+        make_pipe(&scene.path(pipe));
+    }
+    let child = scene.start(&["put", "p5", "p4", "p3", "p2", "p1"]);
+    let mut tee = scene.through("tee", &pipes);
+    tee.stdin(File::open(scene.path("source")).unwrap()).stdout(Stdio::null());
+    let tee = tee.spawn().unwrap();
+    assert_eq!(finish(child).succeeded().lines(), vec![id_of(&content); 5]);
+    finish(tee).succeeded();
+
+    // What was written before they are opened, by somebody who is gone already.
+    let shell = scene
+        .through(
+            "bash",
+            &["-c", "exec \"$0\" put <(printf one) <(printf two)", env!("CARGO_BIN_EXE_graviton")],
+        )
+        .output();
+    let shell = shell.unwrap();
+    assert_eq!(String::from_utf8(shell.stdout).unwrap(), format!("{}\n{}\n", id_of(b"one"), id_of(b"two")));
+    assert!(shell.status.success());
+
+    let many: Vec<String> = (0..65).map(|number| format!("many {number}")).collect();
+    for pipe in &many {
+        make_pipe(&scene.path(pipe));
+    }
+    let arguments: Vec<&str> = ["put"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    scene.run(&arguments).failed(1, "invalid-argument", "at most 64");
+}
+
 #[test]
 fn a_line_is_there_as_soon_as_its_turn_has_come() {
     let scene = Scene::new();
@@ -129,6 +165,21 @@ fn a_line_is_there_as_soon_as_its_turn_has_come() {
     drop(input);
     assert_eq!(next(), id_of(b"input"));
     finish(child).succeeded();
+}
+
+#[test]
+fn a_line_of_json_waits_for_no_other() {
+    let scene = Scene::new();
+    scene.file("file", b"file");
+    make_pipe(&scene.path("pipe"));
+    let mut child = scene.start(&["put", "--json", "pipe", "file"]);
+    let mut line = String::new();
+    // The pipe has not even been opened by who writes to it.
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"path\":\"file\","), "{line}");
+    File::create(scene.path("pipe")).unwrap().write_all(b"pipe").unwrap();
+    let rest = finish(child).succeeded().json();
+    assert_eq!((rest.len(), &rest[0]["path"]), (1, &"pipe".into()));
 }
 
 #[test]
@@ -165,6 +216,25 @@ fn a_name_that_is_no_text_is_no_obstacle() {
     std::fs::write(scene.path("").join(name), b"x").unwrap();
     let outcome = scene.run(&["put".as_ref(), "--json".as_ref(), name]).succeeded();
     assert_eq!(outcome.json()[0]["path"], "\u{fffd}\"\n");
+    assert_eq!(outcome.json()[0]["path_base64"], "/yIK");
+    // Nor is the name of a store.
+    for number in [0x80, 0x81] {
+        let root = std::ffi::OsStr::from_bytes(&[b'r', number]).to_owned();
+        let run = |arguments: &[&str]| {
+            let mut all = vec![std::ffi::OsString::from("--root"), root.clone()];
+            all.extend(arguments.iter().map(Into::into));
+            scene.run(&all).succeeded()
+        };
+        let content = scene.file("content", &[number]);
+        let id = run(&["put", content.to_str().unwrap()]).lines().remove(0);
+        assert_eq!(run(&["get", &id]).stdout, [number]);
+        run(&["rm", &id]);
+        run(&["gc", "--grace", "0"]);
+        run(&["verify"]);
+        assert!(run(&["ls"]).stdout.is_empty() && scene.path("").join(&root).join("manifests.db").exists());
+        let by_environment = scene.command(&["ls"]).env("GRAVITON_FS_ROOT", &root).output().unwrap();
+        assert!(by_environment.status.success() && by_environment.stdout.is_empty());
+    }
     // A hyphen at the front is a matter of `--`, or of the directory.
     scene.file("-x", b"y");
     scene.run(&["put", "--", "-x"]).succeeded();

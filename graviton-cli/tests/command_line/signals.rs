@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM, SIGHUP and SIGKILL in the middle of the work.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -35,6 +36,34 @@ fn an_interrupted_put_leaves_nothing_and_can_be_done_again() {
         scene.assert_blobs(0);
         let id = scene.put(&content);
         assert!(scene.run(&["get", &id]).succeeded().stdout == content);
+    }
+}
+
+/// The first is never written to, and the ids of the others would wait for its turn for ever.
+#[test]
+fn an_interrupted_put_prints_the_ids_of_what_it_stored() {
+    for json in [false, true] {
+        let scene = Scene::new();
+        make_pipe(&scene.path("pipe"));
+        let small = scene.file("small", b"small");
+        let large = scene.file("large", &noise(6, 3_000_000));
+        let mut arguments = vec!["put", "pipe", "small", "large"];
+        arguments.extend(json.then_some("--json"));
+        let child = scene.start(&arguments);
+        until("they are stored", || scene.run(&["ls"]).text().lines().count() == 2);
+        let started = Instant::now();
+        signal(&child, Signal::INT);
+        let outcome = finish_with_input(child);
+        outcome.failed(130, "cancelled", "interrupted");
+        assert!(started.elapsed() < Duration::from_secs(3));
+        let ids: Vec<String> = if json {
+            outcome.json().iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+        } else {
+            outcome.lines()
+        };
+        let expected =
+            [&small, &large].map(|file| scene.run(&["put".as_ref(), file.as_os_str()]).lines().remove(0));
+        assert_eq!(BTreeSet::from_iter(ids), BTreeSet::from(expected), "{outcome:?}");
     }
 }
 

@@ -325,15 +325,15 @@ impl AsyncStore {
         backup::backup(self.engine()?, to.as_ref().to_owned()).await
     }
 
-    /// Asks the database and the block store something small each: whether they answer, and whether the blocks
-    /// are there that this database belongs to (`config` if not, as when a disk is not mounted).
+    /// Asks the database and the block store something small each: whether they answer, and whether the
+    /// blocks are there that this database belongs to (`config` if not, as when a disk is not mounted).
     pub async fn ping(&self) -> Result<()> {
         stat::ping(self.engine()?).await
     }
 
     /// Whether a put would be taken now: the database takes changes and owns the blocks, and the disk of the
-    /// blocks is neither full nor read-only. Waits for whoever is writing to SQLite. Of blocks in S3 it cannot
-    /// tell whether they may be written.
+    /// blocks is neither full nor read-only. Waits for whoever is writing to SQLite. Of blocks in S3 it
+    /// cannot tell whether they may be written.
     pub async fn check_writes(&self) -> Result<()> {
         stat::check_writes(self.engine()?).await
     }

@@ -100,7 +100,7 @@ async fn a_server_that_leaves_says_so_before_it_goes() {
     assert!(scene.ended().await);
 }
 
-/// Who asks for a dry run must not be given the collection of somebody else.
+/// A client that asks for a dry run must not be given the collection of somebody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_with_other_options_is_not_the_one_that_was_asked_for() {
     let scene = Scene::new().await;

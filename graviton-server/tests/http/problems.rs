@@ -153,7 +153,7 @@ async fn parameters_that_a_path_does_not_have_are_refused() {
     scene.assert_blobs(1).await;
 }
 
-/// What a browser says of itself: a page could load a blob as a picture, and so find out that it is here.
+/// By the headers of a browser: a page could load a blob as a picture, and so find out that it is here.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_origins_do_not_find_out_what_is_here() {
     let closed = Scene::new().await;

@@ -132,8 +132,8 @@ impl SqliteDatabase {
         blocking::run(move || file.check_in_place()).await?
     }
 
-    /// Fails if the file or its directory, where the log is, may not be written to. A transaction that changes
-    /// nothing would not notice.
+    /// Fails if the file or its directory, where the log is, may not be written to. A transaction that
+    /// changes nothing would not notice.
     pub(in crate::manifest) async fn check_writable(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
         blocking::run(move || {
