@@ -48,7 +48,7 @@ const MOST_PIPES: usize = 64;
 const SMALL_WINDOW: usize = 8 << 20;
 const SHARED_WINDOW: usize = 64 << 20;
 
-/// So long workers may take to end. A stream can be stuck in a system call, and is not waited for.
+/// The time that workers have to end. A stream can be stuck in a system call, and is not waited for.
 const MOMENT: Duration = Duration::from_secs(2);
 
 /// The unit in which memory is counted, and what a file takes beside its bytes.

@@ -128,7 +128,7 @@ fn one_program_may_feed_several_pipes() {
     assert_eq!(finish(child).succeeded().lines(), vec![id_of(&content); 5]);
     finish(tee).succeeded();
 
-    // What was written before they are opened, by somebody who is gone already.
+    // Pipes that were written to before they are opened, by programs that are gone already.
     let shell = scene
         .through(
             "bash",
