@@ -122,7 +122,7 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
     result.map(|()| report.exit_code)
 }
 
-/// What the workers share.
+/// The state that the workers share.
 struct Work {
     store: AsyncStore,
     expected: Option<BlobId>,
@@ -243,7 +243,7 @@ fn files_at_once() -> usize {
 struct Report<'a> {
     paths: &'a [PathBuf],
     json: bool,
-    /// What is not printed yet.
+    /// The outcomes that are not printed yet.
     outcomes: Vec<Option<Outcome>>,
     /// The place of the first that is not printed, if they are printed in order.
     next: usize,
