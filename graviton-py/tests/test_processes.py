@@ -280,6 +280,22 @@ def test_a_store_that_was_opened_after_the_fork_is_the_childs(place: Place) -> N
         assert store.get(BlobId.of(b"data")) == b"data"
 
 
+def test_a_store_that_was_closed_before_the_fork_opens_in_the_child(files: Place) -> None:
+    """As with ``gunicorn --preload``, and for everybody who was told to close before a fork."""
+    with files.open() as store:
+        before = store.put(b"before")
+
+    def child() -> None:
+        with files.open() as store:
+            assert store.get(before) == b"before"
+            store.put(b"after")
+
+    for _ in range(3):
+        forked(child)
+    with files.open() as store:
+        assert store.get(BlobId.of(b"after")) == b"after"
+
+
 def test_the_pickled_id_and_reports_cross_processes(local: Store) -> None:
     receipt = local.put_receipt(b"data")
     for value in (receipt, local.stat(receipt.id), local.stats(), local.gc(), local.verify()):

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, ffi, wal::CheckpointMode};
 
+use super::connect::Connected;
 use super::mutex::{locked, try_locked};
 
 /// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have
@@ -43,7 +44,7 @@ struct Shared {
     running: AtomicBool,
     /// Held while one runs, by either thread. The other thread's connection: the one that writes has commits
     /// to do.
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Connected>>,
     /// Why nothing is to be written any more.
     failed: OnceLock<ffi::Error>,
 }
@@ -112,7 +113,7 @@ impl Checkpoints {
 impl Due {
     /// Moves what nobody needs in the log any more, and makes nobody wait. Connects only once, and if it
     /// still may.
-    pub(super) fn run<E>(&self, connect: impl FnOnce() -> Result<Connection, E>) -> Result<(), E> {
+    pub(super) fn run<E>(&self, connect: impl FnOnce() -> Result<Connected, E>) -> Result<(), E> {
         let mut connection = locked(&self.0.0.connection);
         let connection = match connection.as_mut() {
             Some(connection) => connection,

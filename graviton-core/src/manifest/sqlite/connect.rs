@@ -1,5 +1,6 @@
 //! How connections to the file are made.
 
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::checkpoint::Checkpoints;
 use super::failure::{is_about_other_files, is_busy};
-use super::forked;
+use super::forked::{self, Opened};
 use crate::blocking;
 use crate::descriptor::occupy_standard;
 use crate::manifest::connection::Problem;
@@ -32,9 +33,30 @@ const STATEMENTS: usize = 64;
 /// A connection that reads.
 #[derive(Debug)]
 pub(super) struct Reader {
-    pub(super) connection: Connection,
+    pub(super) connection: Connected,
     /// The stamp of the file, if SQLite was told that it does not change.
     frozen: Option<Stamp>,
+}
+
+/// A connection, and the note that the file is open, which outlives it.
+#[derive(Debug)]
+pub(super) struct Connected {
+    connection: Connection,
+    _opened: Opened,
+}
+
+impl Deref for Connected {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Connected {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
 }
 
 /// When the file was changed, and its length.
@@ -64,7 +86,7 @@ impl Reader {
 }
 
 fn connect_reader(path: &Path) -> Result<Reader, Problem> {
-    forked::note(path)?;
+    let opened = forked::note(path)?;
     let open = |path: &Path, how: OpenFlags| {
         let mut connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         prepare(&mut connection)?;
@@ -85,14 +107,15 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
         Err(error) if is_about_other_files(&error) && !has_log(path) => {
             let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             let frozen = stamp(path);
-            Ok(Reader { connection: open(Path::new(&immutable_uri(path)), how)?, frozen })
+            let connection = open(Path::new(&immutable_uri(path)), how)?;
+            Ok(Reader { connection: Connected { connection, _opened: opened }, frozen })
         }
-        result => Ok(Reader { connection: result?, frozen: None }),
+        result => Ok(Reader { connection: Connected { connection: result?, _opened: opened }, frozen: None }),
     }
 }
 
 /// The connection that writes; makes the file. Waits while another process makes or closes the database.
-pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<Connection, Problem> {
+pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<Connected, Problem> {
     make_file(path);
     patiently(|| {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -101,7 +124,6 @@ pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<C
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "temp_store", "memory")?;
-        forked::note(path)?;
         Ok(connection)
     })
 }
@@ -114,15 +136,27 @@ pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<C
 fn make_file(path: &Path) {
     let (false, Some(directory)) = (path.exists(), path.parent()) else { return };
     occupy_standard();
-    let mode = PermissionsExt::from_mode(0o666);
-    let file = tempfile::Builder::new().prefix(".manifests-").permissions(mode).tempfile_in(directory);
-    if let Ok(closed) = file.map(NamedTempFile::into_temp_path) {
+    let mode: std::fs::Permissions = PermissionsExt::from_mode(0o666);
+    let make = || {
+        let file =
+            tempfile::Builder::new().prefix(".manifests-").permissions(mode.clone()).tempfile_in(directory);
+        file.map(NamedTempFile::into_temp_path)
+    };
+    // A new file may have the number of one that a parent had open when it forked this process. It is kept
+    // until there is one with another number.
+    let mut refused = Vec::new();
+    while let Ok(closed) = make() {
+        if forked::note(&closed).is_err() && refused.len() < 10 {
+            refused.push(closed);
+            continue;
+        }
         let _ = rustix::fs::renameat_with(CWD, &*closed, CWD, path, RenameFlags::NOREPLACE);
+        return;
     }
 }
 
 /// The connection that moves what was written into the database.
-pub(super) fn connect_checkpointer(path: &Path) -> Result<Connection, Problem> {
+pub(super) fn connect_checkpointer(path: &Path) -> Result<Connected, Problem> {
     let connection = connect(path, OpenFlags::empty())?;
     // Looks at the file, and so at what kind of log it has.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -130,14 +164,14 @@ pub(super) fn connect_checkpointer(path: &Path) -> Result<Connection, Problem> {
 }
 
 /// A connection that may write.
-fn connect(path: &Path, more: OpenFlags) -> Result<Connection, Problem> {
-    if path.exists() {
-        forked::note(path)?;
-    }
+fn connect(path: &Path, more: OpenFlags) -> Result<Connected, Problem> {
+    // Where there is no file, SQLite makes one, or says why it cannot.
+    let before = if path.exists() { Some(forked::note(path)?) } else { None };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let mut connection = Connection::open_with_flags(path, flags)?;
     prepare(&mut connection)?;
-    Ok(connection)
+    let opened = before.map_or_else(|| forked::note(path), Ok)?;
+    Ok(Connected { connection, _opened: opened })
 }
 
 /// Opens a connection, again and again while another process makes or closes the database. SQLite does not

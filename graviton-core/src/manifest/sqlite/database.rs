@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Checkpoints, Due};
-use super::connect::{Reader, connect_checkpointer, connect_writer};
+use super::connect::{Connected, Reader, connect_checkpointer, connect_writer};
 use super::failure::{failed, is_busy};
 use super::mutex::{locked, try_locked};
 use crate::error::{Code, Error, Result};
@@ -52,7 +52,7 @@ pub(super) struct File {
 /// The connection that writes.
 #[derive(Debug)]
 struct Writer {
-    connection: Connection,
+    connection: Connected,
     /// What `PRAGMA synchronous` was set to last.
     synced: Option<bool>,
 }
