@@ -75,7 +75,12 @@
  * FORK
  *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED. Freeing them there only forgets
  *   them: their locks and threads belong to the parent. A child may open stores of its own, but not the SQLite file
- *   that its parent had open. Configurations, ids and errors work in the child.
+ *   that its parent had open at the fork. Configurations, ids and errors work in the child.
+ *
+ * MEMORY AND STACK
+ *   A call that finds no memory aborts the process, as Rust's allocator does; SQLite's own lack of memory is
+ *   GRAVITON_ERROR_BACKEND_UNAVAILABLE. A put uses up to 64 MiB (graviton_config_set_put_window), a reader about four
+ *   blocks. A thread that calls the library needs 256 KiB of stack: 64 KiB were enough in trials, 32 KiB were not.
  *
  * NOT INCLUDED
  *   Sessions of the engine, by which servers accept blocks from clients that cut streams themselves; such clients use

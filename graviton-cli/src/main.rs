@@ -44,15 +44,11 @@ fn main() -> ExitCode {
         }
     };
     allow_many_files();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let failure = Failure::io("cannot start threads", error);
-            failure.report();
-            return ExitCode::from(failure.exit_code());
-        }
+    let result = match graviton_core::runtime() {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(error) => Err(Failure::outside(error)),
     };
-    let exit_code = runtime.block_on(run(arguments)).unwrap_or_else(|failure| {
+    let exit_code = result.unwrap_or_else(|failure| {
         failure.report();
         failure.exit_code()
     });

@@ -8,6 +8,7 @@
 //! A forked child has none of its parent's threads. It makes a runtime of its own when it opens a store.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::blocking;
 use crate::descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::interrupt;
 
 /// A process's runtime, and behind it that of a child it was forked into.
@@ -50,6 +51,9 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
         return Ok(generation);
     }
     descriptor::occupy_standard();
+    // And one for a call that blocks.
+    try_threads(blocking::cores() + 1)?;
+    try_descriptors(DESCRIPTORS)?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(blocking::cores())
         .thread_name("graviton")
@@ -57,6 +61,37 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
         .build()
         .map_err(|error| Error::io("cannot start the threads of the store", error))?;
     Ok(place.get_or_init(|| Box::new(Generation { process, runtime, child: OnceLock::new() })))
+}
+
+/// What a runtime opens, signals included.
+const DESCRIPTORS: usize = 6;
+
+/// Fails if so many files cannot be opened. Where tokio finds that out, it may panic.
+fn try_descriptors(count: usize) -> Result<()> {
+    let files: std::io::Result<Vec<_>> = (0..count).map(|_| descriptor::open_file(Path::new("/"))).collect();
+    files.map(drop).map_err(|error| Error::io("cannot start the threads of the store", error))
+}
+
+/// Fails if the system starts no more threads. Where tokio finds that out, it panics.
+fn try_threads(count: usize) -> Result<()> {
+    let threads: Vec<_> = (0..count).map(|_| std::thread::Builder::new().spawn(std::thread::park)).collect();
+    let mut result = Ok(());
+    for thread in threads {
+        match thread {
+            Ok(thread) => {
+                thread.thread().unpark();
+                let _ = thread.join();
+            }
+            Err(error) => result = Err(error),
+        }
+    }
+    result.map_err(|error| {
+        Error::io("cannot start the threads of the store", error)
+            .with_code(Code::BackendUnavailable)
+            .with_advice(
+                "raise the limit on processes and threads (`ulimit -u`), or do less at once, and try again",
+            )
+    })
 }
 
 /// Wakes the thread, and notes that it did: a call that is made inside of another one's poll, by a callback,

@@ -46,14 +46,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (config, settings) = configure(arguments)?;
     let _log = logs::install(&settings)?;
     allow_many_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::io("cannot start threads", error))?;
-    let result = runtime.block_on(serve(config, settings));
-    // A system call that hangs must not delay the exit.
-    runtime.shutdown_background();
-    result
+    // It is never shut down: a system call that hangs must not delay the exit.
+    graviton_core::runtime()?.block_on(serve(config, settings))
 }
 
 async fn serve(config: Config, settings: Settings) -> Result<()> {

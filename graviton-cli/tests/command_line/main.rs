@@ -11,6 +11,7 @@ mod get;
 mod inspect;
 #[path = "../../../tests/left_out.rs"]
 mod left_out;
+mod limits;
 #[path = "../../../tests/mount.rs"]
 mod mount;
 mod mounted;

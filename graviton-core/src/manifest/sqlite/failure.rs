@@ -1,13 +1,13 @@
 //! The meaning of SQLite's result codes for the store: <https://sqlite.org/rescode.html>.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
 use rustix::io::Errno;
 
-use crate::descriptor::occupy_standard;
+use crate::descriptor::{occupy_standard, open_file};
 use crate::error::{Code, Error};
 use crate::manifest::connection::Problem;
 
@@ -52,6 +52,15 @@ fn lack_of_space(directory: &Path) -> Option<Errno> {
     }
 }
 
+/// The reason why no more files can be opened, if that is so: SQLite says only that it could not, and has closed
+/// its others by then.
+fn lack_of_descriptors() -> Option<io::Error> {
+    // The database, its log, the shared memory, and the directory.
+    const NEEDED: usize = 4;
+    let files: io::Result<Vec<_>> = (0..NEEDED).map(|_| open_file(Path::new("/"))).collect();
+    files.err().filter(|error| matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)))
+}
+
 /// The error of an operation on the database at `path`.
 pub(super) fn failed(path: &Path, problem: Problem) -> Error {
     const PERMISSIONS: &str = "check the permissions of the file and of its directory";
@@ -71,6 +80,11 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
         #[cfg(feature = "postgres")]
         Problem::Postgres(error) => return Error::new(Code::Internal, error.to_string()),
     };
+    if let Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) = error.sqlite_error_code()
+        && let Some(why) = lack_of_descriptors()
+    {
+        return Error::io(format!("cannot open the database {}", path.display()), why);
+    }
     let lacking = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Some(Errno::NOSPC),
         Some(ErrorCode::SystemIoFailure) => lack_of_space(path.parent().unwrap_or(path)),
@@ -97,6 +111,9 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
             "cannot be opened",
             "check that its directory exists and that you may write there",
         ),
+        Some(ErrorCode::OutOfMemory) => {
+            (Code::BackendUnavailable, "needs more memory than there is", "free some memory and try again")
+        }
         Some(ErrorCode::NotADatabase) => (
             Code::Config,
             "is not a SQLite database",
@@ -126,5 +143,13 @@ mod tests {
             rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
         let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(full));
         assert_eq!((error.code(), error.errno()), (Code::NoSpace, Some(Errno::NOSPC.raw_os_error())));
+    }
+
+    #[test]
+    fn no_memory_is_no_bug() {
+        let none =
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM), None);
+        let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(none));
+        assert!(error.code() == Code::BackendUnavailable && error.is_retryable(), "{error}");
     }
 }
