@@ -18,8 +18,10 @@ const PASSWORD: &str = "MINIO_ROOT_PASSWORD";
 const BUCKET: &str = "GRAVITON_S3_BLOCK_BUCKET";
 const PREFIX: &str = "GRAVITON_S3_BLOCK_PREFIX";
 const REGION: &str = "GRAVITON_S3_REGION";
+const ADDRESSING: &str = "GRAVITON_S3_ADDRESSING";
+const CA: &str = "GRAVITON_S3_CA";
 
-pub(super) const NAMES: &[&str] = &[URL, USER, PASSWORD, BUCKET, PREFIX, REGION];
+pub(super) const NAMES: &[&str] = &[URL, USER, PASSWORD, BUCKET, PREFIX, REGION, ADDRESSING, CA];
 
 /// Whether the value is possible for that setting by itself.
 pub(super) fn check(name: &str, value: &str) -> Result<()> {
@@ -30,6 +32,10 @@ pub(super) fn check(name: &str, value: &str) -> Result<()> {
         BUCKET => check_bucket(value),
         #[cfg(feature = "s3")]
         PREFIX => check_prefix(value).map(drop),
+        ADDRESSING if matches!(value, "path" | "virtual") => Ok(()),
+        ADDRESSING => Err(Error::new(Code::Config, format!("{ADDRESSING} cannot be {value:?}"))
+            .with_advice("use path or virtual")),
+        CA if !value.is_empty() => Ok(()),
         // Not shown: it is a credential, or next to one.
         _ if value.is_empty() => Err(Error::new(Code::Config, format!("{name} is empty"))
             .with_advice("give it a value, or do not set it")),
@@ -105,6 +111,12 @@ fn location(values: &Values) -> Result<Option<S3Location>> {
         location = location.at(server).in_region(values.or_default(REGION));
     } else if let Some(region) = value(REGION) {
         location = location.in_region(region);
+    }
+    if value(ADDRESSING) == Some("virtual") {
+        location = location.with_virtual_host();
+    }
+    if let Some(file) = value(CA) {
+        location = location.trusting(file);
     }
     Ok(Some(location))
 }

@@ -14,7 +14,7 @@ use graviton_core::{
 use tempfile::TempDir;
 
 use crate::support::needs_servers;
-use crate::support::proxy::{Fault, Proxy, Seen, error};
+use crate::support::proxy::{Fault, Proxy, Seen, error, refusal};
 use crate::support::s3;
 use crate::support::s3::Prefix;
 
@@ -360,7 +360,12 @@ async fn a_lost_reply_to_the_id_does_not_lose_the_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_conditions_is_given_no_new_store() {
     needs_servers!();
-    for fault in [Fault::Unconditional, error(501, "NotImplemented")] {
+    for fault in [
+        Fault::Unconditional,
+        error(501, "NotImplemented"),
+        refusal("if-none-match", 400, "InvalidArgument"),
+        refusal("if-none-match", 405, "MethodNotAllowed"),
+    ] {
         // It does not look at signatures, which cover the condition.
         let scene = Scene::at(&s3::moto(), Prefix::store).await;
         scene.proxy.harm("PUT", "store-id", usize::MAX, fault);
@@ -375,6 +380,31 @@ async fn a_server_without_conditions_is_given_no_new_store() {
         assert_eq!(scene.place.store().create_store_id(id).await.unwrap(), id);
         store.put(&b"content"[..]).await.unwrap();
     }
+}
+
+/// Older servers, and some gateways, refuse the header.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_refuses_checksums_gets_none() {
+    needs_servers!();
+    for (status, code) in [(400, "InvalidRequest"), (501, "NotImplemented")] {
+        let scene = Scene::new().await;
+        scene.proxy.harm("PUT", "", usize::MAX, refusal("x-amz-checksum-sha256", status, code));
+        let store = scene.open_with(settings("fixed:1000")).await.unwrap();
+        let bytes = content("xof:checksums:9500");
+        let put = store.put(&bytes[..]).await.unwrap();
+        assert!(read(&store, &put.id).await.unwrap() == bytes);
+        // It is asked no more than once for each put that was under way when it was found out.
+        scene.proxy.take_seen();
+        store.put(&content("xof:more checksums:9500")[..]).await.unwrap();
+        let seen = scene.blocks_seen();
+        assert!(seen.len() == 10 && seen.iter().all(|seen| seen.method == "PUT"), "{seen:?}");
+    }
+    // Refused for another reason, it stays refused.
+    let scene = Scene::new().await;
+    let store = scene.open_with(settings("fixed:1000")).await.unwrap();
+    scene.proxy.harm("PUT", "", usize::MAX, error(400, "InvalidRequest"));
+    let refused = store.put(&b"content"[..]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Config, "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,8 @@
 //! Opening a store whose blocks are in S3: which errors say what is wrong, to whom a place belongs, and the
 //! `AWS_*` variables.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use graviton_core::{AsyncStore, Code, Config, Error};
@@ -177,4 +179,79 @@ async fn child() {
 fn store_location(store: &AsyncStore) -> String {
     let shown = format!("{store:?}");
     shown.split('"').nth(1).unwrap().to_owned()
+}
+
+/// Ends TLS, and passes everything on to the server whose port it is told. Says its own port.
+const TLS: &str = "
+import socket, ssl, sys, threading
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+listener = socket.create_server(('127.0.0.1', 0))
+print(listener.getsockname()[1], flush=True)
+def pump(source, target):
+    try:
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+def serve(client):
+    try:
+        client = context.wrap_socket(client, server_side=True)
+    except OSError:
+        return
+    server = socket.create_connection(('127.0.0.1', int(sys.argv[3])))
+    threading.Thread(target=pump, args=(client, server), daemon=True).start()
+    pump(server, client)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+";
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_authority_is_named_and_trusted_when_it_is_told() {
+    needs_servers!();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("certificate.pem"), path("key.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    openssl.args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    assert!(openssl.args(["-keyout", &key, "-out", &certificate]).output().unwrap().status.success());
+    let (_, port) =
+        s3::seaweedfs().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap();
+    let mut python = Command::new("python3");
+    python.args(["-c", TLS, &certificate, &key, &port]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = Ended(python.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = format!("https://localhost:{}", line.trim());
+
+    let (refused, _) = opened(&directory, &[("QUASAR_MINIO_URL", &url)]).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Config, "{refused}");
+    assert!(refused.to_string().contains("cannot be trusted"), "{refused}");
+    assert!(refused.advice().unwrap().contains("GRAVITON_S3_CA"), "{refused}");
+
+    let trusting = [("QUASAR_MINIO_URL", &*url), ("GRAVITON_S3_CA", &*certificate)];
+    let (store, _) = opened(&directory, &trusting).await;
+    let store = store.unwrap();
+    let id = store.put(&b"over TLS"[..]).await.unwrap().id;
+    assert_eq!(store.read_range(&id, 0..100).await.unwrap(), &b"over TLS"[..]);
+
+    for (file, code) in [(key.as_str(), Code::Config), (&path("missing"), Code::NotFound)] {
+        let (refused, _) = opened(&directory, &[("GRAVITON_S3_CA", file)]).await;
+        let refused = refused.unwrap_err();
+        assert!(refused.code() == code && refused.to_string().contains(file), "{refused}");
+    }
 }

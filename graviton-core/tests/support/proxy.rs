@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     Late(Duration),
     /// The server hears of no condition.
     Unconditional,
+    /// This status and this body are the answer if the request has this header.
+    Refused(&'static str, u16, &'static str),
     /// There is no answer, ever.
     Silent,
 }
@@ -45,6 +47,12 @@ pub(crate) fn error(status: u16, code: &str) -> Fault {
     let body =
         format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>Injected.</Message></Error>");
     Fault::Answer(status, body.leak())
+}
+
+/// An error of S3 for requests with this header.
+pub(crate) fn refusal(header: &'static str, status: u16, code: &str) -> Fault {
+    let Fault::Answer(status, body) = error(status, code) else { unreachable!() };
+    Fault::Refused(header, status, body)
 }
 
 #[derive(Debug, Clone)]
@@ -218,6 +226,12 @@ impl State {
         match &fault {
             Some(Fault::Answer(status, body)) => {
                 let body = if bodiless { "" } else { body };
+                let answer =
+                    format!("HTTP/1.1 {status} Injected\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                client.write_all(answer.as_bytes()).await?;
+                return Ok(true);
+            }
+            Some(Fault::Refused(header, status, body)) if request.header(header).is_some() => {
                 let answer =
                     format!("HTTP/1.1 {status} Injected\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                 client.write_all(answer.as_bytes()).await?;

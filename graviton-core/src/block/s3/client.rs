@@ -1,11 +1,12 @@
 //! The client of `object_store`, and how patient it is.
 
+use std::path::Path as FilePath;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::client::HttpClient;
-use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
+use object_store::{BackoffConfig, Certificate, ClientConfigKey, RetryConfig};
 
 use super::location::S3Location;
 use super::transport::Connector;
@@ -46,11 +47,25 @@ impl Patience {
 /// A client, and the URL of the server that it talks to.
 pub(super) struct Client {
     pub(super) s3: AmazonS3,
+    /// The same, whose puts carry no checksum, for servers that refuse one.
+    pub(super) without_checksum: AmazonS3,
     /// The client that it sends its requests by.
     pub(super) http: HttpClient,
     pub(super) endpoint: String,
     /// Whether `endpoint` is AWS's own.
     pub(super) is_aws: bool,
+}
+
+/// The certificates in a PEM file.
+fn read_authorities(file: &FilePath) -> Result<Vec<Certificate>> {
+    let pem = std::fs::read(file)
+        .map_err(|error| Error::io(format!("cannot read the certificates in {}", file.display()), error))?;
+    let certificates =
+        Certificate::from_pem_bundle(&pem).ok().filter(|certificates| !certificates.is_empty());
+    certificates.ok_or_else(|| {
+        Error::new(Code::Config, format!("{} holds no certificates", file.display()))
+            .with_advice("name a PEM file with GRAVITON_S3_CA, or with AWS_CA_BUNDLE for AWS")
+    })
 }
 
 /// A client that repeats a request for as long as its caller waits. The time-out is
@@ -64,6 +79,13 @@ pub(super) fn client(location: &S3Location, time_out: Duration) -> Result<Client
             .with_secret_access_key(server.password())
             .with_virtual_hosted_style_request(false),
         None => AmazonS3Builder::from_env(),
+    };
+    let authorities = match (location.authorities(), location.server()) {
+        (Some(file), _) => read_authorities(file)?,
+        (None, None) => std::env::var_os("AWS_CA_BUNDLE")
+            .filter(|file| !file.is_empty())
+            .map_or(Ok(Vec::new()), |file| read_authorities(FilePath::new(&file)))?,
+        (None, Some(_)) => Vec::new(),
     };
     if let Some(region) = location.region() {
         builder = builder.with_region(region);
@@ -83,12 +105,15 @@ pub(super) fn client(location: &S3Location, time_out: Duration) -> Result<Client
         return Err(Error::new(Code::Config, why)
             .with_advice("use https, or allow it by AWS_ALLOW_HTTP=true, or use QUASAR_MINIO_URL"));
     }
-    let connector = Connector { attempt: time_out, plain, last: Arc::default() };
+    if let Some(server) = location.server()
+        && let Some(endpoint) = location.virtual_endpoint(server)?
+    {
+        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(true);
+    }
+    let connector = Connector { attempt: time_out, plain, authorities, last: Arc::default() };
     let last = Arc::clone(&connector.last);
-    let built = builder
+    let builder = builder
         .with_bucket_name(location.bucket())
-        // The signature covers a digest of the bytes too, but not every server compares that with what came.
-        .with_checksum_algorithm(Checksum::SHA256)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_http_connector(connector)
         .with_retry(RetryConfig {
@@ -100,14 +125,46 @@ pub(super) fn client(location: &S3Location, time_out: Duration) -> Result<Client
             max_retries: RETRIES,
             // The caller's time-out ends it sooner.
             retry_timeout: Duration::from_secs(240),
+        });
+    let build = |builder: AmazonS3Builder| {
+        builder.build().map_err(|error| {
+            Error::new(Code::Config, format!("cannot make a client for {endpoint}: {}", root_cause(&error)))
+                .with_advice("check the variables AWS_*, QUASAR_MINIO_URL and MINIO_ROOT_*")
         })
-        .build();
-    let s3 = built.map_err(|error| {
-        Error::new(Code::Config, format!("cannot make a client for {endpoint}: {}", root_cause(&error)))
-            .with_advice("check the variables AWS_*, QUASAR_MINIO_URL and MINIO_ROOT_*")
-    })?;
+    };
+    let without_checksum = build(builder.clone())?;
+    // The signature covers a digest of the bytes too, but not every server compares that with what came.
+    let s3 = build(builder.with_checksum_algorithm(Checksum::SHA256))?;
     // Those for credentials are made before it.
     let http = last.lock().unwrap_or_else(PoisonError::into_inner).take();
     let http = http.ok_or_else(|| Error::new(Code::Internal, "the client of S3 has no client of HTTP"))?;
-    Ok(Client { s3, http, endpoint, is_aws })
+    Ok(Client { s3, without_checksum, http, endpoint, is_aws })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::s3::S3Server;
+    use object_store::path::Path;
+    use object_store::signer::Signer;
+
+    #[tokio::test]
+    async fn the_bucket_is_in_the_path_or_in_the_host_name() {
+        let location = |url: &str| {
+            let server = S3Server::new(url, "user", "password").unwrap();
+            S3Location::new("the-bucket", "").unwrap().at(server).in_region("us-east-1")
+        };
+        let asked = async |location: &S3Location| {
+            let client = client(location, Duration::from_secs(1)).unwrap();
+            let (key, valid) = (Path::from("key"), Duration::from_secs(60));
+            let url = client.s3.signed_url("GET".parse().unwrap(), &key, valid).await.unwrap();
+            format!("{}{}", url.origin().ascii_serialization(), url.path())
+        };
+        let here = location("http://s3.example:9000");
+        assert_eq!(asked(&here).await, "http://s3.example:9000/the-bucket/key");
+        assert_eq!(asked(&here.with_virtual_host()).await, "http://the-bucket.s3.example:9000/key");
+        let number = location("http://127.0.0.1:9000").with_virtual_host();
+        let refused = client(&number, Duration::from_secs(1)).err().unwrap();
+        assert!(refused.advice().unwrap().contains("GRAVITON_S3_ADDRESSING"), "{refused}");
+    }
 }

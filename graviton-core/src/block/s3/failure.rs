@@ -114,6 +114,13 @@ impl Failure {
         matches!(self, Failure::Refused(Refusal { status: 404, code, .. }) if code != "NoSuchBucket")
     }
 
+    /// Whether the server says that the request itself is wrong, or asks for what it does not know: a header
+    /// of it, for example.
+    pub(super) fn is_about_the_request(&self) -> bool {
+        matches!(self, Failure::Refused(refusal)
+            if matches!(refusal.status, 400 | 501) && matches!(Kind::of(refusal), Kind::Other))
+    }
+
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Failure::Refused(refusal) => Some(refusal.status),
@@ -190,17 +197,7 @@ impl Failure {
                     format!("check that {endpoint} is the address of an S3 server, not of its console"),
                 ),
             },
-            Failure::Broken(reason) => (
-                Code::BackendUnavailable,
-                format!("{endpoint}: {reason}"),
-                match location.server() {
-                    Some(_) => {
-                        "check that this server runs and can be reached (QUASAR_MINIO_URL), and try again"
-                    }
-                    None => "check that it can be reached from here, and try again",
-                }
-                .to_owned(),
-            ),
+            Failure::Broken(reason) => broken(location, endpoint, reason),
             Failure::Senseless(reason) => (
                 Code::Config,
                 match location.server() {
@@ -217,14 +214,50 @@ impl Failure {
     }
 }
 
+/// The code, the reason and the advice where there was no answer.
+fn broken(location: &S3Location, endpoint: &str, reason: &str) -> (Code, String, String) {
+    if reason.contains("certificate") {
+        let more = if location.server().is_some() { "" } else { " or AWS_CA_BUNDLE" };
+        let advice = format!("name the PEM file of its authority with GRAVITON_S3_CA{more}");
+        return (Code::Config, format!("{endpoint} cannot be trusted: {reason}"), advice);
+    }
+    let advice = match (proxy_of(endpoint), location.server()) {
+        (Some(proxy), _) => format!(
+            "check that it can be reached through the proxy that {proxy} names, or except it with NO_PROXY, and try again"
+        ),
+        (None, Some(_)) => {
+            "check that this server runs and can be reached (QUASAR_MINIO_URL), and try again".to_owned()
+        }
+        (None, None) => "check that it can be reached from here, and try again".to_owned(),
+    };
+    (Code::BackendUnavailable, format!("{endpoint}: {reason}"), advice)
+}
+
 fn credentials_advice(location: &S3Location) -> String {
     match location.server() {
         Some(_) => "check MINIO_ROOT_USER and MINIO_ROOT_PASSWORD",
+        None if std::env::var_os("AWS_PROFILE").is_some() => {
+            "AWS_PROFILE is not read: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, as `aws configure \
+             export-credentials --format env` prints them"
+        }
         None => {
-            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role of this machine"
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role of this machine; profiles \
+             are not read"
         }
     }
     .to_owned()
+}
+
+/// The variable that names the proxy which requests to this endpoint go through, if one does and it is not
+/// excepted. For messages only: `NO_PROXY` is read by the client of HTTP.
+fn proxy_of(endpoint: &str) -> Option<&'static str> {
+    let names: &[&str] = if endpoint.starts_with("https:") {
+        &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+    } else {
+        &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+    };
+    let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    names.iter().find(is_set).copied()
 }
 
 enum Kind {

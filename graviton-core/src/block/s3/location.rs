@@ -4,6 +4,7 @@
 //! names are the same in every language.
 
 use std::fmt;
+use std::path::{Path as FilePath, PathBuf};
 
 use url::Url;
 
@@ -21,6 +22,11 @@ pub struct S3Location {
     prefix: String,
     region: Option<String>,
     server: Option<S3Server>,
+    /// A file with certificates of authorities to trust besides the system's.
+    authorities: Option<PathBuf>,
+    /// Whether the bucket is a part of the host name, and not of the path. AWS's own buckets are found by
+    /// what the `AWS_*` variables say.
+    virtual_host: bool,
 }
 
 /// A server of one's own, such as MinIO, with the credentials for it.
@@ -37,7 +43,14 @@ impl S3Location {
     pub fn new(bucket: &str, prefix: &str) -> Result<S3Location> {
         check_bucket(bucket)?;
         let prefix = check_prefix(prefix)?;
-        Ok(S3Location { bucket: bucket.to_owned(), prefix: prefix.to_owned(), region: None, server: None })
+        Ok(S3Location {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            region: None,
+            server: None,
+            authorities: None,
+            virtual_host: false,
+        })
     }
 
     /// The same at this server.
@@ -52,6 +65,18 @@ impl S3Location {
         S3Location { region: Some(region.to_owned()), ..self }
     }
 
+    /// The same, trusting the authorities in this PEM file besides those of the system.
+    #[must_use]
+    pub fn trusting(self, authorities: impl Into<PathBuf>) -> S3Location {
+        S3Location { authorities: Some(authorities.into()), ..self }
+    }
+
+    /// The same with the bucket in the host name of the server, as `bucket.host`, and not in the path.
+    #[must_use]
+    pub fn with_virtual_host(self) -> S3Location {
+        S3Location { virtual_host: true, ..self }
+    }
+
     /// The name of the bucket.
     pub fn bucket(&self) -> &str {
         &self.bucket
@@ -63,6 +88,25 @@ impl S3Location {
 
     pub(super) fn server(&self) -> Option<&S3Server> {
         self.server.as_ref()
+    }
+
+    pub(super) fn authorities(&self) -> Option<&FilePath> {
+        self.authorities.as_deref()
+    }
+
+    /// The URL that requests to this server begin with, if the bucket is a part of its host name.
+    pub(super) fn virtual_endpoint(&self, server: &S3Server) -> Result<Option<String>> {
+        if !self.virtual_host {
+            return Ok(None);
+        }
+        let (scheme, host) = server.endpoint().split_once("://").unwrap_or(("https", server.endpoint()));
+        let is_number = Url::parse(server.endpoint()).is_ok_and(|url| url.domain().is_none());
+        if is_number || self.bucket.contains('_') {
+            let why = format!("{} cannot be a part of the host name of {host}", self.bucket);
+            return Err(Error::new(Code::Config, why)
+                .with_advice("set GRAVITON_S3_ADDRESSING to path, or give the server a name"));
+        }
+        Ok(Some(format!("{scheme}://{}.{host}", self.bucket)))
     }
 
     /// The key of a block's object.

@@ -3,8 +3,8 @@
 //! database these blocks belong to.
 //!
 //! The server must show an object whole or not at all, and show it to everybody once the put has
-//! returned. AWS, MinIO and SeaweedFS do. Puts carry a checksum; a server that does not compare it may
-//! store what was damaged on its way, which the next read finds.
+//! returned. AWS, MinIO and SeaweedFS do. Puts carry a checksum; a server that does not compare it, or that
+//! refuses it and gets puts without one, may store what was damaged on its way, which the next read finds.
 //!
 //! `location` is where, `client` makes the client of `object_store`, `transport` is below it and sees each
 //! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes.
@@ -22,6 +22,7 @@ mod transport;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,6 +66,8 @@ impl S3BlockStore {
             location,
             endpoint: client.endpoint,
             s3: client.s3,
+            without_checksum: client.without_checksum,
+            refuses_checksums: AtomicBool::new(false),
             http: client.http,
             usual,
             opening,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use object_store::aws::AmazonS3;
@@ -43,6 +44,9 @@ pub(super) struct Shared {
     /// The answer of [`Identity::location`](crate::block::Identity::location).
     pub(super) name: String,
     pub(super) s3: AmazonS3,
+    pub(super) without_checksum: AmazonS3,
+    /// Whether the server was found to take no put with a checksum.
+    pub(super) refuses_checksums: AtomicBool,
     /// The client underneath, for requests that are signed here.
     pub(super) http: HttpClient,
     pub(super) usual: Patience,
@@ -85,6 +89,37 @@ impl Shared {
         }
     }
 
+    /// Writes an object; with a condition, only if there is none.
+    async fn write(
+        &self,
+        patience: Patience,
+        path: &Path,
+        payload: PutPayload,
+        mode: PutMode,
+    ) -> Result<(), Failure> {
+        let send = |s3: AmazonS3| {
+            let (path, payload, mode) = (path.clone(), payload.clone(), mode.clone());
+            self.ask(patience, MOST_OF_AN_ID, async move |extensions| {
+                let options = PutOptions { mode, extensions, ..PutOptions::default() };
+                s3.put_opts(&path, payload, options).await.map(drop)
+            })
+        };
+        if self.refuses_checksums.load(Ordering::Relaxed) {
+            return send(self.without_checksum.clone()).await;
+        }
+        match send(self.s3.clone()).await {
+            Err(failure) if failure.is_about_the_request() => {
+                let again = send(self.without_checksum.clone()).await;
+                if again.is_ok() {
+                    self.refuses_checksums.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(failure)
+            }
+            result => result,
+        }
+    }
+
     pub(super) fn explain(&self, failure: Failure, action: Action, key: &str, tried: &str) -> Error {
         failure.explain(&self.location, &self.endpoint, action, key, tried)
     }
@@ -94,10 +129,8 @@ impl Shared {
         let patience = self.usual.for_bytes(block.bytes.len());
         let path = path(&key)?;
         let payload = PutPayload::from(block.bytes);
-        let put =
-            |extensions| self.s3.put_opts(&path, payload, PutOptions { extensions, ..PutOptions::default() });
-        match self.ask(patience, MOST_OF_AN_ID, put).await {
-            Ok(_) => Ok(()),
+        match self.write(patience, &path, payload, PutMode::Overwrite).await {
+            Ok(()) => Ok(()),
             Err(failure) => {
                 let tried = format!("cannot write block {} to {}", block.key, self.place(&block.key));
                 Err(self.explain(failure, Action::Write, &key, &tried))
@@ -206,10 +239,8 @@ impl Shared {
         let key = self.location.under_prefix(GENERATION);
         let path = path(&key)?;
         let payload = PutPayload::from(format!("{to}\n").into_bytes());
-        let put =
-            |extensions| self.s3.put_opts(&path, payload, PutOptions { extensions, ..PutOptions::default() });
-        match self.ask(self.usual, MOST_OF_AN_ID, put).await {
-            Ok(_) => Ok(()),
+        match self.write(self.usual, &path, payload, PutMode::Overwrite).await {
+            Ok(()) => Ok(()),
             Err(failure) => {
                 let tried = format!("cannot write {}/{GENERATION}", self.name);
                 Err(self.explain(failure, Action::Write, &key, &tried))
@@ -264,6 +295,15 @@ impl Shared {
             // A second attempt that is refused shows it too.
             Ok(written) => !written || !self.write_id(&name, "probe").await?,
             Err(error) if error.code() == Code::Unsupported => false,
+            // Some refuse a condition as they would anything wrong: without it they write.
+            Err(error) if error.code() == Code::Config => {
+                let payload = PutPayload::from_static(b"probe\n");
+                let path = path(&self.location.under_prefix(&name))?;
+                if self.write(self.usual, &path, payload, PutMode::Overwrite).await.is_err() {
+                    return Err(error);
+                }
+                false
+            }
             Err(error) => return Err(error),
         };
         let path = path(&self.location.under_prefix(&name))?;
@@ -278,12 +318,8 @@ impl Shared {
         let key = self.location.under_prefix(name);
         let path = path(&key)?;
         let payload = PutPayload::from(format!("{id}\n").into_bytes());
-        let put = |extensions| {
-            let options = PutOptions { mode: PutMode::Create, extensions, ..PutOptions::default() };
-            self.s3.put_opts(&path, payload, options)
-        };
-        match self.ask(self.usual, MOST_OF_AN_ID, put).await {
-            Ok(_) => Ok(true),
+        match self.write(self.usual, &path, payload, PutMode::Create).await {
+            Ok(()) => Ok(true),
             Err(failure) if matches!(failure.status(), Some(409 | 412)) => Ok(false),
             Err(failure) if failure.status() == Some(501) => {
                 Err(Error::new(Code::Unsupported, format!("{} knows no conditions", self.endpoint)))

@@ -17,7 +17,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
-use object_store::{ClientOptions, Extensions, HeaderValue};
+use object_store::{Certificate, ClientOptions, Extensions, HeaderValue};
 
 use super::failure::{Failure, Refusal};
 use crate::descriptor;
@@ -67,6 +67,8 @@ pub(super) struct Connector {
     pub(super) attempt: Duration,
     /// Whether no request will use TLS, so that no certificates need to be loaded.
     pub(super) plain: bool,
+    /// Certificates to trust besides the system's.
+    pub(super) authorities: Vec<Certificate>,
     /// The client that was made last.
     pub(super) last: Arc<Mutex<Option<HttpClient>>>,
 }
@@ -79,6 +81,9 @@ impl HttpConnector for Connector {
             .with_user_agent(HeaderValue::from_static(concat!("graviton/", env!("CARGO_PKG_VERSION"))));
         if self.plain {
             options = options.with_no_system_certificates(true);
+        }
+        for authority in &self.authorities {
+            options = options.with_root_certificate(authority.clone());
         }
         // The HTTP client asks the process for its provider of cryptography. One that the program has
         // installed stays.
