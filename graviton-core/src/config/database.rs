@@ -10,6 +10,8 @@ use crate::manifest::postgres::PostgresAddress;
 
 const URL: &str = "GRAVITON_MANIFEST_URL";
 const JDBC: &str = "PG_JDBC_URL";
+pub(super) const SCHEMA: &str = "GRAVITON_PG_SCHEMA";
+pub(super) const CONNECTIONS: &str = "GRAVITON_PG_CONNECTIONS";
 
 /// There is none in this build.
 #[cfg(not(feature = "postgres"))]
@@ -23,6 +25,14 @@ impl PostgresAddress {
 
     fn name(&self) -> &str {
         match *self {}
+    }
+
+    fn in_schema(self, _: &str) -> Result<PostgresAddress> {
+        match self {}
+    }
+
+    fn with_connections(self, _: usize) -> PostgresAddress {
+        match self {}
     }
 }
 
@@ -49,8 +59,32 @@ pub(super) fn check_jdbc(value: &str) -> Result<()> {
     PostgresAddress::parse(JDBC, value, None, None).map(drop)
 }
 
-/// The database that the settings choose together; settings that contradict each other are an error.
+/// Whether the value is possible for `GRAVITON_PG_CONNECTIONS` by itself; the number.
+pub(super) fn connections(value: &str) -> Result<usize> {
+    value.parse().ok().filter(|number| (1..=1_000).contains(number)).ok_or_else(|| {
+        Error::new(Code::Config, format!("{CONNECTIONS} cannot be {value:?}"))
+            .with_advice("use a whole number from 1 to 1000")
+    })
+}
+
+/// The database that the settings choose together, with its schema and its number of connections.
 pub(super) fn manifests(values: &Values, root: &Path) -> Result<Manifests> {
+    Ok(match chosen(values, root)? {
+        Manifests::Sqlite(path) => Manifests::Sqlite(path),
+        Manifests::Postgres(mut address) => {
+            if let Some(schema) = values.get(SCHEMA) {
+                address = Box::new(address.in_schema(schema)?);
+            }
+            if let Some(number) = values.get(CONNECTIONS) {
+                address = Box::new(address.with_connections(connections(number)?));
+            }
+            Manifests::Postgres(address)
+        }
+    })
+}
+
+/// The database that the settings choose together; settings that contradict each other are an error.
+fn chosen(values: &Values, root: &Path) -> Result<Manifests> {
     let value = |name| values.get(name);
     let (user, password) = (value("PG_USERNAME"), value("PG_PASSWORD"));
     let jdbc = match value(JDBC) {

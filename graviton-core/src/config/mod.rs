@@ -213,6 +213,7 @@ impl Config {
             window: self.window.unwrap_or(usual.window),
             shared_window: self.shared_window,
         };
+        check_root(&root)?;
         if root.exists() && !root.is_dir() {
             return Err(Error::new(
                 Code::Config,
@@ -265,6 +266,19 @@ impl fmt::Debug for Config {
     }
 }
 
+/// Fails if it is the address of something else: a directory of that name would be made.
+fn check_root(root: &Path) -> Result<()> {
+    let text = root.to_string_lossy();
+    let is_scheme =
+        |scheme: &str| scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter));
+    if text == ":memory:" || text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)) {
+        let why = format!("cannot open a store in {text}: it is an address, not a directory");
+        return Err(Error::new(Code::Config, why)
+            .with_advice("name a directory; blocks in S3 and manifests in PostgreSQL are settings"));
+    }
+    Ok(())
+}
+
 /// Fails if the database is not there, and there are files of blocks that belong to one. It would be made,
 /// and be another one, of which nobody would know later that it is new.
 async fn not_lost(path: &Path, blocks: &dyn BlockStore) -> Result<()> {
@@ -313,6 +327,7 @@ fn check(name: &str, value: &str) -> Result<()> {
         "GRAVITON_FS_BLOCK_PREFIX" => prefix(value).map(drop),
         "GRAVITON_MANIFEST_URL" => database::check_url(value),
         "PG_JDBC_URL" => database::check_jdbc(value),
+        database::CONNECTIONS => database::connections(value).map(drop),
         "GRAVITON_HASH" => algo(value).map(drop),
         "GRAVITON_CHUNKER" => value.parse::<ChunkerSpec>().map(drop),
         "GRAVITON_DURABILITY" => durability(value).map(drop),

@@ -25,10 +25,13 @@ pub(super) const MIGRATIONS: &[Sql] =
 /// The schema that this version writes.
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// The number is the ASCII of "graviton".
+/// The number is the ASCII of "graviton". The schema is the one that the session was made for. One that is
+/// there is not made: that would ask for a right which the user need not have.
 const BEFORE: Sql = Sql {
     sqlite: "",
-    postgres: "SELECT pg_advisory_xact_lock(7454127494454865774); CREATE SCHEMA IF NOT EXISTS graviton",
+    postgres: "SELECT pg_advisory_xact_lock(7454127494454865774); \
+        DO $$ BEGIN IF to_regnamespace(current_setting('search_path')) IS NULL THEN \
+        EXECUTE format('CREATE SCHEMA %I', current_setting('search_path')); END IF; END $$",
 };
 
 /// What a database is to this version of Graviton.

@@ -34,6 +34,92 @@ async fn assert_reads_back(store: &AsyncStore, id: &graviton_core::BlobId, conte
     assert_eq!(store.read_range(id, 0..u64::MAX).await.unwrap(), content);
 }
 
+/// A user of the server of this test alone, with these rights and settings; the database with his name in its
+/// URL.
+async fn with_user(database: &TestDatabase, statements: &str) -> String {
+    let name = database.url.rsplit('/').next().unwrap();
+    let user = format!("user_of_{name}");
+    let statements = statements.replace("{user}", &user).replace("{database}", name);
+    let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    let make = format!("CREATE ROLE {user} LOGIN PASSWORD 'a-password'; {statements}");
+    connection.execute(sqlx::raw_sql(&make)).await.unwrap();
+    let (_, host) = database.url.split_once('@').unwrap();
+    format!("postgres://{user}:a-password@{host}")
+}
+
+/// As a careful administrator gives it: the schema is there, and the user may make no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_the_user_owns_is_enough() {
+    needs_servers!();
+    for schema in ["graviton", "another_one"] {
+        let database = TestDatabase::create().await;
+        let url = with_user(&database, &format!("CREATE SCHEMA {schema} AUTHORIZATION {{user}}")).await;
+        let root = tempfile::tempdir().unwrap();
+        let config = config(&root, &url).set("GRAVITON_PG_SCHEMA", schema).unwrap();
+        let store = config.open_async().await.unwrap();
+        let id = store.put(&content(3)[..]).await.unwrap().id;
+        assert_reads_back(&store, &id, &content(3)).await;
+        store.close().await;
+        let without = config.clone().set("GRAVITON_PG_SCHEMA", "not_there").unwrap();
+        let refused = without.open_async().await.unwrap_err();
+        assert_eq!(refused.code(), Code::Forbidden, "{refused}");
+        assert!(refused.advice().unwrap().contains("`not_there`"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_schemas_are_two_stores_and_a_pool_is_as_large_as_it_is_told() {
+    needs_servers!();
+    let database = TestDatabase::create().await;
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = async |root: &TempDir, schema: &str| {
+        let config = config(root, &database.url).set("GRAVITON_PG_SCHEMA", schema).unwrap();
+        config.set("GRAVITON_PG_CONNECTIONS", "1").unwrap().open_async().await.unwrap()
+    };
+    let (first, second) = (open(&one, "graviton").await, open(&other, "second").await);
+    let puts = (1..=8).map(|seed| {
+        let store = first.clone();
+        async move { store.put(&content(seed)[..]).await.unwrap().id }
+    });
+    let ids = futures_util::future::join_all(puts).await;
+    assert_eq!(first.connections().most, 1);
+    assert_eq!(
+        (first.list(None, 100).await.unwrap().len(), second.list(None, 100).await.unwrap().len()),
+        (8, 0)
+    );
+    assert!(second.put(&content(1)[..]).await.unwrap().created);
+    assert_reads_back(&first, &ids[0], &content(1)).await;
+    for bad in ["", "Graviton", "pg_graviton", "a b", "a;b", "1a"] {
+        let config = config(&one, &database.url).set("GRAVITON_PG_SCHEMA", bad).unwrap();
+        assert_eq!(config.open_async().await.unwrap_err().code(), Code::Config, "{bad:?}");
+    }
+    for bad in ["0", "-1", "ten", "100000"] {
+        let refused = config(&one, &database.url).set("GRAVITON_PG_CONNECTIONS", bad);
+        assert_eq!(refused.err().unwrap().code(), Code::Config, "{bad:?}");
+    }
+}
+
+/// A limit that the user has on statements is for people at a prompt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_statements_keeps_no_step_from_its_end() {
+    needs_servers!();
+    let database = TestDatabase::create().await;
+    let rights =
+        "GRANT CREATE ON DATABASE {database} TO {user}; ALTER ROLE {user} SET statement_timeout = '1ms'";
+    let url = with_user(&database, rights).await;
+    let root = tempfile::tempdir().unwrap();
+    let store = open(&root, &url).await;
+    let id = store.put(&content(5)[..]).await.unwrap().id;
+    store.stats().await.unwrap();
+    let verified =
+        store.verify(&graviton_core::VerifyOptions::default(), |_| std::ops::ControlFlow::Continue(())).await;
+    assert!(verified.unwrap().is_clean());
+    store.delete(&id).await.unwrap();
+    let options = graviton_core::GcOptions { grace: Some(Duration::ZERO), ..Default::default() };
+    let collected = store.gc(&options, |_| std::ops::ControlFlow::Continue(())).await.unwrap();
+    assert!(collected.complete && collected.blocks == 800, "{collected:?}");
+}
+
 /// What a relay does when it sees the client send `COMMIT`.
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {

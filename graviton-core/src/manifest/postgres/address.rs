@@ -31,7 +31,15 @@ pub struct PostgresAddress {
     options: PgConnectOptions,
     name: String,
     variable: &'static str,
+    schema: String,
+    connections: usize,
 }
+
+/// The schema of the tables, unless it is told otherwise.
+const SCHEMA: &str = "graviton";
+
+/// Connections of an open store at once, unless it is told otherwise.
+const CONNECTIONS: usize = 10;
 
 impl PostgresAddress {
     /// The address in `url`, as libpq writes it (`postgres://user:password@host:port/database?sslmode=…`), or
@@ -55,12 +63,22 @@ impl PostgresAddress {
             return Err(wrong(variable, "there is an @ or # where none can be")
                 .with_advice("write special characters of the password as %XX"));
         }
-        for (parameter, _) in url.query_pairs() {
-            if !PARAMETERS.contains(&&*parameter) && !parameter.starts_with("options[") {
+        for (parameter, value) in url.query_pairs() {
+            if parameter == "target_session_attrs" {
+                check_target(variable, &value, &["any", "read-write", "primary"])?;
+            } else if !PARAMETERS.contains(&&*parameter) && !parameter.starts_with("options[") {
                 let known = PARAMETERS.join(", ");
                 return Err(wrong(variable, &format!("{parameter:?} is no parameter of it"))
                     .with_advice(format!("the parameters are {known}")));
             }
+        }
+        // sqlx knows no such parameter.
+        let mut rest = url.clone();
+        rest.query_pairs_mut()
+            .clear()
+            .extend_pairs(url.query_pairs().filter(|(parameter, _)| parameter != "target_session_attrs"));
+        if parameter(&url, "target_session_attrs").is_some() {
+            url = rest;
         }
         if let Some(user) = user {
             let said = parameter(&url, "user").unwrap_or_else(|| decoded(url.username()));
@@ -109,8 +127,46 @@ impl PostgresAddress {
         let options = options
             .disable_statement_logging()
             .extra_float_digits(None)
-            .options([("search_path", "graviton"), ("synchronous_commit", "on")]);
-        Ok(PostgresAddress { options, name, variable })
+            .options([("search_path", SCHEMA), ("synchronous_commit", "on")]);
+        let (schema, connections) = (SCHEMA.to_owned(), CONNECTIONS);
+        Ok(PostgresAddress { options, name, variable, schema, connections })
+    }
+
+    /// The same database, with the tables in this schema: small letters, digits and underscores.
+    pub fn in_schema(self, schema: &str) -> Result<PostgresAddress> {
+        let is_plain = |letter: char| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit();
+        if schema.is_empty()
+            || schema.len() > 63
+            || !schema.chars().all(is_plain)
+            || schema.starts_with(|first: char| first.is_ascii_digit())
+            || schema.starts_with("pg_")
+        {
+            return Err(Error::new(Code::Config, format!("{schema:?} cannot be the schema of the tables"))
+                .with_advice("use small letters, digits and underscores, such as graviton"));
+        }
+        if schema == self.schema {
+            return Ok(self);
+        }
+        // Of two values the server takes the last one.
+        let options = self.options.options([("search_path", schema)]);
+        let name = format!("{} (schema {schema})", self.name);
+        Ok(PostgresAddress { options, name, schema: schema.to_owned(), ..self })
+    }
+
+    /// The same database, with up to so many connections of an open store at once, beside the one that
+    /// renews its lease.
+    #[must_use]
+    pub fn with_connections(self, connections: usize) -> PostgresAddress {
+        PostgresAddress { connections: connections.max(1), ..self }
+    }
+
+    /// The schema of the tables.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections
     }
 
     pub(super) fn options(&self) -> &PgConnectOptions {
@@ -147,8 +203,25 @@ fn wrong(variable: &str, why: &str) -> Error {
     Error::new(Code::Config, format!("{variable} is not an address of Postgres: {why}"))
 }
 
+/// Fails unless the server that is asked for, among several, may be the one that takes writes. There is one
+/// host here, and a store that cannot write to it says so.
+fn check_target(variable: &'static str, wanted: &str, met: &[&str]) -> Result<()> {
+    if met.contains(&wanted) {
+        return Ok(());
+    }
+    Err(wrong(variable, "it asks for another server than one that takes writes")
+        .with_advice("name one address, that of the server that takes writes"))
+}
+
 fn parse(variable: &'static str, url: &str) -> Result<Url> {
     let form = "postgres://user:password@host:port/database";
+    let behind =
+        url.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+    let hosts = behind.rsplit_once('@').map_or(behind, |(_, hosts)| hosts);
+    if hosts.contains(',') {
+        return Err(wrong(variable, "it names several hosts")
+            .with_advice("name one address, that of the server that takes writes"));
+    }
     let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
     parsed.filter(|url| !url.cannot_be_a_base()).ok_or_else(|| {
         wrong(variable, "it is not a URL of that kind").with_advice(format!(
@@ -168,10 +241,6 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
         Some(rest) => format!("postgresql://{rest}"),
         None => format!("postgresql://localhost/{}", rest.trim_start_matches('/')),
     };
-    let hosts = text["postgresql://".len()..].split(['/', '?']).next().unwrap_or_default();
-    if hosts.contains(',') {
-        return Err(wrong(variable, "it names several hosts").with_advice("name the one that takes writes"));
-    }
     let mut url = parse(variable, &text)?;
     let properties: Vec<(String, String)> =
         url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
@@ -186,6 +255,7 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
                 kept.push(("sslmode".to_owned(), "verify-full".to_owned()));
             }
             "ssl" => {}
+            "targetServerType" => check_target(variable, &value, &["any", "primary", "master"])?,
             "ApplicationName" => kept.push(("application_name".to_owned(), value)),
             _ if name.starts_with("ssl") || name.starts_with("gss") || name == "channelBinding" => {
                 return Err(wrong(variable, &format!("the property {name:?} is not supported"))
@@ -229,6 +299,8 @@ mod tests {
         }
         assert_eq!(name("jdbc:postgresql:graviton"), "postgres://localhost:5432/graviton");
         assert_eq!(name("postgres://h"), "postgres://h:5432/u");
+        assert_eq!(name("postgres://h/d?target_session_attrs=read-write"), "postgres://h:5432/d");
+        assert_eq!(name("jdbc:postgresql://h/d?targetServerType=primary"), "postgres://h:5432/d");
     }
 
     #[test]
@@ -247,6 +319,10 @@ mod tests {
             "postgres://u:12?secret@h/d",
             "postgres://u:12#secret@h/d",
             "postgres://u:wrong@h/d",
+            "postgres://u:secret@h,i/d",
+            "postgres://u:secret@h:1,i:2/d?target_session_attrs=read-write",
+            "postgres://u:secret@h/d?target_session_attrs=prefer-standby",
+            "jdbc:postgresql://h/d?targetServerType=secondary&password=secret",
         ] {
             let error = PostgresAddress::parse("GRAVITON_MANIFEST_URL", url, Some("u"), Some("secret"));
             let error = error.expect_err(url);

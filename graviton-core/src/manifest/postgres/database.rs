@@ -25,7 +25,6 @@ use crate::random;
 
 /// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by
 /// default.
-const CONNECTIONS: usize = 10;
 /// How long a call waits for one of them.
 const QUEUE: Duration = Duration::from_secs(30);
 /// How long it may take to connect: an open store is to be had, or an error, within 10 seconds.
@@ -43,13 +42,17 @@ const LOSSES: u32 = 3;
 
 /// Bounds how long a row stays locked for others: by us, and by one of us that was cut off. Then asks whether
 /// the session is as we asked for it when we connected, which it is not where a pooler leaves that out.
+///
+/// A limit of the user on statements (`statement_timeout`) is lifted: a step ends by its own patience, and
+/// one that the server cut off each time would never get anywhere.
 const AS_ASKED: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
-    SELECT current_setting('search_path') = 'graviton' \
-    AND current_setting('synchronous_commit') NOT IN ('off', 'local')";
+    SET statement_timeout = 0; SELECT current_setting('search_path'), \
+    current_setting('synchronous_commit') NOT IN ('off', 'local')";
 
-/// Asks for the setting once more, in the same round trip: through a pooler that hands sessions on, another
-/// client may have changed it.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on";
+/// Asks for the settings once more, in the same round trip: through a pooler that hands sessions on, another
+/// client may have changed them.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; \
+    SET LOCAL statement_timeout = 0";
 
 /// One database of a Postgres server.
 #[derive(Debug)]
@@ -98,13 +101,10 @@ struct Failure {
 
 impl PostgresDatabase {
     pub(in crate::manifest) fn new(address: PostgresAddress) -> PostgresDatabase {
+        let places = Arc::new(Semaphore::new(address.connections()));
         PostgresDatabase {
             address,
-            pool: Arc::new(Pool {
-                idle: Mutex::default(),
-                places: Arc::new(Semaphore::new(CONNECTIONS)),
-                closed: AtomicBool::new(false),
-            }),
+            pool: Arc::new(Pool { idle: Mutex::default(), places, closed: AtomicBool::new(false) }),
             renewal: tokio::sync::Mutex::new(None),
         }
     }
@@ -113,8 +113,10 @@ impl PostgresDatabase {
         let name = self.address.name();
         let place = timeout(QUEUE, Arc::clone(&self.pool.places).acquire_owned()).await;
         let place = place.map_err(|_| {
-            let why = format!("all {CONNECTIONS} connections to the database {name} are busy");
-            Error::new(Code::BackendUnavailable, why).with_advice("do less at once, or try again")
+            let most = self.address.connections();
+            let why = format!("all {most} connections to the database {name} are busy");
+            Error::new(Code::BackendUnavailable, why)
+                .with_advice("do less at once, raise GRAVITON_PG_CONNECTIONS, or try again")
         })?;
         let (Ok(place), false) = (place, self.pool.closed.load(Ordering::Acquire)) else {
             return Err(Error::new(Code::Closed, "the store is closed"));
@@ -161,7 +163,9 @@ impl PostgresDatabase {
         // synchronous_commit what is acknowledged could be lost.
         let as_asked = timeout(CLEAN_UP, connection.fetch_one(sqlx::raw_sql(AS_ASKED))).await;
         let as_asked = as_asked.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())).flatten();
-        let as_asked = as_asked.and_then(|row| row.try_get::<bool, _>(0));
+        let as_asked = as_asked.and_then(|row| {
+            Ok(row.try_get::<&str, _>(0)? == self.address.schema() && row.try_get::<bool, _>(1)?)
+        });
         if !as_asked.map_err(|error| failed(&self.address, error.into()))? {
             return Err(pooled(&self.address, "a pooler leaves out the parameters of the session"));
         }
@@ -355,21 +359,24 @@ impl PostgresDatabase {
     }
 
     pub(in crate::manifest) fn connections(&self) -> Connections {
-        Connections { busy: CONNECTIONS - self.pool.places.available_permits(), most: CONNECTIONS }
+        let most = self.address.connections();
+        Connections { busy: most - self.pool.places.available_permits(), most }
     }
 
     /// Refuses: the database is not a file of ours.
     pub(in crate::manifest) fn backup(&self) -> Result<()> {
         let why =
             format!("the manifests are in {}, which is not a file of ours to copy", self.address.name());
-        Err(Error::new(Code::Unsupported, why)
-            .with_advice("use pg_dump --schema=graviton, or the server's own backups"))
+        Err(Error::new(Code::Unsupported, why).with_advice(format!(
+            "use pg_dump --schema={}, or the server's own backups",
+            self.address.schema()
+        )))
     }
 
     pub(in crate::manifest) async fn close(&self) {
         self.pool.closed.store(true, Ordering::Release);
         // Who is at work finishes first.
-        let _all = timeout(QUEUE, self.pool.places.acquire_many(CONNECTIONS as u32)).await;
+        let _all = timeout(QUEUE, self.pool.places.acquire_many(self.address.connections() as u32)).await;
         let idle = std::mem::take(&mut *self.pool.idle());
         let renewal = self.renewal.lock().await.take();
         for connection in idle.into_iter().map(|(connection, _)| connection).chain(renewal) {

@@ -76,12 +76,16 @@ pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
 /// The error of a session that is not our own.
 pub(super) fn pooled(address: &PostgresAddress, why: &str) -> Error {
     let what = format!("the database {} cannot be used through this pooler: {why}", address.name());
-    Error::new(Code::Config, what).with_advice(POOLED)
+    Error::new(Code::Config, what).with_advice(pooled_advice(address))
 }
 
-const POOLED: &str = "connect to PostgreSQL itself; or let the pooler work in session mode, ignore the startup \
-     parameter `options`, and set search_path to graviton and synchronous_commit to on for the database \
-     (ALTER DATABASE … SET …)";
+fn pooled_advice(address: &PostgresAddress) -> String {
+    format!(
+        "connect to PostgreSQL itself; or let the pooler work in session mode, ignore the startup parameter `options`, \
+         and set search_path to {} and synchronous_commit to on for the database (ALTER DATABASE … SET …)",
+        address.schema()
+    )
+}
 
 fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static str, String) {
     let variable = address.variable();
@@ -116,16 +120,18 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
                 (Code::Config, "refuses the user or the password", advice)
             }
             "08P01" if error.message().contains("startup parameter") => {
-                (Code::Config, "cannot be used through this pooler", POOLED.to_owned())
+                (Code::Config, "cannot be used through this pooler", pooled_advice(address))
             }
             // A prepared statement is there already, or is not: another client's session.
-            "42P05" | "26000" => (Code::Config, "cannot be used through this pooler", POOLED.to_owned()),
+            "42P05" | "26000" => (Code::Config, "cannot be used through this pooler", pooled_advice(address)),
             "3D000" => (Code::Config, "does not exist", format!("make it, or check {variable}")),
             "42501" => (
                 Code::Forbidden,
                 "does not allow this to its user",
-                "grant the user the right to create the schema `graviton`, or to use it and its tables"
-                    .to_owned(),
+                format!(
+                    "grant the user the right to create the schema `{0}`, or to use `{0}` and its tables",
+                    address.schema()
+                ),
             ),
             "42P01" | "42703" | "3F000" => {
                 let advice = "restore the database from a backup, or choose another one".to_owned();

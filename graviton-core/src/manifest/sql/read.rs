@@ -5,7 +5,8 @@ use super::Sql;
 /// Names of tables.
 pub(in crate::manifest) const TABLES: Sql = Sql {
     sqlite: "SELECT name FROM sqlite_schema WHERE type = 'table'",
-    postgres: "SELECT CAST(tablename AS TEXT) FROM pg_catalog.pg_tables WHERE schemaname = 'graviton'",
+    postgres: "SELECT CAST(tablename AS TEXT) FROM pg_catalog.pg_tables \
+        WHERE schemaname = current_setting('search_path')",
 };
 
 /// The cluster and the database in it, and the timeline: a standby that was promoted begins a new one.
