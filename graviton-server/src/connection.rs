@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 /// After a refusal, the server reads on for this time and this many bytes, on as many connections as there are permits.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: u64 = 64 << 20;
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER_BYTES: u64 = 64 << 20;
 
 /// One connection.
 #[derive(Debug)]

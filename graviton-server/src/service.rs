@@ -69,7 +69,7 @@ impl ConnectionService {
         let admitted = check_head(&request, self.app.limits().max_headers)
             .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), peer));
         let (head, body) = request.into_parts();
-        let (body, ended) = WatchedBody::new(body);
+        let (body, ended) = WatchedBody::new(body, version, self.app.leaving());
         let mut request = Request::from_parts(head, body);
         let (caller, mut response) = match admitted {
             Ok(caller) => {

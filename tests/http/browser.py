@@ -9,10 +9,12 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from pathlib import Path
 
 import blake3
@@ -51,6 +53,7 @@ def main():
             Page.text = PAGE.replace("URL", f"{server.url}/api/blobs/{blob}").replace("BASE", server.url)
             document = chromium(work, origin).stdout
             check_docs(work, server.url)
+        check_pictures(program, work)
         pages.shutdown()
     said = re.search('<pre id="result">(.*?)</pre>', document, re.DOTALL)
     result = said.group(1).replace("&quot;", '"') if said else document
@@ -59,6 +62,43 @@ def main():
     if not result.startswith("{") or json.loads(result) != expected:
         sys.exit(f"browser: {result}\nexpected {expected}")
     print("browser: fetch of a range, of the whole, a put and a failure, from another origin")
+
+
+PICTURES = """<!doctype html><title>test</title><pre id="result">nothing</pre><script>
+(async () => {
+  const load = source => new Promise(done => {
+    const picture = new Image();
+    picture.onload = () => done("loaded");
+    picture.onerror = () => done("refused");
+    picture.src = source;
+  });
+  document.getElementById("result").textContent = await load("URL");
+})();
+</script>"""
+
+def pixel():
+    """A PNG of one white pixel."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0\xff")) + chunk(b"IEND", b""))
+
+
+def check_pictures(program, work):
+    """A page of another origin does not find out whether a blob is here by loading it, unless it may."""
+    pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    origin = f"http://127.0.0.1:{pages.server_port}"
+    threading.Thread(target=pages.serve_forever, daemon=True).start()
+    for settings, expected in (([], "refused"), (["GRAVITON_HTTP_CORS=*"], "loaded")):
+        with Server(program, Path(work) / f"pictures {expected}", settings) as server:
+            blob = httpx.post(f"{server.url}/api/blobs", content=pixel()).raise_for_status().json()
+            Page.text = PICTURES.replace("URL", f"{server.url}/api/blobs/{blob}?type=image/png")
+            document = chromium(work, origin).stdout
+            if f'<pre id="result">{expected}</pre>' not in document:
+                sys.exit(f"browser: a picture of another origin is not {expected}:\n{document}")
+    pages.shutdown()
+    print("browser: a blob is no picture for pages of other origins, unless they may")
 
 
 def chromium(work, address, *flags):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Clients that know nothing of the server: httpx over HTTP/1.1 and HTTP/2, curl that resumes and takes ranges in parallel,
-aria2c that does so after it was killed.
+"""Clients that know nothing of the server: httpx over HTTP/1.1 and HTTP/2, curl that resumes, takes ranges in
+parallel and is refused, aria2c that resumes after it was killed.
 
 usage: tests/python tests/http/clients.py graviton-server
 """
@@ -90,6 +90,28 @@ def with_aria2(url, content, blob, work):
     print("aria2c: 8 connections, interrupted and resumed")
 
 
+def with_refusals(program, work):
+    """An upload that is refused early: curl, which sends on, shows the answer and no broken stream."""
+    source = work / "refused"
+    source.write_bytes(random.Random(3).randbytes(3 * MIB))
+
+    def said(*command):
+        return run(*command, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    token = said(program, "token", "me", "--scopes", "read", "--file", work / "tokens")
+    tokens = f"GRAVITON_HTTP_TOKENS={work / 'tokens'}"
+    cases = (([tokens], [], 401), ([tokens], ["-H", f"Authorization: Bearer {token}"], 403),
+             (["GRAVITON_HTTP_MAX_BODY=1MiB"], [], 413))
+    for settings, options, expected in cases:
+        with Server(program, work / "refusing", settings, work / "log") as server:
+            for version in ("--http1.1", "--http2-prior-knowledge"):
+                for _ in range(20):
+                    code = said("curl", "-sS", version, "-o", "/dev/null", "-w", "%{http_code}", *options, "-T", source,
+                                "-X", "POST", f"{server.url}/api/blobs")
+                    check(code == str(expected), f"curl {version}: {code} in the place of {expected}")
+    print("curl: refused with 401, 403 and 413 over HTTP/1.1 and HTTP/2, 20 times each")
+
+
 def main():
     program = sys.argv[1]
     content = random.Random(1).randbytes(100 * MIB)
@@ -101,6 +123,7 @@ def main():
             with_curl(server.url, content, blob, work)
             with_aria2(server.url, content, blob, work)
             check(server.stop() == 0, "the server did not end well")
+        with_refusals(program, work)
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ pub(super) async fn check_change(
     id: &BlobId,
 ) -> Result<(), Problem> {
     check(headers, id)?;
-    let (wants_one, wants_none) = (headers.contains_key(IF_MATCH), is_known(headers, &etag(id)));
-    if !(wants_one || wants_none) {
+    let (must_be, must_not_be) = (headers.contains_key(IF_MATCH), is_known(headers, &etag(id)));
+    if !(must_be || must_not_be) {
         return Ok(());
     }
     match store.exists(id).await? {
-        false if wants_one => Err(failed("the blob is not stored, and `If-Match` does not allow that")),
-        true if wants_none => Err(failed("the blob is stored, and `If-None-Match` does not allow that")),
+        false if must_be => Err(failed("the blob is not stored, and `If-Match` does not allow that")),
+        true if must_not_be => Err(failed("the blob is stored, and `If-None-Match` does not allow that")),
         _ => Ok(()),
     }
 }
