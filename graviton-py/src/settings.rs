@@ -51,11 +51,11 @@ pub(crate) fn secrets(py: Python<'_>, settings: Settings) -> PyResult<Vec<String
     found.map_err(|error| exception(py, &error))
 }
 
-/// Algorithm, digest and size of the blob id that is written like this.
+/// The blob id that is written like this, as it is always written.
 #[pyfunction]
-pub(crate) fn blob_id(py: Python<'_>, text: Text) -> PyResult<(&'static str, String, u64)> {
+pub(crate) fn blob_id(py: Python<'_>, text: Text) -> PyResult<String> {
     let id: BlobId = text.parse().map_err(|error| exception(py, &error))?;
-    Ok((id.algo().name(), id.digest().to_string(), id.size()))
+    Ok(id.to_string())
 }
 
 /// The id that these bytes have.

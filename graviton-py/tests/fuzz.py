@@ -55,6 +55,7 @@ def blob_id(data: Any, _store: graviton.Store) -> None:
         id = BlobId(given)
     except graviton.InvalidIdError:
         return
+    given = given.replace("sha-256:", "sha256:", 1)
     assert given == id and f"{id.algo}:{id.hexdigest}:{id.size}" == given and BlobId(str(id)) == id
     assert id.digest.hex() == id.hexdigest and len(id.digest) == 32
 

@@ -72,6 +72,11 @@ def test_everything_else_is_refused(text: str) -> None:
     assert isinstance(refused.value, ValueError) and refused.value.advice
 
 
+def test_the_other_name_of_sha256_is_read_and_never_written() -> None:
+    id = BlobId(f"sha-256:{HEX}:5")
+    assert id == f"sha256:{HEX}:5" and (id.algo, id.size) == ("sha256", 5) and type(BlobId(id)) is BlobId
+
+
 def test_what_is_not_text_is_refused() -> None:
     for wrong in (5, None, b"blake3", Path(TEXT)):
         with pytest.raises(TypeError):

@@ -47,7 +47,16 @@ static size_t mutate(char *text, size_t length, size_t capacity)
     return length;
 }
 
-/* Whatever is accepted is the one text of its id. */
+/* Whatever is accepted is the one text of its id; but for "sha-256:", which is read as "sha256:". */
+static size_t without_hyphen(char *text, size_t length)
+{
+    if (length > 7 && memcmp(text, "sha-256", 7) == 0) {
+        memmove(text + 3, text + 4, length - 4);
+        length--;
+    }
+    return length;
+}
+
 static void fuzz_id(void)
 {
     graviton_blob_id id;
@@ -65,6 +74,7 @@ static void fuzz_id(void)
     if (status == GRAVITON_OK) {
         size_t count = 0;
         OK(graviton_blob_id_format(&id, again, sizeof again, &count, &error));
+        length = without_hyphen(exact, length);
         CHECK(count == length && memcmp(again, exact, count) == 0);
     } else {
         CHECK(status == GRAVITON_ERROR_INVALID_ID && graviton_error_message(error)[0] != 0);

@@ -46,6 +46,10 @@ fn ids_and_keys_are_read_as_strictly_as_ever() {
         let is_block = (1..=16_777_216).contains(&id.size());
         assert_eq!(valid.parse::<BlockKey>().is_ok(), is_block, "{valid}");
     }
+    for (alias, id) in vectors["aliases"].as_object().unwrap() {
+        assert_eq!(alias.parse::<BlobId>().unwrap().to_string(), id.as_str().unwrap());
+        assert_eq!(alias.parse::<BlockKey>().unwrap().to_string(), id.as_str().unwrap());
+    }
     let invalid = texts(&vectors["invalid"]);
     assert!(invalid.len() > 30);
     for invalid in invalid {

@@ -35,10 +35,8 @@ class BlobId(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Parse an id."""
-        if type(text) is not cls:
-            _graviton.blob_id(text)
-        return super().__new__(cls, text)
+        """Parse an id. ``sha-256:`` is read as ``sha256:``."""
+        return super().__new__(cls, text if type(text) is cls else _graviton.blob_id(text))
 
     @classmethod
     def of(cls, data: Buffer, algo: str = "blake3") -> Self:

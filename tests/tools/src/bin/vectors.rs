@@ -112,7 +112,7 @@ fn keys() -> Value {
         format!(":{hex}:15"),
         format!("blake2:{hex}:15"),
         format!("BLAKE3:{hex}:15"),
-        format!("sha-256:{hex}:15"),
+        format!("SHA-256:{hex}:15"),
         format!("blake3:{}:15", hex.to_uppercase()),
         format!("blake3:{}:15", &hex[1..]),
         format!("blake3:{hex}0:15"),
@@ -147,10 +147,12 @@ fn keys() -> Value {
     json!({
         "about": [
             "valid: blob ids that parse and print as themselves. invalid: neither blob ids nor block keys.",
+            "aliases: read as the id behind them, and never written.",
             "A block key has the same form, but a size from 1 to 16777216 only.",
             "blocks: a content with its block key, the name of its file or object, and the path below the prefix."
         ],
         "valid": valid,
+        "aliases": { format!("sha-256:{hex}:15"): format!("sha256:{hex}:15") },
         "invalid": wrong.as_slice(),
         "blocks": [name(Algo::Blake3, bytes), name(Algo::Sha256, bytes), name(Algo::Blake3, b"\0")],
     })
