@@ -113,8 +113,9 @@ def test_files(place: Place) -> None:
             buffer = bytearray(100)
             await file.seek(50)
             assert await file.readinto(buffer) == 100 and buffer == data[50:150]
-            with pytest.raises(graviton.InvalidArgumentError):
+            with pytest.raises(graviton.InvalidArgumentError) as refused:
                 await file.seek(-1)
+            assert isinstance(refused.value, OSError)
         assert file.closed
         with pytest.raises(graviton.ClosedError):
             await file.read()

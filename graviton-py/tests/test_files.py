@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gc
 import gzip
 import io
@@ -69,6 +70,12 @@ def test_what_a_reader_says_of_itself(local: Store) -> None:
     for offset, whence in ((-1, 0), (-6, 2), (-1, 1), (0, 3)):
         with pytest.raises(ValueError):
             raw.seek(offset, whence)
+    # As a file of the standard library, for code that looks for the start.
+    for offset, whence in ((-1, 0), (-6, 2), (-1, 1)):
+        with pytest.raises(OSError) as refused:
+            raw.seek(offset, whence)
+        assert refused.value.errno == errno.EINVAL and refused.value.strerror == os.strerror(errno.EINVAL)
+    assert not zipfile.is_zipfile(raw)
     with pytest.raises(io.UnsupportedOperation):
         raw.write(b"x")
     raw.close()

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,51 @@ def test_transactions(fs: Any) -> None:
             file.write(b"never")
         raise ZeroDivisionError
     assert not fs.exists(BlobId.of(b"never"))
+
+
+def test_transactions_hold_everything_that_writes(fs: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"from a file" * 300_000)
+    (tmp_path / "other").write_bytes(b"from another")
+    ids: list[BlobId] = []
+    fs.stored = ids.append
+
+    def write() -> None:
+        fs.pipe("new", b"piped")
+        fs.pipe({"new": b"piped too"})
+        fs.pipe_file("new", b"piped alone")
+        fs.put(str(tmp_path / "file"), "new")
+        fs.put_file(tmp_path / "other", "new")
+        assert fs.ls("") == [] and ids == []
+
+    with pytest.raises(ZeroDivisionError), fs.transaction:
+        write()
+        raise ZeroDivisionError
+    assert fs.ls("") == [] and ids == []
+    with fs.transaction:
+        write()
+    assert len(ids) == 5 and set(ids) == set(fs.ls("", detail=False))
+    assert fs.cat_file(BlobId.of(b"from a file" * 300_000)) == b"from a file" * 300_000
+
+
+def test_reading_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRAVITON_FS_ROOT", raising=False)
+    id = BlobId.of(b"hello")
+    for options in ({}, {"path": "named"}):
+        fs = fsspec.filesystem("graviton", **options)
+        assert fs.ls("") == [] and not fs.exists(id) and not fs.isfile(id)
+        for read in (lambda: fs.cat_file(id), lambda: fs.info(id), lambda: fs.open(id).read(), lambda: fs.rm_file(id)):
+            with pytest.raises(FileNotFoundError):
+                read()
+        again = pickle.loads(pickle.dumps(fs))
+        assert again == fs and again.ls("") == [] and os.listdir(tmp_path) == []
+        assert fs.pipe_file("new", b"hello") == id
+        assert fs.cat_file(id) == b"hello" and again.cat_file(id) == b"hello" and fs == again
+        for made in os.listdir(tmp_path):
+            shutil.rmtree(made)
+    with pytest.raises(FileNotFoundError):
+        fsspec.filesystem("graviton", path="named", create=False)
+    assert fsspec.filesystem("graviton", path="named", create=True).ls("") == [] and os.listdir(tmp_path) == ["named"]
 
 
 def test_rm(fs: Any) -> None:

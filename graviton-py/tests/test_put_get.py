@@ -7,7 +7,10 @@ import gzip
 import io
 import os
 import random
+import socket
 import stat
+import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,26 @@ def test_files_that_give_no_bytes_are_refused(local: Store, tmp_path: Path) -> N
 
 class Boom(Exception):
     pass
+
+
+def test_a_response_that_was_cut_short_is_not_stored(local: Store) -> None:
+    def answer(announced: int) -> str:
+        """The address of a server that announces so many bytes, and sends five."""
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> None:
+            with listener, listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\n\r\nhello".encode())
+
+        threading.Thread(target=serve).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    with urllib.request.urlopen(answer(7)) as response, pytest.raises(OSError, match="2 bytes of it are missing"):
+        local.put(response)
+    assert list(local.list()) == []
+    with urllib.request.urlopen(answer(5)) as response:
+        assert local.get(local.put(response)) == b"hello"
 
 
 def test_what_a_source_raises_comes_out_as_it_is(store: Store) -> None:

@@ -42,6 +42,17 @@ def test_a_path_and_its_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert os.path.isdir(os.fsencode(tmp_path) + b"/\xff\xfe")
 
 
+def test_an_address_is_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ("http://localhost:8081", "s3://bucket/prefix", "postgresql://host/name", "file:///tmp/x", ":memory:"):
+        with pytest.raises(graviton.ConfigError, match="an address, not a directory"):
+            graviton.open(address)
+        with pytest.raises(graviton.ConfigError, match="an address, not a directory"):
+            graviton.open(fs_root=address)
+    assert list(tmp_path.iterdir()) == []
+    graviton.open("./http:").close()
+
+
 def test_values_of_settings(tmp_path: Path) -> None:
     options: list[Settings] = [
         {"hash": "sha256"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import errno as _errno
+import os
 from typing import Any, ClassVar
 
 from . import _graviton
@@ -77,6 +78,8 @@ class GravitonError(Exception):
         super().__init__(message)
         self.advice = advice
         self.errno = errno
+        if isinstance(self, OSError) and errno is not None:
+            self.strerror = os.strerror(errno)
         if advice:
             self.add_note(advice)
 

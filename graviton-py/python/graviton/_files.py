@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import warnings
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import _graviton
-from ._errors import ClosedError, ForkedError, make
+from ._errors import ClosedError, ForkedError, InvalidArgumentError, make
 from ._id import BlobId
 from ._reports import PutReceipt
 
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 
 else:
     _RawIO, _BufferedIO = io.RawIOBase, io.BufferedIOBase
+
+
+class OffsetError(InvalidArgumentError, OSError):
+    """An offset before the start. The files of the standard library raise :class:`OSError` there, and code
+    that looks for the start expects it."""
 
 
 class BlobReader(_RawIO):
@@ -96,10 +102,14 @@ class BlobReader(_RawIO):
         return self.read()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move, and return the new position. There is nothing to read beyond the end."""
+        """Move, and return the new position. There is nothing to read beyond the end, and before the start is
+        an :class:`OSError` with ``EINVAL``, as for a file of the standard library."""
         if not -(1 << 63) <= offset < 1 << 63 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             raise make("invalid-argument", f"cannot move to {offset} from {whence}", "see io.IOBase.seek")
-        return self._reader.seek(offset, whence)
+        try:
+            return self._reader.seek(offset, whence)
+        except InvalidArgumentError as error:
+            raise OffsetError(str(error), advice=error.advice, errno=errno.EINVAL) from None
 
     def tell(self) -> int:
         """Return the position."""

@@ -38,6 +38,10 @@ class Settings(TypedDict, total=False):
     """The prefix of the blocks' object keys."""
     s3_region: str
     """The region of the bucket."""
+    s3_addressing: str
+    """Where the bucket is in URLs of the S3 server: ``path`` (host/bucket) or ``virtual`` (bucket.host)."""
+    s3_ca: str | os.PathLike[str]
+    """A PEM file of authorities to trust besides those of the system."""
     manifest_url: str
     """``sqlite:PATH`` or ``postgres://user:password@host:port/database``."""
     pg_jdbc_url: str
@@ -46,6 +50,10 @@ class Settings(TypedDict, total=False):
     """Its user."""
     pg_password: str
     """Its password."""
+    pg_schema: str
+    """The schema of the tables in PostgreSQL."""
+    pg_connections: int | str
+    """Connections to PostgreSQL of one open store at once, and one more for its lease."""
     hash: str
     """The hash algorithm for new blobs: ``blake3`` or ``sha256``."""
     chunker: str
@@ -59,6 +67,8 @@ class Settings(TypedDict, total=False):
 
 
 _NAMES = {name.removeprefix(PREFIX).lower(): name for name, _, _ in _graviton.SETTINGS}
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII | re.IGNORECASE)
 
 _PLAIN_URL = re.compile(r"postgres(ql)?://([\w.-]+@)?[\w.-]+(:\d+)?/[\w-]*", re.ASCII)
 
@@ -96,6 +106,12 @@ class Place(NamedTuple):
         start = path_of(root or "./.graviton" if path is None else path)
         if not start:
             raise make("config", "the path of the store is empty", "name a directory")
+        if start == ":memory:" or _ADDRESS.match(start):
+            raise make(
+                "config",
+                f"cannot open a store in {start!r}: it is an address, not a directory",
+                "name a directory; blocks in S3 and manifests in PostgreSQL are settings",
+            )
         url = settings.get("GRAVITON_MANIFEST_URL", "")
         if url.startswith("sqlite::memory:"):
             raise make("config", f"manifest_url cannot be {url!r}: manifests live in a file", "name one: sqlite:PATH")
@@ -156,6 +172,8 @@ def _text(key: str, value: object) -> str:
         if seconds != int(seconds) or seconds < 0:
             raise make("config", f"{key} cannot be {value}", "give whole seconds, 0 or more")
         return f"{int(seconds)}s"
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str):

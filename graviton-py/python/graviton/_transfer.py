@@ -8,6 +8,7 @@ import os
 import secrets
 import select
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -115,6 +116,18 @@ def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
     """The rest of a file, in pieces."""
     while not is_end(piece := read(PIECE)):
         yield piece
+    if left := _left_of(getattr(read, "__self__", None)):
+        raise make("io", f"the response ended early: {left} bytes of it are missing", "request it again")
+
+
+def _left_of(source: object) -> int:
+    """The bytes that a response of HTTP announced (``Content-Length``) and has not given. It ends like a file
+    when its connection is cut off. The names are those of ``urllib3`` and of ``http.client``."""
+    left = getattr(source, "length_remaining", None)
+    client = sys.modules.get("http.client")
+    if left is None and client is not None and isinstance(source, client.HTTPResponse):
+        left = source.length
+    return left if isinstance(left, int) else 0
 
 
 def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:

@@ -1,7 +1,8 @@
 """Blobs as a filesystem of :mod:`fsspec`: ``graviton://<id>``. Needs the extra ``graviton[fsspec]``.
 
 Everything that opens fsspec URLs can read blobs: pandas, pyarrow, h5py, dask, xarray. The options are those
-of :func:`graviton.open`, or an open ``store``; without any of them, the environment describes the store.
+of :func:`graviton.open`, or an open ``store``; without any of them, the environment describes the store. A
+store that does not exist is made by the first write, unless ``create`` says otherwise.
 
 >>> import fsspec
 >>> with graviton.open(directory) as table:
@@ -50,12 +51,14 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import stringify_path, tokenize
 
+from . import _graviton
 from ._errors import NotFoundError, make
 from ._files import BlobReader, BlobWriter
 from ._id import BlobId
 from ._reports import BlobStat
 from ._settings import Place
-from ._store import BUFFER_SIZE, Store
+from ._store import BUFFER_SIZE, Store, Unopened
+from ._transfer import PIECE
 
 __all__ = ["GravitonFile", "GravitonFileSystem", "GravitonWriter"]
 
@@ -136,18 +139,55 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         options.pop("skip_instance_cache", None)
         super().__init__(**own)
         self.stored = stored
+        # Where the store is to be made, if it does not exist.
+        self._missing: Place | None = None
         if store is not None:
             if path is not None or options:
                 raise make("config", "an open store and settings are given together", "give one of them")
-            self.store = store
+            self._store = store
         elif place is not None:
             # Of `storage_options`.
             *found, secret = place
-            self.store = Store._at(Place(*found).with_secrets(secret))
+            self._store = self._open_store(Place(*found).with_secrets(secret))
         elif path is None and not options:
-            self.store = Store.from_env()
+            self._store = self._open_store(Place.found(None, dict(_graviton.environment()), "create", False, False))
+        elif {"create", "read_only"} & options.keys():
+            self._store = Store(path, **options)
         else:
-            self.store = Store(path, **options)
+            flags = [options.pop(name, False) for name in ("adopt", "take_over")]
+            self._store = self._open_store(Place.of(path, options, "create", *flags))
+
+    def _open_store(self, place: Place) -> Store:
+        """The store there. Of one that does not exist, each use says so until it is made."""
+        if place.mode != "create":
+            return Store._at(place)
+        try:
+            store = Store._at(place._replace(mode="existing"))
+            self._missing = None
+        except NotFoundError as error:
+            store = Store.__new__(Store)
+            public, secret = place.without_secrets()
+            store._start(public, Unopened(error, secret))
+            self._missing = place
+        return store
+
+    @property
+    def store(self) -> Store:
+        """The store, for what only looks at it."""
+        if self._missing is not None:
+            # Somebody else may have made it.
+            self._store = self._open_store(self._missing)
+        return self._store
+
+    @property
+    def _store_to_write(self) -> Store:
+        if self._missing is not None:
+            self._store, self._missing = Store._at(self._missing), None
+        return self._store
+
+    @property
+    def _is_there(self) -> bool:
+        return not isinstance(self.store._opened, Unopened)
 
     @property
     def storage_args(self) -> tuple[Any, ...]:
@@ -201,17 +241,20 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def ls(self, path: str = "", detail: bool = True, **kwargs: Any) -> list[Any]:
         """All blobs, or the one."""
         path = self._strip_protocol(path)
-        found = (_info(stat) for stat in self.store.list()) if not path else iter([self.info(path)])
+        if not path:
+            found = (_info(stat) for stat in self.store.list()) if self._is_there else iter([])
+        else:
+            found = iter([self.info(path)])
         return [info if detail else info["name"] for info in found]
 
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Test whether the blob exists. False for anything that is not an id."""
         path = self._strip_protocol(path)
-        return not path or path in self.store
+        return not path or (self._is_there and path in self.store)
 
     def isfile(self, path: str) -> bool:
         """Whether it is a blob that is there."""
-        return self._strip_protocol(path) in self.store
+        return self._is_there and self._strip_protocol(path) in self.store
 
     def isdir(self, path: str) -> bool:
         """Whether it is the root."""
@@ -325,29 +368,40 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return GravitonFile(self.store.open(self._id(path), buffering=0), buffer_size)
         if mode not in ("wb", "xb"):
             raise NotImplementedError(f"mode {mode!r}: a blob never changes")
-        writer = GravitonWriter(self.store._engine.writer(self._to_write(path)))
+        writer = GravitonWriter(self._store_to_write._engine.writer(self._to_write(path)))
         writer.autocommit = autocommit
         writer.stored = self.stored
         return writer
 
     # ---- Writing
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> BlobId:
-        """Store these bytes, and return their id."""
-        return self._tell(self.store.put(value, expect=self._to_write(path)))
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> BlobId | None:
+        """Store these bytes, and return their id. Within a transaction they are stored at its end, and
+        ``stored`` is told the id."""
+        if self._intrans:
+            with self.open(path, "wb") as file:
+                file.write(value)
+            return None
+        return self._tell(self._store_to_write.put(value, expect=self._to_write(path)))
 
     def put_file(
         self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
     ) -> BlobId | None:
-        """Store a local file, and return its id."""
+        """Store a local file, and return its id; within a transaction as :meth:`pipe_file`."""
         if os.path.isdir(lpath):
             return None
         callback.set_size(os.path.getsize(lpath))
+        if self._intrans:
+            with open(lpath, "rb") as source, self.open(rpath, "wb") as file:
+                while piece := source.read(PIECE):
+                    file.write(piece)
+                    callback.relative_update(len(piece))
+            return None
 
         def tell(done: int, total: int | None) -> None:
             callback.absolute_update(done)
 
-        return self._tell(self.store.put_file(lpath, expect=self._to_write(rpath), progress=tell))
+        return self._tell(self._store_to_write.put_file(lpath, expect=self._to_write(rpath), progress=tell))
 
     def _tell(self, id: BlobId) -> BlobId:
         if self.stored is not None:

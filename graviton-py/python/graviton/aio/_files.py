@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import warnings
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import _graviton
 from .._errors import ClosedError, make
+from .._files import OffsetError
 from .._id import BlobId
 from .._reports import PutReceipt
 from .._transfer import pieces_in
@@ -98,7 +100,7 @@ class BlobReader:
             raise make("invalid-argument", f"whence cannot be {whence}: it is 0, 1 or 2")
         position = starts[whence] + offset
         if position < 0:
-            raise make("invalid-argument", f"cannot seek before the start of blob {self._id}")
+            raise OffsetError(f"cannot seek before the start of blob {self._id}", errno=errno.EINVAL)
         self._position = min(position, _ALL)
         return self._position
 
