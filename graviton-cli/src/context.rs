@@ -70,11 +70,11 @@ impl Context {
 /// The environment, and what the command line says over it.
 fn configure(common: &Common) -> Result<Config, Error> {
     let mut config = Config::from_env()?;
-    if let Some(root) = &common.root {
-        if let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && **value != **root) {
-            let message = format!("--root {} contradicts --set {FS_ROOT}={other}", root.display());
-            return Err(Error::new(Code::Config, message).with_advice("use one of them"));
-        }
+    if let Some(root) = &common.root
+        && let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && **value != **root)
+    {
+        let message = format!("--root {} contradicts --set {FS_ROOT}={other}", root.display());
+        return Err(Error::new(Code::Config, message).with_advice("use one of them"));
     }
     for (key, value) in &common.set {
         config = config.set(key, value)?;

@@ -300,9 +300,14 @@ impl Report<'_> {
     /// In the order given; with `--json` all that is there.
     fn print_what_is_settled(&mut self) -> Result<(), Failure> {
         for index in self.next..self.outcomes.len() {
-            let Some(outcome) = self.outcomes[index].take() else { if self.json { continue } else { break } };
-            self.print(index, outcome)?;
-            self.next = index + 1;
+            match self.outcomes[index].take() {
+                Some(outcome) => {
+                    self.print(index, outcome)?;
+                    self.next = index + 1;
+                }
+                None if self.json => {}
+                None => break,
+            }
         }
         Ok(())
     }

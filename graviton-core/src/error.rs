@@ -421,7 +421,7 @@ mod tests {
                 assert_ne!(facts.python, other.python);
             }
         }
-        assert_eq!(TABLE.len(), Code::Overloaded as usize + 1);
+        assert_eq!(TABLE.len(), Code::Conflict as usize + 1);
     }
 
     #[test]

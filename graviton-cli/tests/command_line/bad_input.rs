@@ -38,6 +38,13 @@ fn settings_are_checked() {
         scene.run(&["ls", "--set", setting]).failed(1, "config", saying);
     }
     scene.run(&["--root", "", "ls"]).failed(1, "config", "GRAVITON_FS_ROOT");
+    for address in ["http://localhost:8081", "s3://bucket/prefix", ":memory:"] {
+        scene.run(&["--root", address, "put", "/etc/hostname"]).failed(
+            1,
+            "config",
+            "an address, not a directory",
+        );
+    }
     scene.run(&["--root", "a", "--set", "GRAVITON_FS_ROOT=b", "ls"]).failed(1, "config", "contradicts");
     let output = scene.command(&["put", "file"]).env("GRAVITON_HASH", "md5").output().unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("error[config]: GRAVITON_HASH"));
