@@ -10,7 +10,8 @@ use crate::manifest::postgres::PostgresAddress;
 
 const URL: &str = "GRAVITON_MANIFEST_URL";
 const JDBC: &str = "PG_JDBC_URL";
-pub(super) const SCHEMA: &str = "GRAVITON_PG_SCHEMA";
+#[cfg(feature = "postgres")]
+const SCHEMA: &str = "GRAVITON_PG_SCHEMA";
 pub(super) const CONNECTIONS: &str = "GRAVITON_PG_CONNECTIONS";
 
 /// There is none in this build.
@@ -25,14 +26,6 @@ impl PostgresAddress {
 
     fn name(&self) -> &str {
         match *self {}
-    }
-
-    fn in_schema(self, _: &str) -> Result<PostgresAddress> {
-        match self {}
-    }
-
-    fn with_connections(self, _: usize) -> PostgresAddress {
-        match self {}
     }
 }
 
@@ -69,18 +62,20 @@ pub(super) fn connections(value: &str) -> Result<usize> {
 
 /// The database that the settings choose together, with its schema and its number of connections.
 pub(super) fn manifests(values: &Values, root: &Path) -> Result<Manifests> {
-    Ok(match chosen(values, root)? {
-        Manifests::Sqlite(path) => Manifests::Sqlite(path),
-        Manifests::Postgres(mut address) => {
+    match chosen(values, root)? {
+        #[cfg(feature = "postgres")]
+        Manifests::Postgres(address) => {
+            let mut address = *address;
             if let Some(schema) = values.get(SCHEMA) {
-                address = Box::new(address.in_schema(schema)?);
+                address = address.in_schema(schema)?;
             }
             if let Some(number) = values.get(CONNECTIONS) {
-                address = Box::new(address.with_connections(connections(number)?));
+                address = address.with_connections(connections(number)?);
             }
-            Manifests::Postgres(address)
+            Ok(Manifests::Postgres(Box::new(address)))
         }
-    })
+        chosen => Ok(chosen),
+    }
 }
 
 /// The database that the settings choose together; settings that contradict each other are an error.

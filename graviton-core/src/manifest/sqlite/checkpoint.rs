@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, ffi, wal::CheckpointMode};
 
-use super::connect::Connected;
+use super::forked::Connected;
 use super::mutex::{locked, try_locked};
 
 /// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have

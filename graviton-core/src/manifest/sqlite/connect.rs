@@ -1,6 +1,5 @@
 //! How connections to the file are made.
 
-use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::checkpoint::Checkpoints;
 use super::failure::{is_about_other_files, is_busy};
-use super::forked::{self, Opened};
+use super::forked::{self, Connected};
 use crate::blocking;
 use crate::descriptor::occupy_standard;
 use crate::manifest::connection::Problem;
@@ -36,27 +35,6 @@ pub(super) struct Reader {
     pub(super) connection: Connected,
     /// The stamp of the file, if SQLite was told that it does not change.
     frozen: Option<Stamp>,
-}
-
-/// A connection, and the note that the file is open, which outlives it.
-#[derive(Debug)]
-pub(super) struct Connected {
-    connection: Connection,
-    _opened: Opened,
-}
-
-impl Deref for Connected {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Connected {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
 }
 
 /// When the file was changed, and its length.
@@ -108,9 +86,9 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
             let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             let frozen = stamp(path);
             let connection = open(Path::new(&immutable_uri(path)), how)?;
-            Ok(Reader { connection: Connected { connection, _opened: opened }, frozen })
+            Ok(Reader { connection: Connected::new(connection, opened), frozen })
         }
-        result => Ok(Reader { connection: Connected { connection: result?, _opened: opened }, frozen: None }),
+        result => Ok(Reader { connection: Connected::new(result?, opened), frozen: None }),
     }
 }
 
@@ -171,7 +149,7 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connected, Problem> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     prepare(&mut connection)?;
     let opened = before.map_or_else(|| forked::note(path), Ok)?;
-    Ok(Connected { connection, _opened: opened })
+    Ok(Connected::new(connection, opened))
 }
 
 /// Opens a connection, again and again while another process makes or closes the database. SQLite does not

@@ -20,8 +20,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Checkpoints, Due};
-use super::connect::{Connected, Reader, connect_checkpointer, connect_writer};
+use super::connect::{Reader, connect_checkpointer, connect_writer};
 use super::failure::{failed, is_busy};
+use super::forked::Connected;
 use super::mutex::{locked, try_locked};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;

@@ -9,16 +9,46 @@
 //! A list without locks, for a lock that another thread held at the fork would never be released in the child.
 //! Its entries are used again, so that it is as long as there were connections at once.
 
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
 
 use crate::error::{Code, Error, Result};
 
 /// A connection, from before it is opened until after it is closed.
 #[derive(Debug)]
 pub(super) struct Opened(&'static Entry);
+
+/// A connection, and the note that its file is open, which outlives it.
+#[derive(Debug)]
+pub(super) struct Connected {
+    connection: Connection,
+    _opened: Opened,
+}
+
+impl Connected {
+    pub(super) fn new(connection: Connection, opened: Opened) -> Connected {
+        Connected { connection, _opened: opened }
+    }
+}
+
+impl Deref for Connected {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Connected {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
 
 #[derive(Debug, Default)]
 struct Entry {
