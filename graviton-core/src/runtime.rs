@@ -63,7 +63,7 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
     Ok(place.get_or_init(|| Box::new(Generation { process, runtime, child: OnceLock::new() })))
 }
 
-/// What a runtime opens, signals included.
+/// The files that a runtime opens, signals included.
 const DESCRIPTORS: usize = 6;
 
 /// Fails if so many files cannot be opened. Where tokio finds that out, it may panic.

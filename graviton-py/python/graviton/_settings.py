@@ -172,7 +172,7 @@ def _text(key: str, value: object) -> str:
         if seconds != int(seconds) or seconds < 0:
             raise make("config", f"{key} cannot be {value}", "give whole seconds, 0 or more")
         return f"{int(seconds)}s"
-    if isinstance(value, int):
+    if isinstance(value, int) and key == "pg_connections":
         return str(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)

@@ -215,6 +215,8 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return str(tokenize(type(self), place.path, sorted(place.settings.items()), sorted(secret.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not self._is_there:
+            return _restored, (type(self), self.storage_options)
         return type(self), (None, self.store)
 
     @classmethod
@@ -462,6 +464,11 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 f"cannot write to {text!r}: the content decides the name of a blob",
                 f"write to {NEW!r}, and look at the file's blob_id after it was closed",
             ) from error
+
+
+def _restored(kind: type[GravitonFileSystem], options: dict[str, Any]) -> GravitonFileSystem:
+    """The same filesystem in another process, of a store that did not exist yet."""
+    return kind(**options)
 
 
 def _info(stat: BlobStat) -> dict[str, Any]:

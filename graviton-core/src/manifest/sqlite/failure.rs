@@ -52,8 +52,8 @@ fn lack_of_space(directory: &Path) -> Option<Errno> {
     }
 }
 
-/// The reason why no more files can be opened, if that is so: SQLite says only that it could not, and has closed
-/// its others by then.
+/// The reason why no more files can be opened, if that is so: SQLite says only that it could not, and has
+/// closed its others by then.
 fn lack_of_descriptors() -> Option<io::Error> {
     // The database, its log, the shared memory, and the directory.
     const NEEDED: usize = 4;
