@@ -378,6 +378,24 @@ def test_reading_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert fsspec.filesystem("graviton", path="named", create=True).ls("") == [] and os.listdir(tmp_path) == ["named"]
 
 
+def test_a_store_that_does_not_exist_yet_keeps_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = cluster(tmp_path / "store")
+    fs = GravitonFileSystem(str(place.path), **place.settings)
+    other = GravitonFileSystem(str(tmp_path / "store"))
+    assert fs != other and fs.ls("") == []
+    password, url = place.settings["minio_root_password"], place.settings["manifest_url"]
+    shown = repr([pickle.dumps(fs), fs.to_json(), fs.storage_options, fs.fsid])
+    assert password not in shown and url not in shown
+    with pytest.raises(graviton.ConfigError):
+        GravitonFileSystem.from_json(fs.to_json())
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    again = pickle.loads(pickle.dumps(fs))
+    id = again.pipe_file("new", b"hello")
+    assert again == fs and fs.cat_file(id) == b"hello" and not other.exists(id)
+    assert not (tmp_path / "store" / "manifests.db").exists()
+
+
 def test_rm(fs: Any) -> None:
     ids = [fs.pipe_file("new", bytes([number])) for number in range(4)]
     fs.rm_file(ids[0])

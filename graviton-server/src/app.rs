@@ -13,6 +13,7 @@ use crate::jobs::Jobs;
 use crate::memory::Budget;
 use crate::problem::Problem;
 use crate::quota::Quota;
+use crate::readiness::Readiness;
 use crate::settings::{Limits, Settings};
 use crate::upload_slots::{UploadSlot, UploadSlots};
 
@@ -38,6 +39,7 @@ pub(crate) struct App {
     draining: AtomicBool,
     connections: Arc<ConnectionSlots>,
     started: Instant,
+    readiness: Readiness,
 }
 
 /// The state as handlers receive it.
@@ -63,6 +65,7 @@ impl App {
                 settings.limits.max_connections_each,
             ),
             started: Instant::now(),
+            readiness: Readiness::default(),
             auth,
             quota,
             settings,
@@ -115,6 +118,11 @@ impl App {
     /// The time since the server was started.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Whether the store answered when it was asked last.
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.readiness
     }
 
     /// The open connections.

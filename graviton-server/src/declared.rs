@@ -34,19 +34,37 @@ impl Declared {
         }
         let mut declared = Declared::default();
         for name in HEADERS {
-            let (mut any, before) = (false, declared.0.len());
+            let (mut any, mut found) = (false, false);
             for value in headers.get_all(name) {
                 any = true;
                 let value = value.to_str().map_err(|_| refused(&format!("`{name}` is not text")))?;
                 for member in value.split(',').map(str::trim).filter(|member| !member.is_empty()) {
-                    declared.0.extend(check(name, member)?);
+                    if let Some(check) = check(name, member)? {
+                        declared.add(check)?;
+                        found = true;
+                    }
                 }
             }
-            if any && declared.0.len() == before {
+            if any && !found {
                 return Err(refused(&format!("`{name}` has no digest that is checked")));
             }
         }
         Ok(declared)
+    }
+
+    /// At most one of each kind: each is computed over all of the content.
+    fn add(&mut self, check: Check) -> Result<(), Problem> {
+        for known in &self.0 {
+            match (known, &check) {
+                (Check::Sha256(_, one), Check::Sha256(_, other))
+                | (Check::Sha512(_, one), Check::Sha512(_, other)) => {
+                    return if one == other { Ok(()) } else { Err(refused("two digests of a kind differ")) };
+                }
+                _ => {}
+            }
+        }
+        self.0.push(check);
+        Ok(())
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
@@ -127,6 +145,15 @@ mod tests {
             declared.update(b"lo");
             assert_eq!(declared.finish().is_ok(), holds, "{name}: {value}");
         }
+    }
+
+    #[test]
+    fn however_many_are_declared_one_of_a_kind_is_computed() {
+        let (right, wrong) =
+            (STANDARD.encode(Sha256::digest(b"hello")), STANDARD.encode(Sha256::digest(b"other")));
+        let many = format!("sha-256=:{right}:,").repeat(500);
+        assert_eq!(declared("content-digest", &many).unwrap().0.len(), 1);
+        assert!(declared("content-digest", &format!("{many}sha-256=:{wrong}:")).is_err());
     }
 
     #[test]

@@ -84,10 +84,13 @@ async fn ready(
         let why = format!("the server is not ready {what}; its log explains why");
         Problem::new(Code::BackendUnavailable, why)
     };
-    if !answers(app.store().ping(), "reading").await {
+    let readiness = app.readiness();
+    if !readiness.reading.ask(|| answers(app.store().ping(), "reading")).await {
         return Err(not_ready("for reading and writing"));
     }
-    if work == Work::Writing && !answers(app.store().check_writes(), "writing").await {
+    if work == Work::Writing
+        && !readiness.writing.ask(|| answers(app.store().check_writes(), "writing")).await
+    {
         return Err(not_ready("for writing; it is for reading"));
     }
     Ok(ok(&app))

@@ -38,6 +38,7 @@ mod not_http;
 mod outgoing;
 mod problem;
 mod quota;
+mod readiness;
 mod reports;
 mod request_id;
 mod routes;

@@ -260,9 +260,13 @@ impl Server {
                         is_plain = tokio::time::timeout(app.limits().header_timeout, not_http::is_plain(&stream)) => is_plain,
                         () = reached(stage.clone(), Stage::Draining) => return,
                     };
-                    if let Ok(true) = is_plain {
-                        let why = "this port speaks TLS; use https:// in the address";
-                        return refuse(stream, &Problem::new(Code::InvalidArgument, why)).await;
+                    match is_plain {
+                        Ok(false) => {}
+                        Ok(true) => {
+                            let why = "this port speaks TLS; use https:// in the address";
+                            return refuse(stream, &Problem::new(Code::InvalidArgument, why)).await;
+                        }
+                        Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
                     }
                     let shaking = TlsAcceptor::from(config).accept(Socket::new(stream, &connection));
                     let shaken = tokio::select! {

@@ -137,7 +137,7 @@ impl ConnectionService {
     }
 }
 
-/// Tells of a request whose client went away before the answer: then hyper drops it, wherever it is.
+/// Tells of a request whose connection ended before the answer: then hyper drops it, wherever it is.
 struct GivenUp<'a> {
     is_answered: bool,
     id: HeaderValue,
@@ -155,7 +155,7 @@ impl Drop for GivenUp<'_> {
         let milliseconds = self.started.elapsed().as_micros() as f64 / 1000.0;
         tracing::info!(
             request = %Shown(&self.id), method = %self.method, path = self.path, milliseconds,
-            "given up: the client went away before the answer"
+            "given up: the connection ended before the answer"
         );
     }
 }

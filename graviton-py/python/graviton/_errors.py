@@ -74,12 +74,14 @@ class GravitonError(Exception):
     errno: int | None
     """The operating system's error number that caused the failure, if any."""
 
+    strerror: str | None
+    """Its meaning, as the operating system says it."""
+
     def __init__(self, message: str = "", *, advice: str | None = None, errno: int | None = None) -> None:
         super().__init__(message)
         self.advice = advice
         self.errno = errno
-        if isinstance(self, OSError) and errno is not None:
-            self.strerror = os.strerror(errno)
+        self.strerror = None if errno is None else os.strerror(errno)
         if advice:
             self.add_note(advice)
 

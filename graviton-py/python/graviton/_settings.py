@@ -117,6 +117,8 @@ class Place(NamedTuple):
             raise make("config", f"manifest_url cannot be {url!r}: manifests live in a file", "name one: sqlite:PATH")
         if url.startswith("sqlite:") and url != "sqlite:":
             settings["GRAVITON_MANIFEST_URL"] = "sqlite:" + os.path.abspath(url.removeprefix("sqlite:"))
+        if authorities := settings.get("GRAVITON_S3_CA"):
+            settings["GRAVITON_S3_CA"] = os.path.abspath(authorities)
         return cls(os.path.abspath(start), settings, mode, adopt, take_over)
 
     def open(self) -> _graviton.Store:

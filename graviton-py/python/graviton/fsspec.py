@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
@@ -141,6 +142,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self.stored = stored
         # Where the store is to be made, if it does not exist.
         self._missing: Place | None = None
+        self._lock = threading.Lock()
         if store is not None:
             if path is not None or options:
                 raise make("config", "an open store and settings are given together", "give one of them")
@@ -174,16 +176,26 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     @property
     def store(self) -> Store:
         """The store, for what only looks at it."""
-        if self._missing is not None:
-            # Somebody else may have made it.
-            self._store = self._open_store(self._missing)
-        return self._store
+        with self._lock:
+            if self._missing is not None:
+                # Somebody else may have made it.
+                self._store = self._open_store(self._missing)
+            return self._store
 
     @property
     def _store_to_write(self) -> Store:
-        if self._missing is not None:
-            self._store, self._missing = Store._at(self._missing), None
-        return self._store
+        with self._lock:
+            if self._missing is not None:
+                self._store, self._missing = Store._at(self._missing), None
+            return self._store
+
+    @property
+    def _public_place(self) -> tuple[Place, dict[str, str]]:
+        """The place without its secrets, and what may be known of them."""
+        store = self.store
+        if isinstance(store._opened, Unopened):
+            return store._place, store._opened.secret
+        return store._place.without_secrets()
 
     @property
     def _is_there(self) -> bool:
@@ -201,7 +213,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     @property
     def storage_options(self) -> dict[str, Any]:
         """What opens the same place again, without its secrets."""
-        place, secret = self.store._place.without_secrets()
+        place, secret = self._public_place
         return {"place": [*place, secret]}
 
     @storage_options.setter
@@ -211,7 +223,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     @property
     def _fs_token(self) -> str:
         """The same for the same place."""
-        place, secret = self.store._place.without_secrets()
+        place, secret = self._public_place
         return str(tokenize(type(self), place.path, sorted(place.settings.items()), sorted(secret.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:

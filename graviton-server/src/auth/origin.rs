@@ -46,8 +46,8 @@ pub(super) fn check(
         if !is_of_another_site(headers) || is_allowed || settings.cors.iter().any(|allowed| allowed == "*") {
             return Ok(());
         }
-        let why =
-            "a page of another origin may not load anything from here; add its origin to GRAVITON_HTTP_CORS";
+        let why = "a page of another origin may not load anything from here; add its origin to GRAVITON_HTTP_CORS, \
+                   and give the element of the page the attribute `crossorigin`";
         return Err(Problem::new(Code::Forbidden, why));
     }
     if headers.get_all(ORIGIN).iter().all(may) {

@@ -39,7 +39,11 @@ async fn health_readiness_and_sums() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_says_what_it_is_ready_for() {
     let scene = Scene::new().await;
-    let ask = async |work: &str| scene.get(&format!("/api/ready{work}")).send().await.unwrap();
+    let ask = async |work: &str| {
+        // An answer is given again for a quarter of a second.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        scene.get(&format!("/api/ready{work}")).send().await.unwrap()
+    };
     let refuse = async |work: &str, what: &str| {
         let told = problem(ask(work).await, "backend-unavailable").await;
         assert!(told["detail"].as_str().unwrap().contains(what), "{told}");

@@ -121,6 +121,11 @@ impl Failure {
             if matches!(refusal.status, 400 | 501) && matches!(Kind::of(refusal), Kind::Other))
     }
 
+    /// Whether the answer is an error as S3 writes them.
+    pub(super) fn is_of_s3(&self) -> bool {
+        matches!(self, Failure::Refused(refusal) if !refusal.code.is_empty())
+    }
+
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Failure::Refused(refusal) => Some(refusal.status),

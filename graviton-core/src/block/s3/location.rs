@@ -101,7 +101,9 @@ impl S3Location {
         }
         let (scheme, host) = server.endpoint().split_once("://").unwrap_or(("https", server.endpoint()));
         let is_number = Url::parse(server.endpoint()).is_ok_and(|url| url.domain().is_none());
-        if is_number || self.bucket.contains('_') {
+        // A host name has no capitals: another bucket would be meant.
+        let is_no_label = |letter: char| letter == '_' || letter.is_ascii_uppercase();
+        if is_number || self.bucket.contains(is_no_label) {
             let why = format!("{} cannot be a part of the host name of {host}", self.bucket);
             return Err(Error::new(Code::Config, why)
                 .with_advice("set GRAVITON_S3_ADDRESSING to path, or give the server a name"));

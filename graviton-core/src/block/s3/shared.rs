@@ -110,11 +110,15 @@ impl Shared {
         match send(self.s3.clone()).await {
             Err(failure) if failure.is_about_the_request() => {
                 let again = send(self.without_checksum.clone()).await;
-                if again.is_ok() {
-                    self.refuses_checksums.store(true, Ordering::Relaxed);
-                    return Ok(());
+                match again {
+                    // Something on the way may have answered, and not the server: then it is asked again each
+                    // time.
+                    Ok(()) if failure.is_of_s3() => self.refuses_checksums.store(true, Ordering::Relaxed),
+                    Ok(()) => {}
+                    Err(again) if again.is_passing() => return Err(again),
+                    Err(_) => return Err(failure),
                 }
-                Err(failure)
+                Ok(())
             }
             result => result,
         }

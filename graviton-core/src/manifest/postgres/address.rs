@@ -255,7 +255,9 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
                 kept.push(("sslmode".to_owned(), "verify-full".to_owned()));
             }
             "ssl" => {}
-            "targetServerType" => check_target(variable, &value, &["any", "primary", "master"])?,
+            "targetServerType" => {
+                check_target(variable, &value, &["any", "primary", "master", "preferPrimary"])?;
+            }
             "ApplicationName" => kept.push(("application_name".to_owned(), value)),
             _ if name.starts_with("ssl") || name.starts_with("gss") || name == "channelBinding" => {
                 return Err(wrong(variable, &format!("the property {name:?} is not supported"))
