@@ -383,7 +383,8 @@ def test_a_store_that_does_not_exist_yet_keeps_its_secrets(tmp_path: Path, monke
     fs = GravitonFileSystem(str(place.path), **place.settings)
     other = GravitonFileSystem(str(tmp_path / "store"))
     assert fs != other and fs.ls("") == []
-    password, url = place.settings["minio_root_password"], place.settings["manifest_url"]
+    settings: dict[str, Any] = {**place.settings}
+    password, url = settings["minio_root_password"], settings["manifest_url"]
     shown = repr([pickle.dumps(fs), fs.to_json(), fs.storage_options, fs.fsid])
     assert password not in shown and url not in shown
     with pytest.raises(graviton.ConfigError):

@@ -126,7 +126,7 @@ def _left_of(source: object) -> int:
     left = getattr(source, "length_remaining", None)
     client = sys.modules.get("http.client")
     if left is None and client is not None and isinstance(source, client.HTTPResponse):
-        left = source.length
+        left = getattr(source, "length", None)
     return left if isinstance(left, int) else 0
 
 

@@ -393,7 +393,8 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Store these bytes, and return their id. Within a transaction they are stored at its end, and
         ``stored`` is told the id."""
         if self._intrans:
-            with self.open(path, "wb") as file:
+            opened: Any = self.open(path, "wb")
+            with opened as file:
                 file.write(value)
             return None
         return self._tell(self._store_to_write.put(value, expect=self._to_write(path)))
@@ -406,7 +407,8 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return None
         callback.set_size(os.path.getsize(lpath))
         if self._intrans:
-            with open(lpath, "rb") as source, self.open(rpath, "wb") as file:
+            opened: Any = self.open(rpath, "wb")
+            with open(lpath, "rb") as source, opened as file:
                 while piece := source.read(PIECE):
                     file.write(piece)
                     callback.relative_update(len(piece))
