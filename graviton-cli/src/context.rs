@@ -80,10 +80,7 @@ fn configure(common: &Common) -> Result<Config, Error> {
         config = config.set(key, value)?;
     }
     if let Some(root) = &common.root {
-        config = match root.to_str() {
-            Some(text) => config.set(FS_ROOT, text)?,
-            None => config.in_directory(root),
-        };
+        config = config.in_directory(root)?;
     }
     Ok(config)
 }

@@ -79,8 +79,7 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
         report.lines.flush()?;
         return Ok(report.exit_code);
     }
-    let pipes =
-        sources.iter().filter(|(_, source)| matches!(source.kind, Kind::Pipe | Kind::Endless)).count();
+    let pipes = sources.iter().filter(|(_, source)| source.size().is_none()).count();
     if pipes > MOST_PIPES {
         let message =
             format!("cannot put {pipes} pipes at once: at most {MOST_PIPES} are read beside each other");

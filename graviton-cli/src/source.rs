@@ -80,8 +80,8 @@ impl Source {
         let mut options = File::options();
         options.read(true);
         if matches!(self.kind, Kind::Pipe) {
-            // Opened at once, whether or not somebody writes to it: a program that opens several of them waits
-            // for each to have a reader. The first poll waits for the writer.
+            // Opened at once, whether or not somebody writes to it: a program that opens several of them
+            // waits for each to have a reader. The first poll waits for the writer.
             options.custom_flags(OFlags::NONBLOCK.bits() as i32);
         }
         let opened = options.open(&self.path);

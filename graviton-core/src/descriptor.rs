@@ -38,6 +38,13 @@ pub(crate) fn open_file(path: &Path) -> std::io::Result<File> {
     Ok(open_at(CWD, path, OFlags::RDONLY, Mode::empty())?.into())
 }
 
+/// Fails if so many files cannot be opened now. For code of others that opens them, and does not say why it
+/// could not.
+pub(crate) fn check_free(count: usize) -> std::io::Result<()> {
+    let files: std::io::Result<Vec<File>> = (0..count).map(|_| open_file(Path::new("/"))).collect();
+    files.map(drop)
+}
+
 /// Opens `/dev/null` for each standard stream that is closed. For code that opens files or sockets by way of
 /// another crate.
 pub(crate) fn occupy_standard() {

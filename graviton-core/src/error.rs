@@ -329,7 +329,8 @@ impl Error {
     }
 }
 
-fn is_out_of_files(error: &io::Error) -> bool {
+/// Whether no more files can be opened, by this process or by any.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -8,7 +8,6 @@
 //! A forked child has none of its parent's threads. It makes a runtime of its own when it opens a store.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -53,7 +52,9 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
     descriptor::occupy_standard();
     // And one for a call that blocks.
     try_threads(blocking::cores() + 1)?;
-    try_descriptors(DESCRIPTORS)?;
+    // Where tokio finds that out, it may panic.
+    descriptor::check_free(DESCRIPTORS)
+        .map_err(|error| Error::io("cannot start the threads of the store", error))?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(blocking::cores())
         .thread_name("graviton")
@@ -65,12 +66,6 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
 
 /// The files that a runtime opens, signals included.
 const DESCRIPTORS: usize = 6;
-
-/// Fails if so many files cannot be opened. Where tokio finds that out, it may panic.
-fn try_descriptors(count: usize) -> Result<()> {
-    let files: std::io::Result<Vec<_>> = (0..count).map(|_| descriptor::open_file(Path::new("/"))).collect();
-    files.map(drop).map_err(|error| Error::io("cannot start the threads of the store", error))
-}
 
 /// Fails if the system starts no more threads. Where tokio finds that out, it panics.
 fn try_threads(count: usize) -> Result<()> {

@@ -95,10 +95,7 @@ fn listen_to(kind: SignalKind) -> Result<Signal> {
 fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
     let mut config = Config::from_env()?;
     if let Some(root) = &arguments.root {
-        config = match root.to_str() {
-            Some(text) => config.set("GRAVITON_FS_ROOT", text)?,
-            None => config.in_directory(root),
-        };
+        config = config.in_directory(root)?;
     }
     let (mut servers, stores): (Vec<_>, Vec<_>) =
         arguments.set.iter().cloned().partition(|(name, _)| name.starts_with(PREFIX));

@@ -1,6 +1,6 @@
 //! The table of routes, what answers where there is none, and the OpenAPI document made from the table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANG
 use http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use utoipa::openapi::RefOr;
-use utoipa::openapi::path::{ParameterIn, PathItem};
+use utoipa::openapi::path::{Parameter, ParameterIn, PathItem};
+use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
@@ -48,11 +48,13 @@ fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extension
     kinds.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-static OPENAPI: LazyLock<String> = LazyLock::new(|| {
+static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
     let mut document = routes().into_openapi();
     docs::allow_empty_streams(&mut document);
-    document.to_pretty_json().unwrap_or_default() + "\n"
+    document
 });
+
+static OPENAPI: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_pretty_json().unwrap_or_default() + "\n");
 
 /// The OpenAPI document as it is committed and served.
 pub fn openapi_json() -> &'static str {
@@ -76,31 +78,31 @@ pub(crate) fn router(app: &Shared) -> Router {
 }
 
 /// The query parameters that each route has, by its path, as the document says.
-static PARAMETERS: LazyLock<HashMap<String, Vec<String>>> = LazyLock::new(|| {
-    let paths = routes().into_openapi().paths.paths;
-    let names = |item: PathItem| {
-        let operations = [item.get, item.head, item.put, item.post, item.delete].into_iter().flatten();
-        let parameters = operations.filter_map(|operation| operation.parameters).flatten();
-        let mut names: Vec<String> = parameters
-            .filter_map(|parameter| match parameter {
-                RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(parameter.name),
-                _ => None,
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        names
-    };
-    paths.into_iter().map(|(path, item)| (path, names(item))).collect()
+static PARAMETERS: LazyLock<HashMap<&str, BTreeSet<&str>>> = LazyLock::new(|| {
+    fn name(parameter: &RefOr<Parameter>) -> Option<&str> {
+        match parameter {
+            RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(&parameter.name),
+            _ => None,
+        }
+    }
+    fn names(item: &PathItem) -> BTreeSet<&str> {
+        let operations = [&item.get, &item.head, &item.put, &item.post, &item.delete].into_iter().flatten();
+        let parameters = operations.filter_map(|operation| operation.parameters.as_ref()).flatten();
+        parameters.filter_map(name).collect()
+    }
+    DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), names(item))).collect()
 });
 
 /// Refuses query parameters that the route does not have: a misspelt one would be taken for its default.
 async fn check_query(request: Request, next: Next) -> Response {
-    let known = request.extensions().get::<MatchedPath>().and_then(|path| PARAMETERS.get(path.as_str()));
-    let given = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
-    if let (Some(known), Ok(Query(given))) = (known, given)
-        && let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name))
+    // Most requests have none.
+    if request.uri().query().is_some()
+        && let Some(path) = request.extensions().get::<MatchedPath>()
+        && let Some(known) = PARAMETERS.get(path.as_str())
+        && let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
+        && let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name.as_str()))
     {
+        let known: Vec<&str> = known.iter().copied().collect();
         let what = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let why = format!("unknown query parameter {name:?}; this path has {what}");
         return Problem::new(Code::InvalidArgument, why).into_response();

@@ -62,10 +62,13 @@ impl Config {
         Config { directory: Some(directory.as_ref().to_owned()), ..Config::new() }
     }
 
-    /// The same settings, with the store in this directory, whose name need not be text.
-    #[must_use]
-    pub fn in_directory(self, directory: impl AsRef<Path>) -> Config {
-        Config { directory: Some(directory.as_ref().to_owned()), ..self }
+    /// Sets `GRAVITON_FS_ROOT` to this directory, whose name need not be text.
+    pub fn in_directory(self, directory: impl AsRef<Path>) -> Result<Config> {
+        let directory = directory.as_ref();
+        match directory.to_str() {
+            Some(text) => self.set("GRAVITON_FS_ROOT", text),
+            None => Ok(Config { directory: Some(directory.to_owned()), ..self }),
+        }
     }
 
     /// Reads the settings from the environment; the others have their defaults. Other variables are ignored.
@@ -80,7 +83,7 @@ impl Config {
                 Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,
                 Ok(_) | Err(std::env::VarError::NotPresent) => {}
                 Err(std::env::VarError::NotUnicode(value)) if setting.name == "GRAVITON_FS_ROOT" => {
-                    config = config.in_directory(value);
+                    config = config.in_directory(value)?;
                 }
                 Err(std::env::VarError::NotUnicode(_)) => {
                     return Err(Error::new(Code::Config, format!("{} is not Unicode text", setting.name))

@@ -59,7 +59,7 @@ from ._id import BlobId
 from ._reports import BlobStat
 from ._settings import Place
 from ._store import BUFFER_SIZE, Store, Unopened
-from ._transfer import PIECE
+from ._transfer import pieces_of
 
 __all__ = ["GravitonFile", "GravitonFileSystem", "GravitonWriter"]
 
@@ -409,9 +409,8 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if self._intrans:
             opened: Any = self.open(rpath, "wb")
             with open(lpath, "rb") as source, opened as file:
-                while piece := source.read(PIECE):
-                    file.write(piece)
-                    callback.relative_update(len(piece))
+                for piece in pieces_of(source.read):
+                    callback.relative_update(file.write(piece))
             return None
 
         def tell(done: int, total: int | None) -> None:

@@ -47,8 +47,8 @@ impl Patience {
 /// A client, and the URL of the server that it talks to.
 pub(super) struct Client {
     pub(super) s3: AmazonS3,
-    /// The same, whose puts carry no checksum, for servers that refuse one.
-    pub(super) without_checksum: AmazonS3,
+    /// Makes the same, whose puts carry no checksum, for servers that refuse one.
+    pub(super) without_checksum: AmazonS3Builder,
     /// The client that it sends its requests by.
     pub(super) http: HttpClient,
     pub(super) endpoint: String,
@@ -126,15 +126,13 @@ pub(super) fn client(location: &S3Location, time_out: Duration) -> Result<Client
             // The caller's time-out ends it sooner.
             retry_timeout: Duration::from_secs(240),
         });
-    let build = |builder: AmazonS3Builder| {
-        builder.build().map_err(|error| {
-            Error::new(Code::Config, format!("cannot make a client for {endpoint}: {}", root_cause(&error)))
-                .with_advice("check the variables AWS_*, QUASAR_MINIO_URL and MINIO_ROOT_*")
-        })
-    };
-    let without_checksum = build(builder.clone())?;
+    let without_checksum = builder.clone();
     // The signature covers a digest of the bytes too, but not every server compares that with what came.
-    let s3 = build(builder.with_checksum_algorithm(Checksum::SHA256))?;
+    let built = builder.with_checksum_algorithm(Checksum::SHA256).build();
+    let s3 = built.map_err(|error| {
+        Error::new(Code::Config, format!("cannot make a client for {endpoint}: {}", root_cause(&error)))
+            .with_advice("check the variables AWS_*, QUASAR_MINIO_URL and MINIO_ROOT_*")
+    })?;
     // Those for credentials are made before it.
     let http = last.lock().unwrap_or_else(PoisonError::into_inner).take();
     let http = http.ok_or_else(|| Error::new(Code::Internal, "the client of S3 has no client of HTTP"))?;

@@ -21,8 +21,8 @@ mod transport;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -66,7 +66,7 @@ impl S3BlockStore {
             location,
             endpoint: client.endpoint,
             s3: client.s3,
-            without_checksum: client.without_checksum,
+            without_checksum: (client.without_checksum, OnceLock::new()),
             refuses_checksums: AtomicBool::new(false),
             http: client.http,
             usual,

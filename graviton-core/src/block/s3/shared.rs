@@ -1,11 +1,11 @@
 //! One place in S3, and the requests that are sent to it.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use object_store::aws::AmazonS3;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::HttpClient;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
@@ -44,7 +44,9 @@ pub(super) struct Shared {
     /// The answer of [`Identity::location`](crate::block::Identity::location).
     pub(super) name: String,
     pub(super) s3: AmazonS3,
-    pub(super) without_checksum: AmazonS3,
+    /// The client whose puts carry no checksum, made when a server refuses one: to make it reads
+    /// certificates.
+    pub(super) without_checksum: (AmazonS3Builder, OnceLock<AmazonS3>),
     /// Whether the server was found to take no put with a checksum.
     pub(super) refuses_checksums: AtomicBool,
     /// The client underneath, for requests that are signed here.
@@ -89,6 +91,15 @@ impl Shared {
         }
     }
 
+    fn without_checksum(&self) -> Result<AmazonS3, Failure> {
+        let (builder, made) = &self.without_checksum;
+        if let Some(s3) = made.get() {
+            return Ok(s3.clone());
+        }
+        let s3 = builder.clone().build().map_err(|error| Failure::Senseless(root_cause(&error)))?;
+        Ok(made.get_or_init(|| s3).clone())
+    }
+
     /// Writes an object; with a condition, only if there is none.
     async fn write(
         &self,
@@ -105,11 +116,11 @@ impl Shared {
             })
         };
         if self.refuses_checksums.load(Ordering::Relaxed) {
-            return send(self.without_checksum.clone()).await;
+            return send(self.without_checksum()?).await;
         }
         match send(self.s3.clone()).await {
             Err(failure) if failure.is_about_the_request() => {
-                let again = send(self.without_checksum.clone()).await;
+                let again = send(self.without_checksum()?).await;
                 match again {
                     // Something on the way may have answered, and not the server: then it is asked again each
                     // time.

@@ -72,13 +72,11 @@ impl PostgresAddress {
                     .with_advice(format!("the parameters are {known}")));
             }
         }
-        // sqlx knows no such parameter.
-        let mut rest = url.clone();
-        rest.query_pairs_mut()
-            .clear()
-            .extend_pairs(url.query_pairs().filter(|(parameter, _)| parameter != "target_session_attrs"));
         if parameter(&url, "target_session_attrs").is_some() {
-            url = rest;
+            // sqlx knows no such parameter.
+            let rest = url.clone();
+            let kept = rest.query_pairs().filter(|(name, _)| name != "target_session_attrs");
+            url.query_pairs_mut().clear().extend_pairs(kept);
         }
         if let Some(user) = user {
             let said = parameter(&url, "user").unwrap_or_else(|| decoded(url.username()));

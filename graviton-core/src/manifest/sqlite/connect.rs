@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{Access, CWD, RenameFlags, access};
 use tempfile::NamedTempFile;
 
 use super::checkpoint::Checkpoints;
@@ -14,6 +14,7 @@ use super::failure::{is_about_other_files, is_busy};
 use super::forked::{self, Connected};
 use crate::blocking;
 use crate::descriptor::occupy_standard;
+use crate::error::Error;
 use crate::manifest::connection::Problem;
 
 /// How long a process waits for another's transaction.
@@ -77,8 +78,11 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
         Ok(connection)
     };
     // SQLite makes two files beside a database that is read, and takes them away again if it may write.
-    let may_write = is_writable(path) && is_writable(path.parent().unwrap_or(Path::new("/")));
-    let how = if may_write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+    let how = if check_writable(path).is_ok() {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    };
     match open(path, how) {
         // They cannot be made: no permission, or a full disk. Without a log, nobody writes, and nobody can
         // begin to.
@@ -187,8 +191,13 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn is_writable(path: &Path) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+/// Fails if the file may not be written to, or its directory, where the log is.
+pub(super) fn check_writable(path: &Path) -> Result<(), Error> {
+    for path in [path, path.parent().unwrap_or(Path::new("/"))] {
+        access(path, Access::WRITE_OK)
+            .map_err(|error| Error::io(format!("cannot write to {}", path.display()), error.into()))?;
+    }
+    Ok(())
 }
 
 /// Whether something is in the write-ahead log.

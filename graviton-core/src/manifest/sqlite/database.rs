@@ -15,12 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
-use rustix::fs::access;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Checkpoints, Due};
-use super::connect::{Reader, connect_checkpointer, connect_writer};
+use super::connect::{Reader, check_writable, connect_checkpointer, connect_writer};
 use super::failure::{failed, is_busy};
 use super::forked::Connected;
 use super::mutex::{locked, try_locked};
@@ -133,20 +132,11 @@ impl SqliteDatabase {
         blocking::run(move || file.check_in_place()).await?
     }
 
-    /// Fails if the file or its directory, where the log is, may not be written to. A transaction that
-    /// changes nothing would not notice.
+    /// Fails if the file or its directory may not be written to, which a transaction that changes nothing
+    /// would not notice.
     pub(in crate::manifest) async fn check_writable(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
-        blocking::run(move || {
-            let directory = file.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            for path in [file.path.as_path(), directory.unwrap_or(Path::new("."))] {
-                access(path, rustix::fs::Access::WRITE_OK).map_err(|error| {
-                    Error::io(format!("cannot write to {}", path.display()), error.into())
-                })?;
-            }
-            Ok(())
-        })
-        .await?
+        blocking::run(move || check_writable(&file.path)).await?
     }
 
     pub(in crate::manifest) fn connections(&self) -> Connections {

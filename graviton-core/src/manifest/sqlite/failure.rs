@@ -7,8 +7,8 @@ use std::path::Path;
 use rusqlite::ErrorCode;
 use rustix::io::Errno;
 
-use crate::descriptor::{occupy_standard, open_file};
-use crate::error::{Code, Error};
+use crate::descriptor::{check_free, occupy_standard};
+use crate::error::{Code, Error, is_out_of_files};
 use crate::manifest::connection::Problem;
 
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
@@ -57,8 +57,7 @@ fn lack_of_space(directory: &Path) -> Option<Errno> {
 fn lack_of_descriptors() -> Option<io::Error> {
     // The database, its log, the shared memory, and the directory.
     const NEEDED: usize = 4;
-    let files: io::Result<Vec<_>> = (0..NEEDED).map(|_| open_file(Path::new("/"))).collect();
-    files.err().filter(|error| matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)))
+    check_free(NEEDED).err().filter(is_out_of_files)
 }
 
 /// The error of an operation on the database at `path`.
