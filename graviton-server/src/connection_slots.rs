@@ -2,11 +2,12 @@
 //! the others.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graviton_core::Code;
 
+use crate::client::network;
 use crate::problem::Problem;
 
 /// How many connections there may be, and the open ones.
@@ -25,7 +26,7 @@ struct Open {
 /// An open connection, counted until this is dropped.
 pub(crate) struct ConnectionSlot {
     slots: Arc<ConnectionSlots>,
-    client: IpAddr,
+    client: Option<IpAddr>,
 }
 
 impl ConnectionSlots {
@@ -42,19 +43,22 @@ impl ConnectionSlots {
         self.open().all
     }
 
-    /// A slot for a connection from this address, or why it gets none.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionSlot, Problem> {
-        let client = client(address);
+    /// A slot for a connection from this address, or why it gets none. Connections of a proxy that is
+    /// believed have no address: they are those of many clients.
+    pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionSlot, Problem> {
+        let client = address.map(network);
         let mut open = self.open();
         if open.all >= self.most {
             return Err(Problem::new(Code::Overloaded, "too many open connections; try again in a moment"));
         }
-        let own = open.each.entry(client).or_default();
-        if *own >= self.most_each {
-            let why = "too many open connections from this address; close some, or try again in a moment";
-            return Err(Problem::new(Code::Overloaded, why));
+        if let Some(client) = client {
+            let own = open.each.entry(client).or_default();
+            if *own >= self.most_each {
+                let why = "too many open connections from this address; close some, or try again in a moment";
+                return Err(Problem::new(Code::Overloaded, why));
+            }
+            *own += 1;
         }
-        *own += 1;
         open.all += 1;
         Ok(ConnectionSlot { slots: Arc::clone(self), client })
     }
@@ -64,20 +68,14 @@ impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.slots.open();
         open.all -= 1;
-        if let Some(own) = open.each.get_mut(&self.client) {
+        if let Some(client) = self.client
+            && let Some(own) = open.each.get_mut(&client)
+        {
             *own -= 1;
             if *own == 0 {
-                open.each.remove(&self.client);
+                open.each.remove(&client);
             }
         }
-    }
-}
-
-/// The client of this address. A client of IPv6 has a whole network of 64 bits.
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -88,7 +86,7 @@ mod tests {
     #[test]
     fn one_client_leaves_room_for_the_others() {
         let slots = ConnectionSlots::new(3, 2);
-        let take = |address: &str| slots.take(address.parse().unwrap());
+        let take = |address: &str| slots.take(Some(address.parse().unwrap()));
         let first = take("2001:db8::1").unwrap();
         let second = take("2001:db8::2").unwrap();
         assert!(take("2001:db8::3").is_err());
@@ -99,5 +97,9 @@ mod tests {
         assert!(others.1);
         drop((first, second, others));
         assert_eq!((slots.taken(), slots.open().each.len()), (0, 0));
+        let of_a_proxy = [(); 3].map(|()| slots.take(None).unwrap());
+        assert!(slots.take(None).is_err());
+        drop(of_a_proxy);
+        assert_eq!(slots.taken(), 0);
     }
 }

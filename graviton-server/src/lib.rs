@@ -3,14 +3,14 @@
 //! Arrows point from a file to the files that it uses; there is no circle.
 //!
 //! ```text
-//! server                        accepts connections, shuts down       -> connection, connection_slots, tls, not_http
-//!   service                     one request: ID, admission, metrics   -> auth, request_id, watched_body
+//! server                        accepts connections, shuts down       -> connection, tls, not_http
+//!   service                     one request: ID, admission, metrics   -> auth, client, watched_body
 //!     routes                    the table of routes, the OpenAPI document
 //!       blobs, blocks           uploads, downloads, sessions          -> body, declared, outgoing
 //!       admin                   garbage collection and verification   -> jobs
 //!       health, metrics, docs
 //!         schemas, extract      what routes share in OpenAPI and in requests
-//!         app                   the state that all requests share     -> auth, jobs, memory, quota, upload_slots
+//!         app                   the state that all requests share     -> auth, jobs, memory, quota
 //!           problem, settings   failures as clients see them, limits
 //! ```
 //! Everything runs on tokio over [`graviton_core::AsyncStore`]; no handler blocks. Several servers may share one database
@@ -24,6 +24,7 @@ pub mod auth;
 mod blobs;
 mod blocks;
 mod body;
+mod client;
 mod connection;
 mod connection_slots;
 mod declared;

@@ -20,8 +20,8 @@ use crate::problem::{MEDIA_TYPE, Problem};
 use crate::request_id;
 
 /// A complete HTTP/1.1 response with the problem.
-pub(crate) fn response(problem: &Problem, id: &str) -> Vec<u8> {
-    let body = problem.body(id);
+pub(crate) fn response(problem: &Problem, prefix: &str, id: &str) -> Vec<u8> {
+    let body = problem.body(prefix, id);
     let mut response = format!(
         "HTTP/1.1 {}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
          X-Request-Id: {id}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
@@ -47,13 +47,15 @@ pub(crate) async fn is_plain(stream: &TcpStream) -> bool {
 pub(crate) struct Explained<S> {
     stream: S,
     connection: Arc<Connection>,
+    /// That of the server's paths.
+    prefix: String,
     /// The replacement, and how much of it is written.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<S> Explained<S> {
-    pub(crate) fn new(stream: S, connection: Arc<Connection>) -> Explained<S> {
-        Explained { stream, connection, instead: None }
+    pub(crate) fn new(stream: S, connection: Arc<Connection>, prefix: String) -> Explained<S> {
+        Explained { stream, connection, prefix, instead: None }
     }
 
     fn refusal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -70,7 +72,7 @@ impl<S> Explained<S> {
         };
         // The client may still be sending, and must be able to read the answer.
         self.connection.linger();
-        Some(response(&Problem::new(code, why).with_status(status), &request_id::fresh()))
+        Some(response(&Problem::new(code, why).with_status(status), &self.prefix, &request_id::fresh()))
     }
 }
 

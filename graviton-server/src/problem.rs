@@ -147,9 +147,10 @@ impl Problem {
         self.0.status
     }
 
-    /// The response, once the ID of the request is known. `allow` lists the methods of the path, for a 405.
-    pub(crate) fn render(self, request_id: &str, allow: Option<HeaderValue>) -> Response {
-        let body = self.body(request_id);
+    /// The response, once the ID of the request is known. `prefix` is that of the server's paths, and `allow`
+    /// lists the methods of the path, for a 405.
+    pub(crate) fn render(self, prefix: &str, request_id: &str, allow: Option<HeaderValue>) -> Response {
+        let body = self.body(prefix, request_id);
         let mut response = Response::new(axum::body::Body::from(body));
         *response.status_mut() = self.status();
         *response.headers_mut() = self.0.headers;
@@ -162,9 +163,9 @@ impl Problem {
     }
 
     /// The problem as JSON.
-    pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
+    pub(crate) fn body(&self, prefix: &str, request_id: &str) -> Vec<u8> {
         let body = Body {
-            kind: format!("/docs#{}", self.0.code),
+            kind: format!("{prefix}/docs#{}", self.0.code),
             title: title(self.0.code),
             status: self.status().as_u16(),
             detail: &self.0.detail,

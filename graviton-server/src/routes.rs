@@ -8,6 +8,7 @@ use axum::extract::{MatchedPath, Query, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use bytes::Bytes;
 use graviton_core::Code;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
@@ -61,6 +62,16 @@ pub fn openapi_json() -> &'static str {
     &OPENAPI
 }
 
+/// The same for a server that is published under this prefix.
+fn published_at(prefix: &str) -> Bytes {
+    if prefix.is_empty() {
+        return Bytes::from_static(openapi_json().as_bytes());
+    }
+    let mut document = DOCUMENT.clone();
+    document.servers = Some(vec![utoipa::openapi::Server::new(prefix)]);
+    document.to_pretty_json().unwrap_or_default().into()
+}
+
 pub(crate) fn router(app: &Shared) -> Router {
     let (router, _) = routes().split_for_parts();
     let router = router
@@ -72,7 +83,7 @@ pub(crate) fn router(app: &Shared) -> Router {
                 "this path does not support the method; see /docs for all routes",
             )
         })
-        .layer(Extension(docs::Document(openapi_json())))
+        .layer(Extension(docs::Document(published_at(&app.settings().prefix))))
         .with_state(Arc::clone(app));
     with_cors(router, app.settings())
 }

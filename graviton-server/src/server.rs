@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Shared};
 use crate::auth::Auth;
+use crate::client::is_trusted;
 use crate::connection::{Connection, Socket, Verdict};
 use crate::not_http::{self, Explained};
 use crate::problem::Problem;
@@ -225,7 +226,8 @@ impl Server {
         let app = Arc::clone(&self.app);
         // Responses are written in one piece; Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
-        let slot = match app.connections().take(peer.ip()) {
+        let is_client = !is_trusted(&app.settings().trusted_proxies, peer.ip());
+        let slot = match app.connections().take(is_client.then_some(peer.ip())) {
             Ok(slot) => slot,
             Err(problem) => {
                 metrics::counter!("graviton_http_refused_connections_total").increment(1);
@@ -236,7 +238,7 @@ impl Server {
                 {
                     tokio::spawn(async move {
                         let _held = (told, open);
-                        refuse(stream, &problem).await;
+                        refuse(stream, &problem, &app.settings().prefix).await;
                     });
                 }
                 return;
@@ -264,7 +266,8 @@ impl Server {
                         Ok(false) => {}
                         Ok(true) => {
                             let why = "this port speaks TLS; use https:// in the address";
-                            return refuse(stream, &Problem::new(Code::InvalidArgument, why)).await;
+                            let problem = Problem::new(Code::InvalidArgument, why);
+                            return refuse(stream, &problem, &app.settings().prefix).await;
                         }
                         Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
                     }
@@ -365,8 +368,8 @@ async fn reached(mut stage: watch::Receiver<Stage>, wanted: Stage) {
 }
 
 /// Answers a connection that is not served with the problem.
-async fn refuse(mut stream: TcpStream, problem: &Problem) {
-    let answer = not_http::response(problem, &request_id::fresh());
+async fn refuse(mut stream: TcpStream, problem: &Problem, prefix: &str) {
+    let answer = not_http::response(problem, prefix, &request_id::fresh());
     let answering = async {
         // Wait for the request: a client may not expect an answer before it.
         stream.peek(&mut [0]).await?;
@@ -403,7 +406,7 @@ async fn serve(
         .max_send_buf_size(512 << 10)
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.header_timeout);
-    let stream = TokioIo::new(Explained::new(stream, Arc::clone(&connection)));
+    let stream = TokioIo::new(Explained::new(stream, Arc::clone(&connection), app.settings().prefix.clone()));
     let mut serving = std::pin::pin!(builder.serve_connection(stream, service));
     let mut check = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;

@@ -1,6 +1,7 @@
 //! One request, from the connection to the router and back: its ID, its admission, its metrics and its line
 //! in the log, and the form of its failure.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,14 +13,18 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use graviton_core::Code;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
 use crate::app::Shared;
+use crate::auth::Caller;
+use crate::client::Client;
 use crate::connection::Connection;
 use crate::problem::Problem;
 use crate::request_id;
@@ -53,7 +58,7 @@ impl ConnectionService {
     async fn answer(mut self, mut request: Request<Incoming>) -> Response {
         let started = Instant::now();
         let _active = self.connection.begin();
-        if let Some(plain) = without_version(request.uri()) {
+        if let Some(plain) = plain(request.uri(), &self.app.settings().prefix) {
             *request.uri_mut() = plain;
         }
         let id = request_id::of(request.headers());
@@ -63,11 +68,19 @@ impl ConnectionService {
         let logged_path = tracing::enabled!(tracing::Level::INFO)
             .then(|| request.uri().path().to_owned())
             .unwrap_or_default();
-        let peer = self.connection.peer();
-        let mut given_up =
-            GivenUp { is_answered: false, id: id.clone(), method: &method, path: &logged_path, started };
+        let client =
+            Client::of(self.app.settings(), self.connection.peer(), request.uri(), request.headers());
+        let peer = client.address;
+        let mut given_up = GivenUp {
+            is_answered: false,
+            id: id.clone(),
+            method: &method,
+            path: &logged_path,
+            peer,
+            started,
+        };
         let admitted = check_head(&request, self.app.limits().max_headers)
-            .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), peer));
+            .and_then(|()| self.app.auth().admit(&method, request.uri(), request.headers(), &client));
         let (head, body) = request.into_parts();
         let (body, ended) = WatchedBody::new(body, version, self.app.leaving());
         let mut request = Request::from_parts(head, body);
@@ -93,7 +106,8 @@ impl ConnectionService {
                 tracing::error!(request = %Shown(&id), code = %problem.code(), "{why}");
             }
             let outer = std::mem::take(response.headers_mut());
-            response = problem.render(id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
+            let prefix = &self.app.settings().prefix;
+            response = problem.render(prefix, id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
             // Headers that a layer added, above all those for other origins.
             for (name, value) in &outer {
                 if !response.headers().contains_key(name) && name != CONTENT_LENGTH {
@@ -102,9 +116,12 @@ impl ConnectionService {
             }
         }
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        self.make_public(response.headers_mut());
         // Without other origins that are allowed, a browser keeps the answer from their pages, also as a
-        // picture.
-        let readers = if self.app.settings().cors.is_empty() { "same-origin" } else { "cross-origin" };
+        // picture. A link may be in any page.
+        let is_linked = matches!(caller, Some(Caller::Link(_)));
+        let is_for_all = is_linked || !self.app.settings().cors.is_empty();
+        let readers = if is_for_all { "cross-origin" } else { "same-origin" };
         response.headers_mut().insert(RESOURCE_POLICY, HeaderValue::from_static(readers));
         // A response to HEAD has no body; on HTTP/2 one would be sent.
         if method == Method::HEAD && !response.status().is_success() {
@@ -127,13 +144,23 @@ impl ConnectionService {
         count(route, &method, status.as_u16(), started);
         if tracing::enabled!(tracing::Level::INFO) {
             let milliseconds = started.elapsed().as_micros() as f64 / 1000.0;
-            let who = caller.as_ref().map_or_else(|| "-".to_owned(), crate::auth::Caller::name);
+            let who = caller.as_ref().map_or_else(|| "-".to_owned(), Caller::name);
             tracing::info!(
                 request = %Shown(&id), %method, path = logged_path, status = status.as_u16(), milliseconds, %peer, who, "answered"
             );
         }
         response.headers_mut().insert(request_id::HEADER, id);
         response
+    }
+
+    /// Makes the path in `Location` the one under which a proxy publishes it.
+    fn make_public(&self, headers: &mut HeaderMap) {
+        let prefix = &self.app.settings().prefix;
+        if let Some(path) = headers.get(LOCATION).filter(|_| !prefix.is_empty())
+            && let Ok(public) = HeaderValue::from_bytes(&[prefix.as_bytes(), path.as_bytes()].concat())
+        {
+            headers.insert(LOCATION, public);
+        }
     }
 }
 
@@ -143,6 +170,7 @@ struct GivenUp<'a> {
     id: HeaderValue,
     method: &'a Method,
     path: &'a str,
+    peer: IpAddr,
     started: Instant,
 }
 
@@ -154,7 +182,7 @@ impl Drop for GivenUp<'_> {
         metrics::counter!("graviton_http_given_up_requests_total").increment(1);
         let milliseconds = self.started.elapsed().as_micros() as f64 / 1000.0;
         tracing::info!(
-            request = %Shown(&self.id), method = %self.method, path = self.path, milliseconds,
+            request = %Shown(&self.id), method = %self.method, path = self.path, milliseconds, peer = %self.peer,
             "given up: the connection ended before the answer"
         );
     }
@@ -225,11 +253,21 @@ fn status_text(status: u16) -> std::borrow::Cow<'static, str> {
     }
 }
 
-/// The path under `/api/` for one under `/api/v1/`.
-fn without_version(uri: &Uri) -> Option<Uri> {
-    let rest = uri.path_and_query()?.as_str().strip_prefix("/api/v1/")?;
+/// The address without the prefix under which a proxy publishes the server, and without the version.
+fn plain(uri: &Uri, prefix: &str) -> Option<Uri> {
+    let path = uri.path_and_query()?.as_str();
+    let is_ours = |rest: &&str| {
+        let path = rest.split('?').next().unwrap_or_default();
+        matches!(path, "/docs" | "/metrics") || path.starts_with("/api/") || path.starts_with("/docs/")
+    };
+    let inside = path.strip_prefix(prefix).filter(is_ours).unwrap_or(path);
+    let plain = match inside.strip_prefix("/api/v1/") {
+        Some(rest) => PathAndQuery::try_from(format!("/api/{rest}")),
+        None if inside.len() < path.len() => PathAndQuery::try_from(inside),
+        None => return None,
+    };
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(format!("/api/{rest}")).ok()?);
+    parts.path_and_query = Some(plain.ok()?);
     Uri::from_parts(parts).ok()
 }
 
@@ -241,6 +279,7 @@ fn route(path: &str) -> &'static str {
         (Some("api"), Some("blobs"), Some(_), None) => "/api/blobs/{id}",
         (Some("api"), Some("blobs"), Some(_), Some("manifest")) => "/api/blobs/{id}/manifest",
         (Some("api"), Some("blobs"), Some(_), Some("restore")) => "/api/blobs/{id}/restore",
+        (Some("api"), Some("blobs"), Some(_), Some("links")) => "/api/blobs/{id}/links",
         (Some("api"), Some("blocks"), Some("missing"), None) => "/api/blocks/missing",
         (Some("api"), Some("blocks"), Some(_), None) => "/api/blocks/{key}",
         (Some("api"), Some("manifests"), None, None) => "/api/manifests",

@@ -1,7 +1,8 @@
 //! The settings of the HTTP server, all named `GRAVITON_HTTP_*`. The library does not know them.
 //!
-//! A [`Settings`] is plain data, validated when it is built. Its values come from the environment and from `--set`. An
-//! unknown `GRAVITON_HTTP_*` name is an error in both: a misspelt limit or token file would leave the server open.
+//! A [`Settings`] is plain data, validated when it is built. Its values come from the environment and from
+//! `--set`. An unknown `GRAVITON_HTTP_*` name is an error in both: a misspelt limit or token file would leave
+//! the server open.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use graviton_core::{Code, Error, Result, Setting};
 use http::HeaderValue;
+use ipnet::IpNet;
 
 use graviton_core::quantity;
 
@@ -52,6 +54,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("GRAVITON_HTTP_DRAIN_DELAY", "0s", "time after SIGTERM in which the server still takes requests, while /api/ready is 503, so that a load balancer can take notice"),
     setting("GRAVITON_HTTP_HOSTS", "", "host names, separated by commas, that a server on loopback without authentication answers to besides localhost and IP addresses"),
     setting("GRAVITON_HTTP_CORS", "", "origins, separated by commas, whose web pages may use the server; * allows all"),
+    setting("GRAVITON_HTTP_PREFIX", "", "path under which a proxy publishes the server, such as /store; requests may come with it or without"),
+    setting("GRAVITON_HTTP_TRUSTED_PROXIES", "", "addresses or networks, separated by commas, of proxies in front of the server: what they say of a request's client counts"),
+    setting("GRAVITON_HTTP_PROXY_HEADERS", "x-forwarded", "the headers in which they say it: x-forwarded for X-Forwarded-For, -Host and -Proto, forwarded for Forwarded (RFC 7239). The proxies must set them, not hand on a client's"),
+    setting("GRAVITON_HTTP_LINK_KEYS", "", "file of keys, one a line, that sign links to blobs: the first signs, all are accepted; SIGHUP reads it again. Without it there are no links"),
     setting("GRAVITON_HTTP_LOG", "info", "log level: error, warn, info, debug or trace; info logs each request"),
     setting("GRAVITON_HTTP_LOG_FORMAT", "text", "log format: text or json"),
 ];
@@ -71,14 +77,33 @@ pub struct Settings {
     pub jwt: Option<JwtSettings>,
     /// Limits on size, number and time.
     pub limits: Limits,
-    /// Host names that a server on loopback without authentication answers to, besides `localhost` and IP addresses.
+    /// Host names that a server on loopback without authentication answers to, besides `localhost` and IP
+    /// addresses.
     pub hosts: Vec<String>,
     /// Origins whose pages may use the server; none if empty.
     pub cors: Vec<HeaderValue>,
+    /// The path under which a proxy publishes the server; empty, or `/` and a name, without a slash at the
+    /// end.
+    pub prefix: String,
+    /// The proxies that are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The headers in which they are believed.
+    pub proxy_headers: ProxyHeaders,
+    /// The file of keys that sign links.
+    pub link_keys: Option<PathBuf>,
     /// The log level.
     pub log: String,
     /// Whether the log is JSON.
     pub log_json: bool,
+}
+
+/// The headers in which proxies say who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeaders {
+    /// `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// How JSON Web Tokens are verified.
@@ -202,6 +227,15 @@ impl Values<'_> {
                 hosts.split(',').map(|host| host.trim().to_ascii_lowercase()).collect()
             }),
             cors: self.cors("GRAVITON_HTTP_CORS")?,
+            prefix: self.path_prefix("GRAVITON_HTTP_PREFIX")?,
+            trusted_proxies: self.networks("GRAVITON_HTTP_TRUSTED_PROXIES")?,
+            proxy_headers: match &*self
+                .one_of("GRAVITON_HTTP_PROXY_HEADERS", &["x-forwarded", "forwarded"])?
+            {
+                "forwarded" => ProxyHeaders::Forwarded,
+                _ => ProxyHeaders::XForwarded,
+            },
+            link_keys: self.text("GRAVITON_HTTP_LINK_KEYS").map(PathBuf::from),
             log: self.one_of("GRAVITON_HTTP_LOG", &["error", "warn", "info", "debug", "trace"])?,
             log_json: self.one_of("GRAVITON_HTTP_LOG_FORMAT", &["text", "json"])? == "json",
         })
@@ -306,6 +340,28 @@ impl Values<'_> {
         Err(invalid(name, "not one of the choices", &format!("use one of {}", words.join(", "))))
     }
 
+    fn path_prefix(&self, name: &str) -> Result<String> {
+        let Some(prefix) = self.text(name) else { return Ok(String::new()) };
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._~".contains(letter);
+        let is_name = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(is_plain);
+        match prefix.strip_suffix('/').unwrap_or(prefix).strip_prefix('/') {
+            Some(names) if names.split('/').all(is_name) => Ok(format!("/{names}")),
+            _ => Err(invalid(name, "not the beginning of a path", "use a path such as /store")),
+        }
+    }
+
+    fn networks(&self, name: &str) -> Result<Vec<IpNet>> {
+        let Some(networks) = self.text(name) else { return Ok(Vec::new()) };
+        let parse = |network: &str| {
+            let address = network.parse::<IpAddr>().map(IpNet::from);
+            address.or_else(|_| network.parse()).map_err(|_| {
+                let why = format!("{network:?} is neither an address nor a network");
+                invalid(name, &why, "use addresses and networks such as 127.0.0.1, 10.0.0.0/8")
+            })
+        };
+        networks.split(',').map(str::trim).map(parse).collect()
+    }
+
     fn cors(&self, name: &str) -> Result<Vec<HeaderValue>> {
         let Some(origins) = self.text(name) else { return Ok(Vec::new()) };
         let parse = |origin: &str| {
@@ -367,6 +423,15 @@ mod tests {
             ("GRAVITON_HTTP_HEADER_TIMEOUT", "0"),
             ("GRAVITON_HTTP_CORS", "example.org"),
             ("GRAVITON_HTTP_CORS", "https://a/b"),
+            ("GRAVITON_HTTP_PREFIX", "store"),
+            ("GRAVITON_HTTP_PREFIX", "/"),
+            ("GRAVITON_HTTP_PREFIX", "//store"),
+            ("GRAVITON_HTTP_PREFIX", "/a/../b"),
+            ("GRAVITON_HTTP_PREFIX", "/a b"),
+            ("GRAVITON_HTTP_TRUSTED_PROXIES", "nginx"),
+            ("GRAVITON_HTTP_TRUSTED_PROXIES", "10.0.0.0/33"),
+            ("GRAVITON_HTTP_TRUSTED_PROXIES", "127.0.0.1,"),
+            ("GRAVITON_HTTP_PROXY_HEADERS", "both"),
             ("GRAVITON_HTTP_LOG", "loud"),
             ("GRAVITON_HTTP_PROT", "80"),
         ] {
@@ -382,5 +447,6 @@ mod tests {
         assert_eq!(both.address.port(), 2);
         let cors = settings(&[("GRAVITON_HTTP_CORS", "https://a:1, http://b")]).unwrap().cors;
         assert_eq!(cors, ["https://a:1", "http://b"]);
+        assert_eq!(settings(&[("GRAVITON_HTTP_PREFIX", "/a/b-c/")]).unwrap().prefix, "/a/b-c");
     }
 }

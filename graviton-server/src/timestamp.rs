@@ -1,10 +1,18 @@
 //! Milliseconds since 1970 as RFC 3339 text in UTC, and back.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, datetime};
 
 /// In UTC. Not a `jiff::Timestamp`: that has no last day of the year 9999, which a token file may name.
 const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
+
+/// Milliseconds since 1970, by this host's clock.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as i64
+}
 
 /// `2026-02-03T04:05:06.789Z`. A time beyond the calendar is the nearest one in it.
 pub fn rfc3339(milliseconds: i64) -> String {

@@ -97,8 +97,28 @@ def check_pictures(program, work):
             document = chromium(work, origin).stdout
             if f'<pre id="result">{expected}</pre>' not in document:
                 sys.exit(f"browser: a picture of another origin is not {expected}:\n{document}")
+    check_links(program, work, origin)
     pages.shutdown()
-    print("browser: a blob is no picture for pages of other origins, unless they may")
+    print("browser: a blob is no picture for pages of other origins, unless they may or have a link")
+
+
+def check_links(program, work, origin):
+    """A page of another origin shows a blob of a server that asks for tokens, if it has a link."""
+    keys, tokens = Path(work) / "keys", Path(work) / "tokens"
+    keys.write_text("0123456789abcdef0123456789abcdef")
+    command = [program, "token", "page", "--scopes", "read,write", "--file", tokens]
+    token = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+    settings = [f"GRAVITON_HTTP_TOKENS={tokens}", f"GRAVITON_HTTP_LINK_KEYS={keys}"]
+    with Server(program, Path(work) / "links", settings) as server:
+        known = {"Authorization": f"Bearer {token}"}
+        blob = httpx.post(f"{server.url}/api/blobs", content=pixel(), headers=known).raise_for_status().json()
+        address = f"{server.url}/api/blobs/{blob}"
+        link = httpx.post(f"{address}/links?type=image/png", headers=known).raise_for_status().json()["url"]
+        for source, expected in ((f"{address}?type=image/png", "refused"), (link, "loaded")):
+            Page.text = PICTURES.replace("URL", source)
+            document = chromium(work, origin).stdout
+            if f'<pre id="result">{expected}</pre>' not in document:
+                sys.exit(f"browser: {source} is not {expected}:\n{document}")
 
 
 def chromium(work, address, *flags):

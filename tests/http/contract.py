@@ -23,7 +23,9 @@ def main():
         work = Path(work)
         command = [program, "token", "contract", "--scopes", "read,write,delete,admin", "--file", work / "tokens"]
         token = subprocess.check_output(command, text=True).strip()
-        with Server(program, work / "store", [f"GRAVITON_HTTP_TOKENS={work / 'tokens'}"], work / "log") as server:
+        (work / "keys").write_text("0123456789abcdef0123456789abcdef")
+        settings = [f"GRAVITON_HTTP_TOKENS={work / 'tokens'}", f"GRAVITON_HTTP_LINK_KEYS={work / 'keys'}"]
+        with Server(program, work / "store", settings, work / "log") as server:
             seconds = os.environ.get("GRAVITON_CONTRACT_SECONDS", "120")
             seed = os.environ.get("GRAVITON_CONTRACT_SEED")
             again = ["--seed", seed] if seed else []

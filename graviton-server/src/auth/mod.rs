@@ -1,10 +1,12 @@
 //! Authentication and authorisation: bearer tokens from a file, and JSON Web Tokens.
 //!
-//! The scope that a request needs follows from its method and path (`Need::of`), before it is routed, so that a new route
-//! is closed even if nobody thinks of it. Without configured authentication everyone may do everything; the server then
-//! listens on loopback only, unless told otherwise.
+//! The scope that a request needs follows from its method and path (`Need::of`), before it is routed, so that
+//! a new route is closed even if nobody thinks of it. Without configured authentication everyone may do
+//! everything; the server then listens on loopback only, unless told otherwise. A link to a blob (`links`) is
+//! its own permission.
 
 mod jwt;
+pub(crate) mod links;
 mod origin;
 mod scopes;
 mod signatures;
@@ -21,14 +23,16 @@ use graviton_core::{Code, Error, Result};
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
+use crate::client::{Client, network};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use jwt::Jwt;
+use links::{Links, Presented};
 use scopes::Grant;
 pub use scopes::{Scope, Scopes};
 use tokens::Tokens;
 
-/// What a request needs to be admitted.
+/// The need of a request: it is admitted if it has this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Nothing: health checks and documentation.
@@ -46,7 +50,8 @@ impl Need {
                 Need::Nothing
             }
             _ if path == "/api/admin" || path.starts_with("/api/admin/") => Need::Scope(Scope::Admin),
-            _ if safe => Need::Scope(Scope::Read),
+            // A link gives away no more than its maker may read.
+            _ if safe || path.ends_with("/links") => Need::Scope(Scope::Read),
             _ if *method == Method::DELETE || path.ends_with("/restore") => Need::Scope(Scope::Delete),
             _ => Need::Scope(Scope::Write),
         }
@@ -57,7 +62,10 @@ impl Need {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     Token(Arc<str>),
+    /// Without authentication.
     Address(IpAddr),
+    /// A request with a link.
+    Link(IpAddr),
 }
 
 impl Caller {
@@ -66,6 +74,7 @@ impl Caller {
         match self {
             Caller::Token(name) => name.to_string(),
             Caller::Address(_) => "-".to_owned(),
+            Caller::Link(_) => "a link".to_owned(),
         }
     }
 }
@@ -75,6 +84,7 @@ pub(crate) struct Auth {
     settings: Settings,
     tokens: ArcSwapOption<Tokens>,
     jwt: ArcSwapOption<Jwt>,
+    links: ArcSwapOption<Links>,
     rates: Option<DefaultKeyedRateLimiter<String>>,
 }
 
@@ -89,6 +99,7 @@ impl Auth {
             settings: settings.clone(),
             tokens: ArcSwapOption::empty(),
             jwt: ArcSwapOption::empty(),
+            links: ArcSwapOption::empty(),
             rates,
         };
         auth.reload()?;
@@ -110,7 +121,9 @@ impl Auth {
             ));
         }
         let jwt = self.settings.jwt.as_ref().map(Jwt::read).transpose()?;
+        let links = self.settings.link_keys.as_deref().map(Links::read).transpose()?;
         // Only now, when nothing can fail any more.
+        self.links.store(links.map(Arc::new));
         self.tokens.store(tokens.map(Arc::new));
         self.jwt.store(jwt.map(Arc::new));
         Ok(())
@@ -127,13 +140,23 @@ impl Auth {
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-        address: IpAddr,
+        client: &Client<'_>,
     ) -> Result<Caller, Problem> {
+        let address = network(client.address);
         let Need::Scope(scope) = Need::of(method, uri.path()) else { return Ok(Caller::Address(address)) };
-        if !self.is_on() {
-            origin::check(&self.settings, method, uri, headers)?;
+        if let Some(mut link) = Presented::of(method, uri) {
+            let links = self.links.load();
+            let links = links.as_ref().ok_or_else(|| links::refused("this server has no links"))?;
+            links.check(&mut link)?;
+            let caller = Caller::Link(address);
+            self.limit_rate(&caller)?;
+            return Ok(caller);
         }
-        // A browser sends a preflight request without credentials; the request that follows is checked in full.
+        if !self.is_on() {
+            origin::check(&self.settings, method, client.host, headers)?;
+        }
+        // A browser sends a preflight request without credentials; the request that follows is checked in
+        // full.
         let is_preflight = *method == Method::OPTIONS && !self.settings.cors.is_empty();
         let caller = if self.is_on() && !is_preflight {
             let grant = self.grant(headers)?;
@@ -182,13 +205,18 @@ impl Auth {
         let Some(rates) = &self.rates else { return Ok(()) };
         let key = match caller {
             Caller::Token(name) => format!("token {name}"),
-            Caller::Address(address) => address.to_string(),
+            Caller::Address(address) | Caller::Link(address) => address.to_string(),
         };
         rates.check_key(&key).map_err(|until| {
             let seconds = until.wait_time_from(DefaultClock::default().now()).as_secs() + 1;
             Problem::new(Code::RateLimited, "the rate limit is exceeded; wait before the next request")
                 .with_header(RETRY_AFTER, HeaderValue::from(seconds))
         })
+    }
+
+    /// The keys of links, if there are any.
+    pub(crate) fn links(&self) -> Option<Arc<Links>> {
+        self.links.load_full()
     }
 
     /// Forgets clients that the rate limit has not seen for a while.
@@ -217,6 +245,7 @@ mod tests {
             (Method::PATCH, "/api/blobs/x", Write),
             (Method::DELETE, "/api/blobs/x", Delete),
             (Method::POST, "/api/blobs/x/restore", Delete),
+            (Method::POST, "/api/blobs/x/links", Read),
             (Method::GET, "/api/admin/jobs", Admin),
             (Method::POST, "/api/admin/gc", Admin),
             (Method::DELETE, "/api/admin/jobs/1", Admin),

@@ -11,25 +11,19 @@
 use std::net::IpAddr;
 
 use graviton_core::Code;
-use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, Method, Uri};
+use http::header::ORIGIN;
+use http::{HeaderMap, Method};
 
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// Admits the request, or says why not.
+/// Admits the request to this host, or says why not.
 pub(super) fn check(
     settings: &Settings,
     method: &Method,
-    uri: &Uri,
+    host: &str,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    // HTTP/2 has the host in the address.
-    let host = match uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(HOST).and_then(|host| host.to_str().ok()),
-    };
-    let host = host.unwrap_or_default();
     if settings.address.ip().is_loopback() && !is_ours(host, &settings.hosts) {
         let why = "a server on loopback does not answer to this host name; use localhost or an IP address, or add \
                    the name to GRAVITON_HTTP_HOSTS";

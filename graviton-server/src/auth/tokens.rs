@@ -10,14 +10,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use graviton_core::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::scopes::{Grant, Scopes};
-use crate::timestamp;
+use crate::timestamp::{self, now};
 
 /// The prefix of every token, by which scanners find leaked ones.
 const PREFIX: &str = "grv_";
@@ -83,11 +83,6 @@ fn parse(line: &str) -> Option<Line> {
     let hash: graviton_core::Digest = hash.strip_prefix("sha256:")?.parse().ok()?;
     parts.next().is_none().then_some(())?;
     Some(Line { name: name.into(), scopes: Scopes::parse(scopes)?, expires, hash: *hash.as_bytes() })
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as i64
 }
 
 /// Creates a token and its line for the file.

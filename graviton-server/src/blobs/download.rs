@@ -19,6 +19,7 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::conditions::{self, Wanted};
+use super::links::Signed;
 use super::presentation::Presentation;
 use crate::app::Shared;
 use crate::connection::Connection;
@@ -31,7 +32,7 @@ use crate::schemas::{Common, NotFound, PreconditionFailed, RangeNotSatisfiable};
 #[utoipa::path(get, path = "/api/blobs/{id}", tag = "blobs", operation_id = "get_blob",
     params(
         ("id" = crate::schemas::BlobIdText, Path, description = "The blob"),
-        Presentation,
+        Presentation, Signed,
         ("Range" = Option<String>, Header, description = "The bytes to return, such as `bytes=0-99`; several ranges are returned as multipart/byteranges"),
         ("If-Range" = Option<String>, Header, description = "Return the range only if the blob has this entity tag, otherwise all of it"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of the content that the client has"),
@@ -50,8 +51,10 @@ pub(super) async fn get(
     Extension(connection): Extension<Arc<Connection>>,
     Named(id): Named<BlobId>,
     Params(presentation): Params<Presentation>,
+    Params(signed): Params<Signed>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
+    signed.check()?;
     let etag = conditions::etag(&id);
     let mut headers = describe(&app, &id, &etag, &presentation)?;
     conditions::check(&wishes, &id)?;
@@ -108,7 +111,7 @@ pub(super) async fn get(
 #[utoipa::path(head, path = "/api/blobs/{id}", tag = "blobs", operation_id = "head_blob",
     params(
         ("id" = crate::schemas::BlobIdText, Path, description = "The blob"),
-        Presentation,
+        Presentation, Signed,
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of the content that the client has"),
         ("If-Match" = Option<String>, Header, description = "Entity tags; the blob must have one of them"),
     ),
@@ -119,8 +122,10 @@ pub(super) async fn head(
     State(app): State<Shared>,
     Named(id): Named<BlobId>,
     Params(presentation): Params<Presentation>,
+    Params(signed): Params<Signed>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
+    signed.check()?;
     let etag = conditions::etag(&id);
     let mut headers = describe(&app, &id, &etag, &presentation)?;
     conditions::check(&wishes, &id)?;

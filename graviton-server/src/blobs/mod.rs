@@ -1,9 +1,10 @@
-//! The routes of blobs: upload, download, list, delete, restore.
+//! The routes of blobs: upload, download, list, delete, restore, and links to them.
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
 mod conditions;
 mod download;
+mod links;
 mod presentation;
 mod upload;
 
@@ -38,6 +39,7 @@ pub(crate) fn streams() -> OpenApiRouter<Shared> {
         .routes(routes!(upload::post))
         .routes(routes!(download::get, download::head, upload::put, delete))
         .routes(routes!(restore))
+        .routes(routes!(links::make))
 }
 
 /// The routes that answer with JSON.

@@ -110,6 +110,13 @@ impl Presentation {
         Ok(HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(MEDIA_TYPES[0])))
     }
 
+    /// The parameters of an address that presents the blob like this.
+    pub(super) fn into_parameters(self) -> Vec<(String, String)> {
+        let named =
+            [("type", self.media_type), ("disposition", self.disposition), ("filename", self.filename)];
+        named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
     /// Adds the headers to a response.
     pub(super) fn describe(&self, headers: &mut HeaderMap) -> Result<(), Problem> {
         headers.insert(CONTENT_TYPE, self.media_type()?);

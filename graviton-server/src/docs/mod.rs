@@ -1,7 +1,8 @@
 //! The OpenAPI document without its routes, and `/docs`: a page that shows the document with Swagger UI.
 //!
 //! The viewer is part of the binary (`swagger-ui/README.md`), and the page's policy lets a browser load
-//! nothing from another origin. The routes complete the document (`routes`), which therefore comes as a
+//! nothing from another origin. Its addresses are relative, so that it can be published under any path. The
+//! routes complete the document (`routes`), which therefore comes as a
 //! [`Document`] in an extension.
 
 use std::fmt::Write;
@@ -35,7 +36,7 @@ const INTRODUCTION: &str = "A content-addressed blob store. Paths under `/api/v1
 
 /// The text of the OpenAPI document.
 #[derive(Clone)]
-pub(crate) struct Document(pub(crate) &'static str);
+pub(crate) struct Document(pub(crate) Bytes);
 
 /// The document before the routes are in it.
 pub(crate) fn without_routes() -> utoipa::openapi::OpenApi {
@@ -129,8 +130,8 @@ fn unpack(compressed: &[u8]) -> Bytes {
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>graviton-server</title><link rel=\"stylesheet\" href=\"/docs/swagger-ui.css\">\
-         <link rel=\"stylesheet\" href=\"/docs/page.css\"><div id=\"viewer\"></div>\
+         <title>graviton-server</title><link rel=\"stylesheet\" href=\"docs/swagger-ui.css\">\
+         <link rel=\"stylesheet\" href=\"docs/page.css\"><div id=\"viewer\"></div>\
          <section id=\"errors\"><h2>Errors</h2><p>Every failure is <code>{MEDIA_TYPE}</code> with one of these codes.</p>\
          <table><tr><th>Code<th>Status<th>Meaning<th>Retryable"
     );
@@ -144,7 +145,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
         );
     }
     page.push_str(
-        "</table></section><script src=\"/docs/swagger-ui.js\"></script><script src=\"/docs/start.js\"></script></html>\n",
+        "</table></section><script src=\"docs/swagger-ui.js\"></script><script src=\"docs/start.js\"></script></html>\n",
     );
     page
 });

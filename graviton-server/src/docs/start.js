@@ -1,6 +1,6 @@
 // Starts the viewer. It loads nothing but the document of this server, and keeps no token after the page is closed.
 SwaggerUIBundle({
-  url: "/api/openapi.json",
+  url: "api/openapi.json",
   dom_id: "#viewer",
   validatorUrl: null,
   defaultModelsExpandDepth: 0,

@@ -46,7 +46,8 @@ fn needed(method: &str, path: &str) -> Option<&'static str> {
             | "/api/blobs/{id}"
             | "/api/blobs/{id}/manifest"
             | "/api/blocks/{key}",
-        ) => Some("read"),
+        )
+        | ("post", "/api/blobs/{id}/links") => Some("read"),
         ("post", "/api/blobs" | "/api/blocks/missing" | "/api/manifests")
         | ("put", "/api/blobs/{id}" | "/api/blocks/{key}") => Some("write"),
         ("delete", "/api/blobs/{id}") | ("post", "/api/blobs/{id}/restore") => Some("delete"),

@@ -10,11 +10,13 @@ mod failures;
 #[path = "../../../tests/left_out.rs"]
 mod left_out;
 mod limits;
+mod links;
 mod memory;
 #[path = "../../../tests/mount.rs"]
 mod mount;
 mod operations;
 mod problems;
+mod proxies;
 mod scene;
 mod signer;
 mod tls;

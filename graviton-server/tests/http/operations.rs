@@ -295,6 +295,8 @@ async fn the_document_is_the_committed_one_and_the_page_needs_nothing_else() {
     let addresses: Vec<&str> = addresses.collect();
     assert_eq!(addresses.len(), 4, "{addresses:?}");
     for address in addresses {
+        // They are relative, so that the page can be published under any path.
+        let address = &format!("/{address}");
         let plain = scene.get(address).send().await.unwrap();
         status(&plain, 200);
         let is_script = address.strip_suffix(".js").is_some();
