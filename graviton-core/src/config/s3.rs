@@ -108,7 +108,7 @@ fn location(values: &Values) -> Result<Option<S3Location>> {
             })
         };
         let server = S3Server::new(needed(URL)?, needed(USER)?, needed(PASSWORD)?)?;
-        location = location.at(server).in_region(values.or_default(REGION));
+        location = location.at(server)?.in_region(values.or_default(REGION));
     } else if let Some(region) = value(REGION) {
         location = location.in_region(region);
     }

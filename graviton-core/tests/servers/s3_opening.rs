@@ -255,3 +255,28 @@ async fn a_private_authority_is_named_and_trusted_when_it_is_told() {
         assert!(refused.code() == code && refused.to_string().contains(file), "{refused}");
     }
 }
+
+/// Some gateways have S3 under a path.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_may_be_found_under_a_path() {
+    needs_servers!();
+    let directory = tempfile::tempdir().unwrap();
+    // It does not look at signatures, in which the path is.
+    let gateway = Proxy::to(&s3::moto()).await;
+    gateway.harm("", "", usize::MAX, Fault::Under("/storage/v1/s3"));
+    let url = format!("{}/storage/v1/s3/", gateway.url);
+    let (store, _) = opened(&directory, &[("QUASAR_MINIO_URL", &url)]).await;
+    let store = store.unwrap();
+    let id = store.put(&b"found"[..]).await.unwrap().id;
+    assert_eq!(&*store.read_range(&id, 0..5).await.unwrap(), b"found");
+    store.delete(&id).await.unwrap();
+    let options = graviton_core::GcOptions { grace: Some(Duration::ZERO), ..Default::default() };
+    assert_eq!(store.gc(&options, |_| std::ops::ControlFlow::Continue(())).await.unwrap().blocks, 1);
+    store.close().await;
+    // The bucket is not a part of it.
+    for wrong in [format!("{url}{}", s3::BUCKET), format!("{}/{}/", s3::moto(), s3::BUCKET)] {
+        let error = opened(&directory, &[("QUASAR_MINIO_URL", &wrong)]).await.0.unwrap_err();
+        assert_eq!(error.code(), Code::Config);
+        assert!(error.to_string().contains("ends with the bucket"), "{error}");
+    }
+}

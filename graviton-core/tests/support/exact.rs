@@ -32,7 +32,7 @@ pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockSt
         let (user, password) = (setting("MINIO_ROOT_USER"), setting("MINIO_ROOT_PASSWORD"));
         let server = S3Server::new(&setting("QUASAR_MINIO_URL"), &user, &password).unwrap();
         let location = S3Location::new(pair::BUCKET, &setting("GRAVITON_S3_BLOCK_PREFIX")).unwrap();
-        Arc::new(S3BlockStore::new(location.at(server).in_region("us-east-1")).unwrap())
+        Arc::new(S3BlockStore::new(location.at(server).unwrap().in_region("us-east-1")).unwrap())
     };
     let url = setting("GRAVITON_MANIFEST_URL");
     let manifests = if url.is_empty() {

@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     Unconditional,
     /// This status and this body are the answer if the request has this header.
     Refused(&'static str, u16, &'static str),
+    /// The server is found under this path, which it does not hear of.
+    Under(&'static str),
     /// There is no answer, ever.
     Silent,
 }
@@ -250,6 +252,11 @@ impl State {
                 let head = request.head.split("\r\n");
                 let kept = head.filter(|line| !line.to_ascii_lowercase().starts_with("if-none-match:"));
                 request.head = kept.collect::<Vec<_>>().join("\r\n");
+            }
+            Some(Fault::Under(path)) => {
+                let (inside, outside) = (format!(" {path}/"), request.head.clone());
+                request.head = outside.replacen(&inside, " /", 1);
+                assert_ne!(request.head, outside, "it is not under {path}");
             }
             Some(Fault::Held(duration)) => tokio::time::sleep(*duration).await,
             Some(Fault::Late(duration)) => {

@@ -57,7 +57,7 @@ impl Prefix {
     }
 
     pub(crate) fn location(&self) -> S3Location {
-        S3Location::new(BUCKET, &self.prefix).unwrap().at(server(&self.url)).in_region("us-east-1")
+        S3Location::new(BUCKET, &self.prefix).unwrap().at(server(&self.url)).unwrap().in_region("us-east-1")
     }
 
     pub(crate) fn store(&self) -> S3BlockStore {

@@ -150,7 +150,7 @@ mod tests {
     async fn the_bucket_is_in_the_path_or_in_the_host_name() {
         let location = |url: &str| {
             let server = S3Server::new(url, "user", "password").unwrap();
-            S3Location::new("the-bucket", "").unwrap().at(server).in_region("us-east-1")
+            S3Location::new("the-bucket", "").unwrap().at(server).unwrap().in_region("us-east-1")
         };
         let asked = async |location: &S3Location| {
             let client = client(location, Duration::from_secs(1)).unwrap();
@@ -161,6 +161,10 @@ mod tests {
         let here = location("http://s3.example:9000");
         assert_eq!(asked(&here).await, "http://s3.example:9000/the-bucket/key");
         assert_eq!(asked(&here.with_virtual_host()).await, "http://the-bucket.s3.example:9000/key");
+        let inside = location("https://gateway.example/storage/v1/s3/");
+        assert_eq!(asked(&inside).await, "https://gateway.example/storage/v1/s3/the-bucket/key");
+        let virtual_one = asked(&inside.with_virtual_host()).await;
+        assert_eq!(virtual_one, "https://the-bucket.gateway.example/storage/v1/s3/key");
         let number = location("http://127.0.0.1:9000").with_virtual_host();
         let refused = client(&number, Duration::from_secs(1)).err().unwrap();
         assert!(refused.advice().unwrap().contains("GRAVITON_S3_ADDRESSING"), "{refused}");

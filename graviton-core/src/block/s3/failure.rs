@@ -328,7 +328,7 @@ mod tests {
 
     fn explained(failure: Failure, action: Action) -> Error {
         let server = S3Server::new(ENDPOINT, "user", "password").unwrap();
-        let location = S3Location::new("the-bucket", "the/prefix").unwrap().at(server);
+        let location = S3Location::new("the-bucket", "the/prefix").unwrap().at(server).unwrap();
         failure.explain(&location, ENDPOINT, action, "the/prefix/key", "cannot do it")
     }
 

@@ -53,10 +53,11 @@ impl S3Location {
         })
     }
 
-    /// The same at this server.
-    #[must_use]
-    pub fn at(self, server: S3Server) -> S3Location {
-        S3Location { server: Some(server), ..self }
+    /// The same at this server, whose URL does not name the bucket.
+    pub fn at(self, server: S3Server) -> Result<S3Location> {
+        let location = S3Location { server: Some(server), ..self };
+        location.check_path()?;
+        Ok(location)
     }
 
     /// The same in this region.
@@ -75,6 +76,18 @@ impl S3Location {
     #[must_use]
     pub fn with_virtual_host(self) -> S3Location {
         S3Location { virtual_host: true, ..self }
+    }
+
+    /// Fails if the URL of the server already has the bucket in it.
+    fn check_path(&self) -> Result<()> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let path = Url::parse(&server.endpoint).map(|url| url.path().to_owned()).unwrap_or_default();
+        let ends = |name: &str| path.ends_with(&format!("/{name}"));
+        if !ends(&self.bucket) && !ends(&self.path()) {
+            return Ok(());
+        }
+        let advice = "name the bucket with GRAVITON_S3_BLOCK_BUCKET and the prefix with GRAVITON_S3_BLOCK_PREFIX alone";
+        Err(wrong("QUASAR_MINIO_URL", &server.endpoint, "it ends with the bucket", advice))
     }
 
     /// The name of the bucket.
@@ -127,7 +140,8 @@ impl S3Location {
 }
 
 impl S3Server {
-    /// The server at this URL: `http` or `https`, a host, perhaps a port.
+    /// The server at this URL: `http` or `https`, a host, perhaps a port, perhaps the path under which a
+    /// gateway has it.
     pub fn new(url: &str, user: &str, password: &str) -> Result<S3Server> {
         Ok(S3Server { endpoint: check_url(url)?, user: user.to_owned(), password: password.to_owned() })
     }
@@ -156,7 +170,8 @@ fn wrong(name: &str, value: &str, why: &str, advice: &str) -> Error {
     Error::new(Code::Config, format!("{name} cannot be {value:?}: {why}")).with_advice(advice)
 }
 
-/// The same server always gives the same text: lower case, no default port, no slash at the end.
+/// The same server always gives the same text: lower case, no default port, no slash at the end. A path is
+/// kept: some gateways have S3 under one.
 pub(crate) fn check_url(value: &str) -> Result<String> {
     const NAME: &str = "QUASAR_MINIO_URL";
     const EXAMPLE: &str = "use a URL such as http://localhost:9000";
@@ -172,15 +187,20 @@ pub(crate) fn check_url(value: &str) -> Result<String> {
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(wrong(NAME, value, "it does not begin with http:// or https:// and a host", EXAMPLE));
     }
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong(NAME, value, "it has a query or a fragment", EXAMPLE));
+    }
+    let path = url.path().trim_end_matches('/');
+    // An escape would be escaped a second time, and an empty part means another path.
+    if path.contains("//") || path.contains('%') {
         return Err(wrong(
             NAME,
             value,
-            "it goes on behind the host and port",
-            "name the bucket with GRAVITON_S3_BLOCK_BUCKET and the prefix with GRAVITON_S3_BLOCK_PREFIX",
+            "its path has characters that are escaped, or an empty part",
+            EXAMPLE,
         ));
     }
-    Ok(url.origin().ascii_serialization())
+    Ok(format!("{}{path}", url.origin().ascii_serialization()))
 }
 
 /// The rules of S3, with the capitals and underscores that old buckets and other servers may have.
@@ -279,12 +299,20 @@ mod tests {
             ("HTTP://LocalHost:9000/", "http://localhost:9000"),
             ("https://s3.example.com:443", "https://s3.example.com"),
             ("http://[::1]:9000", "http://[::1]:9000"),
+            ("https://h/storage/v1/s3/", "https://h/storage/v1/s3"),
         ] {
             assert_eq!(S3Server::new(url, "u", "p").unwrap().endpoint(), endpoint);
         }
-        for url in
-            ["", "localhost:9000", "ftp://h", "http://", "http://h:99999", "http://h/bucket", "http://h/?a=b"]
-        {
+        for url in [
+            "",
+            "localhost:9000",
+            "ftp://h",
+            "http://",
+            "http://h:99999",
+            "http://h//a",
+            "http://h/a%20b",
+            "http://h/a?b",
+        ] {
             let error = S3Server::new(url, "u", "p").unwrap_err();
             assert_eq!(error.code(), Code::Config, "{url}");
             assert!(error.to_string().contains("QUASAR_MINIO_URL"), "{error}");
@@ -299,6 +327,6 @@ mod tests {
             assert!(!shown.contains("sec"), "{shown}");
         }
         let server = S3Server::new("http://h", "user", "secret").unwrap();
-        assert!(!format!("{server:?} {:?}", location("").at(server.clone())).contains("secret"));
+        assert!(!format!("{server:?} {:?}", location("").at(server.clone()).unwrap()).contains("secret"));
     }
 }

@@ -205,7 +205,7 @@ mod tests {
         server.set_nonblocking(true).unwrap();
         let url = format!("http://{}", server.local_addr().unwrap());
         let location = S3Location::new("bucket", "prefix").unwrap();
-        let location = location.at(S3Server::new(&url, "somebody", "secret").unwrap());
+        let location = location.at(S3Server::new(&url, "somebody", "secret").unwrap()).unwrap();
         let store = S3BlockStore::new(location).unwrap();
         let key = BlockKey::of(Algo::Blake3, b"a block").unwrap();
         assert!(blocking::at_once(store.get(&key, None)).is_none());
