@@ -152,3 +152,80 @@ fn a_group_shares_a_store() {
     assert_eq!(again, id);
     assert_eq!(run(USERS[1], 0o002, &["get", &id]).succeeded().stdout, noise(5, 300_000));
 }
+
+/// Runs a program whose calls of one kind fail, by a filter of the kernel (seccomp): the number of the call
+/// on x86-64 and on aarch64, its argument, its values, and the error. `strace` cannot tell a lock from the
+/// other uses of `fcntl`.
+const FILTER: &str = r#"
+import ctypes, os, platform, struct, sys
+call, argument, jump, value, error = sys.argv[1:6]
+number = int(call.split("/")[platform.machine() == "aarch64"])
+step = lambda code, true, false, value: struct.pack("HBBI", code, true, false, value)
+program = b"".join([
+    step(0x20, 0, 0, 0), step(0x15, 0, 3, number),
+    step(0x20, 0, 0, 16 + 8 * int(argument)), step(int(jump, 16), 0, 1, int(value)),
+    step(0x06, 0, 0, 0x50000 | int(error)), step(0x06, 0, 0, 0x7fff0000)])
+code = ctypes.create_string_buffer(program)
+pointer = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 6, ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, pointer, 0, 0):
+    sys.exit("no seccomp")
+os.execv(sys.argv[6], sys.argv[6:])
+"#;
+
+/// To lock without waiting (`F_SETLK`), and to share memory (`MAP_SHARED`).
+const LOCKS: [&str; 4] = ["72/25", "1", "0x15", "6"];
+const SHARED_MEMORY: [&str; 4] = ["9/222", "3", "0x45", "1"];
+
+#[test]
+fn a_database_needs_locks_and_shared_memory() {
+    let scene = Scene::new();
+    let id = scene.put(b"made on a disk");
+    let without = |lacking: [&str; 4], error: i32, arguments: &[&str]| {
+        let error = error.to_string();
+        let program = [&error, env!("CARGO_BIN_EXE_graviton")];
+        let all = [&["-c", FILTER], &lacking[..], &program, arguments].concat();
+        let mut command = scene.through("python3", &all);
+        finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    if Command::new("python3").arg("--version").output().is_err() {
+        return leave_out("a filesystem without locks", "there is no python3");
+    }
+    // ENOLCK, which is what NFS says, and ENOSYS, EOPNOTSUPP and EINVAL, which others say.
+    for error in [37, 38, 95, 22] {
+        without(LOCKS, error, &["get", &id]).failed(1, "unsupported", "no locks");
+        let new = format!("new-{error}");
+        without(LOCKS, error, &["--root", &new, "put", "missing"]).failed(1, "not-found", "missing");
+        scene.file("present", b"content");
+        let refused = without(LOCKS, error, &["--root", &new, "put", "present"]);
+        refused.failed(1, "unsupported", "no locks");
+        assert!(!scene.path(&new).join("manifests.db").exists(), "an empty database is left behind");
+    }
+    // ENODEV.
+    let refused = without(SHARED_MEMORY, 19, &["--root", "other", "put", "present"]);
+    refused.failed(1, "unsupported", "share memory");
+    scene.run(&["get", &id]).succeeded();
+}
+
+/// The kind of a filesystem is all that says that it is a network's.
+#[test]
+fn a_database_is_not_put_on_a_network_filesystem_unless_one_host_has_it() {
+    let scene = Scene::new();
+    let id = scene.put(b"made on a disk");
+    scene.file("present", b"content");
+    for (kind, name) in
+        [("6969000000000000", "NFS"), ("424d53ff00000000", "CIFS"), ("d00bd00b00000000", "Lustre")]
+    {
+        let fault = format!("inject=statfs:poke_exit=@arg2={kind}");
+        let on_network = |arguments: &[&str]| with_failing(&scene, &["trace=statfs", &fault], arguments);
+        for arguments in [&["get", &id][..], &["put", "present"], &["--root", "new/store", "put", "present"]]
+        {
+            let Some(refused) = on_network(arguments) else { return };
+            refused.failed(1, "unsupported", name);
+        }
+        assert!(!scene.path("new").exists());
+        // The advice works.
+        let one_host = ["--set", "GRAVITON_SQLITE_NETWORK=one-host"];
+        on_network(&[&one_host[..], &["get", &id]].concat()).unwrap().succeeded();
+    }
+}

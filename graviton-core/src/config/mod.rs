@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::{BlockStore, FsBlockStore};
+use crate::blocking;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::engine::{AsyncStore, Seen, Settings, Timing};
 use crate::error::{Code, Error, Result};
-use crate::manifest::{Durability, ManifestRepo, Opening};
+use crate::manifest::{Durability, ManifestRepo, Opening, check_local};
 use crate::quantity;
 use database::Manifests;
 use values::{Values, left_out};
@@ -234,6 +235,10 @@ impl Config {
             // Boxed: what they do on the way would make every future around them large.
             let manifests: Arc<ManifestRepo> = match database::manifests(&self.values, &root)? {
                 Manifests::Sqlite(path) => {
+                    if self.get("GRAVITON_SQLITE_NETWORK")? == "refuse" {
+                        let place = path.clone();
+                        blocking::run(move || check_local(&place)).await??;
+                    }
                     if opening == Opening::Create {
                         not_lost(&path, &*blocks).await?;
                     }
@@ -331,6 +336,10 @@ fn check(name: &str, value: &str) -> Result<()> {
         "GRAVITON_MANIFEST_URL" => database::check_url(value),
         "PG_JDBC_URL" => database::check_jdbc(value),
         database::CONNECTIONS => database::connections(value).map(drop),
+        "GRAVITON_SQLITE_NETWORK" if matches!(value, "refuse" | "one-host") => Ok(()),
+        "GRAVITON_SQLITE_NETWORK" => {
+            Err(wrong(name, value, "there is no such choice", "use refuse or one-host"))
+        }
         "GRAVITON_HASH" => algo(value).map(drop),
         "GRAVITON_CHUNKER" => value.parse::<ChunkerSpec>().map(drop),
         "GRAVITON_DURABILITY" => durability(value).map(drop),
@@ -411,6 +420,7 @@ mod tests {
             ("GRAVITON_FS_BLOCK_PREFIX", "./x"),
             ("GRAVITON_MANIFEST_URL", "mysql://x"),
             ("GRAVITON_MANIFEST_URL", "sqlite:"),
+            ("GRAVITON_SQLITE_NETWORK", "allow"),
             ("GRAVITON_HASH", "md5"),
             ("GRAVITON_CHUNKER", "rabin"),
             ("GRAVITON_DURABILITY", "none"),

@@ -39,6 +39,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("GRAVITON_S3_CA", "", "a PEM file of authorities to trust besides those of the system; AWS uses AWS_CA_BUNDLE if this is not set"),
     Setting::new("GRAVITON_MANIFEST_URL", "",
         "sqlite:PATH or postgres://user:password@host:port/database; by default sqlite:<GRAVITON_FS_ROOT>/manifests.db"),
+    Setting::new("GRAVITON_SQLITE_NETWORK", "refuse",
+        "whether the SQLite database may be on a network filesystem: refuse, or one-host if no other host ever opens it"),
     Setting::new("PG_JDBC_URL", "", "the database of an existing deployment: jdbc:postgresql://host:port/database"),
     Setting::new("PG_USERNAME", "", "its user"),
     Setting::new("PG_PASSWORD", "", "its password"),

@@ -49,6 +49,7 @@ pub use operation::TransactionHook;
 pub(crate) use ownership::EPOCH_BITS;
 pub use ownership::{Claim, Owned, Ownership, Refusal, Whereabouts};
 pub use repo::ManifestRepo;
+pub(crate) use sqlite::check_local;
 
 /// The row of a blob. Ids are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -44,6 +44,8 @@ class Settings(TypedDict, total=False):
     """A PEM file of authorities to trust besides those of the system."""
     manifest_url: str
     """``sqlite:PATH`` or ``postgres://user:password@host:port/database``."""
+    sqlite_network: str
+    """``one-host`` if the database is on a network filesystem and no other host ever opens it."""
     pg_jdbc_url: str
     """The database of an existing deployment: ``jdbc:postgresql://host:port/database``."""
     pg_username: str

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, CWD, RenameFlags, access};
-use tempfile::NamedTempFile;
 
 use super::checkpoint::Checkpoints;
 use super::failure::{is_about_other_files, is_busy};
+use super::filesystem::{check_locks, check_locks_beside};
 use super::forked::{self, Connected};
 use crate::blocking;
 use crate::descriptor::occupy_standard;
@@ -22,6 +22,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest pause between two looks at it.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
+/// Looks at another's transaction before somebody asks whether there is one: after 0.3 s.
+const LOOKS_AT_FIRST: i32 = 16;
 
 /// After so many steps of SQLite's machine (some milliseconds) a query asks whether anybody still waits for
 /// it.
@@ -49,7 +52,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 impl Reader {
     /// Connects; waits while another process makes or closes the database.
     pub(super) fn connect(path: &Path) -> Result<Reader, Problem> {
-        patiently(|| connect_reader(path))
+        patiently(path, || connect_reader(path))
     }
 
     /// Whether it is known without a look at the file that it sees the current content.
@@ -75,6 +78,7 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
         connection.pragma_update(None, "query_only", true)?;
         // Makes SQLite look at the file and at what stands beside it.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        connection.busy_handler(Some(wait_a_moment))?;
         Ok(connection)
     };
     // SQLite makes two files beside a database that is read, and takes them away again if it may write.
@@ -98,50 +102,55 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
 
 /// The connection that writes; makes the file. Waits while another process makes or closes the database.
 pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<Connected, Problem> {
-    make_file(path);
-    patiently(|| {
+    make_file(path)?;
+    patiently(path, || {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        // Decided when the database is made: a collection gives pages back that nothing needs.
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         checkpoints.watch(&mut connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "temp_store", "memory")?;
+        connection.busy_handler(Some(wait_a_moment))?;
         Ok(connection)
     })
 }
 
 /// Makes the file with the mode that the umask asks for, so that a group can share it; the files beside it
-/// get the same. SQLite itself makes one that its owner alone may write. If it fails, SQLite says why.
+/// get the same. SQLite itself makes one that its owner alone may write. If it fails, SQLite says why; but it
+/// would take a filesystem without locks for one on which others have locks.
 ///
 /// It gets its name when no descriptor of it is open any more: to close one gives up all locks that this
 /// process has on the file, and another thread may hold some as soon as there is a name.
-fn make_file(path: &Path) {
-    let (false, Some(directory)) = (path.exists(), path.parent()) else { return };
+fn make_file(path: &Path) -> Result<(), Error> {
+    let (false, Some(directory)) = (path.exists(), path.parent()) else { return Ok(()) };
     occupy_standard();
     let mode: std::fs::Permissions = PermissionsExt::from_mode(0o666);
-    let make = || {
-        let file =
-            tempfile::Builder::new().prefix(".manifests-").permissions(mode.clone()).tempfile_in(directory);
-        file.map(NamedTempFile::into_temp_path)
-    };
+    let make =
+        || tempfile::Builder::new().prefix(".manifests-").permissions(mode.clone()).tempfile_in(directory);
     // A new file may have the number of one that a parent had open when it forked this process. It is kept
     // until there is one with another number.
     let mut refused = Vec::new();
-    while let Ok(closed) = make() {
+    while let Ok(file) = make() {
+        check_locks(file.as_file(), path)?;
+        let closed = file.into_temp_path();
         if forked::note(&closed).is_err() && refused.len() < 10 {
             refused.push(closed);
             continue;
         }
         let _ = rustix::fs::renameat_with(CWD, &*closed, CWD, path, RenameFlags::NOREPLACE);
-        return;
+        break;
     }
+    Ok(())
 }
 
 /// The connection that moves what was written into the database.
 pub(super) fn connect_checkpointer(path: &Path) -> Result<Connected, Problem> {
-    let connection = connect(path, OpenFlags::empty())?;
+    let mut connection = connect(path, OpenFlags::empty())?;
     // Looks at the file, and so at what kind of log it has.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    connection.busy_handler(Some(wait_a_moment))?;
     Ok(connection)
 }
 
@@ -158,14 +167,19 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connected, Problem> {
 
 /// Opens a connection, again and again while another process makes or closes the database. SQLite does not
 /// wait for the change to a write-ahead log, where to wait could be a deadlock, and says at once that it is
-/// busy.
-fn patiently<T>(connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> {
+/// busy. It says so, too, where nothing can be locked.
+fn patiently<T>(path: &Path, connect: impl Fn() -> Result<T, Problem>) -> Result<T, Problem> {
     let started = Instant::now();
+    let mut has_locks = false;
     loop {
         match connect() {
             Err(Problem::Sqlite(error))
                 if is_busy(&error) && blocking::may_wait() && started.elapsed() < BUSY_TIMEOUT =>
             {
+                if !has_locks {
+                    check_locks_beside(path)?;
+                    has_locks = true;
+                }
                 std::thread::sleep(Duration::from_millis(5));
             }
             result => return result,
@@ -182,8 +196,13 @@ fn wait_a_moment(looks: i32) -> bool {
     true
 }
 
+/// A look at a database for the first time waits as long by [`patiently`].
+fn wait_briefly(looks: i32) -> bool {
+    looks < LOOKS_AT_FIRST && wait_a_moment(looks)
+}
+
 fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
-    connection.busy_handler(Some(wait_a_moment))?;
+    connection.busy_handler(Some(wait_briefly))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Otherwise every statement that could use a partial index is compiled again for each set of values,
     // which was half the time of a small get.

@@ -4,9 +4,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use rustix::io::Errno;
 
+use super::filesystem::{check_locks_beside, no_shared_memory};
 use crate::descriptor::{check_free, occupy_standard};
 use crate::error::{Code, Error, is_out_of_files};
 use crate::manifest::connection::Problem;
@@ -20,12 +21,33 @@ pub(in crate::manifest) fn is_damage(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
+/// Whether a lock could not be had, although nobody has it.
+fn is_about_locks(error: &rusqlite::Error) -> bool {
+    let locks = [
+        ffi::SQLITE_IOERR_LOCK,
+        ffi::SQLITE_IOERR_RDLOCK,
+        ffi::SQLITE_IOERR_UNLOCK,
+        ffi::SQLITE_IOERR_CHECKRESERVEDLOCK,
+    ];
+    error.sqlite_error().is_some_and(|error| locks.contains(&error.extended_code))
+}
+
+/// Whether the memory that the log needs could not be had.
+fn is_about_shared_memory(error: &rusqlite::Error) -> bool {
+    let memory = [
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_SHMLOCK,
+    ];
+    error.sqlite_error().is_some_and(|error| memory.contains(&error.extended_code))
+}
+
 /// Whether SQLite cannot make the files that it needs beside the database.
 pub(super) fn is_about_other_files(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
-    )
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly))
+        && !is_about_locks(error)
 }
 
 /// SQLite reports a full disk as an I/O error, unless it writes to the database itself, and a used-up quota
@@ -89,6 +111,13 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
         Some(ErrorCode::SystemIoFailure) => lack_of_space(path.parent().unwrap_or(path)),
         _ => None,
     };
+    if lacking.is_none() && is_busy(&error) | is_about_locks(&error) {
+        if let Err(no_locks) = check_locks_beside(path) {
+            return no_locks;
+        }
+    } else if lacking.is_none() && is_about_shared_memory(&error) {
+        return no_shared_memory(path, error);
+    }
     let (code, what, advice) = match error.sqlite_error_code() {
         _ if lacking == Some(Errno::DQUOT) => QUOTA,
         _ if lacking.is_some() => FULL,
@@ -138,16 +167,14 @@ mod tests {
 
     #[test]
     fn a_full_disk_has_its_number_whoever_met_it() {
-        let full =
-            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        let full = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
         let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(full));
         assert_eq!((error.code(), error.errno()), (Code::NoSpace, Some(Errno::NOSPC.raw_os_error())));
     }
 
     #[test]
     fn no_memory_is_no_bug() {
-        let none =
-            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM), None);
+        let none = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOMEM), None);
         let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(none));
         assert!(error.code() == Code::BackendUnavailable && error.is_retryable(), "{error}");
     }

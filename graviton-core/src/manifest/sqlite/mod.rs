@@ -17,9 +17,11 @@ mod connect;
 pub(super) mod connection;
 mod database;
 mod failure;
+mod filesystem;
 mod forked;
 mod mutex;
 mod whereabouts;
 
 pub(super) use database::SqliteDatabase;
 pub(super) use failure::is_damage;
+pub(crate) use filesystem::check_local;
