@@ -407,6 +407,16 @@ typedef struct graviton_store_stats {
      * Bytes of blobs for each stored byte; 1 for an empty store.
      */
     double dedup_ratio;
+    /**
+     * Rows that say which blocks the blobs consist of, those of running puts and deleted blobs included.
+     * Each takes about 100 bytes of the database.
+     */
+    uint64_t references;
+    /**
+     * How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may find
+     * no place there, however much space is free. 0 where no limit is known, and for blocks in S3.
+     */
+    double directory_share;
 } graviton_store_stats;
 
 /**
@@ -1761,7 +1771,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_BLOB_STAT_INIT { sizeof(graviton_blob_stat), { 0, 0, 0, { 0 } }, 0, 0, { 0 } }
 
 /** Initialises a graviton_store_stats. */
-#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0 }
+#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0 }
 
 /** Initialises a graviton_gc_report. */
 #define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }

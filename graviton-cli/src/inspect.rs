@@ -2,6 +2,8 @@
 //!
 //! Listings are read and printed a page at a time, whatever their length.
 
+use std::io::Write;
+
 use graviton_core::report::{self, Report};
 use graviton_core::{BlobId, BlobStat, Code, Error};
 use indicatif::HumanBytes;
@@ -12,6 +14,15 @@ use crate::output::{Lines, fields, json, rfc3339};
 use crate::progress::Extent;
 
 const PAGE: usize = 1000;
+
+/// The share of a directory from which on `stats` warns.
+const NEARLY_FULL: f64 = 0.8;
+
+const WARNING: &str = "\
+warning: a directory of blocks is nearly full, however much space is free
+  help: let ext4 make its index larger (tune2fs -O large_dir, on the unmounted filesystem), use another filesystem, or \
+larger blocks (GRAVITON_CHUNKER)
+";
 
 pub(crate) async fn stat(context: &Context, id: &str) -> Result<(), Failure> {
     let id: BlobId = id.parse()?;
@@ -115,7 +126,12 @@ pub(crate) async fn stats(context: &Context) -> Result<(), Failure> {
             lines.add(&format!("{:<19}{text}", field.name.replace('_', " ")))?;
         }
     }
-    lines.flush()
+    lines.flush()?;
+    if stats.directory_share >= NEARLY_FULL {
+        // If standard error is closed, nobody reads it.
+        let _ = std::io::stderr().write_all(WARNING.as_bytes());
+    }
+    Ok(())
 }
 
 fn stat_as_json(stat: &BlobStat) -> String {

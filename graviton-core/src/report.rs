@@ -127,6 +127,7 @@ macro_rules! of_kind {
     (Count) => { u64 };
     (Bytes) => { u64 };
     (Seconds) => { f64 };
+    (Ratio) => { f64 };
     (Flag) => { bool };
     (Id) => { BlobId };
     (Ids) => { Vec<BlobId> };
@@ -277,6 +278,12 @@ reports! {
         /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without a grace
         /// period frees these, and blocks of failed and aborted puts, which only a dry run counts.
         reclaimable_bytes: Bytes,
+        /// Rows that say which blocks the blobs consist of, those of running puts and deleted blobs included.
+        /// Each takes about 100 bytes of the database.
+        references: Count,
+        /// How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may
+        /// find no place there, however much space is free. 0 where no limit is known, and for blocks in S3.
+        directory_share: Ratio,
     }
 
     /// The report of a collection: its work or, after a dry run, the work that it would do.

@@ -113,11 +113,18 @@ pub struct graviton_store_stats {
     pub reclaimable_bytes: u64,
     /// Bytes of blobs for each stored byte; 1 for an empty store.
     pub dedup_ratio: f64,
+    /// Rows that say which blocks the blobs consist of, those of running puts and deleted blobs included.
+    /// Each takes about 100 bytes of the database.
+    pub references: u64,
+    /// How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may find
+    /// no place there, however much space is free. 0 where no limit is known, and for blocks in S3.
+    pub directory_share: f64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_store_stats {
     const NAME: &'static str = "graviton_store_stats";
+    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_store_stats, references)];
 }
 
 impl From<&StoreStats> for graviton_store_stats {
@@ -132,6 +139,8 @@ impl From<&StoreStats> for graviton_store_stats {
             dead_bytes: report.dead_bytes,
             reclaimable_bytes: report.reclaimable_bytes,
             dedup_ratio: report.dedup_ratio(),
+            references: report.references,
+            directory_share: report.directory_share,
         }
     }
 }

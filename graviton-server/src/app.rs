@@ -14,11 +14,15 @@ use crate::memory::Budget;
 use crate::problem::Problem;
 use crate::quota::Quota;
 use crate::readiness::Readiness;
+use crate::sessions::Sessions;
 use crate::settings::{Limits, Settings};
 use crate::upload_slots::{UploadSlot, UploadSlots};
 
 /// The most connections that linger after their end, and the most that are told that there are too many.
 const LEAVING: usize = 64;
+
+/// A session expires after this time without a call.
+pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(600);
 
 /// An upload waits for a slot for this long at most.
 const SLOT_WAIT: Duration = Duration::from_secs(10);
@@ -40,6 +44,7 @@ pub(crate) struct App {
     connections: Arc<ConnectionSlots>,
     started: Instant,
     readiness: Readiness,
+    sessions: Sessions,
 }
 
 /// The state as handlers receive it.
@@ -66,6 +71,7 @@ impl App {
             ),
             started: Instant::now(),
             readiness: Readiness::default(),
+            sessions: Sessions::new(SESSION_LIFETIME, settings.limits.max_session_blocks.into()),
             auth,
             quota,
             settings,
@@ -123,6 +129,11 @@ impl App {
     /// Whether the store answered when it was asked last.
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.readiness
+    }
+
+    /// The sessions that clients have open.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The open connections.

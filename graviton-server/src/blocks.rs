@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::Json;
@@ -25,7 +24,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::{App, Shared};
+use crate::app::{App, SESSION_LIFETIME, Shared};
 use crate::auth::Caller;
 use crate::blobs::{self, SMALL};
 use crate::body::{Incoming, announced};
@@ -33,13 +32,11 @@ use crate::connection::Connection;
 use crate::extract::Named;
 use crate::outgoing::{Block, Outgoing, Source};
 use crate::problem::Problem;
+use crate::quota::REFERENCE;
 use crate::schemas::{
-    BodyProblems, Common, DigestMismatch, MissingBlocks, NotContent, NotFound, UploadProblems,
+    BodyProblems, Common, DigestMismatch, MissingBlocks, NoRoom, NotContent, NotFound, UploadProblems,
 };
 use crate::timestamp::rfc3339;
-
-/// A session expires after this time without a call.
-const LIFETIME: Duration = Duration::from_secs(600);
 
 /// The most keys in one question, and the most bytes of it.
 const MOST_KEYS: usize = 10_000;
@@ -149,19 +146,28 @@ fn needed(session: Option<Session>) -> Result<Session, Problem> {
 /// Find out which blocks are missing. The other blocks are kept while the session lasts
 #[utoipa::path(post, path = "/api/blocks/missing", tag = "blocks", request_body = Question,
     params(("Graviton-Session" = Option<String>, Header, description = "The session to continue; a new one is started without it")),
-    responses((status = 200, body = Answer, description = "The missing blocks and the session"), NotFound, BodyProblems, Common))]
-async fn missing(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    responses((status = 200, body = Answer, description = "The missing blocks and the session"),
+        NotFound, BodyProblems, NoRoom, Common))]
+async fn missing(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let question = Incoming::new(body, &headers, &app, MOST_QUESTION)?;
     let (question, _held): (Question, _) = question.json(&headers).await?;
     if question.keys.len() > MOST_KEYS {
         let why = format!("a request may contain at most {MOST_KEYS} keys; split it into several requests");
         return Err(Problem::new(Code::TooLarge, why));
     }
+    // Rows are written, which no quota counts until they are those of a blob.
+    let _reserved = app.quota().reserve(app.store()).await?;
     let session = match session(&app, &headers)? {
         Some(session) => session,
-        None => app.store().open_session(LIFETIME).await?,
+        None => app.store().open_session(SESSION_LIFETIME).await?,
     };
     let keys: Vec<BlockKey> = question.keys.into_iter().map(|key| key.0).collect();
+    app.sessions().keep(&caller, &session, keys.len() as u64).await?;
     let missing = session.missing(&keys).await?;
     let answer = Answer {
         missing: missing.iter().map(ToString::to_string).collect(),
@@ -210,6 +216,7 @@ async fn put(
         all => all?,
     };
     metrics::counter!("graviton_received_bytes_total").increment(bytes.len() as u64);
+    app.sessions().keep(&caller, &session, 1).await?;
     let fresh = session.put_block(&key, bytes).await?;
     reserved.became(if fresh { size } else { 0 });
     let kind = if fresh { "fresh" } else { "duplicate" };
@@ -302,12 +309,16 @@ async fn commit(
     let id: BlobId = manifest.id.parse()?;
     not_too_large(&app, id.size())?;
     let keys: Vec<BlockKey> = manifest.blocks.into_iter().map(|key| key.0).collect();
+    let mut reserved = app.quota().reserve(app.store()).await?;
+    let rows = keys.len() as u64 * REFERENCE;
+    reserved.grow(rows)?;
     // However short the request is, every block of the blob is read.
     let _slot = if id.size() > SMALL { Some(app.upload_slot(&caller).await?) } else { None };
     let largest = keys.iter().map(|key| key.size() as u64).max().unwrap_or(0);
     let _blocks = app.outgoing().take_soon(id.size().min(COMMIT_AHEAD.max(largest) + largest)).await?;
     match session.commit(&keys, &id).await? {
         SessionCommit::Committed(receipt) => {
+            reserved.became(if receipt.created { rows } else { 0 });
             metrics::counter!("graviton_put_bytes_total").increment(receipt.id.size());
             Ok(blobs::answer(&receipt, &headers))
         }

@@ -46,6 +46,7 @@ mod routes;
 mod schemas;
 mod server;
 mod service;
+mod sessions;
 pub mod settings;
 pub mod timestamp;
 mod tls;

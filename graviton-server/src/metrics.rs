@@ -95,6 +95,10 @@ fn describe() {
         Unit::Bytes,
         "Memory of requests and blobs in transit, out of GRAVITON_HTTP_MEMORY"
     );
+    gauge!(
+        "graviton_directory_share",
+        "How full the index of the fullest directory of blocks is, from 0 to 1"
+    );
     gauge!("graviton_runtime_tasks", "Live tasks of the runtime");
     gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory");
     gauge!("process_open_fds", "Open file descriptors");

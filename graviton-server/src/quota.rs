@@ -13,6 +13,10 @@ use tokio::sync::Mutex;
 
 use crate::problem::Problem;
 
+/// The bytes that a block of a manifest takes in the database: the blocks that many manifests share take
+/// next to nothing themselves.
+pub(crate) const REFERENCE: u64 = 100;
+
 /// How long an answer of the database stays good enough; shorter within the last tenth of the quota.
 const FRESH: Duration = Duration::from_secs(5);
 const FRESH_IF_CLOSE: Duration = Duration::from_secs(1);
@@ -57,7 +61,8 @@ impl Quota {
     async fn ask(&self, store: &AsyncStore, asked: &mut Option<Instant>) -> Result<()> {
         // Bytes added during the question may be in the answer, and then count twice until the next one.
         let added = self.added.load(Ordering::Relaxed);
-        let stored = store.stats().await?.stored_bytes;
+        let stats = store.stats().await?;
+        let stored = stats.stored_bytes.saturating_add(stats.references.saturating_mul(REFERENCE));
         self.stored.store(stored, Ordering::Relaxed);
         self.added.fetch_sub(added, Ordering::Relaxed);
         *asked = Some(Instant::now());

@@ -139,6 +139,8 @@ failures! {
         "408" "The request body arrived too slowly: `timeout`",
         "413" "The request body is too large: `too-large`",
         "507" "There is no space left: `no-space`, `quota-exceeded`";
+    /// Routes that make clients upload.
+    NoRoom: "507" "There is no space left: `no-space`, `quota-exceeded`";
     /// Routes that take content as it is.
     NotContent: "415" "The request body is a form, or is encoded (`Content-Encoding`): `unsupported`";
     /// Routes that take content for a given ID.

@@ -36,6 +36,9 @@ const BACKLOG: i32 = 4096;
 /// How often the server refreshes the quota and forgets old clients of the rate limit.
 const REFRESH: Duration = Duration::from_secs(30);
 
+/// The share of a directory at which the log warns.
+const NEARLY_FULL: f64 = 0.8;
+
 /// How long the server stops accepting when accept fails, above all when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -329,13 +332,22 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Refreshes the quota and the rate limit periodically, for ever.
+/// Refreshes the quota and the rate limit, and looks at the directories of blocks, periodically, for ever.
 async fn refresh(app: Shared) {
     let mut interval = tokio::time::interval(REFRESH);
-    interval.tick().await;
+    let mut was_nearly_full = false;
     loop {
         interval.tick().await;
+        // Where it cannot be seen, puts say so.
+        let share = app.store().directory_share().await.unwrap_or_default();
+        metrics::gauge!("graviton_directory_share").set(share);
+        let is_nearly_full = share >= NEARLY_FULL;
+        if is_nearly_full && !was_nearly_full {
+            tracing::warn!(share, "a directory of blocks is nearly full, however much space is free");
+        }
+        was_nearly_full = is_nearly_full;
         app.auth().forget_old_rates();
+        app.sessions().forget_old();
         if app.quota().is_on()
             && let Err(error) = app.quota().refresh(app.store()).await
         {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::left_out::leave_out;
 use crate::mount::{Mount, fill};
-use crate::scene::{Scene, noise};
+use crate::scene::{Outcome, Scene, noise};
 
 #[test]
 fn a_full_disk_says_so_and_loses_nothing() {
@@ -52,6 +52,14 @@ fn a_directory_that_takes_no_more_files_is_not_a_full_disk() {
     let name = |number: u32| blocks.join(format!("{number:064x}-262144"));
     let first = scene.path("disk/first");
     std::fs::write(&first, "").unwrap();
+    let stats = || scene.run(&["--root", "disk/store", "stats"]);
+    let share = |stats: &Outcome| -> f64 {
+        let lines = stats.lines();
+        let line = lines.iter().find(|line| line.starts_with("directory share")).expect("it is told");
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let empty = stats();
+    assert!(share(&empty) < 0.05 && !empty.stderr.contains("warning"), "{empty:?}");
     // A file has no more than 65,000 names. One part of the index is full before the others are.
     let mut refused = 0;
     for number in 0..200_000 {
@@ -62,6 +70,11 @@ fn a_directory_that_takes_no_more_files_is_not_a_full_disk() {
         refused += u32::from(std::fs::hard_link(&first, name(number)).is_err());
     }
     assert!(refused > 10_000, "{refused}");
+    let full = stats();
+    assert!(
+        share(&full) > 0.9 && full.stderr.contains("warning: a directory of blocks is nearly full"),
+        "{full:?}"
+    );
     let put = |seed| {
         scene.file("other", &noise(seed, 1_000));
         scene.run(&["--root", "disk/store", "put", "other"])

@@ -13,6 +13,9 @@ pub trait Disk: Send + Sync {
     /// Removes what dead processes left half-written. Returns how many.
     async fn remove_leftovers(&self) -> Result<u64>;
 
+    /// How full the index of the fullest directory of blocks is, from 0 to 1; 0 where no limit is known.
+    async fn directory_share(&self) -> Result<f64>;
+
     /// Frees the space that is kept for deletion on a full disk. False if there is none.
     async fn release_reserve(&self) -> Result<bool>;
 

@@ -165,6 +165,11 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         }
+        while manifests.give_pages_back().await? {
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(());
+            }
+        }
         report.kept_doomed = manifests.doomed_by_others(self.by).await? + self.unanswered;
         report.complete = report.kept_failed + self.unanswered == 0;
         match self.failure.take() {

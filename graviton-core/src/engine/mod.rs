@@ -338,6 +338,12 @@ impl AsyncStore {
         stat::check_writes(self.engine()?).await
     }
 
+    /// How full the index of the fullest directory of blocks is, as [`stats`](AsyncStore::stats) says it,
+    /// without the rest. Warn from 0.8 on: a new block may find no place there, however much space is free.
+    pub async fn directory_share(&self) -> Result<f64> {
+        stat::directory_share(self.core()?).await
+    }
+
     /// The connections to the database; for SQLite, those that read.
     pub fn connections(&self) -> Connections {
         self.0.engine.core.manifests.connections()

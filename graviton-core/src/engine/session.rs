@@ -160,6 +160,11 @@ impl Session {
         Ok(missing.keys)
     }
 
+    /// How many blocks it keeps. Takes time in proportion.
+    pub async fn kept(&self) -> Result<u64> {
+        self.core().manifests.references(self.pins).await
+    }
+
     /// Stores a block, durably, and pins it. Bytes that do not have this key are `digest-mismatch`. Returns
     /// whether they were written; false if they were there.
     pub async fn put_block(&self, key: &BlockKey, bytes: Bytes) -> Result<bool> {

@@ -57,7 +57,8 @@ pub(super) async fn list(core: &Core, after: Option<&BlobId>, limit: usize) -> R
 /// Sums over the store.
 pub(super) async fn stats(core: &Core) -> Result<StoreStats> {
     let manifests = Arc::clone(&core.manifests);
-    Task::spawn(async move { manifests.totals().await }).join().await?
+    let stats = Task::spawn(async move { manifests.totals().await }).join().await??;
+    Ok(StoreStats { directory_share: directory_share(core).await?, ..stats })
 }
 
 /// Asks the database and the block store something small each, and whether the blocks are this database's.
@@ -76,4 +77,12 @@ pub(super) async fn check_writes(engine: &Engine) -> Result<()> {
         disk.check_writable().await?;
     }
     core.manifests.check_writable().await
+}
+
+/// How full the fullest directory of blocks is.
+pub(super) async fn directory_share(core: &Core) -> Result<f64> {
+    match core.blocks.disk() {
+        Some(disk) => disk.directory_share().await,
+        None => Ok(0.0),
+    }
 }

@@ -168,6 +168,26 @@ impl ManifestRepo {
         .await
     }
 
+    /// Gives some pages of the file back that nothing needs, as long as there are many: puts that follow need
+    /// some again. False if there are few, and for a database that an older version made, where they are kept
+    /// for what is written next. PostgreSQL does it by itself.
+    pub async fn give_pages_back(&self) -> Result<bool> {
+        const FEW: i64 = 256;
+        self.run(Operation::transaction("give_pages_back"), (), |mut connection, ()| {
+            Box::pin(async move {
+                let read = |row: &Columns<'_>| Ok((row.number(0)?, row.number(1)?, row.number(2)?));
+                let found = only(connection.rows(sql::FREE_PAGES, &[], read).await?);
+                let (free, all, how) = found.unwrap_or_default();
+                if how != 2 || free <= FEW.max(all / 8) {
+                    return Ok(RollBack(false));
+                }
+                connection.rows(sql::GIVE_PAGES_BACK, &[], |_| Ok(())).await?;
+                Ok(Keep(true))
+            })
+        })
+        .await
+    }
+
     /// How many blocks other collections doom.
     pub async fn doomed_by_others(&self, by: Collection) -> Result<u64> {
         let operation = Operation::read("doomed_by_others");

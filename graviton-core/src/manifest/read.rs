@@ -158,7 +158,14 @@ impl ManifestRepo {
         .await
     }
 
-    /// Counts everything. Costs time proportional to what is stored.
+    /// How many blocks this blob refers to, pending or not; a block counts as often as it occurs.
+    pub async fn references(&self, blob: BlobRow) -> Result<u64> {
+        let values = [Number(blob.0)];
+        let counts = self.rows(Operation::read("references"), sql::REFERENCES, values, |row| row.number(0));
+        the_only(counts.await?).map(|count| count as u64)
+    }
+
+    /// Counts everything that the database knows. Costs time proportional to what is stored.
     pub async fn totals(&self) -> Result<StoreStats> {
         let operation = Operation::read("totals").patience(Duration::from_secs(3_600));
         let rows = self.rows(operation, sql::TOTALS, [], |row| {
@@ -170,6 +177,8 @@ impl ManifestRepo {
                 dead_blobs: row.number(4)? as u64,
                 dead_bytes: row.number(5)? as u64,
                 reclaimable_bytes: row.number(6)? as u64,
+                references: row.number(7)? as u64,
+                directory_share: 0.0,
             })
         });
         the_only(rows.await?)

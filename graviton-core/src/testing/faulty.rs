@@ -356,6 +356,10 @@ impl Disk for FaultyDisk {
         self.inner.check_writable().await
     }
 
+    async fn directory_share(&self) -> Result<f64> {
+        self.inner.directory_share().await
+    }
+
     async fn release_reserve(&self) -> Result<bool> {
         self.inner.release_reserve().await
     }

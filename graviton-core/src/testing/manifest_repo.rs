@@ -272,8 +272,14 @@ async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {
     }
     // Neither live nor stored.
     pinned(&repo, writer, &entries_of(&[key(3, 1_000)])).await;
-    let expected =
-        StoreStats { blobs: 3, logical_bytes: 214, blocks: 2, stored_bytes: 107, ..StoreStats::default() };
+    let expected = StoreStats {
+        blobs: 3,
+        logical_bytes: 214,
+        blocks: 2,
+        stored_bytes: 107,
+        references: 5,
+        ..StoreStats::default()
+    };
     assert_eq!(repo.totals().await.unwrap(), expected);
 }
 

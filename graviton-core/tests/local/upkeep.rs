@@ -150,3 +150,34 @@ fn a_store_that_must_exist_is_not_created() {
     let store = config.open_existing().unwrap();
     store.put(&b"x"[..]).unwrap();
 }
+
+/// The database of a store that was emptied is small again.
+#[test]
+fn a_collection_gives_pages_of_the_database_back() {
+    let place = Place::new();
+    let root = place.path("store");
+    let open = || Config::for_directory(&root).set("GRAVITON_CHUNKER", "fixed:16").unwrap().open().unwrap();
+    // When it is closed, all of the log is in the database.
+    let size_after = |store: Store| {
+        store.close();
+        std::fs::metadata(root.join("manifests.db")).unwrap().len()
+    };
+    let store = open();
+    let kept = store.put(&b"kept"[..]).unwrap().id;
+    let large: Vec<u8> = (0..60_000_u64).flat_map(u64::to_le_bytes).collect();
+    let id = store.put(&large[..]).unwrap().id;
+    let full = size_after(store);
+    assert!(full > 3 << 20, "{full}");
+    let store = open();
+    store.delete(&id).unwrap();
+    let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+    let report = store.gc(&options, |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((report.blobs, report.blocks, report.complete), (1, 30_000, true));
+    let emptied = size_after(store);
+    assert!(emptied < full / 2, "{emptied} of {full}");
+    let store = open();
+    let mut content = Vec::new();
+    std::io::Read::read_to_end(&mut store.reader(&kept).unwrap(), &mut content).unwrap();
+    assert_eq!(content, b"kept");
+    assert!(store.verify(&VerifyOptions::default(), |_| ControlFlow::Continue(())).unwrap().is_clean());
+}

@@ -158,3 +158,52 @@ async fn a_session_that_is_over_says_so() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_has_kept_for_it_is_bounded() {
+    let scene = Scene::with(&[("MAX_SESSION_BLOCKS", "100"), ("QUOTA", "10MiB")]).await;
+    let keys: Vec<String> = (0..150_u8).map(|byte| key_of(&[byte])).collect();
+    let first = json(ask(&scene, None, &keys[..100]).await).await;
+    let session = first["session"].as_str().unwrap();
+    // To ask again is no more.
+    for _ in 0..5 {
+        status(&ask(&scene, Some(session), &keys[..100]).await, 200);
+    }
+    let put = scene.request("PUT", &format!("/api/blocks/{}", keys[20])).body(vec![20]);
+    status(&put.header("graviton-session", session).send().await.unwrap(), 201);
+    status(&ask(&scene, Some(session), &keys[50..]).await, 200);
+    problem(ask(&scene, Some(session), &keys[..1]).await, "too-large").await;
+    problem(ask(&scene, None, &keys[100..]).await, "overloaded").await;
+    let put = scene.request("PUT", &format!("/api/blocks/{}", keys[120])).body(vec![120]);
+    problem(put.header("graviton-session", session).send().await.unwrap(), "too-large").await;
+    let stats = json(scene.get("/api/stats").send().await.unwrap()).await;
+    assert_eq!(stats["references"], 150);
+}
+
+/// A manifest of one small block again and again takes much more of the database than of the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_and_questions_count_for_the_quota() {
+    let scene = Scene::with(&[("QUOTA", "1MiB")]).await;
+    let key = key_of(b"x");
+    let answer = json(ask(&scene, None, std::slice::from_ref(&key)).await).await;
+    let session = answer["session"].as_str().unwrap().to_owned();
+    let put = scene.request("PUT", &format!("/api/blocks/{key}")).body("x");
+    status(&put.header("graviton-session", &session).send().await.unwrap(), 201);
+    let manifest = async |length: usize| {
+        let id = BlobId::of(Algo::Blake3, &vec![b'x'; length]).to_string();
+        commit(&scene, &session, &id, &vec![key.clone(); length]).await
+    };
+    status(&manifest(5_000).await, 201);
+    status(&manifest(5_001).await, 201);
+    problem(manifest(5_002).await, "quota-exceeded").await;
+    scene.assert_blobs(2).await;
+    problem(
+        scene.request("POST", "/api/blobs").body(noise(1, 100_000)).send().await.unwrap(),
+        "quota-exceeded",
+    )
+    .await;
+    // Once it is used up, not even a question is answered, for which rows are written.
+    status(&manifest(484).await, 201);
+    scene.put(&noise(2, 75)).await;
+    problem(ask(&scene, Some(&session), &[key_of(b"y")]).await, "quota-exceeded").await;
+}

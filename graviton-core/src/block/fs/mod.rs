@@ -8,6 +8,7 @@
 //! it got that name*, so that one writer may replace another's file at any moment.
 
 mod aside;
+mod directory;
 mod identity;
 mod memory;
 mod publish;
@@ -266,6 +267,14 @@ impl Disk for FsBlockStore {
 
     async fn check_writable(&self) -> Result<()> {
         self.with_shared(|shared| temporaries::check_writable(&shared.blocks)).await
+    }
+
+    async fn directory_share(&self) -> Result<f64> {
+        self.with_shared(|shared| {
+            let directories = Algo::ALL.into_iter().map(|algo| shared.blocks.join(algo.name()));
+            Ok(directories.map(|path| directory::share(&path)).fold(0.0, f64::max))
+        })
+        .await
     }
 
     async fn release_reserve(&self) -> Result<bool> {

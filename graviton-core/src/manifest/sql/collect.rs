@@ -95,3 +95,14 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM garbage WHERE garbage.id = blob_block.blob_id))) \
         SELECT (SELECT count(*) FROM garbage), count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM loose"];
 }
+
+/// Pages that nothing needs, all pages, and how the first can be given back: 2 is step by step. PostgreSQL
+/// does it by itself.
+pub(in crate::manifest) const FREE_PAGES: Sql = Sql {
+    sqlite: "SELECT freelist_count, page_count, auto_vacuum \
+        FROM pragma_freelist_count, pragma_page_count, pragma_auto_vacuum",
+    postgres: "SELECT 0, 0, 0",
+};
+/// Gives so many back. A row for each.
+pub(in crate::manifest) const GIVE_PAGES_BACK: Sql =
+    Sql { sqlite: "PRAGMA incremental_vacuum(1000)", postgres: "SELECT 0" };

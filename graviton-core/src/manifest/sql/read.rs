@@ -45,6 +45,8 @@ statements! {
         block.algo, block.digest, block.size, CAST(block.stored AS INTEGER) FROM blob \
         LEFT JOIN blob_block ON blob_block.blob_id = blob.id LEFT JOIN block ON block.id = blob_block.block_id \
         WHERE blob.algo = $1 AND blob.digest = $2 AND blob.size = $3 AND blob.state = 1 LIMIT $4"];
+    /// `$1` blob.
+    REFERENCES = ["SELECT count(*) FROM blob_block WHERE blob_id = $1"];
     /// `$1` blob, `$2` from, `$3` limit.
     ENTRIES = ["SELECT block_offset, algo, digest, size \
         FROM blob_block JOIN block ON block.id = block_id WHERE blob_id = $1 AND block_offset >= coalesce( \
@@ -54,7 +56,7 @@ statements! {
     LIST = ["SELECT id, algo, digest, size, block_count, chunker, created_at FROM blob \
         WHERE state = 1 AND (algo, digest, size) > ($1, $2, $3) ORDER BY algo, digest, size LIMIT $4"];
     /// Live blobs and their bytes, stored blocks and theirs, deleted blobs that can still be restored and theirs, and
-    /// the bytes of blocks that neither a live nor a pending blob refers to.
+    /// the bytes of blocks that neither a live nor a pending blob refers to, and the references of all blobs.
     TOTALS = ["SELECT (SELECT count(*) FROM blob WHERE state = 1), \
         (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE state = 1), \
         (SELECT count(*) FROM block WHERE stored), \
@@ -63,5 +65,6 @@ statements! {
         (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE state = 2), \
         (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM block WHERE (stored OR candidate) \
         AND NOT EXISTS (SELECT 1 FROM blob_block JOIN blob ON blob.id = blob_block.blob_id \
-        WHERE blob_block.block_id = block.id AND blob.state <> 2))"];
+        WHERE blob_block.block_id = block.id AND blob.state <> 2)), \
+        (SELECT count(*) FROM blob_block)"];
 }
