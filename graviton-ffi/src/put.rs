@@ -181,7 +181,7 @@ fn open(path: &Path) -> Result<OwnedFd> {
         Err(Errno::AGAIN) => rustix::fs::open(path, flags, Mode::empty()),
         opened => opened,
     };
-    opened.map_err(|error| Error::io(format!("cannot read {}", path.display()), error.into()))
+    opened.map_err(|error| Error::io_at("cannot read", path, error.into()))
 }
 
 /// Stores the content of a file: `path` of `path_length` bytes, in any encoding. FIFOs work as in
