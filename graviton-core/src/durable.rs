@@ -20,7 +20,7 @@ pub(crate) fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 /// The same, for a directory that is to be there.
 pub(crate) fn open_existing(path: &Path) -> Result<OwnedFd> {
-    open_directory(path).map_err(|error| Error::io(format!("cannot open {}", path.display()), error.into()))
+    open_directory(path).map_err(|error| Error::io_at("cannot open", path, error.into()))
 }
 
 /// Creates a directory and its missing parents, and syncs the parent of each. Also syncs the parent of a
@@ -46,7 +46,7 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
                 .with_advice("choose another directory for the store"));
         }
         Err(error) => {
-            return Err(Error::io(format!("cannot create the directory {}", path.display()), error));
+            return Err(Error::io_at("cannot create the directory", path, error));
         }
     }
     sync_directory(parent)
@@ -63,16 +63,14 @@ fn give_to_owner_of(parent: &Path, path: &Path) -> Result<()> {
     match given {
         // Nobody is root on a filesystem that forbids it (NFS, a user namespace).
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        given => {
-            given.map_err(|error| Error::io(format!("cannot change the owner of {}", path.display()), error))
-        }
+        given => given.map_err(|error| Error::io_at("cannot change the owner of", path, error)),
     }
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     let synced = open_directory(path).and_then(|directory| sync_open_directory(&directory));
-    synced.map_err(|error| Error::io(format!("cannot sync the directory {}", path.display()), error.into()))
+    synced.map_err(|error| Error::io_at("cannot sync the directory", path, error.into()))
 }
 
 /// The same of an open directory.

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The result of everything in Graviton that can fail.
@@ -213,13 +214,15 @@ struct Inner {
     advice: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     errno: Option<i32>,
+    path: Option<PathBuf>,
 }
 
 impl Error {
     /// An error with this code and message. The message names the operation, its object and the reason, in
     /// lower case and without a full stop.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error(Arc::new(Inner { code, message: message.into(), advice: None, source: None, errno: None }))
+        let message = message.into();
+        Error(Arc::new(Inner { code, message, advice: None, source: None, errno: None, path: None }))
     }
 
     /// The error for a failed system call: `tried` is the operation and its object, as in `"cannot write
@@ -259,7 +262,15 @@ impl Error {
             advice: Some(advice.to_owned()),
             source: Some(Box::new(error)),
             errno,
+            path: None,
         }))
+    }
+
+    /// The same for a system call about a file: `tried` is the operation, as in `"cannot write"`.
+    pub fn io_at(tried: &str, path: impl AsRef<Path>, error: io::Error) -> Error {
+        let path = path.as_ref();
+        Error::io(format!("{tried} {}", path.display()), error)
+            .edit(|inner| inner.path = Some(path.to_owned()))
     }
 
     /// The same error with what to do about it.
@@ -301,6 +312,7 @@ impl Error {
                 message: shared.message.clone(),
                 advice: shared.advice.clone(),
                 errno: shared.errno,
+                path: shared.path.clone(),
                 source: Some(Box::new(Error(shared))),
             },
         };
@@ -321,6 +333,11 @@ impl Error {
     /// The operating system's error number that caused the failure, if any.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno
+    }
+
+    /// The file or directory about which the operating system's error is, if it is about one.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
     }
 
     /// Whether the same call may succeed later without a change by the caller.

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::Path;
 
 use graviton_core::{Code, Error};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
@@ -29,7 +30,8 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
 fn built(py: Python<'_>, error: &Error, depth: usize) -> PyResult<PyErr> {
     static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let make = MAKE.import(py, "graviton._errors", "make")?;
-    let facts = (error.code().name(), error.to_string(), error.advice(), error.errno());
+    let path = error.path().map(Path::as_os_str);
+    let facts = (error.code().name(), error.to_string(), error.advice(), error.errno(), path);
     let exception = PyErr::from_value(make.call1(facts)?);
     exception.set_cause(py, error.source().and_then(|source| cause(py, source, depth + 1)));
     Ok(exception)

@@ -23,6 +23,7 @@ mod buffer;
 mod call;
 mod errors;
 mod files;
+mod interpreter;
 mod lent;
 mod reader;
 mod reports;
@@ -46,6 +47,8 @@ mod _graviton {
     #[pymodule_export]
     use crate::buffer::{fill_at, piece_of};
     #[pymodule_export]
+    use crate::interpreter::check_interpreter;
+    #[pymodule_export]
     use crate::reader::Reader;
     #[pymodule_export]
     use crate::settings::{blob_id, blob_id_of, environment, secrets};
@@ -56,6 +59,7 @@ mod _graviton {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        check_interpreter(module.py())?;
         module.add("SETTINGS", crate::settings::all())?;
         module.add("CODES", crate::errors::codes())?;
         module.add("EXIT_CODES", crate::errors::exit_codes())?;

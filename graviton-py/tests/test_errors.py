@@ -221,3 +221,22 @@ def test_a_file_that_cannot_be_written_is_named(local: Store, tmp_path: Path) ->
     with pytest.raises(FileNotFoundError) as missing:
         local.get_to(local.put(b"data"), tmp_path / "missing" / "file")
     assert missing.value.filename == str(tmp_path / "missing" / "file")
+
+
+def test_errors_about_files_name_them(store: Store, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for call in (lambda: store.put_file(missing), lambda: store.put_many([missing]), lambda: store.put(missing)):
+        with pytest.raises(FileNotFoundError) as refused:
+            call()
+        error = refused.value
+        assert (error.filename, error.errno, error.strerror) == (str(missing), errno.ENOENT, os.strerror(errno.ENOENT))
+        again = pickle.loads(pickle.dumps(error))
+        assert again.filename == str(missing)
+        # The text is ours, as before.
+        assert str(error).startswith("cannot read ")
+    with pytest.raises(GravitonError) as other:
+        store.get("blake3:no")
+    assert other.value.filename is None
+    with pytest.raises(GravitonError) as unwritable:
+        graviton.open("/proc/nowhere/store")
+    assert unwritable.value.filename == "/proc/nowhere"

@@ -171,3 +171,34 @@ def test_the_version_is_that_of_the_wheel() -> None:
     from importlib.metadata import version
 
     assert graviton.__version__ == version("graviton")
+
+
+def test_other_interpreters_of_a_process_are_refused(tmp_path: Path) -> None:
+    """A module that keeps objects of one interpreter must not hand them to another."""
+    code = """
+import sys
+try:
+    import _interpreters as interpreters
+    other = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    other = interpreters.create(isolated=False)
+IMPORT = '''
+try:
+    import graviton
+except ImportError as error:
+    assert "main interpreter" in str(error), error
+else:
+    raise AssertionError("it was imported")
+'''
+# Before the main one has it, and after.
+assert interpreters.run_string(other, IMPORT) is None
+import graviton
+assert interpreters.run_string(other, IMPORT) is None
+with graviton.open(sys.argv[1]) as store:
+    assert store.get(store.put(b"still works")) == b"still works"
+print("done")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr

@@ -32,7 +32,7 @@ impl Config {
                 let why = format!("there is no store: {} does not exist", path.display());
                 Error::new(Code::NotFound, why).with_advice(ADVICE)
             }
-            _ => Error::io(format!("cannot read {}", path.display()), error),
+            _ => Error::io_at("cannot read", path, error),
         })?;
         if metadata.is_dir() {
             return Ok(Config::for_directory(path));
@@ -43,7 +43,7 @@ impl Config {
 
 /// The text of the file, which may be a pipe.
 fn read(path: &Path) -> Result<String> {
-    let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
+    let failed = |error| Error::io_at("cannot read", path, error);
     let mut bytes = Vec::new();
     File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= LARGEST);

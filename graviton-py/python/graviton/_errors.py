@@ -77,11 +77,22 @@ class GravitonError(Exception):
     strerror: str | None
     """Its meaning, as the operating system says it."""
 
-    def __init__(self, message: str = "", *, advice: str | None = None, errno: int | None = None) -> None:
+    filename: str | None
+    """The file or directory that it is about, if it is about one."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        advice: str | None = None,
+        errno: int | None = None,
+        filename: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.advice = advice
         self.errno = errno
         self.strerror = None if errno is None else os.strerror(errno)
+        self.filename = filename
         if advice:
             self.add_note(advice)
 
@@ -89,7 +100,7 @@ class GravitonError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self), self.advice, self.errno)
+        return _rebuild, (type(self), str(self), self.advice, self.errno, self.filename)
 
 
 class InvalidArgumentError(GravitonError, ValueError):
@@ -242,10 +253,23 @@ for _name in __all__:
     globals()[_name].__module__ = "graviton"
 
 
-def make(code: str, message: str, advice: str | None = None, errno: int | None = None) -> GravitonError:
+def make(
+    code: str,
+    message: str,
+    advice: str | None = None,
+    errno: int | None = None,
+    filename: str | None = None,
+) -> GravitonError:
     """The exception for an error of the engine. Called from there."""
-    return _CLASSES[code](message, advice=advice, errno=_ERRNO.get(code) if errno is None else errno)
+    errno = _ERRNO.get(code) if errno is None else errno
+    return _CLASSES[code](message, advice=advice, errno=errno, filename=filename)
 
 
-def _rebuild(kind: type[GravitonError], message: str, advice: str | None, errno: int | None) -> GravitonError:
-    return kind(message, advice=advice, errno=errno)
+def _rebuild(
+    kind: type[GravitonError],
+    message: str,
+    advice: str | None,
+    errno: int | None,
+    filename: str | None = None,
+) -> GravitonError:
+    return kind(message, advice=advice, errno=errno, filename=filename)

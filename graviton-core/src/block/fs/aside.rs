@@ -99,7 +99,7 @@ impl Shared {
     /// Everything in `.doomed` that was set aside. Other files stay there.
     pub(super) fn asides(&self) -> Result<Vec<Aside>> {
         let path = self.aside_path();
-        let failed = |error| Error::io(format!("cannot list {}", path.display()), error);
+        let failed = |error| Error::io_at("cannot list", &path, error);
         let entries = match std::fs::read_dir(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
@@ -140,13 +140,11 @@ impl Shared {
         let directory = match durable::open_directory(&path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
+            Err(error) => return Err(Error::io_at("cannot open", &path, error.into())),
         };
         let delete = |aside: &Aside| {
             let name = name_of(aside);
-            let failed = |error: Errno| {
-                Error::io(format!("cannot remove {}", path.join(&name).display()), error.into())
-            };
+            let failed = |error: Errno| Error::io_at("cannot remove", path.join(&name), error.into());
             unlink(directory.as_fd(), &name).map_err(failed)
         };
         // One that fails keeps none of the others.

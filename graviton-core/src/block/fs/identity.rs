@@ -40,7 +40,7 @@ impl Shared {
         match open_file(&path).and_then(std::io::read_to_string) {
             Ok(line) => Ok(Some(line.trim_end().to_owned())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
+            Err(error) => Err(Error::io_at("cannot read", &path, error)),
         }
     }
 
@@ -52,7 +52,7 @@ impl Shared {
     /// Writes the id under another name and renames it, so that it is never there in part and never replaced.
     pub(super) fn write_store_id(&self, id: &str) -> Result<String> {
         let path = self.blocks.join(STORE_ID);
-        let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
+        let failed = |error: std::io::Error| Error::io_at("cannot write", &path, error);
         durable::create_directory(&self.blocks)?;
         if self.read_store_id()?.is_some() {
             // Found out now, and not by the first file that cannot be written.
@@ -88,7 +88,7 @@ impl Shared {
             return Ok(());
         }
         let path = self.blocks.join(GENERATION);
-        let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
+        let failed = |error: std::io::Error| Error::io_at("cannot write", &path, error);
         let file = self.unfinished(&to.to_string()).map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         durable::sync_directory(&self.blocks)
@@ -99,7 +99,7 @@ impl Shared {
 /// write one.
 fn remove_abandoned(directory: &Path, beginning: &str) -> Result<u64> {
     const ABANDONED: Duration = Duration::from_secs(3_600);
-    let failed = |error| Error::io(format!("cannot list {}", directory.display()), error);
+    let failed = |error| Error::io_at("cannot list", directory, error);
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
         entries => entries.map_err(failed)?,

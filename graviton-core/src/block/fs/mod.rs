@@ -109,7 +109,7 @@ impl Listing for DirectoryListing {
 }
 
 fn cannot_list(path: &Path, error: std::io::Error) -> Error {
-    Error::io(format!("cannot list {}", path.display()), error)
+    Error::io_at("cannot list", path, error)
 }
 
 /// Some of the blocks of a directory; `None` at its end.
@@ -225,7 +225,7 @@ impl Identity for FsBlockStore {
                         }
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(Error::io(format!("cannot list {}", path.display()), error)),
+                    Err(error) => return Err(Error::io_at("cannot list", &path, error)),
                 }
             }
             Ok(!shared.asides()?.is_empty())

@@ -212,7 +212,7 @@ impl Shared {
                 directory.display()
             ));
         }
-        let error = Error::io(format!("cannot write the block {}", self.path(key).display()), error);
+        let error = Error::io_at("cannot write the block", self.path(key), error);
         // A directory that vanished is not a blob that was not found.
         if error.code() == Code::NotFound { error.with_code(Code::BackendUnavailable) } else { error }
     }
@@ -227,7 +227,7 @@ impl Shared {
     }
 
     fn failed_sync(&self, name: &str, error: Errno) -> Error {
-        Error::io(format!("cannot sync {}", self.blocks.join(name).display()), error.into())
+        Error::io_at("cannot sync", self.blocks.join(name), error.into())
     }
 }
 

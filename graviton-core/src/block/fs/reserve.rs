@@ -23,7 +23,7 @@ const ROOM: u64 = 4;
 /// Makes the file, if it is not there and there is room for it.
 pub(super) fn keep(root: &Path) -> Result<()> {
     let path = root.join(NAME);
-    let failed = |error| Error::io(format!("cannot write {}", path.display()), error);
+    let failed = |error| Error::io_at("cannot write", &path, error);
     if path.exists() || !root.is_dir() {
         return Ok(());
     }
@@ -52,6 +52,6 @@ pub(super) fn release(root: &Path) -> Result<bool> {
     match std::fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("cannot remove {}", path.display()), error)),
+        Err(error) => Err(Error::io_at("cannot remove", &path, error)),
     }
 }

@@ -79,7 +79,7 @@ impl Shared {
             match durable::open_directory(&path) {
                 Ok(directory) => drop(slot.set(directory)),
                 Err(Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error.into())),
+                Err(error) => return Err(Error::io_at("cannot open", &path, error.into())),
             }
         }
         Ok(slot.get())
@@ -96,9 +96,7 @@ impl Shared {
         match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
-            Err(error) => {
-                Err(Error::io(format!("cannot look at {}", self.path(key).display()), error.into()))
-            }
+            Err(error) => Err(Error::io_at("cannot look at", self.path(key), error.into())),
         }
     }
 
@@ -115,7 +113,7 @@ impl Shared {
     /// Opens the file of a block, also while it is set aside.
     fn open(&self, key: &BlockKey) -> Result<Option<File>> {
         let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
-        let failed = |error| Error::io(format!("cannot open {}", self.path(key).display()), error);
+        let failed = |error| Error::io_at("cannot open", self.path(key), error);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
         for _ in 0..ROUNDS {
             match open_at(directory.as_fd(), key.name(), flags, Mode::empty()) {
@@ -137,7 +135,7 @@ impl Shared {
         }
         let Some(file) = self.open(key)? else { return Ok(None) };
         let metadata = file.metadata();
-        let failed = |error| Error::io(format!("cannot look at {}", self.path(key).display()), error);
+        let failed = |error| Error::io_at("cannot look at", self.path(key), error);
         Ok(Some(metadata.map_err(failed)?.len()))
     }
 

@@ -65,7 +65,7 @@ pub(super) fn open_temporary(blocks: &Path) -> Result<OwnedFd> {
 /// Removes the files of writers that are gone; a file of a living one is locked. Returns how many there were.
 pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
     let path = blocks.join(TEMPORARY);
-    let failed = |error: std::io::Error| Error::io(format!("cannot list {}", path.display()), error);
+    let failed = |error: std::io::Error| Error::io_at("cannot list", &path, error);
     let entries = match std::fs::read_dir(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         entries => entries.map_err(failed)?,
@@ -89,7 +89,7 @@ pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
 /// Fails unless a file can be made and written in `.tmp`, or, where there is none, unless it could be made.
 pub(super) fn check_writable(blocks: &Path) -> Result<()> {
     let place = blocks.join(TEMPORARY);
-    let failed = |error: std::io::Error| Error::io(format!("cannot write in {}", place.display()), error);
+    let failed = |error: std::io::Error| Error::io_at("cannot write in", &place, error);
     if place.is_dir() {
         occupy_standard();
         return tempfile::tempfile_in(&place).and_then(|mut file| file.write_all(&[0; 4096])).map_err(failed);

@@ -58,8 +58,8 @@ pub(super) struct Client {
 
 /// The certificates in a PEM file.
 fn read_authorities(file: &FilePath) -> Result<Vec<Certificate>> {
-    let pem = std::fs::read(file)
-        .map_err(|error| Error::io(format!("cannot read the certificates in {}", file.display()), error))?;
+    let pem =
+        std::fs::read(file).map_err(|error| Error::io_at("cannot read the certificates in", file, error))?;
     let certificates =
         Certificate::from_pem_bundle(&pem).ok().filter(|certificates| !certificates.is_empty());
     certificates.ok_or_else(|| {

@@ -296,7 +296,7 @@ pub(crate) async fn fill(mut writer: BlobWriter, mut source: impl AsyncRead + Un
 /// memory for.
 pub(crate) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Result<PutReceipt> {
     let path: Arc<Path> = path.into();
-    let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
+    let failed = |error| Error::io_at("cannot read", &path, error);
     let mut file: Option<File> = None;
     loop {
         // The first time, room for exactly the file, if it is small, is made where its size is known.

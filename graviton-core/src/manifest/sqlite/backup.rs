@@ -22,7 +22,7 @@ impl SqliteDatabase {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let failed = |error: io::Error| Error::io(format!("cannot write {}", to.display()), error);
+        let failed = |error: io::Error| Error::io_at("cannot write", to, error);
         let work = tempfile::Builder::new().prefix(".backup-").tempdir_in(directory).map_err(failed)?;
         let copy = work.path().join("copy");
         let Some(name) = copy.to_str().map(str::to_owned) else {
@@ -37,7 +37,7 @@ impl SqliteDatabase {
                     Error::new(Code::InvalidArgument, format!("{} is there already", to.display()))
                         .with_advice("name a file that does not exist yet")
                 }
-                _ => Error::io(format!("cannot write {}", to.display()), error),
+                _ => Error::io_at("cannot write", &to, error),
             };
             mark(&copy).map_err(|problem| failure::failed(&to, problem))?;
             std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;

@@ -214,7 +214,7 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
 pub(super) fn check_writable(path: &Path) -> Result<(), Error> {
     for path in [path, path.parent().unwrap_or(Path::new("/"))] {
         access(path, Access::WRITE_OK)
-            .map_err(|error| Error::io(format!("cannot write to {}", path.display()), error.into()))?;
+            .map_err(|error| Error::io_at("cannot write to", path, error.into()))?;
     }
     Ok(())
 }

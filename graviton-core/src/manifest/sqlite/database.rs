@@ -60,8 +60,7 @@ struct Writer {
 impl SqliteDatabase {
     /// The file at `path`, and whether it exists. Opens nothing yet.
     pub(in crate::manifest) async fn new(path: &Path) -> Result<(SqliteDatabase, bool)> {
-        let path = std::path::absolute(path)
-            .map_err(|error| Error::io(format!("cannot use {}", path.display()), error))?;
+        let path = std::path::absolute(path).map_err(|error| Error::io_at("cannot use", path, error))?;
         blocking::run(move || {
             let exists = exists(&path)?;
             let file = File {
@@ -282,7 +281,7 @@ impl File {
         let metadata = match std::fs::metadata(&self.path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost("removed")),
-            Err(error) => return Err(Error::io(format!("cannot look at {}", self.path.display()), error)),
+            Err(error) => return Err(Error::io_at("cannot look at", &self.path, error)),
         };
         let found = (metadata.dev(), metadata.ino());
         if *self.identity.get_or_init(|| found) == found { Ok(()) } else { Err(lost("replaced")) }
@@ -329,7 +328,7 @@ fn exists(path: &Path) -> Result<bool> {
         Ok(_) => Err(Error::new(Code::Config, format!("{} is not a file", path.display()))
             .with_advice("choose another directory or another GRAVITON_MANIFEST_URL")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("cannot open {}", path.display()), error)),
+        Err(error) => Err(Error::io_at("cannot open", path, error)),
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
     if let Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) = error.sqlite_error_code()
         && let Some(why) = lack_of_descriptors()
     {
-        return Error::io(format!("cannot open the database {}", path.display()), why);
+        return Error::io_at("cannot open the database", path, why);
     }
     let lacking = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Some(Errno::NOSPC),

@@ -70,8 +70,7 @@ static ENTRIES: Next = OnceLock::new();
 
 /// Takes note that this process opens the file, which exists; fails if a parent has it open.
 pub(super) fn note(path: &Path) -> Result<Opened> {
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io_at("cannot open", path, error))?;
     let (process, device, inode) = (u64::from(std::process::id()), metadata.dev(), metadata.ino());
     let (mut place, mut own) = (&ENTRIES, None);
     // To the end of the list, and on until there is an entry of one's own.
