@@ -247,7 +247,7 @@ async fn get(
     let body = if first.len() == key.size() {
         Body::from(first)
     } else {
-        outgoing.park();
+        outgoing.park((key.size() - first.len()) as u64);
         Body::from_stream(stream::try_unfold((Some(first), outgoing), |(first, mut outgoing)| async move {
             let next = if first.is_some() { first } else { outgoing.next().await? };
             Ok::<_, graviton_core::Error>(next.map(|bytes| (bytes, (None, outgoing))))

@@ -149,7 +149,7 @@ fn append(file: &Path, line: &str) -> Result<()> {
             let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
             opened.write_all(format!("{end}{line}\n").as_bytes())
         })
-        .map_err(|error| Error::io(format!("cannot write {}", file.display()), error))
+        .map_err(|error| Error::io_at("cannot write", file, error))
 }
 
 fn print(text: &str) -> Result<()> {

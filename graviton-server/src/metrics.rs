@@ -56,6 +56,8 @@ fn describe() {
         Unit::Seconds,
         "Time from the headers of a request to the headers of its response"
     );
+    counter!("graviton_http_given_up_requests_total", "Requests whose connection ended before the answer");
+    counter!("graviton_http_given_up_downloads_total", "Downloads whose connection ended before their end");
     counter!("graviton_received_bytes_total", Unit::Bytes, "Bytes of uploads received");
     counter!("graviton_sent_bytes_total", Unit::Bytes, "Bytes of blobs sent");
     counter!("graviton_put_bytes_total", Unit::Bytes, "Bytes of blobs stored");

@@ -5,6 +5,7 @@
 //! at a time, a copy, so that the block can be released if the client stops reading. It is fetched again when the client
 //! reads on.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,6 +104,9 @@ pub(crate) struct Outgoing {
     parked: Arc<Parking>,
     downloading: Downloading,
     taking: Arc<Taking>,
+    peer: IpAddr,
+    /// The bytes that are still to be sent, once the rest of the download is in the hands of the connection.
+    rest: Option<u64>,
 }
 
 /// How the client reads the pieces that the connection was given.
@@ -214,11 +218,15 @@ impl Outgoing {
                 pieces: AtomicUsize::new(0),
                 gone: Notify::new(),
             }),
+            peer: connection.peer(),
+            rest: None,
         })
     }
 
-    /// The download has more than one piece: from now on, what it keeps while the client does not read is reclaimable.
-    pub(crate) fn park(&self) {
+    /// The download has more than one piece, and so many bytes are still to be sent: from now on, what it keeps
+    /// while the client does not read is reclaimable.
+    pub(crate) fn park(&mut self, rest: u64) {
+        self.rest = Some(rest);
         self.budget.register(&self.parked);
     }
 
@@ -241,7 +249,14 @@ impl Outgoing {
         let _ours = taking.progress.ours();
         // Only an earlier error leaves nothing here; the download has ended then.
         let Some(mut kept) = self.parked.take() else { return Ok(None) };
-        let next = self.next_of(&mut kept).await?;
+        let next = match self.next_of(&mut kept).await {
+            Ok(next) => next,
+            Err(error) => {
+                // It is not the client who gives up.
+                self.rest = None;
+                return Err(error);
+            }
+        };
         kept.since = Instant::now();
         self.parked.put(kept);
         Ok(next)
@@ -258,6 +273,7 @@ impl Outgoing {
             return Ok(None);
         };
         self.downloading.sent(bytes.len());
+        self.rest = self.rest.map(|rest| rest.saturating_sub(bytes.len() as u64));
         let whole = bytes.len() as u64 == kept.block.end - kept.block.start;
         let (bytes, held) = match &kept.copy {
             Some(copy) if scarce && !whole => (Bytes::copy_from_slice(&bytes), Arc::clone(copy)),
@@ -295,5 +311,14 @@ impl Outgoing {
             reader.limit_ahead(allowed);
         }
         held
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.filter(|rest| *rest > 0) {
+            metrics::counter!("graviton_http_given_up_downloads_total").increment(1);
+            tracing::info!(peer = %self.peer, rest, "a download was given up: the connection ended before its end");
+        }
     }
 }

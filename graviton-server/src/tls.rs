@@ -29,7 +29,7 @@ pub(crate) fn read(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>>
 }
 
 fn pem(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::io(format!("cannot read {}", path.display()), error))
+    std::fs::read(path).map_err(|error| Error::io_at("cannot read", path, error))
 }
 
 fn unusable(path: &Path, what: &str, why: &str) -> Error {

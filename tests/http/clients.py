@@ -48,6 +48,9 @@ def with_httpx(url, content, blob):
             check(wrong.status_code == 422 and wrong.json()["code"] == "digest-mismatch", "a wrong put was taken")
             again = client.get(f"/api/blobs/{blob}", headers={"If-None-Match": got.headers["etag"]})
             check(again.status_code == 304, "what the client has was sent again")
+    # Nobody has gone away before the end.
+    given_up = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("graviton_http_given_up_downloads")]
+    check(not given_up or given_up[0].endswith(" 0"), f"whole downloads count as given up: {given_up}")
     print("httpx: put, get, range, wrong content and cache, on HTTP/1.1 and HTTP/2")
 
 

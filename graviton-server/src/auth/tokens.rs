@@ -39,7 +39,7 @@ struct Line {
 impl Tokens {
     pub(crate) fn read(path: &Path) -> Result<Tokens> {
         let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::io(format!("cannot read the token file {}", path.display()), error))?;
+            .map_err(|error| Error::io_at("cannot read the token file", path, error))?;
         let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();

@@ -99,7 +99,12 @@ pub(super) async fn get(
     let body = match first {
         None => Body::empty(),
         Some(first) if first.len() as u64 == length => Body::from(first),
-        Some(first) => download.into_body(first),
+        Some(first) => {
+            let rest = length
+                - first.len() as u64
+                - download.parts.iter().map(|part| part.head.len() as u64).sum::<u64>();
+            download.into_body(first, rest)
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -241,8 +246,9 @@ impl Download {
         }
     }
 
-    fn into_body(self, first: Bytes) -> Body {
-        self.outgoing.park();
+    /// The body, of which so many bytes of the blob come after the first piece.
+    fn into_body(mut self, first: Bytes, rest: u64) -> Body {
+        self.outgoing.park(rest);
         Body::from_stream(stream::try_unfold((Some(first), self), |(first, mut download)| async move {
             if let Some(first) = first {
                 return Ok(Some((first, (None, download))));

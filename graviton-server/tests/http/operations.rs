@@ -151,6 +151,28 @@ async fn requests_that_were_given_up_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_were_given_up_are_counted() {
+    let scene = Scene::new().await;
+    let count = async || {
+        let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("graviton_http_given_up_downloads_total "));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let content = noise(1, 16_000_000);
+    let id = scene.put(&content).await;
+    for range in ["", "Range: bytes=10-15000000\r\n", "Range: bytes=0-0, 5-15000000\r\n"] {
+        let before = count().await;
+        let mut reading = scene.connect().await;
+        let head = format!("GET /api/blobs/{id} HTTP/1.1\r\nHost: x\r\n{range}\r\n");
+        reading.write_all(head.as_bytes()).await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut reading, &mut [0; 1_000]).await.unwrap();
+        drop(reading);
+        until("it is counted", async || count().await > before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_what_was_done() {
     let scene = Scene::new().await;
     let id = scene.put(&noise(77, 100_000)).await;
