@@ -12,6 +12,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::core::{Engine, Seen};
 use super::lease::LONGEST_LEASE;
 use super::remove::{self, Batch};
@@ -100,15 +102,55 @@ struct Run<'a> {
     unanswered: u64,
     /// Why the first block was kept that could not be removed.
     failure: Option<Error>,
+    /// The last step of the batch before.
+    ending: Option<JoinHandle<Result<()>>>,
 }
 
 impl<'a> Run<'a> {
     fn new(engine: &'a Engine, options: &'a GcOptions, grace: Duration, started: Instant) -> Result<Run<'a>> {
         let by = Collection(i64::from_le_bytes(random::bytes()?) >> 1 & i64::MAX);
-        Ok(Run { engine, options, grace, started, by, removals: 0, unanswered: 0, failure: None })
+        Ok(Run {
+            engine,
+            options,
+            grace,
+            started,
+            by,
+            removals: 0,
+            unanswered: 0,
+            failure: None,
+            ending: None,
+        })
     }
 
     async fn all(
+        &mut self,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
+        let done = self.steps(report, progress).await;
+        // However they ended, nothing of them is under way any more.
+        done.and(self.end_batch().await)?;
+        if report.complete {
+            self.give_pages_back(report, progress).await;
+        }
+        Ok(())
+    }
+
+    /// The collection has done its work without it: a lack of space or time is no failure of it.
+    async fn give_pages_back(
+        &self,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) {
+        let core = &self.engine.core;
+        while core.latch.watch(core.manifests.give_pages_back().await).is_ok_and(|gave| gave) {
+            if self.may_go_on(report, progress).is_break() {
+                return;
+            }
+        }
+    }
+
+    async fn steps(
         &mut self,
         report: &mut GcReport,
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
@@ -165,11 +207,6 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         }
-        while manifests.give_pages_back().await? {
-            if self.may_go_on(report, progress).is_break() {
-                return Ok(());
-            }
-        }
         report.kept_doomed = manifests.doomed_by_others(self.by).await? + self.unanswered;
         report.complete = report.kept_failed + self.unanswered == 0;
         match self.failure.take() {
@@ -211,6 +248,14 @@ impl<'a> Run<'a> {
         ControlFlow::Continue(())
     }
 
+    /// Waits for the end of the last batch.
+    async fn end_batch(&mut self) -> Result<()> {
+        match self.ending.take() {
+            Some(ending) => blocking::joined(ending.await)?,
+            None => Ok(()),
+        }
+    }
+
     /// Step 3 for the next candidates; where they end, or nothing if there are no more.
     async fn remove_next(&mut self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
         let core = &self.engine.core;
@@ -236,6 +281,8 @@ impl<'a> Run<'a> {
         report.kept_failed += removed.failed;
         self.unanswered += removed.unanswered;
         self.failure = self.failure.take().or(removed.failure);
+        self.end_batch().await?;
+        self.ending = removed.ending;
         Ok((!removed.ends_it).then_some(last))
     }
 }

@@ -6,7 +6,7 @@
 //!    (`.doomed`), an object is deleted.
 //! 3. *Settle*, one transaction: the rows that this collection still dooms go.
 //! 4. A file that was set aside and has a row without a doom moves back: a put refers to that block. The
-//!    others are unlinked.
+//!    others are unlinked. This goes on beside the next batch, whose syncs leave the processor idle.
 //!
 //! Where files are set aside, no put waits: a pin takes the doom away. A removal may be as late as it likes,
 //! after its session was lost and the block was put again: what it moves, it moves back. If its process dies,
@@ -21,6 +21,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use super::aside;
 use super::core::Core;
@@ -53,6 +55,8 @@ pub(super) struct Outcome {
     pub(super) unanswered: u64,
     /// Why the first of them could not.
     pub(super) failure: Option<Error>,
+    /// Step 4, if files were set aside.
+    pub(super) ending: Option<JoinHandle<Result<()>>>,
     /// Whether no further batch is to begin: a server does not answer, or the disk is full. A block that only
     /// could not be removed does not keep the rest from going.
     pub(super) ends_it: bool,
@@ -65,7 +69,7 @@ pub(super) async fn remove(core: Arc<Core>, batch: Batch) -> Result<Outcome> {
     core.latch.watch(removed)
 }
 
-async fn remove_batch(core: &Core, batch: Batch) -> Result<Outcome> {
+async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     let Batch { by, first, candidates, doom } = batch;
     let asides: Vec<Aside> =
         (first..).zip(&candidates).map(|(number, (_, key))| Aside { by, number, key: *key }).collect();
@@ -121,9 +125,11 @@ async fn remove_batch(core: &Core, batch: Batch) -> Result<Outcome> {
         let settled = core.manifests.settle(by, &keys, &[]).await?;
         outcome.blocks = settled.gone.len() as u64;
         outcome.bytes = settled.gone.iter().map(|key| key.size() as u64).sum();
-        if let Some(aside) = aside {
-            aside::end(&*aside, &gone, &settled.undoomed).await?;
-        }
+        let core = Arc::clone(core);
+        // Nobody cancels it, as nobody cancels this.
+        outcome.ending = aside.map(|aside| {
+            tokio::spawn(async move { core.latch.watch(aside::end(&*aside, &gone, &settled.undoomed).await) })
+        });
     }
     outcome.failure = failures.into_iter().next();
     disk.map_or(Ok(outcome), Err)
