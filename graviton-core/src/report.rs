@@ -278,11 +278,12 @@ reports! {
         /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without a grace
         /// period frees these, and blocks of failed and aborted puts, which only a dry run counts.
         reclaimable_bytes: Bytes,
-        /// Rows that say which blocks the blobs consist of, those of running puts and deleted blobs included.
-        /// Each takes about 100 bytes of the database.
+        /// Blocks of all manifests together, those of deleted blobs included; a block counts as often as it
+        /// occurs. Each takes about 100 bytes of the database.
         references: Count,
         /// How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may
-        /// find no place there, however much space is free. 0 where no limit is known, and for blocks in S3.
+        /// find no place there, however much space is free. It does not go down after deletions, nor at once
+        /// after the directory was given room for more. 0 where no limit is known, and for blocks in S3.
         directory_share: Ratio,
     }
 

@@ -113,11 +113,12 @@ pub struct graviton_store_stats {
     pub reclaimable_bytes: u64,
     /// Bytes of blobs for each stored byte; 1 for an empty store.
     pub dedup_ratio: f64,
-    /// Rows that say which blocks the blobs consist of, those of running puts and deleted blobs included.
-    /// Each takes about 100 bytes of the database.
+    /// Blocks of all manifests together, those of deleted blobs included; a block counts as often as it
+    /// occurs. Each takes about 100 bytes of the database.
     pub references: u64,
     /// How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may find
-    /// no place there, however much space is free. 0 where no limit is known, and for blocks in S3.
+    /// no place there, however much space is free. It does not go down after deletions, nor at once after the
+    /// directory was given room for more. 0 where no limit is known, and for blocks in S3.
     pub directory_share: f64,
 }
 

@@ -7,7 +7,6 @@
 //! it as `Graviton-Session`, and each call extends it.
 
 use std::fmt;
-use std::sync::Arc;
 
 use axum::Extension;
 use axum::Json;
@@ -28,7 +27,7 @@ use crate::app::{App, SESSION_LIFETIME, Shared};
 use crate::auth::Caller;
 use crate::blobs::{self, SMALL};
 use crate::body::{Incoming, announced};
-use crate::connection::Connection;
+use crate::client::Requester;
 use crate::extract::Named;
 use crate::outgoing::{Block, Outgoing, Source};
 use crate::problem::Problem;
@@ -161,13 +160,13 @@ async fn missing(
         return Err(Problem::new(Code::TooLarge, why));
     }
     // Rows are written, which no quota counts until they are those of a blob.
-    let _reserved = app.quota().reserve(app.store()).await?;
+    app.quota().check_known()?;
     let session = match session(&app, &headers)? {
         Some(session) => session,
         None => app.store().open_session(SESSION_LIFETIME).await?,
     };
     let keys: Vec<BlockKey> = question.keys.into_iter().map(|key| key.0).collect();
-    app.sessions().keep(&caller, &session, keys.len() as u64).await?;
+    let _in_use = app.sessions().keep(&caller, &session, keys.len() as u64).await?;
     let missing = session.missing(&keys).await?;
     let answer = Answer {
         missing: missing.iter().map(ToString::to_string).collect(),
@@ -206,6 +205,7 @@ async fn put(
         return Err(longer());
     }
     let body = Incoming::content(body, &headers, &app, size)?;
+    let _in_use = app.sessions().keep(&caller, &session, 1).await?;
     let mut reserved = app.quota().reserve(app.store()).await?;
     reserved.grow(size)?;
     let _slot = if size > SMALL { Some(app.upload_slot(&caller).await?) } else { None };
@@ -216,7 +216,6 @@ async fn put(
         all => all?,
     };
     metrics::counter!("graviton_received_bytes_total").increment(bytes.len() as u64);
-    app.sessions().keep(&caller, &session, 1).await?;
     let fresh = session.put_block(&key, bytes).await?;
     reserved.became(if fresh { size } else { 0 });
     let kind = if fresh { "fresh" } else { "duplicate" };
@@ -233,7 +232,7 @@ async fn put(
         (status = 304, description = "Not modified: the client has it"), NotFound, Common))]
 async fn get(
     State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
+    Extension(requester): Extension<Requester>,
     Named(key): Named<BlockKey>,
     wishes: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -242,7 +241,7 @@ async fn get(
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     let source = Source::Block(Block::new(app.store(), key));
-    let mut outgoing = Outgoing::new(&app, &connection, source, None).await?;
+    let mut outgoing = Outgoing::new(&app, requester, source, None).await?;
     let first = outgoing.next().await?.unwrap_or_default();
     let body = if first.len() == key.size() {
         Body::from(first)
@@ -305,6 +304,7 @@ async fn commit(
 ) -> Result<Response, Problem> {
     let body = Incoming::new(body, &headers, &app, MOST_MANIFEST)?;
     let session = needed(session(&app, &headers)?)?;
+    let _in_use = app.sessions().enter(&caller, &session).await;
     let (manifest, _held): (Manifest, _) = body.json(&headers).await?;
     let id: BlobId = manifest.id.parse()?;
     not_too_large(&app, id.size())?;

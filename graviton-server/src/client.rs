@@ -9,11 +9,13 @@
 //! The crates for `Forwarded` (RFC 7239) do not read a list from its end, element by element.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{FORWARDED, HOST};
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
+use crate::connection::Connection;
 use crate::settings::{ProxyHeaders, Settings};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -26,6 +28,9 @@ pub(crate) struct Client<'a> {
     pub(crate) address: IpAddr,
     /// The host of the address that it asked, with a port if it named one; empty if it named no host.
     pub(crate) host: &'a str,
+    /// The host that the request itself names: a page in a browser beside the server can say anything in a
+    /// header, but not there.
+    pub(crate) named: &'a str,
     pub(crate) is_https: bool,
 }
 
@@ -37,8 +42,8 @@ impl<'a> Client<'a> {
             Some(authority) => Some(authority.as_str()),
             None => headers.get(HOST).and_then(|host| host.to_str().ok()),
         };
-        let mut client =
-            Client { address: peer, host: host.unwrap_or_default(), is_https: settings.tls.is_some() };
+        let named = host.unwrap_or_default();
+        let mut client = Client { address: peer, host: named, named, is_https: settings.tls.is_some() };
         if !is_trusted(&settings.trusted_proxies, peer) {
             return client;
         }
@@ -50,7 +55,7 @@ impl<'a> Client<'a> {
     }
 
     fn believe_x_forwarded(&mut self, trusted: &[IpNet], headers: &'a HeaderMap) {
-        for node in elements(headers, &FORWARDED_FOR).rev() {
+        for node in elements(headers, &FORWARDED_FOR, false).rev() {
             let Some(address) = address(node) else { break };
             self.address = address;
             if !is_trusted(trusted, address) {
@@ -58,16 +63,16 @@ impl<'a> Client<'a> {
             }
         }
         // The last is what the nearest proxy says.
-        if let Some(host) = elements(headers, &FORWARDED_HOST).next_back() {
+        if let Some(host) = elements(headers, &FORWARDED_HOST, false).next_back() {
             self.host = host;
         }
-        if let Some(scheme) = elements(headers, &FORWARDED_PROTO).next_back() {
+        if let Some(scheme) = elements(headers, &FORWARDED_PROTO, false).next_back() {
             self.is_https = scheme.eq_ignore_ascii_case("https");
         }
     }
 
     fn believe_forwarded(&mut self, trusted: &[IpNet], headers: &'a HeaderMap) {
-        for element in elements(headers, &FORWARDED).rev() {
+        for element in elements(headers, &FORWARDED, true).rev() {
             let Some(hop) = Hop::parse(element) else { break };
             if let Some(host) = hop.host {
                 self.host = host;
@@ -84,6 +89,14 @@ impl<'a> Client<'a> {
     }
 }
 
+/// The connection of a request, and its client's address and its ID, for the log.
+#[derive(Clone)]
+pub(crate) struct Requester {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) address: IpAddr,
+    pub(crate) request: HeaderValue,
+}
+
 /// Whether this is the address of a proxy that is believed.
 pub(crate) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
@@ -98,11 +111,25 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The elements of a list that may be spread over several headers. Commas in quotes do not separate.
-fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> {
+/// The elements of a list that may be spread over several headers. Commas in quotes do not separate, where
+/// there are quotes, and where each is closed: a client that opens one hides nothing that a proxy adds.
+fn elements<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    has_quotes: bool,
+) -> impl DoubleEndedIterator<Item = &'a str> {
     let mut elements = Vec::new();
-    for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
-        elements.extend(split(value, ',').map(str::trim).filter(|element| !element.is_empty()));
+    for value in headers.get_all(name) {
+        let value = value.as_bytes();
+        let is_closed = value.split(|byte| *byte == b'"').count() % 2 == 1;
+        let mut is_quoted = false;
+        let pieces = value.split(|byte| {
+            is_quoted ^= *byte == b'"' && has_quotes && is_closed;
+            *byte == b',' && !is_quoted
+        });
+        // A piece that is no text is nobody's address.
+        let texts = pieces.map(|piece| std::str::from_utf8(piece).map_or("?", str::trim));
+        elements.extend(texts.filter(|element| !element.is_empty()));
     }
     elements.into_iter()
 }
@@ -183,7 +210,9 @@ mod tests {
         let (uri, headers) = (Uri::from_static("/"), headers(said));
         let client = Client::of(settings, peer.parse().unwrap(), &uri, &headers);
         let (address, host, is_https) = expected;
-        assert_eq!(client, Client { address: address.parse().unwrap(), host, is_https }, "{said:?}");
+        let named = said.iter().find(|(name, _)| *name == "host").map_or("", |(_, host)| *host);
+        let expected = Client { address: address.parse().unwrap(), host, named, is_https };
+        assert_eq!(client, expected, "{said:?}");
     }
 
     #[test]
@@ -210,6 +239,9 @@ mod tests {
             // An element that cannot be read ends the list.
             ("192.0.2.1, unknown", "127.0.0.1"),
             ("192.0.2.1, , 10.0.0.1,", "192.0.2.1"),
+            // Quotes mean nothing here.
+            ("\", 192.0.2.1", "192.0.2.1"),
+            ("\"a, 192.0.2.1", "192.0.2.1"),
             ("", "127.0.0.1"),
         ] {
             assert_client(&settings, "127.0.0.1", &[("x-forwarded-for", list)], (client, "", false));
@@ -227,6 +259,15 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_hide_nothing() {
+        let mut said = HeaderMap::new();
+        said.append(FORWARDED_FOR, HeaderValue::from_bytes(b"\xff, 192.0.2.1").unwrap());
+        let (uri, settings) = (Uri::from_static("/"), settings("x-forwarded"));
+        let client = Client::of(&settings, [127, 0, 0, 1].into(), &uri, &said);
+        assert_eq!(client.address.to_string(), "192.0.2.1");
+    }
+
+    #[test]
     fn the_header_of_the_rfc() {
         let settings = settings("forwarded");
         for (value, expected) in [
@@ -237,6 +278,9 @@ mod tests {
             ("for=192.0.2.1, for=_hidden;proto=https", ("127.0.0.1", "", true)),
             ("for=192.0.2.1, nonsense", ("127.0.0.1", "", false)),
             ("for=\"192.0.2.1", ("127.0.0.1", "", false)),
+            // A client that opens a quote does not hide what the proxy adds.
+            ("for=\", for=192.0.2.1", ("192.0.2.1", "", false)),
+            ("for=\"a, for=\"[2001:db9::1]\"", ("2001:db9::1", "", false)),
             ("for=\"192.0.2.1\\\"\"", ("127.0.0.1", "", false)),
         ] {
             let said = [("forwarded", value), ("x-forwarded-for", "203.0.113.9")];

@@ -5,7 +5,6 @@
 //! at a time, a copy, so that the block can be released if the client stops reading. It is fetched again when the client
 //! reads on.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,8 @@ use graviton_core::{AsyncStore, BlobReader, BlockKey, Result};
 use tokio::sync::Notify;
 
 use crate::app::{App, Downloading};
-use crate::connection::{Connection, Progress};
+use crate::client::Requester;
+use crate::connection::Progress;
 use crate::memory::{Budget, Held, Parked};
 use crate::problem::Problem;
 
@@ -104,7 +104,7 @@ pub(crate) struct Outgoing {
     parked: Arc<Parking>,
     downloading: Downloading,
     taking: Arc<Taking>,
-    peer: IpAddr,
+    requester: Requester,
     /// The bytes that are still to be sent, once the rest of the download is in the hands of the connection.
     rest: Option<u64>,
 }
@@ -197,7 +197,7 @@ impl Outgoing {
     /// if there is none for a while.
     pub(crate) async fn new(
         app: &App,
-        connection: &Connection,
+        requester: Requester,
         mut source: Source,
         held: Option<Held>,
     ) -> Result<Outgoing, Problem> {
@@ -214,11 +214,11 @@ impl Outgoing {
             parked: Arc::new(Parking(Mutex::new(Some(kept)))),
             downloading: app.downloading(),
             taking: Arc::new(Taking {
-                progress: connection.download(),
+                progress: requester.connection.download(),
                 pieces: AtomicUsize::new(0),
                 gone: Notify::new(),
             }),
-            peer: connection.peer(),
+            requester,
             rest: None,
         })
     }
@@ -318,7 +318,9 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         if let Some(rest) = self.rest.filter(|rest| *rest > 0) {
             metrics::counter!("graviton_http_given_up_downloads_total").increment(1);
-            tracing::info!(peer = %self.peer, rest, "a download was given up: the connection ended before its end");
+            let Requester { address, request, .. } = &self.requester;
+            let request = request.to_str().unwrap_or_default();
+            tracing::info!(request, peer = %address, rest, "a download was given up: the connection ended before its end");
         }
     }
 }

@@ -88,6 +88,11 @@ impl Quota {
         Ok(reserved)
     }
 
+    /// Fails if the quota is used up, as far as this server knows.
+    pub(crate) fn check_known(&self) -> Result<(), Problem> {
+        self.check(0)
+    }
+
     fn check(&self, more: u64) -> Result<(), Problem> {
         let Some(limit) = self.limit else { return Ok(()) };
         if self.used().saturating_add(more.max(1)) <= limit {

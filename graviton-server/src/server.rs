@@ -338,6 +338,13 @@ async fn refresh(app: Shared) {
     let mut was_nearly_full = false;
     loop {
         interval.tick().await;
+        app.auth().forget_old_rates();
+        app.sessions().forget_old();
+        if app.quota().is_on()
+            && let Err(error) = app.quota().refresh(app.store()).await
+        {
+            tracing::warn!(code = %error.code(), %error, "cannot read the stored bytes; the quota uses the last known number");
+        }
         // Where it cannot be seen, puts say so.
         let share = app.store().directory_share().await.unwrap_or_default();
         metrics::gauge!("graviton_directory_share").set(share);
@@ -346,13 +353,6 @@ async fn refresh(app: Shared) {
             tracing::warn!(share, "a directory of blocks is nearly full, however much space is free");
         }
         was_nearly_full = is_nearly_full;
-        app.auth().forget_old_rates();
-        app.sessions().forget_old();
-        if app.quota().is_on()
-            && let Err(error) = app.quota().refresh(app.store()).await
-        {
-            tracing::warn!(code = %error.code(), %error, "cannot read the stored bytes; the quota uses the last known number");
-        }
     }
 }
 

@@ -24,7 +24,7 @@ use tower::Service;
 
 use crate::app::Shared;
 use crate::auth::Caller;
-use crate::client::Client;
+use crate::client::{Client, Requester};
 use crate::connection::Connection;
 use crate::problem::Problem;
 use crate::request_id;
@@ -86,7 +86,9 @@ impl ConnectionService {
         let mut request = Request::from_parts(head, body);
         let (caller, mut response) = match admitted {
             Ok(caller) => {
-                request.extensions_mut().insert(Arc::clone(&self.connection));
+                let connection = Arc::clone(&self.connection);
+                let requester = Requester { connection, address: peer, request: id.clone() };
+                request.extensions_mut().insert(requester);
                 request.extensions_mut().insert(caller.clone());
                 let routed = self.router.call(request.map(Body::new));
                 let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {

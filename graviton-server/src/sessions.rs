@@ -5,6 +5,9 @@
 //! The server counts for itself. It adds up what it was asked, and asks the database only when that is too
 //! much: a client may ask about the same block again. For the same reason the last question may go beyond the
 //! bound. Where several servers share a store, each has its own count.
+//!
+//! A session that is not used makes room for another one of the same client. A call that is under way uses
+//! its session, however long it takes ([`InUse`]).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,9 +37,31 @@ pub(crate) struct Sessions {
 struct Seen {
     token: String,
     session: Session,
-    /// It keeps so many blocks, or fewer.
-    blocks: u64,
+    /// It keeps so many blocks, or fewer; not known until the database was asked.
+    blocks: Option<u64>,
+    /// All blocks that calls were let add so far, and those of calls that are under way.
+    added: u64,
+    pending: u64,
+    /// How many calls are under way.
+    calls: usize,
     used: Instant,
+}
+
+/// A session in use by a call, until this is dropped.
+pub(crate) struct InUse<'a> {
+    sessions: &'a Sessions,
+    caller: &'a Caller,
+    token: String,
+    more: u64,
+}
+
+/// The answer to a call that wants to add blocks.
+enum Answer {
+    /// It may, once these sessions have made room.
+    Yes(Vec<Session>),
+    No,
+    /// Nobody knows whether it may.
+    AskTheDatabase,
 }
 
 impl Sessions {
@@ -44,35 +69,51 @@ impl Sessions {
         Sessions { lifetime, idle: IDLE, most, seen: Mutex::default() }
     }
 
-    /// Lets this session keep so many blocks more, or says why not. May end other sessions of the client.
-    pub(crate) async fn keep(&self, caller: &Caller, session: &Session, more: u64) -> Result<(), Problem> {
-        let kept = match self.count(caller, session) {
-            Some(kept) if kept + more <= self.most => kept,
-            _ => session.kept().await?,
+    /// Uses a session, for a call that adds no blocks to it. May end another one of the client.
+    pub(crate) async fn enter<'a>(&'a self, caller: &'a Caller, session: &Session) -> InUse<'a> {
+        let token = session.token();
+        let ended = self.begin(caller, session, &token);
+        end(ended).await;
+        InUse { sessions: self, caller, token, more: 0 }
+    }
+
+    /// Uses a session, and lets it keep so many blocks more, or says why not. May end other sessions of the
+    /// client.
+    pub(crate) async fn keep<'a>(
+        &'a self,
+        caller: &'a Caller,
+        session: &Session,
+        more: u64,
+    ) -> Result<InUse<'a>, Problem> {
+        let mut in_use = self.enter(caller, session).await;
+        let mut answer = self.add(caller, &in_use.token, more, None);
+        if matches!(answer, Answer::AskTheDatabase) {
+            // A call that is under way may have written its rows, or not.
+            let (pending, added) = self.figures(caller, &in_use.token);
+            let kept = session.kept().await?;
+            if kept > self.most {
+                let why = format!(
+                    "a client's sessions keep at most {} blocks; commit the blob, and go on with another session",
+                    self.most
+                );
+                return Err(Problem::new(Code::TooLarge, why));
+            }
+            answer = self.add(caller, &in_use.token, more, Some((kept + pending, added)));
+        }
+        let Answer::Yes(ended) = answer else {
+            let why =
+                "the sessions of this client keep too many blocks; end some by not using them for a minute";
+            return Err(Problem::new(Code::Overloaded, why));
         };
-        if kept > self.most {
-            let why = format!(
-                "a client's sessions keep at most {} blocks; commit the blob, and go on with another session",
-                self.most
-            );
-            return Err(Problem::new(Code::TooLarge, why));
-        }
-        let (ended, fits) = self.note(caller, session, kept, more);
-        for session in ended {
-            // If it fails, the session ends by itself.
-            let _ = session.close().await;
-        }
-        if fits {
-            return Ok(());
-        }
-        let why = "the sessions of this client keep too many blocks; end some by not using them for a minute";
-        Err(Problem::new(Code::Overloaded, why))
+        in_use.more = more;
+        end(ended).await;
+        Ok(in_use)
     }
 
     /// Forgets sessions that are over.
     pub(crate) fn forget_old(&self) {
         self.seen().retain(|_, sessions| {
-            sessions.retain(|seen| seen.used.elapsed() < self.lifetime);
+            sessions.retain(|seen| seen.calls > 0 || seen.used.elapsed() < self.lifetime);
             !sessions.is_empty()
         });
     }
@@ -81,36 +122,111 @@ impl Sessions {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session keeps so many blocks, or fewer; none if this server has not seen it.
-    fn count(&self, caller: &Caller, session: &Session) -> Option<u64> {
-        let token = session.token();
-        self.seen().get(caller)?.iter().find(|seen| seen.token == token).map(|seen| seen.blocks)
-    }
-
-    /// Notes that the session keeps so many blocks, and is to keep more. The sessions that make room for it,
-    /// and whether that is enough; if it is not, nothing is noted.
-    fn note(&self, caller: &Caller, session: &Session, kept: u64, more: u64) -> (Vec<Session>, bool) {
-        let token = session.token();
+    /// Notes that a call uses the session. The sessions that there are no places for.
+    fn begin(&self, caller: &Caller, session: &Session, token: &str) -> Vec<Session> {
         let mut seen = self.seen();
         let sessions = seen.entry(caller.clone()).or_default();
-        sessions.retain(|seen| seen.token != token && seen.used.elapsed() < self.lifetime);
-        // The one that was not used for the longest time is the last.
-        sessions.sort_by_key(|seen| std::cmp::Reverse(seen.used));
+        if let Some(own) = sessions.iter_mut().find(|seen| seen.token == token) {
+            own.calls += 1;
+            return Vec::new();
+        }
+        sessions.retain(|seen| seen.calls > 0 || seen.used.elapsed() < self.lifetime);
         let mut ended = Vec::new();
-        let mut together = kept + sessions.iter().map(|seen| seen.blocks).sum::<u64>();
         while sessions.len() >= MOST_EACH
-            || together > self.most && sessions.last().is_some_and(|last| last.used.elapsed() >= self.idle)
+            && let Some(place) = longest_unused(sessions)
         {
-            let Some(last) = sessions.pop() else { break };
-            together -= last.blocks;
-            ended.push(last.session);
+            ended.push(sessions.remove(place).session);
         }
-        let fits = together <= self.most;
-        if fits {
-            let blocks = kept + more;
-            sessions.push(Seen { token, session: session.clone(), blocks, used: Instant::now() });
+        sessions.push(Seen {
+            token: token.to_owned(),
+            session: session.clone(),
+            blocks: None,
+            added: 0,
+            pending: 0,
+            calls: 1,
+            used: Instant::now(),
+        });
+        ended
+    }
+
+    /// The blocks of calls that are under way, and all that were added so far.
+    fn figures(&self, caller: &Caller, token: &str) -> (u64, u64) {
+        let seen = self.seen();
+        let own = seen.get(caller).and_then(|sessions| sessions.iter().find(|seen| seen.token == token));
+        own.map_or((0, 0), |own| (own.pending, own.added))
+    }
+
+    /// Lets the session keep so many blocks more, if it may. `counted` is what the database says, with the
+    /// blocks of calls that were under way, and all that had been added by then.
+    fn add(&self, caller: &Caller, token: &str, more: u64, counted: Option<(u64, u64)>) -> Answer {
+        let mut seen = self.seen();
+        let Some(sessions) = seen.get_mut(caller) else { return Answer::No };
+        let Some(own) = sessions.iter_mut().find(|seen| seen.token == token) else { return Answer::No };
+        match (counted, own.blocks) {
+            (Some((blocks, added)), _) => {
+                let blocks = blocks + (own.added - added);
+                own.blocks = Some(blocks);
+                if blocks > self.most {
+                    return Answer::No;
+                }
+            }
+            (None, Some(blocks)) if blocks + more <= self.most => {}
+            (None, _) => return Answer::AskTheDatabase,
         }
-        (ended, fits)
+        let Some(ended) = self.make_room(sessions) else { return Answer::No };
+        if let Some(own) = sessions.iter_mut().find(|seen| seen.token == token) {
+            own.blocks = own.blocks.map(|blocks| blocks + more);
+            own.added += more;
+            own.pending += more;
+        }
+        Answer::Yes(ended)
+    }
+
+    /// Takes out as many unused sessions as makes the others keep no more than they may; none if that is not
+    /// enough.
+    fn make_room(&self, sessions: &mut Vec<Seen>) -> Option<Vec<Session>> {
+        let mut together: u64 = sessions.iter().filter_map(|seen| seen.blocks).sum();
+        let mut unused: Vec<&Seen> =
+            sessions.iter().filter(|seen| seen.calls == 0 && seen.used.elapsed() >= self.idle).collect();
+        unused.sort_by_key(|seen| seen.used);
+        let mut ended = Vec::new();
+        for seen in unused {
+            if together <= self.most {
+                break;
+            }
+            together -= seen.blocks.unwrap_or_default();
+            ended.push(seen.token.clone());
+        }
+        if together > self.most {
+            return None;
+        }
+        let is_ended = |seen: &mut Seen| ended.contains(&seen.token);
+        Some(sessions.extract_if(.., is_ended).map(|seen| seen.session).collect())
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        let mut seen = self.sessions.seen();
+        let sessions = seen.get_mut(self.caller).into_iter().flatten();
+        if let Some(own) = sessions.into_iter().find(|seen| seen.token == self.token) {
+            own.calls -= 1;
+            own.pending -= self.more;
+            own.used = Instant::now();
+        }
+    }
+}
+
+/// The place of the session that was not used for the longest time.
+fn longest_unused(sessions: &[Seen]) -> Option<usize> {
+    let unused = sessions.iter().enumerate().filter(|(_, seen)| seen.calls == 0);
+    unused.min_by_key(|(_, seen)| seen.used).map(|(place, _)| place)
+}
+
+async fn end(sessions: Vec<Session>) {
+    for session in sessions {
+        // If it fails, the session ends by itself.
+        let _ = session.close().await;
     }
 }
 
@@ -139,7 +255,8 @@ mod tests {
         session: &Session,
         keys: &[BlockKey],
     ) -> Result<(), Code> {
-        sessions.keep(caller, session, keys.len() as u64).await.map_err(|problem| problem.code())?;
+        let kept = sessions.keep(caller, session, keys.len() as u64).await;
+        let _in_use = kept.map_err(|problem| problem.code())?;
         session.missing(keys).await.map(drop).map_err(|error| error.code())
     }
 
@@ -157,7 +274,11 @@ mod tests {
         assert_eq!(one.kept().await.unwrap(), 6);
         ask(&sessions, &caller(1), &one, &keys(6, 11)).await.unwrap();
         assert_eq!(ask(&sessions, &caller(1), &one, &keys(0, 1)).await, Err(Code::TooLarge));
-        assert_eq!(ask(&sessions, &caller(1), &other, &keys(6, 11)).await, Err(Code::Overloaded));
+        // However often it is refused, it is not forgotten what the first one keeps.
+        for _ in 0..3 {
+            assert_eq!(ask(&sessions, &caller(1), &other, &keys(6, 11)).await, Err(Code::Overloaded));
+            assert_eq!(ask(&sessions, &caller(1), &one, &keys(0, 1)).await, Err(Code::TooLarge));
+        }
         ask(&sessions, &caller(2), &other, &keys(6, 11)).await.unwrap();
         // A server that has not seen the session counts what it keeps.
         let elsewhere = Sessions::new(LIFETIME, 10);
@@ -174,14 +295,38 @@ mod tests {
         ask(&sessions, &caller(1), &other, &keys(0, 6)).await.unwrap();
         assert_eq!(one.missing(&[]).await.unwrap_err().code(), Code::WriterExpired);
         other.missing(&[]).await.unwrap();
+        // One that a call uses is not ended, however long that takes.
+        let user = caller(1);
+        let _call = sessions.enter(&user, &other).await;
+        ask(&sessions, &caller(1), &other, &keys(6, 11)).await.unwrap();
+        let third = session(&store).await;
+        assert_eq!(ask(&sessions, &caller(1), &third, &keys(0, 6)).await, Err(Code::Overloaded));
+        other.missing(&[]).await.unwrap();
         // However many a client opens, so many are left.
         let many = Sessions::new(LIFETIME, 10);
         for _ in 0..=MOST_EACH {
-            many.keep(&caller(1), &session(&store).await, 0).await.unwrap();
+            many.enter(&caller(1), &session(&store).await).await;
         }
         assert_eq!(many.seen()[&caller(1)].len(), MOST_EACH);
         let over = Sessions { lifetime: Duration::ZERO, ..many };
         over.forget_old();
         assert!(over.seen().is_empty());
+    }
+
+    #[tokio::test]
+    async fn calls_beside_each_other_are_added_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Config::for_directory(directory.path()).open_async().await.unwrap();
+        let sessions = Sessions::new(LIFETIME, 10);
+        let (one, caller) = (session(&store).await, caller(1));
+        // Nothing of it is written yet: the database knows of none.
+        let first = sessions.keep(&caller, &one, 6).await.unwrap();
+        let second = sessions.keep(&caller, &one, 6).await.unwrap();
+        assert_eq!(
+            sessions.keep(&caller, &one, 6).await.err().map(|problem| problem.code()),
+            Some(Code::Overloaded)
+        );
+        drop((first, second));
+        sessions.keep(&caller, &one, 6).await.unwrap();
     }
 }

@@ -101,13 +101,20 @@ fn manifest_lists_the_blocks_in_order() {
 fn stats_add_up() {
     let scene = Scene::new();
     let content = noise(3, 100_000);
-    scene.put(&content);
-    scene.put(&[&content[..], b"x"].concat());
+    let (first, second) = (scene.put(&content), scene.put(&[&content[..], b"x"].concat()));
     let outcome = scene.run(&["stats", "--json"]).succeeded();
     names_in_order(outcome.text(), &["blobs", "logical_bytes", "blocks", "stored_bytes", "dedup_ratio"]);
     let stats = &outcome.json()[0];
-    names_in_order(outcome.text(), &["dedup_ratio", "dead_blobs", "dead_bytes", "reclaimable_bytes"]);
-    assert_eq!(keys(stats).len(), 8);
+    names_in_order(
+        outcome.text(),
+        &["dedup_ratio", "dead_blobs", "dead_bytes", "reclaimable_bytes", "references", "directory_share"],
+    );
+    assert_eq!(keys(stats).len(), 10);
+    let blocks = |id: &str| scene.run(&["manifest", id]).succeeded().lines().len();
+    assert_eq!(stats["references"], blocks(&first) + blocks(&second));
+    // A directory of ext4 has a limit, and others have none.
+    let share = stats["directory_share"].as_f64().unwrap();
+    assert!((0.0..0.1).contains(&share), "{share}");
     assert_eq!((&stats["dead_blobs"], &stats["reclaimable_bytes"]), (&0.into(), &0.into()));
     assert_eq!(stats["blobs"], 2);
     assert_eq!(stats["logical_bytes"], 200_001);

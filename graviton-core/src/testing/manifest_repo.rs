@@ -277,7 +277,7 @@ async fn totals_count_live_blobs_and_stored_blocks(place: &impl DatabasePlace) {
         logical_bytes: 214,
         blocks: 2,
         stored_bytes: 107,
-        references: 5,
+        references: 4,
         ..StoreStats::default()
     };
     assert_eq!(repo.totals().await.unwrap(), expected);

@@ -119,11 +119,12 @@ class StoreStats:
     """Bytes of stored blocks that neither a live blob nor a running put references. A collection without a
     grace period frees these, and blocks of failed and aborted puts, which only a dry run counts."""
     references: int
-    """Rows that say which blocks the blobs consist of, those of running puts and deleted blobs included. Each
-    takes about 100 bytes of the database."""
+    """Blocks of all manifests together, those of deleted blobs included; a block counts as often as it
+    occurs. Each takes about 100 bytes of the database."""
     directory_share: float
     """How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may find
-    no place there, however much space is free. 0 where no limit is known, and for blocks in S3."""
+    no place there, however much space is free. It does not go down after deletions, nor at once after the
+    directory was given room for more. 0 where no limit is known, and for blocks in S3."""
 
     @classmethod
     def _from_engine(cls, values: tuple[int, int, int, int, int, int, int, int, float]) -> Self:

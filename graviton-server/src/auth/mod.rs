@@ -50,8 +50,11 @@ impl Need {
                 Need::Nothing
             }
             _ if path == "/api/admin" || path.starts_with("/api/admin/") => Need::Scope(Scope::Admin),
+            _ if safe => Need::Scope(Scope::Read),
             // A link gives away no more than its maker may read.
-            _ if safe || path.ends_with("/links") => Need::Scope(Scope::Read),
+            _ if *method == Method::POST && path.starts_with("/api/blobs/") && path.ends_with("/links") => {
+                Need::Scope(Scope::Read)
+            }
             _ if *method == Method::DELETE || path.ends_with("/restore") => Need::Scope(Scope::Delete),
             _ => Need::Scope(Scope::Write),
         }
@@ -153,7 +156,7 @@ impl Auth {
             return Ok(caller);
         }
         if !self.is_on() {
-            origin::check(&self.settings, method, client.host, headers)?;
+            origin::check(&self.settings, method, client, headers)?;
         }
         // A browser sends a preflight request without credentials; the request that follows is checked in
         // full.
@@ -246,6 +249,8 @@ mod tests {
             (Method::DELETE, "/api/blobs/x", Delete),
             (Method::POST, "/api/blobs/x/restore", Delete),
             (Method::POST, "/api/blobs/x/links", Read),
+            (Method::PUT, "/api/blobs/x/links", Write),
+            (Method::DELETE, "/api/blobs/x/links", Delete),
             (Method::GET, "/api/admin/jobs", Admin),
             (Method::POST, "/api/admin/gc", Admin),
             (Method::DELETE, "/api/admin/jobs/1", Admin),

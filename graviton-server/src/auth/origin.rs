@@ -14,17 +14,22 @@ use graviton_core::Code;
 use http::header::ORIGIN;
 use http::{HeaderMap, Method};
 
+use crate::client::Client;
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// Admits the request to this host, or says why not.
+/// Admits the request of this client, or says why not.
 pub(super) fn check(
     settings: &Settings,
     method: &Method,
-    host: &str,
+    client: &Client<'_>,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    if settings.address.ip().is_loopback() && !is_ours(host, &settings.hosts) {
+    let host = client.host;
+    // Also the one that the request names: the browser is where a trusted proxy may be, so that its page
+    // could say another host in a header.
+    let are_ours = [client.named, host].iter().all(|host| is_ours(host, &settings.hosts));
+    if settings.address.ip().is_loopback() && !are_ours {
         let why = "a server on loopback does not answer to this host name; use localhost or an IP address, or add \
                    the name to GRAVITON_HTTP_HOSTS";
         return Err(Problem::new(Code::Forbidden, why));

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
@@ -22,7 +21,7 @@ use super::conditions::{self, Wanted};
 use super::links::Signed;
 use super::presentation::Presentation;
 use crate::app::Shared;
-use crate::connection::Connection;
+use crate::client::Requester;
 use crate::extract::{Named, Params};
 use crate::outgoing::{Outgoing, SMALL_BLOB, Source};
 use crate::problem::Problem;
@@ -48,7 +47,7 @@ use crate::schemas::{Common, NotFound, PreconditionFailed, RangeNotSatisfiable};
         NotFound, PreconditionFailed, RangeNotSatisfiable, Common))]
 pub(super) async fn get(
     State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
+    Extension(requester): Extension<Requester>,
     Named(id): Named<BlobId>,
     Params(presentation): Params<Presentation>,
     Params(signed): Params<Signed>,
@@ -93,7 +92,7 @@ pub(super) async fn get(
         reader.seek(first.range.start);
         reader.limit(first.range.end);
     }
-    let outgoing = Outgoing::new(&app, &connection, Source::Blob(reader), held).await?;
+    let outgoing = Outgoing::new(&app, requester, Source::Blob(reader), held).await?;
     let mut download = Download { id, outgoing, parts, started: false };
     let first = download.next().await?;
     let body = match first {

@@ -2,8 +2,6 @@
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -15,8 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::presentation::Presentation;
 use crate::app::Shared;
-use crate::client::Client;
-use crate::connection::Connection;
+use crate::client::{Client, Requester};
 use crate::extract::{Named, Params, most};
 use crate::problem::Problem;
 use crate::schemas::{Common, NotFound};
@@ -76,7 +73,7 @@ impl Signed {
         NotFound, Common))]
 pub(super) async fn make(
     State(app): State<Shared>,
-    Extension(connection): Extension<Arc<Connection>>,
+    Extension(requester): Extension<Requester>,
     Named(id): Named<BlobId>,
     Params(presentation): Params<Presentation>,
     Params(params): Params<LinkParams>,
@@ -94,7 +91,7 @@ pub(super) async fn make(
     let expires = now() / 1_000 + lifetime as i64;
     let query = links.query(&id, presentation.into_parameters(), expires);
     let path = format!("/api/blobs/{id}?{query}");
-    let client = Client::of(app.settings(), connection.peer(), &uri, &headers);
+    let client = Client::of(app.settings(), requester.connection.peer(), &uri, &headers);
     let origin = match (client.host, client.is_https) {
         ("", _) => String::new(),
         (host, true) => format!("https://{host}"),

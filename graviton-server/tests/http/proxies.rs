@@ -127,6 +127,10 @@ async fn the_host_that_counts_is_the_one_that_the_client_asked() {
     let scene = Scene::with(&[TRUSTED]).await;
     problem(ask(&scene, "x-forwarded-host", "evil.example").await, "forbidden").await;
     status(&ask(&scene, "x-forwarded-host", "x").await, 200);
+    // A page of an attacker whose name leads to this host comes from where the proxy is.
+    let rebound =
+        scene.get("/api/stats").header("host", "evil.example").header("x-forwarded-host", "localhost");
+    problem(rebound.send().await.unwrap(), "forbidden").await;
     let plain = Scene::new().await;
     status(&ask(&plain, "x-forwarded-host", "evil.example").await, 200);
 

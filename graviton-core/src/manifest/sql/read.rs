@@ -56,7 +56,7 @@ statements! {
     LIST = ["SELECT id, algo, digest, size, block_count, chunker, created_at FROM blob \
         WHERE state = 1 AND (algo, digest, size) > ($1, $2, $3) ORDER BY algo, digest, size LIMIT $4"];
     /// Live blobs and their bytes, stored blocks and theirs, deleted blobs that can still be restored and theirs, and
-    /// the bytes of blocks that neither a live nor a pending blob refers to, and the references of all blobs.
+    /// the bytes of blocks that neither a live nor a pending blob refers to, and the blocks of all manifests.
     TOTALS = ["SELECT (SELECT count(*) FROM blob WHERE state = 1), \
         (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE state = 1), \
         (SELECT count(*) FROM block WHERE stored), \
@@ -66,5 +66,5 @@ statements! {
         (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM block WHERE (stored OR candidate) \
         AND NOT EXISTS (SELECT 1 FROM blob_block JOIN blob ON blob.id = blob_block.blob_id \
         WHERE blob_block.block_id = block.id AND blob.state <> 2)), \
-        (SELECT count(*) FROM blob_block)"];
+        (SELECT CAST(coalesce(sum(block_count), 0) AS BIGINT) FROM blob)"];
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, CWD, RenameFlags, access};
 
 use super::checkpoint::Checkpoints;
-use super::failure::{is_about_other_files, is_busy};
+use super::failure::{is_about_locks, is_about_other_files, is_busy};
 use super::filesystem::{check_locks, check_locks_beside};
 use super::forked::{self, Connected};
 use crate::blocking;
@@ -88,9 +88,14 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
         OpenFlags::SQLITE_OPEN_READ_ONLY
     };
     match open(path, how) {
-        // They cannot be made: no permission, or a full disk. Without a log, nobody writes, and nobody can
+        // They cannot be made: no permission, or a full disk. Where others may write, and nothing can be
+        // locked, it would not be noticed that they do. Without a log, nobody writes, and nobody can
         // begin to.
-        Err(error) if is_about_other_files(&error) && !has_log(path) => {
+        Err(error)
+            if is_about_other_files(&error)
+                && !has_log(path)
+                && !(is_about_locks(&error) && how.contains(OpenFlags::SQLITE_OPEN_READ_WRITE)) =>
+        {
             let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             let frozen = stamp(path);
             let connection = open(Path::new(&immutable_uri(path)), how)?;
@@ -105,8 +110,11 @@ pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<C
     make_file(path)?;
     patiently(path, || {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-        // Decided when the database is made: a collection gives pages back that nothing needs.
-        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        // A collection gives pages back that nothing needs. It is decided when the database is made; later it
+        // would be written each time.
+        if connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
+            connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         checkpoints.watch(&mut connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -234,4 +242,31 @@ fn immutable_uri(path: &Path) -> String {
         uri.extend(if plain { vec![char::from(*byte)] } else { format!("%{byte:02x}").chars().collect() });
     }
     uri + "?immutable=1"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_a_database_that_is_there_writes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.db");
+        let mode = |connection: &Connection| -> i64 {
+            connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap()
+        };
+        let first = connect_writer(&path, &Checkpoints::default()).ok().unwrap();
+        first.execute_batch("CREATE TABLE t (x)").unwrap();
+        assert_eq!(mode(&first), 2);
+        let log = || std::fs::metadata(directory.path().join("m.db-wal")).unwrap().len();
+        let before = log();
+        // Not even while somebody else writes.
+        first.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
+        let second = connect_writer(&path, &Checkpoints::default()).ok().unwrap();
+        assert_eq!((log(), mode(&second)), (before, 2));
+        // One that an older version made stays as it is.
+        let old = directory.path().join("old.db");
+        Connection::open(&old).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        assert_eq!(mode(&connect_writer(&old, &Checkpoints::default()).ok().unwrap()), 0);
+    }
 }

@@ -22,7 +22,7 @@ pub(in crate::manifest) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// Whether a lock could not be had, although nobody has it.
-fn is_about_locks(error: &rusqlite::Error) -> bool {
+pub(super) fn is_about_locks(error: &rusqlite::Error) -> bool {
     let locks = [
         ffi::SQLITE_IOERR_LOCK,
         ffi::SQLITE_IOERR_RDLOCK,
@@ -45,9 +45,10 @@ fn is_about_shared_memory(error: &rusqlite::Error) -> bool {
 
 /// Whether SQLite cannot make the files that it needs beside the database.
 pub(super) fn is_about_other_files(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(code, Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly))
-        && !is_about_locks(error)
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
+    )
 }
 
 /// SQLite reports a full disk as an I/O error, unless it writes to the database itself, and a used-up quota

@@ -54,7 +54,7 @@ pub(crate) fn check_local(path: &Path) -> Result<()> {
         path.display()
     );
     Err(Error::new(Code::Unsupported, why)
-        .with_advice(format!("{ELSEWHERE}; if no other host ever opens it, set {SETTING}=one-host")))
+        .with_advice(format!("{ELSEWHERE}; if no other host ever opens it, set {SETTING}=one-host (for a second store, in a file of its settings)")))
 }
 
 /// Fails if this file cannot be locked, whoever has it open.
