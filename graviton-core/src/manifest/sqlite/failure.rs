@@ -32,14 +32,10 @@ pub(super) fn is_about_locks(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| locks.contains(&error.extended_code))
 }
 
-/// Whether the memory that the log needs could not be had.
+/// Whether the memory that the log needs could not be shared. That its file could not be made or enlarged is
+/// another matter: a full disk, above all.
 fn is_about_shared_memory(error: &rusqlite::Error) -> bool {
-    let memory = [
-        ffi::SQLITE_IOERR_SHMOPEN,
-        ffi::SQLITE_IOERR_SHMSIZE,
-        ffi::SQLITE_IOERR_SHMMAP,
-        ffi::SQLITE_IOERR_SHMLOCK,
-    ];
+    let memory = [ffi::SQLITE_IOERR_SHMMAP, ffi::SQLITE_IOERR_SHMLOCK];
     error.sqlite_error().is_some_and(|error| memory.contains(&error.extended_code))
 }
 
