@@ -20,6 +20,7 @@ __all__ = [
     "Writer",
     "blob_id",
     "blob_id_of",
+    "check_interpreter",
     "environment",
     "fill_at",
     "piece_of",

@@ -191,6 +191,11 @@ impl Failure {
                         format!("grant {permission} on {} to these credentials{more}", location.path()),
                     )
                 }
+                Kind::Late => (
+                    Code::BackendUnavailable,
+                    format!("the request came too late: {self}"),
+                    "try again; if that does not help, compare the clocks of both machines".to_owned(),
+                ),
                 Kind::Full => (Code::NoSpace, self.to_string(), "free some space on that server".to_owned()),
                 Kind::Quota => {
                     (Code::QuotaExceeded, self.to_string(), "raise the quota of the bucket".to_owned())
@@ -272,6 +277,7 @@ enum Kind {
     Clock,
     Region,
     Forbidden,
+    Late,
     Full,
     Quota,
     Passing,
@@ -303,6 +309,8 @@ impl Kind {
             (_, "XMinioStorageFull" | "InsufficientStorage") | (507, _) => Kind::Full,
             (_, "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => Kind::Quota,
             (401, _) => Kind::Credentials,
+            // That of an address which was signed for a while, and is used too late.
+            (403, "AccessDenied") if refusal.message.starts_with("Request has expired") => Kind::Late,
             (403, _) => Kind::Forbidden,
             _ if Failure::Refused(refusal.clone()).is_passing() => Kind::Passing,
             _ => Kind::Other,
@@ -372,6 +380,15 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(permission) && text.contains("the-bucket"), "{text}");
         }
+    }
+
+    /// Seen on a machine that was stalled for half a minute: the deletion was signed for less.
+    #[test]
+    fn a_request_that_came_too_late_lacks_no_permission() {
+        let body = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+        let error = explained(Failure::Refused(Refusal::new(403, body, None)), Action::Delete);
+        assert!(error.is_retryable() && error.to_string().contains("too late"), "{error}");
+        assert!(!error.to_string().contains("permission"), "{error}");
     }
 
     #[test]
