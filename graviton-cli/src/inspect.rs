@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use graviton_core::report::{self, Report};
-use graviton_core::{BlobId, BlobStat, Code, Error};
+use graviton_core::{BlobId, BlobStat, Code, Error, NEARLY_FULL_DIRECTORY};
 use indicatif::HumanBytes;
 
 use crate::context::Context;
@@ -14,9 +14,6 @@ use crate::output::{Lines, fields, json, rfc3339};
 use crate::progress::Extent;
 
 const PAGE: usize = 1000;
-
-/// The share of a directory from which on `stats` warns.
-const NEARLY_FULL: f64 = 0.8;
 
 const WARNING: &str = "\
 warning: a directory of blocks is nearly full, however much space is free
@@ -127,7 +124,7 @@ pub(crate) async fn stats(context: &Context) -> Result<(), Failure> {
         }
     }
     lines.flush()?;
-    if stats.directory_share >= NEARLY_FULL {
+    if stats.directory_share >= NEARLY_FULL_DIRECTORY {
         // If standard error is closed, nobody reads it.
         let _ = std::io::stderr().write_all(WARNING.as_bytes());
     }

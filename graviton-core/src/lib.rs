@@ -61,7 +61,7 @@ pub use config::{Config, SETTINGS, Setting};
 pub use digest::{Algo, Digest, Hasher};
 pub use engine::{
     AsyncPut, AsyncStore, BlobReader, BlobWriter, COMMIT_AHEAD, CopyOptions, Damage, Finding, GcOptions,
-    PutOptions, Session, SessionCommit, Settings, Timing, VerifyEvent, VerifyOptions,
+    NEARLY_FULL_DIRECTORY, PutOptions, Session, SessionCommit, Settings, Timing, VerifyEvent, VerifyOptions,
 };
 pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};

@@ -223,8 +223,8 @@ impl Outgoing {
         })
     }
 
-    /// The download has more than one piece, and so many bytes are still to be sent: from now on, what it keeps
-    /// while the client does not read is reclaimable.
+    /// The download has more than one piece, and so many bytes are still to be sent: from now on, what it
+    /// keeps while the client does not read is reclaimable.
     pub(crate) fn park(&mut self, rest: u64) {
         self.rest = Some(rest);
         self.budget.register(&self.parked);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::Router;
-use graviton_core::{AsyncStore, Code, Error, Result};
+use graviton_core::{AsyncStore, Code, Error, NEARLY_FULL_DIRECTORY, Result};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
@@ -35,9 +35,6 @@ const BACKLOG: i32 = 4096;
 
 /// How often the server refreshes the quota and forgets old clients of the rate limit.
 const REFRESH: Duration = Duration::from_secs(30);
-
-/// The share of a directory at which the log warns.
-const NEARLY_FULL: f64 = 0.8;
 
 /// How long the server stops accepting when accept fails, above all when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -348,7 +345,7 @@ async fn refresh(app: Shared) {
         // Where it cannot be seen, puts say so.
         let share = app.store().directory_share().await.unwrap_or_default();
         metrics::gauge!("graviton_directory_share").set(share);
-        let is_nearly_full = share >= NEARLY_FULL;
+        let is_nearly_full = share >= NEARLY_FULL_DIRECTORY;
         if is_nearly_full && !was_nearly_full {
             tracing::warn!(share, "a directory of blocks is nearly full, however much space is free");
         }

@@ -62,6 +62,7 @@ pub(crate) use put::writer::source_failed;
 pub use read::BlobReader;
 pub use session::{COMMIT_AHEAD, Session, SessionCommit};
 pub use settings::{Settings, Timing};
+pub use stat::NEARLY_FULL_DIRECTORY;
 pub use verify::{Finding, VerifyEvent, VerifyOptions};
 
 /// A content-addressed blob store, for tokio.
@@ -339,7 +340,7 @@ impl AsyncStore {
     }
 
     /// How full the index of the fullest directory of blocks is, as [`stats`](AsyncStore::stats) says it,
-    /// without the rest. Warn from 0.8 on: a new block may find no place there, however much space is free.
+    /// without the rest. Warn from [`NEARLY_FULL_DIRECTORY`] on.
     pub async fn directory_share(&self) -> Result<f64> {
         stat::directory_share(self.core()?).await
     }

@@ -79,6 +79,10 @@ pub(super) async fn check_writes(engine: &Engine) -> Result<()> {
     core.manifests.check_writable().await
 }
 
+/// The `directory_share` from which on to warn: a new block may soon find no place, however much space is
+/// free.
+pub const NEARLY_FULL_DIRECTORY: f64 = 0.8;
+
 /// How full the fullest directory of blocks is.
 pub(super) async fn directory_share(core: &Core) -> Result<f64> {
     match core.blocks.disk() {

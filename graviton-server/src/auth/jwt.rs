@@ -26,8 +26,9 @@ struct Claims {
 impl Jwt {
     pub(super) fn read(settings: &JwtSettings) -> Result<Jwt> {
         let path = settings.key.display();
-        let bytes = std::fs::read(&settings.key)
-            .map_err(|error| Error::io(format!("cannot read the key of JSON Web Tokens in {path}"), error))?;
+        let bytes = std::fs::read(&settings.key).map_err(|error| {
+            Error::io_at("cannot read the key of JSON Web Tokens in", &settings.key, error)
+        })?;
         let unusable = |why: &str| {
             Error::new(Code::Config, format!("{path} has no key for {}: {why}", settings.algorithm))
                 .with_advice("use a public key in PEM, or for HS256 a secret of at least 32 bytes")

@@ -41,7 +41,7 @@ impl Links {
     pub(super) fn read(path: &Path) -> Result<Links> {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::io(format!("cannot read the keys of links in {shown}"), error))?;
+            .map_err(|error| Error::io_at("cannot read the keys of links in", path, error))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let keys: Vec<&str> = lines.collect();
         if keys.is_empty() || keys.iter().any(|key| key.len() < SHORTEST_KEY) {

@@ -128,15 +128,17 @@ async fn a_job_with_other_options_is_not_the_one_that_was_asked_for() {
     status(&order(&value!({ "deep": true })).await, 202);
 }
 
+/// The value of a counter, 0 before it has counted.
+async fn counter(scene: &Scene, name: &str) -> u64 {
+    let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_were_given_up_are_counted() {
     let scene = Scene::new().await;
-    let count = async || {
-        let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
-        let line =
-            metrics.lines().find_map(|line| line.strip_prefix("graviton_http_given_up_requests_total "));
-        line.map_or(0, |count| count.parse::<u64>().unwrap())
-    };
+    let count = async || counter(&scene, "graviton_http_given_up_requests_total").await;
     let before = count().await;
     scene.put(&noise(1, 4_000_000)).await;
     let slow = scene.request("POST", "/api/admin/verify").header("content-type", "application/json");
@@ -153,12 +155,7 @@ async fn requests_that_were_given_up_are_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn downloads_that_were_given_up_are_counted() {
     let scene = Scene::new().await;
-    let count = async || {
-        let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
-        let line =
-            metrics.lines().find_map(|line| line.strip_prefix("graviton_http_given_up_downloads_total "));
-        line.map_or(0, |count| count.parse::<u64>().unwrap())
-    };
+    let count = async || counter(&scene, "graviton_http_given_up_downloads_total").await;
     let content = noise(1, 16_000_000);
     let id = scene.put(&content).await;
     for range in ["", "Range: bytes=10-15000000\r\n", "Range: bytes=0-0, 5-15000000\r\n"] {

@@ -88,9 +88,8 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
         OpenFlags::SQLITE_OPEN_READ_ONLY
     };
     match open(path, how) {
-        // They cannot be made: no permission, or a full disk. Where others may write, and nothing can be
-        // locked, it would not be noticed that they do. Without a log, nobody writes, and nobody can
-        // begin to.
+        // They cannot be made: no permission, or a full disk. Without a log, nobody writes, and nobody can
+        // begin to. Where only nothing can be locked, others can, and it would not be noticed.
         Err(error)
             if is_about_other_files(&error)
                 && !has_log(path)
