@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -63,24 +64,33 @@ def client(number, **options):
     return httpx.Client(transport=transport, timeout=TOO_LONG, headers={"X-Forwarded-For": "192.0.2.1"}, **options)
 
 
-def upload_at_once(server, address):
-    """All clients upload at once; how many are let in."""
-    def upload(number):
-        def content():
-            yield number.to_bytes(4) * (MIB // 4)
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                if f"graviton_uploads {CLIENTS}" in httpx.get(f"{server.url}/metrics").text:
-                    return
-                time.sleep(0.2)
+def upload_at_once(server, address, expected):
+    """All clients upload at once; how many are let in. An upload ends when the expected number of uploads
+    is under way and all others have been refused; until then it sends on, so that it is not cut off as slow."""
+    over = threading.Event()
 
+    def content(number):
+        yield number.to_bytes(4) * (MIB // 4)
+        while not over.wait(0.2):
+            yield bytes(4096)
+
+    def upload(number):
         with client(number) as one:
-            return one.post(f"{address}/api/blobs", content=content()).status_code
+            return one.post(f"{address}/api/blobs", content=content(number)).status_code
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as all_at_once:
-        answers = list(all_at_once.map(upload, range(1, CLIENTS + 1)))
-    # nginx may say of a 503 that came before the upload's end that it is a 502.
-    return answers.count(201)
+        uploads = [all_at_once.submit(upload, number) for number in range(1, CLIENTS + 1)]
+        deadline = time.monotonic() + TOO_LONG
+        while time.monotonic() < deadline:
+            metrics = httpx.get(f"{server.url}/metrics").text
+            refused = re.findall(r'graviton_http_requests_total\{[^}]*status="503"[^}]*\} (\d+)', metrics)
+            under_way = f"graviton_uploads {expected}\n" in metrics
+            if under_way and sum(map(int, refused)) == CLIENTS - expected:
+                break
+            time.sleep(0.2)
+        over.set()
+        # nginx may say of a 503 that came before the upload's end that it is a 502.
+        return [one.result() for one in uploads].count(201)
 
 
 def check_addresses(server, address, log):
@@ -117,7 +127,7 @@ def main():
             with Server(program, work / name, settings + more, log) as server:
                 address, process = nginx(work, server)
                 try:
-                    stored = upload_at_once(server, address)
+                    stored = upload_at_once(server, address, expected)
                     if stored != expected:
                         sys.exit(f"proxy: behind a nginx that is {name} {stored} uploads were stored, not {expected}")
                     if more:
