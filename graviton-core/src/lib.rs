@@ -45,6 +45,7 @@ mod error;
 mod interrupt;
 mod key;
 pub mod manifest;
+pub mod place;
 mod process;
 pub mod quantity;
 mod random;

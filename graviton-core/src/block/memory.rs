@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Published, Removal, Removed};
+use super::{
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Packs, Published, Removal, Removed,
+};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
@@ -130,6 +132,10 @@ impl BlockStore for MemoryBlockStore {
     }
 
     fn disk(&self) -> Option<Box<dyn Disk>> {
+        None
+    }
+
+    fn packs(&self) -> Option<Arc<dyn Packs>> {
         None
     }
 }

@@ -16,12 +16,14 @@ pub mod fs;
 mod identity;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+pub mod pack;
 mod removal;
 #[cfg(feature = "s3")]
 pub mod s3;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +37,7 @@ pub use disk::Disk;
 pub use fs::FsBlockStore;
 pub use identity::Identity;
 pub(crate) use identity::parse_generation;
+pub use pack::{OpenPack, Packs};
 pub use removal::{Aside, Asides, Removal, Removed};
 #[cfg(feature = "s3")]
 pub use s3::S3BlockStore;
@@ -101,6 +104,9 @@ pub trait BlockStore: Identity + fmt::Debug + Send + Sync + 'static {
 
     /// The disk that the blocks are on. None where a server keeps them.
     fn disk(&self) -> Option<Box<dyn Disk>>;
+
+    /// The packs. None where each block is one file or object.
+    fn packs(&self) -> Option<Arc<dyn Packs>>;
 
     /// Whether [`Published`] can tell that blocks are still in place. If so, a small blob is written
     /// before it is referenced, in one transaction instead of two (`engine::small`).

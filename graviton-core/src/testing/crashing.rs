@@ -15,7 +15,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::block::{Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Published, Removal, Removed};
+use super::packs::CrashingPacks;
+use crate::block::{
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Packs, Published, Removal, Removed,
+};
 use crate::error::Result;
 use crate::key::BlockKey;
 use crate::manifest::TransactionHook;
@@ -65,7 +68,7 @@ impl Crash {
     }
 
     /// Begins a call; where in it the process is to die, if it is the one.
-    fn begin(&self) -> Option<Moment> {
+    pub(super) fn begin(&self) -> Option<Moment> {
         let mut plan = self.plan();
         plan.calls += 1;
         let calls = plan.calls;
@@ -73,7 +76,7 @@ impl Crash {
     }
 
     /// A call that is done as a whole or not at all.
-    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
+    pub(super) async fn around<T>(&self, call: impl Future<Output = T>) -> T {
         let moment = self.begin();
         if matches!(moment, Some(Moment::Before | Moment::Middle)) {
             die();
@@ -86,7 +89,7 @@ impl Crash {
     }
 }
 
-fn die() -> ! {
+pub(super) fn die() -> ! {
     let _ = kill_process(getpid(), Signal::KILL);
     // The signal is there before this thread runs on, or soon after.
     loop {
@@ -170,6 +173,11 @@ impl BlockStore for CrashingBlockStore {
     fn disk(&self) -> Option<Box<dyn Disk>> {
         let inner = self.inner.disk()?;
         Some(Box::new(CrashingDisk { crash: Arc::clone(&self.crash), inner }))
+    }
+
+    fn packs(&self) -> Option<Arc<dyn Packs>> {
+        let inner = self.inner.packs()?;
+        Some(Arc::new(CrashingPacks { crash: Arc::clone(&self.crash), inner }))
     }
 }
 

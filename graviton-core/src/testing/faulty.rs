@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::packs::FaultyPacks;
 use crate::block::{
-    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Published, Removal, Removed, missing,
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Packs, Published, Removal, Removed, missing,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
@@ -28,12 +29,22 @@ pub enum Operation {
     Look,
     /// [`Disk::sync_all`].
     Sync,
-    /// [`Removal::remove`].
+    /// [`Removal::remove`] and [`Packs::remove`].
     Remove,
     /// [`Asides::end_removal`].
     EndRemoval,
     /// Any method of [`Identity`].
     Identity,
+    /// [`Packs::create`].
+    CreatePack,
+    /// [`OpenPack::write`](crate::block::OpenPack::write).
+    WritePack,
+    /// [`OpenPack::sync`](crate::block::OpenPack::sync) and [`Packs::sync`].
+    SyncPack,
+    /// [`Packs::read`].
+    ReadPack,
+    /// [`Packs::punch`], which any failure makes impossible.
+    Punch,
 }
 
 /// What goes wrong.
@@ -141,7 +152,7 @@ impl FaultyBlockStore {
     }
 
     /// Counts an operation, and says what goes wrong with it.
-    fn next(&self, operation: Operation) -> Option<Fault> {
+    pub(super) fn next(&self, operation: Operation) -> Option<Fault> {
         let mut plan = self.plan();
         match plan.asked.iter_mut().find(|(kind, _)| *kind == operation) {
             Some((_, count)) => *count += 1,
@@ -163,7 +174,7 @@ impl FaultyBlockStore {
         Some(fault)
     }
 
-    async fn stall(&self) {
+    pub(super) async fn stall(&self) {
         let before = self.plan().mended;
         loop {
             // Made before the look, so that it is told of what comes behind.
@@ -176,7 +187,7 @@ impl FaultyBlockStore {
     }
 
     /// For operations of which only a failure makes sense.
-    fn fail(&self, operation: Operation) -> Result<()> {
+    pub(super) fn fail(&self, operation: Operation) -> Result<()> {
         match self.next(operation) {
             Some(Fault::Fail(code) | Fault::FailAfter(code)) => Err(failure(code)),
             _ => Ok(()),
@@ -184,7 +195,7 @@ impl FaultyBlockStore {
     }
 }
 
-fn failure(code: Code) -> Error {
+pub(super) fn failure(code: Code) -> Error {
     Error::new(code, "the block store was told to fail")
 }
 
@@ -280,6 +291,11 @@ impl BlockStore for FaultyBlockStore {
     fn disk(&self) -> Option<Box<dyn Disk>> {
         let inner = self.inner.disk()?;
         Some(Box::new(FaultyDisk { store: self.clone(), inner }))
+    }
+
+    fn packs(&self) -> Option<Arc<dyn Packs>> {
+        let inner = self.inner.packs()?;
+        Some(Arc::new(FaultyPacks { store: self.clone(), inner }))
     }
 }
 

@@ -11,6 +11,7 @@ mod aside;
 mod directory;
 mod identity;
 mod memory;
+mod packs;
 mod publish;
 mod reserve;
 mod shared;
@@ -26,7 +27,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Published, Removal, Removed};
+use super::{
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Packs, Published, Removal, Removed,
+};
 use crate::digest::Algo;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
@@ -188,6 +191,10 @@ impl BlockStore for FsBlockStore {
     fn disk(&self) -> Option<Box<dyn Disk>> {
         Some(Box::new(self.clone()))
     }
+
+    fn packs(&self) -> Option<Arc<dyn Packs>> {
+        Some(Arc::new(Arc::clone(&self.0.packs)))
+    }
 }
 
 #[async_trait]
@@ -215,7 +222,7 @@ impl Identity for FsBlockStore {
     }
 
     async fn has_blocks(&self) -> Result<bool> {
-        self.with_shared(|shared| {
+        let any = self.with_shared(|shared| {
             for algo in Algo::ALL {
                 let path = shared.blocks.join(algo.name());
                 match std::fs::read_dir(&path) {
@@ -229,8 +236,8 @@ impl Identity for FsBlockStore {
                 }
             }
             Ok(!shared.asides()?.is_empty())
-        })
-        .await
+        });
+        Ok(any.await? || !self.0.packs.list().await?.is_empty())
     }
 }
 

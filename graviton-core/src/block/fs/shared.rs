@@ -16,6 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::memory;
+use super::packs::FsPacks;
 use super::temporaries::Temporaries;
 use crate::block::{missing, wrong_length};
 use crate::descriptor::open_at;
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub(super) most_files: usize,
     /// The memory that blocks are read into.
     pub(super) memory: memory::Pool,
+    pub(super) packs: Arc<FsPacks>,
 }
 
 impl Shared {
@@ -54,8 +56,11 @@ impl Shared {
         let most_files = limit.map_or(1024, |limit| (limit / 4).clamp(8, 1024)) as usize;
         // Absolute, so that a later change of the working directory moves nothing.
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let blocks = if prefix.is_empty() { root.clone() } else { root.join(prefix) };
+        let memory = memory::Pool::default();
         Shared {
-            blocks: if prefix.is_empty() { root.clone() } else { root.join(prefix) },
+            packs: Arc::new(FsPacks::new(&blocks, &root, memory.clone())),
+            blocks,
             root,
             durable,
             named_temporaries: AtomicBool::new(false),
@@ -63,7 +68,7 @@ impl Shared {
             writable: OnceCell::new(),
             files: Arc::new(Semaphore::new(most_files)),
             most_files,
-            memory: memory::Pool::default(),
+            memory,
         }
     }
 

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Published, Removal};
+use super::{Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Packs, Published, Removal};
 use crate::blocking;
 use crate::digest::Algo;
 use crate::error::Result;
@@ -158,6 +158,10 @@ impl BlockStore for S3BlockStore {
     }
 
     fn disk(&self) -> Option<Box<dyn Disk>> {
+        None
+    }
+
+    fn packs(&self) -> Option<Arc<dyn Packs>> {
         None
     }
 }
