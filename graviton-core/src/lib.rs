@@ -61,8 +61,9 @@ pub use chunker::ChunkerSpec;
 pub use config::{Config, SETTINGS, Setting};
 pub use digest::{Algo, Digest, Hasher};
 pub use engine::{
-    AsyncPut, AsyncStore, BlobReader, BlobWriter, COMMIT_AHEAD, CopyOptions, Damage, Finding, GcOptions,
-    NEARLY_FULL_DIRECTORY, PutOptions, Session, SessionCommit, Settings, Timing, VerifyEvent, VerifyOptions,
+    AsyncPut, AsyncStore, BlobReader, BlobWriter, BlockLayout, COMMIT_AHEAD, CopyOptions, Damage, Finding,
+    GcOptions, NEARLY_FULL_DIRECTORY, PutOptions, Session, SessionCommit, Settings, Timing, VerifyEvent,
+    VerifyOptions,
 };
 pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};

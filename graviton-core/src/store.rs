@@ -289,6 +289,21 @@ impl Config {
         runtime::block_on(self.open_existing_async())?.map(Store::new)
     }
 
+    /// Brings the database of a store that an older version made up to date, so that it can hold packs; false if it
+    /// can. An ordinary opening does not do that: programs of the older version that use the store get an error from
+    /// then on. As long as one of them puts, it is `backend-unavailable`, and nothing is changed.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// use graviton_core::{Config, Store};
+    /// Store::open(directory.path())?.close();
+    /// assert!(!Config::for_directory(directory.path()).upgrade()?); // a new store is up to date
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn upgrade(&self) -> Result<bool> {
+        runtime::block_on(self.upgrade_async())?
+    }
+
     /// Opens an existing store for reading only: nothing is written, and its directory may be read-only. If
     /// there is none, this is `not-found`.
     pub fn open_read_only(&self) -> Result<Store> {

@@ -145,7 +145,7 @@ fn broken_manifests_and_a_damaged_database_are_damage() {
 
     // A reference to a row that is not there.
     std::fs::write(scene.path(".graviton/manifests.db"), &original).unwrap();
-    scene.python("DELETE FROM block WHERE id = 1");
+    scene.python("DELETE FROM data_block WHERE id = 1");
     let outcome = scene.run(&["verify", "--json"]);
     assert_eq!((outcome.code, &outcome.json()[0]["kind"]), (4, &json!("database")), "{outcome:?}");
 

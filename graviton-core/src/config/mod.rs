@@ -18,7 +18,7 @@ use crate::block::{BlockStore, FsBlockStore};
 use crate::blocking;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
-use crate::engine::{AsyncStore, Seen, Settings, Timing};
+use crate::engine::{AsyncStore, BlockLayout, Seen, Settings, Timing};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Durability, ManifestRepo, Opening, check_local};
 use crate::quantity;
@@ -200,6 +200,14 @@ impl Config {
         self.open_as(Opening::ToRead).await
     }
 
+    /// Like [`upgrade`](Config::upgrade), on the tokio runtime of the caller.
+    pub async fn upgrade_async(&self) -> Result<bool> {
+        let manifests = self.manifests(&self.root(), Durability::Full, Opening::Existing, None).await?;
+        let upgraded = manifests.upgrade().await;
+        manifests.close().await;
+        upgraded
+    }
+
     async fn open_as(&self, opening: Opening) -> Result<AsyncStore> {
         let root = self.root();
         let durability = durability(&self.get("GRAVITON_DURABILITY")?)?;
@@ -207,6 +215,7 @@ impl Config {
         let settings = Settings {
             algo: algo(&self.get("GRAVITON_HASH")?)?,
             chunker: self.get("GRAVITON_CHUNKER")?.parse()?,
+            layout: layout(&self.get("GRAVITON_BLOCK_LAYOUT")?)?,
             durability,
             verify_reads: truth(&self.get("GRAVITON_VERIFY_READS")?)?,
             read_only: opening == Opening::ToRead,
@@ -231,32 +240,39 @@ impl Config {
             let prefix = self.get("GRAVITON_FS_BLOCK_PREFIX")?;
             Arc::new(FsBlockStore::new(&root, &prefix, durability == Durability::Full)) as Arc<dyn BlockStore>
         };
-        let manifests = async {
-            // Boxed: what they do on the way would make every future around them large.
-            let manifests: Arc<ManifestRepo> = match database::manifests(&self.values, &root)? {
-                Manifests::Sqlite(path) => {
-                    if self.get("GRAVITON_SQLITE_NETWORK")? == "refuse" {
-                        let place = path.clone();
-                        blocking::run(move || check_local(&place)).await??;
-                    }
-                    if opening == Opening::Create {
-                        not_lost(&path, &*blocks).await?;
-                    }
-                    Arc::new(Box::pin(ManifestRepo::open_sqlite(&path, durability, opening)).await?)
-                }
-                #[cfg(not(feature = "postgres"))]
-                Manifests::Postgres(address) => match *address {},
-                #[cfg(feature = "postgres")]
-                Manifests::Postgres(address) => {
-                    Arc::new(Box::pin(ManifestRepo::open_postgres(&address, durability, opening)).await?)
-                }
-            };
-            Ok(manifests)
-        };
+        let manifests = self.manifests(&root, durability, opening, Some(&*blocks));
         // Beside each other: that each is patient with a server that does not answer must not add up.
         let (manifests, seen) = tokio::try_join!(manifests, blocks.store_id())?;
         let seen = seen.map_or(Seen::Nothing, Seen::StoreId);
-        AsyncStore::join(blocks, manifests, settings, seen).await
+        AsyncStore::join(blocks, Arc::new(manifests), settings, seen).await
+    }
+
+    async fn manifests(
+        &self,
+        root: &Path,
+        durability: Durability,
+        opening: Opening,
+        blocks: Option<&dyn BlockStore>,
+    ) -> Result<ManifestRepo> {
+        // Boxed: what they do on the way would make every future around them large.
+        match database::manifests(&self.values, root)? {
+            Manifests::Sqlite(path) => {
+                if self.get("GRAVITON_SQLITE_NETWORK")? == "refuse" {
+                    let place = path.clone();
+                    blocking::run(move || check_local(&place)).await??;
+                }
+                if let (Opening::Create, Some(blocks)) = (opening, blocks) {
+                    not_lost(&path, blocks).await?;
+                }
+                Box::pin(ManifestRepo::open_sqlite(&path, durability, opening)).await
+            }
+            #[cfg(not(feature = "postgres"))]
+            Manifests::Postgres(address) => match *address {},
+            #[cfg(feature = "postgres")]
+            Manifests::Postgres(address) => {
+                Box::pin(ManifestRepo::open_postgres(&address, durability, opening)).await
+            }
+        }
     }
 
     fn root(&self) -> PathBuf {
@@ -340,6 +356,7 @@ fn check(name: &str, value: &str) -> Result<()> {
         "GRAVITON_SQLITE_NETWORK" => {
             Err(wrong(name, value, "there is no such choice", "use refuse or one-host"))
         }
+        "GRAVITON_BLOCK_LAYOUT" => layout(value).map(drop),
         "GRAVITON_HASH" => algo(value).map(drop),
         "GRAVITON_CHUNKER" => value.parse::<ChunkerSpec>().map(drop),
         "GRAVITON_DURABILITY" => durability(value).map(drop),
@@ -370,6 +387,14 @@ fn algo(value: &str) -> Result<Algo> {
     value
         .parse()
         .map_err(|_| wrong("GRAVITON_HASH", value, "there is no such algorithm", "use blake3 or sha256"))
+}
+
+fn layout(value: &str) -> Result<BlockLayout> {
+    match value {
+        "files" => Ok(BlockLayout::Files),
+        "packs" => Ok(BlockLayout::Packs),
+        _ => Err(wrong("GRAVITON_BLOCK_LAYOUT", value, "there is no such layout", "use files or packs")),
+    }
 }
 
 fn durability(value: &str) -> Result<Durability> {
@@ -421,6 +446,7 @@ mod tests {
             ("GRAVITON_MANIFEST_URL", "mysql://x"),
             ("GRAVITON_MANIFEST_URL", "sqlite:"),
             ("GRAVITON_SQLITE_NETWORK", "allow"),
+            ("GRAVITON_BLOCK_LAYOUT", "pack"),
             ("GRAVITON_HASH", "md5"),
             ("GRAVITON_CHUNKER", "rabin"),
             ("GRAVITON_DURABILITY", "none"),

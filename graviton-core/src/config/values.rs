@@ -29,6 +29,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("GRAVITON_BLOB_BACKEND", "fs", "where blocks are stored: fs, s3 or minio"),
     Setting::new("GRAVITON_FS_ROOT", "./.graviton", "the directory of the store"),
     Setting::new("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
+    Setting::new("GRAVITON_BLOCK_LAYOUT", "files",
+        "where new blocks are written: files (each is a file or object of its own) or packs (many of them share a file)"),
     Setting::new("QUASAR_MINIO_URL", "", "the S3 server, such as http://localhost:9000; without it, s3 is AWS"),
     Setting::new("MINIO_ROOT_USER", "", "the access key of the S3 server"),
     Setting::new("MINIO_ROOT_PASSWORD", "", "the secret key of the S3 server"),

@@ -16,13 +16,14 @@ use tokio::task::JoinHandle;
 
 use super::core::{Engine, Seen};
 use super::lease::LONGEST_LEASE;
+use super::pack::upkeep;
 use super::remove::{self, Batch};
 use super::settings::Timing;
 use super::{aside, pace};
+use crate::block::Packs;
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::key::BlockKey;
 use crate::manifest::{BlobRow, BlockRow};
 use crate::random;
 use crate::report::GcReport;
@@ -207,6 +208,11 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         }
+        if let Some(packs) = core.packs.as_ref().filter(|_| manifests.has_packs())
+            && self.tend_packs(&**packs, report, progress).await?.is_break()
+        {
+            return Ok(());
+        }
         report.kept_doomed = manifests.doomed_by_others(self.by).await? + self.unanswered;
         report.complete = report.kept_failed + self.unanswered == 0;
         match self.failure.take() {
@@ -217,6 +223,49 @@ impl<'a> Run<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Releases blocks in packs, seals packs of stores that died, gives space back, and drops packs.
+    async fn tend_packs(
+        &self,
+        packs: &dyn Packs,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) -> Result<ControlFlow<()>> {
+        let core = &self.engine.core;
+        let mut after = BlockRow(0);
+        loop {
+            self.engine.owner.glance().await?;
+            let most = self.options.max_blocks.map_or(u64::MAX, |most| most.saturating_sub(report.blocks));
+            let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
+            let limit = most.clamp(1, ROWS as u64) as usize;
+            let most = self.options.max_bytes.map(|most| most.saturating_sub(report.bytes));
+            let candidates =
+                within(core.manifests.packed_candidates(after, limit).await?, most, |bytes| *bytes);
+            let Some((last, _)) = candidates.last().copied() else { break };
+            after = last;
+            let rows: Vec<BlockRow> = candidates.into_iter().map(|(row, _)| row).collect();
+            let released = core.manifests.release(&rows).await?;
+            report.blocks += released.blocks;
+            report.bytes += released.bytes;
+            report.kept_referenced += released.referenced;
+            if self.may_go_on(report, progress).is_break()
+                || self.slow_down(report, progress).await.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        while upkeep::seal_found(core, packs).await? {
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        while upkeep::punch(core, packs).await? || upkeep::drop_empty(core, packs, self.grace).await? {
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether neither the caller nor a limit ends the run.
@@ -267,7 +316,8 @@ impl<'a> Run<'a> {
         let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
         let limit = most.clamp(1, together as u64) as usize;
         let most = self.options.max_bytes.map(|most| most.saturating_sub(report.bytes));
-        let candidates = within(core.manifests.candidates(after, limit).await?, most);
+        let candidates =
+            within(core.manifests.candidates(after, limit).await?, most, |key| key.size() as u64);
         let Some((last, _)) = candidates.last().copied() else { return Ok(None) };
         let batch = Batch { by: self.by, first: self.removals, candidates, doom: self.engine.timing.doom };
         self.removals += limit as u64;
@@ -289,10 +339,14 @@ impl<'a> Run<'a> {
 
 /// The first of the candidates, as many as have together no more than so many bytes; one at least, so that a
 /// small limit does not keep a collection from going on.
-fn within(mut candidates: Vec<(BlockRow, BlockKey)>, most: Option<u64>) -> Vec<(BlockRow, BlockKey)> {
+fn within<T>(
+    mut candidates: Vec<(BlockRow, T)>,
+    most: Option<u64>,
+    size: impl Fn(&T) -> u64,
+) -> Vec<(BlockRow, T)> {
     let mut bytes = 0;
-    let fits = |(_, key): &&(BlockRow, BlockKey)| {
-        bytes += key.size() as u64;
+    let fits = |(_, candidate): &&(BlockRow, T)| {
+        bytes += size(candidate);
         most.is_none_or(|most| bytes <= most)
     };
     let count = candidates.iter().take_while(fits).count();

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::core::{Core, Engine, not_found};
+use super::core::{Core, Engine, StoredBlock, not_found};
 use super::damage::{look, recheck};
 use super::put::pinned::PinnedPut;
 use super::read;
@@ -18,7 +18,8 @@ use crate::blocking::Task;
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlockRecord, BlockRow, ManifestEntry};
+use crate::manifest::{BlockRecord, BlockRow, ManifestEntry, PlacedEntry};
+use crate::place::Located;
 use crate::report::{CopyReport, RepairReport};
 
 /// The most blocks and bytes that are pinned and in memory at once.
@@ -124,9 +125,10 @@ async fn is_whole(core: &Core, id: &BlobId) -> Result<bool> {
         let mut keys: Vec<BlockKey> = entries.iter().map(|entry| entry.key).collect();
         keys.sort_unstable();
         keys.dedup();
-        let known = core.manifests.known(&[], &keys).await?.stored;
-        if known.iter().any(|stored| *stored != Some(true))
-            || !core.damaged_at_a_closer_look(&keys).await?.is_empty()
+        let known = core.manifests.known(&[], &keys).await?;
+        let blocks: Vec<StoredBlock> = keys.into_iter().zip(known.located).collect();
+        if known.stored.iter().any(|stored| *stored != Some(true))
+            || !core.damaged_at_a_closer_look(&blocks).await?.is_empty()
         {
             return Ok(false);
         }
@@ -160,13 +162,15 @@ async fn copy_blob(
     let mut hasher = Hasher::new(id.algo());
     let mut end = 0;
     while end < id.size() {
-        let mut entries = source.manifests.entries(record.row, end, BATCH_BLOCKS).await?;
+        let mut placed = source.manifests.entries(record.row, end, BATCH_BLOCKS).await?;
         let mut bytes = 0;
-        let count = entries.iter().take_while(|entry| {
+        let count = placed.iter().take_while(|entry| {
             bytes += entry.key.size();
             bytes <= BATCH_BYTES
         });
-        entries.truncate(count.count().max(1));
+        placed.truncate(count.count().max(1));
+        let located: Vec<Option<Located>> = placed.iter().map(|entry| entry.located).collect();
+        let entries: Vec<ManifestEntry> = placed.iter().map(PlacedEntry::entry).collect();
         if entries.is_empty() {
             return Err(broken(id, source));
         }
@@ -176,7 +180,7 @@ async fn copy_blob(
             }
             end = entry.end();
         }
-        hasher = copy_batch(engine, source, &mut put, &entries, hasher, report).await?;
+        hasher = copy_batch(engine, source, &mut put, (&entries, &located), hasher, report).await?;
         if tell(report).is_break() {
             return Ok(Copied::Ended);
         }
@@ -196,7 +200,7 @@ async fn copy_batch(
     engine: &Engine,
     source: &Arc<Core>,
     put: &mut PinnedPut,
-    entries: &[ManifestEntry],
+    (entries, located): (&[ManifestEntry], &[Option<Located>]),
     mut hasher: Hasher,
     report: &mut CopyReport,
 ) -> Result<Hasher> {
@@ -206,9 +210,12 @@ async fn copy_batch(
     let mut next = 0;
     while bytes.len() < entries.len() {
         while fetching.len() < TOGETHER && next < entries.len() {
-            let core = if pinned[next].stored { &engine.core } else { source };
+            let (core, located) = match pinned[next] {
+                block if block.is_usable() => (&engine.core, block.located),
+                _ => (source, located[next]),
+            };
             let (core, key) = (Arc::clone(core), entries[next].key);
-            let task = Task::spawn(async move { read::fetch_verified(&core, key).await });
+            let task = Task::spawn(async move { read::fetch_verified(&core, key, located).await });
             fetching.push_back((next, task));
             next += 1;
         }
@@ -218,13 +225,13 @@ async fn copy_batch(
         let block = match task.join().await? {
             Ok(block) => block,
             // Ours is damaged; the other's is not.
-            Err(error) if pinned[at].stored && is_damage(&error) => {
-                pinned[at].stored = false;
-                read::fetch_verified(source, entries[at].key).await?
+            Err(error) if pinned[at].is_usable() && is_damage(&error) => {
+                pinned[at].damaged = true;
+                read::fetch_verified(source, entries[at].key, located[at]).await?
             }
             Err(error) => return Err(error),
         };
-        if !pinned[at].stored {
+        if !pinned[at].is_usable() {
             report.blocks += 1;
             report.bytes += block.len() as u64;
         }
@@ -256,10 +263,14 @@ async fn repair_block(
     report: &mut RepairReport,
 ) -> Result<()> {
     report.checked += 1;
-    if look(&engine.core, record.key, true).await?.is_none() || !recheck(&engine.core, record.row).await? {
+    if look(&engine.core, record.key, record.located, true).await?.is_none()
+        || !recheck(&engine.core, record.row).await?
+    {
         return Ok(());
     }
-    let bytes = match read::fetch_verified(source, record.key).await {
+    let theirs = source.manifests.blocks_by_key(vec![record.key]).await?;
+    let located = theirs.first().and_then(|record| record.located);
+    let bytes = match read::fetch_verified(source, record.key, located).await {
         Ok(bytes) => bytes,
         Err(error) if is_damage(&error) => {
             report.lost.push(record.key);

@@ -6,9 +6,11 @@
 //! or collected.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
@@ -18,14 +20,17 @@ use super::group::Group;
 use super::latch::Latch;
 use super::lease::Leases;
 use super::owner::Owner;
+use super::pack::{Appended, Appender, read};
 use super::put::blob::{Small, SmallBlob};
-use super::settings::{Settings, Timing};
-use crate::block::{Block, BlockStore, Published};
+use super::settings::{BlockLayout, Settings, Timing};
+use crate::block::{Block, BlockStore, Packs, Published};
+use crate::blocking;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, ManifestRepo, StoreRecord};
+use crate::place::Located;
 
 /// Requests for lengths of blocks that are under way at once.
 const LOOKS: usize = 32;
@@ -41,7 +46,10 @@ pub(super) struct Core {
     pub(super) durability: Durability,
     pub(super) verify_reads: bool,
     pub(super) read_only: bool,
-    pub(super) latch: Latch,
+    pub(super) latch: Arc<Latch>,
+    pub(super) packs: Option<Arc<dyn Packs>>,
+    /// Writes new blocks into packs, if the store is to.
+    pub(super) appender: Option<Arc<Appender>>,
     /// Blocks that a read found altered: the next put of them writes them again.
     suspects: Mutex<HashSet<BlockKey>>,
 }
@@ -56,7 +64,7 @@ pub(super) type SmallPuts = Group<Arc<SmallBlob>, Result<Small>>;
 pub(super) struct Engine {
     pub(super) core: Arc<Core>,
     pub(super) buffers: Arc<Buffers>,
-    pub(super) leases: Leases,
+    pub(super) leases: Arc<Leases>,
     pub(super) commits: Arc<Commits>,
     pub(super) small_puts: SmallPuts,
     /// The random id of the store.
@@ -78,6 +86,23 @@ pub(crate) enum Seen {
     StoreId(String),
 }
 
+/// A block whose row says `stored`, and where it is.
+pub(super) type StoredBlock = (BlockKey, Option<Located>);
+
+fn in_no_pack(blocks: &[StoredBlock]) -> impl Iterator<Item = BlockKey> {
+    blocks.iter().filter(|(_, located)| located.is_none()).map(|(key, _)| *key)
+}
+
+fn no_packs_here(location: &str) -> Error {
+    Error::new(Code::Config, format!("GRAVITON_BLOCK_LAYOUT=packs: there are no packs in {location}"))
+        .with_advice("use files there; packs are for blocks on a filesystem")
+}
+
+fn too_old_for_packs() -> Error {
+    Error::new(Code::Config, "GRAVITON_BLOCK_LAYOUT=packs: an older version made this store, without packs")
+        .with_advice("end the programs that use it, and run graviton upgrade (in Rust: Config::upgrade)")
+}
+
 /// The error for a blob that is not there.
 pub(super) fn not_found(id: &BlobId) -> Error {
     Error::new(Code::NotFound, format!("there is no blob {id} in this store")).with_advice("check the id")
@@ -87,9 +112,27 @@ impl Core {
     pub(super) fn new(
         blocks: Arc<dyn BlockStore>,
         manifests: Arc<ManifestRepo>,
+        leases: &Arc<Leases>,
+        store_id: &str,
         settings: &Settings,
-    ) -> Core {
-        Core {
+    ) -> Result<Core> {
+        let (packs, latch) = (blocks.packs(), Arc::<Latch>::default());
+        let appender = match settings.layout {
+            BlockLayout::Files => None,
+            BlockLayout::Packs => {
+                let packs = packs.clone().ok_or_else(|| no_packs_here(&blocks.location()))?;
+                if !manifests.has_packs() && !settings.read_only {
+                    return Err(too_old_for_packs());
+                }
+                let (manifests, leases) = (Arc::clone(&manifests), Arc::clone(leases));
+                let latch = Arc::clone(&latch);
+                let appender = Appender::new(packs, manifests, leases, latch, settings.durability, store_id);
+                Some(Arc::new(appender))
+            }
+        };
+        Ok(Core {
+            packs,
+            appender,
             blocks,
             manifests,
             algo: settings.algo,
@@ -97,10 +140,10 @@ impl Core {
             durability: settings.durability,
             verify_reads: settings.verify_reads,
             read_only: settings.read_only,
-            latch: Latch::default(),
+            latch,
             suspects: Mutex::default(),
             spec: settings.chunker.clone(),
-        }
+        })
     }
 
     fn suspects(&self) -> MutexGuard<'_, HashSet<BlockKey>> {
@@ -113,23 +156,92 @@ impl Core {
     }
 
     /// Of blocks whose rows say `stored`, those that a put has to write again all the same.
-    pub(super) async fn damaged(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
-        if keys.is_empty() {
+    pub(super) async fn damaged(&self, blocks: &[StoredBlock]) -> Result<Vec<BlockKey>> {
+        if blocks.is_empty() {
             return Ok(Vec::new());
         }
-        let intact = self.blocks.seems_intact(keys).await?;
+        let named: Vec<BlockKey> = in_no_pack(blocks).collect();
+        let intact = if named.is_empty() { Vec::new() } else { self.blocks.seems_intact(&named).await? };
+        let mut damaged: Vec<BlockKey> =
+            named.into_iter().zip(intact).filter(|(_, intact)| !intact).map(|(key, _)| key).collect();
+        for (key, located) in blocks {
+            if let Some(located) = located
+                && !self.is_intact_in_pack(key, located).await?
+            {
+                damaged.push(*key);
+            }
+        }
         let suspects = self.suspects();
-        let damaged = keys.iter().zip(intact).filter(|(key, intact)| !intact || suspects.contains(key));
-        Ok(damaged.map(|(key, _)| *key).collect())
+        damaged.extend(blocks.iter().map(|(key, _)| *key).filter(|key| suspects.contains(key)));
+        Ok(damaged)
+    }
+
+    /// Whether a put may rely on the record. Of a pack that is neither sealed nor its own, all of it is verified: its
+    /// maker may have been a relaxed one, that a power cut ended.
+    async fn is_intact_in_pack(&self, key: &BlockKey, located: &Located) -> Result<bool> {
+        let packs = self.packs(key)?;
+        let own = match &self.appender {
+            Some(appender) if !located.is_sealed => appender.is_writing(located.place.pack).await,
+            _ => false,
+        };
+        let looked = if located.is_sealed || own {
+            read::look(&**packs, key, &located.place).await
+        } else {
+            let (key, algo) = (*key, key.algo());
+            match read::payload(&**packs, &key, &located.place, true).await {
+                Ok(bytes) => match blocking::run(move || algo.digest(&bytes)).await? {
+                    digest if digest == *key.digest() => Ok(()),
+                    _ => return Ok(false),
+                },
+                Err(error) => Err(error),
+            }
+        };
+        match looked {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => Ok(false),
+            // A sector that cannot be read, a file that this user may not read.
+            Err(error) if self.blocks.is_local() && matches!(error.code(), Code::Io | Code::Forbidden) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The packs, for a block that is in one.
+    pub(super) fn packs(&self, key: &BlockKey) -> Result<&Arc<dyn Packs>> {
+        self.packs.as_ref().ok_or_else(|| read::no_packs(key))
+    }
+
+    /// The whole block, or this range of one that is under its own name; its digest is not compared.
+    pub(super) async fn get(
+        &self,
+        key: &BlockKey,
+        located: Option<&Located>,
+        range: Option<Range<usize>>,
+    ) -> Result<Bytes> {
+        let Some(located) = located else { return self.blocks.get(key, range).await };
+        let bytes = read::payload(&**self.packs(key)?, key, &located.place, self.verify_reads).await?;
+        Ok(range.map_or_else(|| bytes.clone(), |range| bytes.slice(range)))
+    }
+
+    /// Where the block is or would be, for messages.
+    pub(super) fn place(&self, key: &BlockKey, located: Option<&Located>) -> String {
+        match (located, &self.packs) {
+            (Some(Located { place, .. }), Some(packs)) => {
+                format!("the record at {} in {}", place.offset, packs.place(&place.name))
+            }
+            _ => self.blocks.place(key),
+        }
     }
 
     /// Like [`damaged`](Core::damaged), and looks at the length of each block also where that is a request.
-    pub(super) async fn damaged_at_a_closer_look(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
-        let mut damaged = self.damaged(keys).await?;
+    pub(super) async fn damaged_at_a_closer_look(&self, blocks: &[StoredBlock]) -> Result<Vec<BlockKey>> {
+        let mut damaged = self.damaged(blocks).await?;
         if self.blocks.is_local() {
             return Ok(damaged);
         }
-        let looking = futures_util::stream::iter(keys.to_vec()).map(|key| {
+        let keys: Vec<BlockKey> = in_no_pack(blocks).collect();
+        let looking = futures_util::stream::iter(keys).map(|key| {
             let blocks = Arc::clone(&self.blocks);
             async move {
                 let length = blocks.length(&key).await?;
@@ -146,11 +258,28 @@ impl Core {
         self.latch.check()?;
         let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
         let published = self.latch.watch(self.blocks.put(blocks).await)?;
+        self.trust(&keys);
+        Ok(published)
+    }
+
+    /// Writes blocks into packs, durably. A failed write or sync latches the store.
+    pub(super) async fn append_blocks(
+        &self,
+        appender: &Arc<Appender>,
+        blocks: Vec<Block>,
+    ) -> Result<Appended> {
+        self.latch.check()?;
+        let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
+        let appended = self.latch.watch(appender.append(blocks).await)?;
+        self.trust(&keys);
+        Ok(appended)
+    }
+
+    fn trust(&self, keys: &[BlockKey]) {
         let mut suspects = self.suspects();
         for key in keys {
-            suspects.remove(&key);
+            suspects.remove(key);
         }
-        Ok(published)
     }
 
     /// Makes a store durable that was written to with `relaxed`. It syncs before it records that, and again
@@ -202,6 +331,7 @@ impl Engine {
     /// A store that `record` names. Its identity is not checked yet.
     pub(super) fn new(
         core: Arc<Core>,
+        leases: Arc<Leases>,
         commits: Arc<Commits>,
         small_puts: SmallPuts,
         record: &StoreRecord,
@@ -211,7 +341,7 @@ impl Engine {
         Engine {
             owner: Owner::new(blocks, manifests, settings.take_over, settings.timing.generation),
             buffers: Arc::new(Buffers::new(core.spec.max_size(), settings.window, settings.shared_window)),
-            leases: Leases::new(Arc::clone(&core.manifests), settings.timing),
+            leases,
             core,
             commits,
             small_puts,

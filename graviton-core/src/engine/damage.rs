@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::pack::read;
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::manifest::{BlockRow, LookAgain};
+use crate::place::Located;
 
 /// For how long a block may be read from over a network while its row is locked.
 const UNDER_LOCK: Duration = Duration::from_secs(10);
@@ -41,7 +43,15 @@ impl fmt::Display for Damage {
 }
 
 /// Looks for damage: at the length only, or with `deep` at every byte.
-pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<Option<Damage>> {
+pub(super) async fn look(
+    core: &Arc<Core>,
+    key: BlockKey,
+    located: Option<Located>,
+    deep: bool,
+) -> Result<Option<Damage>> {
+    if let Some(located) = located {
+        return look_in_pack(core, key, &located, deep).await;
+    }
     if !deep {
         return Ok(match core.blocks.length(&key).await? {
             None => Some(Damage::Missing),
@@ -68,6 +78,36 @@ pub(super) async fn look(core: &Arc<Core>, key: BlockKey, deep: bool) -> Result<
     // Where a lock is held, on the thread that holds it: all others may be waiting for it.
     let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
     Ok((!same).then_some(Damage::Corrupt))
+}
+
+/// The same for a block in a pack; without `deep` at its record's header and length.
+async fn look_in_pack(
+    core: &Arc<Core>,
+    key: BlockKey,
+    located: &Located,
+    deep: bool,
+) -> Result<Option<Damage>> {
+    let packs = core.packs(&key)?;
+    let looked = if deep {
+        match read::payload(&**packs, &key, &located.place, true).await {
+            Ok(bytes) => {
+                let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
+                return Ok((!same).then_some(Damage::Corrupt));
+            }
+            Err(error) => Err(error),
+        }
+    } else {
+        read::look(&**packs, &key, &located.place).await
+    };
+    match looked {
+        Ok(()) => Ok(None),
+        Err(error) if error.code() == Code::MissingBlock => Ok(Some(Damage::Missing)),
+        Err(error) if error.code() == Code::CorruptBlock => Ok(Some(Damage::Corrupt)),
+        Err(error) if core.blocks.is_local() && matches!(error.code(), Code::Io | Code::Forbidden) => {
+            Ok(Some(Damage::Corrupt))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Notes damage that a read found, in the row of the block: the next put of the block, by any process, writes
@@ -97,17 +137,20 @@ pub(super) async fn note(core: &Arc<Core>, key: BlockKey, error: &Error) {
 /// Looks at a block again while nobody else can write it; true if it is bad, and marked so.
 pub(super) async fn recheck(core: &Arc<Core>, row: BlockRow) -> Result<bool> {
     let looking = Arc::clone(core);
-    let again: Arc<LookAgain> = Arc::new(move |key| {
+    let again: Arc<LookAgain> = Arc::new(move |key, located| {
         let core = Arc::clone(&looking);
         Box::pin(async move {
-            let looking = look(&core, key, true);
+            let looking = look(&core, key, located, true);
             if core.blocks.is_local() {
                 return Ok(looking.await?.is_none());
             }
             // Others wait for the lock.
             let looked = tokio::time::timeout(UNDER_LOCK, looking).await.map_err(|_| {
-                let why =
-                    format!("{} was not read within {} s", core.blocks.place(&key), UNDER_LOCK.as_secs());
+                let why = format!(
+                    "{} was not read within {} s",
+                    core.place(&key, located.as_ref()),
+                    UNDER_LOCK.as_secs()
+                );
                 Error::new(Code::BackendUnavailable, why).with_advice("try again later")
             })?;
             Ok(looked?.is_none())

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::settings::Timing;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{BlobRow, ManifestRepo, WriterId};
+use crate::place::{PackName, PackRow};
 
 /// No lease is longer: one that ends later was written by a clock that was ahead.
 pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
@@ -43,6 +44,10 @@ impl Lease {
     /// That of a writer whose lease somebody else renews.
     pub(super) fn of(writer: WriterId) -> Lease {
         Lease { writer, lost: AtomicBool::new(false) }
+    }
+
+    pub(super) fn writer(&self) -> WriterId {
+        self.writer
     }
 
     /// Fails once the row was found to be gone. That it was not yet found proves nothing: a commit looks
@@ -81,6 +86,19 @@ impl Leases {
         let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease), self.timing));
         *current = Some(Renewed { lease: Arc::clone(&lease), renewal });
         Ok(lease)
+    }
+
+    /// Inserts a pack that this store is going to create, under its lease.
+    pub(super) async fn insert_pack(&self, name: &PackName) -> Result<(Arc<Lease>, PackRow)> {
+        let lease = self.hold().await?;
+        if let Some(pack) = self.manifests.insert_pack(lease.writer, name).await? {
+            return Ok((lease, pack));
+        }
+        // It ran out before anybody noticed.
+        lease.lost.store(true, Ordering::Release);
+        let lease = self.hold().await?;
+        let pack = self.manifests.insert_pack(lease.writer, name).await?.ok_or_else(expired)?;
+        Ok((lease, pack))
     }
 
     /// A pending blob under the lease of this store.

@@ -25,6 +25,7 @@ mod latch;
 mod lease;
 mod owner;
 mod pace;
+mod pack;
 mod put;
 mod read;
 mod remove;
@@ -50,6 +51,7 @@ use crate::manifest::{Connections, ManifestEntry, ManifestRepo};
 use crate::process::Process;
 use crate::report::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
 use core::{Core, Engine};
+use lease::Leases;
 use put::{commit, small, writer};
 
 pub use collect::GcOptions;
@@ -61,7 +63,7 @@ pub use put::writer::BlobWriter;
 pub(crate) use put::writer::source_failed;
 pub use read::BlobReader;
 pub use session::{COMMIT_AHEAD, Session, SessionCommit};
-pub use settings::{Settings, Timing};
+pub use settings::{BlockLayout, Settings, Timing};
 pub use stat::NEARLY_FULL_DIRECTORY;
 pub use verify::{Finding, VerifyEvent, VerifyOptions};
 
@@ -109,11 +111,12 @@ impl AsyncStore {
         settings: Settings,
         seen: Seen,
     ) -> Result<AsyncStore> {
-        let core = Arc::new(Core::new(blocks, manifests, &settings));
-        let record = core.manifests.store().await?;
+        let record = manifests.store().await?;
+        let leases = Arc::new(Leases::new(Arc::clone(&manifests), settings.timing));
+        let core = Arc::new(Core::new(blocks, manifests, &leases, &record.id, &settings)?);
         let commits = Arc::new(commit::commits(&core));
         let small_puts = small::small_puts(&core, &commits);
-        let engine = Engine::new(core, commits, small_puts, &record, &settings);
+        let engine = Engine::new(core, leases, commits, small_puts, &record, &settings);
         engine.check_identity(record, seen).await?;
         if settings.take_over {
             engine.prepare_to_write().await?;
@@ -354,6 +357,9 @@ impl AsyncStore {
     /// `closed`; puts in flight fail.
     pub async fn close(&self) {
         if self.0.process.is_this() && !self.0.closed.swap(true, Ordering::AcqRel) {
+            if let Some(appender) = &self.0.engine.core.appender {
+                appender.close().await;
+            }
             self.0.engine.leases.close().await;
             self.0.engine.core.manifests.close().await;
         }

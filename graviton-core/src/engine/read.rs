@@ -20,7 +20,8 @@ use crate::block::{altered, wrong_length};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRecord, ManifestEntry};
+use crate::manifest::{BlobRecord, PlacedEntry};
+use crate::place::Located;
 use crate::runtime;
 
 /// Entries of the manifest that come with the first query, with the first one after a jump, and with a later
@@ -34,6 +35,9 @@ const MOST_ENTRIES: usize = 512;
 const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
+
+/// How often a block is looked for where its row says that it has moved to.
+const MOVES: usize = 4;
 
 /// A blob of up to so many bytes, that is here, is looked up and read at once on the thread that asks if it
 /// is in memory, and otherwise as one piece of work: to hand work to another thread and back takes longer
@@ -52,7 +56,7 @@ pub struct BlobReader {
     /// The blob is read up to here.
     end: u64,
     /// Manifest entries behind those that are being fetched, in order.
-    entries: VecDeque<ManifestEntry>,
+    entries: VecDeque<PlacedEntry>,
     /// How many entries the next query asks for.
     window: usize,
     /// Where the next entry must start.
@@ -72,7 +76,7 @@ pub struct BlobReader {
 /// The part of a block that is fetched: all of it, or, where nobody verifies it, only the wanted bytes.
 #[derive(Debug, Clone)]
 struct Piece {
-    entry: ManifestEntry,
+    entry: PlacedEntry,
     /// The part of the blob that it is.
     range: Range<u64>,
 }
@@ -95,7 +99,7 @@ enum Fetching {
 }
 
 impl BlobReader {
-    pub(super) fn new(core: &Arc<Core>, record: BlobRecord, entries: Vec<ManifestEntry>) -> BlobReader {
+    pub(super) fn new(core: &Arc<Core>, record: BlobRecord, entries: Vec<PlacedEntry>) -> BlobReader {
         BlobReader {
             core: Arc::clone(core),
             end: record.id.size(),
@@ -236,9 +240,9 @@ impl BlobReader {
         }
         let key = entry.key;
         let entry = *entry;
-        let Some(read) = blocking::at_once(self.core.blocks.get(&key, None)) else { return };
+        let Some(read) = blocking::at_once(self.core.get(&key, entry.located.as_ref(), None)) else { return };
         // The next read finds an error again, and may take the time to note it.
-        if let Ok(bytes) = read.and_then(|bytes| verified(&self.core, key, bytes)) {
+        if let Ok(bytes) = read.and_then(|bytes| verified(&self.core, &entry, bytes)) {
             self.entries.clear();
             self.next_entry = entry.end();
             self.current = Some((self.piece_of(entry), bytes));
@@ -268,10 +272,7 @@ impl BlobReader {
         };
         let bytes = match fetched {
             Ok(bytes) => bytes,
-            Err(error) => {
-                damage::note(&self.core, piece.entry.key, &error).await;
-                return Err(error);
-            }
+            Err(error) => self.fetch_moved(&piece, error).await?,
         };
         if !std::mem::take(&mut self.jumped) {
             self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
@@ -280,6 +281,26 @@ impl BlobReader {
         }
         self.current = Some((piece.clone(), bytes.clone()));
         Ok((piece, bytes))
+    }
+
+    /// Reads a piece whose block was not right where it was said to be: it may have moved since. If it has not, it is
+    /// damaged, and that is noted.
+    async fn fetch_moved(&self, piece: &Piece, mut error: Error) -> Result<Bytes> {
+        let core = &self.core;
+        let (key, mut located) = (piece.entry.key, piece.entry.located);
+        for _ in 0..MOVES {
+            match moved(core, key, located, &error).await? {
+                None => break,
+                Some(to) => located = to,
+            }
+            let piece = Piece { entry: PlacedEntry { located, ..piece.entry }, range: piece.range.clone() };
+            match fetch(core, piece).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(again) => error = again,
+            }
+        }
+        damage::note(core, key, &error).await;
+        Err(error)
     }
 
     /// Drops what is before the position, and everything if the position is elsewhere.
@@ -349,11 +370,11 @@ impl BlobReader {
         Ok(())
     }
 
-    fn piece_of(&self, entry: ManifestEntry) -> Piece {
+    fn piece_of(&self, entry: PlacedEntry) -> Piece {
         let whole = entry.offset..entry.end();
         // The digest is one of the whole block: to verify a byte takes all the others. And from a file, the
         // bytes around those that are wanted cost next to nothing.
-        let range = if self.core.verify_reads || self.core.blocks.is_local() {
+        let range = if self.core.verify_reads || self.core.blocks.is_local() || entry.located.is_some() {
             whole
         } else {
             let first = if holds(&entry, self.position) { self.position } else { whole.start };
@@ -362,7 +383,7 @@ impl BlobReader {
         Piece { entry, range }
     }
 
-    async fn manifest(&mut self, from: u64) -> Result<Vec<ManifestEntry>> {
+    async fn manifest(&mut self, from: u64) -> Result<Vec<PlacedEntry>> {
         let limit = self.window;
         self.window = (2 * limit).min(MOST_ENTRIES);
         self.core.manifests.entries(self.record.row, from, limit).await
@@ -377,37 +398,72 @@ fn hole() -> Error {
         )
 }
 
-fn holds(entry: &ManifestEntry, position: u64) -> bool {
+fn holds(entry: &PlacedEntry, position: u64) -> bool {
     (entry.offset..entry.end()).contains(&position)
 }
 
 /// The bytes of a piece, verified if it is a whole block.
 async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
-    let key = piece.entry.key;
+    let entry = piece.entry;
     if let Some(range) = piece.within_block() {
-        return core.blocks.get(&key, Some(range)).await;
+        return core.get(&entry.key, entry.located.as_ref(), Some(range)).await;
     }
-    let bytes = core.blocks.get(&key, None).await?;
+    let bytes = core.get(&entry.key, entry.located.as_ref(), None).await?;
     if !core.verify_reads || core.blocks.is_local() && blocking::may_block_here() {
-        return verified(core, key, bytes);
+        return verified(core, &entry, bytes);
     }
     let core = Arc::clone(core);
-    blocking::run(move || verified(&core, key, bytes)).await?
+    blocking::run(move || verified(&core, &entry, bytes)).await?
 }
 
-/// The bytes of a block, verified whatever the store's setting.
-pub(super) async fn fetch_verified(core: &Arc<Core>, key: BlockKey) -> Result<Bytes> {
-    let fetched = match core.blocks.get(&key, None).await {
-        Ok(bytes) => {
-            let core = Arc::clone(core);
-            Task::blocking(move || compared(&core, key, bytes)).join().await.flatten()
+/// The bytes of a block, verified whatever the store's setting. If it is not right there, it may have moved since the
+/// row was read.
+pub(super) async fn fetch_verified(
+    core: &Arc<Core>,
+    key: BlockKey,
+    mut located: Option<Located>,
+) -> Result<Bytes> {
+    for _ in 0..MOVES {
+        match fetch_compared(core, key, located).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => match moved(core, key, located, &error).await? {
+                Some(to) => located = to,
+                None => {
+                    damage::note(core, key, &error).await;
+                    return Err(error);
+                }
+            },
         }
-        Err(error) => Err(error),
-    };
-    if let Err(error) = &fetched {
-        damage::note(core, key, error).await;
     }
-    fetched
+    fetch_compared(core, key, located).await
+}
+
+async fn fetch_compared(core: &Arc<Core>, key: BlockKey, located: Option<Located>) -> Result<Bytes> {
+    let bytes = core.get(&key, located.as_ref(), None).await?;
+    let core = Arc::clone(core);
+    Task::blocking(move || compared(&core, key, located.as_ref(), bytes)).join().await.flatten()
+}
+
+/// Where a block is now that was not right where it was; `None` if its row says the same as before, or there is no
+/// row any more.
+async fn moved(
+    core: &Core,
+    key: BlockKey,
+    from: Option<Located>,
+    error: &Error,
+) -> Result<Option<Option<Located>>> {
+    let has_packs = core.packs.is_some() && core.manifests.has_packs();
+    if !has_packs || !matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) {
+        return Ok(None);
+    }
+    let records = core.manifests.blocks_by_key(vec![key]).await?;
+    let Some(to) = records.first().map(|record| record.located) else { return Ok(None) };
+    let is_same = match (from, to) {
+        (Some(from), Some(to)) => from.place.is(&to.place),
+        (None, None) => true,
+        _ => false,
+    };
+    Ok((!is_same).then_some(to))
 }
 
 fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
@@ -420,18 +476,19 @@ fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
     }
 }
 
-fn verified(core: &Core, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
+fn verified(core: &Core, entry: &PlacedEntry, bytes: Bytes) -> Result<Bytes> {
+    let (key, located) = (entry.key, entry.located.as_ref());
     if bytes.len() != key.size() {
-        return Err(wrong_length(&key, &core.blocks.place(&key), bytes.len() as u64));
+        return Err(wrong_length(&key, &core.place(&key, located), bytes.len() as u64));
     }
-    if core.verify_reads { compared(core, key, bytes) } else { Ok(bytes) }
+    if core.verify_reads { compared(core, key, located, bytes) } else { Ok(bytes) }
 }
 
 /// The bytes, if they have the digest of the key.
-fn compared(core: &Core, key: BlockKey, bytes: Bytes) -> Result<Bytes> {
+fn compared(core: &Core, key: BlockKey, located: Option<&Located>, bytes: Bytes) -> Result<Bytes> {
     if key.algo().digest(&bytes) != *key.digest() {
         core.suspect(key);
-        return Err(altered(&key, &core.blocks.place(&key)));
+        return Err(altered(&key, &core.place(&key, located)));
     }
     Ok(bytes)
 }
@@ -513,7 +570,7 @@ pub(super) async fn block(core: &Arc<Core>, key: &BlockKey) -> Result<Bytes> {
     };
     let records = core.manifests.blocks_by_key(vec![*key]).await?;
     let Some(record) = records.first() else { return Err(not_found()) };
-    match fetch_verified(core, *key).await {
+    match fetch_verified(core, *key, record.located).await {
         // It was announced and not written yet.
         Err(error) if !record.stored && !record.live && error.code() == Code::MissingBlock => {
             Err(not_found())

@@ -154,7 +154,7 @@ impl Session {
         for keys in keys.chunks(PIN_BLOCKS) {
             let entries: Vec<_> = keys.iter().map(pin_of).collect();
             let pinned = put.pin_missing(&entries).await.map_err(named)?;
-            let absent = keys.iter().zip(pinned).filter(|(_, block)| !block.stored);
+            let absent = keys.iter().zip(pinned).filter(|(_, block)| !block.is_usable());
             missing.extend(absent.map(|(key, _)| *key));
         }
         Ok(missing.keys)
@@ -216,7 +216,10 @@ impl Session {
                 .map(|(key, pinned, times)| {
                     let core = Arc::clone(core);
                     async move {
-                        let bytes = Task::spawn(async move { read::fetch_verified(&core, key).await });
+                        let bytes =
+                            Task::spawn(
+                                async move { read::fetch_verified(&core, key, pinned.located).await },
+                            );
                         (key, pinned, times, bytes.join().await)
                     }
                 })

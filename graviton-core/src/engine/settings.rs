@@ -14,6 +14,8 @@ pub struct Settings {
     pub algo: Algo,
     /// How it is cut.
     pub chunker: ChunkerSpec,
+    /// Where new blocks are written.
+    pub layout: BlockLayout,
     /// How durable a returned put is.
     pub durability: Durability,
     /// Whether every block is hashed again before a byte of it is handed out.
@@ -33,6 +35,16 @@ pub struct Settings {
     /// The times that the protocol is built on, the same in every process that shares the database. Not to be
     /// changed but by tests that cannot wait for a minute.
     pub timing: Timing,
+}
+
+/// Where new blocks are written. Blocks of both kinds can always be read, in one store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BlockLayout {
+    /// Each is a file or an object of its own.
+    #[default]
+    Files,
+    /// Many of them share a file.
+    Packs,
 }
 
 /// The times that the protocol is built on. The database's clock must not jump.
@@ -65,6 +77,7 @@ impl Default for Settings {
         Settings {
             algo: Algo::default(),
             chunker: ChunkerSpec::default(),
+            layout: BlockLayout::default(),
             durability: Durability::default(),
             verify_reads: true,
             window: 64 << 20,

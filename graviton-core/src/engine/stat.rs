@@ -6,7 +6,7 @@ use super::core::{Core, Engine, Seen, not_found};
 use crate::blocking::Task;
 use crate::error::Result;
 use crate::key::BlobId;
-use crate::manifest::{BlobRecord, ManifestEntry};
+use crate::manifest::{BlobRecord, ManifestEntry, PlacedEntry};
 use crate::report::{BlobStat, StoreStats};
 
 impl From<BlobRecord> for BlobStat {
@@ -45,7 +45,8 @@ pub(super) async fn manifest(
     if from >= id.size() {
         return Ok(Vec::new());
     }
-    core.manifests.entries(record.row, from, limit).await
+    let entries = core.manifests.entries(record.row, from, limit).await?;
+    Ok(entries.iter().map(PlacedEntry::entry).collect())
 }
 
 /// Up to `limit` live blobs behind `after`.

@@ -254,7 +254,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                     self.report.bytes += record.key.size() as u64;
                 }
                 let (core, deep) = (Arc::clone(self.core), self.options.deep);
-                let task = Task::spawn(async move { look(&core, record.key, deep).await });
+                let task = Task::spawn(async move { look(&core, record.key, record.located, deep).await });
                 looking.push_back((record, task));
             }
             let Some((record, looked)) = looking.pop_front() else { return Ok(()) };
@@ -278,7 +278,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             bad => bad?,
         };
         // Without the lock, the same look again has to do.
-        if !bad || !self.may_write && look(core, record.key, true).await?.is_none() {
+        if !bad || !self.may_write && look(core, record.key, record.located, true).await?.is_none() {
             return Ok(());
         }
         let blobs = core.manifests.blobs_of(record.row, NAMED).await?;

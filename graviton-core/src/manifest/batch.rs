@@ -3,6 +3,7 @@
 
 use crate::digest::{Algo, Digest};
 use crate::key::{BlobId, BlockKey};
+use crate::place::Place;
 
 /// An object of arrays, under construction.
 pub(super) struct Batch(Row);
@@ -69,6 +70,28 @@ impl Row {
     pub(super) fn number(&mut self, number: i64) {
         self.0.push_str(&number.to_string());
         self.0.push(',');
+    }
+
+    /// A number, or null.
+    pub(super) fn optional(&mut self, number: Option<i64>) {
+        match number {
+            Some(number) => self.number(number),
+            None => self.0.push_str("null,"),
+        }
+    }
+
+    /// The four numbers of a place; nulls for none.
+    pub(super) fn place(&mut self, place: Option<&Place>) {
+        self.optional(place.map(|place| place.pack.0));
+        self.optional(place.map(|place| place.offset as i64));
+        self.optional(place.map(|place| i64::from(place.stored_size)));
+        self.optional(place.map(|place| i64::from(place.codec.number())));
+    }
+
+    /// The two numbers that tell whether a row still has a place; nulls for none.
+    pub(super) fn found(&mut self, place: Option<&Place>) {
+        self.optional(place.map(|place| place.pack.0));
+        self.optional(place.map(|place| place.offset as i64));
     }
 
     /// Plain text; a chunker's setting has nothing that would have to be quoted.

@@ -83,11 +83,15 @@ impl ManifestRepo {
     }
 
     /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers
-    /// that have none. Returns how many blobs. One that is just being committed counts as alive.
+    /// that have none. Packs of such writers are found: nobody marks a block in them any more. Returns how many blobs. One that is just being committed counts as alive.
     pub async fn expire(&self, limit: usize) -> Result<u64> {
-        self.run(Operation::transaction("expire"), limit, |mut connection, limit| {
+        let arguments = (limit, self.has_packs());
+        self.run(Operation::transaction("expire"), arguments, |mut connection, (limit, has_packs)| {
             Box::pin(async move {
                 let expired = connection.execute(sql::EXPIRE_BLOBS, &[Value::limit(*limit)]).await?;
+                if *has_packs {
+                    connection.execute(sql::FIND_PACKS, &[]).await?;
+                }
                 connection.execute(sql::EXPIRE_WRITERS, &[]).await?;
                 Ok(Keep(expired))
             })

@@ -8,14 +8,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::ManifestEntry;
+use super::PlacedEntry;
+use super::pack::SEALED;
 #[cfg(feature = "postgres")]
 use super::postgres;
-use super::sql::Sql;
+use super::sql::{Sql, Tables};
 use super::sqlite;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
+use crate::place::{Codec, Located, PackRow, Place};
 
 /// Why an operation failed: the error of its database, or our own.
 pub(super) enum Problem {
@@ -124,9 +126,28 @@ impl Columns<'_> {
         Ok(BlockKey::new(self.algo(first)?, self.digest(first + 1)?, self.number(first + 2)? as u64)?)
     }
 
-    /// Offset and key.
-    pub(super) fn entry(&self, first: usize) -> Result<ManifestEntry, Problem> {
-        Ok(ManifestEntry { offset: self.number(first)? as u64, key: self.key(first + 1)? })
+    /// Offset, key and place.
+    pub(super) fn entry(&self, first: usize) -> Result<PlacedEntry, Problem> {
+        Ok(PlacedEntry {
+            offset: self.number(first)? as u64,
+            key: self.key(first + 1)?,
+            located: self.located(first + 4)?,
+        })
+    }
+
+    /// The six columns of a place; `None` for the block's own name.
+    pub(super) fn located(&self, first: usize) -> Result<Option<Located>, Problem> {
+        let Some(pack) = self.optional(first)? else { return Ok(None) };
+        let stored_size = u32::try_from(self.number(first + 3)?).map_err(|_| foreign())?;
+        let codec = Codec::from_number(self.number(first + 4)?).ok_or_else(foreign)?;
+        let place = Place {
+            pack: PackRow(pack),
+            name: self.text(first + 1)?.parse().map_err(|_| foreign())?,
+            offset: self.number(first + 2)? as u64,
+            stored_size,
+            codec,
+        };
+        Ok(Some(Located { place, is_sealed: self.number(first + 5)? == SEALED }))
     }
 
     fn algo(&self, column: usize) -> Result<Algo, Problem> {
@@ -142,9 +163,9 @@ fn foreign() -> Error {
 
 /// A connection that an operation runs on.
 pub(super) enum Connection<'c> {
-    Sqlite(&'c mut rusqlite::Connection),
+    Sqlite(&'c mut rusqlite::Connection, Tables),
     #[cfg(feature = "postgres")]
-    Postgres(&'c mut sqlx::PgConnection),
+    Postgres(&'c mut sqlx::PgConnection, Tables),
     #[cfg(all(test, feature = "postgres"))]
     Stepped(&'c mut sqlx::PgConnection, &'c postgres::stepped::Gate),
 }
@@ -153,7 +174,7 @@ impl Connection<'_> {
     /// Whether others write at the same time, so that rows have to be locked before they are read. In SQLite
     /// a transaction that writes has the database to itself.
     pub(super) fn is_shared(&self) -> bool {
-        !matches!(self, Connection::Sqlite(_))
+        !matches!(self, Connection::Sqlite(..))
     }
 
     /// The rows that the statement finds.
@@ -164,15 +185,17 @@ impl Connection<'_> {
         read: impl FnMut(&Columns<'_>) -> Result<T, Problem> + Send,
     ) -> Result<Vec<T>, Problem> {
         match self {
-            Connection::Sqlite(connection) => sqlite::connection::rows(connection, sql, values, read),
+            Connection::Sqlite(connection, tables) => {
+                sqlite::connection::rows(connection, sql.sqlite(*tables), values, read)
+            }
             #[cfg(feature = "postgres")]
-            Connection::Postgres(connection) => {
-                postgres::connection::rows(connection, sql, values, read).await
+            Connection::Postgres(connection, tables) => {
+                postgres::connection::rows(connection, sql.postgres(*tables), values, read).await
             }
             #[cfg(all(test, feature = "postgres"))]
             Connection::Stepped(connection, gate) => {
                 gate.pass().await;
-                postgres::connection::rows(connection, sql, values, read).await
+                postgres::connection::rows(connection, sql.postgres(Tables::Packs), values, read).await
             }
         }
     }
@@ -180,13 +203,17 @@ impl Connection<'_> {
     /// How many rows the statement changed.
     pub(super) async fn execute(&mut self, sql: Sql, values: &[Value<'_>]) -> Result<u64, Problem> {
         match self {
-            Connection::Sqlite(connection) => sqlite::connection::execute(connection, sql, values),
+            Connection::Sqlite(connection, tables) => {
+                sqlite::connection::execute(connection, sql.sqlite(*tables), values)
+            }
             #[cfg(feature = "postgres")]
-            Connection::Postgres(connection) => postgres::connection::execute(connection, sql, values).await,
+            Connection::Postgres(connection, tables) => {
+                postgres::connection::execute(connection, sql.postgres(*tables), values).await
+            }
             #[cfg(all(test, feature = "postgres"))]
             Connection::Stepped(connection, gate) => {
                 gate.pass().await;
-                postgres::connection::execute(connection, sql, values).await
+                postgres::connection::execute(connection, sql.postgres(Tables::Packs), values).await
             }
         }
     }
@@ -194,13 +221,17 @@ impl Connection<'_> {
     /// Runs several statements without parameters.
     pub(super) async fn script(&mut self, statements: Sql) -> Result<(), Problem> {
         match self {
-            Connection::Sqlite(connection) => Ok(connection.execute_batch(statements.sqlite)?),
+            Connection::Sqlite(connection, tables) => {
+                Ok(connection.execute_batch(statements.sqlite(*tables))?)
+            }
             #[cfg(feature = "postgres")]
-            Connection::Postgres(connection) => postgres::connection::script(connection, statements).await,
+            Connection::Postgres(connection, tables) => {
+                postgres::connection::script(connection, statements.postgres(*tables)).await
+            }
             #[cfg(all(test, feature = "postgres"))]
             Connection::Stepped(connection, gate) => {
                 gate.pass().await;
-                postgres::connection::script(connection, statements).await
+                postgres::connection::script(connection, statements.postgres(Tables::Packs)).await
             }
         }
     }

@@ -24,6 +24,7 @@ mod connection;
 mod open;
 mod operation;
 mod ownership;
+mod pack;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -35,6 +36,7 @@ mod sql;
 mod sqlite;
 mod verify;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -43,11 +45,13 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
+use crate::place::{Located, PackRow, Place};
 
 pub use crate::collection::Collection;
 pub use operation::TransactionHook;
 pub(crate) use ownership::EPOCH_BITS;
 pub use ownership::{Claim, Owned, Ownership, Refusal, Whereabouts};
+pub use pack::{Hole, Released};
 pub use repo::ManifestRepo;
 pub(crate) use sqlite::check_local;
 
@@ -136,6 +140,37 @@ impl ManifestEntry {
     }
 }
 
+/// An entry of a manifest as it was read, with the place of its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedEntry {
+    /// Where the block starts in the blob, in bytes.
+    pub offset: u64,
+    /// The block.
+    pub key: BlockKey,
+    /// Where its bytes are; `None` for its own name.
+    pub located: Option<Located>,
+}
+
+impl PlacedEntry {
+    /// Where the block ends in the blob, in bytes.
+    pub fn end(&self) -> u64 {
+        self.entry().end()
+    }
+
+    /// The entry alone.
+    pub fn entry(&self) -> ManifestEntry {
+        ManifestEntry { offset: self.offset, key: self.key }
+    }
+}
+
+/// For tests, which compare what was read with what was pinned.
+#[cfg(any(test, feature = "testing"))]
+impl PartialEq<ManifestEntry> for PlacedEntry {
+    fn eq(&self, entry: &ManifestEntry) -> bool {
+        self.entry() == *entry
+    }
+}
+
 /// What [`ManifestRepo::pin`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pinned {
@@ -157,10 +192,67 @@ pub struct PinnedBlock {
     pub row: BlockRow,
     /// Whether its bytes are in the block store.
     pub stored: bool,
+    /// Where they are; `None` for its own name.
+    pub located: Option<Located>,
+    /// Whether the put has found them damaged there. The database does not know it.
+    pub damaged: bool,
+}
+
+impl PinnedBlock {
+    /// Whether the put need not write it.
+    pub fn is_usable(&self) -> bool {
+        self.stored && !self.damaged
+    }
+}
+
+/// A block that a put wrote, durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its row.
+    pub row: BlockRow,
+    /// Where it is now; `None` for its own name.
+    pub place: Option<Place>,
+    /// The place of a row that says `stored`, where this put found the block damaged. If the row has it still, it
+    /// gets the new one.
+    pub found: Option<Place>,
+}
+
+impl Mark {
+    /// Of a block under its own name.
+    pub fn named(row: BlockRow) -> Mark {
+        Mark { row, place: None, found: None }
+    }
+}
+
+/// A pack, and the writer that has to hold it when something is marked in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeldPack {
+    /// The pack.
+    pub pack: PackRow,
+    /// The writer that created it.
+    pub writer: WriterId,
 }
 
 /// Says whether a block that was written is the one that is there now.
 pub type InPlace = dyn Fn(&BlockKey) -> bool + Send + Sync;
+
+/// A block in a pack, of a small blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// Its place.
+    pub place: Place,
+    /// Who has to hold the pack.
+    pub writer: WriterId,
+    /// As in a [`Mark`].
+    pub found: Option<Place>,
+}
+
+impl Packed {
+    /// The pack that has to be held.
+    fn held(&self) -> HeldPack {
+        HeldPack { pack: self.place.pack, writer: self.writer }
+    }
+}
 
 /// A request to make a blob live.
 pub enum Commit {
@@ -173,7 +265,9 @@ pub enum Commit {
         /// How many references it has.
         block_count: u64,
         /// Blocks that are durable now and not yet marked so.
-        stored: Vec<BlockRow>,
+        marks: Vec<Mark>,
+        /// The packs of those.
+        packs: Vec<HeldPack>,
     },
     /// A small blob whose blocks are durable and not yet referenced: begin, pin and commit in one.
     Whole {
@@ -183,9 +277,11 @@ pub enum Commit {
         chunker: Arc<str>,
         /// Its blocks in order.
         entries: Arc<[ManifestEntry]>,
-        /// Whether this block is, at this moment, the durable one that this put wrote. Asked after the
-        /// blocks' rows are locked, for each block whose row does not say `stored`.
+        /// Whether this block is, at this moment, the durable one that this put wrote under its own name. Asked
+        /// after the blocks' rows are locked, for each block whose row does not say `stored`.
         in_place: Box<InPlace>,
+        /// The blocks that this put wrote into packs, durably.
+        packed: Arc<HashMap<BlockKey, Packed>>,
     },
 }
 
@@ -222,6 +318,8 @@ pub struct Known {
     /// For each key whether its row says `stored` (and no collector is about to delete it); `None` where
     /// there is no row.
     pub stored: Vec<Option<bool>>,
+    /// For each key where its bytes are; `None` for its own name, and where there is no row.
+    pub located: Vec<Option<Located>>,
     /// Whether anything that is stored may not be durable.
     pub relaxed: bool,
 }
@@ -278,7 +376,8 @@ pub struct GarbagePlan {
 }
 
 /// Looks at the bytes of a block; true if they are right. For [`ManifestRepo::recheck`].
-pub type LookAgain = dyn Fn(BlockKey) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> + Send + Sync;
+pub type LookAgain =
+    dyn Fn(BlockKey, Option<Located>) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> + Send + Sync;
 
 /// A block's row, for a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,4 +390,6 @@ pub struct BlockRecord {
     pub stored: bool,
     /// Whether a live blob refers to it.
     pub live: bool,
+    /// Where its bytes are; `None` for its own name.
+    pub located: Option<Located>,
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use super::operation::Operation;
 #[cfg(feature = "postgres")]
 use super::postgres::{PostgresAddress, PostgresDatabase};
-use super::repo::Database;
+use super::repo::{Database, the_only};
 use super::schema::{self, Schema};
+use super::sql::{self, Tables};
 use super::sqlite::SqliteDatabase;
 use super::{Durability, ManifestRepo, Opening};
 use crate::error::{Code, Error, Result};
@@ -25,16 +26,18 @@ impl ManifestRepo {
             return Err(Error::new(Code::NotFound, format!("there is no store: {name} does not exist"))
                 .with_advice("check the directory, or put something to create the store"));
         }
-        let repo = ManifestRepo::new(Database::Sqlite(database), durability);
-        let schema = if exists { repo.schema(&name).await? } else { Schema::Absent };
+        let mut repo = ManifestRepo::new(Database::Sqlite(database), durability);
+        let mut schema = if exists { repo.schema(&name).await? } else { Schema::Absent };
         if needs_migration(schema, opening, &name)?
             && let Database::Sqlite(database) = &repo.database
         {
             // SQLite syncs the directory for its journals. That of the database file itself is left to us.
             database.make_directory().await?;
-            repo.migrate(&name).await?;
+            repo.migrate(&name, false).await?;
             database.make_directory().await?;
+            schema = repo.schema(&name).await?;
         }
+        repo.tables = tables(schema);
         Ok(repo)
     }
 
@@ -49,11 +52,14 @@ impl ManifestRepo {
         opening: Opening,
     ) -> Result<ManifestRepo> {
         let database = PostgresDatabase::new(address.clone());
-        let repo = ManifestRepo::new(Database::Postgres(Box::new(database)), durability);
+        let mut repo = ManifestRepo::new(Database::Postgres(Box::new(database)), durability);
         let name = address.name();
-        if needs_migration(repo.schema(name).await?, opening, name)? {
-            repo.migrate(name).await?;
+        let mut schema = repo.schema(name).await?;
+        if needs_migration(schema, opening, name)? {
+            repo.migrate(name, false).await?;
+            schema = repo.schema(name).await?;
         }
+        repo.tables = tables(schema);
         Ok(repo)
     }
 
@@ -67,21 +73,51 @@ impl ManifestRepo {
 
     /// Synced in a relaxed store too: its id is soon written beside the blocks, synced. If that outlived the
     /// database, the blocks would belong to a database that nobody has, and no other would open with them.
-    async fn migrate(&self, name: &str) -> Result<()> {
+    async fn migrate(&self, name: &str, upgrades: bool) -> Result<()> {
         let id = format!("{:032x}", u128::from_be_bytes(random::bytes()?));
         let operation = Operation::transaction("migrate").synced(true).patience(schema::PATIENCE);
-        self.run(operation, (name.to_owned(), id), |mut connection, (name, id)| {
-            Box::pin(async move { schema::migrate(&mut connection, name, id).await })
+        self.run(operation, (name.to_owned(), id, upgrades), |mut connection, (name, id, upgrades)| {
+            Box::pin(async move { schema::migrate(&mut connection, name, id, *upgrades).await })
         })
         .await
     }
+
+    /// Whether the database can hold packs. One of an older version cannot, before it is [upgraded](Self::upgrade).
+    pub fn has_packs(&self) -> bool {
+        self.tables == Tables::Packs
+    }
+
+    /// Gives a database of an older version the tables for packs; false if it has them. Programs of that version
+    /// that use the database get an error from then on. So does this repository, which has to be opened again.
+    ///
+    /// As long as a store holds a lease, which every put needs, it is `backend-unavailable`, and nothing is changed.
+    pub async fn upgrade(&self) -> Result<bool> {
+        let name = self.name();
+        if self.schema(&name).await? == Schema::Current {
+            return Ok(false);
+        }
+        let writers = self.rows(Operation::read("writers"), sql::LIVE_WRITERS, [], |row| row.number(0));
+        let writers = the_only(writers.await?)?;
+        if writers > 0 {
+            let why =
+                format!("cannot upgrade {name}: {writers} open stores are putting, or were a minute ago");
+            return Err(Error::new(Code::BackendUnavailable, why)
+                .with_advice("end the programs that use it, wait for a minute, and try again"));
+        }
+        self.migrate(&name, true).await?;
+        Ok(true)
+    }
+}
+
+fn tables(schema: Schema) -> Tables {
+    if schema == Schema::Current { Tables::Packs } else { Tables::Files }
 }
 
 /// Whether the tables have to be made or brought up to date. An older schema can be read as it is: since then
 /// there are other indexes, and columns that only those need who write.
 fn needs_migration(schema: Schema, opening: Opening, name: &str) -> Result<bool> {
     match (schema, opening) {
-        (Schema::Current, _) | (Schema::Old, Opening::ToRead) => Ok(false),
+        (Schema::Current | Schema::WithoutPacks, _) | (Schema::Old, Opening::ToRead) => Ok(false),
         (Schema::Old, _) | (Schema::Absent, Opening::Create) => Ok(true),
         (Schema::Absent, _) => {
             Err(Error::new(Code::NotFound, format!("there is no store: {name} has no tables of Graviton's"))

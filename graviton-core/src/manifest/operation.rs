@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::sql::Tables;
 use crate::error::Result;
 
 /// How an operation runs on the database.
@@ -13,6 +14,8 @@ pub(super) struct Operation {
     /// The name of its method.
     name: &'static str,
     pub(super) access: Access,
+    /// The tables of the database that it runs on.
+    pub(super) tables: Tables,
     /// Whether its commit survives a power cut once the operation has returned.
     pub(super) synced: bool,
     /// How long it may take before the database counts as gone.
@@ -35,7 +38,8 @@ pub(super) enum Access {
 
 impl Operation {
     const fn new(name: &'static str, access: Access) -> Operation {
-        Operation { name, access, synced: false, patience: Duration::from_secs(60) }
+        let patience = Duration::from_secs(60);
+        Operation { name, access, tables: Tables::Packs, synced: false, patience }
     }
 
     pub(super) const fn read(name: &'static str) -> Operation {
@@ -56,6 +60,10 @@ impl Operation {
 
     pub(super) const fn renewal(name: &'static str) -> Operation {
         Operation::new(name, Access::Renewal)
+    }
+
+    pub(super) const fn on(self, tables: Tables) -> Operation {
+        Operation { tables, ..self }
     }
 
     pub(super) const fn synced(self, synced: bool) -> Operation {

@@ -3,12 +3,14 @@
 //! Every condition is looked up first, in one query under the transaction's locks; a member whose condition
 //! does not hold drops out, and the others go on. So one bad member never costs the group its sync.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::batch::{Batch, Row};
+use super::put::mark_row;
 use super::sql::{self, Sql};
-use super::{BlobRow, BlockRow, Commit, Committed, ManifestEntry};
+use super::{BlobRow, BlockRow, Commit, Committed, HeldPack, ManifestEntry, Mark, Packed};
 use crate::key::{BlobId, BlockKey};
+use crate::place::Place;
 
 /// States of a blob row.
 pub(super) const PENDING: i64 = 0;
@@ -34,11 +36,18 @@ pub(super) struct Facts {
     live: HashSet<BlobId>,
     /// Whether the row says `stored`, and whether it is doomed.
     blocks: HashMap<BlockKey, (bool, bool)>,
+    /// The packs that their writers hold.
+    held: HashSet<HeldPack>,
     /// The store holds blocks that are not durable.
     pub(super) relaxed: bool,
 }
 
 impl Facts {
+    /// That these packs are held.
+    pub(super) fn of(held: HashSet<HeldPack>) -> Facts {
+        Facts { held, ..Facts::default() }
+    }
+
     /// Forgets what the rows of these blocks say.
     pub(super) fn disregard<'k>(&mut self, keys: impl IntoIterator<Item = &'k BlockKey>) {
         for key in keys {
@@ -50,12 +59,14 @@ impl Facts {
 /// What to change.
 #[derive(Default)]
 pub(super) struct Changes<'a> {
-    stored: Vec<BlockRow>,
+    marks: Vec<Mark>,
     pinned: Vec<(BlobRow, BlobId, u64)>,
     again: Vec<BlobRow>,
     whole: Vec<&'a Commit>,
-    /// Blocks of live blobs that were damaged and are written again.
-    healed: Vec<BlockKey>,
+    /// Blocks that are in place and whose rows do not say `stored`, and where.
+    stored: BTreeMap<BlockKey, Option<Place>>,
+    /// Blocks whose rows say `stored`, and that were found damaged in a pack.
+    healed: BTreeMap<BlockKey, Packed>,
 }
 
 impl<'a> Plan<'a> {
@@ -64,8 +75,8 @@ impl<'a> Plan<'a> {
             Plan { commits, rows: Vec::new(), ids: Vec::new(), keys: Vec::new(), blocks: Vec::new() };
         for commit in commits {
             match commit {
-                Commit::Pinned { row, id, stored, .. } => {
-                    plan.blocks.extend(stored);
+                Commit::Pinned { row, id, marks, .. } => {
+                    plan.blocks.extend(marks.iter().map(|mark| mark.row));
                     plan.rows.push(*row);
                     plan.ids.push(*id);
                 }
@@ -101,6 +112,20 @@ impl<'a> Plan<'a> {
 
     pub(super) fn has_rows(&self) -> bool {
         !self.rows.is_empty()
+    }
+
+    /// The packs that the commits' blocks are in, each once.
+    pub(super) fn packs(&self) -> Vec<HeldPack> {
+        let mut packs: Vec<HeldPack> = Vec::new();
+        for commit in self.commits {
+            match commit {
+                Commit::Pinned { packs: held, .. } => packs.extend(held),
+                Commit::Whole { packed, .. } => packs.extend(packed.values().map(Packed::held)),
+            }
+        }
+        packs.sort_unstable_by_key(|held| (held.pack, held.writer));
+        packs.dedup();
+        packs
     }
 
     /// The batch of [`sql::CHECK`].
@@ -141,8 +166,11 @@ impl<'a> Plan<'a> {
                 Commit::Pinned { row, block_count, .. } if facts.pending.get(row) != Some(block_count) => {
                     Committed::Expired
                 }
-                Commit::Pinned { row, id, block_count, stored } => {
-                    changes.stored.extend(stored);
+                Commit::Pinned { packs, .. } if packs.iter().any(|pack| !facts.held.contains(pack)) => {
+                    Committed::Expired
+                }
+                Commit::Pinned { row, id, block_count, marks, .. } => {
+                    changes.marks.extend(marks);
                     if live.insert(*id) {
                         changes.pinned.push((*row, *id, *block_count));
                         Committed::Created
@@ -151,20 +179,30 @@ impl<'a> Plan<'a> {
                         Committed::Existed
                     }
                 }
-                Commit::Whole { id, entries, in_place, .. } if live.contains(id) => {
-                    let damaged = |key: &BlockKey| facts.blocks.get(key) == Some(&(false, false));
-                    let keys = entries.iter().map(|entry| entry.key);
-                    changes.healed.extend(keys.filter(|key| damaged(key) && in_place(key)));
+                Commit::Whole { id, entries, .. } if live.contains(id) => {
+                    for entry in entries.iter() {
+                        match facts.blocks.get(&entry.key) {
+                            Some((false, false)) => changes.add(commit, entry.key, facts),
+                            Some((true, false)) => changes.heal(commit, entry.key, facts),
+                            _ => {}
+                        }
+                    }
                     Committed::Existed
                 }
-                Commit::Whole { id, entries, in_place, .. } => {
+                Commit::Whole { id, entries, .. } => {
                     let proven = entries.iter().all(|entry| match facts.blocks.get(&entry.key) {
                         Some((_, true)) => false,
                         Some((true, false)) => true,
-                        Some((false, false)) | None => in_place(&entry.key),
+                        Some((false, false)) | None => place_of(commit, entry.key, facts).is_some(),
                     });
                     if !proven {
                         return Committed::NotInPlace;
+                    }
+                    for entry in entries.iter() {
+                        match facts.blocks.get(&entry.key) {
+                            Some((true, _)) => changes.heal(commit, entry.key, facts),
+                            _ => changes.add(commit, entry.key, facts),
+                        }
                     }
                     live.insert(*id);
                     changes.whole.push(commit);
@@ -176,19 +214,56 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Where this small blob has put the block, durably: in a pack that is held, or under its own name (`Some(None)`).
+fn place_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Option<Place>> {
+    let Commit::Whole { in_place, packed, .. } = commit else { return None };
+    match packed.get(&key) {
+        Some(packed) => facts.held.contains(&packed.held()).then_some(Some(packed.place)),
+        None => in_place(&key).then_some(None),
+    }
+}
+
 impl Changes<'_> {
+    /// Marks a block as stored where the blob has put it, if it has.
+    fn add(&mut self, commit: &Commit, key: BlockKey, facts: &Facts) {
+        if let Some(place) = place_of(commit, key, facts) {
+            self.stored.entry(key).or_insert(place);
+        }
+    }
+
+    /// Gives a block that the blob found damaged in a pack its new place.
+    fn heal(&mut self, commit: &Commit, key: BlockKey, facts: &Facts) {
+        let Commit::Whole { packed, .. } = commit else { return };
+        if let Some(packed) = packed.get(&key)
+            && packed.found.is_some()
+            && facts.held.contains(&packed.held())
+        {
+            self.healed.entry(key).or_insert(*packed);
+        }
+    }
+
     /// The statements to run, in the order in which rows are locked, and the batch that all of them take.
     pub(super) fn statements(&self) -> (Vec<Sql>, String) {
         let mut statements = Vec::new();
         let mut batch = Batch::new();
-        if !self.whole.is_empty() || !self.healed.is_empty() {
-            let whole = self.wholes().flat_map(|(_, _, entries)| entries.iter().map(|entry| &entry.key));
-            batch = batch.rows("keys", whole.chain(&self.healed), Row::key);
+        if !self.stored.is_empty() {
+            batch = batch.rows("keys", &self.stored, |row, (key, place)| {
+                row.key(key);
+                row.place(place.as_ref());
+            });
             statements.push(sql::COMMIT_BLOCKS);
         }
-        if !self.stored.is_empty() {
-            batch = batch.numbers("stored", self.stored.iter().map(|row| row.0));
-            statements.push(sql::COMMIT_STORED);
+        if !self.healed.is_empty() {
+            batch = batch.rows("healed", &self.healed, |row, (key, packed)| {
+                row.key(key);
+                row.place(Some(&packed.place));
+                row.found(packed.found.as_ref());
+            });
+            statements.push(sql::COMMIT_HEALED);
+        }
+        if !self.marks.is_empty() {
+            batch = batch.rows("marks", &self.marks, mark_row);
+            statements.push(sql::MARK_STORED);
         }
         if !self.pinned.is_empty() {
             batch = batch.rows("live", &self.pinned, |values, (row, id, block_count)| {

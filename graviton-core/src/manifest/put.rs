@@ -1,22 +1,24 @@
 //! The put protocol.
 //!
-//! With row locks the order is always: blocks in key order, then blobs. An operation reads the rows that
+//! With row locks the order is always: packs that are marked in, shared; blocks in key order; blobs. An operation reads the rows that
 //! it decides on in a statement after the locks are held.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::Batch;
-use super::connection::{Connection, Ending, Problem, Value, text};
+use super::batch::{Batch, Row};
+use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
 use super::plan::{Facts, PENDING, Plan};
 use super::repo::{only, the_only};
 use super::{
-    BlobRow, BlockRow, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned, PinnedBlock,
-    WriterId, sql,
+    BlobRow, BlockRow, Commit, Committed, Durability, HeldPack, ManifestEntry, ManifestRepo, Mark, Pinned,
+    PinnedBlock, WriterId, sql,
 };
 use crate::error::Result;
 use crate::key::BlockKey;
+use crate::place::PackRow;
 
 use Ending::{Commit as Keep, RollBack};
 use Value::Number;
@@ -63,13 +65,19 @@ impl ManifestRepo {
     }
 
     /// Marks up to 1,024 pinned blocks as stored. Returns false, having changed nothing, if the blob is not
-    /// pending any more.
-    pub async fn mark_stored(&self, blob: BlobRow, blocks: &[BlockRow]) -> Result<bool> {
-        let batch = Batch::new().numbers("rows", blocks.iter().map(|row| row.0)).finish();
-        let arguments = (blob, batch, self.durability);
+    /// pending any more, or one of the packs is not held.
+    pub async fn mark_stored(&self, blob: BlobRow, marks: &[Mark], packs: &[HeldPack]) -> Result<bool> {
+        let batch = Batch::new()
+            .numbers("rows", marks.iter().map(|mark| mark.row.0))
+            .rows("marks", marks, mark_row)
+            .finish();
+        let arguments = (blob, batch, packs.to_vec(), self.durability);
         let operation = Operation::transaction("mark_stored");
-        self.run(operation, arguments, |mut connection, (blob, batch, durability)| {
+        self.run(operation, arguments, |mut connection, (blob, batch, packs, durability)| {
             Box::pin(async move {
+                if held(&mut connection, packs).await?.len() < packs.len() {
+                    return Ok(RollBack(false));
+                }
                 if connection.is_shared() {
                     connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
                 }
@@ -101,6 +109,26 @@ impl ManifestRepo {
     }
 }
 
+/// A mark in a batch.
+pub(super) fn mark_row(row: &mut Row, mark: &Mark) {
+    row.number(mark.row.0);
+    row.place(mark.place.as_ref());
+    row.found(mark.found.as_ref());
+}
+
+/// Those of the packs that their writers hold, until the transaction ends. Packs are locked first.
+async fn held(connection: &mut Connection<'_>, packs: &[HeldPack]) -> Result<HashSet<HeldPack>, Problem> {
+    if packs.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let batch = Batch::new().numbers("packs", packs.iter().map(|held| held.pack.0)).finish();
+    let read =
+        |row: &Columns<'_>| Ok(HeldPack { pack: PackRow(row.number(0)?), writer: WriterId(row.number(1)?) });
+    let found: HashSet<HeldPack> =
+        connection.rows(sql::LOCK_PACKS, &[text(batch)], read).await?.into_iter().collect();
+    Ok(packs.iter().copied().filter(|pack| found.contains(pack)).collect())
+}
+
 /// In a relaxed store a block that is marked `stored` may not be durable, and the store has to say so.
 async fn note_durability(connection: &mut Connection<'_>, durability: Durability) -> Result<(), Problem> {
     if durability == Durability::Relaxed {
@@ -126,7 +154,12 @@ async fn pin(connection: &mut Connection<'_>, blob: BlobRow, batch: &str) -> Res
         if let Some(remaining @ 1..) = row.optional(2)? {
             doomed = doomed.max(Some(Duration::from_millis(remaining as u64)));
         }
-        Ok(PinnedBlock { row: BlockRow(row.number(0)?), stored: row.truth(1)? })
+        Ok(PinnedBlock {
+            row: BlockRow(row.number(0)?),
+            stored: row.truth(1)?,
+            located: row.located(3)?,
+            damaged: false,
+        })
     });
     let pinned = pinned.await?;
     if let Some(remaining) = doomed {
@@ -143,8 +176,9 @@ async fn commit(
 ) -> Result<Ending<Vec<Committed>>, Problem> {
     let plan = Plan::new(commits);
     let is_shared = connection.is_shared();
+    let held = held(connection, &plan.packs()).await?;
     let claimed = if is_shared { lock(connection, &plan).await? } else { Vec::new() };
-    let mut facts = Facts::default();
+    let mut facts = Facts::of(held);
     let question = plan.question();
     connection
         .rows(sql::CHECK, &[text(&question)], |row| {

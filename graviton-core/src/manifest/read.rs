@@ -6,16 +6,17 @@ use super::batch::{Batch, Row};
 use super::connection::{Columns, Ending, Problem, Value, text};
 use super::operation::Operation;
 use super::repo::{Database, the_only};
-use super::{BlobRecord, BlobRow, Durability, Known, ManifestEntry, ManifestRepo, StoreRecord, sql};
+use super::{BlobRecord, BlobRow, Durability, Known, ManifestRepo, PlacedEntry, StoreRecord, sql};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
+use crate::place::Located;
 use crate::report::StoreStats;
 
 use Value::Number;
 
-/// Whether a live blob and all its blocks are known to be stored, and their keys.
-type StoredBlocks = Option<Vec<BlockKey>>;
+/// Whether a live blob and all its blocks are known to be stored, and where they are.
+type StoredBlocks = Option<Vec<(BlockKey, Option<Located>)>>;
 
 /// The first columns of [`sql::STORE`].
 pub(super) fn record(row: &Columns<'_>) -> Result<StoreRecord, Problem> {
@@ -49,14 +50,21 @@ impl ManifestRepo {
         let question = Batch::new().rows("ids", ids, Row::id).rows("keys", keys, Row::key).finish();
         let operation = Operation::read_before_write("known");
         let found = self.rows(operation, sql::CHECK, [text(question)], |row| {
-            Ok((row.number(0)?, row.number(1)? as usize, row.truth(2)?, row.truth(3)?))
+            Ok((row.number(0)?, row.number(1)? as usize, row.truth(2)?, row.truth(3)?, row.located(4)?))
         });
-        let mut known =
-            Known { live: vec![false; ids.len()], stored: vec![None; keys.len()], relaxed: false };
-        for (what, place, first, second) in found.await? {
+        let mut known = Known {
+            live: vec![false; ids.len()],
+            stored: vec![None; keys.len()],
+            located: vec![None; keys.len()],
+            relaxed: false,
+        };
+        for (what, place, first, second, located) in found.await? {
             match what {
                 1 => known.live[place] = true,
-                2 => known.stored[place] = Some(first && !second),
+                2 => {
+                    known.stored[place] = Some(first && !second);
+                    known.located[place] = located;
+                }
                 3 => known.relaxed = first,
                 _ => {}
             }
@@ -65,11 +73,7 @@ impl ManifestRepo {
     }
 
     /// The live blob of that id with the first `entries` entries of its manifest, in one query.
-    pub async fn find(
-        &self,
-        id: &BlobId,
-        entries: usize,
-    ) -> Result<Option<(BlobRecord, Vec<ManifestEntry>)>> {
+    pub async fn find(&self, id: &BlobId, entries: usize) -> Result<Option<(BlobRecord, Vec<PlacedEntry>)>> {
         self.run(Operation::read("find"), (*id, entries), |mut connection, (id, entries)| {
             Box::pin(async move {
                 let mut record = None;
@@ -107,7 +111,7 @@ impl ManifestRepo {
         &self,
         id: &BlobId,
         entries: usize,
-    ) -> Option<Option<(BlobRecord, Vec<ManifestEntry>)>> {
+    ) -> Option<Option<(BlobRecord, Vec<PlacedEntry>)>> {
         self.at_once(self.find(id, entries))
     }
 
@@ -121,7 +125,7 @@ impl ManifestRepo {
         let blocks = self.rows(operation, sql::FIND_BLOCKS, values, move |row| {
             let trusted = is_relaxed || !row.truth(0)?;
             let Some(stored) = row.optional(4)? else { return Ok((trusted, None)) };
-            Ok((trusted && stored != 0, Some(row.key(1)?)))
+            Ok((trusted && stored != 0, Some((row.key(1)?, row.located(5)?))))
         });
         let blocks = blocks.await?;
         let all = (1..=limit).contains(&blocks.len()) && blocks.iter().all(|(stored, _)| *stored);
@@ -135,7 +139,7 @@ impl ManifestRepo {
 
     /// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on, in order.
     /// Also of a blob that was deleted since it was found, until its grace is over.
-    pub async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
+    pub async fn entries(&self, blob: BlobRow, from: u64, limit: usize) -> Result<Vec<PlacedEntry>> {
         let values = [Number(blob.0), Number(from as i64), Value::limit(limit)];
         self.rows(Operation::read("entries"), sql::ENTRIES, values, |row| row.entry(0)).await
     }

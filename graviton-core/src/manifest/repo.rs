@@ -8,7 +8,7 @@ use super::connection::{Columns, Ending, Problem, Value, Work};
 use super::operation::{Operation, TransactionHook, Watch};
 #[cfg(feature = "postgres")]
 use super::postgres;
-use super::sql::Sql;
+use super::sql::{Sql, Tables};
 use super::sqlite::SqliteDatabase;
 use super::{Connections, Durability};
 use crate::blocking;
@@ -25,6 +25,7 @@ use crate::error::{Code, Error, Result};
 pub struct ManifestRepo {
     pub(super) database: Database,
     pub(super) durability: Durability,
+    pub(super) tables: Tables,
     hook: Option<Arc<dyn TransactionHook>>,
 }
 
@@ -40,7 +41,7 @@ pub(super) enum Database {
 
 impl ManifestRepo {
     pub(super) fn new(database: Database, durability: Durability) -> ManifestRepo {
-        ManifestRepo { database, durability, hook: None }
+        ManifestRepo { database, durability, tables: Tables::Packs, hook: None }
     }
 
     /// The same repository, watched by this hook.
@@ -61,6 +62,7 @@ impl ManifestRepo {
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
+        let operation = operation.on(self.tables);
         let watch = Watch::new(self.hook.as_ref(), operation);
         watch.before_begin()?;
         let answer = match &self.database {
@@ -108,6 +110,17 @@ impl ManifestRepo {
     /// error the call is to be made again in the usual way, which says why.
     pub(super) fn at_once<T>(&self, call: impl Future<Output = Result<T>>) -> Option<T> {
         if self.is_local() { blocking::at_once(call)?.ok() } else { None }
+    }
+
+    /// The database, for messages.
+    pub(super) fn name(&self) -> String {
+        match &self.database {
+            Database::Sqlite(database) => database.path().display().to_string(),
+            #[cfg(feature = "postgres")]
+            Database::Postgres(database) => database.name().to_owned(),
+            #[cfg(all(test, feature = "postgres"))]
+            Database::Stepped(_) => "the database".to_owned(),
+        }
     }
 
     /// Writes a consistent copy of the database to a new file, while it is in use.
@@ -160,7 +173,7 @@ impl ManifestRepo {
 
 impl fmt::Debug for ManifestRepo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ManifestRepo { database, durability, hook: _ } = self;
+        let ManifestRepo { database, durability, tables: _, hook: _ } = self;
         f.debug_struct("ManifestRepo")
             .field("database", database)
             .field("durability", durability)

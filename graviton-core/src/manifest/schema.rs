@@ -12,33 +12,54 @@ use crate::error::{Code, Error, Result};
 
 macro_rules! migration {
     ($file:literal) => {
-        Sql {
-            sqlite: include_str!(concat!("../../migrations/sqlite/", $file)),
-            postgres: include_str!(concat!("../../migrations/postgres/", $file)),
-        }
+        Sql::new(
+            include_str!(concat!("../../migrations/sqlite/", $file)),
+            include_str!(concat!("../../migrations/postgres/", $file)),
+        )
     };
 }
 
-pub(super) const MIGRATIONS: &[Sql] =
-    &[migration!("0001_first.sql"), migration!("0002_collect.sql"), migration!("0003_ownership.sql")];
+pub(super) const MIGRATIONS: &[Sql] = &[
+    migration!("0001_first.sql"),
+    migration!("0002_collect.sql"),
+    migration!("0003_ownership.sql"),
+    migration!("0004_packs.sql"),
+];
 
-/// The schema that this version writes.
+/// The schema that this version gives a new store.
 const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// The last one without packs. Programs of that version may be using the database, so that only an upgrade
+/// goes further ([`ManifestRepo::upgrade`](super::ManifestRepo::upgrade)).
+const WITHOUT_PACKS: i64 = 3;
 
 /// The number is the ASCII of "graviton". The schema is the one that the session was made for. One that is
 /// there is not made: that would ask for a right which the user need not have.
-const BEFORE: Sql = Sql {
-    sqlite: "",
-    postgres: "SELECT pg_advisory_xact_lock(7454127494454865774); \
+const BEFORE: Sql = Sql::new(
+    "",
+    "SELECT pg_advisory_xact_lock(7454127494454865774); \
         DO $$ BEGIN IF to_regnamespace(current_setting('search_path')) IS NULL THEN \
         EXECUTE format('CREATE SCHEMA %I', current_setting('search_path')); END IF; END $$",
-};
+);
+
+/// Whether a statement failed for the reason that the table of blocks has another name by now.
+pub(super) fn is_upgraded(message: &str) -> bool {
+    message.contains("no such table: block") || message.contains("relation \"block\" does not exist")
+}
+
+/// The error for a database that was upgraded while it was open.
+pub(super) fn upgraded(name: &str) -> Error {
+    Error::new(Code::Version, format!("the database {name} was upgraded while the store was open"))
+        .with_advice("open the store again")
+}
 
 /// What a database is to this version of Graviton.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Schema {
     Current,
-    /// Of an older version, which can be brought up to date.
+    /// The last one without packs.
+    WithoutPacks,
+    /// Of an older version, which is brought up to the last one without packs.
     Old,
     /// It is empty.
     Absent,
@@ -49,6 +70,7 @@ pub(super) async fn look(connection: &mut Connection<'_>, name: &str) -> Result<
     Ok(Ending::Commit(match version(connection, name).await? {
         None => Schema::Absent,
         Some(VERSION) => Schema::Current,
+        Some(WITHOUT_PACKS) => Schema::WithoutPacks,
         Some(_) => Schema::Old,
     }))
 }
@@ -56,18 +78,24 @@ pub(super) async fn look(connection: &mut Connection<'_>, name: &str) -> Result<
 /// How long [`migrate`] may take: it may build an index over everything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Brings the database up to date. A store that is made now gets this `id`.
+/// Brings the database up to date. A store that is made now gets this `id`, and is of this version; another
+/// one gets packs only with `upgrades`.
 pub(super) async fn migrate(
     connection: &mut Connection<'_>,
     name: &str,
     id: &str,
+    upgrades: bool,
 ) -> Result<Ending<()>, Problem> {
     connection.script(BEFORE).await?;
     let before = version(connection, name).await?;
-    for migration in &MIGRATIONS[before.unwrap_or(0) as usize..] {
+    let after = match before {
+        Some(before) if !upgrades => before.max(WITHOUT_PACKS),
+        _ => VERSION,
+    };
+    for migration in &MIGRATIONS[before.unwrap_or(0) as usize..after as usize] {
         connection.script(*migration).await?;
     }
-    let version = Value::Number(VERSION);
+    let version = Value::Number(after);
     match before {
         None => connection.execute(sql::INSERT_STORE, &[text(id), version]).await?,
         Some(_) => connection.execute(sql::SET_SCHEMA_VERSION, &[version]).await?,

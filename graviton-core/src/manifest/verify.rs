@@ -42,10 +42,10 @@ impl ManifestRepo {
         self.run(operation, (block, look), |mut connection, (block, look)| {
             Box::pin(async move {
                 let row = [Number(block.0)];
-                let found =
-                    connection.rows(sql::RECHECK, &row, |row| Ok((row.key(0)?, row.truth(3)?))).await?;
-                let Some((key, stored)) = only(found) else { return Ok(RollBack(false)) };
-                if look(key).await? {
+                let found = connection
+                    .rows(sql::RECHECK, &row, |row| Ok((row.key(0)?, row.truth(3)?, row.located(4)?)));
+                let Some((key, stored, located)) = only(found.await?) else { return Ok(RollBack(false)) };
+                if look(key, located).await? {
                     return Ok(RollBack(false));
                 }
                 if stored {
@@ -78,11 +78,12 @@ impl ManifestRepo {
         self.run(operation, (), |mut connection, ()| {
             Box::pin(async move {
                 let mut found = Vec::new();
-                if let Connection::Sqlite(_) = &connection {
+                if let Connection::Sqlite(..) = &connection {
                     found = or_damage(connection.rows(CHECK_FILE, &[], |row| row.text(0)).await)?;
                     found.retain(|line| line != "ok");
                 }
-                found.extend(or_damage(connection.rows(CHECK_REFERENCES, &[], |row| row.text(0)).await)?);
+                found
+                    .extend(or_damage(connection.rows(sql::CHECK_REFERENCES, &[], |row| row.text(0)).await)?);
                 Ok(Keep(found))
             })
         })
@@ -90,12 +91,13 @@ impl ManifestRepo {
     }
 }
 
-fn record(row: &Columns<'_>) -> Result<BlockRecord, Problem> {
+pub(super) fn record(row: &Columns<'_>) -> Result<BlockRecord, Problem> {
     Ok(BlockRecord {
         row: BlockRow(row.number(0)?),
         key: row.key(1)?,
         stored: row.truth(4)?,
         live: row.truth(5)?,
+        located: row.located(6)?,
     })
 }
 
@@ -107,13 +109,4 @@ fn or_damage(found: Result<Vec<String>, Problem>) -> Result<Vec<String>, Problem
     }
 }
 
-const CHECK_FILE: Sql = Sql { sqlite: "PRAGMA integrity_check(100)", postgres: "" };
-
-/// References to rows that are not there, which the constraints of an intact database rule out.
-const CHECK_REFERENCES: Sql = Sql {
-    sqlite: "SELECT 'a row of ' || \"table\" || ' refers to a row of ' || parent || ' that is not there' \
-        FROM pragma_foreign_key_check LIMIT 100",
-    postgres: "SELECT 'a reference of blob row ' || blob_id || ' at ' || block_offset || ' leads nowhere' \
-        FROM blob_block WHERE NOT EXISTS (SELECT 1 FROM blob WHERE id = blob_id) \
-        OR NOT EXISTS (SELECT 1 FROM block WHERE id = block_id) LIMIT 100",
-};
+const CHECK_FILE: Sql = Sql::new("PRAGMA integrity_check(100)", "");

@@ -267,7 +267,7 @@ async fn what_is_settled_goes_if_it_is_still_doomed(place: &impl DatabasePlace) 
     let doomed = doom_for(&repo, ONE, NOW).await;
     assert_eq!(doomed.len(), 4);
     // As if the clock had been set back: no clock holds up what is a file.
-    place.sql("UPDATE block SET doomed_until = doomed_until + 3600000 WHERE doomed_until > 0").await;
+    place.sql("UPDATE data_block SET doomed_until = doomed_until + 3600000 WHERE doomed_until > 0").await;
     // A pin takes the doom away, and the block has to be written again. So does a commit that has seen its own
     // file in place.
     let writer = repo.register_writer(LEASE).await.unwrap();
@@ -282,6 +282,7 @@ async fn what_is_settled_goes_if_it_is_still_doomed(place: &impl DatabasePlace) 
         chunker: CHUNKER.into(),
         entries: entries.into(),
         in_place: Box::new(|_| true),
+        packed: Arc::default(),
     };
     assert_eq!(repo.commit([commit].into()).await.unwrap(), [Committed::Created]);
     let all = keys_of(&doomed);
@@ -309,7 +310,7 @@ async fn a_doom_belongs_to_its_collection(place: &impl DatabasePlace) {
     repo.lift(TWO, rows(&doomed)).await.unwrap();
     assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 2);
     // Once it has run out it is the next one's, and no longer its own.
-    place.sql("UPDATE block SET doomed_until = 1").await;
+    place.sql("UPDATE data_block SET doomed_until = 1").await;
     assert_eq!(doom(&repo, TWO).await, doomed);
     assert_eq!(settle(&repo, ONE, &all).await, (Vec::new(), Vec::new()));
     // Lifted, it can be pinned at once, and is a candidate again.
@@ -320,7 +321,7 @@ async fn a_doom_belongs_to_its_collection(place: &impl DatabasePlace) {
 }
 
 fn looking(good: bool) -> Arc<LookAgain> {
-    Arc::new(move |_| Box::pin(async move { Ok(good) }))
+    Arc::new(move |_, _| Box::pin(async move { Ok(good) }))
 }
 
 async fn a_bad_block_is_marked_under_its_lock(place: &impl DatabasePlace) {
@@ -336,7 +337,7 @@ async fn a_bad_block_is_marked_under_its_lock(place: &impl DatabasePlace) {
     assert_eq!(repo.blocks(records[1].row, 100).await.unwrap(), records[2..]);
     assert!(!repo.recheck(records[0].row, looking(true)).await.unwrap());
     assert!(repo.recheck(records[1].row, looking(false)).await.unwrap());
-    let failing: Arc<LookAgain> = Arc::new(|key| {
+    let failing: Arc<LookAgain> = Arc::new(|key, _| {
         let error = crate::Error::new(crate::Code::BackendUnavailable, format!("cannot look at {key}"));
         Box::pin(async move { Err(error) })
     });
@@ -372,7 +373,7 @@ async fn adopted_blocks_are_candidates(place: &impl DatabasePlace) {
     assert_eq!(repo.adopt(strays).await.unwrap(), 2);
     assert_eq!(stored(&repo, &[key(0, 10), key(5, 10)]).await, [Some(true), Some(false)]);
     assert_eq!(doom(&repo, ONE).await.len(), 2);
-    place.sql("UPDATE block SET candidate = FALSE").await;
+    place.sql("UPDATE data_block SET candidate = FALSE").await;
     assert_eq!(repo.mark_forgotten().await.unwrap(), 2);
 }
 

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use crate::digest::Algo;
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{
-    BlobRow, BlockRow, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Pinned, WriterId,
+    BlobRow, BlockRow, Commit, Committed, Durability, ManifestEntry, ManifestRepo, Mark, Pinned, PlacedEntry,
+    WriterId,
 };
 
 /// A database that the suite may do with as it likes.
@@ -66,6 +67,16 @@ pub(super) async fn pinned(
     (row, blocks)
 }
 
+/// Marks of blocks under their own names.
+pub(super) fn marks(rows: &[BlockRow]) -> Vec<Mark> {
+    rows.iter().map(|row| Mark::named(*row)).collect()
+}
+
+/// What is read of a manifest, without places.
+pub(super) fn plain(entries: &[PlacedEntry]) -> Vec<ManifestEntry> {
+    entries.iter().map(PlacedEntry::entry).collect()
+}
+
 /// The whole way of a put.
 pub(super) async fn put(
     repo: &ManifestRepo,
@@ -74,7 +85,8 @@ pub(super) async fn put(
     entries: &[ManifestEntry],
 ) -> BlobRow {
     let (row, stored) = pinned(repo, writer, entries).await;
-    let commit = Commit::Pinned { row, id, block_count: entries.len() as u64, stored };
+    let commit =
+        Commit::Pinned { row, id, block_count: entries.len() as u64, marks: marks(&stored), packs: vec![] };
     assert_eq!(repo.commit([commit].into()).await.unwrap(), [Committed::Created]);
     row
 }

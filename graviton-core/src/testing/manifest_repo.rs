@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::database_place::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
+use super::database_place::{
+    CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, marks, pinned, put,
+};
 use super::{collection, protocol};
 use crate::digest::{Algo, Digest};
 use crate::error::Code;
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
 use crate::manifest::{
-    BlobRow, Claim, Commit, Committed, Durability, ManifestRepo, Owned, Refusal, Whereabouts,
+    BlobRow, Claim, Commit, Committed, Durability, ManifestRepo, Owned, PlacedEntry, Refusal, Whereabouts,
 };
 use crate::report::StoreStats;
 
@@ -41,7 +43,7 @@ async fn a_new_database_is_empty(place: &impl DatabasePlace) {
     assert_eq!(repo.totals().await.unwrap(), StoreStats::default());
     assert_eq!(repo.list(None, 10).await.unwrap(), []);
     assert_eq!(repo.find(&id_of("no", &[]), 10).await.unwrap(), None);
-    assert_eq!(repo.entries(BlobRow(1), 0, 10).await.unwrap(), []);
+    assert_eq!(repo.entries(BlobRow(1), 0, 10).await.unwrap(), [] as [PlacedEntry; 0]);
     assert_eq!(repo.commit([].into()).await.unwrap(), []);
     let known = repo.known(&[id_of("no", &[])], &[key(1, 1)]).await.unwrap();
     assert_eq!((known.live, known.stored), (vec![false], vec![None]));
@@ -171,7 +173,7 @@ async fn finding_gives_the_first_entries(place: &impl DatabasePlace) {
     for count in [0, 1, 10] {
         let (record, found) = repo.find(&empty, count).await.unwrap().unwrap();
         assert_eq!((record.block_count, record.id.size()), (0, 0));
-        assert_eq!(found, [], "{count} entries of the empty blob");
+        assert_eq!(found, [] as [PlacedEntry; 0], "{count} entries of the empty blob");
     }
     // All three parts of an id count.
     let other = |algo, size| BlobId::new(algo, *id.digest(), size).unwrap();
@@ -240,10 +242,11 @@ async fn blocks_that_are_stored_are_told_at_once(place: &impl DatabasePlace) {
     }
     let told = |repo: &ManifestRepo, id, limit| {
         let mut told = repo.stored_at_once(&id, limit)?;
-        told.sort();
+        told.sort_by_key(|(key, _)| *key);
         Some(told)
     };
-    let local = |keys: &[BlockKey]| repo.is_local().then(|| keys.to_vec());
+    let local =
+        |keys: &[BlockKey]| repo.is_local().then(|| keys.iter().map(|key| (*key, None)).collect::<Vec<_>>());
     assert_eq!(told(&repo, id, 3), local(&blocks));
     assert_eq!(told(&repo, empty, 3), local(&[]));
     assert_eq!(told(&repo, id, 2), None, "there are three");
@@ -257,7 +260,7 @@ async fn blocks_that_are_stored_are_told_at_once(place: &impl DatabasePlace) {
     repo.set_durability(Durability::Full).await.unwrap();
     assert_eq!(told(&repo, id, 3), local(&blocks));
     let damaged = repo.blocks_by_key(vec![key(2, 7)]).await.unwrap()[0].row;
-    assert!(repo.recheck(damaged, Arc::new(|_| Box::pin(async { Ok(false) }))).await.unwrap());
+    assert!(repo.recheck(damaged, Arc::new(|_, _| Box::pin(async { Ok(false) }))).await.unwrap());
     assert_eq!(told(&repo, id, 3), None, "a block is not stored");
 }
 
@@ -298,8 +301,8 @@ async fn concurrent_puts_do_not_mix(place: &impl DatabasePlace) {
             let entries = entries_of(&keys);
             let id = id_of(&format!("blob {number}"), &entries);
             let (row, stored) = pinned(&repo, writer, &entries).await;
-            assert!(repo.mark_stored(row, &stored[..5]).await.unwrap());
-            let commit = Commit::Pinned { row, id, block_count: 40, stored };
+            assert!(repo.mark_stored(row, &marks(&stored[..5]), &[]).await.unwrap());
+            let commit = Commit::Pinned { row, id, block_count: 40, marks: marks(&stored), packs: vec![] };
             let outcome = repo.commit([commit].into()).await.unwrap()[0];
             (id, entries, outcome == Committed::Created)
         });

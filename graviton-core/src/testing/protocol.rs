@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use super::database_place::{CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, pinned, put};
+use super::database_place::{
+    CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, marks, pinned, plain, put,
+};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{
     BlobRow, BlockRow, Commit,
     Committed::{self, Created, Existed, Expired, NotInPlace},
-    Durability, ManifestEntry, ManifestRepo, Pinned, PinnedBlock,
+    Durability, ManifestEntry, ManifestRepo, Mark, Pinned, PinnedBlock, PlacedEntry,
 };
 
 pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
@@ -36,7 +38,7 @@ fn keys(range: std::ops::Range<u32>) -> Vec<BlockKey> {
 }
 
 fn commit_of(row: BlobRow, id: BlobId, stored: Vec<BlockRow>) -> Commit {
-    Commit::Pinned { row, id, block_count: id.size() / 10, stored }
+    Commit::Pinned { row, id, block_count: id.size() / 10, marks: marks(&stored), packs: vec![] }
 }
 
 fn whole(
@@ -44,7 +46,13 @@ fn whole(
     entries: &[ManifestEntry],
     in_place: impl Fn(&BlockKey) -> bool + Send + Sync + 'static,
 ) -> Commit {
-    Commit::Whole { id, chunker: CHUNKER.into(), entries: entries.into(), in_place: Box::new(in_place) }
+    Commit::Whole {
+        id,
+        chunker: CHUNKER.into(),
+        entries: entries.into(),
+        in_place: Box::new(in_place),
+        packed: Arc::default(),
+    }
 }
 
 /// Whether each block's row says `stored`, `None` where there is no row.
@@ -58,7 +66,7 @@ async fn doom(place: &impl DatabasePlace, rows: &[BlockRow], until: SystemTime) 
     let rows: Vec<String> = rows.iter().map(|row| row.0.to_string()).collect();
     place
         .sql(&format!(
-            "UPDATE block SET stored = FALSE, doomed_by = 1, doomed_until = {until} WHERE id IN ({})",
+            "UPDATE data_block SET stored = FALSE, doomed_by = 1, doomed_until = {until} WHERE id IN ({})",
             rows.join(", ")
         ))
         .await;
@@ -77,7 +85,7 @@ async fn a_put_is_visible_from_its_commit_on(place: &impl DatabasePlace) {
     let Pinned::Blocks(blocks) = repo.pin(row, &entries).await.unwrap() else { panic!("cannot pin") };
     assert!(blocks.iter().all(|block| !block.stored), "nobody has stored them");
     assert_eq!(stored(&other, &keys(0..3)).await, [Some(false); 3]);
-    assert!(repo.mark_stored(row, &[blocks[1].row]).await.unwrap());
+    assert!(repo.mark_stored(row, &[Mark::named(blocks[1].row)], &[]).await.unwrap());
     assert_eq!(stored(&other, &keys(0..3)).await, [Some(false), Some(true), Some(false)]);
     assert!(live(&other).await.is_empty(), "a pending blob is visible");
     assert_eq!(other.find(&id, 1).await.unwrap(), None);
@@ -87,7 +95,7 @@ async fn a_put_is_visible_from_its_commit_on(place: &impl DatabasePlace) {
     assert_eq!(live(&other).await, [id]);
     assert_eq!(stored(&other, &keys(0..3)).await, [Some(true); 3]);
     let (record, found) = other.find(&id, 10).await.unwrap().unwrap();
-    assert_eq!((record.row, record.block_count, found), (row, 3, entries));
+    assert_eq!((record.row, record.block_count, plain(&found)), (row, 3, entries));
     // An abort that comes too late is none.
     repo.abort(row).await.unwrap();
     assert_eq!(live(&other).await, [id]);
@@ -111,12 +119,16 @@ async fn pins_can_be_repeated(place: &impl DatabasePlace) {
     assert_eq!(repo.pin(row, &[]).await.unwrap(), Pinned::Blocks(Vec::new()));
 
     let rows: Vec<BlockRow> = blocks.iter().map(|block| block.row).collect();
-    assert!(repo.mark_stored(row, &rows).await.unwrap());
-    assert!(repo.mark_stored(row, &rows).await.unwrap(), "marks can be repeated");
+    assert!(repo.mark_stored(row, &marks(&rows), &[]).await.unwrap());
+    assert!(repo.mark_stored(row, &marks(&rows), &[]).await.unwrap(), "marks can be repeated");
     // The next put of the same blocks finds them stored, under the same rows, in its own order.
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     all.reverse();
-    let expected = rows.iter().rev().map(|row| PinnedBlock { row: *row, stored: true }).collect();
+    let expected = rows
+        .iter()
+        .rev()
+        .map(|row| PinnedBlock { row: *row, stored: true, located: None, damaged: false })
+        .collect();
     assert_eq!(repo.pin(row, &entries_of(&all)).await.unwrap(), Pinned::Blocks(expected));
     let found = repo.entries(row, 0, 2_000).await.unwrap();
     assert_eq!(found, entries_of(&all));
@@ -168,7 +180,7 @@ async fn pins_need_a_pending_blob(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     for (why, row) in not_pending(place, &repo, "pins").await {
         assert_eq!(repo.pin(row, &entries_of(&keys(0..3))).await.unwrap(), Pinned::Expired, "{why}");
-        assert_eq!(repo.entries(row, 0, 10).await.unwrap(), [], "{why}");
+        assert_eq!(repo.entries(row, 0, 10).await.unwrap(), [] as [PlacedEntry; 0], "{why}");
     }
     assert_eq!(stored(&repo, &keys(0..3)).await, [None; 3], "an expired pin left rows");
 }
@@ -178,7 +190,7 @@ async fn marks_need_a_pending_blob(place: &impl DatabasePlace) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let (_, blocks) = pinned(&repo, writer, &entries_of(&keys(0..3))).await;
     for (why, row) in not_pending(place, &repo, "marks").await {
-        assert!(!repo.mark_stored(row, &blocks).await.unwrap(), "{why}");
+        assert!(!repo.mark_stored(row, &marks(&blocks), &[]).await.unwrap(), "{why}");
     }
     assert_eq!(stored(&repo, &keys(0..3)).await, [Some(false); 3]);
 }
@@ -187,14 +199,18 @@ async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
     let (first, blocks) = pinned(&repo, writer, &entries_of(&keys(0..3))).await;
-    assert!(repo.mark_stored(first, &blocks).await.unwrap());
+    assert!(repo.mark_stored(first, &marks(&blocks), &[]).await.unwrap());
     doom(place, &blocks[1..2], in_a_minute()).await;
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     match repo.pin(row, &entries_of(&keys(0..5))).await.unwrap() {
         Pinned::Doomed { remaining, .. } => assert!(remaining <= Duration::from_secs(61), "{remaining:?}"),
         other => panic!("a doomed block was pinned: {other:?}"),
     }
-    assert_eq!(repo.entries(row, 0, 10).await.unwrap(), [], "a refused pin left references");
+    assert_eq!(
+        repo.entries(row, 0, 10).await.unwrap(),
+        [] as [PlacedEntry; 0],
+        "a refused pin left references"
+    );
     assert_eq!(stored(&repo, &keys(3..5)).await, [None; 2], "a refused pin left blocks");
     // Nobody may rely on what is about to be deleted.
     assert_eq!(stored(&repo, &keys(0..3)).await, [Some(true), Some(false), Some(true)]);
@@ -208,7 +224,7 @@ async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
     let says: Vec<bool> = again.iter().map(|block| block.stored).collect();
     assert_eq!(says, [true, false, true, false, false]);
     // And it is off: a doom by the clock alone would be back if the clock were set back.
-    place.sql("UPDATE block SET doomed_until = 9000000000000 WHERE doomed_by IS NOT NULL").await;
+    place.sql("UPDATE data_block SET doomed_until = 9000000000000 WHERE doomed_by IS NOT NULL").await;
     assert!(matches!(repo.pin(row, &entries_of(&keys(0..5))).await.unwrap(), Pinned::Blocks(_)));
 }
 
@@ -317,7 +333,7 @@ async fn a_whole_blob_is_committed_at_once(place: &impl DatabasePlace) {
     assert_eq!(stored(&other, &keys(0..6)).await, [Some(true); 6]);
     for (id, entries) in ids.iter().zip([&one, &two, &Vec::new()]) {
         let (record, found) = other.find(id, 10).await.unwrap().unwrap();
-        assert_eq!((&found, record.block_count), (entries, entries.len() as u64));
+        assert_eq!((&plain(&found), record.block_count), (entries, entries.len() as u64));
         assert_eq!(record.chunker, CHUNKER);
     }
     // Of blocks that are stored nothing has to be proven.
@@ -355,7 +371,7 @@ async fn a_whole_blob_heals_damaged_blocks(place: &impl DatabasePlace) {
     let id = id_of("damaged", &entries);
     put(&repo, writer, id, &entries).await;
     // What `verify` does about the blocks that it finds damaged.
-    place.sql("UPDATE block SET stored = FALSE").await;
+    place.sql("UPDATE data_block SET stored = FALSE").await;
     let written = key(1, 10);
     let in_place = move |key: &BlockKey| *key == written;
     assert_eq!(repo.commit([whole(id, &entries, in_place)].into()).await.unwrap(), [Existed]);
@@ -410,6 +426,6 @@ async fn durability_is_noted(place: &impl DatabasePlace) {
     let writer = relaxed.register_writer(LEASE).await.unwrap();
     let (row, blocks) = pinned(&relaxed, writer, &entries_of(&keys(7..8))).await;
     assert_eq!(full.store().await.unwrap().durability, Durability::Full);
-    assert!(relaxed.mark_stored(row, &blocks).await.unwrap());
+    assert!(relaxed.mark_stored(row, &marks(&blocks), &[]).await.unwrap());
     assert_eq!(full.store().await.unwrap().durability, Durability::Relaxed);
 }

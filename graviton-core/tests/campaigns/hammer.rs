@@ -438,6 +438,17 @@ fn files_and_postgres() {
 }
 
 #[test]
+fn packs_and_sqlite() {
+    hammer(Blocks::Packs, Manifests::Sqlite);
+}
+
+#[test]
+fn packs_and_postgres() {
+    needs_servers!();
+    hammer(Blocks::Packs, Manifests::Postgres);
+}
+
+#[test]
 fn s3_and_sqlite() {
     needs_servers!();
     hammer(Blocks::S3, Manifests::Sqlite);

@@ -27,7 +27,8 @@ use crate::support::needs_servers;
 use crate::support::pair::{Blocks, Manifests, Pair};
 use graviton_core::testing::{Crash, CrashingBlockStore, CrashingTransactions, Moment, Recipe};
 use graviton_core::{
-    Algo, AsyncStore, BlobId, Code, Config, Error, GcOptions, Result, Settings, Store, Timing, VerifyOptions,
+    Algo, AsyncStore, BlobId, BlockLayout, Code, Config, Error, GcOptions, Result, Settings, Store, Timing,
+    VerifyOptions,
 };
 
 const BLOCK: usize = 4_096;
@@ -139,7 +140,11 @@ async fn live(seed: u64, place: usize, nth: u64, moment: Moment) {
     let blocks = CrashingBlockStore::new(blocks, Arc::clone(&crash));
     let manifests = manifests.with_hook(Arc::new(CrashingTransactions::new(Arc::clone(&crash))));
     let chunker = format!("fixed:{BLOCK}").parse().unwrap();
-    let settings = Settings { chunker, timing: DYING, grace: Duration::ZERO, ..Settings::default() };
+    let layout = match std::env::var("GRAVITON_BLOCK_LAYOUT").as_deref() {
+        Ok("packs") => BlockLayout::Packs,
+        _ => BlockLayout::Files,
+    };
+    let settings = Settings { layout, chunker, timing: DYING, grace: Duration::ZERO, ..Settings::default() };
     say("opens");
     let store = AsyncStore::new(Arc::new(blocks), Arc::new(manifests), settings).await.unwrap();
     for (at, (kind, content)) in life(seed).into_iter().enumerate() {
@@ -368,6 +373,17 @@ fn files_and_sqlite() {
 fn files_and_postgres() {
     needs_servers!();
     kill(Blocks::Files, Manifests::Postgres);
+}
+
+#[test]
+fn packs_and_sqlite() {
+    kill(Blocks::Packs, Manifests::Sqlite);
+}
+
+#[test]
+fn packs_and_postgres() {
+    needs_servers!();
+    kill(Blocks::Packs, Manifests::Postgres);
 }
 
 #[test]

@@ -383,7 +383,10 @@ async fn a_damaged_block_is_reported_and_mended_by_the_next_put() {
         assert_eq!(store.read_range(&id, 2_000..3_000).await.unwrap(), bytes[2_000..3_000]);
         // Nobody of this process has read it, and `verify` has cleared the row.
         parts.memory.damage(&key, Some(vec![0; 1_000].into()));
-        parts.sql(&format!("UPDATE block SET stored = FALSE WHERE hex(digest) = upper('{}')", key.digest()));
+        parts.sql(&format!(
+            "UPDATE data_block SET stored = FALSE WHERE hex(digest) = upper('{}')",
+            key.digest()
+        ));
         assert_eq!(store.put(&bytes[..]).await.unwrap().fresh_blocks, 1);
         assert_eq!(store.read_range(&id, 2_000..3_000).await.unwrap(), bytes[2_000..3_000]);
         let stored = parts.manifests.known(&[], &[key]).await.unwrap().stored;

@@ -8,6 +8,7 @@ mod forgotten;
 mod interrupted;
 mod loss;
 mod ownership;
+mod packs;
 mod read_at;
 mod removal;
 mod runtimes;

@@ -324,8 +324,8 @@ async fn a_restart_makes_calls_fail_and_then_work_again() {
 async fn conflicts_are_run_again() {
     needs_servers!();
     for (table, event) in [
-        ("block", "INSERT"),
-        ("block", "UPDATE"),
+        ("data_block", "INSERT"),
+        ("data_block", "UPDATE"),
         ("blob", "INSERT"),
         ("blob", "UPDATE"),
         ("blob_block", "INSERT"),

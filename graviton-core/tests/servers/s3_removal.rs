@@ -69,7 +69,8 @@ impl Scene {
         let connection = rusqlite::Connection::open(self.directory.path().join("manifests.db")).unwrap();
         connection.busy_timeout(Duration::from_secs(30)).unwrap();
         assert!(
-            connection.execute("UPDATE block SET doomed_until = 1 WHERE doomed_until > 1", []).unwrap() > 0
+            connection.execute("UPDATE data_block SET doomed_until = 1 WHERE doomed_until > 1", []).unwrap()
+                > 0
         );
     }
 

@@ -15,6 +15,8 @@ pub(crate) const BUCKET: &str = "graviton-test";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocks {
     Files,
+    /// Files, with new blocks in packs.
+    Packs,
     S3,
 }
 
@@ -36,6 +38,9 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new(blocks: Blocks, manifests: Manifests) -> Pair {
         let mut settings = vec![("GRAVITON_CHUNKER", "fastcdc:1024:4096:16384".to_owned())];
+        if blocks == Blocks::Packs {
+            settings.push(("GRAVITON_BLOCK_LAYOUT", "packs".to_owned()));
+        }
         if blocks == Blocks::S3 {
             settings.extend([
                 ("GRAVITON_BLOB_BACKEND", "minio".to_owned()),
@@ -52,11 +57,13 @@ impl Pair {
         Pair { blocks, manifests, root: tempfile::tempdir().unwrap(), settings }
     }
 
-    /// One of each kind that can be had here: without servers, those of files and SQLite alone.
+    /// One of each kind that can be had here: without servers, those of files and packs with SQLite alone.
     pub(crate) fn all() -> Vec<Pair> {
-        let mut all = vec![Pair::new(Blocks::Files, Manifests::Sqlite)];
-        if servers::are_there("every pair but files with SQLite") {
+        let mut all =
+            vec![Pair::new(Blocks::Files, Manifests::Sqlite), Pair::new(Blocks::Packs, Manifests::Sqlite)];
+        if servers::are_there("every pair but those with SQLite and without S3") {
             all.push(Pair::new(Blocks::Files, Manifests::Postgres));
+            all.push(Pair::new(Blocks::Packs, Manifests::Postgres));
             all.push(Pair::new(Blocks::S3, Manifests::Sqlite));
             all.push(Pair::new(Blocks::S3, Manifests::Postgres));
         }

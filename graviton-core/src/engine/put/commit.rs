@@ -26,7 +26,7 @@ pub(crate) fn commits(core: &Arc<Core>) -> Commits {
 
 fn rows(commit: &Commit) -> usize {
     match commit {
-        Commit::Pinned { stored, .. } => 1 + stored.len(),
+        Commit::Pinned { marks, .. } => 1 + marks.len(),
         Commit::Whole { entries, .. } => 1 + 2 * entries.len(),
     }
 }

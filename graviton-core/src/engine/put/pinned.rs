@@ -17,11 +17,12 @@ use tokio::task::JoinSet;
 use super::blob::SmallBlob;
 use crate::block::Block;
 use crate::blocking;
-use crate::engine::core::{Core, Engine};
+use crate::engine::core::{Core, Engine, StoredBlock};
 use crate::engine::lease::{Lease, expired};
+use crate::engine::pack::Appended;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{BlobRow, BlockRow, Commit, Committed, ManifestEntry, Pinned, PinnedBlock};
+use crate::manifest::{BlobRow, Commit, Committed, HeldPack, ManifestEntry, Mark, Pinned, PinnedBlock};
 use crate::report::PutReceipt;
 
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
@@ -36,10 +37,12 @@ pub(crate) struct PinnedPut {
     core: Arc<Core>,
     lease: Arc<Lease>,
     row: BlobRow,
-    writes: JoinSet<Result<Vec<Written>>>,
+    writes: JoinSet<Result<(Vec<Written>, Appended)>>,
     /// Blocks that are written or being written by this put and not yet marked stored.
     unmarked: HashSet<BlockKey>,
     marks: Vec<Written>,
+    /// Keeps the packs of the marks from being sealed.
+    appended: Appended,
     blocks: u64,
     fresh_blocks: u64,
     fresh_bytes: u64,
@@ -69,6 +72,7 @@ impl PinnedPut {
             writes: JoinSet::new(),
             unmarked: HashSet::new(),
             marks: Vec::new(),
+            appended: Appended::default(),
             blocks: 0,
             fresh_blocks: 0,
             fresh_bytes: 0,
@@ -96,15 +100,14 @@ impl PinnedPut {
         self.store(entries, &pinned, bytes).await
     }
 
-    /// Pins these blocks. Those that come back as not stored are to be stored: they are not there, or
-    /// damaged.
+    /// Pins these blocks. Those that are not usable then are to be stored: they are not there, or damaged.
     pub(crate) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut pinned = self.pin(entries).await?;
-        let stored: Vec<BlockKey> = entries
+        let stored: Vec<StoredBlock> = entries
             .iter()
             .zip(&pinned)
             .filter(|(_, block)| block.stored)
-            .map(|(entry, _)| entry.key)
+            .map(|(entry, block)| (entry.key, block.located))
             .collect();
         let damaged = if self.looks_closer {
             self.core.damaged_at_a_closer_look(&stored).await?
@@ -113,40 +116,63 @@ impl PinnedPut {
         };
         let damaged: HashSet<BlockKey> = damaged.into_iter().collect();
         for (entry, block) in entries.iter().zip(&mut pinned) {
-            block.stored &= !damaged.contains(&entry.key);
+            block.damaged = damaged.contains(&entry.key);
         }
         Ok(pinned)
     }
 
-    /// Starts to write those of the pinned blocks that are not stored.
+    /// Starts to write those of the pinned blocks that are not usable.
     pub(crate) async fn store(
         &mut self,
         entries: &[ManifestEntry],
         pinned: &[PinnedBlock],
         bytes: &[Bytes],
     ) -> Result<()> {
-        let mut fresh = Vec::new();
-        let mut rows = Vec::new();
+        let mut named = Fresh::default();
+        let mut packed = Fresh::default();
         for ((entry, block), bytes) in entries.iter().zip(pinned).zip(bytes) {
             let key = entry.key;
-            if !block.stored && self.unmarked.insert(key) {
+            if !block.is_usable() && self.unmarked.insert(key) {
                 self.fresh_blocks += 1;
                 self.fresh_bytes += key.size() as u64;
-                fresh.push(Block { key, bytes: bytes.clone() });
-                rows.push(Written { key, row: block.row });
+                // A file that is damaged is replaced where it is.
+                let is_file = block.stored && block.located.is_none();
+                let fresh = if self.core.appender.is_none() || is_file { &mut named } else { &mut packed };
+                fresh.blocks.push(Block { key, bytes: bytes.clone() });
+                let found = block.located.filter(|_| block.stored).map(|located| located.place);
+                fresh.marks.push((key, Mark { row: block.row, place: None, found }));
             }
         }
-        if !fresh.is_empty() {
+        if !named.blocks.is_empty() {
             let core = Arc::clone(&self.core);
             self.writes.spawn(async move {
-                core.put_blocks(fresh).await?;
-                Ok(rows)
+                core.put_blocks(named.blocks).await?;
+                let written = |(key, mark)| Written { key, mark, held: None };
+                Ok((named.marks.into_iter().map(written).collect(), Appended::default()))
+            });
+        }
+        if let Some(appender) = self.core.appender.as_ref().filter(|_| !packed.blocks.is_empty()) {
+            let (core, appender) = (Arc::clone(&self.core), Arc::clone(appender));
+            self.writes.spawn(async move {
+                let appended = core.append_blocks(&appender, packed.blocks).await?;
+                let places = packed.marks.into_iter().zip(&appended.places);
+                let written = places.map(|((key, mark), (place, held))| Written {
+                    key,
+                    mark: Mark { place: Some(*place), ..mark },
+                    held: Some(*held),
+                });
+                Ok((written.collect(), appended))
             });
         }
         while let Some(written) = self.writes.try_join_next() {
-            self.marks.extend(blocking::joined(written)??);
+            self.take(blocking::joined(written)??);
         }
         self.mark(PIN_BLOCKS).await
+    }
+
+    fn take(&mut self, (written, appended): (Vec<Written>, Appended)) {
+        self.marks.extend(written);
+        self.appended.extend(appended);
     }
 
     /// Pins these blocks, and tells which of them the database says to be stored.
@@ -196,13 +222,18 @@ impl PinnedPut {
     async fn mark(&mut self, at_least: usize) -> Result<()> {
         while self.marks.len() >= at_least.max(1) {
             let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * PIN_BLOCKS));
-            let rows: Vec<BlockRow> = part.iter().map(|written| written.row).collect();
-            if !self.core.latch.watch(self.core.manifests.mark_stored(self.row, &rows).await)? {
+            let marks: Vec<Mark> = part.iter().map(|written| written.mark).collect();
+            let marked = self.core.manifests.mark_stored(self.row, &marks, &packs_of(&part)).await;
+            if !self.core.latch.watch(marked)? {
                 return Err(self.give_up().await);
             }
             for written in part {
                 self.unmarked.remove(&written.key);
             }
+        }
+        if self.marks.is_empty() {
+            // Nothing of this put is under way in these packs.
+            self.appended = Appended::default();
         }
         Ok(())
     }
@@ -213,7 +244,7 @@ impl PinnedPut {
         while self.writes.len() > most
             && let Some(written) = self.writes.join_next().await
         {
-            self.marks.extend(blocking::joined(written)??);
+            self.take(blocking::joined(written)??);
         }
         Ok(())
     }
@@ -240,8 +271,9 @@ impl PinnedPut {
         self.wait_for_batches(0).await?;
         self.mark(2 * PIN_BLOCKS).await?;
         self.check_lease().await?;
-        let stored = self.marks.iter().map(|written| written.row).collect();
-        let ready = Commit::Pinned { row: self.row, id, block_count: self.blocks, stored };
+        let marks = self.marks.iter().map(|written| written.mark).collect();
+        let packs = packs_of(&self.marks);
+        let ready = Commit::Pinned { row: self.row, id, block_count: self.blocks, marks, packs };
         let committed = engine.commits.join(ready).await??;
         self.settled = true;
         let created = match committed {
@@ -279,7 +311,24 @@ fn doomed(remaining: Duration) -> Error {
 #[derive(Debug, Clone, Copy)]
 struct Written {
     key: BlockKey,
-    row: BlockRow,
+    mark: Mark,
+    /// The pack that it is in.
+    held: Option<HeldPack>,
+}
+
+/// Blocks that are to be written together.
+#[derive(Default)]
+struct Fresh {
+    blocks: Vec<Block>,
+    marks: Vec<(BlockKey, Mark)>,
+}
+
+/// The packs of these blocks, each once.
+fn packs_of(written: &[Written]) -> Vec<HeldPack> {
+    let mut packs: Vec<HeldPack> = written.iter().filter_map(|written| written.held).collect();
+    packs.sort_unstable_by_key(|held| held.pack);
+    packs.dedup();
+    packs
 }
 
 impl Drop for PinnedPut {

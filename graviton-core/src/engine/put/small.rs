@@ -19,11 +19,13 @@ use bytes::Bytes;
 use super::blob::{Small, SmallBlob};
 use super::pinned;
 use crate::block::{Block, Published};
-use crate::engine::core::{Commits, Core, Engine, SmallPuts};
+use crate::engine::core::{Commits, Core, Engine, SmallPuts, StoredBlock};
 use crate::engine::group::{Group, Limits};
+use crate::engine::pack::Appended;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{Commit, Committed, Durability};
+use crate::manifest::{Commit, Committed, Durability, Packed};
+use crate::place::Located;
 use crate::report::PutReceipt;
 
 /// A blob of more blocks is not small: it is pinned.
@@ -35,7 +37,15 @@ const BATCH_BLOCKS: usize = 256;
 /// A small blob whose blocks are all in the block store.
 struct Prepared {
     receipt: PutReceipt,
-    published: Arc<Published>,
+    written: Arc<Written>,
+}
+
+/// The blocks that a batch wrote.
+struct Written {
+    published: Published,
+    packed: Arc<HashMap<BlockKey, Packed>>,
+    /// Keeps the packs from being sealed.
+    _appended: Appended,
 }
 
 /// Small puts that come together share their look-up, their syncs and their commit.
@@ -69,12 +79,13 @@ async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> 
         }
     };
     let to_commit = batch.iter().zip(&prepared).filter_map(|(blob, prepared)| {
-        let published = Arc::clone(&prepared.as_ref().ok().filter(|one| one.receipt.created)?.published);
+        let written = Arc::clone(&prepared.as_ref().ok().filter(|one| one.receipt.created)?.written);
         Some(Commit::Whole {
             id: blob.id,
             chunker: Arc::clone(&core.chunker_text),
             entries: Arc::clone(&blob.entries),
-            in_place: Box::new(move |key: &BlockKey| published.is_in_place(key)),
+            packed: Arc::clone(&written.packed),
+            in_place: Box::new(move |key: &BlockKey| written.published.is_in_place(key)),
         })
     });
     let outcomes = match commits.join_all(to_commit.collect()).await {
@@ -115,31 +126,47 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
             "the database answered for other blobs or blocks than were asked for",
         ));
     }
-    let rows: HashMap<BlockKey, Option<bool>> = keys.into_iter().zip(known.stored).collect();
+    let rows: HashMap<BlockKey, (Option<bool>, Option<Located>)> =
+        keys.into_iter().zip(known.stored.into_iter().zip(known.located)).collect();
 
     // A blob that is live needs no blocks that it does not have: it was cut otherwise.
     let mut fresh: HashSet<BlockKey> = HashSet::new();
-    let mut trusted: Vec<BlockKey> = Vec::new();
+    let mut trusted: Vec<StoredBlock> = Vec::new();
     for (blob, live) in batch.iter().zip(&known.live) {
         for entry in blob.entries.iter() {
             match rows[&entry.key] {
-                Some(true) => trusted.push(entry.key),
-                None if *live => {}
-                Some(false) | None => drop(fresh.insert(entry.key)),
+                (Some(true), located) => trusted.push((entry.key, located)),
+                (None, _) if *live => {}
+                (Some(false) | None, _) => drop(fresh.insert(entry.key)),
             }
         }
     }
     if !trusted.is_empty() {
-        // A stored block that is damaged is written again: its row is right, its file is not.
+        trusted.sort_unstable_by_key(|(key, _)| *key);
+        trusted.dedup();
+        // A stored block that is damaged is written again: its row is right, its bytes are not.
         fresh.extend(core.damaged(&trusted).await?);
     }
-    let published = if fresh.is_empty() {
+    let is_stored_as_file = |key: &&BlockKey| matches!(rows[*key], (Some(true), None));
+    let (named, packed): (Vec<BlockKey>, Vec<BlockKey>) =
+        fresh.iter().partition(|key| core.appender.is_none() || is_stored_as_file(key));
+    let block = |key: &BlockKey| Block { key: *key, bytes: blocks[key].clone() };
+    let published = if named.is_empty() {
         Published::without_proof()
     } else {
-        let blocks = fresh.iter().map(|key| Block { key: *key, bytes: blocks[key].clone() }).collect();
-        core.put_blocks(blocks).await?
+        core.put_blocks(named.iter().map(block).collect()).await?
     };
-    let published = Arc::new(published);
+    let mut appended = Appended::default();
+    let mut places = HashMap::new();
+    if let Some(appender) = core.appender.as_ref().filter(|_| !packed.is_empty()) {
+        appended = core.append_blocks(appender, packed.iter().map(block).collect()).await?;
+        for (key, (place, held)) in packed.into_iter().zip(&appended.places) {
+            let (stored, located) = rows[&key];
+            let found = located.filter(|_| stored == Some(true)).map(|located| located.place);
+            places.insert(key, Packed { place: *place, writer: held.writer, found });
+        }
+    }
+    let written = Arc::new(Written { published, packed: Arc::new(places), _appended: appended });
     // Blocks that were stored without a sync are relied on only after a commit has synced them.
     let unsafe_to_skip = known.relaxed && core.durability == Durability::Full;
     let answers = batch.iter().zip(&known.live).map(|(blob, live)| {
@@ -153,7 +180,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
             fresh_bytes: sizes.iter().sum(),
             created: !live || !sizes.is_empty() || unsafe_to_skip,
         };
-        Prepared { receipt, published: Arc::clone(&published) }
+        Prepared { receipt, written: Arc::clone(&written) }
     });
     Ok(answers.collect())
 }
@@ -161,9 +188,9 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
 /// The receipt, if the blob is already live and its blocks look intact. Skips the batch, which halves the
 /// time of a duplicate put.
 async fn already_live(core: &Core, blob: &SmallBlob) -> Option<PutReceipt> {
-    let keys = core.manifests.stored_at_once(&blob.id, SMALL_BLOCKS)?;
+    let blocks = core.manifests.stored_at_once(&blob.id, SMALL_BLOCKS)?;
     // A damaged block is written again, after a closer look.
-    core.damaged(&keys).await.ok().filter(Vec::is_empty)?;
+    core.damaged(&blocks).await.ok().filter(Vec::is_empty)?;
     let blocks = blob.entries.len() as u64;
     Some(PutReceipt { id: blob.id, blocks, fresh_blocks: 0, fresh_bytes: 0, created: false })
 }
@@ -176,7 +203,7 @@ pub(crate) async fn put(engine: &Engine, blob: SmallBlob, looks_closer: bool) ->
         return Ok(receipt);
     }
     let blob = Arc::new(blob);
-    if engine.core.blocks.proves_publication()
+    if (engine.core.blocks.proves_publication() || engine.core.appender.is_some())
         && !looks_closer
         && let Small::Done(receipt) = engine.small_puts.join(Arc::clone(&blob)).await??
     {

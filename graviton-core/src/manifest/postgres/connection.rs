@@ -7,7 +7,6 @@ use sqlx::{Column, Executor, PgConnection, Postgres, Row, TypeInfo};
 use crate::digest::Digest;
 use crate::error::{Code, Error};
 use crate::manifest::connection::{Columns, Problem, Value};
-use crate::manifest::sql::Sql;
 
 pub(in crate::manifest) fn optional(row: &PgRow, column: usize) -> Result<Option<i64>, Problem> {
     // PostgreSQL chooses the types of literals and conditions.
@@ -27,8 +26,8 @@ pub(in crate::manifest) fn digest(row: &PgRow, column: usize) -> Result<Digest, 
     Ok(Digest::from_bytes(bytes))
 }
 
-fn query<'a>(sql: Sql, values: &'a [Value<'a>]) -> Query<'a, Postgres, PgArguments> {
-    let query = sqlx::query(sql.postgres);
+fn query<'a>(sql: &'static str, values: &'a [Value<'a>]) -> Query<'a, Postgres, PgArguments> {
+    let query = sqlx::query(sql);
     values.iter().fold(query, |query, value| match value {
         Value::Number(number) => query.bind(*number),
         Value::Text(text) => query.bind(&**text),
@@ -38,7 +37,7 @@ fn query<'a>(sql: Sql, values: &'a [Value<'a>]) -> Query<'a, Postgres, PgArgumen
 
 pub(in crate::manifest) async fn rows<T: Send>(
     connection: &mut PgConnection,
-    sql: Sql,
+    sql: &'static str,
     values: &[Value<'_>],
     mut read: impl FnMut(&Columns<'_>) -> Result<T, Problem> + Send,
 ) -> Result<Vec<T>, Problem> {
@@ -48,7 +47,7 @@ pub(in crate::manifest) async fn rows<T: Send>(
 
 pub(in crate::manifest) async fn execute(
     connection: &mut PgConnection,
-    sql: Sql,
+    sql: &'static str,
     values: &[Value<'_>],
 ) -> Result<u64, Problem> {
     Ok(connection.execute(query(sql, values)).await?.rows_affected())
@@ -56,8 +55,8 @@ pub(in crate::manifest) async fn execute(
 
 pub(in crate::manifest) async fn script(
     connection: &mut PgConnection,
-    statements: Sql,
+    statements: &'static str,
 ) -> Result<(), Problem> {
-    connection.execute(sqlx::raw_sql(statements.postgres)).await?;
+    connection.execute(sqlx::raw_sql(statements)).await?;
     Ok(())
 }

@@ -295,11 +295,13 @@ impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
     ) -> Result<T, Problem> {
         if !self.is_transaction() {
             self.watch.before_commit()?;
-            let running = (self.work)(connection::Connection::Postgres(connection), self.arguments);
+            let connection = connection::Connection::Postgres(connection, self.operation.tables);
+            let running = (self.work)(connection, self.arguments);
             return Ok(running.await?.answer());
         }
         connection.execute(sqlx::raw_sql(BEGIN)).await?;
-        match (self.work)(connection::Connection::Postgres(connection), self.arguments).await? {
+        let running = connection::Connection::Postgres(&mut *connection, self.operation.tables);
+        match (self.work)(running, self.arguments).await? {
             Ending::Commit(answer) => {
                 self.watch.before_commit()?;
                 *committing = true;
@@ -356,6 +358,10 @@ impl PostgresDatabase {
             }
             again = false;
         }
+    }
+
+    pub(in crate::manifest) fn name(&self) -> &str {
+        self.address.name()
     }
 
     pub(in crate::manifest) fn connections(&self) -> Connections {

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use super::PostgresAddress;
 use crate::error::{Code, Error, root_cause};
 use crate::manifest::connection::Problem;
+use crate::manifest::schema::{is_upgraded, upgraded};
 
 /// What can be done about a step that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,11 @@ pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
         Problem::Postgres(error) => error,
         Problem::Sqlite(error) => return Error::new(Code::Internal, error.to_string()),
     };
+    if let sqlx::Error::Database(error) = &error
+        && is_upgraded(error.message())
+    {
+        return upgraded(address.name());
+    }
     let (code, what, advice) = explain(address, &error);
     let why = match &error {
         sqlx::Error::Database(error) => format!("{} ({})", error.message(), error.code().unwrap_or_default()),

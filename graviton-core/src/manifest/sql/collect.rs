@@ -19,7 +19,7 @@ statements! {
     /// `$1` the longest lease.
     FUTURE_LEASES = ["UPDATE writer SET expires_at = " now " + $1 WHERE expires_at > " now " + $1"];
     /// `$1` the longest doom.
-    FUTURE_DOOMS = ["UPDATE block SET doomed_until = " now " + $1 WHERE candidate AND doomed_until > " now " + $1"];
+    FUTURE_DOOMS = ["UPDATE " block " SET doomed_until = " now " + $1 WHERE candidate AND doomed_until > " now " + $1"];
 
     /// `$1` limit: pending blobs of writers whose lease is over. One that is being pinned or committed is locked, and
     /// counts as alive.
@@ -28,7 +28,8 @@ statements! {
         WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now " LIMIT $1"
         skip_locked_blobs ")"];
     EXPIRE_WRITERS = ["DELETE FROM writer WHERE id IN (SELECT id FROM writer WHERE expires_at <= " now
-        " AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = writer.id AND state = 0)" skip_locked ")"];
+        " AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = writer.id AND state = 0)"
+        (" AND NOT EXISTS (SELECT 1 FROM pack WHERE writer_id = writer.id AND state = 0)" else "") skip_locked ")"];
 
     /// `$1` grace, `$2` limit.
     TAKE_NAMES = ["UPDATE blob SET algo = NULL, digest = NULL, size = NULL WHERE id IN (\
@@ -40,7 +41,7 @@ statements! {
     REAP_REFERENCES = ["SELECT block_offset, block_id FROM blob_block WHERE blob_id = $1 \
         ORDER BY block_offset LIMIT $2"];
     /// `$1` {rows: [block]}.
-    MARK_CANDIDATES = ["UPDATE block SET candidate = TRUE \
+    MARK_CANDIDATES = ["UPDATE " block " SET candidate = TRUE \
         WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT candidate"];
     /// `$1` blob, `$2` up to this offset.
     DROP_SOME_REFERENCES = ["DELETE FROM blob_block WHERE blob_id = $1 AND block_offset <= $2"];
@@ -51,35 +52,37 @@ statements! {
         AND state = 2 AND digest IS NULL AND NOT EXISTS (SELECT 1 FROM blob_block WHERE blob_id = blob.id)"];
 
     /// `$1` behind this row, `$2` limit: candidates that no collector dooms.
-    CANDIDATES = ["SELECT id, algo, digest, size FROM block WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now
-        " ORDER BY id LIMIT $2"];
+    CANDIDATES = ["SELECT id, algo, digest, size FROM " block " WHERE candidate AND id > $1 AND coalesce(doomed_until, 0) <= " now
+        (" AND pack_id IS NULL" else "") " ORDER BY id LIMIT $2"];
     /// `$1` {rows: [block]}, `$2` collection: those that are still that, but for those that are locked. Also
     /// those that this collection dooms: of a doom whose answer was lost it does not know.
-    CANDIDATES_AGAIN = ["SELECT id, algo, digest, size FROM block WHERE id IN (SELECT number FROM " (numbers "rows")
-        ") AND candidate AND (doomed_by = $2 OR coalesce(doomed_until, 0) <= " now ") ORDER BY id" skip_locked];
+    CANDIDATES_AGAIN = ["SELECT id, algo, digest, size FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows")
+        ") AND candidate AND (doomed_by = $2 OR coalesce(doomed_until, 0) <= " now ")" (" AND pack_id IS NULL" else "")
+        " ORDER BY id" skip_locked];
     /// `$1` collection: how many blocks others doom.
-    DOOMED_BY_OTHERS = ["SELECT count(*) FROM block WHERE candidate AND doomed_by <> $1 AND doomed_until > " now];
+    DOOMED_BY_OTHERS = ["SELECT count(*) FROM " block " WHERE candidate AND doomed_by <> $1 AND doomed_until > " now];
     /// `$1` {rows: [block]}: those that something refers to. Asked while they are locked.
     REFERENCED = ["SELECT input.number FROM " (numbers "rows")
         " WHERE EXISTS (SELECT 1 FROM blob_block WHERE block_id = input.number)"];
     /// `$1` {rows: [block]}.
-    UNMARK = ["UPDATE block SET candidate = FALSE, doomed_by = NULL, doomed_until = NULL \
+    UNMARK = ["UPDATE " block " SET candidate = FALSE, doomed_by = NULL, doomed_until = NULL \
         WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
     /// `$1` {rows: [block]}, `$2` collection, `$3` for how long. A doom that holds nobody up ends at 0, which
     /// is over also if the clock is set back.
     DOOM = ["WITH chosen AS (SELECT number FROM " (numbers "rows") ") \
-        UPDATE block SET doomed_by = $2, doomed_until = CASE WHEN $3 = 0 THEN 0 ELSE " now " + $3 END, stored = FALSE \
+        UPDATE " block " SET doomed_by = $2, doomed_until = CASE WHEN $3 = 0 THEN 0 ELSE " now " + $3 END, stored = FALSE \
         WHERE id IN (SELECT number FROM chosen)"];
     /// `$1` {blocks: [], keys: [[algo, hex, size]]}, `$2` collection: deletes the rows that are still its
     /// own, and gives their keys. A put that refers to one has taken the doom away.
-    SETTLE = ["DELETE FROM block WHERE id IN (SELECT block.id FROM " (keys "keys")
-        " CROSS JOIN block WHERE " (same "block") ") AND doomed_by = $2 \
+    SETTLE = ["DELETE FROM " block " WHERE id IN (SELECT block.id FROM " (keys "keys")
+        " CROSS JOIN " block " WHERE " (same "block") ") AND doomed_by = $2 \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) RETURNING algo, digest, size"];
-    /// `$1` as before: the places of those that have a row and no doom. Somebody may rely on them.
-    UNDOOMED = ["SELECT input.place FROM " (keys "keys") " CROSS JOIN block WHERE " (same "block")
-        " AND block.doomed_by IS NULL"];
+    /// `$1` as before: the places of those that have a row and no doom, and are in no pack. Somebody may rely on
+    /// them.
+    UNDOOMED = ["SELECT input.place FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block")
+        " AND block.doomed_by IS NULL" (" AND block.pack_id IS NULL" else "")];
     /// `$1` {rows: [block]}, `$2` collection.
-    LIFT = ["UPDATE block SET doomed_by = NULL, doomed_until = NULL \
+    LIFT = ["UPDATE " block " SET doomed_by = NULL, doomed_until = NULL \
         WHERE id IN (SELECT number FROM " (numbers "rows") ") AND doomed_by = $2"];
     /// `$1` grace, `$2` limit: live no more, and what a collection would reap.
     PLAN_BLOBS = ["SELECT algo, digest, size FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= "
@@ -89,20 +92,19 @@ statements! {
         UNION ALL SELECT id FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= " now " - $1 \
         UNION ALL SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
         WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now "), \
-        loose AS (SELECT id, size FROM block WHERE id IN (SELECT id FROM block WHERE candidate \
+        loose AS (SELECT id, " stored_size " AS bytes FROM " block " WHERE id IN (SELECT id FROM " block " WHERE candidate \
         UNION SELECT block_id FROM blob_block WHERE blob_id IN (SELECT id FROM garbage)) \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id \
         AND NOT EXISTS (SELECT 1 FROM garbage WHERE garbage.id = blob_block.blob_id))) \
-        SELECT (SELECT count(*) FROM garbage), count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM loose"];
+        SELECT (SELECT count(*) FROM garbage), count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM loose"];
 }
 
 /// Pages that nothing needs, all pages, and how the first can be given back: 2 is step by step. PostgreSQL
 /// does it by itself.
-pub(in crate::manifest) const FREE_PAGES: Sql = Sql {
-    sqlite: "SELECT freelist_count, page_count, auto_vacuum \
+pub(in crate::manifest) const FREE_PAGES: Sql = Sql::new(
+    "SELECT freelist_count, page_count, auto_vacuum \
         FROM pragma_freelist_count, pragma_page_count, pragma_auto_vacuum",
-    postgres: "SELECT 0, 0, 0",
-};
+    "SELECT 0, 0, 0",
+);
 /// Gives so many back. A row for each.
-pub(in crate::manifest) const GIVE_PAGES_BACK: Sql =
-    Sql { sqlite: "PRAGMA incremental_vacuum(1000)", postgres: "SELECT 0" };
+pub(in crate::manifest) const GIVE_PAGES_BACK: Sql = Sql::new("PRAGMA incremental_vacuum(1000)", "SELECT 0");

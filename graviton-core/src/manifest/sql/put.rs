@@ -4,10 +4,12 @@ use super::Sql;
 
 statements! {
     REGISTER_WRITER = ["INSERT INTO writer (expires_at) VALUES (" now " + $1) RETURNING id"];
+    LIVE_WRITERS = ["SELECT count(*) FROM writer WHERE expires_at > " now];
     /// `$1` lease, `$2` writer.
     RENEW_WRITER = ["UPDATE writer SET expires_at = " now " + $1 WHERE id = $2"];
     REMOVE_WRITER = ["DELETE FROM writer WHERE id = $1 \
-        AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = $1 AND state = 0)"];
+        AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = $1 AND state = 0)"
+        (" AND NOT EXISTS (SELECT 1 FROM pack WHERE writer_id = $1 AND state = 0)" else "")];
 
     /// `$1` chunker, `$2` writer. Whoever wants to remove the writer waits, and then finds the blob.
     BEGIN = ["INSERT INTO blob (state, writer_id, chunker, created_at) SELECT 0, id, $1, " now
@@ -18,56 +20,58 @@ statements! {
 
     /// `$1` {keys: [[algo, hex, size, offset]]}. Inserts or locks. A doom that ran out is taken off: its collector
     /// finds the block its own no longer.
-    PIN_BLOCKS = ["INSERT INTO block (algo, digest, size) \
+    PIN_BLOCKS = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
         WHERE block.doomed_until <= " now];
     /// `$1` as before: a row for each key, in their order, with for how long it is still doomed.
-    PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now " FROM " (keys "keys")
-        " CROSS JOIN block WHERE " (same "block") " ORDER BY input.place"];
+    PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now place " FROM " (keys "keys")
+        " CROSS JOIN " block pack " WHERE " (same "block") " ORDER BY input.place"];
     /// `$1` as before, `$2` blob.
     PIN_REFERENCES = ["INSERT INTO blob_block (blob_id, block_offset, block_id) \
         SELECT blob.id, input.block_offset, block.id FROM " (keys "keys", 3 number "block_offset")
-        " CROSS JOIN block CROSS JOIN blob WHERE " (same "block") " AND blob.id = $2 ON CONFLICT DO NOTHING"];
+        " CROSS JOIN " block " CROSS JOIN blob WHERE " (same "block") " AND blob.id = $2 ON CONFLICT DO NOTHING"];
 
     /// `$1` {rows: [block]}: only where rows have to be locked.
-    LOCK_BLOCKS = ["SELECT id FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ") \
+    LOCK_BLOCKS = ["SELECT id FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY algo, digest, size" for_update];
-    /// `$1` {rows: [block]}.
-    MARK_STORED = ["UPDATE block SET stored = TRUE \
-        WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
+    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: the place is where the bytes are now;
+    /// the last two are the place that the put found damaged, or null. A row that has another place by now keeps it.
+    MARK_STORED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
+        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "")
+        " FROM " (rows "marks", 0 number "block_id", 1 number "pack_id", 2 number "pack_offset", 3 number "stored_size",
+        4 number "codec", 5 number "found_id", 6 number "found_offset")
+        " WHERE block.id = input.block_id AND (NOT block.stored" (" OR (block.pack_id = input.found_id \
+        AND block.pack_offset = input.found_offset)" else "") ")"];
 
     /// `$1` {blocks: [block], keys: [[algo, hex, size]]}: only where rows have to be locked.
-    COMMIT_LOCK_BLOCKS = ["SELECT id FROM block WHERE id IN (SELECT number FROM " (numbers "blocks")
-        " UNION SELECT block.id FROM " (keys "keys") " CROSS JOIN block WHERE " (same "block") ") \
+    COMMIT_LOCK_BLOCKS = ["SELECT id FROM " block " WHERE id IN (SELECT number FROM " (numbers "blocks")
+        " UNION SELECT block.id FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block") ") \
         ORDER BY algo, digest, size" for_update];
     /// `$1` as before: inserts rows for those that have none, and locks those that somebody inserted meanwhile.
     /// Gives the inserted ones. Only where rows have to be locked.
-    COMMIT_CLAIM = ["INSERT INTO block (algo, digest, size) \
+    COMMIT_CLAIM = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET stored = block.stored WHERE FALSE RETURNING id, algo, digest, size"];
     /// `$1` {rows: [block]}: those that were claimed for a blob that dropped out.
-    COMMIT_DISCLAIM = ["DELETE FROM block WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
+    COMMIT_DISCLAIM = ["DELETE FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
     /// `$1` {rows: [pending blob]}: only where rows have to be locked.
     COMMIT_LOCK_BLOBS = ["SELECT id FROM blob WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY id" for_update];
     /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what, place, a, b)
     /// for each thing found: 0 the state of a pending blob and how many references it has, 1 a live blob of
-    /// that id, 2 a block, whether it is stored and whether it is doomed, 3 whether the store holds blocks that
-    /// are not durable.
+    /// that id, 2 a block, whether it is stored and whether its name is doomed, and its place, 3 whether the store
+    /// holds blocks that are not durable.
     CHECK = ["SELECT 0 AS what, input.place AS place, blob.state AS a, \
-        (SELECT count(*) FROM blob_block WHERE blob_id = blob.id) AS b FROM " (numbers "rows")
+        (SELECT count(*) FROM blob_block WHERE blob_id = blob.id) AS b" no_place " FROM " (numbers "rows")
         " CROSS JOIN blob WHERE blob.id = input.number \
-        UNION ALL SELECT 1, input.place, 0, 0 FROM " (keys "ids") " CROSS JOIN blob \
+        UNION ALL SELECT 1, input.place, 0, 0" no_place " FROM " (keys "ids") " CROSS JOIN blob \
         WHERE " (same "blob") " AND blob.state = 1 \
         UNION ALL SELECT 2, input.place, CAST(block.stored AS INTEGER), \
-        CAST(coalesce(block.doomed_until > " now ", FALSE) AS INTEGER) FROM " (keys "keys")
-        " CROSS JOIN block WHERE " (same "block") " \
-        UNION ALL SELECT 3, 0, CAST(durability = 'relaxed' AS INTEGER), 0 FROM store"];
+        CAST(coalesce(block.doomed_until > " now (" AND block.pack_id IS NULL" else "") ", FALSE) AS INTEGER)" place
+        " FROM " (keys "keys") " CROSS JOIN " block pack " WHERE " (same "block") " \
+        UNION ALL SELECT 3, 0, CAST(durability = 'relaxed' AS INTEGER), 0" no_place " FROM store"];
 
-    /// `$1` {stored: [block]}.
-    COMMIT_STORED = ["UPDATE block SET stored = TRUE \
-        WHERE id IN (SELECT number FROM " (numbers "stored") ") AND NOT stored"];
     /// `$1` {live: [[algo, hex, size, blob, block count]]}.
     COMMIT_PINNED = ["UPDATE blob SET state = 1, algo = input.algo, digest = input.digest, size = input.size, \
         block_count = input.block_count, created_at = " now
@@ -75,11 +79,23 @@ statements! {
     /// `$1` {again: [blob]}: the content is live under another row.
     COMMIT_AGAIN = ["UPDATE blob SET state = 2, deleted_at = " now
         " WHERE id IN (SELECT number FROM " (numbers "again") ")"];
-    /// `$1` {keys: [[algo, hex, size]]}: blocks that are in place.
-    COMMIT_BLOCKS = ["INSERT INTO block (algo, digest, size, stored) \
-        SELECT DISTINCT algo, digest, size, TRUE FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
-        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = TRUE, doomed_by = NULL, doomed_until = NULL \
-        WHERE NOT block.stored OR block.doomed_by IS NOT NULL"];
+    /// `$1` {keys: [[algo, hex, size, pack, offset, stored size, codec]]}: blocks that are in place.
+    COMMIT_BLOCKS = ["INSERT INTO " block " (algo, digest, size, stored"
+        (", pack_id, pack_offset, stored_size, codec" else "") ") \
+        SELECT algo, digest, size, TRUE" (", pack_id, pack_offset, stored_size, codec" else "") " FROM "
+        (keys "keys", 3 number "pack_id", 4 number "pack_offset", 5 number "stored_size", 6 number "codec")
+        " WHERE TRUE ORDER BY algo, digest, size \
+        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = TRUE, doomed_by = NULL, doomed_until = NULL"
+        (", pack_id = excluded.pack_id, pack_offset = excluded.pack_offset, \
+        stored_size = excluded.stored_size, codec = excluded.codec WHERE NOT block.stored"
+        else " WHERE NOT block.stored OR block.doomed_by IS NOT NULL")];
+    /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks of which the row has
+    /// the last two for a place, which was found damaged.
+    COMMIT_HEALED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
+        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "") " FROM "
+        (keys "healed", 3 number "pack_id", 4 number "pack_offset", 5 number "stored_size", 6 number "codec",
+        7 number "found_id", 8 number "found_offset") " WHERE " (same "block")
+        (" AND block.pack_id = input.found_id AND block.pack_offset = input.found_offset" else " AND FALSE")];
     /// `$1` {ids: [[algo, hex, size, block count, chunker]]}.
     COMMIT_BLOBS = ["INSERT INTO blob (state, algo, digest, size, block_count, chunker, created_at) \
         SELECT 1, algo, digest, size, block_count, chunker, " now
@@ -88,6 +104,6 @@ statements! {
     COMMIT_REFERENCES = ["INSERT INTO blob_block (blob_id, block_offset, block_id) \
         SELECT blob.id, input.block_offset, block.id FROM "
         (keys "references", 3 number "block_offset", 4 number "block_algo", 5 hex "block_digest", 6 number "block_size")
-        " CROSS JOIN blob CROSS JOIN block WHERE " (same "blob") " AND blob.state = 1 \
+        " CROSS JOIN blob CROSS JOIN " block " WHERE " (same "blob") " AND blob.state = 1 \
         AND block.algo = input.block_algo AND block.digest = input.block_digest AND block.size = input.block_size"];
 }

@@ -4,7 +4,6 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{ToSql, params_from_iter};
 
 use crate::manifest::connection::{Columns, Problem, Value};
-use crate::manifest::sql::Sql;
 
 impl ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -18,11 +17,11 @@ impl ToSql for Value<'_> {
 
 pub(in crate::manifest) fn rows<T>(
     connection: &mut rusqlite::Connection,
-    sql: Sql,
+    sql: &'static str,
     values: &[Value<'_>],
     mut read: impl FnMut(&Columns<'_>) -> Result<T, Problem>,
 ) -> Result<Vec<T>, Problem> {
-    let mut statement = connection.prepare_cached(sql.sqlite)?;
+    let mut statement = connection.prepare_cached(sql)?;
     let mut found = statement.query(params_from_iter(values))?;
     let mut all = Vec::new();
     while let Some(row) = found.next()? {
@@ -33,8 +32,8 @@ pub(in crate::manifest) fn rows<T>(
 
 pub(in crate::manifest) fn execute(
     connection: &mut rusqlite::Connection,
-    sql: Sql,
+    sql: &'static str,
     values: &[Value<'_>],
 ) -> Result<u64, Problem> {
-    Ok(connection.prepare_cached(sql.sqlite)?.execute(params_from_iter(values))? as u64)
+    Ok(connection.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
 }

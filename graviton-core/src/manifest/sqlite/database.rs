@@ -27,6 +27,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
 use crate::manifest::connection::{self, Ending, Problem, Work};
 use crate::manifest::operation::{Access, Operation, Watch};
+use crate::manifest::sql::Tables;
 use crate::{blocking, durable, runtime};
 
 /// Queries that run at once.
@@ -107,8 +108,8 @@ impl SqliteDatabase {
                 // Given back when the query is done, whether or not anybody still polls for its result.
                 let _permit = &permit;
                 let result = match operation.access {
-                    Access::ReadBeforeWrite => file.read_before_write(&arguments, &work),
-                    _ => file.read(&arguments, &work),
+                    Access::ReadBeforeWrite => file.read_before_write(operation.tables, &arguments, &work),
+                    _ => file.read(operation.tables, &arguments, &work),
                 };
                 file.unless_it_waits(result?)
             })
@@ -178,7 +179,12 @@ impl File {
 
     /// Runs a query over a connection that reads; `None` if it has to be made first, and may not be made
     /// here.
-    fn read<A, T>(&self, arguments: &A, work: &impl Work<A, T>) -> Option<Result<T, Problem>> {
+    fn read<A, T>(
+        &self,
+        tables: Tables,
+        arguments: &A,
+        work: &impl Work<A, T>,
+    ) -> Option<Result<T, Problem>> {
         if let Err(error) = self.check_open() {
             return Some(Err(error.into()));
         }
@@ -196,28 +202,34 @@ impl File {
             Ok(reader) => reader,
             Err(problem) => return Some(Err(problem)),
         };
-        let result = self.read_over(&mut reader.connection, arguments, work);
+        let result = self.read_over(&mut reader.connection, tables, arguments, work);
         locked(&self.readers).push(reader);
         Some(result)
     }
 
     /// Runs a query over the connection that writes, if it is free: that connection remembers what it wrote,
     /// while the others have to read those pages again, which takes as long as the query.
-    fn read_before_write<A, T>(&self, arguments: &A, work: &impl Work<A, T>) -> Option<Result<T, Problem>> {
+    fn read_before_write<A, T>(
+        &self,
+        tables: Tables,
+        arguments: &A,
+        work: &impl Work<A, T>,
+    ) -> Option<Result<T, Problem>> {
         match try_locked(&self.writer).as_deref_mut() {
-            Some(Some(writer)) => Some(self.read_over(&mut writer.connection, arguments, work)),
-            _ => self.read(arguments, work),
+            Some(Some(writer)) => Some(self.read_over(&mut writer.connection, tables, arguments, work)),
+            _ => self.read(tables, arguments, work),
         }
     }
 
     fn read_over<A, T>(
         &self,
         connection: &mut Connection,
+        tables: Tables,
         arguments: &A,
         work: &impl Work<A, T>,
     ) -> Result<T, Problem> {
         self.check_open()?;
-        let answered = work(connection::Connection::Sqlite(connection), arguments).now_or_never();
+        let answered = work(connection::Connection::Sqlite(connection, tables), arguments).now_or_never();
         let waited = || Error::new(Code::Internal, "a query of SQLite waited for something else");
         Ok(answered.ok_or_else(waited)??.answer())
     }
@@ -256,7 +268,8 @@ impl File {
             writer.synced = Some(synced);
         }
         let transaction = Transaction::begin(&mut writer.connection)?;
-        match runtime::drive(work(connection::Connection::Sqlite(transaction.0), arguments))? {
+        let connection = connection::Connection::Sqlite(transaction.0, operation.tables);
+        match runtime::drive(work(connection, arguments))? {
             Ending::Commit(answer) => {
                 watch.before_commit()?;
                 transaction.commit()?;

@@ -11,6 +11,7 @@ use super::filesystem::{check_locks_beside, no_shared_memory};
 use crate::descriptor::{check_free, occupy_standard};
 use crate::error::{Code, Error, is_out_of_files};
 use crate::manifest::connection::Problem;
+use crate::manifest::schema::{is_upgraded, upgraded};
 
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
@@ -98,6 +99,9 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
         #[cfg(feature = "postgres")]
         Problem::Postgres(error) => return Error::new(Code::Internal, error.to_string()),
     };
+    if is_upgraded(&error.to_string()) {
+        return upgraded(&path.display().to_string());
+    }
     if let Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) = error.sqlite_error_code()
         && let Some(why) = lack_of_descriptors()
     {

@@ -12,7 +12,7 @@ use crate::manifest::postgres::stepped::{Gate, Stepped};
 use crate::manifest::repo::Database;
 use crate::manifest::{
     BlobRow, BlockRow, Collection, Commit, Committed, Durability, LookAgain, ManifestEntry, ManifestRepo,
-    Pinned, WriterId,
+    Mark, Pinned, WriterId,
 };
 
 /// A session of its own: a repository over its one connection.
@@ -115,17 +115,17 @@ impl World {
                 Pinned::Doomed { .. } => {}
             }
         };
-        let mut stored = Vec::new();
+        let mut marks = Vec::new();
         for (key, block) in keys.iter().zip(&pinned) {
             if block.stored {
                 assert!(self.has(key), "a pinned block that is said to be stored has no bytes");
             } else {
                 self.files().write(*key);
-                stored.push(block.row);
+                marks.push(Mark::named(block.row));
             }
         }
         let id = id_of(keys);
-        let commit = Commit::Pinned { row, id, block_count: keys.len() as u64, stored };
+        let commit = Commit::Pinned { row, id, block_count: keys.len() as u64, marks, packs: Vec::new() };
         let commits: Arc<[Commit]> = [commit].into();
         let outcome = session.commit(commits).await.unwrap();
         match outcome[0] {
@@ -143,6 +143,7 @@ impl World {
             id,
             chunker: "fixed:10".into(),
             entries: entries(keys).into(),
+            packed: Arc::default(),
             in_place: Box::new(move |key| world.files().named.get(key) == own.get(key)),
         };
         let commits: Arc<[Commit]> = [commit].into();
@@ -206,7 +207,7 @@ impl World {
 
     pub(super) async fn verify(&self, session: &Session) {
         let world = self.clone();
-        let look: Arc<LookAgain> = Arc::new(move |key| {
+        let look: Arc<LookAgain> = Arc::new(move |key, _| {
             let there = world.has(&key);
             Box::pin(async move { Ok(there) })
         });

@@ -11,7 +11,7 @@ use super::life::{Files, Life, Session, World, entries, id_of, key};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::postgres::PostgresAddress;
 use crate::manifest::postgres::stepped::Gate;
-use crate::manifest::{BlockRow, Commit, Committed, Durability, ManifestRepo, Opening, Pinned};
+use crate::manifest::{BlockRow, Commit, Committed, Durability, ManifestRepo, Mark, Opening, Pinned};
 
 /// One database, used again for every schedule.
 pub(super) struct Stage {
@@ -51,7 +51,7 @@ impl Stage {
 
     /// A live blob of the first block, deleted or not, and a pending one.
     pub(super) async fn set(&mut self, deleted: bool) -> World {
-        let truncate = "TRUNCATE writer, block, blob, blob_block";
+        let truncate = "TRUNCATE writer, data_block, blob, blob_block, pack, hole";
         Executor::execute(&mut self.own, truncate).await.unwrap();
         let keys = vec![key(1), key(2)];
         let repo = &self.repo;
@@ -59,7 +59,8 @@ impl Stage {
         let row = repo.begin(writer, "fixed:10").await.unwrap().unwrap();
         let Pinned::Blocks(blocks) = repo.pin(row, &entries(&keys[..1])).await.unwrap() else { panic!() };
         let id = id_of(&keys[..1]);
-        let commit = Commit::Pinned { row, id, block_count: 1, stored: vec![blocks[0].row] };
+        let marks = vec![Mark::named(blocks[0].row)];
+        let commit = Commit::Pinned { row, id, block_count: 1, marks, packs: Vec::new() };
         assert_eq!(repo.commit([commit].into()).await.unwrap(), [Committed::Created]);
         if deleted {
             assert!(repo.delete(&id).await.unwrap());

@@ -1,0 +1,126 @@
+//! The collector's part of packs: blocks are released, packs of stores that died are sealed, space is given back.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::Packs;
+use crate::block::pack::record::{HEADER, Header, record_size};
+use crate::engine::core::Core;
+use crate::engine::damage;
+use crate::error::Result;
+use crate::manifest::Hole;
+use crate::place::{PackName, PackRow};
+
+/// Rows of one query or transaction.
+const ROWS: usize = 1_024;
+
+/// Bytes of a tail that are looked at together.
+const LOOK: u64 = 1 << 20;
+
+/// Seals packs of stores that are gone, some of them. False if there are none left.
+///
+/// Such a pack is synced and each record that a row points at is verified: its maker may have been a relaxed one, and
+/// what it wrote may be lost. A block that is not right is marked as not stored.
+pub(in crate::engine) async fn seal_found(core: &Arc<Core>, packs: &dyn Packs) -> Result<bool> {
+    let found = core.manifests.found_packs(PackRow(0), 1).await?;
+    let Some((row, name)) = found.first().copied() else { return Ok(false) };
+    packs.sync(&name).await?;
+    let (mut after, mut end) = (0, HEADER);
+    loop {
+        let records = core.manifests.pack_blocks(row, after, ROWS).await?;
+        let Some(last) = records.last().and_then(|record| record.located) else { break };
+        after = last.place.offset;
+        end = last.place.offset + record_size(last.place.stored_size);
+        for record in records {
+            let Some(located) = record.located else { continue };
+            if record.stored && damage::look(core, record.key, record.located, true).await?.is_some() {
+                core.manifests.clear_placed(record.row, &located.place).await?;
+            }
+        }
+    }
+    let end = end_of_records(packs, &name, end).await?;
+    let length = packs.length(&name).await?.unwrap_or_default();
+    if core.manifests.seal_found(row, end.min(length)).await? && end < length {
+        packs.cut(&name, end).await?;
+    }
+    Ok(true)
+}
+
+/// Where the tail of a pack begins that holds no record. It is behind the records that follow on `from`, if there are
+/// only zeros; else there is no such tail: what is there may be records behind a damaged one.
+async fn end_of_records(packs: &dyn Packs, name: &PackName, from: u64) -> Result<u64> {
+    let mut end = from;
+    while let Some(header) = packs.read(name, end..end + HEADER).await?
+        && let Some(header) = Header::decode(&header)
+    {
+        end += record_size(header.stored_size);
+    }
+    let mut at = end;
+    while let Some(bytes) = packs.read(name, at..at + LOOK).await?
+        && !bytes.is_empty()
+    {
+        at += bytes.len() as u64;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(packs.length(name).await?.unwrap_or_default());
+        }
+    }
+    Ok(end)
+}
+
+/// Gives the space of some released blocks back. False if there are none left.
+pub(in crate::engine) async fn punch(core: &Arc<Core>, packs: &dyn Packs) -> Result<bool> {
+    let holes = core.manifests.holes(ROWS).await?;
+    for of_pack in holes.chunk_by(|one, next| one.pack == next.pack) {
+        // Where it cannot be done, the bytes stay until the pack goes.
+        packs.punch(&of_pack[0].name, &merged(of_pack)).await?;
+        core.manifests.forget_holes(of_pack).await?;
+    }
+    Ok(!holes.is_empty())
+}
+
+/// Neighbours as one: the filesystem gives back whole blocks of its own.
+fn merged(holes: &[Hole]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for hole in holes {
+        match ranges.last_mut() {
+            Some(last) if last.end == hole.offset => last.end += hole.bytes,
+            _ => ranges.push(hole.offset..hole.offset + hole.bytes),
+        }
+    }
+    ranges
+}
+
+/// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped. False if
+/// there are none left.
+pub(in crate::engine) async fn drop_empty(
+    core: &Arc<Core>,
+    packs: &dyn Packs,
+    grace: Duration,
+) -> Result<bool> {
+    core.manifests.drop_packs(grace, ROWS).await?;
+    // Also those of a collection that died.
+    let dropped = core.manifests.dropped_packs(PackRow(0), ROWS).await?;
+    if dropped.is_empty() {
+        return Ok(false);
+    }
+    let (rows, names): (Vec<PackRow>, Vec<PackName>) = dropped.into_iter().unzip();
+    packs.remove(&names).await?;
+    // Last: a pack whose file comes back after a power cut has its row.
+    core.manifests.forget_packs(&rows).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_punched_as_one() {
+        let hole =
+            |offset, bytes| Hole { pack: PackRow(1), name: PackName::from_bytes([0; 16]), offset, bytes };
+        let holes = [hole(64, 100), hole(164, 36), hole(300, 10), hole(310, 1)];
+        assert_eq!(merged(&holes), [64..200, 300..311]);
+        assert_eq!(merged(&[]), []);
+    }
+}

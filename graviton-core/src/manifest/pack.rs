@@ -1,0 +1,208 @@
+//! Packs: operations of their makers and of the collector. The rules are in `engine::pack`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::connection::{Columns, Connection, Ending, Problem, Value, text};
+use super::operation::Operation;
+use super::repo::only;
+use super::{BlockRecord, BlockRow, HeldPack, ManifestRepo, WriterId, sql};
+use crate::error::Result;
+use crate::place::{PackName, PackRow, Place};
+
+use Ending::Commit as Keep;
+use Value::Number;
+
+/// States of a pack's row. One that is being written has 0.
+const FOUND: i64 = 1;
+pub(super) const SEALED: i64 = 2;
+const DROPPED: i64 = 3;
+
+/// What [`ManifestRepo::release`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Blocks whose rows are gone.
+    pub blocks: u64,
+    /// The bytes of their payloads.
+    pub bytes: u64,
+    /// Candidates that were referenced again.
+    pub referenced: u64,
+}
+
+/// Bytes of a pack that were released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The pack.
+    pub pack: PackRow,
+    /// Its name.
+    pub name: PackName,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+impl ManifestRepo {
+    /// Inserts a pack that this writer is going to create, durably in every mode: no pack exists without a row.
+    /// `None` if the writer is gone.
+    pub async fn insert_pack(&self, writer: WriterId, name: &PackName) -> Result<Option<PackRow>> {
+        let values = [text(name.to_string()), Number(writer.0)];
+        let operation = Operation::statement("insert_pack").synced(true);
+        Ok(only(self.rows(operation, sql::INSERT_PACK, values, |row| row.number(0)).await?).map(PackRow))
+    }
+
+    /// Seals a pack that its maker has written and synced up to `bytes`, durably. False if it does not hold it any
+    /// more.
+    pub async fn seal_own(&self, held: HeldPack, bytes: u64) -> Result<bool> {
+        let values = [Number(bytes as i64), Number(held.pack.0), Number(held.writer.0)];
+        let operation = Operation::statement("seal_own").synced(true);
+        Ok(self.execute(operation, sql::SEAL_OWN, values).await? > 0)
+    }
+
+    /// Up to `limit` packs behind `after` that were found and are to be sealed.
+    pub async fn found_packs(&self, after: PackRow, limit: usize) -> Result<Vec<(PackRow, PackName)>> {
+        self.packs_in_state(FOUND, after, limit).await
+    }
+
+    /// Up to `limit` packs behind `after` that were dropped, and whose files are to go.
+    pub async fn dropped_packs(&self, after: PackRow, limit: usize) -> Result<Vec<(PackRow, PackName)>> {
+        self.packs_in_state(DROPPED, after, limit).await
+    }
+
+    async fn packs_in_state(
+        &self,
+        state: i64,
+        after: PackRow,
+        limit: usize,
+    ) -> Result<Vec<(PackRow, PackName)>> {
+        let values = [Number(state), Number(after.0), Value::limit(limit)];
+        self.rows(Operation::read("packs_in_state"), sql::PACKS_IN_STATE, values, |row| {
+            Ok((PackRow(row.number(0)?), row.text(1)?.parse()?))
+        })
+        .await
+    }
+
+    /// Seals a pack that was found, durably.
+    pub async fn seal_found(&self, pack: PackRow, bytes: u64) -> Result<bool> {
+        let values = [Number(bytes as i64), Number(pack.0)];
+        let operation = Operation::statement("seal_found").synced(true);
+        Ok(self.execute(operation, sql::SEAL_FOUND, values).await? > 0)
+    }
+
+    /// Up to `limit` blocks of a pack behind this offset, in the order of their records. Whether a live blob refers
+    /// to them is not looked at.
+    pub async fn pack_blocks(&self, pack: PackRow, after: u64, limit: usize) -> Result<Vec<BlockRecord>> {
+        let values = [Number(pack.0), Number(after as i64), Value::limit(limit)];
+        self.rows(Operation::read("pack_blocks"), sql::PACK_BLOCKS, values, super::verify::record).await
+    }
+
+    /// Marks a block as not stored, durably, if its row still has this place: the next put writes it again.
+    pub async fn clear_placed(&self, block: BlockRow, place: &Place) -> Result<bool> {
+        let values = [Number(block.0), Number(place.pack.0), Number(place.offset as i64)];
+        let operation = Operation::statement("clear_placed").synced(true);
+        Ok(self.execute(operation, sql::CLEAR_PLACED, values).await? > 0)
+    }
+
+    /// Up to `limit` candidates in packs behind `after`, ordered by row, and the bytes that they take.
+    pub async fn packed_candidates(&self, after: BlockRow, limit: usize) -> Result<Vec<(BlockRow, u64)>> {
+        let values = [Number(after.0), Value::limit(limit)];
+        let operation = Operation::read("packed_candidates");
+        self.rows(operation, sql::PACKED_CANDIDATES, values, packed_candidate).await
+    }
+
+    /// Looks at these candidates again. The rows of those that nothing refers to go, and their places become holes,
+    /// in any case durably: before that no byte of them is given up. Those that something refers to are no
+    /// candidates any more.
+    pub async fn release(&self, rows: &[BlockRow]) -> Result<Released> {
+        let operation = Operation::transaction("release").synced(true);
+        let rows = Batch::new().numbers("rows", rows.iter().map(|row| row.0)).finish();
+        self.run(operation, rows, |mut connection, rows| {
+            Box::pin(async move { release(&mut connection, rows).await })
+        })
+        .await
+    }
+
+    /// Up to `limit` holes, those of a pack one behind the other.
+    pub async fn holes(&self, limit: usize) -> Result<Vec<Hole>> {
+        self.rows(Operation::read("holes"), sql::HOLES, [Value::limit(limit)], |row| {
+            Ok(Hole {
+                pack: PackRow(row.number(0)?),
+                name: row.text(1)?.parse()?,
+                offset: row.number(2)? as u64,
+                bytes: row.number(3)? as u64,
+            })
+        })
+        .await
+    }
+
+    /// Forgets holes that were punched.
+    pub async fn forget_holes(&self, holes: &[Hole]) -> Result<()> {
+        let batch = Batch::new().rows("holes", holes, |row, hole| {
+            row.number(hole.pack.0);
+            row.number(hole.offset as i64);
+        });
+        let operation = Operation::statement("forget_holes");
+        self.execute(operation, sql::FORGET_HOLES, [text(batch.finish())]).await.map(drop)
+    }
+
+    /// Notes which sealed packs are empty since now, and drops up to `limit` of those that have been for the grace:
+    /// until then a restored database and readers may go there. Durably: a file goes only behind that.
+    pub async fn drop_packs(&self, grace: Duration, limit: usize) -> Result<u64> {
+        let operation = Operation::transaction("drop_packs").synced(true);
+        self.run(operation, (grace, limit), |mut connection, (grace, limit)| {
+            Box::pin(async move {
+                connection.execute(sql::FUTURE_EMPTY_PACKS, &[]).await?;
+                connection.execute(sql::NOTE_EMPTY_PACKS, &[]).await?;
+                let values = [Value::milliseconds(*grace), Value::limit(*limit)];
+                let mut packs = connection.rows(sql::EMPTY_PACKS, &values, |row| row.number(0)).await?;
+                let batch = numbers(&packs);
+                // Looked up while they are locked.
+                let used = connection.rows(sql::POINTED_AT, &[text(&batch)], |row| row.number(0)).await?;
+                let used: HashSet<i64> = used.into_iter().collect();
+                packs.retain(|pack| !used.contains(pack));
+                let batch = numbers(&packs);
+                connection.execute(sql::DROP_HOLES, &[text(&batch)]).await?;
+                connection.execute(sql::DROP_PACKS, &[text(&batch)]).await?;
+                Ok(Keep(packs.len() as u64))
+            })
+        })
+        .await
+    }
+
+    /// Forgets packs that were dropped, and whose files are gone for good.
+    pub async fn forget_packs(&self, packs: &[PackRow]) -> Result<()> {
+        let batch = numbers(&packs.iter().map(|pack| pack.0).collect::<Vec<_>>());
+        self.execute(Operation::statement("forget_packs"), sql::FORGET_PACKS, [text(batch)]).await.map(drop)
+    }
+}
+
+fn numbers(rows: &[i64]) -> String {
+    Batch::new().numbers("rows", rows.iter().copied()).finish()
+}
+
+fn packed_candidate(row: &Columns<'_>) -> Result<(BlockRow, u64), Problem> {
+    Ok((BlockRow(row.number(0)?), row.number(1)? as u64))
+}
+
+async fn release(connection: &mut Connection<'_>, rows: &str) -> Result<Ending<Released>, Problem> {
+    let mut blocks = connection.rows(sql::PACKED_CANDIDATES_AGAIN, &[text(rows)], packed_candidate).await?;
+    let locked = numbers(&blocks.iter().map(|(row, _)| row.0).collect::<Vec<_>>());
+    // Looked up while they are locked: a put that refers to one of them from now on waits for that lock first.
+    let referenced = connection.rows(sql::REFERENCED, &[text(&locked)], |row| row.number(0)).await?;
+    if !referenced.is_empty() {
+        connection.execute(sql::UNMARK_PACKED, &[text(numbers(&referenced))]).await?;
+    }
+    let found: HashSet<i64> = referenced.into_iter().collect();
+    blocks.retain(|(row, _)| !found.contains(&row.0));
+    if !blocks.is_empty() {
+        let rows = numbers(&blocks.iter().map(|(row, _)| row.0).collect::<Vec<_>>());
+        connection.execute(sql::INSERT_HOLES, &[text(&rows)]).await?;
+        connection.execute(sql::RELEASE, &[text(&rows)]).await?;
+    }
+    Ok(Keep(Released {
+        blocks: blocks.len() as u64,
+        bytes: blocks.iter().map(|(_, bytes)| bytes).sum(),
+        referenced: found.len() as u64,
+    }))
+}

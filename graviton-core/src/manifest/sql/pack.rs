@@ -1,0 +1,66 @@
+//! Packs: made, marked in, sealed, released from, dropped. The states are those of `migrations`.
+
+use super::Sql;
+
+statements! {
+    /// `$1` name, `$2` writer. Whoever wants to remove the writer waits, and then finds the pack.
+    INSERT_PACK = ["INSERT INTO pack (name, state, writer_id) SELECT $1, 0, id FROM writer WHERE id = $2"
+        for_share " RETURNING id"];
+    /// `$1` {packs: [pack]}: those that are being written, and their writers. Held until the transaction ends:
+    /// nobody finds or seals them meanwhile.
+    LOCK_PACKS = ["SELECT id, writer_id FROM pack WHERE id IN (SELECT number FROM " (numbers "packs")
+        ") AND state = 0 ORDER BY id" for_share];
+    /// `$1` bytes, `$2` pack, `$3` writer: its maker seals it.
+    SEAL_OWN = ["UPDATE pack SET state = 2, bytes = $1 WHERE id = $2 AND writer_id = $3 AND state = 0"];
+    /// The maker's lease is over, or its row is gone: nobody marks in it any more.
+    FIND_PACKS = ["UPDATE pack SET state = 1 WHERE state = 0 AND NOT EXISTS (\
+        SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ")"];
+    /// `$1` state, `$2` behind this row, `$3` limit: of one of the states that a pack has not for long.
+    PACKS_IN_STATE = ["SELECT id, name FROM pack WHERE state <> 2 AND state = $1 AND id > $2 ORDER BY id LIMIT $3"];
+    /// `$1` bytes, `$2` pack.
+    SEAL_FOUND = ["UPDATE pack SET state = 2, bytes = $1 WHERE id = $2 AND state = 1"];
+    /// `$1` pack, `$2` behind this offset, `$3` limit: the blocks of a pack, in order.
+    PACK_BLOCKS = ["SELECT block.id, block.algo, block.digest, block.size, block.stored, TRUE" place " FROM " block pack
+        " WHERE block.pack_id = $1 AND block.pack_offset > $2 ORDER BY block.pack_offset LIMIT $3"];
+    /// `$1` block, `$2` pack, `$3` offset: its bytes there are not right.
+    CLEAR_PLACED = ["UPDATE " block " SET stored = FALSE WHERE id = $1 AND pack_id = $2 AND pack_offset = $3"];
+
+    /// `$1` behind this row, `$2` limit: candidates in packs, and the bytes that they take. Those whose name is doomed wait for that.
+    PACKED_CANDIDATES = ["SELECT id, stored_size FROM " block " WHERE candidate AND pack_id IS NOT NULL \
+        AND id > $1 AND coalesce(doomed_until, 0) <= " now " ORDER BY id LIMIT $2"];
+    /// `$1` {rows: [block]}: those that are still that, but for those that are locked.
+    PACKED_CANDIDATES_AGAIN = ["SELECT id, stored_size FROM " block " WHERE id IN (SELECT number FROM "
+        (numbers "rows") ") AND candidate AND pack_id IS NOT NULL AND coalesce(doomed_until, 0) <= " now
+        " ORDER BY id" skip_locked];
+    /// `$1` {rows: [block]}: the mark goes, and a doom of the name stays.
+    UNMARK_PACKED = ["UPDATE " block " SET candidate = FALSE WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {rows: [block]}: as many bytes as the records take, with a header of 64, aligned to 8.
+    INSERT_HOLES = ["INSERT INTO hole (pack_id, pack_offset, bytes) \
+        SELECT pack_id, pack_offset, (stored_size + 71) / 8 * 8 FROM " block " WHERE id IN (SELECT number FROM "
+        (numbers "rows") ") ON CONFLICT DO NOTHING"];
+    /// `$1` {rows: [block]}.
+    RELEASE = ["DELETE FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` limit.
+    HOLES = ["SELECT pack.id, pack.name, hole.pack_offset, hole.bytes FROM hole JOIN pack ON pack.id = hole.pack_id \
+        ORDER BY hole.pack_id, hole.pack_offset LIMIT $1"];
+    /// `$1` {holes: [[pack, offset]]}.
+    FORGET_HOLES = ["DELETE FROM hole WHERE (pack_id, pack_offset) IN (SELECT pack_id, pack_offset FROM "
+        (rows "holes", 0 number "pack_id", 1 number "pack_offset") ")"];
+
+    /// Sealed packs that no row points at any more; none will.
+    NOTE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE state = 2 AND empty_at IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id)"];
+    /// Packs that were noted in a time that has not come yet: the clock was ahead.
+    FUTURE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE empty_at > " now];
+    /// `$1` grace, `$2` limit.
+    EMPTY_PACKS = ["SELECT id FROM pack WHERE state = 2 AND empty_at <= " now " - $1 ORDER BY id LIMIT $2" for_update];
+    /// `$1` {rows: [pack]}: those that a row points at. Asked while they are locked.
+    POINTED_AT = ["SELECT input.number FROM " (numbers "rows")
+        " WHERE EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = input.number)"];
+    /// `$1` {rows: [pack]}.
+    DROP_HOLES = ["DELETE FROM hole WHERE pack_id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {rows: [pack]}.
+    DROP_PACKS = ["UPDATE pack SET state = 3 WHERE id IN (SELECT number FROM " (numbers "rows") ") AND state = 2"];
+    /// `$1` {rows: [pack]}: their files are gone.
+    FORGET_PACKS = ["DELETE FROM pack WHERE id IN (SELECT number FROM " (numbers "rows") ") AND state = 3"];
+}

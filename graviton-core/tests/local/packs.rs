@@ -1,0 +1,392 @@
+//! Blocks in packs: put, read, damaged, given up; beside files, and after an upgrade.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use graviton_core::block::FsBlockStore;
+use graviton_core::block::pack::record::{HEADER, Header, is_pack_header, record_size};
+use graviton_core::testing::{Fault, FaultyBlockStore, Operation, Recipe};
+use graviton_core::{
+    AsyncStore, BlobId, BlockLayout, Code, Config, Durability, GcOptions, GcReport, ManifestRepo, Opening,
+    PutOptions, Settings, Store, VerifyOptions,
+};
+use rusqlite::Connection;
+
+fn content(recipe: &str) -> Vec<u8> {
+    recipe.parse::<Recipe>().unwrap().bytes()
+}
+
+fn packed(root: &Path) -> Config {
+    let config = Config::for_directory(root).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
+    config.set("GRAVITON_CHUNKER", "fixed:4096").unwrap()
+}
+
+fn read(store: &Store, id: &BlobId) -> Vec<u8> {
+    store.read_range(id, 0..u64::MAX).unwrap().to_vec()
+}
+
+fn collect(store: &Store) -> GcReport {
+    let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+    store.gc(&options, |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn verify(store: &Store) -> graviton_core::VerifyReport {
+    let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
+    store.verify(&options, |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn entries(path: PathBuf) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn packs(root: &Path) -> Vec<PathBuf> {
+    entries(root.join("cas/blocks-packs"))
+}
+
+fn files(root: &Path) -> Vec<PathBuf> {
+    entries(root.join("cas/blocks/blake3"))
+}
+
+fn database(root: &Path) -> Connection {
+    let connection = Connection::open(root.join("manifests.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(30)).unwrap();
+    connection
+}
+
+fn number(root: &Path, sql: &str) -> i64 {
+    database(root).query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// The file and offset of the record of a blob of one block.
+fn record(root: &Path, bytes: &[u8]) -> (PathBuf, u64) {
+    let digest = blake3::hash(bytes);
+    let (name, offset): (String, i64) = database(root)
+        .query_row(
+            "SELECT pack.name, pack_offset FROM data_block JOIN pack ON pack.id = pack_id WHERE digest = ?",
+            [digest.as_bytes()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    (root.join("cas/blocks-packs").join(format!("{name}.pack")), offset as u64)
+}
+
+#[test]
+fn blocks_are_records_of_one_file_as_the_format_says() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    let contents =
+        ["xof:a:700", "xof:b:44000", "zeros:0", "xof:c:512000", "zeros:9000", "xof:d:1200000"].map(content);
+    let mut blocks = BTreeSet::new();
+    for bytes in &contents {
+        let put = store.put(&bytes[..]).unwrap();
+        assert_eq!((put.id, put.created), (BlobId::of(graviton_core::Algo::Blake3, bytes), true));
+        assert!(read(&store, &put.id) == *bytes);
+        blocks.extend(store.manifest(&put.id, 0, 10_000).unwrap().iter().map(|entry| entry.key));
+        let again = store.put(&bytes[..]).unwrap();
+        assert_eq!((again.created, again.fresh_blocks), (false, 0));
+    }
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.blocks, blocks.len() as u64);
+    assert_eq!(stats.stored_bytes, blocks.iter().map(|key| key.size() as u64).sum::<u64>());
+    store.close();
+
+    assert_eq!(files(root.path()), [PathBuf::new(); 0], "a block has a file of its own");
+    let [pack] = &packs(root.path())[..] else { panic!("{:?}", packs(root.path())) };
+    let bytes = std::fs::read(pack).unwrap();
+    let name = pack.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let id = std::fs::read_to_string(root.path().join("cas/blocks/store-id")).unwrap();
+    assert!(is_pack_header(&bytes[..HEADER as usize], id.trim(), &name));
+    // Exactly the records, one behind the other.
+    let (mut at, mut found) = (HEADER, BTreeSet::new());
+    while at < bytes.len() as u64 {
+        let header = Header::decode(&bytes[at as usize..]).unwrap();
+        let start = (at + HEADER) as usize;
+        let payload = &bytes[start..start + header.stored_size as usize];
+        assert!(header.has_payload(payload) && header.key.algo().digest(payload) == *header.key.digest());
+        assert!(found.insert(header.key));
+        at += record_size(header.stored_size);
+    }
+    assert_eq!((at, found), (bytes.len() as u64, blocks));
+    assert_eq!(number(root.path(), "SELECT bytes FROM pack WHERE state = 2"), bytes.len() as i64);
+
+    let store = packed(root.path()).open_read_only().unwrap();
+    for bytes in &contents {
+        assert!(read(&store, &BlobId::of(graviton_core::Algo::Blake3, bytes)) == *bytes);
+    }
+    assert!(verify(&store).is_clean());
+}
+
+#[test]
+fn files_and_packs_are_read_in_one_store_and_stored_once() {
+    let root = tempfile::tempdir().unwrap();
+    let (shared, more) = (content("xof:shared:40960"), content("xof:more:8192"));
+    let both = [&shared[..], &more[..]].concat();
+    let named =
+        Config::for_directory(root.path()).set("GRAVITON_CHUNKER", "fixed:4096").unwrap().open().unwrap();
+    let one = named.put(&shared[..]).unwrap().id;
+    let in_packs = packed(root.path()).open().unwrap();
+    let put = in_packs.put(&both[..]).unwrap();
+    assert_eq!(put.fresh_blocks, 2, "blocks that are files were written again");
+    assert_eq!((files(root.path()).len(), packs(root.path()).len()), (10, 1));
+    // The pack is not sealed, and its maker lives.
+    assert_eq!(named.put(&both[..]).unwrap().fresh_blocks, 0);
+    assert_eq!(named.put(&more[..]).unwrap().fresh_blocks, 0);
+    for store in [&named, &in_packs] {
+        assert!(read(store, &one) == shared && read(store, &put.id) == both);
+        assert!(verify(store).is_clean());
+    }
+    in_packs.close();
+    assert!(read(&named, &put.id) == both);
+}
+
+#[test]
+fn a_damaged_record_is_told_with_its_place_and_put_again() {
+    for (verifies, layout) in [("true", "packs"), ("false", "packs"), ("true", "files")] {
+        let root = tempfile::tempdir().unwrap();
+        let bytes = content("xof:damaged:4000");
+        let id = packed(root.path()).open().unwrap().put(&bytes[..]).unwrap().id;
+        let damage = |what: &str| {
+            let (path, offset) = record(root.path(), &bytes);
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            match what {
+                "a payload" => file.write_all_at(b"other bytes", offset + HEADER + 100).unwrap(),
+                "a hole" => file.write_all_at(&[0; 4000], offset + HEADER).unwrap(),
+                "a header" => file.write_all_at(&[0; 64], offset).unwrap(),
+                "an end" => file.set_len(offset + HEADER + 3999).unwrap(),
+                _ => std::fs::remove_file(&path).unwrap(),
+            }
+            path
+        };
+        for what in ["a payload", "a hole", "a header", "an end", "a pack"] {
+            if layout == "files" && what != "a payload" {
+                continue;
+            }
+            let path = damage(what);
+            let config = packed(root.path()).set("GRAVITON_VERIFY_READS", verifies).unwrap();
+            let store = config.set("GRAVITON_BLOCK_LAYOUT", layout).unwrap().open().unwrap();
+            let error = store.read_range(&id, 0..10).unwrap_err();
+            assert!(matches!(error.code(), Code::CorruptBlock | Code::MissingBlock), "{what}: {error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(path.to_str().unwrap()) && text.contains(&id.to_string()),
+                "{what}: {text}"
+            );
+            assert_eq!(store.put(&bytes[..]).unwrap().fresh_blocks, 1, "{what}");
+            assert!(read(&store, &id) == bytes, "{what}");
+            assert!(verify(&store).is_clean(), "{what}");
+            store.close();
+        }
+        assert_eq!(files(root.path()).len(), usize::from(layout == "files"));
+    }
+}
+
+#[test]
+fn a_put_finds_damage_that_nobody_has_read() {
+    for expects in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let (small, large) = (content("xof:small:4000"), content("xof:large:900000"));
+        let store = packed(root.path()).open().unwrap();
+        let ids = [&small, &large].map(|bytes| store.put(&bytes[..]).unwrap().id);
+        store.close();
+        let [pack] = &packs(root.path())[..] else { panic!("not one pack") };
+        std::fs::remove_file(pack).unwrap();
+        let store = packed(root.path()).open().unwrap();
+        for (bytes, id) in [&small, &large].into_iter().zip(ids) {
+            let options = PutOptions::new().expect(expects.then_some(id));
+            let put = store.put_with(&options).source(&bytes[..]).unwrap();
+            assert_eq!(put.fresh_bytes, bytes.len() as u64);
+            assert!(read(&store, &id) == *bytes);
+        }
+    }
+}
+
+#[test]
+fn space_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    let contents: Vec<Vec<u8>> = (0..40).map(|nth| content(&format!("xof:{nth}:262144"))).collect();
+    let ids: Vec<BlobId> = contents.iter().map(|bytes| store.put(&bytes[..]).unwrap().id).collect();
+    store.close();
+    let store = packed(root.path()).open().unwrap();
+    let allocated = || -> u64 {
+        packs(root.path()).iter().map(|path| std::fs::metadata(path).unwrap().blocks() * 512).sum()
+    };
+    let before = allocated();
+    for id in ids.iter().take(20) {
+        store.delete(id).unwrap();
+    }
+    let report = collect(&store);
+    assert_eq!((report.blobs, report.blocks, report.bytes), (20, 20 * 64, 20 * 262_144));
+    // The blocks of a blob lie together.
+    assert!(allocated() < before * 11 / 20, "{before} bytes were allocated, and {} are", allocated());
+    assert_eq!(number(root.path(), "SELECT count(*) FROM hole"), 0);
+    for (id, bytes) in ids.iter().zip(&contents).skip(20) {
+        assert!(read(&store, id) == *bytes);
+    }
+    assert!(verify(&store).is_clean());
+    // What was released is written again, elsewhere.
+    assert_eq!(store.put(&contents[0][..]).unwrap().fresh_blocks, 64);
+    assert!(read(&store, &ids[0]) == contents[0]);
+    for id in ids.iter().skip(20).chain(&ids[..1]) {
+        store.delete(id).unwrap();
+    }
+    collect(&store);
+    store.close();
+    let store = packed(root.path()).open().unwrap();
+    collect(&store);
+    assert_eq!(packs(root.path()), [PathBuf::new(); 0], "an empty pack is left");
+    assert_eq!(number(root.path(), "SELECT count(*) FROM pack"), 0);
+    assert_eq!(store.stats().unwrap().stored_bytes, 0);
+}
+
+#[test]
+fn an_empty_pack_stays_for_the_grace() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    let id = store.put(&b"content"[..]).unwrap().id;
+    store.close();
+    let store = packed(root.path()).open().unwrap();
+    store.delete(&id).unwrap();
+    collect(&store);
+    // With no grace it went at once: the next one is put by a store that has one.
+    assert_eq!(packs(root.path()).len(), 0);
+    let id = store.put(&b"content"[..]).unwrap().id;
+    store.close();
+    let store = packed(root.path()).open().unwrap();
+    store.delete(&id).unwrap();
+    let hour = GcOptions { grace: Some(Duration::from_secs(3_600)), ..GcOptions::default() };
+    database(root.path()).execute("UPDATE blob SET deleted_at = deleted_at - 7200000", []).unwrap();
+    for _ in 0..2 {
+        store.gc(&hour, |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(packs(root.path()).len(), 1, "a pack went before its grace");
+    }
+    database(root.path()).execute("UPDATE pack SET empty_at = empty_at - 7200000", []).unwrap();
+    store.gc(&hour, |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(packs(root.path()).len(), 0);
+}
+
+#[test]
+fn packs_of_a_store_that_is_gone_are_verified_and_sealed() {
+    let root = tempfile::tempdir().unwrap();
+    let maker = packed(root.path()).open().unwrap();
+    let contents = ["xof:good:4000", "xof:bad:4000", "xof:last:4000"].map(content);
+    let ids = contents.clone().map(|bytes| maker.put(&bytes[..]).unwrap().id);
+    // It was a relaxed one, and a power cut took a record.
+    let (path, offset) = record(root.path(), &contents[1]);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .write_all_at(&[0; 2000], offset + 500)
+        .unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() >= 1 << 20, "no space is reserved");
+    database(root.path()).execute("UPDATE writer SET expires_at = 1", []).unwrap();
+    let other = packed(root.path()).open().unwrap();
+    collect(&other);
+    assert_eq!(number(root.path(), "SELECT state FROM pack"), 2);
+    assert_eq!(number(root.path(), "SELECT count(*) FROM data_block WHERE NOT stored"), 1);
+    let (_, last) = record(root.path(), &contents[2]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), last + record_size(4000), "the tail is cut");
+    assert!(read(&other, &ids[0]) == contents[0]);
+    // Its maker goes on, in another pack, and what it puts is there.
+    let more = content("xof:more:4000");
+    let put = maker.put(&more[..]).unwrap();
+    assert_eq!(maker.put(&contents[1][..]).unwrap().fresh_blocks, 1);
+    assert_eq!(packs(root.path()).len(), 2);
+    assert!(read(&other, &put.id) == more && read(&other, &ids[1]) == contents[1]);
+    maker.close();
+    assert!(verify(&other).is_clean());
+}
+
+#[test]
+fn a_pack_that_is_full_is_followed_by_another() {
+    let root = tempfile::tempdir().unwrap();
+    let config = packed(root.path()).set("GRAVITON_CHUNKER", "fixed:1048576").unwrap();
+    let store = config.set("GRAVITON_DURABILITY", "relaxed").unwrap().open().unwrap();
+    let bytes = content("xof:long:150000000");
+    let put = store.put(&bytes[..]).unwrap();
+    assert!(read(&store, &put.id) == bytes);
+    store.close();
+    assert_eq!(number(root.path(), "SELECT count(*) FROM pack WHERE state = 2"), 3);
+    for pack in packs(root.path()) {
+        assert!(std::fs::metadata(&pack).unwrap().len() <= 65 << 20);
+    }
+}
+
+/// The parts of a store in packs that fails.
+async fn faulty(root: &Path) -> (FaultyBlockStore, AsyncStore) {
+    let blocks = FaultyBlockStore::new(Arc::new(FsBlockStore::new(root, "cas/blocks", true)));
+    let path = root.join("manifests.db");
+    let manifests = ManifestRepo::open_sqlite(&path, Durability::Full, Opening::Create).await.unwrap();
+    let chunker = "fixed:8000".parse().unwrap();
+    let settings = Settings { layout: BlockLayout::Packs, chunker, ..Settings::default() };
+    let store = AsyncStore::new(Arc::new(blocks.clone()), Arc::new(manifests), settings).await.unwrap();
+    (blocks, store)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_fails_leaves_nothing_visible_and_can_be_repeated() {
+    for recipe in ["xof:small:4000", "xof:large:2400000"] {
+        let bytes = content(recipe);
+        let id = BlobId::of(graviton_core::Algo::Blake3, &bytes);
+        for operation in [Operation::WritePack, Operation::SyncPack] {
+            for fault in [Fault::Fail(Code::NoSpace), Fault::FailAfter(Code::NoSpace), Fault::Fail(Code::Io)]
+            {
+                let root = tempfile::tempdir().unwrap();
+                let (blocks, store) = faulty(root.path()).await;
+                let before = store.put(&b"before"[..]).await.unwrap().id;
+                blocks.break_at(operation, 1, fault);
+                let error = store.put(&bytes[..]).await.unwrap_err();
+                let (Fault::Fail(code) | Fault::FailAfter(code)) = fault else { unreachable!() };
+                assert_eq!(error.code(), code, "{operation:?} {fault:?}: {error}");
+                assert_eq!(blocks.hits(), 1);
+                assert!(!store.exists(&id).await.unwrap());
+                if code == Code::Io {
+                    assert_eq!(store.put(&bytes[..]).await.unwrap_err().code(), Code::Latched);
+                } else {
+                    assert!(store.put(&bytes[..]).await.unwrap().created);
+                    assert!(store.read_range(&id, 0..u64::MAX).await.unwrap() == bytes);
+                }
+                assert_eq!(store.read_range(&before, 0..9).await.unwrap(), "before");
+                store.close().await;
+            }
+        }
+        let root = tempfile::tempdir().unwrap();
+        let (blocks, store) = faulty(root.path()).await;
+        blocks.break_at(Operation::CreatePack, 1, Fault::Fail(Code::NoSpace));
+        assert_eq!(store.put(&bytes[..]).await.unwrap_err().code(), Code::NoSpace);
+        assert!(store.put(&bytes[..]).await.unwrap().created);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_is_dropped_while_it_writes_keeps_nobody_from_closing() {
+    let root = tempfile::tempdir().unwrap();
+    let (blocks, store) = faulty(root.path()).await;
+    blocks.break_at(Operation::WritePack, 1, Fault::Stall);
+    let bytes = content("xof:dropped:4000");
+    let put = tokio::time::timeout(Duration::from_millis(100), store.put(&bytes[..])).await;
+    assert!(put.is_err(), "it did not stall");
+    let closing = tokio::spawn({
+        let store = store.clone();
+        async move { store.close().await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!closing.is_finished(), "the pack was sealed while it was written to");
+    blocks.mend();
+    closing.await.unwrap();
+    assert_eq!(number(root.path(), "SELECT count(*) FROM pack WHERE state = 2"), 1);
+    let (_, store) = faulty(root.path()).await;
+    assert!(store.put(&bytes[..]).await.unwrap().created);
+    assert!(
+        store.read_range(&BlobId::of(graviton_core::Algo::Blake3, &bytes), 0..u64::MAX).await.unwrap()
+            == bytes
+    );
+}
