@@ -6,7 +6,7 @@ use super::operation::Operation;
 #[cfg(feature = "postgres")]
 use super::postgres::{PostgresAddress, PostgresDatabase};
 use super::repo::{Database, the_only};
-use super::schema::{self, Schema};
+use super::schema::{self, Goal, Schema};
 use super::sql::{self, Tables};
 use super::sqlite::SqliteDatabase;
 use super::{Durability, ManifestRepo, Opening};
@@ -20,6 +20,21 @@ impl ManifestRepo {
     /// read-only filesystem. One that a newer version wrote is `version`, a file that is no database of
     /// Graviton's is `config`.
     pub async fn open_sqlite(path: &Path, durability: Durability, opening: Opening) -> Result<ManifestRepo> {
+        ManifestRepo::open_sqlite_to(Goal::Ordinary, path, durability, opening).await
+    }
+
+    /// The same as the last version without packs did it, for tests of what it left.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn open_sqlite_without_packs(path: &Path, durability: Durability) -> Result<ManifestRepo> {
+        ManifestRepo::open_sqlite_to(Goal::WithoutPacks, path, durability, Opening::Create).await
+    }
+
+    async fn open_sqlite_to(
+        goal: Goal,
+        path: &Path,
+        durability: Durability,
+        opening: Opening,
+    ) -> Result<ManifestRepo> {
         let (database, exists) = SqliteDatabase::new(path).await?;
         let name = database.path().display().to_string();
         if !exists && opening != Opening::Create {
@@ -33,7 +48,7 @@ impl ManifestRepo {
         {
             // SQLite syncs the directory for its journals. That of the database file itself is left to us.
             database.make_directory().await?;
-            repo.migrate(&name, false).await?;
+            repo.migrate(&name, goal).await?;
             database.make_directory().await?;
             schema = repo.schema(&name).await?;
         }
@@ -51,12 +66,31 @@ impl ManifestRepo {
         durability: Durability,
         opening: Opening,
     ) -> Result<ManifestRepo> {
+        ManifestRepo::open_postgres_to(Goal::Ordinary, address, durability, opening).await
+    }
+
+    /// The same as the last version without packs did it, for tests of what it left.
+    #[cfg(all(feature = "postgres", any(test, feature = "testing")))]
+    pub async fn open_postgres_without_packs(
+        address: &PostgresAddress,
+        durability: Durability,
+    ) -> Result<ManifestRepo> {
+        ManifestRepo::open_postgres_to(Goal::WithoutPacks, address, durability, Opening::Create).await
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn open_postgres_to(
+        goal: Goal,
+        address: &PostgresAddress,
+        durability: Durability,
+        opening: Opening,
+    ) -> Result<ManifestRepo> {
         let database = PostgresDatabase::new(address.clone());
         let mut repo = ManifestRepo::new(Database::Postgres(Box::new(database)), durability);
         let name = address.name();
         let mut schema = repo.schema(name).await?;
         if needs_migration(schema, opening, name)? {
-            repo.migrate(name, false).await?;
+            repo.migrate(name, goal).await?;
             schema = repo.schema(name).await?;
         }
         repo.tables = tables(schema);
@@ -73,11 +107,11 @@ impl ManifestRepo {
 
     /// Synced in a relaxed store too: its id is soon written beside the blocks, synced. If that outlived the
     /// database, the blocks would belong to a database that nobody has, and no other would open with them.
-    async fn migrate(&self, name: &str, upgrades: bool) -> Result<()> {
+    async fn migrate(&self, name: &str, goal: Goal) -> Result<()> {
         let id = format!("{:032x}", u128::from_be_bytes(random::bytes()?));
         let operation = Operation::transaction("migrate").synced(true).patience(schema::PATIENCE);
-        self.run(operation, (name.to_owned(), id, upgrades), |mut connection, (name, id, upgrades)| {
-            Box::pin(async move { schema::migrate(&mut connection, name, id, *upgrades).await })
+        self.run(operation, (name.to_owned(), id, goal), |mut connection, (name, id, goal)| {
+            Box::pin(async move { schema::migrate(&mut connection, name, id, *goal).await })
         })
         .await
     }
@@ -104,7 +138,7 @@ impl ManifestRepo {
             return Err(Error::new(Code::BackendUnavailable, why)
                 .with_advice("end the programs that use it, wait for a minute, and try again"));
         }
-        self.migrate(&name, true).await?;
+        self.migrate(&name, Goal::Upgrade).await?;
         Ok(true)
     }
 }

@@ -78,19 +78,32 @@ pub(super) async fn look(connection: &mut Connection<'_>, name: &str) -> Result<
 /// How long [`migrate`] may take: it may build an index over everything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Brings the database up to date. A store that is made now gets this `id`, and is of this version; another
-/// one gets packs only with `upgrades`.
+/// How far a database is brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// One that is made now is of this version; another one is brought to the last one without packs.
+    Ordinary,
+    /// To this version.
+    Upgrade,
+    /// Never to packs: as the last version without them made it.
+    #[cfg(any(test, feature = "testing"))]
+    WithoutPacks,
+}
+
+/// Brings the database up to date. A store that is made now gets this `id`.
 pub(super) async fn migrate(
     connection: &mut Connection<'_>,
     name: &str,
     id: &str,
-    upgrades: bool,
+    goal: Goal,
 ) -> Result<Ending<()>, Problem> {
     connection.script(BEFORE).await?;
     let before = version(connection, name).await?;
-    let after = match before {
-        Some(before) if !upgrades => before.max(WITHOUT_PACKS),
-        _ => VERSION,
+    let after = match (before, goal) {
+        (Some(before), Goal::Ordinary) => before.max(WITHOUT_PACKS),
+        (None, Goal::Ordinary) | (_, Goal::Upgrade) => VERSION,
+        #[cfg(any(test, feature = "testing"))]
+        (before, Goal::WithoutPacks) => before.unwrap_or(0).max(WITHOUT_PACKS),
     };
     for migration in &MIGRATIONS[before.unwrap_or(0) as usize..after as usize] {
         connection.script(*migration).await?;

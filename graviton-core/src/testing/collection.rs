@@ -145,7 +145,8 @@ async fn a_clock_that_was_ahead_holds_nothing_up(place: &impl DatabasePlace) {
     let id = id_of("deleted", &entries);
     put(&repo, writer, id, &entries).await;
     assert!(repo.delete(&id).await.unwrap());
-    for (table, column) in [("blob", "deleted_at"), ("writer", "expires_at"), ("block", "doomed_until")] {
+    for (table, column) in [("blob", "deleted_at"), ("writer", "expires_at"), ("data_block", "doomed_until")]
+    {
         place.sql(&format!("UPDATE {table} SET {column} = {column} + {YEAR} WHERE {column} > 1")).await;
     }
     assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 0);

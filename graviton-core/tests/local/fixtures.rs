@@ -3,7 +3,7 @@
 
 use crate::support::child;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -227,4 +227,55 @@ fn blocks_of_another_database_are_refused() {
         assert_eq!(error.code(), Code::Config);
         assert!(error.to_string().contains("belong to another database"), "{error}");
     }
+}
+
+/// A store of the last version without packs, and a copy of what the version after it does with it.
+#[test]
+fn a_store_without_packs_goes_on_in_files_until_it_is_upgraded() {
+    let directory = copy_of("store-0.2");
+    let root = directory.path();
+    let config = Config::for_directory(root);
+    let tables = || -> Vec<String> {
+        let connection = rusqlite::Connection::open(root.join("manifests.db")).unwrap();
+        let mut statement =
+            connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let store = config.open().unwrap();
+    let put = store.put(&b"put by the version with packs"[..]).unwrap();
+    assert_eq!(&store.read_range(&put.id, 0..3).unwrap()[..], b"put");
+    assert!(tables().contains(&"block".to_owned()), "an ordinary opening has upgraded the store");
+    store.close();
+
+    let packs = config.clone().set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
+    let error = packs.open().unwrap_err();
+    assert_eq!(error.code(), Code::Config, "{error}");
+    assert!(error.advice().unwrap().contains("graviton upgrade"), "{error:?}");
+    // To read it needs no packs.
+    packs.open_read_only().unwrap();
+
+    // Whoever puts keeps the store from being upgraded.
+    let beside = config.open().unwrap();
+    let mut writer = beside.writer().unwrap();
+    writer.write_all(&vec![7; 9 << 20]).unwrap();
+    let error = config.upgrade().unwrap_err();
+    assert_eq!(error.code(), Code::BackendUnavailable, "{error}");
+    writer.finish().unwrap();
+    beside.close();
+    // It is open, and puts nothing.
+    let reading = config.open().unwrap();
+    assert!(config.upgrade().unwrap() && !config.upgrade().unwrap());
+    let error = reading.read_range(&put.id, 0..3).unwrap_err();
+    assert_eq!(error.code(), Code::Version, "{error}");
+    assert!(error.advice().unwrap().contains("open the store again"), "{error:?}");
+    assert!(!tables().contains(&"block".to_owned()));
+
+    let store = packs.open().unwrap();
+    let more = store.put(&b"in a pack"[..]).unwrap();
+    assert_eq!(&store.read_range(&more.id, 0..9).unwrap()[..], b"in a pack");
+    assert_eq!(&store.read_range(&put.id, 0..3).unwrap()[..], b"put");
+    for (id, bytes, ..) in blobs("store-0.2") {
+        assert!(store.read_range(&id, 0..u64::MAX).unwrap() == bytes);
+    }
+    store.close();
 }

@@ -384,7 +384,8 @@ async fn a_put_that_is_dropped_while_it_writes_keeps_nobody_from_closing() {
     closing.await.unwrap();
     assert_eq!(number(root.path(), "SELECT count(*) FROM pack WHERE state = 2"), 1);
     let (_, store) = faulty(root.path()).await;
-    assert!(store.put(&bytes[..]).await.unwrap().created);
+    // It may have been committed all the same.
+    store.put(&bytes[..]).await.unwrap();
     assert!(
         store.read_range(&BlobId::of(graviton_core::Algo::Blake3, &bytes), 0..u64::MAX).await.unwrap()
             == bytes

@@ -140,6 +140,50 @@ async fn manifests_in_sqlite() {
     manifest_repo_conformance(async || Sqlite(tempfile::tempdir().unwrap())).await;
 }
 
+/// A database as the last version without packs made it, which is not upgraded.
+struct Before<P>(P);
+
+/// The table of blocks had another name.
+fn before(statement: &str) -> String {
+    statement.replace("data_block", "block")
+}
+
+#[async_trait]
+impl DatabasePlace for Before<Sqlite> {
+    async fn open(&self, durability: Durability) -> Arc<ManifestRepo> {
+        let path = self.0.0.path().join("manifests.db");
+        Arc::new(ManifestRepo::open_sqlite_without_packs(&path, durability).await.unwrap())
+    }
+
+    async fn sql(&self, statement: &str) {
+        self.0.sql(&before(statement)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn manifests_in_sqlite_before_packs() {
+    manifest_repo_conformance(async || Before(Sqlite(tempfile::tempdir().unwrap()))).await;
+}
+
+#[async_trait]
+impl DatabasePlace for Before<TestDatabase> {
+    async fn open(&self, durability: Durability) -> Arc<ManifestRepo> {
+        let address = self.0.address();
+        let repo = ManifestRepo::open_postgres_without_packs(&address, durability);
+        Arc::new(repo.await.unwrap())
+    }
+
+    async fn sql(&self, statement: &str) {
+        TestDatabase::sql(&self.0, &before(statement)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn manifests_in_postgres_before_packs() {
+    needs_servers!();
+    manifest_repo_conformance(async || Before(TestDatabase::create().await)).await;
+}
+
 #[async_trait]
 impl DatabasePlace for TestDatabase {
     async fn open(&self, durability: Durability) -> Arc<ManifestRepo> {
