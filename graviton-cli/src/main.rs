@@ -4,7 +4,8 @@
 //! main -> arguments -> put ── source       failure, interrupt, output, progress
 //!                   -> get ── destination  are used by all
 //!                   -> inspect (stat, ls, manifest, stats)
-//!                   -> remove (rm, restore), collect (gc), verify, transfer (copy, repair, backup)
+//!                   -> remove (rm, restore), collect (gc), verify, transfer (copy, repair, backup),
+//!                      upgrade
 //! ```
 //! Commands run on the main thread, which may block; the engine's tasks, and the task that listens to
 //! signals, have threads of their own. The process leaves through `exit`, for a thread that is stuck in a
@@ -26,6 +27,7 @@ mod put;
 mod remove;
 mod source;
 mod transfer;
+mod upgrade;
 mod verify;
 
 use std::process::ExitCode;
@@ -71,6 +73,7 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Repair(repair) => return transfer::repair(&context, &repair).await,
         Command::Copy(copy) => return transfer::copy(&context, &copy).await,
         Command::Backup(backup) => return transfer::backup(&context, &backup).await,
+        Command::Upgrade(_) => upgrade::upgrade(&context).await?,
     }
     Ok(0)
 }

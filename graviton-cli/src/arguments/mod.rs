@@ -182,6 +182,14 @@ pub(crate) enum Command {
     ///
     /// With --json there is one line: file, bytes, seconds.
     Backup(Backup),
+    /// Give the database of a store that an older version made the tables for packs
+    ///
+    /// Only GRAVITON_BLOCK_LAYOUT=packs needs them. Programs of the older version that use the store get
+    /// errors from then on, so end them first. While a store is putting, and for a minute after it was
+    /// killed, nothing is changed, and the exit code is 1.
+    ///
+    /// With --json there is one line: upgraded (false if it was done before).
+    Upgrade(Sums),
 }
 
 #[derive(Debug, Args)]
@@ -260,7 +268,7 @@ impl Arguments {
             Command::Get(get) => &get.common,
             Command::Stat(one) | Command::Manifest(one) => &one.common,
             Command::Ls(list) => &list.common,
-            Command::Stats(sums) => &sums.common,
+            Command::Stats(sums) | Command::Upgrade(sums) => &sums.common,
             Command::Rm(several) | Command::Restore(several) => &several.common,
             Command::Gc(collect) => &collect.common,
             Command::Verify(verify) => &verify.common,

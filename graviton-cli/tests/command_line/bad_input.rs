@@ -73,6 +73,7 @@ fn wrong_usage_is_exit_code_2() {
         "repair --from a b",
         "backup",
         "backup a b",
+        "upgrade a",
         "gc x",
         "gc --grace 1",
         "gc --grace -1h",
@@ -104,7 +105,7 @@ fn help_and_version() {
     let help = scene.run(&["--help"]).succeeded();
     let commands = [
         "put", "get", "stat", "ls", "manifest", "stats", "rm", "restore", "gc", "verify", "repair", "copy",
-        "backup",
+        "backup", "upgrade",
     ];
     for word in commands.into_iter().chain(["GRAVITON_CHUNKER", "Exit codes"]) {
         assert!(help.text().contains(word), "{word}");

@@ -26,6 +26,8 @@ class Settings(TypedDict, total=False):
     """The directory of the store; the same as the argument ``path``."""
     fs_block_prefix: str
     """The directory of the blocks under it."""
+    block_layout: str
+    """Where new blocks are written: ``files`` (each is a file or object of its own) or ``packs``."""
     quasar_minio_url: str
     """The S3 server; without it, ``s3`` is AWS."""
     minio_root_user: str
