@@ -289,9 +289,10 @@ impl Config {
         runtime::block_on(self.open_existing_async())?.map(Store::new)
     }
 
-    /// Brings the database of a store that an older version made up to date, so that it can hold packs; false if it
-    /// can. An ordinary opening does not do that: programs of the older version that use the store get an error from
-    /// then on. As long as one of them puts, it is `backend-unavailable`, and nothing is changed.
+    /// Brings the database of a store that an older version made up to date, so that it can hold packs; false
+    /// if it can. An ordinary opening does not do that: programs of the older version that use the store get
+    /// an error from then on. As long as one of them puts, it is `backend-unavailable`, and nothing is
+    /// changed.
     ///
     /// ```
     /// # let directory = tempfile::tempdir().unwrap();

@@ -65,8 +65,8 @@ def client(number, **options):
 
 
 def upload_at_once(server, address, expected):
-    """All clients upload at once; how many are let in. An upload ends when the expected number of uploads
-    is under way and all others have been refused; until then it sends on, so that it is not cut off as slow."""
+    """All clients upload at once; how many are let in. An upload ends when the expected number of uploads is
+    under way and all others have been refused; until then it sends on, so that it is not cut off as slow."""
     over = threading.Event()
 
     def content(number):

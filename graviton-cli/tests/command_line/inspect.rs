@@ -148,7 +148,15 @@ fn what_is_not_there_is_not_found_and_not_created() {
     let id = format!("blake3:{}:5", "0".repeat(64));
     let commands = [&["get", &id][..], &["stat", &id], &["manifest", &id]];
     let changing = [&["rm", &id][..], &["restore", &id], &["verify", &id]];
-    let whole = [&["ls"][..], &["stats"], &["gc"], &["gc", "--dry-run"], &["verify"], &["backup", "kept"], &["upgrade"]];
+    let whole = [
+        &["ls"][..],
+        &["stats"],
+        &["gc"],
+        &["gc", "--dry-run"],
+        &["verify"],
+        &["backup", "kept"],
+        &["upgrade"],
+    ];
     for arguments in commands.iter().chain(&changing).chain(&whole) {
         scene.run(arguments).failed(3, "not-found", "there is no store");
     }

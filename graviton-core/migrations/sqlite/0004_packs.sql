@@ -1,5 +1,5 @@
--- Packs: docs/FORMAT.md, "Packs". The table of blocks gets another name, so that programs which do not know packs, and
--- have the database open, fail instead of looking for blocks where they are not.
+-- Packs: docs/FORMAT.md, "Packs". The table of blocks gets another name, so that programs which do not know
+-- packs, and have the database open, fail instead of looking for blocks where they are not.
 -- States of a pack: 0 writing, 1 found, 2 sealed, 3 dropped.
 
 CREATE TABLE pack (

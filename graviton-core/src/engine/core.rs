@@ -20,7 +20,8 @@ use super::group::Group;
 use super::latch::Latch;
 use super::lease::Leases;
 use super::owner::Owner;
-use super::pack::{Appended, Appender, read};
+use super::pack::append::{Appended, Appender};
+use super::pack::read;
 use super::put::blob::{Small, SmallBlob};
 use super::settings::{BlockLayout, Settings, Timing};
 use crate::block::{Block, BlockStore, Packs, Published};
@@ -176,8 +177,8 @@ impl Core {
         Ok(damaged)
     }
 
-    /// Whether a put may rely on the record. Of a pack that is neither sealed nor its own, all of it is verified: its
-    /// maker may have been a relaxed one, that a power cut ended.
+    /// Whether a put may rely on the record. Of a pack that is neither sealed nor its own, all of it is
+    /// verified: its maker may have been a relaxed one, that a power cut ended.
     async fn is_intact_in_pack(&self, key: &BlockKey, located: &Located) -> Result<bool> {
         let packs = self.packs(key)?;
         let own = match &self.appender {
@@ -270,9 +271,9 @@ impl Core {
     ) -> Result<Appended> {
         self.latch.check()?;
         let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
-        let appended = self.latch.watch(appender.append(blocks).await)?;
+        let result = self.latch.watch(appender.append(blocks).await)?;
         self.trust(&keys);
-        Ok(appended)
+        Ok(result)
     }
 
     fn trust(&self, keys: &[BlockKey]) {

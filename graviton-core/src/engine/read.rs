@@ -283,8 +283,8 @@ impl BlobReader {
         Ok((piece, bytes))
     }
 
-    /// Reads a piece whose block was not right where it was said to be: it may have moved since. If it has not, it is
-    /// damaged, and that is noted.
+    /// Reads a piece whose block was not right where it was said to be: it may have moved since. If it has
+    /// not, it is damaged, and that is noted.
     async fn fetch_moved(&self, piece: &Piece, mut error: Error) -> Result<Bytes> {
         let core = &self.core;
         let (key, mut located) = (piece.entry.key, piece.entry.located);
@@ -416,8 +416,8 @@ async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
     blocking::run(move || verified(&core, &entry, bytes)).await?
 }
 
-/// The bytes of a block, verified whatever the store's setting. If it is not right there, it may have moved since the
-/// row was read.
+/// The bytes of a block, verified whatever the store's setting. If it is not right there, it may have moved
+/// since the row was read.
 pub(super) async fn fetch_verified(
     core: &Arc<Core>,
     key: BlockKey,
@@ -426,13 +426,14 @@ pub(super) async fn fetch_verified(
     for _ in 0..MOVES {
         match fetch_compared(core, key, located).await {
             Ok(bytes) => return Ok(bytes),
-            Err(error) => match moved(core, key, located, &error).await? {
-                Some(to) => located = to,
-                None => {
+            Err(error) => {
+                if let Some(to) = moved(core, key, located, &error).await? {
+                    located = to;
+                } else {
                     damage::note(core, key, &error).await;
                     return Err(error);
                 }
-            },
+            }
         }
     }
     fetch_compared(core, key, located).await
@@ -444,8 +445,8 @@ async fn fetch_compared(core: &Arc<Core>, key: BlockKey, located: Option<Located
     Task::blocking(move || compared(&core, key, located.as_ref(), bytes)).join().await.flatten()
 }
 
-/// Where a block is now that was not right where it was; `None` if its row says the same as before, or there is no
-/// row any more.
+/// Where a block is now that was not right where it was; `None` if its row says the same as before, or there
+/// is no row any more.
 async fn moved(
     core: &Core,
     key: BlockKey,

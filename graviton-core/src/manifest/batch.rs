@@ -1,6 +1,7 @@
 //! A batch of values for one statement, as JSON text: `{"keys": [["1", ...]], ...}` without the need to quote,
 //! for all that goes in is numbers, hexadecimal and chunker settings.
 
+use super::Mark;
 use crate::digest::{Algo, Digest};
 use crate::key::{BlobId, BlockKey};
 use crate::place::Place;
@@ -92,6 +93,13 @@ impl Row {
     pub(super) fn found(&mut self, place: Option<&Place>) {
         self.optional(place.map(|place| place.pack.0));
         self.optional(place.map(|place| place.offset as i64));
+    }
+
+    /// A mark of a block.
+    pub(super) fn mark(&mut self, mark: &Mark) {
+        self.number(mark.row.0);
+        self.place(mark.place.as_ref());
+        self.found(mark.found.as_ref());
     }
 
     /// Plain text; a chunker's setting has nothing that would have to be quoted.

@@ -83,7 +83,8 @@ impl ManifestRepo {
     }
 
     /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers
-    /// that have none. Packs of such writers are found: nobody marks a block in them any more. Returns how many blobs. One that is just being committed counts as alive.
+    /// that have none. Packs of such writers are found: nobody marks a block in them any more. Returns how
+    /// many blobs. One that is just being committed counts as alive.
     pub async fn expire(&self, limit: usize) -> Result<u64> {
         let arguments = (limit, self.has_packs());
         self.run(Operation::transaction("expire"), arguments, |mut connection, (limit, has_packs)| {

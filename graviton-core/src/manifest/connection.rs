@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::PlacedEntry;
-use super::pack::SEALED;
 #[cfg(feature = "postgres")]
 use super::postgres;
 use super::sql::{Sql, Tables};
@@ -147,7 +146,7 @@ impl Columns<'_> {
             stored_size,
             codec,
         };
-        Ok(Some(Located { place, is_sealed: self.number(first + 5)? == SEALED }))
+        Ok(Some(Located { place, is_sealed: self.truth(first + 5)? }))
     }
 
     fn algo(&self, column: usize) -> Result<Algo, Problem> {

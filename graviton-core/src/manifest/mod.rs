@@ -34,6 +34,7 @@ mod repo;
 mod schema;
 mod sql;
 mod sqlite;
+mod upgraded;
 mod verify;
 
 use std::collections::HashMap;
@@ -212,8 +213,8 @@ pub struct Mark {
     pub row: BlockRow,
     /// Where it is now; `None` for its own name.
     pub place: Option<Place>,
-    /// The place of a row that says `stored`, where this put found the block damaged. If the row has it still, it
-    /// gets the new one.
+    /// The place of a row that says `stored`, where this put found the block damaged. If the row has it
+    /// still, it gets the new one.
     pub found: Option<Place>,
 }
 
@@ -241,7 +242,7 @@ pub type InPlace = dyn Fn(&BlockKey) -> bool + Send + Sync;
 pub struct Packed {
     /// Its place.
     pub place: Place,
-    /// Who has to hold the pack.
+    /// The writer that has to hold the pack.
     pub writer: WriterId,
     /// As in a [`Mark`].
     pub found: Option<Place>,
@@ -277,8 +278,8 @@ pub enum Commit {
         chunker: Arc<str>,
         /// Its blocks in order.
         entries: Arc<[ManifestEntry]>,
-        /// Whether this block is, at this moment, the durable one that this put wrote under its own name. Asked
-        /// after the blocks' rows are locked, for each block whose row does not say `stored`.
+        /// Whether this block is, at this moment, the durable one that this put wrote under its own name.
+        /// Asked after the blocks' rows are locked, for each block whose row does not say `stored`.
         in_place: Box<InPlace>,
         /// The blocks that this put wrote into packs, durably.
         packed: Arc<HashMap<BlockKey, Packed>>,

@@ -116,15 +116,18 @@ impl ManifestRepo {
         .await
     }
 
-    /// Whether the database can hold packs. One of an older version cannot, before it is [upgraded](Self::upgrade).
+    /// Whether the database can hold packs. One of an older version cannot, before it is
+    /// [upgraded](Self::upgrade).
     pub fn has_packs(&self) -> bool {
         self.tables == Tables::Packs
     }
 
-    /// Gives a database of an older version the tables for packs; false if it has them. Programs of that version
-    /// that use the database get an error from then on. So does this repository, which has to be opened again.
+    /// Gives a database of an older version the tables for packs; false if it has them. Programs of that
+    /// version that use the database get an error from then on. So does this repository, which has to be
+    /// opened again.
     ///
-    /// As long as a store holds a lease, which every put needs, it is `backend-unavailable`, and nothing is changed.
+    /// As long as a store holds a lease, which every put needs, it is `backend-unavailable`, and nothing is
+    /// changed.
     pub async fn upgrade(&self) -> Result<bool> {
         let name = self.name();
         if self.schema(&name).await? == Schema::Current {

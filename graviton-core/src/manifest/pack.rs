@@ -14,12 +14,11 @@ use crate::place::{PackName, PackRow, Place};
 use Ending::Commit as Keep;
 use Value::Number;
 
-/// States of a pack's row. One that is being written has 0.
+/// States of a pack's row. One that is being written has 0, one that is sealed 2.
 const FOUND: i64 = 1;
-pub(super) const SEALED: i64 = 2;
 const DROPPED: i64 = 3;
 
-/// What [`ManifestRepo::release`] did.
+/// The outcome of [`ManifestRepo::release`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Released {
     /// Blocks whose rows are gone.
@@ -44,16 +43,16 @@ pub struct Hole {
 }
 
 impl ManifestRepo {
-    /// Inserts a pack that this writer is going to create, durably in every mode: no pack exists without a row.
-    /// `None` if the writer is gone.
+    /// Inserts a pack that this writer is going to create, durably in every mode: no pack exists without a
+    /// row. `None` if the writer is gone.
     pub async fn insert_pack(&self, writer: WriterId, name: &PackName) -> Result<Option<PackRow>> {
         let values = [text(name.to_string()), Number(writer.0)];
         let operation = Operation::statement("insert_pack").synced(true);
         Ok(only(self.rows(operation, sql::INSERT_PACK, values, |row| row.number(0)).await?).map(PackRow))
     }
 
-    /// Seals a pack that its maker has written and synced up to `bytes`, durably. False if it does not hold it any
-    /// more.
+    /// Seals a pack that its maker has written and synced up to `bytes`, durably. False if it does not hold
+    /// it any more.
     pub async fn seal_own(&self, held: HeldPack, bytes: u64) -> Result<bool> {
         let values = [Number(bytes as i64), Number(held.pack.0), Number(held.writer.0)];
         let operation = Operation::statement("seal_own").synced(true);
@@ -90,8 +89,8 @@ impl ManifestRepo {
         Ok(self.execute(operation, sql::SEAL_FOUND, values).await? > 0)
     }
 
-    /// Up to `limit` blocks of a pack behind this offset, in the order of their records. Whether a live blob refers
-    /// to them is not looked at.
+    /// Up to `limit` blocks of a pack behind this offset, in the order of their records. Whether a live blob
+    /// refers to them is not looked at.
     pub async fn pack_blocks(&self, pack: PackRow, after: u64, limit: usize) -> Result<Vec<BlockRecord>> {
         let values = [Number(pack.0), Number(after as i64), Value::limit(limit)];
         self.rows(Operation::read("pack_blocks"), sql::PACK_BLOCKS, values, super::verify::record).await
@@ -111,9 +110,9 @@ impl ManifestRepo {
         self.rows(operation, sql::PACKED_CANDIDATES, values, packed_candidate).await
     }
 
-    /// Looks at these candidates again. The rows of those that nothing refers to go, and their places become holes,
-    /// in any case durably: before that no byte of them is given up. Those that something refers to are no
-    /// candidates any more.
+    /// Looks at these candidates again. The rows of those that nothing refers to go, and their places become
+    /// holes, in any case durably: before that no byte of them is given up. Those that something refers to
+    /// are no candidates any more.
     pub async fn release(&self, rows: &[BlockRow]) -> Result<Released> {
         let operation = Operation::transaction("release").synced(true);
         let rows = Batch::new().numbers("rows", rows.iter().map(|row| row.0)).finish();
@@ -146,8 +145,8 @@ impl ManifestRepo {
         self.execute(operation, sql::FORGET_HOLES, [text(batch.finish())]).await.map(drop)
     }
 
-    /// Notes which sealed packs are empty since now, and drops up to `limit` of those that have been for the grace:
-    /// until then a restored database and readers may go there. Durably: a file goes only behind that.
+    /// Notes which sealed packs are empty since now, and drops up to `limit` of those that have been for the
+    /// grace: until then a restored database and readers may go there. Durably: a file goes only behind that.
     pub async fn drop_packs(&self, grace: Duration, limit: usize) -> Result<u64> {
         let operation = Operation::transaction("drop_packs").synced(true);
         self.run(operation, (grace, limit), |mut connection, (grace, limit)| {
@@ -188,7 +187,8 @@ fn packed_candidate(row: &Columns<'_>) -> Result<(BlockRow, u64), Problem> {
 async fn release(connection: &mut Connection<'_>, rows: &str) -> Result<Ending<Released>, Problem> {
     let mut blocks = connection.rows(sql::PACKED_CANDIDATES_AGAIN, &[text(rows)], packed_candidate).await?;
     let locked = numbers(&blocks.iter().map(|(row, _)| row.0).collect::<Vec<_>>());
-    // Looked up while they are locked: a put that refers to one of them from now on waits for that lock first.
+    // Looked up while they are locked: a put that refers to one of them from now on waits for that lock
+    // first.
     let referenced = connection.rows(sql::REFERENCED, &[text(&locked)], |row| row.number(0)).await?;
     if !referenced.is_empty() {
         connection.execute(sql::UNMARK_PACKED, &[text(numbers(&referenced))]).await?;

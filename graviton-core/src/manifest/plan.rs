@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::batch::{Batch, Row};
-use super::put::mark_row;
 use super::sql::{self, Sql};
 use super::{BlobRow, BlockRow, Commit, Committed, HeldPack, ManifestEntry, Mark, Packed};
 use crate::key::{BlobId, BlockKey};
@@ -214,7 +213,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Where this small blob has put the block, durably: in a pack that is held, or under its own name (`Some(None)`).
+/// Where this small blob has put the block, durably: in a pack that is held, or under its own name
+/// (`Some(None)`).
+#[expect(clippy::option_option, reason = "a block is nowhere, under its own name, or at a place in a pack")]
 fn place_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Option<Place>> {
     let Commit::Whole { in_place, packed, .. } = commit else { return None };
     match packed.get(&key) {
@@ -262,7 +263,7 @@ impl Changes<'_> {
             statements.push(sql::COMMIT_HEALED);
         }
         if !self.marks.is_empty() {
-            batch = batch.rows("marks", &self.marks, mark_row);
+            batch = batch.rows("marks", &self.marks, Row::mark);
             statements.push(sql::MARK_STORED);
         }
         if !self.pinned.is_empty() {

@@ -1,7 +1,7 @@
 //! The put protocol.
 //!
-//! With row locks the order is always: packs that are marked in, shared; blocks in key order; blobs. An operation reads the rows that
-//! it decides on in a statement after the locks are held.
+//! With row locks the order is always: packs that are marked in, shared; blocks in key order; blobs. An
+//! operation reads the rows that it decides on in a statement after the locks are held.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl ManifestRepo {
     pub async fn mark_stored(&self, blob: BlobRow, marks: &[Mark], packs: &[HeldPack]) -> Result<bool> {
         let batch = Batch::new()
             .numbers("rows", marks.iter().map(|mark| mark.row.0))
-            .rows("marks", marks, mark_row)
+            .rows("marks", marks, Row::mark)
             .finish();
         let arguments = (blob, batch, packs.to_vec(), self.durability);
         let operation = Operation::transaction("mark_stored");
@@ -107,13 +107,6 @@ impl ManifestRepo {
         })
         .await
     }
-}
-
-/// A mark in a batch.
-pub(super) fn mark_row(row: &mut Row, mark: &Mark) {
-    row.number(mark.row.0);
-    row.place(mark.place.as_ref());
-    row.found(mark.found.as_ref());
 }
 
 /// Those of the packs that their writers hold, until the transaction ends. Packs are locked first.

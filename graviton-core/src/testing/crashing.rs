@@ -15,13 +15,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::packs::CrashingPacks;
 use crate::block::{
-    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Packs, Published, Removal, Removed,
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, OpenPack, Packs, Published, Removal, Removed,
 };
 use crate::error::Result;
 use crate::key::BlockKey;
 use crate::manifest::TransactionHook;
+use crate::place::PackName;
 
 /// Where in a call the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Crash {
     }
 
     /// Begins a call; where in it the process is to die, if it is the one.
-    pub(super) fn begin(&self) -> Option<Moment> {
+    fn begin(&self) -> Option<Moment> {
         let mut plan = self.plan();
         plan.calls += 1;
         let calls = plan.calls;
@@ -76,7 +76,7 @@ impl Crash {
     }
 
     /// A call that is done as a whole or not at all.
-    pub(super) async fn around<T>(&self, call: impl Future<Output = T>) -> T {
+    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
         let moment = self.begin();
         if matches!(moment, Some(Moment::Before | Moment::Middle)) {
             die();
@@ -89,7 +89,7 @@ impl Crash {
     }
 }
 
-pub(super) fn die() -> ! {
+fn die() -> ! {
     let _ = kill_process(getpid(), Signal::KILL);
     // The signal is there before this thread runs on, or soon after.
     loop {
@@ -331,5 +331,108 @@ impl Removal for CrashingRemoval {
             die();
         }
         removed
+    }
+}
+
+struct CrashingPacks {
+    crash: Arc<Crash>,
+    inner: Arc<dyn Packs>,
+}
+
+impl fmt::Debug for CrashingPacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CrashingPacks").field(&self.inner).finish()
+    }
+}
+
+#[async_trait]
+impl Packs for CrashingPacks {
+    async fn create(&self, name: &PackName, header: Bytes) -> Result<Arc<dyn OpenPack>> {
+        let inner = self.crash.around(self.inner.create(name, header)).await?;
+        Ok(Arc::new(CrashingPack { crash: Arc::clone(&self.crash), inner }))
+    }
+
+    async fn read(&self, name: &PackName, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.inner.read(name, range).await
+    }
+
+    async fn length(&self, name: &PackName) -> Result<Option<u64>> {
+        self.inner.length(name).await
+    }
+
+    async fn sync(&self, name: &PackName) -> Result<()> {
+        self.crash.around(self.inner.sync(name)).await
+    }
+
+    async fn cut(&self, name: &PackName, bytes: u64) -> Result<()> {
+        self.crash.around(self.inner.cut(name, bytes)).await
+    }
+
+    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool> {
+        let moment = self.crash.begin();
+        let ranges = match moment {
+            Some(Moment::Before) => die(),
+            Some(Moment::Middle) => &ranges[..ranges.len() / 2],
+            Some(Moment::After) | None => ranges,
+        };
+        let punched = self.inner.punch(name, ranges).await;
+        if moment.is_some() {
+            die();
+        }
+        punched
+    }
+
+    async fn remove(&self, names: &[PackName]) -> Result<()> {
+        let moment = self.crash.begin();
+        let names = match moment {
+            Some(Moment::Before) => die(),
+            Some(Moment::Middle) => &names[..names.len() / 2],
+            Some(Moment::After) | None => names,
+        };
+        let removed = self.inner.remove(names).await;
+        if moment.is_some() {
+            die();
+        }
+        removed
+    }
+
+    async fn list(&self) -> Result<Vec<(PackName, u64)>> {
+        self.inner.list().await
+    }
+
+    fn place(&self, name: &PackName) -> String {
+        self.inner.place(name)
+    }
+}
+
+struct CrashingPack {
+    crash: Arc<Crash>,
+    inner: Arc<dyn OpenPack>,
+}
+
+impl fmt::Debug for CrashingPack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CrashingPack").field(&self.inner).finish()
+    }
+}
+
+#[async_trait]
+impl OpenPack for CrashingPack {
+    async fn write(&self, offset: u64, mut parts: Vec<Bytes>) -> Result<()> {
+        let moment = self.crash.begin();
+        match moment {
+            Some(Moment::Before) => die(),
+            Some(Moment::Middle) => parts.truncate(parts.len() / 2),
+            Some(Moment::After) | None => {}
+        }
+        let written = self.inner.write(offset, parts).await;
+        if moment.is_some() {
+            die();
+        }
+        written
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.crash.around(self.inner.sync()).await
     }
 }

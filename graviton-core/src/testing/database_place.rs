@@ -72,7 +72,7 @@ pub(super) fn marks(rows: &[BlockRow]) -> Vec<Mark> {
     rows.iter().map(|row| Mark::named(*row)).collect()
 }
 
-/// What is read of a manifest, without places.
+/// Entries as they were read, without their places.
 pub(super) fn plain(entries: &[PlacedEntry]) -> Vec<ManifestEntry> {
     entries.iter().map(PlacedEntry::entry).collect()
 }

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::packs::FaultyPacks;
 use crate::block::{
-    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, Packs, Published, Removal, Removed, missing,
+    Aside, Asides, Block, BlockStore, Disk, Identity, Listing, OpenPack, Packs, Published, Removal, Removed,
+    missing,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::place::PackName;
 
 /// What a caller asks of a block store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +153,7 @@ impl FaultyBlockStore {
     }
 
     /// Counts an operation, and says what goes wrong with it.
-    pub(super) fn next(&self, operation: Operation) -> Option<Fault> {
+    fn next(&self, operation: Operation) -> Option<Fault> {
         let mut plan = self.plan();
         match plan.asked.iter_mut().find(|(kind, _)| *kind == operation) {
             Some((_, count)) => *count += 1,
@@ -174,7 +175,7 @@ impl FaultyBlockStore {
         Some(fault)
     }
 
-    pub(super) async fn stall(&self) {
+    async fn stall(&self) {
         let before = self.plan().mended;
         loop {
             // Made before the look, so that it is told of what comes behind.
@@ -187,7 +188,7 @@ impl FaultyBlockStore {
     }
 
     /// For operations of which only a failure makes sense.
-    pub(super) fn fail(&self, operation: Operation) -> Result<()> {
+    fn fail(&self, operation: Operation) -> Result<()> {
         match self.next(operation) {
             Some(Fault::Fail(code) | Fault::FailAfter(code)) => Err(failure(code)),
             _ => Ok(()),
@@ -195,7 +196,7 @@ impl FaultyBlockStore {
     }
 }
 
-pub(super) fn failure(code: Code) -> Error {
+fn failure(code: Code) -> Error {
     Error::new(code, "the block store was told to fail")
 }
 
@@ -406,5 +407,114 @@ impl Removal for FaultyRemoval {
         self.inner.remove(sent).await;
         let removed = if self.store.asides().is_some() { Removed::Kept } else { Removed::Unknown };
         blocks.iter().map(|_| removed(failure(code))).collect()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyPacks {
+    store: FaultyBlockStore,
+    inner: Arc<dyn Packs>,
+}
+
+#[async_trait]
+impl Packs for FaultyPacks {
+    async fn create(&self, name: &PackName, header: Bytes) -> Result<Arc<dyn OpenPack>> {
+        self.store.fail(Operation::CreatePack)?;
+        let inner = self.inner.create(name, header).await?;
+        Ok(Arc::new(FaultyPack { store: self.store.clone(), inner }))
+    }
+
+    async fn read(&self, name: &PackName, range: Range<u64>) -> Result<Option<Bytes>> {
+        let fault = self.store.next(Operation::ReadPack);
+        if let Some(Fault::Fail(code) | Fault::FailAfter(code)) = fault {
+            return Err(failure(code));
+        }
+        let Some(bytes) = self.inner.read(name, range).await? else { return Ok(None) };
+        Ok(match fault {
+            Some(Fault::Missing) => None,
+            Some(Fault::Short) => Some(bytes.slice(..bytes.len().saturating_sub(1))),
+            Some(Fault::Flip) => {
+                let mut flipped = bytes.to_vec();
+                if let Some(byte) = flipped.last_mut() {
+                    *byte ^= 1;
+                }
+                Some(flipped.into())
+            }
+            _ => Some(bytes),
+        })
+    }
+
+    async fn length(&self, name: &PackName) -> Result<Option<u64>> {
+        self.store.fail(Operation::Look)?;
+        self.inner.length(name).await
+    }
+
+    async fn sync(&self, name: &PackName) -> Result<()> {
+        self.store.fail(Operation::SyncPack)?;
+        self.inner.sync(name).await
+    }
+
+    async fn cut(&self, name: &PackName, bytes: u64) -> Result<()> {
+        self.inner.cut(name, bytes).await
+    }
+
+    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool> {
+        match self.store.next(Operation::Punch) {
+            // Some filesystems cannot do it.
+            Some(Fault::Fail(_)) => Ok(false),
+            _ => self.inner.punch(name, ranges).await,
+        }
+    }
+
+    async fn remove(&self, names: &[PackName]) -> Result<()> {
+        self.store.fail(Operation::Remove)?;
+        self.inner.remove(names).await
+    }
+
+    async fn list(&self) -> Result<Vec<(PackName, u64)>> {
+        self.store.fail(Operation::Look)?;
+        self.inner.list().await
+    }
+
+    fn place(&self, name: &PackName) -> String {
+        self.inner.place(name)
+    }
+}
+
+#[derive(Debug)]
+struct FaultyPack {
+    store: FaultyBlockStore,
+    inner: Arc<dyn OpenPack>,
+}
+
+#[async_trait]
+impl OpenPack for FaultyPack {
+    /// A failure writes the first half before.
+    async fn write(&self, offset: u64, mut parts: Vec<Bytes>) -> Result<()> {
+        match self.store.next(Operation::WritePack) {
+            Some(Fault::Fail(code)) => {
+                parts.truncate(parts.len() / 2);
+                self.inner.write(offset, parts).await?;
+                Err(failure(code))
+            }
+            Some(Fault::FailAfter(code)) => {
+                self.inner.write(offset, parts).await?;
+                Err(failure(code))
+            }
+            Some(Fault::Stall) => {
+                self.store.stall().await;
+                self.inner.write(offset, parts).await
+            }
+            _ => self.inner.write(offset, parts).await,
+        }
+    }
+
+    async fn sync(&self) -> Result<()> {
+        match self.store.next(Operation::SyncPack) {
+            Some(Fault::Fail(code) | Fault::FailAfter(code)) => return Err(failure(code)),
+            Some(Fault::Stall) => self.store.stall().await,
+            _ => {}
+        }
+        self.inner.sync().await
     }
 }

@@ -16,7 +16,6 @@ mod crashing;
 mod database_place;
 mod faulty;
 mod manifest_repo;
-mod packs;
 mod protocol;
 mod recipe;
 

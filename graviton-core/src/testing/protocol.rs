@@ -37,8 +37,8 @@ fn keys(range: std::ops::Range<u32>) -> Vec<BlockKey> {
     range.map(|number| key(number, 10)).collect()
 }
 
-fn commit_of(row: BlobRow, id: BlobId, stored: Vec<BlockRow>) -> Commit {
-    Commit::Pinned { row, id, block_count: id.size() / 10, marks: marks(&stored), packs: vec![] }
+fn commit_of(row: BlobRow, id: BlobId, stored: &[BlockRow]) -> Commit {
+    Commit::Pinned { row, id, block_count: id.size() / 10, marks: marks(stored), packs: vec![] }
 }
 
 fn whole(
@@ -90,7 +90,7 @@ async fn a_put_is_visible_from_its_commit_on(place: &impl DatabasePlace) {
     assert!(live(&other).await.is_empty(), "a pending blob is visible");
     assert_eq!(other.find(&id, 1).await.unwrap(), None);
 
-    let commit = commit_of(row, id, vec![blocks[0].row, blocks[2].row]);
+    let commit = commit_of(row, id, &[blocks[0].row, blocks[2].row]);
     assert_eq!(repo.commit([commit].into()).await.unwrap(), [Created]);
     assert_eq!(live(&other).await, [id]);
     assert_eq!(stored(&other, &keys(0..3)).await, [Some(true); 3]);
@@ -143,11 +143,11 @@ async fn a_commit_needs_all_its_pins(place: &impl DatabasePlace) {
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let Pinned::Blocks(blocks) = repo.pin(row, &entries[..2]).await.unwrap() else { panic!("cannot pin") };
     let rows: Vec<BlockRow> = blocks.iter().map(|block| block.row).collect();
-    let outcome = repo.commit([commit_of(row, id, rows.clone())].into()).await.unwrap();
+    let outcome = repo.commit([commit_of(row, id, &rows)].into()).await.unwrap();
     assert_eq!(outcome, [Expired]);
     assert!(live(&repo).await.is_empty(), "a blob without its last block is live");
     assert!(matches!(repo.pin(row, &entries[2..]).await.unwrap(), Pinned::Blocks(_)));
-    assert_eq!(repo.commit([commit_of(row, id, rows)].into()).await.unwrap(), [Created]);
+    assert_eq!(repo.commit([commit_of(row, id, &rows)].into()).await.unwrap(), [Created]);
 }
 
 /// The ways in which a blob comes to be pending no more, and one that never was.
@@ -240,7 +240,7 @@ async fn an_expired_member_does_not_hurt_its_group(place: &impl DatabasePlace) {
     repo.abort(members[1].0).await.unwrap();
     expire(place, members[3].0).await;
     let commits: Arc<[Commit]> =
-        members.iter().map(|(row, id, blocks)| commit_of(*row, *id, blocks.clone())).collect();
+        members.iter().map(|(row, id, blocks)| commit_of(*row, *id, blocks)).collect();
     let outcome = repo.commit(Arc::clone(&commits)).await.unwrap();
     assert_eq!(outcome, [Created, Expired, Created, Expired, Created]);
     let mut ids = vec![members[0].1, members[2].1, members[4].1];
@@ -261,14 +261,10 @@ async fn one_content_is_created_once(place: &impl DatabasePlace) {
     let (two, _) = pinned(&repo, writer, &entries).await;
     let (three, _) = pinned(&repo, writer, &entries).await;
     let in_place = |_: &BlockKey| true;
-    let commits: Arc<[Commit]> = [
-        commit_of(one, id, blocks.clone()),
-        commit_of(two, id, blocks.clone()),
-        whole(id, &entries, in_place),
-    ]
-    .into();
+    let commits: Arc<[Commit]> =
+        [commit_of(one, id, &blocks), commit_of(two, id, &blocks), whole(id, &entries, in_place)].into();
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created, Existed, Existed]);
-    assert_eq!(repo.commit([commit_of(three, id, blocks)].into()).await.unwrap(), [Existed]);
+    assert_eq!(repo.commit([commit_of(three, id, &blocks)].into()).await.unwrap(), [Existed]);
     assert_eq!(live(&repo).await, [id]);
     assert_eq!(repo.find(&id, 0).await.unwrap().unwrap().0.row, one);
     // The twins are not pending, or the writer could not go.
@@ -300,8 +296,7 @@ async fn a_pinned_commit_can_be_repeated(place: &impl DatabasePlace) {
     let (id, twin) = (id_of("one", &entries), id_of("one", &entries));
     let (row, blocks) = pinned(&repo, writer, &entries).await;
     let (twin_row, _) = pinned(&repo, writer, &entries).await;
-    let commits: Arc<[Commit]> =
-        [commit_of(row, id, blocks.clone()), commit_of(twin_row, twin, blocks)].into();
+    let commits: Arc<[Commit]> = [commit_of(row, id, &blocks), commit_of(twin_row, twin, &blocks)].into();
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created, Existed]);
     // The answer was lost, and the group is committed again.
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [Created, Existed]);
@@ -416,7 +411,7 @@ async fn durability_is_noted(place: &impl DatabasePlace) {
     let id = id_of("full", &entries);
     let third = entries_of(&keys(4..5));
     let third_id = id_of("third", &third);
-    let commits: Arc<[Commit]> = [commit_of(row, id, blocks), whole(third_id, &third, in_place)].into();
+    let commits: Arc<[Commit]> = [commit_of(row, id, &blocks), whole(third_id, &third, in_place)].into();
     assert_eq!(full.commit(Arc::clone(&commits)).await.unwrap(), [Committed::NotDurable; 2]);
     assert_eq!(live(&full).await.len(), 1);
     assert_eq!(stored(&full, &keys(4..5)).await, [None]);

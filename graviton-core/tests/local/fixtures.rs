@@ -254,7 +254,7 @@ fn a_store_without_packs_goes_on_in_files_until_it_is_upgraded() {
     // To read it needs no packs.
     packs.open_read_only().unwrap();
 
-    // Whoever puts keeps the store from being upgraded.
+    // A store that puts keeps the database from being upgraded.
     let beside = config.open().unwrap();
     let mut writer = beside.writer().unwrap();
     writer.write_all(&vec![7; 9 << 20]).unwrap();

@@ -97,7 +97,7 @@ fn blocks_are_records_of_one_file_as_the_format_says() {
     assert_eq!(stats.stored_bytes, blocks.iter().map(|key| key.size() as u64).sum::<u64>());
     store.close();
 
-    assert_eq!(files(root.path()), [PathBuf::new(); 0], "a block has a file of its own");
+    assert_eq!(files(root.path()).len(), 0, "a block has a file of its own");
     let [pack] = &packs(root.path())[..] else { panic!("{:?}", packs(root.path())) };
     let bytes = std::fs::read(pack).unwrap();
     let name = pack.file_stem().unwrap().to_str().unwrap().parse().unwrap();
@@ -231,7 +231,7 @@ fn space_comes_back() {
         assert!(read(&store, id) == *bytes);
     }
     assert!(verify(&store).is_clean());
-    // What was released is written again, elsewhere.
+    // Blocks that were released are written again, elsewhere.
     assert_eq!(store.put(&contents[0][..]).unwrap().fresh_blocks, 64);
     assert!(read(&store, &ids[0]) == contents[0]);
     for id in ids.iter().skip(20).chain(&ids[..1]) {
@@ -241,7 +241,7 @@ fn space_comes_back() {
     store.close();
     let store = packed(root.path()).open().unwrap();
     collect(&store);
-    assert_eq!(packs(root.path()), [PathBuf::new(); 0], "an empty pack is left");
+    assert_eq!(packs(root.path()).len(), 0, "an empty pack is left");
     assert_eq!(number(root.path(), "SELECT count(*) FROM pack"), 0);
     assert_eq!(store.stats().unwrap().stored_bytes, 0);
 }

@@ -1,5 +1,5 @@
-//! Packs as files: `<root>/<prefix>-packs/<name>.pack`, beside the directory of the blocks, which other programs
-//! list.
+//! Packs as files: `<root>/<prefix>-packs/<name>.pack`, beside the directory of the blocks, which other
+//! programs list.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,11 +26,12 @@ use crate::{blocking, durable};
 /// Files that are kept open to be read.
 const MOST_OPEN: usize = 64;
 
-/// A file that nobody read for so long is closed, and files that have no name any more are looked for as often.
+/// A file that nobody read for so long is closed, and files that have no name any more are looked for as
+/// often.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The first step in which space is reserved; each step is twice as long as the one before. A sync of bytes in
-/// reserved space need not make the file longer: 279 µs instead of 358 µs for 4 KiB on ext4.
+/// The first step in which space is reserved; each step is twice as long as the one before. A sync of bytes
+/// in reserved space need not make the file longer: 279 µs instead of 358 µs for 4 KiB on ext4.
 const FIRST_STEP: u64 = 1 << 20;
 
 /// No step is longer.
@@ -115,7 +116,8 @@ impl FsPacks {
         let pack = PackFile { file, path, reserved: Mutex::new(Some(0)) };
         pack.reserve(header.len() as u64);
         pack.file.write_all_at(header, 0).map_err(|error| pack.failed("cannot write", error))?;
-        // In every mode: the row of the pack is synced, and is not to be believed to be of a pack that was lost.
+        // In every mode: the row of the pack is synced, and is not to be believed to be of a pack that was
+        // lost.
         durable::sync_directory(&self.directory)?;
         Ok(pack)
     }
@@ -159,7 +161,8 @@ fn file_name(name: &PackName) -> String {
 }
 
 impl Open {
-    /// Closes files that nobody read for long, those that have no name any more, and one more if there are many.
+    /// Closes files that nobody read for long, those that have no name any more, and one more if there are
+    /// many.
     fn forget_some(&mut self) {
         if self.looked.is_none_or(|looked| looked.elapsed() > IDLE) || self.files.len() >= MOST_OPEN {
             self.looked = Some(Instant::now());
@@ -307,7 +310,8 @@ impl PackFile {
         Error::io_at(tried, &self.path, error.into())
     }
 
-    /// Reserves space for bytes up to this end, and some more. That it cannot is no failure: a write says so itself.
+    /// Reserves space for bytes up to this end, and some more. That it cannot is no failure: a write says so
+    /// itself.
     fn reserve(&self, end: u64) {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = *reserved else { return };

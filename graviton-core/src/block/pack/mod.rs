@@ -1,11 +1,11 @@
 //! Packs: files of many blocks, one behind the other.
 //!
-//! A pack is appended to by the open store that created it, and by nobody else. No offset is written twice. So its
-//! bytes are there or not yet there, and never others: only a row of the database points at a record, and a record
-//! that no row points at is dead (`docs/FORMAT.md`, "Packs").
+//! A pack is appended to by the open store that created it, and by nobody else. No offset is written twice.
+//! So its bytes are there or not yet there, and never others: only a row of the database points at a record,
+//! and a record that no row points at is dead (`docs/FORMAT.md`, "Packs").
 //!
-//! [`record`] is the format. [`Packs`] is what a block store does for packs; when something is durable, and who may
-//! write where, is the engine's matter.
+//! [`record`] is the format. [`Packs`] is what a block store does for packs; when something is durable, and
+//! who may write where, is the engine's matter.
 
 pub mod record;
 
@@ -22,12 +22,12 @@ use crate::place::{PackName, Place};
 
 /// The packs of a block store.
 ///
-/// All methods may be called from any number of tasks at once. A call whose future is dropped may take effect or
-/// not.
+/// All methods may be called from any number of tasks at once. A call whose future is dropped may take effect
+/// or not.
 #[async_trait]
 pub trait Packs: fmt::Debug + Send + Sync {
-    /// Creates a pack under a name that no pack had, with these first bytes. Its name is durable, its bytes are not
-    /// before they are synced.
+    /// Creates a pack under a name that no pack had, with these first bytes. Its name is durable, its bytes
+    /// are not before they are synced.
     async fn create(&self, name: &PackName, header: Bytes) -> Result<Arc<dyn OpenPack>>;
 
     /// These bytes of a pack, fewer if it ends before. `None` if there is no such pack.
@@ -44,8 +44,8 @@ pub trait Packs: fmt::Debug + Send + Sync {
     /// Cuts off what is behind these bytes. A pack that is not there is no error.
     async fn cut(&self, name: &PackName, bytes: u64) -> Result<()>;
 
-    /// Gives the space of these bytes back, as far as that can be done; they read as zeros, or as they were. False
-    /// where it cannot be done at all.
+    /// Gives the space of these bytes back, as far as that can be done; they read as zeros, or as they were.
+    /// False where it cannot be done at all.
     async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool>;
 
     /// Removes packs, durably. One that is not there is no error.
@@ -58,15 +58,15 @@ pub trait Packs: fmt::Debug + Send + Sync {
     fn place(&self, name: &PackName) -> String;
 }
 
-/// A pack that is appended to. It stays open from its creation to its end: the system reports a failed write once
-/// to each open file.
+/// A pack that is appended to. It stays open from its creation to its end: the system reports a failed write
+/// once to each open file.
 #[async_trait]
 pub trait OpenPack: fmt::Debug + Send + Sync {
     /// Writes these bytes, one behind the other, from this offset on. Nobody wrote there before.
     async fn write(&self, offset: u64, parts: Vec<Bytes>) -> Result<()>;
 
-    /// Makes all that was written durable whose call had returned. After an error nothing of the pack is to be
-    /// relied on that was not synced before.
+    /// Makes all that was written durable whose call had returned. After an error nothing of the pack is to
+    /// be relied on that was not synced before.
     async fn sync(&self) -> Result<()>;
 }
 

@@ -27,8 +27,8 @@
 //! | 60..64 | CRC-32C of the 60 bytes before |
 //! | 64.. | the payload |
 //!
-//! The checksums tell a record from a damaged or half-written one without hashing its payload; that the block is
-//! right is told by its digest alone.
+//! The checksums tell a record from a damaged or half-written one without hashing its payload; that the block
+//! is right is told by its digest alone.
 
 use bytes::Bytes;
 
@@ -106,8 +106,8 @@ impl Header {
         header
     }
 
-    /// The reverse of [`encode`](Header::encode); `None` for bytes that are no such header. Nothing is allocated, so
-    /// that sizes that lie cost nothing.
+    /// The reverse of [`encode`](Header::encode); `None` for bytes that are no such header. Nothing is
+    /// allocated, so that sizes that lie cost nothing.
     pub fn decode(bytes: &[u8]) -> Option<Header> {
         let header: &[u8; HEADER as usize] = bytes.get(..HEADER as usize)?.try_into().ok()?;
         let number =

@@ -1,7 +1,7 @@
 //! Appending to the pack that this open store is writing.
 //!
-//! Puts of many tasks share the pack and its syncs. A pack that is full is sealed once all that was written to it is
-//! marked or given up; the last one is sealed when the store is closed.
+//! Puts of many tasks share the pack and its syncs. A pack that is full is sealed once all that was written
+//! to it is marked or given up; the last one is sealed when the store is closed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,8 +31,8 @@ const ENCODE_HERE: u64 = 64 << 10;
 /// Puts that share a sync.
 const TOGETHER: usize = 256;
 
-/// How long a store that is closed waits for puts that did not end. A pack that is not sealed by then is left to the
-/// next collection.
+/// How long a store that is closed waits for puts that did not end. A pack that is not sealed by then is left
+/// to the next collection.
 const CLOSING: Duration = Duration::from_secs(5);
 
 static PADDING: [u8; record::ALIGNMENT as usize] = [0; record::ALIGNMENT as usize];
@@ -121,8 +121,8 @@ impl Appender {
     pub(in crate::engine) async fn append(self: &Arc<Self>, blocks: Vec<Block>) -> Result<Appended> {
         let appender = Arc::clone(self);
         let work = async move { appender.append_all(blocks).await };
-        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block, the write
-        // ends before the call can be dropped.
+        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block,
+        // the write ends before the call can be dropped.
         if blocking::may_block_here() { work.await } else { blocking::joined(tokio::spawn(work).await)? }
     }
 
@@ -264,13 +264,12 @@ async fn sync_each(members: Vec<Arc<OwnPack>>) -> Vec<Result<()>> {
     for member in members {
         let pack = member.held.pack;
         let known = done.iter().find(|(synced, _)| *synced == pack).map(|(_, result)| result.clone());
-        answers.push(match known {
-            Some(result) => result,
-            None => {
-                let result = member.file.sync().await;
-                done.push((pack, result.clone()));
-                result
-            }
+        answers.push(if let Some(result) = known {
+            result
+        } else {
+            let result = member.file.sync().await;
+            done.push((pack, result.clone()));
+            result
         });
     }
     answers

@@ -1,4 +1,5 @@
-//! The collector's part of packs: blocks are released, packs of stores that died are sealed, space is given back.
+//! The collector's part of packs: blocks are released, packs of stores that died are sealed, space is given
+//! back.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ const LOOK: u64 = 1 << 20;
 
 /// Seals packs of stores that are gone, some of them. False if there are none left.
 ///
-/// Such a pack is synced and each record that a row points at is verified: its maker may have been a relaxed one, and
-/// what it wrote may be lost. A block that is not right is marked as not stored.
+/// Such a pack is synced and each record that a row points at is verified: its maker may have been a relaxed
+/// one, and what it wrote may be lost. A block that is not right is marked as not stored.
 pub(in crate::engine) async fn seal_found(core: &Arc<Core>, packs: &dyn Packs) -> Result<bool> {
     let found = core.manifests.found_packs(PackRow(0), 1).await?;
     let Some((row, name)) = found.first().copied() else { return Ok(false) };
@@ -47,8 +48,8 @@ pub(in crate::engine) async fn seal_found(core: &Arc<Core>, packs: &dyn Packs) -
     Ok(true)
 }
 
-/// Where the tail of a pack begins that holds no record. It is behind the records that follow on `from`, if there are
-/// only zeros; else there is no such tail: what is there may be records behind a damaged one.
+/// Where the tail of a pack begins that holds no record. It is behind the records that follow on `from`, if
+/// there are only zeros; else there is no such tail: what is there may be records behind a damaged one.
 async fn end_of_records(packs: &dyn Packs, name: &PackName, from: u64) -> Result<u64> {
     let mut end = from;
     while let Some(header) = packs.read(name, end..end + HEADER).await?
@@ -91,8 +92,8 @@ fn merged(holes: &[Hole]) -> Vec<Range<u64>> {
     ranges
 }
 
-/// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped. False if
-/// there are none left.
+/// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped.
+/// False if there are none left.
 pub(in crate::engine) async fn drop_empty(
     core: &Arc<Core>,
     packs: &dyn Packs,

@@ -19,7 +19,7 @@ use crate::block::Block;
 use crate::blocking;
 use crate::engine::core::{Core, Engine, StoredBlock};
 use crate::engine::lease::{Lease, expired};
-use crate::engine::pack::Appended;
+use crate::engine::pack::append::Appended;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRow, Commit, Committed, HeldPack, ManifestEntry, Mark, Pinned, PinnedBlock};
@@ -152,9 +152,9 @@ impl PinnedPut {
             });
         }
         if let Some(appender) = self.core.appender.as_ref().filter(|_| !packed.blocks.is_empty()) {
-            let (core, appender) = (Arc::clone(&self.core), Arc::clone(appender));
+            let (core, to) = (Arc::clone(&self.core), Arc::clone(appender));
             self.writes.spawn(async move {
-                let appended = core.append_blocks(&appender, packed.blocks).await?;
+                let appended = core.append_blocks(&to, packed.blocks).await?;
                 let places = packed.marks.into_iter().zip(&appended.places);
                 let written = places.map(|((key, mark), (place, held))| Written {
                     key,

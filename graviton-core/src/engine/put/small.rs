@@ -21,7 +21,7 @@ use super::pinned;
 use crate::block::{Block, Published};
 use crate::engine::core::{Commits, Core, Engine, SmallPuts, StoredBlock};
 use crate::engine::group::{Group, Limits};
-use crate::engine::pack::Appended;
+use crate::engine::pack::append::Appended;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, Packed};

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use super::PostgresAddress;
 use crate::error::{Code, Error, root_cause};
 use crate::manifest::connection::Problem;
-use crate::manifest::schema::{is_upgraded, upgraded};
+use crate::manifest::upgraded::{is_upgraded, upgraded};
 
 /// What can be done about a step that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Deletion, and the steps of the collector.
 //!
-//! A blob that is reaped loses its name first, in one update. That is what an undeletion looks for, so that from there
-//! on nobody brings the blob back while its references go, and a collector that comes later knows what to go on with.
+//! A blob that is reaped loses its name first, in one update. That is what an undeletion looks for, so that
+//! from there on nobody brings the blob back while its references go, and a collector that comes later knows
+//! what to go on with.
 
 use super::Sql;
 
@@ -21,8 +22,8 @@ statements! {
     /// `$1` the longest doom.
     FUTURE_DOOMS = ["UPDATE " block " SET doomed_until = " now " + $1 WHERE candidate AND doomed_until > " now " + $1"];
 
-    /// `$1` limit: pending blobs of writers whose lease is over. One that is being pinned or committed is locked, and
-    /// counts as alive.
+    /// `$1` limit: pending blobs of writers whose lease is over. One that is being pinned or committed is
+    /// locked, and counts as alive.
     EXPIRE_BLOBS = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE state = 0 AND id IN (\
         SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
         WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now " LIMIT $1"
@@ -77,8 +78,8 @@ statements! {
     SETTLE = ["DELETE FROM " block " WHERE id IN (SELECT block.id FROM " (keys "keys")
         " CROSS JOIN " block " WHERE " (same "block") ") AND doomed_by = $2 \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) RETURNING algo, digest, size"];
-    /// `$1` as before: the places of those that have a row and no doom, and are in no pack. Somebody may rely on
-    /// them.
+    /// `$1` as before: the places of those that have a row and no doom, and are in no pack. Somebody may rely
+    /// on them.
     UNDOOMED = ["SELECT input.place FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block")
         " AND block.doomed_by IS NULL" (" AND block.pack_id IS NULL" else "")];
     /// `$1` {rows: [block]}, `$2` collection.

@@ -62,7 +62,8 @@ macro_rules! tables {
     // The place of a block: columns behind others.
     (files place) => { tables!(packs no_place) };
     (packs place) => {
-        ", block.pack_id, pack.name, block.pack_offset, block.stored_size, block.codec, pack.state"
+        ", block.pack_id, pack.name, block.pack_offset, block.stored_size, block.codec, \
+         CAST(pack.state = 2 AS INTEGER)"
     };
     ($tables:ident no_place) => {
         ", CAST(NULL AS BIGINT), CAST(NULL AS TEXT), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT), \

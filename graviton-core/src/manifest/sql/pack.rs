@@ -3,11 +3,11 @@
 use super::Sql;
 
 statements! {
-    /// `$1` name, `$2` writer. Whoever wants to remove the writer waits, and then finds the pack.
+    /// `$1` name, `$2` writer. A removal of the writer waits, and then finds the pack.
     INSERT_PACK = ["INSERT INTO pack (name, state, writer_id) SELECT $1, 0, id FROM writer WHERE id = $2"
         for_share " RETURNING id"];
-    /// `$1` {packs: [pack]}: those that are being written, and their writers. Held until the transaction ends:
-    /// nobody finds or seals them meanwhile.
+    /// `$1` {packs: [pack]}: those that are being written, and their writers. Held until the transaction
+    /// ends: nobody finds or seals them meanwhile.
     LOCK_PACKS = ["SELECT id, writer_id FROM pack WHERE id IN (SELECT number FROM " (numbers "packs")
         ") AND state = 0 ORDER BY id" for_share];
     /// `$1` bytes, `$2` pack, `$3` writer: its maker seals it.
@@ -25,7 +25,8 @@ statements! {
     /// `$1` block, `$2` pack, `$3` offset: its bytes there are not right.
     CLEAR_PLACED = ["UPDATE " block " SET stored = FALSE WHERE id = $1 AND pack_id = $2 AND pack_offset = $3"];
 
-    /// `$1` behind this row, `$2` limit: candidates in packs, and the bytes that they take. Those whose name is doomed wait for that.
+    /// `$1` behind this row, `$2` limit: candidates in packs, and the bytes that they take. Those whose name
+    /// is doomed wait for that.
     PACKED_CANDIDATES = ["SELECT id, stored_size FROM " block " WHERE candidate AND pack_id IS NOT NULL \
         AND id > $1 AND coalesce(doomed_until, 0) <= " now " ORDER BY id LIMIT $2"];
     /// `$1` {rows: [block]}: those that are still that, but for those that are locked.

@@ -18,8 +18,8 @@ statements! {
     /// Held until the transaction ends: nobody expires the blob meanwhile.
     BLOB_STATE = ["SELECT state FROM blob WHERE id = $1" for_share];
 
-    /// `$1` {keys: [[algo, hex, size, offset]]}. Inserts or locks. A doom that ran out is taken off: its collector
-    /// finds the block its own no longer.
+    /// `$1` {keys: [[algo, hex, size, offset]]}. Inserts or locks. A doom that ran out is taken off: its
+    /// collector finds the block its own no longer.
     PIN_BLOCKS = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
@@ -35,8 +35,9 @@ statements! {
     /// `$1` {rows: [block]}: only where rows have to be locked.
     LOCK_BLOCKS = ["SELECT id FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY algo, digest, size" for_update];
-    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: the place is where the bytes are now;
-    /// the last two are the place that the put found damaged, or null. A row that has another place by now keeps it.
+    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: the place is where the bytes
+    /// are now; the last two are the place that the put found damaged, or null. A row that has another place
+    /// by now keeps it.
     MARK_STORED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
         pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "")
         " FROM " (rows "marks", 0 number "block_id", 1 number "pack_id", 2 number "pack_offset", 3 number "stored_size",
@@ -48,8 +49,8 @@ statements! {
     COMMIT_LOCK_BLOCKS = ["SELECT id FROM " block " WHERE id IN (SELECT number FROM " (numbers "blocks")
         " UNION SELECT block.id FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block") ") \
         ORDER BY algo, digest, size" for_update];
-    /// `$1` as before: inserts rows for those that have none, and locks those that somebody inserted meanwhile.
-    /// Gives the inserted ones. Only where rows have to be locked.
+    /// `$1` as before: inserts rows for those that have none, and locks those that somebody inserted
+    /// meanwhile. Gives the inserted ones. Only where rows have to be locked.
     COMMIT_CLAIM = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET stored = block.stored WHERE FALSE RETURNING id, algo, digest, size"];
@@ -58,10 +59,10 @@ statements! {
     /// `$1` {rows: [pending blob]}: only where rows have to be locked.
     COMMIT_LOCK_BLOBS = ["SELECT id FROM blob WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY id" for_update];
-    /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what, place, a, b)
-    /// for each thing found: 0 the state of a pending blob and how many references it has, 1 a live blob of
-    /// that id, 2 a block, whether it is stored and whether its name is doomed, and its place, 3 whether the store
-    /// holds blocks that are not durable.
+    /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what,
+    /// place, a, b) for each thing found: 0 the state of a pending blob and how many references it has, 1 a
+    /// live blob of that id, 2 a block, whether it is stored and whether its name is doomed, and its place, 3
+    /// whether the store holds blocks that are not durable.
     CHECK = ["SELECT 0 AS what, input.place AS place, blob.state AS a, \
         (SELECT count(*) FROM blob_block WHERE blob_id = blob.id) AS b" no_place " FROM " (numbers "rows")
         " CROSS JOIN blob WHERE blob.id = input.number \
@@ -89,8 +90,8 @@ statements! {
         (", pack_id = excluded.pack_id, pack_offset = excluded.pack_offset, \
         stored_size = excluded.stored_size, codec = excluded.codec WHERE NOT block.stored"
         else " WHERE NOT block.stored OR block.doomed_by IS NOT NULL")];
-    /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks of which the row has
-    /// the last two for a place, which was found damaged.
+    /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks of which
+    /// the row has the last two for a place, which was found damaged.
     COMMIT_HEALED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
         pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "") " FROM "
         (keys "healed", 3 number "pack_id", 4 number "pack_offset", 5 number "stored_size", 6 number "codec",

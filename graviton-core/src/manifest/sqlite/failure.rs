@@ -11,7 +11,7 @@ use super::filesystem::{check_locks_beside, no_shared_memory};
 use crate::descriptor::{check_free, occupy_standard};
 use crate::error::{Code, Error, is_out_of_files};
 use crate::manifest::connection::Problem;
-use crate::manifest::schema::{is_upgraded, upgraded};
+use crate::manifest::upgraded::{is_upgraded, upgraded};
 
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
