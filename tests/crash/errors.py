@@ -13,7 +13,7 @@ import subprocess
 import power
 
 WORKLOADS = ("put A; put B; delete A; gc; put D", "put C; delete C; gc; put A|B")
-CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "syncfs", "linkat", "renameat", "renameat2", "unlink", "unlinkat",
+CALLS = ("openat", "write", "pwrite64", "pwritev", "fallocate", "fsync", "fdatasync", "syncfs", "linkat", "renameat", "renameat2", "unlink", "unlinkat",
          "mkdir", "ftruncate")
 SYNCS = ("fsync", "fdatasync", "syncfs")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "EROFS")
@@ -35,7 +35,7 @@ def run(site, workload, *options):
     command = ["strace", "-f", "-qq", "-y", "-e", "signal=none", "-e", "trace=" + ",".join(CALLS), *options,
                "-o", site.place / "trace", site.program, "run", site.base / "store", workload]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          timeout=SECONDS)
+                          timeout=SECONDS, env=site.environment)
     return done, (site.place / "trace").read_text(errors="replace")
 
 

@@ -1,4 +1,5 @@
 """Power cuts: every state that the disk may be in after a cut, in a workload, and what the store makes of it."""
+import os
 import random
 import shutil
 import subprocess
@@ -61,7 +62,9 @@ class Site:
     """A directory in memory where a workload is recorded and where each state is laid out, under the same path, for
     stores note where they are; and the program that judges them."""
 
-    def __init__(self, program, within):
+    def __init__(self, program, within, layout):
+        self.layout = layout
+        self.environment = {**os.environ, "GRAVITON_BLOCK_LAYOUT": layout}
         self.place = Path(tempfile.mkdtemp(dir=within)).resolve()
         self.base, self.program = self.place / "base", program
         self.judge = None
@@ -69,7 +72,8 @@ class Site:
     def record(self, workload):
         shutil.rmtree(self.base, ignore_errors=True)
         self.base.mkdir()
-        calls = trace.record([self.program, "run", self.base / "store", workload], self.place / "trace")
+        command = [self.program, "run", self.base / "store", workload]
+        calls = trace.record(command, self.place / "trace", self.environment)
         replay = trace.Replay(str(self.base))
         events = replay.run(calls)
         failed = [event[1] for event in events if event[0] == "say" and event[1].startswith("failed")]
@@ -97,7 +101,8 @@ class Site:
         """The same about what is there."""
         if self.judge is None:
             self.judge = subprocess.Popen([self.program, "check", self.base / "store"], stdin=subprocess.PIPE,
-                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+                                          env=self.environment)
         print(line, file=self.judge.stdin)
         answer = self.judge.stdout.readline().strip()
         if not answer:

@@ -30,11 +30,11 @@ class Call:
         return [word.strip() for word in STRING.sub('"', self.arguments).split(",")]
 
 
-def record(command, file):
+def record(command, file, environment):
     """Runs a command and gives its calls and what it said."""
     done = subprocess.run(["strace", "-f", "-qq", "-xx", "-s", str(LONGEST), "-e", "signal=none", "-e", "trace=" + CALLS,
                            "-o", file, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=60)
+                          timeout=60, env=environment)
     said = done.stdout.decode(errors="replace")
     if done.returncode != 0:
         raise RuntimeError(f"{command} ended with {done.returncode}:\n{said}")
@@ -138,6 +138,8 @@ class Replay:
         name = place[1]
         if directory:
             return "the root" if place[0] == 0 else f"{name}/"
+        if name.endswith(".pack"):
+            return "a pack"
         # A database is made under a name of its own, which is another one in each run.
         made = {"store-id": "store-id", "reserve": "reserve", "collection": "collection", "manifests-": "manifests.db"}
         return next((what for start, what in made.items() if name.startswith((start, "." + start))), name)
@@ -206,6 +208,10 @@ class Replay:
         if file := self.file(call):
             self.write(call, file.node, int(call.words()[-1]), call.strings()[0][:call.result])
 
+    def do_pwritev(self, call):
+        if file := self.file(call):
+            self.write(call, file.node, int(call.words()[-1]), b"".join(call.strings())[:call.result])
+
     def write(self, call, node, offset, data):
         if self.labels[node] == "reserve":
             return
@@ -228,9 +234,12 @@ class Replay:
 
     def do_fallocate(self, call):
         if file := self.file(call):
-            end = int(call.words()[2]) + int(call.words()[3])
-            if end > self.sizes[file.node]:
-                self.cut(call, file.node, end)
+            words = call.words()
+            offset, length = int(words[2]), int(words[3])
+            if "PUNCH_HOLE" in words[1]:
+                self.emit(call, "write", file.node, offset, bytes(length))
+            elif offset + length > self.sizes[file.node]:
+                self.cut(call, file.node, offset + length)
 
     def do_fsync(self, call):
         if file := self.file(call):

@@ -28,6 +28,7 @@ const CONTENTS: [(&str, [Range<usize>; 2]); 4] =
     [("A", [0..1, 1..2]), ("B", [1..2, 2..15]), ("C", [0..1, 20..88]), ("D", [100..101, 101..102])];
 
 const BLOCKS: &str = "cas/blocks/blake3";
+const PACKS: &str = "cas/blocks-packs";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -70,8 +71,14 @@ fn id(name: &str) -> BlobId {
 fn open(directory: &Path, durability: &str) -> Result<Store, Error> {
     Config::for_directory(directory)
         .set("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))?
+        .set("GRAVITON_BLOCK_LAYOUT", &layout())?
         .set("GRAVITON_DURABILITY", durability)?
         .open()
+}
+
+/// `files` or `packs`.
+fn layout() -> String {
+    std::env::var("GRAVITON_BLOCK_LAYOUT").unwrap_or_else(|_| "files".to_owned())
 }
 
 fn collect() -> GcOptions {
@@ -197,6 +204,25 @@ fn files(directory: &Path) -> Result<BTreeSet<String>, String> {
     }
 }
 
+/// The names of the blocks that have a row and are in a pack; that the records are there is verified.
+fn rows(directory: &Path) -> Result<BTreeSet<String>, String> {
+    let wrong = |error: rusqlite::Error| error.to_string();
+    let database = rusqlite::Connection::open(directory.join("manifests.db")).map_err(wrong)?;
+    let mut statement = database
+        .prepare("SELECT lower(hex(digest)) || '-' || size FROM data_block WHERE pack_id IS NOT NULL")
+        .map_err(wrong)?;
+    let names = statement.query_map([], |row| row.get(0)).map_err(wrong)?;
+    let mut names: BTreeSet<String> = names.collect::<Result<_, _>>().map_err(wrong)?;
+    // And none of them is a file.
+    names.extend(files(&directory.join(BLOCKS))?.into_iter().map(|name| format!("the file {name}")));
+    let mut statement = database.prepare("SELECT name || '.pack' FROM pack").map_err(wrong)?;
+    let packs = statement.query_map([], |row| row.get(0)).map_err(wrong)?;
+    let packs: BTreeSet<String> = packs.collect::<Result<_, _>>().map_err(wrong)?;
+    let found = files(&directory.join(PACKS))?;
+    names.extend(found.difference(&packs).map(|name| format!("{name}, of which no row knows")));
+    Ok(names)
+}
+
 /// Nothing under a final name is partial, and nothing that was collected is back.
 fn look_at_files(directory: &Path, expected: &Expected) -> Result<(), String> {
     let directory = directory.join(BLOCKS);
@@ -297,7 +323,7 @@ fn collect_everything(directory: &Path, expected: &Expected, listed: &[String]) 
     let left: BTreeSet<usize> = listed.iter().flat_map(|name| numbers(name)).collect();
     let wanted: BTreeSet<String> =
         left.into_iter().map(|number| format!("{}-{BLOCK}", Algo::Blake3.digest(&block(number)))).collect();
-    let there = files(&directory.join(BLOCKS))?;
+    let there = if layout() == "packs" { rows(directory)? } else { files(&directory.join(BLOCKS))? };
     let missing = wanted.difference(&there).count();
     if there.difference(&wanted).count() > 0 || (expected.full && missing > 0) {
         return Err(format!("gc left {} files of {}, {missing} are missing", there.len(), wanted.len()));
