@@ -260,7 +260,22 @@ impl<'a> Run<'a> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        while upkeep::punch(core, packs).await? || upkeep::drop_empty(core, packs, self.grace).await? {
+        while upkeep::punch(core, packs).await? {
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        for pack in upkeep::to_compact(core).await? {
+            let Some(appender) = &core.appender else { break };
+            let mut after = 0;
+            while let Some(last) = upkeep::compact(core, packs, appender, pack.pack, after).await? {
+                after = last;
+                if self.may_go_on(report, progress).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        while upkeep::drop_empty(core, packs, self.grace).await? {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));
             }

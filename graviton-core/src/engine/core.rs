@@ -49,8 +49,9 @@ pub(super) struct Core {
     pub(super) read_only: bool,
     pub(super) latch: Arc<Latch>,
     pub(super) packs: Option<Arc<dyn Packs>>,
-    /// Writes new blocks into packs, if the store is to.
+    /// Writes blocks into packs, where there are any.
     pub(super) appender: Option<Arc<Appender>>,
+    layout: BlockLayout,
     /// Blocks that a read found altered: the next put of them writes them again.
     suspects: Mutex<HashSet<BlockKey>>,
 }
@@ -118,20 +119,21 @@ impl Core {
         settings: &Settings,
     ) -> Result<Core> {
         let (packs, latch) = (blocks.packs(), Arc::<Latch>::default());
-        let appender = match settings.layout {
-            BlockLayout::Files => None,
-            BlockLayout::Packs => {
-                let packs = packs.clone().ok_or_else(|| no_packs_here(&blocks.location()))?;
-                if !manifests.has_packs() && !settings.read_only {
-                    return Err(too_old_for_packs());
-                }
-                let (manifests, leases) = (Arc::clone(&manifests), Arc::clone(leases));
-                let latch = Arc::clone(&latch);
-                let appender = Appender::new(packs, manifests, leases, latch, settings.durability, store_id);
-                Some(Arc::new(appender))
+        if settings.layout == BlockLayout::Packs {
+            if packs.is_none() {
+                return Err(no_packs_here(&blocks.location()));
             }
-        };
+            if !manifests.has_packs() && !settings.read_only {
+                return Err(too_old_for_packs());
+            }
+        }
+        let appender = packs.as_ref().filter(|_| manifests.has_packs()).map(|packs| {
+            let (packs, latch) = (Arc::clone(packs), Arc::clone(&latch));
+            let (manifests, leases) = (Arc::clone(&manifests), Arc::clone(leases));
+            Arc::new(Appender::new(packs, manifests, leases, latch, settings.durability, store_id))
+        });
         Ok(Core {
+            layout: settings.layout,
             packs,
             appender,
             blocks,
@@ -145,6 +147,11 @@ impl Core {
             suspects: Mutex::default(),
             spec: settings.chunker.clone(),
         })
+    }
+
+    /// Writes new blocks into packs, if the store is to.
+    pub(super) fn new_blocks(&self) -> Option<&Arc<Appender>> {
+        self.appender.as_ref().filter(|_| self.layout == BlockLayout::Packs)
     }
 
     fn suspects(&self) -> MutexGuard<'_, HashSet<BlockKey>> {

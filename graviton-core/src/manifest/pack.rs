@@ -1,20 +1,23 @@
 //! Packs: operations of their makers and of the collector. The rules are in `engine::pack`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::batch::Batch;
+use super::batch::{Batch, Row};
 use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
+use super::put::held;
 use super::repo::only;
-use super::{BlockRecord, BlockRow, HeldPack, ManifestRepo, WriterId, sql};
+use super::{BlockRecord, BlockRow, HeldPack, ManifestRepo, Mark, WriterId, sql};
+use crate::block::pack::record::{HEADER, record_size};
 use crate::error::Result;
 use crate::place::{PackName, PackRow, Place};
 
-use Ending::Commit as Keep;
+use Ending::{Commit as Keep, RollBack};
 use Value::Number;
 
-/// States of a pack's row. One that is being written has 0, one that is sealed 2.
+/// States of a pack's row. One that is sealed has 2.
+const WRITING: i64 = 0;
 const FOUND: i64 = 1;
 const DROPPED: i64 = 3;
 
@@ -42,6 +45,33 @@ pub struct Hole {
     pub bytes: u64,
 }
 
+/// A sealed pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedPack {
+    /// Its row.
+    pub pack: PackRow,
+    /// Its name.
+    pub name: PackName,
+    /// Its bytes up to the end of the last record.
+    pub bytes: u64,
+    /// The bytes of records that no row points at.
+    pub dead: u64,
+    /// Those of the dead bytes that take no space any more.
+    pub punched: u64,
+}
+
+impl SealedPack {
+    /// The bytes of records that rows point at.
+    pub fn live(&self) -> u64 {
+        self.bytes.saturating_sub(HEADER + self.dead)
+    }
+
+    /// Dead bytes that take space.
+    pub fn waste(&self) -> u64 {
+        self.dead.saturating_sub(self.punched)
+    }
+}
+
 impl ManifestRepo {
     /// Inserts a pack that this writer is going to create, durably in every mode: no pack exists without a
     /// row. `None` if the writer is gone.
@@ -54,9 +84,25 @@ impl ManifestRepo {
     /// Seals a pack that its maker has written and synced up to `bytes`, durably. False if it does not hold
     /// it any more.
     pub async fn seal_own(&self, held: HeldPack, bytes: u64) -> Result<bool> {
-        let values = [Number(bytes as i64), Number(held.pack.0), Number(held.writer.0)];
-        let operation = Operation::statement("seal_own").synced(true);
-        Ok(self.execute(operation, sql::SEAL_OWN, values).await? > 0)
+        self.seal(held.pack, (WRITING, Some(held.writer.0)), bytes).await
+    }
+
+    /// Seals a pack that is in this state, and has this maker. Its row is locked before it is looked up how many of
+    /// its bytes are dead.
+    async fn seal(&self, pack: PackRow, is: (i64, Option<i64>), bytes: u64) -> Result<bool> {
+        let operation = Operation::transaction("seal").synced(true);
+        self.run(operation, (pack, is, bytes), |mut connection, (pack, (state, maker), bytes)| {
+            Box::pin(async move {
+                let read = |row: &Columns<'_>| Ok((row.number(0)?, row.number(1)?));
+                let found = only(connection.rows(sql::LOCK_TO_SEAL, &[Number(pack.0)], read).await?);
+                if found.is_none_or(|(is, of)| is != *state || maker.is_some_and(|maker| maker != of)) {
+                    return Ok(RollBack(false));
+                }
+                connection.execute(sql::SEAL, &[Number(*bytes as i64), Number(pack.0)]).await?;
+                Ok(Keep(true))
+            })
+        })
+        .await
     }
 
     /// Up to `limit` packs behind `after` that were found and are to be sealed.
@@ -84,9 +130,7 @@ impl ManifestRepo {
 
     /// Seals a pack that was found, durably.
     pub async fn seal_found(&self, pack: PackRow, bytes: u64) -> Result<bool> {
-        let values = [Number(bytes as i64), Number(pack.0)];
-        let operation = Operation::statement("seal_found").synced(true);
-        Ok(self.execute(operation, sql::SEAL_FOUND, values).await? > 0)
+        self.seal(pack, (FOUND, None), bytes).await
     }
 
     /// Up to `limit` blocks of a pack behind this offset, in the order of their records. Whether a live blob
@@ -135,14 +179,78 @@ impl ManifestRepo {
         .await
     }
 
-    /// Forgets holes that were punched.
-    pub async fn forget_holes(&self, holes: &[Hole]) -> Result<()> {
-        let batch = Batch::new().rows("holes", holes, |row, hole| {
+    /// Forgets holes of one pack, of whose bytes so many were punched: the others are dead until the pack goes.
+    pub async fn forget_holes(&self, pack: PackRow, holes: &[Hole], punched: u64) -> Result<()> {
+        let batch = Batch::new().numbers("rows", [pack.0]).rows("holes", holes, |row, hole| {
             row.number(hole.pack.0);
             row.number(hole.offset as i64);
         });
-        let operation = Operation::statement("forget_holes");
-        self.execute(operation, sql::FORGET_HOLES, [text(batch.finish())]).await.map(drop)
+        let arguments = (pack, batch.finish(), punched);
+        let operation = Operation::transaction("forget_holes");
+        self.run(operation, arguments, |mut connection, (pack, batch, punched)| {
+            Box::pin(async move {
+                connection.rows(sql::LOCK_SEALED, &[text(batch)], |row| row.number(0)).await?;
+                let bytes = connection.rows(sql::FORGET_HOLES, &[text(batch)], |row| row.number(1)).await?;
+                // Another collection may have forgotten them, and counted them, a moment ago.
+                if !bytes.is_empty() {
+                    let values = [Number(bytes.iter().sum()), Number(*punched as i64), Number(pack.0)];
+                    connection.execute(sql::ADD_DEAD, &values).await?;
+                }
+                Ok(Keep(()))
+            })
+        })
+        .await
+    }
+
+    /// All sealed packs that a row points at.
+    pub async fn sealed_packs(&self) -> Result<Vec<SealedPack>> {
+        self.rows(Operation::read("sealed_packs"), sql::SEALED_PACKS, [], |row| {
+            Ok(SealedPack {
+                pack: PackRow(row.number(0)?),
+                name: row.text(1)?.parse()?,
+                bytes: row.number(2)? as u64,
+                dead: row.number(3)?.max(0) as u64,
+                punched: row.number(4)?.max(0) as u64,
+            })
+        })
+        .await
+    }
+
+    /// Gives blocks of one pack the places to which they were copied, those that are still where they were (`found`
+    /// of each mark). `None` if one of the new packs is not held; otherwise how many have moved. The old bytes are dead,
+    /// and stay as they are.
+    pub async fn move_blocks(
+        &self,
+        from: PackRow,
+        marks: &[Mark],
+        packs: &[HeldPack],
+    ) -> Result<Option<u64>> {
+        let sizes: HashMap<i64, u64> = marks
+            .iter()
+            .filter_map(|mark| Some((mark.row.0, record_size(mark.found?.stored_size))))
+            .collect();
+        let batch = Batch::new()
+            .numbers("rows", marks.iter().map(|mark| mark.row.0))
+            .rows("marks", marks, Row::mark)
+            .finish();
+        let operation = Operation::transaction("move_blocks");
+        let arguments = (from, batch, packs.to_vec(), sizes);
+        self.run(operation, arguments, |mut connection, (from, batch, packs, sizes)| {
+            Box::pin(async move {
+                if held(&mut connection, packs).await?.len() < packs.len() {
+                    return Ok(RollBack(None));
+                }
+                if connection.is_shared() {
+                    connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
+                }
+                let moved = connection.rows(sql::MOVE, &[text(batch)], |row| row.number(0)).await?;
+                let dead: u64 = moved.iter().filter_map(|row| sizes.get(row)).sum();
+                let values = [Number(dead as i64), Number(0), Number(from.0)];
+                connection.execute(sql::ADD_DEAD, &values).await?;
+                Ok(Keep(Some(moved.len() as u64)))
+            })
+        })
+        .await
     }
 
     /// Notes which sealed packs are empty since now, and drops up to `limit` of those that have been for the

@@ -110,7 +110,10 @@ impl ManifestRepo {
 }
 
 /// Those of the packs that their writers hold, until the transaction ends. Packs are locked first.
-async fn held(connection: &mut Connection<'_>, packs: &[HeldPack]) -> Result<HashSet<HeldPack>, Problem> {
+pub(super) async fn held(
+    connection: &mut Connection<'_>,
+    packs: &[HeldPack],
+) -> Result<HashSet<HeldPack>, Problem> {
     if packs.is_empty() {
         return Ok(HashSet::new());
     }

@@ -368,7 +368,7 @@ impl Packs for CrashingPacks {
         self.crash.around(self.inner.cut(name, bytes)).await
     }
 
-    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool> {
+    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<u64> {
         let moment = self.crash.begin();
         let ranges = match moment {
             Some(Moment::Before) => die(),

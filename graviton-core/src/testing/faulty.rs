@@ -458,10 +458,10 @@ impl Packs for FaultyPacks {
         self.inner.cut(name, bytes).await
     }
 
-    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool> {
+    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<u64> {
         match self.store.next(Operation::Punch) {
             // Some filesystems cannot do it.
-            Some(Fault::Fail(_)) => Ok(false),
+            Some(Fault::Fail(_)) => Ok(0),
             _ => self.inner.punch(name, ranges).await,
         }
     }

@@ -215,9 +215,7 @@ fn space_comes_back() {
     let ids: Vec<BlobId> = contents.iter().map(|bytes| store.put(&bytes[..]).unwrap().id).collect();
     store.close();
     let store = packed(root.path()).open().unwrap();
-    let allocated = || -> u64 {
-        packs(root.path()).iter().map(|path| std::fs::metadata(path).unwrap().blocks() * 512).sum()
-    };
+    let allocated = || allocated(root.path());
     let before = allocated();
     for id in ids.iter().take(20) {
         store.delete(id).unwrap();
@@ -244,6 +242,105 @@ fn space_comes_back() {
     assert_eq!(packs(root.path()).len(), 0, "an empty pack is left");
     assert_eq!(number(root.path(), "SELECT count(*) FROM pack"), 0);
     assert_eq!(store.stats().unwrap().stored_bytes, 0);
+}
+
+/// Bytes that the packs take on the disk.
+fn allocated(root: &Path) -> u64 {
+    packs(root).iter().map(|path| std::fs::metadata(path).unwrap().blocks() * 512).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn space_of_small_blocks_comes_back_whether_or_not_holes_can_be_punched() {
+    for punches in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let (_, store) = faulty(root.path()).await;
+        let contents: Vec<Vec<u8>> = (0..600).map(|nth| content(&format!("xof:{nth}:3000"))).collect();
+        let mut ids = Vec::new();
+        for bytes in &contents {
+            ids.push(store.put(&bytes[..]).await.unwrap().id);
+        }
+        store.close().await;
+        let (blocks, store) = faulty(root.path()).await;
+        if !punches {
+            blocks.break_from(Operation::Punch, 1, Fault::Fail(Code::Unsupported));
+        }
+        for id in ids.iter().step_by(2) {
+            store.delete(id).await.unwrap();
+        }
+        let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+        let report = store.gc(&options, |_| ControlFlow::Continue(())).await.unwrap();
+        assert_eq!((report.blocks, report.complete), (300, true));
+        // The pack that the collection wrote is open, and has space reserved.
+        store.close().await;
+        let live = number(root.path(), "SELECT sum((stored_size + 71) / 8 * 8) FROM data_block") as u64;
+        let taken = allocated(root.path());
+        assert!(taken <= live * 11 / 10 + 8192, "{live} bytes are live, and {taken} are taken");
+        let dead = number(root.path(), "SELECT sum(dead - punched) FROM pack") as u64;
+        assert!(dead <= live / 10, "{dead} bytes are dead");
+        let (_, store) = faulty(root.path()).await;
+        for (bytes, id) in contents.iter().zip(&ids).skip(1).step_by(2) {
+            assert!(store.read_range(id, 0..u64::MAX).await.unwrap() == *bytes);
+        }
+        let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
+        assert!(store.verify(&options, |_| ControlFlow::Continue(())).await.unwrap().is_clean());
+        store.close().await;
+    }
+}
+
+#[test]
+fn small_packs_are_merged_and_blocks_of_damaged_ones_are_told() {
+    let root = tempfile::tempdir().unwrap();
+    let mut ids = Vec::new();
+    for nth in 0..70 {
+        let store = packed(root.path()).open().unwrap();
+        ids.push(store.put(format!("run {nth}").as_bytes()).unwrap().id);
+        store.close();
+    }
+    assert_eq!(packs(root.path()).len(), 70);
+    let (path, offset) = record(root.path(), b"run 7");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all_at(b"Run", offset + HEADER)
+        .unwrap();
+    // A store of files does it, too.
+    let store = Config::for_directory(root.path()).open().unwrap();
+    collect(&store);
+    collect(&store);
+    assert_eq!(packs(root.path()).len(), 2, "the merged one, and the one with the damaged block");
+    for (nth, id) in ids.iter().enumerate() {
+        match store.read_range(id, 0..u64::MAX) {
+            Ok(bytes) => assert_eq!(bytes, format!("run {nth}")),
+            Err(error) => assert_eq!((nth, error.code()), (7, Code::CorruptBlock), "{error}"),
+        }
+    }
+    assert_eq!(verify(&store).corrupt, 1);
+    store.put(&b"run 7"[..]).unwrap();
+    collect(&store);
+    assert!(verify(&store).is_clean());
+    store.close();
+    assert_eq!(packs(root.path()).len(), 1);
+}
+
+#[test]
+fn a_reader_follows_a_block_that_is_moved() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    let (kept, other) = (content("xof:kept:40000"), content("xof:other:400000"));
+    let ids = [&kept, &other].map(|bytes| store.put(&bytes[..]).unwrap().id);
+    store.close();
+    let reading = packed(root.path()).open_read_only().unwrap();
+    let mut reader = reading.reader(&ids[0]).unwrap();
+    let mut first = vec![0; 100];
+    std::io::Read::read_exact(&mut reader, &mut first).unwrap();
+    let collecting = packed(root.path()).open().unwrap();
+    collecting.delete(&ids[1]).unwrap();
+    collect(&collecting);
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut rest).unwrap();
+    assert!([first, rest].concat() == kept);
+    assert_eq!(packs(root.path()).len(), 1);
 }
 
 #[test]

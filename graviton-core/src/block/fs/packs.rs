@@ -225,10 +225,11 @@ impl Packs for Arc<FsPacks> {
         .await?
     }
 
-    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool> {
+    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<u64> {
         let (packs, name, ranges) = (Arc::clone(self), *name, ranges.to_vec());
         blocking::run(move || {
-            let Some(file) = packs.open_at_rest(&name)? else { return Ok(true) };
+            let Some(file) = packs.open_at_rest(&name)? else { return Ok(0) };
+            let mut punched = 0;
             for range in ranges {
                 let start = range.start.next_multiple_of(FILESYSTEM_BLOCK);
                 let end = range.end / FILESYSTEM_BLOCK * FILESYSTEM_BLOCK;
@@ -237,12 +238,12 @@ impl Packs for Arc<FsPacks> {
                 }
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 match retry_on_intr(|| rustix::fs::fallocate(&file, flags, start, end - start)) {
-                    Ok(()) => {}
-                    Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
+                    Ok(()) => punched += end - start,
+                    Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
                     Err(error) => return Err(packs.failed("cannot punch a hole into", &name, error)),
                 }
             }
-            Ok(true)
+            Ok(punched)
         })
         .await?
     }

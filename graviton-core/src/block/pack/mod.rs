@@ -45,8 +45,8 @@ pub trait Packs: fmt::Debug + Send + Sync {
     async fn cut(&self, name: &PackName, bytes: u64) -> Result<()>;
 
     /// Gives the space of these bytes back, as far as that can be done; they read as zeros, or as they were.
-    /// False where it cannot be done at all.
-    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<bool>;
+    /// Returns how many bytes take no space any more.
+    async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<u64>;
 
     /// Removes packs, durably. One that is not there is no error.
     async fn remove(&self, names: &[PackName]) -> Result<()>;

@@ -119,14 +119,23 @@ impl Appender {
 
     /// Appends the blocks, and returns once they are durable to the degree that the store was opened with.
     pub(in crate::engine) async fn append(self: &Arc<Self>, blocks: Vec<Block>) -> Result<Appended> {
+        self.append_synced(blocks, self.durability == Durability::Full).await
+    }
+
+    /// Appends the blocks, and returns once they are durable, if they are to be.
+    pub(in crate::engine) async fn append_synced(
+        self: &Arc<Self>,
+        blocks: Vec<Block>,
+        synced: bool,
+    ) -> Result<Appended> {
         let appender = Arc::clone(self);
-        let work = async move { appender.append_all(blocks).await };
+        let work = async move { appender.append_all(blocks, synced).await };
         // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block,
         // the write ends before the call can be dropped.
         if blocking::may_block_here() { work.await } else { blocking::joined(tokio::spawn(work).await)? }
     }
 
-    async fn append_all(&self, blocks: Vec<Block>) -> Result<Appended> {
+    async fn append_all(&self, blocks: Vec<Block>, synced: bool) -> Result<Appended> {
         let mut appended = Appended::default();
         let mut touched: Vec<Arc<OwnPack>> = Vec::new();
         let mut rest = blocks;
@@ -158,7 +167,7 @@ impl Appender {
             appended.uses.push(using);
             touched.push(pack);
         }
-        if self.durability == Durability::Full {
+        if synced {
             for synced in self.syncs.join_all(touched).await? {
                 synced?;
             }

@@ -5,16 +5,29 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::Packs;
+use bytes::Bytes;
+
+use super::append::Appender;
+use super::read;
 use crate::block::pack::record::{HEADER, Header, record_size};
+use crate::block::{Block, Packs};
+use crate::blocking;
 use crate::engine::core::Core;
 use crate::engine::damage;
-use crate::error::Result;
-use crate::manifest::Hole;
-use crate::place::{PackName, PackRow};
+use crate::error::{Code, Result};
+use crate::key::BlockKey;
+use crate::manifest::{Hole, Mark, SealedPack};
+use crate::place::{Located, PackName, PackRow, Place};
 
 /// Rows of one query or transaction.
 const ROWS: usize = 1_024;
+
+/// A pack of fewer bytes is small, and if there are more such packs, they are merged.
+const SMALL: u64 = 1 << 20;
+const MOST_SMALL: usize = 64;
+
+/// Bytes of blocks that are moved together.
+const TOGETHER: u64 = 8 << 20;
 
 /// Bytes of a tail that are looked at together.
 const LOOK: u64 = 1 << 20;
@@ -74,8 +87,8 @@ pub(in crate::engine) async fn punch(core: &Arc<Core>, packs: &dyn Packs) -> Res
     let holes = core.manifests.holes(ROWS).await?;
     for of_pack in holes.chunk_by(|one, next| one.pack == next.pack) {
         // Where it cannot be done, the bytes stay until the pack goes.
-        packs.punch(&of_pack[0].name, &merged(of_pack)).await?;
-        core.manifests.forget_holes(of_pack).await?;
+        let punched = packs.punch(&of_pack[0].name, &merged(of_pack)).await?;
+        core.manifests.forget_holes(of_pack[0].pack, of_pack, punched).await?;
     }
     Ok(!holes.is_empty())
 }
@@ -90,6 +103,93 @@ fn merged(holes: &[Hole]) -> Vec<Range<u64>> {
         }
     }
     ranges
+}
+
+/// Chooses packs whose live blocks are to be moved: those with the largest share of dead bytes first, until what is
+/// dead and takes space is at most a tenth of what is live; and small ones, if there are many.
+fn wasteful(mut packs: Vec<SealedPack>) -> Vec<SealedPack> {
+    let live: u64 = packs.iter().map(SealedPack::live).sum();
+    let mut waste: u64 = packs.iter().map(SealedPack::waste).sum();
+    let small = packs.iter().filter(|pack| pack.bytes < SMALL).count();
+    packs.sort_by_key(|pack| {
+        std::cmp::Reverse(u128::from(pack.waste()) * 1_000_000 / u128::from(pack.bytes.max(1)))
+    });
+    packs.retain(|pack| {
+        let is_small = small > MOST_SMALL && pack.bytes < SMALL;
+        let is_chosen = waste > live / 10 && pack.waste() > 0;
+        if is_chosen || is_small {
+            waste -= pack.waste();
+        }
+        is_chosen || is_small
+    });
+    packs
+}
+
+/// Packs whose live blocks are to be moved now.
+pub(in crate::engine) async fn to_compact(core: &Core) -> Result<Vec<SealedPack>> {
+    Ok(wasteful(core.manifests.sealed_packs().await?))
+}
+
+/// Moves some live blocks of a pack into the own one: those behind `after`. Returns where it got to, or nothing at
+/// the end.
+///
+/// Each is verified first; one that is damaged is marked as not stored, and keeps its place. The old bytes stay as they
+/// are for readers and restored databases, until the pack is dropped. They are written durably in every mode; that the
+/// rows have moved need not be synced, for the drop of the old pack is.
+pub(in crate::engine) async fn compact(
+    core: &Arc<Core>,
+    packs: &dyn Packs,
+    appender: &Arc<Appender>,
+    from: PackRow,
+    after: u64,
+) -> Result<Option<u64>> {
+    let mut records = core.manifests.pack_blocks(from, after, ROWS).await?;
+    let mut bytes = 0;
+    let together = records.iter().take_while(|record| {
+        bytes += record.key.size() as u64;
+        bytes <= TOGETHER
+    });
+    let together = together.count().max(1);
+    records.truncate(together);
+    let Some(last) = records.last().and_then(|record| record.located) else { return Ok(None) };
+    let (mut blocks, mut marks) = (Vec::new(), Vec::new());
+    for record in records.into_iter().filter(|record| record.stored) {
+        let Some(Located { place, .. }) = record.located else { continue };
+        if let Some(bytes) = right_bytes(packs, record.key, &place).await? {
+            blocks.push(Block { key: record.key, bytes });
+            marks.push(Mark { row: record.row, place: None, found: Some(place) });
+        } else {
+            core.manifests.clear_placed(record.row, &place).await?;
+        }
+    }
+    if !blocks.is_empty() {
+        let appended = core.latch.watch(appender.append_synced(blocks, true).await)?;
+        let mut held = Vec::new();
+        for (mark, (place, pack)) in marks.iter_mut().zip(&appended.places) {
+            mark.place = Some(*place);
+            if !held.contains(pack) {
+                held.push(*pack);
+            }
+        }
+        // If the lease was lost, the next collection does it.
+        if core.manifests.move_blocks(from, &marks, &held).await?.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(last.place.offset))
+}
+
+/// The bytes of a block, if they have its digest.
+async fn right_bytes(packs: &dyn Packs, key: BlockKey, place: &Place) -> Result<Option<Bytes>> {
+    match read::payload(packs, &key, place, true).await {
+        Ok(bytes) => {
+            let read = bytes.clone();
+            let digest = blocking::run(move || key.algo().digest(&read)).await?;
+            Ok((digest == *key.digest()).then_some(bytes))
+        }
+        Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped.

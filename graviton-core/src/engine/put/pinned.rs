@@ -137,7 +137,8 @@ impl PinnedPut {
                 self.fresh_bytes += key.size() as u64;
                 // A file that is damaged is replaced where it is.
                 let is_file = block.stored && block.located.is_none();
-                let fresh = if self.core.appender.is_none() || is_file { &mut named } else { &mut packed };
+                let fresh =
+                    if self.core.new_blocks().is_none() || is_file { &mut named } else { &mut packed };
                 fresh.blocks.push(Block { key, bytes: bytes.clone() });
                 let found = block.located.filter(|_| block.stored).map(|located| located.place);
                 fresh.marks.push((key, Mark { row: block.row, place: None, found }));
@@ -151,7 +152,7 @@ impl PinnedPut {
                 Ok((named.marks.into_iter().map(written).collect(), Appended::default()))
             });
         }
-        if let Some(appender) = self.core.appender.as_ref().filter(|_| !packed.blocks.is_empty()) {
+        if let Some(appender) = self.core.new_blocks().filter(|_| !packed.blocks.is_empty()) {
             let (core, to) = (Arc::clone(&self.core), Arc::clone(appender));
             self.writes.spawn(async move {
                 let appended = core.append_blocks(&to, packed.blocks).await?;

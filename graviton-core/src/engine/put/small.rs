@@ -149,7 +149,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
     }
     let is_stored_as_file = |key: &&BlockKey| matches!(rows[*key], (Some(true), None));
     let (named, packed): (Vec<BlockKey>, Vec<BlockKey>) =
-        fresh.iter().partition(|key| core.appender.is_none() || is_stored_as_file(key));
+        fresh.iter().partition(|key| core.new_blocks().is_none() || is_stored_as_file(key));
     let block = |key: &BlockKey| Block { key: *key, bytes: blocks[key].clone() };
     let published = if named.is_empty() {
         Published::without_proof()
@@ -158,7 +158,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
     };
     let mut appended = Appended::default();
     let mut places = HashMap::new();
-    if let Some(appender) = core.appender.as_ref().filter(|_| !packed.is_empty()) {
+    if let Some(appender) = core.new_blocks().filter(|_| !packed.is_empty()) {
         appended = core.append_blocks(appender, packed.iter().map(block).collect()).await?;
         for (key, (place, held)) in packed.into_iter().zip(&appended.places) {
             let (stored, located) = rows[&key];
@@ -203,7 +203,7 @@ pub(crate) async fn put(engine: &Engine, blob: SmallBlob, looks_closer: bool) ->
         return Ok(receipt);
     }
     let blob = Arc::new(blob);
-    if (engine.core.blocks.proves_publication() || engine.core.appender.is_some())
+    if (engine.core.blocks.proves_publication() || engine.core.new_blocks().is_some())
         && !looks_closer
         && let Small::Done(receipt) = engine.small_puts.join(Arc::clone(&blob)).await??
     {

@@ -10,15 +10,17 @@ statements! {
     /// ends: nobody finds or seals them meanwhile.
     LOCK_PACKS = ["SELECT id, writer_id FROM pack WHERE id IN (SELECT number FROM " (numbers "packs")
         ") AND state = 0 ORDER BY id" for_share];
-    /// `$1` bytes, `$2` pack, `$3` writer: its maker seals it.
-    SEAL_OWN = ["UPDATE pack SET state = 2, bytes = $1 WHERE id = $2 AND writer_id = $3 AND state = 0"];
+    /// `$1` pack: its state and its maker. Held until the transaction ends.
+    LOCK_TO_SEAL = ["SELECT state, writer_id FROM pack WHERE id = $1" for_update];
+    /// `$1` bytes, `$2` pack. Asked in a statement behind the lock: what nobody points at is dead.
+    SEAL = ["UPDATE pack SET state = 2, bytes = $1, dead = $1 - 64 \
+        - (SELECT CAST(coalesce(sum((stored_size + 71) / 8 * 8), 0) AS BIGINT) FROM " block " WHERE block.pack_id = pack.id) \
+        - (SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) WHERE id = $2"];
     /// The maker's lease is over, or its row is gone: nobody marks in it any more.
     FIND_PACKS = ["UPDATE pack SET state = 1 WHERE state = 0 AND NOT EXISTS (\
         SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ")"];
     /// `$1` state, `$2` behind this row, `$3` limit: of one of the states that a pack has not for long.
     PACKS_IN_STATE = ["SELECT id, name FROM pack WHERE state <> 2 AND state = $1 AND id > $2 ORDER BY id LIMIT $3"];
-    /// `$1` bytes, `$2` pack.
-    SEAL_FOUND = ["UPDATE pack SET state = 2, bytes = $1 WHERE id = $2 AND state = 1"];
     /// `$1` pack, `$2` behind this offset, `$3` limit: the blocks of a pack, in order.
     PACK_BLOCKS = ["SELECT block.id, block.algo, block.digest, block.size, block.stored, TRUE" place " FROM " block pack
         " WHERE block.pack_id = $1 AND block.pack_offset > $2 ORDER BY block.pack_offset LIMIT $3"];
@@ -41,12 +43,28 @@ statements! {
         (numbers "rows") ") ON CONFLICT DO NOTHING"];
     /// `$1` {rows: [block]}.
     RELEASE = ["DELETE FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
-    /// `$1` limit.
+    /// `$1` limit: those of packs that nobody appends to.
     HOLES = ["SELECT pack.id, pack.name, hole.pack_offset, hole.bytes FROM hole JOIN pack ON pack.id = hole.pack_id \
-        ORDER BY hole.pack_id, hole.pack_offset LIMIT $1"];
+        WHERE pack.state = 2 ORDER BY hole.pack_id, hole.pack_offset LIMIT $1"];
+    /// `$1` {rows: [pack]}.
+    LOCK_SEALED = ["SELECT id FROM pack WHERE id IN (SELECT number FROM " (numbers "rows") ") AND state = 2 \
+        ORDER BY id" for_update];
     /// `$1` {holes: [[pack, offset]]}.
     FORGET_HOLES = ["DELETE FROM hole WHERE (pack_id, pack_offset) IN (SELECT pack_id, pack_offset FROM "
-        (rows "holes", 0 number "pack_id", 1 number "pack_offset") ")"];
+        (rows "holes", 0 number "pack_id", 1 number "pack_offset") ") RETURNING pack_id, bytes"];
+    /// `$1` dead, `$2` punched, `$3` pack.
+    ADD_DEAD = ["UPDATE pack SET dead = dead + $1, punched = punched + $2 WHERE id = $3 AND state = 2"];
+
+    /// Sealed packs that a row points at: bytes, dead ones, and punched ones of those.
+    SEALED_PACKS = ["SELECT id, name, bytes, dead, punched FROM pack WHERE state = 2 AND empty_at IS NULL \
+        AND EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id) ORDER BY id"];
+    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: blocks that still have the last two for
+    /// a place get the new one.
+    MOVE = ["UPDATE " block " SET pack_id = input.pack_id, pack_offset = input.pack_offset, \
+        stored_size = input.stored_size, codec = input.codec FROM " (rows "marks", 0 number "block_id", 1 number "pack_id",
+        2 number "pack_offset", 3 number "stored_size", 4 number "codec", 5 number "found_id", 6 number "found_offset")
+        " WHERE block.id = input.block_id AND block.pack_id = input.found_id AND block.pack_offset = input.found_offset \
+        RETURNING id"];
 
     /// Sealed packs that no row points at any more; none will.
     NOTE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE state = 2 AND empty_at IS NULL \
