@@ -146,6 +146,9 @@ impl Listener<'_> {
             Finding::Manifest { id, why } => self.lines.add(&format!("manifest {id}: {why}")),
             Finding::Database(why) => self.lines.add(&format!("database: {why}")),
             Finding::Unreferenced(listed) => self.lines.add(&format!("unreferenced {}", listed.key)),
+            Finding::Pack { name, bytes } => {
+                self.lines.add(&format!("unreferenced pack {name} ({bytes} bytes)"))
+            }
             other => self.lines.add(&format!("{other:?}")),
         }
     }
@@ -177,6 +180,9 @@ fn as_json(finding: &Finding) -> String {
             ("key", listed.key.to_string().into()),
             ("length", listed.length.into()),
         ]),
+        Finding::Pack { name, bytes } => {
+            json(&[("kind", "pack".into()), ("name", name.to_string().into()), ("length", (*bytes).into())])
+        }
         other => json(&[("kind", "other".into()), ("why", format!("{other:?}").into())]),
     }
 }

@@ -52,7 +52,8 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
     sync_directory(parent)
 }
 
-fn give_to_owner_of(parent: &Path, path: &Path) -> Result<()> {
+/// Gives what root has made to the owner of its directory.
+pub(crate) fn give_to_owner_of(parent: &Path, path: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }

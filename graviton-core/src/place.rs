@@ -66,6 +66,8 @@ pub struct PackRow(pub i64);
 pub enum Codec {
     /// As it is.
     Raw,
+    /// As a zstd frame (RFC 8878).
+    Zstd,
 }
 
 impl Codec {
@@ -73,12 +75,17 @@ impl Codec {
     pub fn number(self) -> u8 {
         match self {
             Codec::Raw => 0,
+            Codec::Zstd => 1,
         }
     }
 
     /// The codec of this number, if there is one.
     pub fn from_number(number: i64) -> Option<Codec> {
-        (number == 0).then_some(Codec::Raw)
+        match number {
+            0 => Some(Codec::Raw),
+            1 => Some(Codec::Zstd),
+            _ => None,
+        }
     }
 }
 

@@ -337,7 +337,7 @@ reports! {
         broken_manifests: Count,
         /// Problems that the self-check of the database found.
         database_problems: Count,
-        /// Blocks without a row in the database.
+        /// Blocks and packs without a row in the database.
         unreferenced: Count,
         /// The sum of their sizes in bytes.
         unreferenced_bytes: Bytes,

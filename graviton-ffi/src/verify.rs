@@ -30,6 +30,9 @@ pub const GRAVITON_VERIFY_DATABASE: i32 = 4;
 /// An event: a block without a row, of a running put or garbage.
 pub const GRAVITON_VERIFY_UNREFERENCED: i32 = 5;
 
+/// An event: a pack without a row. `text` is its name, `length` its bytes.
+pub const GRAVITON_VERIFY_PACK: i32 = 6;
+
 /// No damage: for events that are not about a bad block.
 pub const GRAVITON_DAMAGE_NONE: i32 = 0;
 
@@ -176,6 +179,11 @@ unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &V
             told.kind = GRAVITON_VERIFY_UNREFERENCED;
             told.block = (&listed.key).into();
             told.length = listed.length;
+        }
+        VerifyEvent::Found(Finding::Pack { name, bytes }) => {
+            told.kind = GRAVITON_VERIFY_PACK;
+            told.length = *bytes;
+            words = c_text(&name.to_string());
         }
         // The core's list is open; a finding that this file has no number for is in the report all the same.
         VerifyEvent::Found(_) => return 0,

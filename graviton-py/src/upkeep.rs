@@ -28,6 +28,9 @@ fn found(finding: &Finding) -> Found {
             format!("{} bytes that no blob needs", listed.length),
             Vec::new(),
         ),
+        Finding::Pack { name, bytes } => {
+            ("pack", name.to_string(), format!("{bytes} bytes of a pack that no row knows"), Vec::new())
+        }
         other => ("other", String::new(), format!("{other:?}"), Vec::new()),
     }
 }

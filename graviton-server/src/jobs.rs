@@ -116,9 +116,9 @@ pub(crate) enum Report {
 /// A finding of a verification
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Found {
-    /// `missing`, `corrupt`, `manifest`, `database` or `unreferenced`
+    /// `missing`, `corrupt`, `manifest`, `database`, `unreferenced` or `pack`
     kind: &'static str,
-    /// The block or blob concerned; null for the database
+    /// The block, blob or pack concerned; null for the database
     subject: Option<String>,
     /// What is wrong with it
     why: Option<String>,
@@ -143,6 +143,7 @@ impl From<Finding> for Found {
             Finding::Unreferenced(listed) => {
                 Found { kind: "unreferenced", subject: Some(listed.key.to_string()), ..none }
             }
+            Finding::Pack { name, .. } => Found { kind: "pack", subject: Some(name.to_string()), ..none },
             // A later engine may have other kinds of findings.
             _ => Found { why: Some("unknown finding".to_owned()), ..none },
         }

@@ -147,7 +147,8 @@ enum class verify_kind : std::int32_t {
     block = GRAVITON_VERIFY_BLOCK,
     manifest = GRAVITON_VERIFY_MANIFEST,
     database = GRAVITON_VERIFY_DATABASE,
-    unreferenced = GRAVITON_VERIFY_UNREFERENCED
+    unreferenced = GRAVITON_VERIFY_UNREFERENCED,
+    pack = GRAVITON_VERIFY_PACK
 };
 
 /// The damage of a block.
@@ -166,11 +167,11 @@ struct verify_event {
     graviton::damage damage;
     /// For verify_kind::block and ::unreferenced: the block.
     block_key block;
-    /// For verify_kind::unreferenced and damage::wrong_length: the actual length.
+    /// For verify_kind::unreferenced, ::pack and damage::wrong_length: the actual length.
     std::uint64_t length;
     /// For verify_kind::block: the damaged blobs, up to a thousand of them. For ::manifest: the blob.
     std::vector<blob_id> blobs;
-    /// For verify_kind::manifest and ::database: a description. Valid until the callback returns.
+    /// For verify_kind::manifest and ::database: a description; for ::pack: its name. Valid until the callback returns.
     std::string_view text;
     /// For verify_kind::progress: the report so far, otherwise null. Valid until the callback returns.
     const verify_report *report;

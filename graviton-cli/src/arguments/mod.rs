@@ -149,8 +149,8 @@ pub(crate) enum Command {
     /// writes it again; nothing else is changed. Where the store may not be written to, nothing is marked.
     /// When interrupted, it prints a cursor for --from.
     ///
-    /// With --json a line is a finding: kind (missing, corrupt, manifest, database, unreferenced), and key,
-    /// length, blobs, or id, why. The last is: kind (summary), blobs, blocks, bytes (hashed), missing,
+    /// With --json a line is a finding: kind (missing, corrupt, manifest, database, unreferenced, pack), and
+    /// key, length, blobs, or id, why, or name, length. The last is: kind (summary), blobs, blocks, bytes (hashed), missing,
     /// corrupt, broken_manifests, database_problems, unreferenced, unreferenced_bytes, clean, complete,
     /// cursor, seconds.
     #[command(verbatim_doc_comment)]

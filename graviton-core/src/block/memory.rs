@@ -198,12 +198,12 @@ impl Asides for MemoryBlockStore {
 impl Removal for MemoryBlockStore {
     async fn remove(&self, blocks: &[Aside]) -> Vec<Removed> {
         let mut state = self.state();
-        for aside in blocks {
-            if let Some(bytes) = state.blocks.remove(&aside.key) {
-                state.aside.insert(*aside, bytes);
-            }
-        }
-        blocks.iter().map(|_| Removed::Gone).collect()
+        let mut remove = |aside: &Aside| {
+            let Some(bytes) = state.blocks.remove(&aside.key) else { return Removed::Absent };
+            state.aside.insert(*aside, bytes);
+            Removed::Gone
+        };
+        blocks.iter().map(&mut remove).collect()
     }
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn missing(key: &BlockKey, place: &str) -> Error {
 /// The error for a block that has the right length and other bytes.
 pub(crate) fn altered(key: &BlockKey, place: &str) -> Error {
     Error::new(Code::CorruptBlock, format!("block {key} is damaged: {place} has another digest"))
-        .with_advice("put the same content again, or bring the block back from a copy of the store")
+        .with_advice("verify the store deeply, then put the same content again; or bring the block back from a copy of the store")
 }
 
 /// The error for a block of another length than its key says.

@@ -34,6 +34,8 @@ pub trait Removal: Send + Sync {
 pub enum Removed {
     /// Nothing is under its key any more.
     Gone,
+    /// Nothing was.
+    Absent,
     /// It could not be removed, and no removal of it is under way. It may have been set aside.
     Kept(Error),
     /// A removal may be carried out until its date is too old.

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::block::pack::Compression;
+use crate::block::pack::compress::LEVELS;
 use crate::block::{BlockStore, FsBlockStore};
 use crate::blocking;
 use crate::chunker::ChunkerSpec;
@@ -216,6 +218,7 @@ impl Config {
             algo: algo(&self.get("GRAVITON_HASH")?)?,
             chunker: self.get("GRAVITON_CHUNKER")?.parse()?,
             layout: layout(&self.get("GRAVITON_BLOCK_LAYOUT")?)?,
+            compression: compression(&self.get("GRAVITON_COMPRESSION")?)?,
             durability,
             verify_reads: truth(&self.get("GRAVITON_VERIFY_READS")?)?,
             read_only: opening == Opening::ToRead,
@@ -227,6 +230,14 @@ impl Config {
             shared_window: self.shared_window,
         };
         check_root(&root)?;
+        if settings.layout == BlockLayout::Packs && self.get("GRAVITON_BLOB_BACKEND")? != "fs" {
+            return Err(wrong(
+                "GRAVITON_BLOCK_LAYOUT",
+                "packs",
+                "blocks in S3 are objects of their own",
+                "use files there",
+            ));
+        }
         if root.exists() && !root.is_dir() {
             return Err(Error::new(
                 Code::Config,
@@ -357,6 +368,7 @@ fn check(name: &str, value: &str) -> Result<()> {
             Err(wrong(name, value, "there is no such choice", "use refuse or one-host"))
         }
         "GRAVITON_BLOCK_LAYOUT" => layout(value).map(drop),
+        "GRAVITON_COMPRESSION" => compression(value).map(drop),
         "GRAVITON_HASH" => algo(value).map(drop),
         "GRAVITON_CHUNKER" => value.parse::<ChunkerSpec>().map(drop),
         "GRAVITON_DURABILITY" => durability(value).map(drop),
@@ -394,6 +406,29 @@ fn layout(value: &str) -> Result<BlockLayout> {
         "files" => Ok(BlockLayout::Files),
         "packs" => Ok(BlockLayout::Packs),
         _ => Err(wrong("GRAVITON_BLOCK_LAYOUT", value, "there is no such layout", "use files or packs")),
+    }
+}
+
+fn compression(value: &str) -> Result<Compression> {
+    const NAME: &str = "GRAVITON_COMPRESSION";
+    let wrong = |why| wrong(NAME, value, why, "use none, zstd, or zstd:<level> with a level of 1 to 19");
+    if value == "none" {
+        return Ok(Compression::None);
+    }
+    let level = match value.strip_prefix("zstd") {
+        Some("") => 1,
+        Some(level) => {
+            let digits =
+                level.strip_prefix(':').filter(|level| level.bytes().all(|byte| byte.is_ascii_digit()));
+            let level = digits.and_then(|level| level.parse().ok()).filter(|level| LEVELS.contains(level));
+            level.ok_or_else(|| wrong("there is no such level"))?
+        }
+        None => return Err(wrong("there is no such compression")),
+    };
+    if cfg!(feature = "zstd") {
+        Ok(Compression::Zstd(level))
+    } else {
+        Err(left_out(&format!("{NAME}={value}"), "zstd"))
     }
 }
 
@@ -447,6 +482,11 @@ mod tests {
             ("GRAVITON_MANIFEST_URL", "sqlite:"),
             ("GRAVITON_SQLITE_NETWORK", "allow"),
             ("GRAVITON_BLOCK_LAYOUT", "pack"),
+            ("GRAVITON_COMPRESSION", "gzip"),
+            ("GRAVITON_COMPRESSION", "zstd:0"),
+            ("GRAVITON_COMPRESSION", "zstd:20"),
+            ("GRAVITON_COMPRESSION", "zstd:+1"),
+            ("GRAVITON_COMPRESSION", "zstd1"),
             ("GRAVITON_HASH", "md5"),
             ("GRAVITON_CHUNKER", "rabin"),
             ("GRAVITON_DURABILITY", "none"),
@@ -486,6 +526,7 @@ mod tests {
         for (name, value, feature) in [
             ("GRAVITON_BLOB_BACKEND", "s3", "s3"),
             ("GRAVITON_BLOB_BACKEND", "minio", "s3"),
+            ("GRAVITON_COMPRESSION", "zstd:3", "zstd"),
             ("GRAVITON_MANIFEST_URL", "postgres://u:secret@h/d", "postgres"),
             ("PG_JDBC_URL", "jdbc:postgresql://h/d", "postgres"),
         ] {

@@ -31,6 +31,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("GRAVITON_FS_BLOCK_PREFIX", "cas/blocks", "the directory of the blocks under the root"),
     Setting::new("GRAVITON_BLOCK_LAYOUT", "files",
         "where new blocks are written: files (each is a file or object of its own) or packs (many of them share a file)"),
+    Setting::new("GRAVITON_COMPRESSION", if cfg!(feature = "zstd") { "zstd:1" } else { "none" },
+        "how new blocks in packs are compressed: none, zstd or zstd:<level>, 1 to 19"),
     Setting::new("QUASAR_MINIO_URL", "", "the S3 server, such as http://localhost:9000; without it, s3 is AWS"),
     Setting::new("MINIO_ROOT_USER", "", "the access key of the S3 server"),
     Setting::new("MINIO_ROOT_PASSWORD", "", "the secret key of the S3 server"),

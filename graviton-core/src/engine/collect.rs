@@ -25,6 +25,7 @@ use crate::blocking::{self, Task};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::manifest::{BlobRow, BlockRow};
+use crate::place::PackRow;
 use crate::random;
 use crate::report::GcReport;
 
@@ -227,7 +228,7 @@ impl<'a> Run<'a> {
 
     /// Releases blocks in packs, seals packs of stores that died, gives space back, and drops packs.
     async fn tend_packs(
-        &self,
+        &mut self,
         packs: &dyn Packs,
         report: &mut GcReport,
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
@@ -255,11 +256,19 @@ impl<'a> Run<'a> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        while upkeep::seal_found(core, packs).await? {
+        let mut after = PackRow(0);
+        while let Some((pack, sealed)) = upkeep::seal_found(core, packs, after).await? {
+            after = pack;
+            if let Err(error) = sealed {
+                // The others are none the worse for it.
+                report.kept_failed += 1;
+                self.failure = self.failure.take().or(Some(error));
+            }
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        upkeep::cut_tails(core, packs).await?;
         while upkeep::punch(core, packs).await? {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -275,6 +284,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        while core.manifests.note_empty_packs(ROWS).await? == ROWS as u64 {}
         while upkeep::drop_empty(core, packs, self.grace).await? {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));

@@ -30,7 +30,7 @@ use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
-use crate::manifest::{Commit, Committed, Durability, ManifestRepo, StoreRecord};
+use crate::manifest::{Commit, Committed, Durability, HeldPack, ManifestRepo, StoreRecord};
 use crate::place::Located;
 
 /// Requests for lengths of blocks that are under way at once.
@@ -130,7 +130,8 @@ impl Core {
         let appender = packs.as_ref().filter(|_| manifests.has_packs()).map(|packs| {
             let (packs, latch) = (Arc::clone(packs), Arc::clone(&latch));
             let (manifests, leases) = (Arc::clone(&manifests), Arc::clone(leases));
-            Arc::new(Appender::new(packs, manifests, leases, latch, settings.durability, store_id))
+            let how = (settings.durability, settings.compression);
+            Arc::new(Appender::new(packs, manifests, leases, latch, how, store_id))
         });
         Ok(Core {
             layout: settings.layout,
@@ -278,9 +279,16 @@ impl Core {
     ) -> Result<Appended> {
         self.latch.check()?;
         let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
-        let result = self.latch.watch(appender.append(blocks).await)?;
+        let result = appender.append(blocks).await?;
         self.trust(&keys);
         Ok(result)
+    }
+
+    /// Leaves packs that were found not to be held any more.
+    pub(super) async fn forget_packs(&self, packs: &[HeldPack]) {
+        if let Some(appender) = self.appender.as_ref().filter(|_| !packs.is_empty()) {
+            appender.forget(packs).await;
+        }
     }
 
     fn trust(&self, keys: &[BlockKey]) {
@@ -319,6 +327,9 @@ impl Core {
     /// Whether the error is a full disk and the space that is kept for deletions could be freed.
     pub(super) async fn makes_room(&self, error: &Error) -> bool {
         let (Code::NoSpace, Some(disk)) = (error.code(), self.blocks.disk()) else { return false };
+        if let Some(appender) = &self.appender {
+            appender.make_room().await;
+        }
         disk.release_reserve().await.unwrap_or(false)
     }
 

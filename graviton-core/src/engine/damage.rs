@@ -103,9 +103,8 @@ async fn look_in_pack(
         Ok(()) => Ok(None),
         Err(error) if error.code() == Code::MissingBlock => Ok(Some(Damage::Missing)),
         Err(error) if error.code() == Code::CorruptBlock => Ok(Some(Damage::Corrupt)),
-        Err(error) if core.blocks.is_local() && matches!(error.code(), Code::Io | Code::Forbidden) => {
-            Ok(Some(Damage::Corrupt))
-        }
+        // A sector that cannot be read. A pack that this user may not read is no damage: it has many blocks.
+        Err(error) if core.blocks.is_local() && error.code() == Code::Io => Ok(Some(Damage::Corrupt)),
         Err(error) => Err(error),
     }
 }

@@ -81,6 +81,10 @@ impl Leases {
         {
             return Ok(Arc::clone(&renewed.lease));
         }
+        if let Some(before) = &*current {
+            // Nobody renews it any more.
+            before.lease.lost.store(true, Ordering::Release);
+        }
         let writer = self.manifests.register_writer(self.timing.lease).await?;
         let lease = Arc::new(Lease::of(writer));
         let renewal = tokio::spawn(renew(Arc::clone(&self.manifests), Arc::clone(&lease), self.timing));

@@ -94,11 +94,16 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
         rows.into_iter().zip(asides).filter(|(row, _)| chosen.contains(row)).unzip();
     let removed = removal.remove(&asides).await;
     let mut gone = Vec::new();
+    let mut absent = HashSet::new();
     let mut kept = Vec::new();
     let mut failures = Vec::new();
     for ((row, aside), removed) in rows.into_iter().zip(asides).zip(removed) {
         match removed {
             Removed::Gone => gone.push(aside),
+            Removed::Absent => {
+                absent.insert(aside.key);
+                gone.push(aside);
+            }
             Removed::Kept(error) => {
                 kept.push(row);
                 failures.push(error);
@@ -123,8 +128,11 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     if !gone.is_empty() {
         let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
         let settled = core.manifests.settle(by, &keys, &[]).await?;
-        outcome.blocks = settled.gone.len() as u64;
-        outcome.bytes = settled.gone.iter().map(|key| key.size() as u64).sum();
+        // Rows of blocks that were never written free nothing.
+        let freed = settled.gone.iter().filter(|key| !absent.contains(*key));
+        let sizes: Vec<u64> = freed.map(|key| key.size() as u64).collect();
+        outcome.blocks = sizes.len() as u64;
+        outcome.bytes = sizes.iter().sum();
         let core = Arc::clone(core);
         // Nobody cancels it, as nobody cancels this.
         outcome.ending = aside.map(|aside| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::block::pack::Compression;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::manifest::Durability;
@@ -16,6 +17,8 @@ pub struct Settings {
     pub chunker: ChunkerSpec,
     /// Where new blocks are written.
     pub layout: BlockLayout,
+    /// How new blocks in packs are compressed.
+    pub compression: Compression,
     /// How durable a returned put is.
     pub durability: Durability,
     /// Whether every block is hashed again before a byte of it is handed out.
@@ -78,6 +81,7 @@ impl Default for Settings {
             algo: Algo::default(),
             chunker: ChunkerSpec::default(),
             layout: BlockLayout::default(),
+            compression: Compression::USUAL,
             durability: Durability::default(),
             verify_reads: true,
             window: 64 << 20,

@@ -24,6 +24,7 @@ use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, BlockRecord, BlockRow};
+use crate::place::PackName;
 use crate::report::{Place, VerifyCursor, VerifyReport};
 
 const BLOBS: usize = 256;
@@ -75,8 +76,15 @@ pub enum Finding {
     },
     /// The database finds something wrong with itself.
     Database(String),
-    /// Bytes that no row knows: of a put of this moment, or garbage.
+    /// Bytes that no row knows: of a put of this moment, or garbage. Or a file of a block that is in a pack.
     Unreferenced(Listed),
+    /// A pack that no row knows: the database is an older copy.
+    Pack {
+        /// Its name.
+        name: PackName,
+        /// Its length in bytes.
+        bytes: u64,
+    },
 }
 
 /// An event of a running verification.
@@ -302,11 +310,16 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             }
             for part in page.chunks(BLOCKS) {
                 let keys: Vec<BlockKey> = part.iter().map(|listed| listed.key).collect();
-                let known = self.core.manifests.known(&[], &keys).await?.stored;
-                let unknown =
-                    part.iter().zip(known).filter(|(_, row)| row.is_none()).map(|(listed, _)| *listed);
-                let unknown: Vec<Listed> = unknown.collect();
-                for listed in &unknown {
+                let known = self.core.manifests.known(&[], &keys).await?;
+                let (mut unknown, mut elsewhere) = (Vec::new(), Vec::new());
+                for ((listed, row), located) in part.iter().zip(known.stored).zip(known.located) {
+                    match (row, located) {
+                        (None, _) => unknown.push(*listed),
+                        (Some(_), Some(_)) => elsewhere.push(*listed),
+                        (Some(_), None) => {}
+                    }
+                }
+                for listed in unknown.iter().chain(&elsewhere) {
                     self.report.unreferenced += 1;
                     self.report.unreferenced_bytes += listed.length;
                     self.found(Finding::Unreferenced(*listed))?;
@@ -318,8 +331,31 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             }
             self.reached(Some(Place::Listing))?;
         }
+        self.unknown_packs().await?;
         if self.options.adopt && !self.core.read_only {
             self.core.latch.watch(self.core.manifests.mark_forgotten().await)?;
+        }
+        Ok(())
+    }
+
+    /// Packs without a row. No put has one: the row is first.
+    async fn unknown_packs(&mut self) -> Result<(), Stop> {
+        let manifests = &self.core.manifests;
+        let Some(packs) = self.core.packs.as_ref().filter(|_| manifests.has_packs()) else { return Ok(()) };
+        let listed = packs.list().await?;
+        for part in listed.chunks(BLOCKS) {
+            let names: Vec<PackName> = part.iter().map(|(name, _)| *name).collect();
+            let known = manifests.known_packs(&names).await?;
+            let unknown: Vec<(PackName, u64)> =
+                part.iter().filter(|(name, _)| !known.contains(name)).copied().collect();
+            for (name, bytes) in &unknown {
+                self.report.unreferenced += 1;
+                self.report.unreferenced_bytes += bytes;
+                self.found(Finding::Pack { name: *name, bytes: *bytes })?;
+            }
+            if self.options.adopt && !self.core.read_only && !unknown.is_empty() {
+                self.core.latch.watch(manifests.adopt_packs(&unknown).await)?;
+            }
         }
         Ok(())
     }

@@ -89,10 +89,10 @@ impl ManifestRepo {
         let arguments = (limit, self.has_packs());
         self.run(Operation::transaction("expire"), arguments, |mut connection, (limit, has_packs)| {
             Box::pin(async move {
-                let expired = connection.execute(sql::EXPIRE_BLOBS, &[Value::limit(*limit)]).await?;
                 if *has_packs {
-                    connection.execute(sql::FIND_PACKS, &[]).await?;
+                    connection.execute(sql::FIND_PACKS, &[Value::limit(*limit)]).await?;
                 }
+                let expired = connection.execute(sql::EXPIRE_BLOBS, &[Value::limit(*limit)]).await?;
                 connection.execute(sql::EXPIRE_WRITERS, &[]).await?;
                 Ok(Keep(expired))
             })

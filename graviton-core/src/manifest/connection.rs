@@ -15,7 +15,7 @@ use super::sql::{Sql, Tables};
 use super::sqlite;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
-use crate::key::{BlobId, BlockKey};
+use crate::key::{BlobId, BlockKey, MAX_BLOCK_SIZE};
 use crate::place::{Codec, Located, PackRow, Place};
 
 /// Why an operation failed: the error of its database, or our own.
@@ -137,13 +137,19 @@ impl Columns<'_> {
     /// The six columns of a place; `None` for the block's own name.
     pub(super) fn located(&self, first: usize) -> Result<Option<Located>, Problem> {
         let Some(pack) = self.optional(first)? else { return Ok(None) };
-        let stored_size = u32::try_from(self.number(first + 3)?).map_err(|_| foreign())?;
+        let (offset, stored_size) = (self.number(first + 2)?, self.number(first + 3)?);
+        // A row that was tampered with must not ask for memory, nor lead out of a pack.
+        let is_possible =
+            (1..=MAX_OFFSET).contains(&offset) && (1..=MAX_BLOCK_SIZE as i64).contains(&stored_size);
+        if !is_possible {
+            return Err(foreign().into());
+        }
         let codec = Codec::from_number(self.number(first + 4)?).ok_or_else(foreign)?;
         let place = Place {
             pack: PackRow(pack),
             name: self.text(first + 1)?.parse().map_err(|_| foreign())?,
-            offset: self.number(first + 2)? as u64,
-            stored_size,
+            offset: offset as u64,
+            stored_size: stored_size as u32,
             codec,
         };
         Ok(Some(Located { place, is_sealed: self.truth(first + 5)? }))
@@ -153,6 +159,9 @@ impl Columns<'_> {
         Ok(Algo::from_number(self.number(column)?).ok_or_else(foreign)?)
     }
 }
+
+/// No pack is as long.
+const MAX_OFFSET: i64 = 1 << 40;
 
 /// The error for a row that no Graviton wrote.
 fn foreign() -> Error {

@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
-use crate::place::{Located, PackRow, Place};
+use crate::place::{Located, PackName, PackRow, Place};
 
 pub use crate::collection::Collection;
 pub use operation::TransactionHook;
@@ -232,27 +232,20 @@ pub struct HeldPack {
     pub pack: PackRow,
     /// The writer that created it.
     pub writer: WriterId,
+    /// Its name. After a fail-over of the database, other rows may have the same numbers.
+    pub name: PackName,
 }
 
 /// Says whether a block that was written is the one that is there now.
 pub type InPlace = dyn Fn(&BlockKey) -> bool + Send + Sync;
 
-/// A block in a pack, of a small blob.
+/// A block that a small blob wrote, durably: into a pack, or instead of a record that it found damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
-    /// Its place.
-    pub place: Place,
-    /// The writer that has to hold the pack.
-    pub writer: WriterId,
+    /// Its place, and who has to hold the pack; `None` for its own name.
+    pub place: Option<(Place, HeldPack)>,
     /// As in a [`Mark`].
     pub found: Option<Place>,
-}
-
-impl Packed {
-    /// The pack that has to be held.
-    fn held(&self) -> HeldPack {
-        HeldPack { pack: self.place.pack, writer: self.writer }
-    }
 }
 
 /// A request to make a blob live.
@@ -279,9 +272,9 @@ pub enum Commit {
         /// Its blocks in order.
         entries: Arc<[ManifestEntry]>,
         /// Whether this block is, at this moment, the durable one that this put wrote under its own name.
-        /// Asked after the blocks' rows are locked, for each block whose row does not say `stored`.
+        /// Asked after the blocks' rows are locked, for each such block whose row does not say `stored`.
         in_place: Box<InPlace>,
-        /// The blocks that this put wrote into packs, durably.
+        /// The blocks that this put wrote into packs, and those that it found damaged there.
         packed: Arc<HashMap<BlockKey, Packed>>,
     },
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::operation::Operation;
 #[cfg(feature = "postgres")]
 use super::postgres::{PostgresAddress, PostgresDatabase};
-use super::repo::{Database, the_only};
+use super::repo::Database;
 use super::schema::{self, Goal, Schema};
-use super::sql::{self, Tables};
+use super::sql::Tables;
 use super::sqlite::SqliteDatabase;
 use super::{Durability, ManifestRepo, Opening};
 use crate::error::{Code, Error, Result};
@@ -133,14 +133,7 @@ impl ManifestRepo {
         if self.schema(&name).await? == Schema::Current {
             return Ok(false);
         }
-        let writers = self.rows(Operation::read("writers"), sql::LIVE_WRITERS, [], |row| row.number(0));
-        let writers = the_only(writers.await?)?;
-        if writers > 0 {
-            let why =
-                format!("cannot upgrade {name}: {writers} open stores are putting, or were a minute ago");
-            return Err(Error::new(Code::BackendUnavailable, why)
-                .with_advice("end the programs that use it, wait for a minute, and try again"));
-        }
+
         self.migrate(&name, Goal::Upgrade).await?;
         Ok(true)
     }

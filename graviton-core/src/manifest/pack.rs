@@ -81,6 +81,19 @@ impl ManifestRepo {
         Ok(only(self.rows(operation, sql::INSERT_PACK, values, |row| row.number(0)).await?).map(PackRow))
     }
 
+    /// Whether this writer is still the one that writes the pack.
+    pub async fn is_held(&self, held: HeldPack) -> Result<bool> {
+        let values = [Number(held.pack.0), Number(held.writer.0)];
+        let counts = self.rows(Operation::read("is_held"), sql::IS_HELD, values, |row| row.number(0));
+        Ok(only(counts.await?) == Some(1))
+    }
+
+    /// Gives up a pack whose file could not be created: the next collection forgets it.
+    pub async fn give_up_pack(&self, pack: PackRow) -> Result<()> {
+        let operation = Operation::statement("give_up_pack");
+        self.execute(operation, sql::GIVE_UP_PACK, [Number(pack.0)]).await.map(drop)
+    }
+
     /// Seals a pack that its maker has written and synced up to `bytes`, durably. False if it does not hold
     /// it any more.
     pub async fn seal_own(&self, held: HeldPack, bytes: u64) -> Result<bool> {
@@ -103,6 +116,26 @@ impl ManifestRepo {
             })
         })
         .await
+    }
+
+    /// Those of the packs that have a row.
+    pub async fn known_packs(&self, names: &[PackName]) -> Result<HashSet<PackName>> {
+        let batch = Batch::new().rows("packs", names, |row, name| row.text(&name.to_string()));
+        let found =
+            self.rows(Operation::read("known_packs"), sql::KNOWN_PACKS, [text(batch.finish())], |row| {
+                Ok(row.text(0)?.parse()?)
+            });
+        Ok(found.await?.into_iter().collect())
+    }
+
+    /// Inserts rows for packs of this length that have none, as sealed ones that no row points at: they are dropped
+    /// when they have been that for the grace.
+    pub async fn adopt_packs(&self, packs: &[(PackName, u64)]) -> Result<u64> {
+        let batch = Batch::new().rows("packs", packs, |row, (name, bytes)| {
+            row.text(&name.to_string());
+            row.number(*bytes as i64);
+        });
+        self.execute(Operation::statement("adopt_packs"), sql::ADOPT_PACKS, [text(batch.finish())]).await
     }
 
     /// Up to `limit` packs behind `after` that were found and are to be sealed.
@@ -253,14 +286,19 @@ impl ManifestRepo {
         .await
     }
 
-    /// Notes which sealed packs are empty since now, and drops up to `limit` of those that have been for the
-    /// grace: until then a restored database and readers may go there. Durably: a file goes only behind that.
+    /// Notes which sealed packs are empty since now, up to `limit` of them. Returns how many.
+    pub async fn note_empty_packs(&self, limit: usize) -> Result<u64> {
+        self.execute(Operation::statement("future_empty_packs"), sql::FUTURE_EMPTY_PACKS, []).await?;
+        let operation = Operation::statement("note_empty_packs");
+        self.execute(operation, sql::NOTE_EMPTY_PACKS, [Value::limit(limit)]).await
+    }
+
+    /// Drops up to `limit` of the packs that have been empty for the grace: until then a restored database and
+    /// readers may go there. Durably: a file goes only behind that.
     pub async fn drop_packs(&self, grace: Duration, limit: usize) -> Result<u64> {
         let operation = Operation::transaction("drop_packs").synced(true);
         self.run(operation, (grace, limit), |mut connection, (grace, limit)| {
             Box::pin(async move {
-                connection.execute(sql::FUTURE_EMPTY_PACKS, &[]).await?;
-                connection.execute(sql::NOTE_EMPTY_PACKS, &[]).await?;
                 let values = [Value::milliseconds(*grace), Value::limit(*limit)];
                 let mut packs = connection.rows(sql::EMPTY_PACKS, &values, |row| row.number(0)).await?;
                 let batch = numbers(&packs);

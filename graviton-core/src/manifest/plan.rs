@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::batch::{Batch, Row};
 use super::sql::{self, Sql};
-use super::{BlobRow, BlockRow, Commit, Committed, HeldPack, ManifestEntry, Mark, Packed};
+use super::{BlobRow, BlockRow, Commit, Committed, HeldPack, ManifestEntry, Mark};
 use crate::key::{BlobId, BlockKey};
 use crate::place::Place;
 
@@ -64,8 +64,8 @@ pub(super) struct Changes<'a> {
     whole: Vec<&'a Commit>,
     /// Blocks that are in place and whose rows do not say `stored`, and where.
     stored: BTreeMap<BlockKey, Option<Place>>,
-    /// Blocks whose rows say `stored`, and that were found damaged in a pack.
-    healed: BTreeMap<BlockKey, Packed>,
+    /// Blocks whose rows say `stored`, and that were found damaged in a pack: where they are now, and were then.
+    healed: BTreeMap<BlockKey, (Option<Place>, Place)>,
 }
 
 impl<'a> Plan<'a> {
@@ -119,7 +119,9 @@ impl<'a> Plan<'a> {
         for commit in self.commits {
             match commit {
                 Commit::Pinned { packs: held, .. } => packs.extend(held),
-                Commit::Whole { packed, .. } => packs.extend(packed.values().map(Packed::held)),
+                Commit::Whole { packed, .. } => {
+                    packs.extend(packed.values().filter_map(|packed| Some(packed.place?.1)));
+                }
             }
         }
         packs.sort_unstable_by_key(|held| (held.pack, held.writer));
@@ -218,8 +220,8 @@ impl<'a> Plan<'a> {
 #[expect(clippy::option_option, reason = "a block is nowhere, under its own name, or at a place in a pack")]
 fn place_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Option<Place>> {
     let Commit::Whole { in_place, packed, .. } = commit else { return None };
-    match packed.get(&key) {
-        Some(packed) => facts.held.contains(&packed.held()).then_some(Some(packed.place)),
+    match packed.get(&key).and_then(|packed| packed.place) {
+        Some((place, held)) => facts.held.contains(&held).then_some(Some(place)),
         None => in_place(&key).then_some(None),
     }
 }
@@ -235,11 +237,10 @@ impl Changes<'_> {
     /// Gives a block that the blob found damaged in a pack its new place.
     fn heal(&mut self, commit: &Commit, key: BlockKey, facts: &Facts) {
         let Commit::Whole { packed, .. } = commit else { return };
-        if let Some(packed) = packed.get(&key)
-            && packed.found.is_some()
-            && facts.held.contains(&packed.held())
+        if let Some(found) = packed.get(&key).and_then(|packed| packed.found)
+            && let Some(place) = place_of(commit, key, facts)
         {
-            self.healed.entry(key).or_insert(*packed);
+            self.healed.entry(key).or_insert((place, found));
         }
     }
 
@@ -255,10 +256,10 @@ impl Changes<'_> {
             statements.push(sql::COMMIT_BLOCKS);
         }
         if !self.healed.is_empty() {
-            batch = batch.rows("healed", &self.healed, |row, (key, packed)| {
+            batch = batch.rows("healed", &self.healed, |row, (key, (place, found))| {
                 row.key(key);
-                row.place(Some(&packed.place));
-                row.found(packed.found.as_ref());
+                row.place(place.as_ref());
+                row.found(Some(found));
             });
             statements.push(sql::COMMIT_HEALED);
         }

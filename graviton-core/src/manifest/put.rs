@@ -118,8 +118,13 @@ pub(super) async fn held(
         return Ok(HashSet::new());
     }
     let batch = Batch::new().numbers("packs", packs.iter().map(|held| held.pack.0)).finish();
-    let read =
-        |row: &Columns<'_>| Ok(HeldPack { pack: PackRow(row.number(0)?), writer: WriterId(row.number(1)?) });
+    let read = |row: &Columns<'_>| {
+        Ok(HeldPack {
+            pack: PackRow(row.number(0)?),
+            writer: WriterId(row.number(1)?),
+            name: row.text(2)?.parse()?,
+        })
+    };
     let found: HashSet<HeldPack> =
         connection.rows(sql::LOCK_PACKS, &[text(batch)], read).await?.into_iter().collect();
     Ok(packs.iter().copied().filter(|pack| found.contains(pack)).collect())

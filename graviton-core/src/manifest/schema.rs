@@ -88,6 +88,16 @@ pub(super) async fn migrate(
 ) -> Result<Ending<()>, Problem> {
     connection.script(BEFORE).await?;
     let before = version(connection, name).await?;
+    if goal == Goal::Upgrade && before.is_some_and(|before| before < VERSION) {
+        let writers = connection.rows(sql::LIVE_WRITERS, &[], |row| row.number(0)).await?;
+        if let Some(writers @ 1..) = writers.first().copied() {
+            let why =
+                format!("cannot upgrade {name}: {writers} open stores are putting, or were a minute ago");
+            let error = Error::new(Code::BackendUnavailable, why);
+            let advice = "end the programs that use it, wait for a minute, and try again";
+            return Err(error.with_advice(advice).into());
+        }
+    }
     let after = match (before, goal) {
         (Some(before), Goal::Ordinary) => before.max(WITHOUT_PACKS),
         (None, Goal::Ordinary) | (_, Goal::Upgrade) => VERSION,

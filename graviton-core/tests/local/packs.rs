@@ -22,7 +22,9 @@ fn content(recipe: &str) -> Vec<u8> {
 
 fn packed(root: &Path) -> Config {
     let config = Config::for_directory(root).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
-    config.set("GRAVITON_CHUNKER", "fixed:4096").unwrap()
+    let config = config.set("GRAVITON_CHUNKER", "fixed:4096").unwrap();
+    // So that sizes are known.
+    config.set("GRAVITON_COMPRESSION", "none").unwrap()
 }
 
 fn read(store: &Store, id: &BlobId) -> Vec<u8> {
@@ -487,4 +489,236 @@ async fn a_put_that_is_dropped_while_it_writes_keeps_nobody_from_closing() {
         store.read_range(&BlobId::of(graviton_core::Algo::Blake3, &bytes), 0..u64::MAX).await.unwrap()
             == bytes
     );
+}
+
+#[test]
+fn a_small_put_of_a_store_of_files_mends_a_record_that_is_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let shared = content("xof:shared:4096");
+    let in_packs = packed(root.path()).open().unwrap();
+    let old = in_packs.put(&shared[..]).unwrap().id;
+    in_packs.close();
+    let [pack] = &packs(root.path())[..] else { panic!("not one pack") };
+    std::fs::remove_file(pack).unwrap();
+    let config = packed(root.path()).set("GRAVITON_BLOCK_LAYOUT", "files").unwrap();
+    let store = config.open().unwrap();
+    let both = [&shared[..], b"and more"].concat();
+    let new = store.put(&both[..]).unwrap();
+    assert_eq!(new.fresh_blocks, 2);
+    assert!(read(&store, &new.id) == both && read(&store, &old) == shared);
+    assert!(verify(&store).is_clean());
+}
+
+#[test]
+fn a_store_whose_pack_was_taken_goes_on_in_another_one() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    store.put(&b"before"[..]).unwrap();
+    let take = || {
+        database(root.path()).execute("UPDATE pack SET state = 1 WHERE state = 0", []).unwrap();
+    };
+    take();
+    let small = store.put(&b"small"[..]).unwrap();
+    assert_eq!((small.created, packs(root.path()).len()), (true, 2));
+    take();
+    let bytes = content("xof:large:900000");
+    // The first one may have to be put again, as its error says.
+    if let Err(error) = store.put(&bytes[..]) {
+        assert!(error.is_retryable(), "{error}");
+        store.put(&bytes[..]).unwrap();
+    }
+    let id = BlobId::of(graviton_core::Algo::Blake3, &bytes);
+    assert!(read(&store, &id) == bytes && read(&store, &small.id) == b"small");
+    collect(&store);
+    store.close();
+    let store = packed(root.path()).open().unwrap();
+    assert!(verify(&store).is_clean());
+    assert_eq!(number(root.path(), "SELECT count(*) FROM pack WHERE state <> 2"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sync_that_failed_nothing_more_goes_to_that_pack() {
+    let root = tempfile::tempdir().unwrap();
+    let (blocks, store) = faulty(root.path()).await;
+    let before = store.put(&b"before"[..]).await.unwrap().id;
+    blocks.break_at(Operation::SyncPack, 1, Fault::Fail(Code::NoSpace));
+    assert_eq!(store.put(&b"lost"[..]).await.unwrap_err().code(), Code::NoSpace);
+    let after = store.put(&b"after"[..]).await.unwrap().id;
+    let rows = "SELECT count(*) FROM data_block JOIN pack ON pack.id = pack_id WHERE pack.id = 1";
+    assert_eq!(number(root.path(), rows), 1, "a later sync that succeeded was relied on");
+    for (id, bytes) in [(before, &b"before"[..]), (after, b"after")] {
+        assert_eq!(store.read_range(&id, 0..9).await.unwrap(), bytes);
+    }
+    store.close().await;
+    // Nobody seals what may be lost, but after verifying it.
+    assert_eq!(number(root.path(), "SELECT state FROM pack WHERE id = 1"), 0);
+    database(root.path()).execute("UPDATE writer SET expires_at = 1", []).unwrap();
+    let (_, store) = faulty(root.path()).await;
+    let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+    store.gc(&options, |_| ControlFlow::Continue(())).await.unwrap();
+    assert_eq!(store.read_range(&before, 0..9).await.unwrap(), "before");
+}
+
+#[test]
+fn a_row_that_was_tampered_with_is_an_error_and_takes_no_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    let id = store.put(&b"content"[..]).unwrap().id;
+    store.close();
+    for change in [
+        "pack_offset = -1",
+        "pack_offset = 0",
+        "pack_offset = 9223372036854775807",
+        "stored_size = 4294967295",
+        "stored_size = -1",
+        "codec = 7",
+    ] {
+        let before = std::fs::read(root.path().join("manifests.db")).unwrap();
+        database(root.path()).execute(&format!("UPDATE data_block SET {change}"), []).unwrap();
+        let store = packed(root.path()).open().unwrap();
+        let error = store.read_range(&id, 0..7).unwrap_err();
+        assert_eq!(error.code(), Code::CorruptDatabase, "{change}: {error}");
+        store.close();
+        std::fs::write(root.path().join("manifests.db"), before).unwrap();
+    }
+    // One that only lies: nothing else is read for it.
+    for change in ["stored_size = 8", "stored_size = 6", "pack_offset = 72", "pack_offset = 65", "codec = 1"]
+    {
+        let before = std::fs::read(root.path().join("manifests.db")).unwrap();
+        database(root.path()).execute(&format!("UPDATE data_block SET {change}"), []).unwrap();
+        let store = packed(root.path()).open().unwrap();
+        let error = store.read_range(&id, 0..7).unwrap_err();
+        assert!(matches!(error.code(), Code::CorruptBlock | Code::MissingBlock), "{change}: {error}");
+        store.close();
+        std::fs::write(root.path().join("manifests.db"), before).unwrap();
+    }
+}
+
+#[test]
+fn packs_that_an_older_database_does_not_know_are_listed_and_go_when_they_are_adopted() {
+    let root = tempfile::tempdir().unwrap();
+    let backup = root.path().join("backup.db");
+    let store = packed(root.path()).open().unwrap();
+    let kept = store.put(&b"kept"[..]).unwrap().id;
+    store.close();
+    let store = packed(root.path()).open().unwrap();
+    store.backup(&backup).unwrap();
+    store.put(&content("xof:later:900000")[..]).unwrap();
+    store.close();
+    for name in ["manifests.db-wal", "manifests.db-shm"] {
+        let _ = std::fs::remove_file(root.path().join(name));
+    }
+    std::fs::rename(&backup, root.path().join("manifests.db")).unwrap();
+    let store = packed(root.path()).take_over(true).open().unwrap();
+    let mut found = Vec::new();
+    let options = VerifyOptions { adopt: true, ..VerifyOptions::default() };
+    let report = store.verify(&options, |event| {
+        if let graviton_core::VerifyEvent::Found(finding) = event {
+            found.push(finding);
+        }
+        ControlFlow::Continue(())
+    });
+    let report = report.unwrap();
+    assert!(
+        report.is_clean() && report.unreferenced == 1 && report.unreferenced_bytes > 900_000,
+        "{report:?}"
+    );
+    assert!(matches!(found[..], [graviton_core::Finding::Pack { .. }]), "{found:?}");
+    collect(&store);
+    assert_eq!(packs(root.path()).len(), 1);
+    assert_eq!(verify(&store).unreferenced, 0);
+    assert_eq!(read(&store, &kept), b"kept");
+}
+
+/// Bytes that nobody has marked: of a put that died, of two that wrote the same.
+#[test]
+fn records_that_no_row_points_at_are_given_back() {
+    let root = tempfile::tempdir().unwrap();
+    let store = packed(root.path()).open().unwrap();
+    let kept = store.put(&b"kept"[..]).unwrap().id;
+    // A put that is given up after its blocks were written.
+    let mut writer = store.writer().unwrap();
+    std::io::Write::write_all(&mut writer, &content("xof:given up:20000000")).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while allocated(root.path()) < 4 << 20 {
+        assert!(std::time::Instant::now() < deadline, "nothing is written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(writer);
+    store.close();
+    assert!(allocated(root.path()) > 2 << 20);
+    let store = packed(root.path()).open().unwrap();
+    database(root.path()).execute("UPDATE writer SET expires_at = 1", []).unwrap();
+    collect(&store);
+    collect(&store);
+    store.close();
+    assert!(allocated(root.path()) < 100_000, "{} bytes are taken", allocated(root.path()));
+    assert_eq!(read(&packed(root.path()).open().unwrap(), &kept), b"kept");
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn blocks_are_compressed_where_it_saves_something_and_read_whatever_the_setting() {
+    let root = tempfile::tempdir().unwrap();
+    let open = |compression: &str| {
+        let config = Config::for_directory(root.path()).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
+        config.set("GRAVITON_COMPRESSION", compression).unwrap().open().unwrap()
+    };
+    let contents = [
+        ("none", "lines:a:400000"),
+        ("zstd", "lines:b:400000"),
+        ("zstd:9", "lines:c:400000"),
+        ("zstd", "xof:d:400000"),
+    ];
+    let mut ids = Vec::new();
+    let mut sizes = Vec::new();
+    for (compression, recipe) in contents {
+        let store = open(compression);
+        let before = store.stats().unwrap().stored_bytes;
+        let put = store.put(&content(recipe)[..]).unwrap();
+        assert_eq!(put.id, BlobId::of(graviton_core::Algo::Blake3, &content(recipe)));
+        assert_eq!(put.fresh_bytes, 400_000);
+        ids.push(put.id);
+        sizes.push(store.stats().unwrap().stored_bytes - before);
+        store.close();
+    }
+    assert_eq!((sizes[0], sizes[3]), (400_000, 400_000));
+    assert!(sizes[1] < 300_000 && sizes[2] < 300_000, "{sizes:?}");
+    for verifies in ["true", "false"] {
+        let config = Config::for_directory(root.path()).set("GRAVITON_VERIFY_READS", verifies).unwrap();
+        let store = config.open().unwrap();
+        for (id, (_, recipe)) in ids.iter().zip(contents) {
+            let bytes = content(recipe);
+            assert!(read(&store, id) == bytes);
+            assert_eq!(store.read_range(id, 77_777..77_877).unwrap()[..], bytes[77_777..77_877]);
+        }
+        assert!(verify(&store).is_clean());
+    }
+    // It is moved as it is read, and stays what it is.
+    let store = open("zstd:3");
+    for id in [ids[0], ids[3]] {
+        store.delete(&id).unwrap();
+    }
+    collect(&store);
+    for (id, (_, recipe)) in ids.iter().zip(contents).skip(1).take(2) {
+        assert!(read(&store, id) == content(recipe));
+    }
+    // One byte of a payload is enough.
+    store.close();
+    for pack in packs(root.path()) {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&pack).unwrap();
+        let end = file.metadata().unwrap().len();
+        for at in (HEADER + HEADER..end).step_by(997) {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x55], at).unwrap();
+        }
+    }
+    for verifies in ["true", "false"] {
+        let config = Config::for_directory(root.path()).set("GRAVITON_VERIFY_READS", verifies).unwrap();
+        let store = config.open_read_only().unwrap();
+        for id in &ids[1..3] {
+            assert_eq!(store.read_range(id, 0..u64::MAX).unwrap_err().code(), Code::CorruptBlock);
+        }
+    }
 }

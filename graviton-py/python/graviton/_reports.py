@@ -200,9 +200,9 @@ class Finding:
     """One finding of a verification."""
 
     kind: str
-    """``block``, ``manifest``, ``database`` or ``unreferenced``; only the last one is no damage."""
+    """``block``, ``manifest``, ``database``, ``unreferenced`` or ``pack``; the last two are no damage."""
     what: str
-    """The key of the block, or the id of the blob; empty for the database."""
+    """The key of the block, the id of the blob, or the name of the pack; empty for the database."""
     why: str
     """Why it is not in order."""
     blobs: tuple[BlobId, ...]
@@ -211,7 +211,7 @@ class Finding:
     @property
     def is_damage(self) -> bool:
         """Whether it damages a live blob."""
-        return self.kind != "unreferenced"
+        return self.kind not in ("unreferenced", "pack")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.what}: {self.why}" if self.what else f"{self.kind}: {self.why}"

@@ -62,15 +62,20 @@ impl Shared {
                 let key = &aside.key;
                 let from = match self.directory(key.algo()) {
                     Ok(Some(from)) => from,
-                    Ok(None) => return Removed::Gone,
+                    Ok(None) => return Removed::Absent,
                     Err(error) => return Removed::Kept(error),
                 };
                 let moved =
                     retry_on_intr(|| rustix::fs::renameat(from, key.name(), &directory, name_of(aside)));
                 match moved {
-                    Ok(()) | Err(Errno::NOENT) => {
+                    Ok(()) => {
                         touched[key.algo() as usize] = true;
                         Removed::Gone
+                    }
+                    Err(Errno::NOENT) => {
+                        // It may have been moved a moment ago, and that not be durable.
+                        touched[key.algo() as usize] = true;
+                        Removed::Absent
                     }
                     Err(error) => {
                         let tried = format!("cannot move {} to {}", self.path(key).display(), path.display());
@@ -88,7 +93,7 @@ impl Shared {
             let left = || durable::sync_directory(&self.blocks.join(algo.name()));
             let Err(error) = arrived.clone().and_then(|()| left()) else { continue };
             for (aside, removed) in asides.iter().zip(&mut removed) {
-                if aside.key.algo() == algo && matches!(removed, Removed::Gone) {
+                if aside.key.algo() == algo && matches!(removed, Removed::Gone | Removed::Absent) {
                     *removed = Removed::Kept(error.clone());
                 }
             }
@@ -243,7 +248,7 @@ mod tests {
         }
         let absent = aside(3, b"absent");
         let removed = shared.set_aside(&[one, other, absent]);
-        assert!(removed.iter().all(|removed| matches!(removed, Removed::Gone)), "{removed:?}");
+        assert!(matches!(removed[..], [Removed::Gone, Removed::Gone, Removed::Absent]), "{removed:?}");
         assert!(!shared.path(&one.key).exists());
         assert_eq!(shared.read(&one.key, None).unwrap(), "one");
         let mut asides = shared.asides().unwrap();

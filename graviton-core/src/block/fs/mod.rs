@@ -260,7 +260,9 @@ impl Disk for FsBlockStore {
             let path = shared.blocks.display();
             let directory = durable::open_existing(&shared.blocks)?;
             rustix::io::retry_on_intr(|| rustix::fs::syncfs(&directory))
-                .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))
+                .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))?;
+            // They may be on another filesystem.
+            shared.packs.sync_filesystem()
         })
         .await
     }

@@ -82,6 +82,9 @@ impl FsPacks {
     /// The file if it is open.
     fn opened(&self, name: &PackName) -> Option<Arc<File>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.is_due() {
+            open.forget_some();
+        }
         let (file, used) = open.files.get_mut(name)?;
         *used = Instant::now();
         Some(Arc::clone(file))
@@ -107,6 +110,17 @@ impl FsPacks {
         open_at(rustix::fs::CWD, self.path(name), flags | OFlags::NOFOLLOW, Mode::empty())
     }
 
+    /// Makes everything durable that was written to packs without that.
+    pub(super) fn sync_filesystem(&self) -> Result<()> {
+        let directory = match durable::open_directory(&self.directory) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(Error::io_at("cannot open", &self.directory, error.into())),
+        };
+        retry_on_intr(|| rustix::fs::syncfs(&directory))
+            .map_err(|error| Error::io_at("cannot sync", &self.directory, error.into()))
+    }
+
     fn create_file(&self, name: &PackName, header: &[u8]) -> Result<PackFile> {
         durable::create_directory(&self.directory)?;
         let path = self.path(name);
@@ -114,12 +128,18 @@ impl FsPacks {
         let file = open_at(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o666));
         let file: File = file.map_err(|error| Error::io_at("cannot create", &path, error.into()))?.into();
         let pack = PackFile { file, path, reserved: Mutex::new(Some(0)) };
+        // On a full disk nothing of it is to be left.
+        self.fill(&pack, header).inspect_err(|_| drop(std::fs::remove_file(&pack.path)))?;
+        Ok(pack)
+    }
+
+    fn fill(&self, pack: &PackFile, header: &[u8]) -> Result<()> {
+        // The owner of the store goes on using a pack that root has made.
+        durable::give_to_owner_of(&self.directory, &pack.path)?;
         pack.reserve(header.len() as u64);
         pack.file.write_all_at(header, 0).map_err(|error| pack.failed("cannot write", error))?;
-        // In every mode: the row of the pack is synced, and is not to be believed to be of a pack that was
-        // lost.
-        durable::sync_directory(&self.directory)?;
-        Ok(pack)
+        // In every mode: the row of the pack is synced, and is not to be taken for that of a pack that was lost.
+        durable::sync_directory(&self.directory)
     }
 
     fn read_here(&self, name: &PackName, range: Range<u64>) -> Result<Option<Bytes>> {
@@ -146,11 +166,11 @@ impl FsPacks {
         (count as u64 == range.end - range.start).then(|| Bytes::from_owner(memory))
     }
 
-    /// Opens a pack to change what is at rest in it; `None` if there is none.
+    /// Opens a pack to change what is at rest in it; `None` if there is none, or this user may not.
     fn open_at_rest(&self, name: &PackName) -> Result<Option<OwnedFd>> {
         match self.open_to(OFlags::RDWR, name) {
             Ok(file) => Ok(Some(file)),
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(None),
             Err(error) => Err(self.failed("cannot open", name, error)),
         }
     }
@@ -161,10 +181,14 @@ fn file_name(name: &PackName) -> String {
 }
 
 impl Open {
+    fn is_due(&self) -> bool {
+        self.looked.is_none_or(|looked| looked.elapsed() > IDLE)
+    }
+
     /// Closes files that nobody read for long, those that have no name any more, and one more if there are
     /// many.
     fn forget_some(&mut self) {
-        if self.looked.is_none_or(|looked| looked.elapsed() > IDLE) || self.files.len() >= MOST_OPEN {
+        if self.is_due() || self.files.len() >= MOST_OPEN {
             self.looked = Some(Instant::now());
             let has_name = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
             self.files.retain(|_, (file, used)| used.elapsed() < IDLE && has_name(file));
@@ -208,7 +232,11 @@ impl Packs for Arc<FsPacks> {
     async fn sync(&self, name: &PackName) -> Result<()> {
         let (packs, name) = (Arc::clone(self), *name);
         blocking::run(move || {
-            let Some(file) = packs.open_at_rest(&name)? else { return Ok(()) };
+            let file = match packs.open_to(OFlags::RDONLY, &name) {
+                Ok(file) => file,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(packs.failed("cannot open", &name, error)),
+            };
             retry_on_intr(|| rustix::fs::fdatasync(&file))
                 .map_err(|error| packs.failed("cannot sync", &name, error))
         })

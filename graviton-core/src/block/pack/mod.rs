@@ -7,6 +7,7 @@
 //! [`record`] is the format. [`Packs`] is what a block store does for packs; when something is durable, and
 //! who may write where, is the engine's matter.
 
+pub(crate) mod compress;
 pub mod record;
 
 use std::fmt;
@@ -19,6 +20,8 @@ use bytes::Bytes;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::{PackName, Place};
+
+pub use compress::Compression;
 
 /// The packs of a block store.
 ///
@@ -41,7 +44,7 @@ pub trait Packs: fmt::Debug + Send + Sync {
     /// Makes all bytes of a pack durable, whoever wrote them. One that is not there is no error.
     async fn sync(&self, name: &PackName) -> Result<()>;
 
-    /// Cuts off what is behind these bytes. A pack that is not there is no error.
+    /// Cuts off what is behind these bytes, if this user may. A pack that is not there is no error.
     async fn cut(&self, name: &PackName, bytes: u64) -> Result<()>;
 
     /// Gives the space of these bytes back, as far as that can be done; they read as zeros, or as they were.
@@ -81,5 +84,5 @@ pub(crate) fn missing(key: &BlockKey, place: &Place, pack: &str) -> Error {
 pub(crate) fn altered(key: &BlockKey, place: &Place, pack: &str, why: &str) -> Error {
     let why = format!("block {key} is damaged: the record at {} in {pack} {why}", place.offset);
     Error::new(Code::CorruptBlock, why)
-        .with_advice("put the same content again, or bring the pack back from a copy of the store")
+        .with_advice("verify the store deeply, then put the same content again; or bring the pack back from a copy of the store")
 }

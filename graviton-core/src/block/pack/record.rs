@@ -15,7 +15,7 @@
 //! | 0..4 | `blok` in ASCII |
 //! | 4 | flags, 0 |
 //! | 5 | kind: 0 block (1 is reserved for a manifest) |
-//! | 6 | codec of the payload: 0 raw |
+//! | 6 | codec of the payload: 0 as it is, 1 zstd (RFC 8878) |
 //! | 7 | cipher of the payload: 0 none (a nonce would stand at its start) |
 //! | 8 | algorithm of the digest: 1 blake3, 2 sha256 |
 //! | 9..12 | 0 |

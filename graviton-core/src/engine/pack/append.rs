@@ -4,25 +4,28 @@
 //! to it is marked or given up; the last one is sealed when the store is closed.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 use tokio::task::JoinSet;
 
+use crate::block::pack::Compression;
+use crate::block::pack::compress;
 use crate::block::pack::record::{self, Header};
 use crate::block::{Block, OpenPack, Packs};
 use crate::blocking;
 use crate::engine::group::{Group, Limits};
 use crate::engine::latch::Latch;
-use crate::engine::lease::{Lease, Leases};
+use crate::engine::lease::{Lease, Leases, expired};
 use crate::error::{Code, Error, Result};
 use crate::manifest::{Durability, HeldPack, ManifestRepo};
-use crate::place::{Codec, PackName, PackRow, Place};
+use crate::place::{PackName, PackRow, Place};
 
-/// No pack grows longer, but for its last record.
+/// No pack grows longer.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Up to so many bytes are encoded where they are: it takes less time than handing them to another thread.
@@ -44,24 +47,29 @@ pub(in crate::engine) struct Appender {
     leases: Arc<Leases>,
     latch: Arc<Latch>,
     durability: Durability,
+    compression: Compression,
     store_id: Arc<str>,
     current: tokio::sync::Mutex<Option<Arc<OwnPack>>>,
     /// Packs that are full, or whose lease is over, and that are sealed when nothing of them is under way.
     retired: Mutex<JoinSet<()>>,
     syncs: Group<Arc<OwnPack>, Result<()>>,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
 }
 
 /// A pack that this store writes.
 struct OwnPack {
     held: HeldPack,
-    name: PackName,
     lease: Arc<Lease>,
     file: Arc<dyn OpenPack>,
     /// Where the next record begins.
     end: AtomicU64,
-    /// Held for reading by everything that is under way.
+    /// Set by the first sync that fails: the system reports a write that failed once, and a later sync that
+    /// succeeds proves nothing.
+    failed: OnceLock<Error>,
+    /// Held for reading by everything that is not yet marked.
     uses: Arc<RwLock<()>>,
+    /// Held for reading by writes and syncs.
+    writes: Arc<RwLock<()>>,
 }
 
 /// Blocks that are in packs, durably, and not yet marked. As long as this is kept, the packs are not sealed.
@@ -95,7 +103,7 @@ impl Appender {
         manifests: Arc<ManifestRepo>,
         leases: Arc<Leases>,
         latch: Arc<Latch>,
-        durability: Durability,
+        (durability, compression): (Durability, Compression),
         store_id: &str,
     ) -> Appender {
         Appender {
@@ -104,11 +112,12 @@ impl Appender {
             leases,
             latch,
             durability,
+            compression,
             store_id: store_id.into(),
             current: tokio::sync::Mutex::new(None),
             retired: Mutex::default(),
             syncs: Group::new(|_| 1, Limits { weight: TOGETHER, batches: 1 }, sync_each),
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
         }
     }
 
@@ -122,48 +131,65 @@ impl Appender {
         self.append_synced(blocks, self.durability == Durability::Full).await
     }
 
-    /// Appends the blocks, and returns once they are durable, if they are to be.
+    /// Appends the blocks, and returns once they are durable, if they are to be. An I/O error latches the store.
     pub(in crate::engine) async fn append_synced(
         self: &Arc<Self>,
         blocks: Vec<Block>,
         synced: bool,
     ) -> Result<Appended> {
         let appender = Arc::clone(self);
-        let work = async move { appender.append_all(blocks, synced).await };
-        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block,
-        // the write ends before the call can be dropped.
+        let work = async move { appender.latch.watch(appender.append_all(blocks, synced).await) };
+        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block, the write
+        // ends before the call can be dropped.
         if blocking::may_block_here() { work.await } else { blocking::joined(tokio::spawn(work).await)? }
+    }
+
+    /// Leaves a pack that was found not to be held any more. Later blocks go to another one.
+    pub(in crate::engine) async fn forget(&self, packs: &[HeldPack]) {
+        if let Some(pack) = self.current.lock().await.take_if(|pack| packs.contains(&pack.held)) {
+            self.retire(pack);
+        }
+    }
+
+    /// Gives back the space that is reserved behind the records, and ends the pack: the disk is full.
+    pub(in crate::engine) async fn make_room(&self) {
+        if let Some(pack) = self.current.lock().await.take() {
+            pack.cut_tail(&*self.packs).await;
+            self.retire(pack);
+        }
     }
 
     async fn append_all(&self, blocks: Vec<Block>, synced: bool) -> Result<Appended> {
         let mut appended = Appended::default();
         let mut touched: Vec<Arc<OwnPack>> = Vec::new();
-        let mut rest = blocks;
+        let bytes: u64 = blocks.iter().map(|block| block.key.size() as u64).sum();
+        let compression = self.compression;
+        let mut rest = if bytes <= ENCODE_HERE {
+            encode(compression, blocks)
+        } else {
+            blocking::run(move || encode(compression, blocks)).await?
+        };
         while !rest.is_empty() {
-            let sizes: Vec<u64> =
-                rest.iter().map(|block| record::record_size(block.key.size() as u32)).collect();
+            let sizes: Vec<u64> = rest.iter().map(Record::size).collect();
             let Reserved { pack, offset, records, using } = self.reserve(&sizes).await?;
             let later = rest.split_off(records);
-            let now = std::mem::replace(&mut rest, later);
             let mut at = offset;
-            for block in &now {
-                let stored_size = block.key.size() as u32;
-                let place = Place {
-                    pack: pack.held.pack,
-                    name: pack.name,
-                    offset: at,
-                    stored_size,
-                    codec: Codec::Raw,
-                };
+            let mut parts = Vec::with_capacity(3 * records);
+            for record in std::mem::replace(&mut rest, later) {
+                let Header { codec, stored_size, .. } = record.header;
+                let place =
+                    Place { pack: pack.held.pack, name: pack.held.name, offset: at, stored_size, codec };
                 appended.places.push((place, pack.held));
-                at += record::record_size(stored_size);
+                at += record.size();
+                record.write_to(&mut parts);
             }
-            let parts = if at - offset <= ENCODE_HERE {
-                encode(now)
-            } else {
-                blocking::run(move || encode(now)).await?
-            };
-            pack.file.write(offset, parts).await?;
+            let writing = pack.writes.read().await;
+            if let Err(error) = pack.file.write(offset, parts).await {
+                drop(writing);
+                self.leave(pack, offset..at).await;
+                return Err(error);
+            }
+            drop(writing);
             appended.uses.push(using);
             touched.push(pack);
         }
@@ -175,12 +201,30 @@ impl Appender {
         Ok(appended)
     }
 
+    /// Ends a pack after a write that failed. No offset of it is written again, and what the write has taken of a
+    /// disk that is full is given back.
+    async fn leave(&self, pack: Arc<OwnPack>, wrote: Range<u64>) {
+        let mut current = self.current.lock().await;
+        if pack.end.load(Ordering::Relaxed) == wrote.end {
+            pack.end.store(wrote.start, Ordering::Relaxed);
+            pack.cut_tail(&*self.packs).await;
+        } else {
+            // Others write behind it.
+            let _ = self.packs.punch(&pack.held.name, &[wrote]).await;
+        }
+        if let Some(pack) = current.take_if(|own| own.held == pack.held) {
+            self.retire(pack);
+        }
+    }
+
     /// Finds room for the first of records of these sizes, and for as many more as follow it there.
     async fn reserve(&self, sizes: &[u64]) -> Result<Reserved> {
         let mut current = self.current.lock().await;
         let first = sizes.first().copied().unwrap_or_default();
         let is_usable = |pack: &OwnPack| {
-            pack.lease.check().is_ok() && pack.end.load(Ordering::Relaxed) + first <= MOST_BYTES
+            pack.lease.check().is_ok()
+                && pack.failed.get().is_none()
+                && pack.end.load(Ordering::Relaxed) + first <= MOST_BYTES
         };
         if let Some(pack) = current.take_if(|pack| !is_usable(pack)) {
             self.retire(pack);
@@ -207,31 +251,48 @@ impl Appender {
 
     /// Makes a pack: its row first, synced in every mode, so that no file is without one.
     async fn create(&self) -> Result<OwnPack> {
-        if self.closed.load(Ordering::Acquire) {
+        if *self.closed.borrow() {
             return Err(Error::new(Code::Closed, "the store is closed"));
         }
         let name = PackName::random()?;
         let (lease, pack) = self.leases.insert_pack(&name).await?;
-        let file = self.packs.create(&name, record::pack_header(&self.store_id, &name)).await?;
+        let held = HeldPack { pack, writer: lease.writer(), name };
+        let file = match self.packs.create(&name, record::pack_header(&self.store_id, &name)).await {
+            Ok(file) => file,
+            Err(error) => {
+                // If that fails too, the row is found when the lease is over.
+                let _ = self.manifests.give_up_pack(pack).await;
+                return Err(error);
+            }
+        };
+        // A pause longer than the lease: a collection may have forgotten the pack before its file was there.
+        if !self.manifests.is_held(held).await? {
+            self.packs.remove(&[name]).await?;
+            return Err(expired());
+        }
         Ok(OwnPack {
-            held: HeldPack { pack, writer: lease.writer() },
-            name,
+            held,
             lease,
             file,
             end: AtomicU64::new(record::HEADER),
+            failed: OnceLock::new(),
             uses: Arc::default(),
+            writes: Arc::default(),
         })
     }
 
-    /// Seals a pack in a while.
+    /// Seals a pack once nothing of it is under way; of a store that is closed, once nothing is being written to it.
     fn retire(&self, pack: Arc<OwnPack>) {
         let (packs, manifests) = (Arc::clone(&self.packs), Arc::clone(&self.manifests));
-        let latch = Arc::clone(&self.latch);
+        let (latch, mut closed) = (Arc::clone(&self.latch), self.closed.subscribe());
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         while retired.try_join_next().is_some() {}
         retired.spawn(async move {
-            // Waits for everything that is under way.
-            let _alone = pack.uses.write().await;
+            tokio::select! {
+                _ = pack.uses.write() => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+            let _alone = pack.writes.write().await;
             // If it fails, the next collection does it.
             let _ = latch.watch(pack.seal(&*packs, &manifests).await);
         });
@@ -239,7 +300,7 @@ impl Appender {
 
     /// Seals what this store has written. Puts that go on fail.
     pub(in crate::engine) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.send_replace(true);
         if let Some(pack) = self.current.lock().await.take() {
             self.retire(pack);
         }
@@ -255,12 +316,24 @@ impl fmt::Debug for Appender {
 }
 
 impl OwnPack {
+    /// Cuts off what is behind the last record. If it fails, nothing is lost but the space.
+    async fn cut_tail(&self, packs: &dyn Packs) {
+        let _ = packs.cut(&self.held.name, self.end.load(Ordering::Relaxed)).await;
+    }
+
+    async fn sync(&self) -> Result<()> {
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        self.file.sync().await.inspect_err(|error| drop(self.failed.set(error.clone())))
+    }
+
     /// Seals it, in every mode after a sync: a sealed pack is relied on without a look at its bytes.
     async fn seal(&self, packs: &dyn Packs, manifests: &ManifestRepo) -> Result<()> {
-        self.file.sync().await?;
+        self.sync().await?;
         let end = self.end.load(Ordering::Relaxed);
         if manifests.seal_own(self.held, end).await? {
-            packs.cut(&self.name, end).await?;
+            packs.cut(&self.held.name, end).await?;
         }
         Ok(())
     }
@@ -276,7 +349,7 @@ async fn sync_each(members: Vec<Arc<OwnPack>>) -> Vec<Result<()>> {
         answers.push(if let Some(result) = known {
             result
         } else {
-            let result = member.file.sync().await;
+            let result = member.sync().await;
             done.push((pack, result.clone()));
             result
         });
@@ -284,16 +357,30 @@ async fn sync_each(members: Vec<Arc<OwnPack>>) -> Vec<Result<()>> {
     answers
 }
 
-/// The bytes of the blocks' records.
-fn encode(blocks: Vec<Block>) -> Vec<Bytes> {
-    let mut parts = Vec::with_capacity(3 * blocks.len());
-    for block in blocks {
-        let header = Header::of(block.key, Codec::Raw, &block.bytes).encode();
-        let padding =
-            record::record_size(block.bytes.len() as u32) - record::HEADER - block.bytes.len() as u64;
-        parts.push(Bytes::copy_from_slice(&header));
-        parts.push(block.bytes);
+/// A block as a record.
+struct Record {
+    header: Header,
+    payload: Bytes,
+}
+
+impl Record {
+    /// The bytes that it takes.
+    fn size(&self) -> u64 {
+        record::record_size(self.header.stored_size)
+    }
+
+    fn write_to(self, parts: &mut Vec<Bytes>) {
+        let padding = self.size() - record::HEADER - self.payload.len() as u64;
+        parts.push(Bytes::copy_from_slice(&self.header.encode()));
+        parts.push(self.payload);
         parts.push(Bytes::from_static(&PADDING[..padding as usize]));
     }
-    parts
+}
+
+fn encode(compression: Compression, blocks: Vec<Block>) -> Vec<Record> {
+    let record = |Block { key, bytes }| {
+        let (codec, payload) = compress::encode(compression, &bytes);
+        Record { header: Header::of(key, codec, &payload), payload }
+    };
+    blocks.into_iter().map(record).collect()
 }

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 
 use crate::block::Packs;
+use crate::block::pack::compress;
 use crate::block::pack::record::{HEADER, Header};
 use crate::block::pack::{altered, missing};
+use crate::blocking;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::place::Place;
+use crate::place::{Codec, Place};
 
-/// The bytes of a block. Its header is compared with the key, and its payload with the header's checksum
+/// The plain bytes of a block. Its header is compared with the key, and its payload with the header's checksum
 /// unless the caller compares its digest: behind an intact header there can be zeros, of a hole.
 pub(in crate::engine) async fn payload(
     packs: &dyn Packs,
@@ -22,10 +24,21 @@ pub(in crate::engine) async fn payload(
     let record = record.ok_or_else(|| missing(key, place, &packs.place(&place.name)))?;
     let header = checked_header(packs, key, place, &record)?;
     let payload = record.slice(HEADER as usize..);
+    let is_damaged = || altered(key, place, &packs.place(&place.name), "is not the one that was written");
     if payload.len() < place.stored_size as usize || !is_hashed && !header.has_payload(&payload) {
-        return Err(altered(key, place, &packs.place(&place.name), "is not the one that was written"));
+        return Err(is_damaged());
     }
-    Ok(payload)
+    if place.codec == Codec::Raw {
+        return Ok(payload);
+    }
+    if !compress::is_known(place.codec) {
+        let why = format!("block {key} is compressed, and this build of Graviton has no zstd");
+        return Err(Error::new(Code::Unsupported, why)
+            .with_advice("build graviton-core with its feature `zstd`, or use another program"));
+    }
+    let (codec, size) = (place.codec, key.size());
+    let plain = blocking::run(move || compress::decode(codec, &payload, size)).await?;
+    plain.ok_or_else(is_damaged)
 }
 
 /// Whether the header of the block's record is there, and all of its payload, whatever its bytes.
@@ -47,7 +60,12 @@ fn checked_header(packs: &dyn Packs, key: &BlockKey, place: &Place, bytes: &[u8]
         return Err(missing(key, place, &pack()));
     }
     let header = Header::decode(bytes).ok_or_else(|| altered(key, place, &pack(), "has no header"))?;
-    if header.key != *key || header.stored_size != place.stored_size || header.codec != place.codec {
+    let is_sized = header.codec != Codec::Raw || header.stored_size as usize == key.size();
+    if header.key != *key
+        || header.stored_size != place.stored_size
+        || header.codec != place.codec
+        || !is_sized
+    {
         return Err(altered(key, place, &pack(), "is of another block"));
     }
     Ok(header)

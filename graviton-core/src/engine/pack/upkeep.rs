@@ -1,6 +1,7 @@
 //! The collector's part of packs: blocks are released, packs of stores that died are sealed, space is given
 //! back.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +33,26 @@ const TOGETHER: u64 = 8 << 20;
 /// Bytes of a tail that are looked at together.
 const LOOK: u64 = 1 << 20;
 
-/// Seals packs of stores that are gone, some of them. False if there are none left.
+/// Seals the next pack behind `after` of a store that is gone. `None` if there are none left.
 ///
 /// Such a pack is synced and each record that a row points at is verified: its maker may have been a relaxed
 /// one, and what it wrote may be lost. A block that is not right is marked as not stored.
-pub(in crate::engine) async fn seal_found(core: &Arc<Core>, packs: &dyn Packs) -> Result<bool> {
-    let found = core.manifests.found_packs(PackRow(0), 1).await?;
-    let Some((row, name)) = found.first().copied() else { return Ok(false) };
+///
+/// A pack that this user may not read is left for another one; its error is the answer for it.
+pub(in crate::engine) async fn seal_found(
+    core: &Arc<Core>,
+    packs: &dyn Packs,
+    after: PackRow,
+) -> Result<Option<(PackRow, Result<()>)>> {
+    let found = core.manifests.found_packs(after, 1).await?;
+    let Some((row, name)) = found.first().copied() else { return Ok(None) };
+    match seal_one(core, packs, row, name).await {
+        Err(error) if error.code() == Code::Forbidden => Ok(Some((row, Err(error)))),
+        sealed => sealed.map(|()| Some((row, Ok(())))),
+    }
+}
+
+async fn seal_one(core: &Arc<Core>, packs: &dyn Packs, row: PackRow, name: PackName) -> Result<()> {
     packs.sync(&name).await?;
     let (mut after, mut end) = (0, HEADER);
     loop {
@@ -58,7 +72,18 @@ pub(in crate::engine) async fn seal_found(core: &Arc<Core>, packs: &dyn Packs) -
     if core.manifests.seal_found(row, end.min(length)).await? && end < length {
         packs.cut(&name, end).await?;
     }
-    Ok(true)
+    Ok(())
+}
+
+/// Cuts off the reserved space of sealed packs whose makers died before they did that.
+pub(in crate::engine) async fn cut_tails(core: &Core, packs: &dyn Packs) -> Result<()> {
+    let lengths: HashMap<PackName, u64> = packs.list().await?.into_iter().collect();
+    for pack in core.manifests.sealed_packs().await? {
+        if lengths.get(&pack.name).is_some_and(|length| *length > pack.bytes) {
+            packs.cut(&pack.name, pack.bytes).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the tail of a pack begins that holds no record. It is behind the records that follow on `from`, if
@@ -163,7 +188,7 @@ pub(in crate::engine) async fn compact(
         }
     }
     if !blocks.is_empty() {
-        let appended = core.latch.watch(appender.append_synced(blocks, true).await)?;
+        let appended = appender.append_synced(blocks, true).await?;
         let mut held = Vec::new();
         for (mark, (place, pack)) in marks.iter_mut().zip(&appended.places) {
             mark.place = Some(*place);

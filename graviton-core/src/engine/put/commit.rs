@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::engine::core::{Commits, Core};
 use crate::engine::group::{Group, Limits};
-use crate::error::Result;
-use crate::manifest::{Commit, Committed};
+use crate::error::{Code, Result};
+use crate::manifest::{Commit, Committed, HeldPack};
 
 /// One transaction covers at most so many rows.
 const MOST_ROWS: usize = 2048;
@@ -31,11 +31,34 @@ fn rows(commit: &Commit) -> usize {
     }
 }
 
+/// The packs of blobs that were refused. If they are not held any more, later blocks are not to go there.
+fn lost_packs(batch: &[Commit], outcomes: &[Committed]) -> Vec<HeldPack> {
+    let mut lost = Vec::new();
+    for (commit, outcome) in batch.iter().zip(outcomes) {
+        match (commit, outcome) {
+            (Commit::Pinned { packs, .. }, Committed::Expired) => lost.extend(packs),
+            (Commit::Whole { packed, .. }, Committed::NotInPlace) => {
+                lost.extend(packed.values().filter_map(|packed| Some(packed.place?.1)));
+            }
+            _ => {}
+        }
+    }
+    lost
+}
+
 async fn commit(core: &Core, batch: Arc<[Commit]>) -> Result<Vec<Committed>> {
     loop {
         // A sync that failed in another put may have been of these blocks too.
         core.latch.check()?;
-        let outcomes = core.latch.watch(core.manifests.commit(Arc::clone(&batch)).await)?;
+        let outcomes = core.latch.watch(core.manifests.commit(Arc::clone(&batch)).await);
+        if let (Err(error), Some(appender)) = (&outcomes, &core.appender)
+            && error.code() == Code::NoSpace
+        {
+            // The database may need what is reserved for records to come.
+            appender.make_room().await;
+        }
+        let outcomes = outcomes?;
+        core.forget_packs(&lost_packs(&batch, &outcomes)).await;
         if !outcomes.contains(&Committed::NotDurable) {
             return Ok(outcomes);
         }

@@ -168,7 +168,9 @@ impl PinnedPut {
         while let Some(written) = self.writes.try_join_next() {
             self.take(blocking::joined(written)??);
         }
-        self.mark(PIN_BLOCKS).await
+        // A pack that is full is sealed only when all of it is marked.
+        let of_several = packs_of(&self.marks).len() > 1;
+        self.mark(if of_several { 1 } else { PIN_BLOCKS }).await
     }
 
     fn take(&mut self, (written, appended): (Vec<Written>, Appended)) {
@@ -224,8 +226,10 @@ impl PinnedPut {
         while self.marks.len() >= at_least.max(1) {
             let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * PIN_BLOCKS));
             let marks: Vec<Mark> = part.iter().map(|written| written.mark).collect();
-            let marked = self.core.manifests.mark_stored(self.row, &marks, &packs_of(&part)).await;
+            let packs = packs_of(&part);
+            let marked = self.core.manifests.mark_stored(self.row, &marks, &packs).await;
             if !self.core.latch.watch(marked)? {
+                self.core.forget_packs(&packs).await;
                 return Err(self.give_up().await);
             }
             for written in part {

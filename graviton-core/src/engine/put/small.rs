@@ -157,13 +157,18 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
         core.put_blocks(named.iter().map(block).collect()).await?
     };
     let mut appended = Appended::default();
-    let mut places = HashMap::new();
+    let found = |key: &BlockKey| {
+        let (stored, located) = rows[key];
+        located.filter(|_| stored == Some(true)).map(|located| located.place)
+    };
+    // Of blocks that are files now, only those that were damaged records.
+    let of_files =
+        named.iter().filter_map(|key| Some((*key, Packed { place: None, found: Some(found(key)?) })));
+    let mut places: HashMap<BlockKey, Packed> = of_files.collect();
     if let Some(appender) = core.new_blocks().filter(|_| !packed.is_empty()) {
         appended = core.append_blocks(appender, packed.iter().map(block).collect()).await?;
         for (key, (place, held)) in packed.into_iter().zip(&appended.places) {
-            let (stored, located) = rows[&key];
-            let found = located.filter(|_| stored == Some(true)).map(|located| located.place);
-            places.insert(key, Packed { place: *place, writer: held.writer, found });
+            places.insert(key, Packed { place: Some((*place, *held)), found: found(&key) });
         }
     }
     let written = Arc::new(Written { published, packed: Arc::new(places), _appended: appended });

@@ -5,10 +5,15 @@ use super::Sql;
 statements! {
     /// `$1` name, `$2` writer. A removal of the writer waits, and then finds the pack.
     INSERT_PACK = ["INSERT INTO pack (name, state, writer_id) SELECT $1, 0, id FROM writer WHERE id = $2"
-        for_share " RETURNING id"];
+        for_share " ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id"];
+    /// `$1` pack, `$2` writer: whether it is being written, and by whom.
+    IS_HELD = ["SELECT count(*) FROM pack WHERE id = $1 AND writer_id = $2 AND state = 0"];
+    /// `$1` pack: nothing was written to it, and its file may not be there.
+    GIVE_UP_PACK = ["UPDATE pack SET state = 3 WHERE id = $1 AND state = 0 \
+        AND NOT EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id)"];
     /// `$1` {packs: [pack]}: those that are being written, and their writers. Held until the transaction
     /// ends: nobody finds or seals them meanwhile.
-    LOCK_PACKS = ["SELECT id, writer_id FROM pack WHERE id IN (SELECT number FROM " (numbers "packs")
+    LOCK_PACKS = ["SELECT id, writer_id, name FROM pack WHERE id IN (SELECT number FROM " (numbers "packs")
         ") AND state = 0 ORDER BY id" for_share];
     /// `$1` pack: its state and its maker. Held until the transaction ends.
     LOCK_TO_SEAL = ["SELECT state, writer_id FROM pack WHERE id = $1" for_update];
@@ -16,9 +21,17 @@ statements! {
     SEAL = ["UPDATE pack SET state = 2, bytes = $1, dead = $1 - 64 \
         - (SELECT CAST(coalesce(sum((stored_size + 71) / 8 * 8), 0) AS BIGINT) FROM " block " WHERE block.pack_id = pack.id) \
         - (SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) WHERE id = $2"];
-    /// The maker's lease is over, or its row is gone: nobody marks in it any more.
-    FIND_PACKS = ["UPDATE pack SET state = 1 WHERE state = 0 AND NOT EXISTS (\
-        SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ")"];
+    /// `$1` limit: the maker's lease is over, or its row is gone: nobody marks in it any more.
+    FIND_PACKS = ["UPDATE pack SET state = 1 WHERE id IN (SELECT id FROM pack WHERE state <> 2 AND state = 0 \
+        AND NOT EXISTS (SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ") \
+        ORDER BY id LIMIT $1" for_update ")"];
+    /// `$1` {packs: [[name]]}: those that have a row.
+    KNOWN_PACKS = ["SELECT pack.name FROM " (rows "packs", 0 text "pack_name")
+        " CROSS JOIN pack WHERE pack.name = input.pack_name"];
+    /// `$1` {packs: [[name, bytes]]}.
+    ADOPT_PACKS = ["INSERT INTO pack (name, state, writer_id, bytes, dead) \
+        SELECT pack_name, 2, 0, pack_bytes, pack_bytes FROM " (rows "packs", 0 text "pack_name", 1 number "pack_bytes")
+        " WHERE TRUE ORDER BY pack_name ON CONFLICT DO NOTHING"];
     /// `$1` state, `$2` behind this row, `$3` limit: of one of the states that a pack has not for long.
     PACKS_IN_STATE = ["SELECT id, name FROM pack WHERE state <> 2 AND state = $1 AND id > $2 ORDER BY id LIMIT $3"];
     /// `$1` pack, `$2` behind this offset, `$3` limit: the blocks of a pack, in order.
@@ -66,9 +79,10 @@ statements! {
         " WHERE block.id = input.block_id AND block.pack_id = input.found_id AND block.pack_offset = input.found_offset \
         RETURNING id"];
 
-    /// Sealed packs that no row points at any more; none will.
-    NOTE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE state = 2 AND empty_at IS NULL \
-        AND NOT EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id)"];
+    /// `$1` limit: sealed packs that no row points at any more; none will.
+    NOTE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE id IN (SELECT id FROM pack \
+        WHERE state = 2 AND empty_at IS NULL AND NOT EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id) \
+        ORDER BY id LIMIT $1" for_update ")"];
     /// Packs that were noted in a time that has not come yet: the clock was ahead.
     FUTURE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE empty_at > " now];
     /// `$1` grace, `$2` limit.
