@@ -216,6 +216,11 @@
 #define GRAVITON_VERIFY_UNREFERENCED 5
 
 /**
+ * An event: a pack without a row. `text` is its name, `length` its bytes.
+ */
+#define GRAVITON_VERIFY_PACK 6
+
+/**
  * No damage: for events that are not about a bad block.
  */
 #define GRAVITON_DAMAGE_NONE 0
@@ -712,7 +717,7 @@ typedef struct graviton_verify_report {
      */
     uint64_t database_problems;
     /**
-     * Blocks without a row in the database.
+     * Blocks and packs without a row in the database.
      */
     uint64_t unreferenced;
     /**

@@ -1,7 +1,7 @@
 //! Interrupting a synchronous call: for a signal, a cancel button, or an exception of another language.
 //!
-//! The caller's own thread asks, so that the check may look at what belongs to that thread (an interpreter, say).
-//! An ended call is dropped like a future: what it had begun is cleaned up as after any failed call.
+//! The caller's own thread asks, so that the check may look at what belongs to that thread (an interpreter,
+//! say). An ended call is dropped like a future: what it had begun is cleaned up as after any failed call.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;

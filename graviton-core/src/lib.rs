@@ -24,8 +24,7 @@
 //! Guaranteed: a put that returned is there (after `kill -9`, and with
 //! [`Durability::Full`] after power loss); one that failed is not; no byte is handed out that is not the
 //! one that was put; any number of processes may share a store.
-//! Not provided: encryption, compression, names for blobs, protection against who may write to the
-//! directory.
+//! Not provided: encryption, names for blobs, protection against who may write to the directory.
 //!
 //! Dependencies between the modules point one way: errors, digests and keys, then [`chunker`], [`block`]
 //! stores and [`manifest`] repositories, then [`report`]s, then the engine ([`AsyncStore`]), then [`Store`].

@@ -111,6 +111,17 @@ impl Place {
     }
 }
 
+/// Bytes of the header of a record, and of a pack's.
+pub const HEADER: u64 = 64;
+
+/// Records begin at multiples of this.
+pub const ALIGNMENT: u64 = 8;
+
+/// The bytes that a record with such a payload takes, up to the next one.
+pub fn record_size(stored_size: u32) -> u64 {
+    (HEADER + u64::from(stored_size)).next_multiple_of(ALIGNMENT)
+}
+
 /// The state of the pack that a block is in, as far as it matters to those who rely on the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Located {

@@ -1,20 +1,21 @@
 //! Reports: what calls on a store give back. Each is declared once, in `reports!` below.
 //!
-//! The declaration makes the public struct and its [`Report`] implementation, which lists the fields and their values.
-//! Every other form reads that list: the C structs and their `_INIT` macros, the Python classes, the JSON of the command
-//! line, and the JSON and the schemas of the server.
+//! The declaration makes the public struct and its [`Report`] implementation, which lists the fields and
+//! their values. Every other form reads that list: the C structs and their `_INIT` macros, the Python
+//! classes, the JSON of the command line, and the JSON and the schemas of the server.
 //!
 //! To add a field:
-//! 1. Add it below, with its documentation, at the place that it takes in JSON. `name: Kind` is a field of the struct;
-//!    `name: Kind = method()` is computed from the others. The documentation is a sentence that reads well in every
-//!    language: `Whether …; false if …` for a flag.
+//! 1. Add it below, with its documentation, at the place that it takes in JSON. `name: Kind` is a field of the
+//!    struct; `name: Kind = method()` is computed from the others. The documentation is a sentence that reads
+//!    well in every language: `Whether …; false if …` for a flag.
 //! 2. Fill it in where the engine makes the report.
 //! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-header`,
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports`, and
 //!    `cargo run --bin graviton-server -- openapi > graviton-server/openapi.json`.
 //!    The tests fail until that is done.
 //!
-//! The order is that of the JSON. A C struct keeps the fields that it has where they are, and new ones follow them.
+//! The order is that of the JSON. A C struct keeps the fields that it has where they are, and new ones follow
+//! them.
 
 mod cursor;
 
@@ -51,7 +52,8 @@ pub enum Kind {
     Cursor,
     /// Text.
     Text,
-    /// Milliseconds since 1970-01-01 UTC. The name ends in `_ms`, except where a language has a type or a text for times.
+    /// Milliseconds since 1970-01-01 UTC. The name ends in `_ms`, except where a language has a type or a
+    /// text for times.
     Time,
 }
 
@@ -275,8 +277,8 @@ reports! {
         dead_blobs: Count,
         /// The sum of their sizes in bytes.
         dead_bytes: Bytes,
-        /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without a grace
-        /// period frees these, and blocks of failed and aborted puts, which only a dry run counts.
+        /// Bytes of stored blocks that neither a live blob nor a running put references. A collection without
+        /// a grace period frees these, and blocks of failed and aborted puts, which only a dry run counts.
         reclaimable_bytes: Bytes,
         /// Blocks of all manifests together, those of deleted blobs included; a block counts as often as it
         /// occurs. Each takes about 100 bytes of the database.

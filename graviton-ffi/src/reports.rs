@@ -230,7 +230,7 @@ pub struct graviton_verify_report {
     pub broken_manifests: u64,
     /// Problems that the self-check of the database found.
     pub database_problems: u64,
-    /// Blocks without a row in the database.
+    /// Blocks and packs without a row in the database.
     pub unreferenced: u64,
     /// The sum of their sizes in bytes.
     pub unreferenced_bytes: u64,

@@ -171,7 +171,8 @@ struct verify_event {
     std::uint64_t length;
     /// For verify_kind::block: the damaged blobs, up to a thousand of them. For ::manifest: the blob.
     std::vector<blob_id> blobs;
-    /// For verify_kind::manifest and ::database: a description; for ::pack: its name. Valid until the callback returns.
+    /// For verify_kind::manifest and ::database: a description; for ::pack: its name. Valid until the callback
+    /// returns.
     std::string_view text;
     /// For verify_kind::progress: the report so far, otherwise null. Valid until the callback returns.
     const verify_report *report;

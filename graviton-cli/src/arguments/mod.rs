@@ -150,9 +150,9 @@ pub(crate) enum Command {
     /// When interrupted, it prints a cursor for --from.
     ///
     /// With --json a line is a finding: kind (missing, corrupt, manifest, database, unreferenced, pack), and
-    /// key, length, blobs, or id, why, or name, length. The last is: kind (summary), blobs, blocks, bytes (hashed), missing,
-    /// corrupt, broken_manifests, database_problems, unreferenced, unreferenced_bytes, clean, complete,
-    /// cursor, seconds.
+    /// key, length, blobs, or id, why, or name, length. The last is: kind (summary), blobs, blocks, bytes
+    /// (hashed), missing, corrupt, broken_manifests, database_problems, unreferenced, unreferenced_bytes,
+    /// clean, complete, cursor, seconds.
     #[command(verbatim_doc_comment)]
     Verify(Verify),
     /// Replace missing and damaged blocks by blocks of another store

@@ -9,7 +9,8 @@ CREATE TABLE pack (
     writer_id BIGINT NOT NULL,
     -- Bytes up to the end of the last record; 0 until it is sealed.
     bytes BIGINT NOT NULL DEFAULT 0,
-    -- Of a sealed pack: bytes of records that no row points at, but for holes; and those of them that were punched.
+    -- Of a sealed pack: bytes of records that no row points at, but for holes; and those of them that were
+    -- punched.
     dead BIGINT NOT NULL DEFAULT 0,
     punched BIGINT NOT NULL DEFAULT 0,
     -- When no row was found to point at it.

@@ -9,7 +9,8 @@ CREATE TABLE pack (
     writer_id INTEGER NOT NULL,
     -- Bytes up to the end of the last record; 0 until it is sealed.
     bytes INTEGER NOT NULL DEFAULT 0,
-    -- Of a sealed pack: bytes of records that no row points at, but for holes; and those of them that were punched.
+    -- Of a sealed pack: bytes of records that no row points at, but for holes; and those of them that were
+    -- punched.
     dead INTEGER NOT NULL DEFAULT 0,
     punched INTEGER NOT NULL DEFAULT 0,
     -- When no row was found to point at it.

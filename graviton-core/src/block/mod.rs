@@ -5,8 +5,8 @@
 //! for being there: only a row that says `stored` proves a block (`docs/FORMAT.md`, "Order of writes").
 //!
 //! Each store has an [`Identity`]. Some have [`Asides`], which keep a block that was removed until it is
-//! known that nobody relies on it. Some are on a [`Disk`], which can be full, loses unsynced bytes in a power cut,
-//! and keeps half-written files of processes that died.
+//! known that nobody relies on it. Some are on a [`Disk`], which can be full, loses unsynced bytes in a power
+//! cut, and keeps half-written files of processes that died.
 //!
 //! Nothing outside this folder may assume that one block is one file or object: a later store packs many
 //! small blocks into one.

@@ -9,9 +9,8 @@ use super::operation::Operation;
 use super::put::held;
 use super::repo::only;
 use super::{BlockRecord, BlockRow, HeldPack, ManifestRepo, Mark, WriterId, sql};
-use crate::block::pack::record::{HEADER, record_size};
 use crate::error::Result;
-use crate::place::{PackName, PackRow, Place};
+use crate::place::{HEADER, PackName, PackRow, Place, record_size};
 
 use Ending::{Commit as Keep, RollBack};
 use Value::Number;
@@ -100,8 +99,8 @@ impl ManifestRepo {
         self.seal(held.pack, (WRITING, Some(held.writer.0)), bytes).await
     }
 
-    /// Seals a pack that is in this state, and has this maker. Its row is locked before it is looked up how many of
-    /// its bytes are dead.
+    /// Seals a pack that is in this state, and has this maker. Its row is locked before it is looked up how
+    /// many of its bytes are dead.
     async fn seal(&self, pack: PackRow, is: (i64, Option<i64>), bytes: u64) -> Result<bool> {
         let operation = Operation::transaction("seal").synced(true);
         self.run(operation, (pack, is, bytes), |mut connection, (pack, (state, maker), bytes)| {
@@ -128,8 +127,8 @@ impl ManifestRepo {
         Ok(found.await?.into_iter().collect())
     }
 
-    /// Inserts rows for packs of this length that have none, as sealed ones that no row points at: they are dropped
-    /// when they have been that for the grace.
+    /// Inserts rows for packs of this length that have none, as sealed ones that no row points at: they are
+    /// dropped when they have been that for the grace.
     pub async fn adopt_packs(&self, packs: &[(PackName, u64)]) -> Result<u64> {
         let batch = Batch::new().rows("packs", packs, |row, (name, bytes)| {
             row.text(&name.to_string());
@@ -212,7 +211,8 @@ impl ManifestRepo {
         .await
     }
 
-    /// Forgets holes of one pack, of whose bytes so many were punched: the others are dead until the pack goes.
+    /// Forgets holes of one pack, of whose bytes so many were punched: the others are dead until the pack
+    /// goes.
     pub async fn forget_holes(&self, pack: PackRow, holes: &[Hole], punched: u64) -> Result<()> {
         let batch = Batch::new().numbers("rows", [pack.0]).rows("holes", holes, |row, hole| {
             row.number(hole.pack.0);
@@ -249,9 +249,9 @@ impl ManifestRepo {
         .await
     }
 
-    /// Gives blocks of one pack the places to which they were copied, those that are still where they were (`found`
-    /// of each mark). `None` if one of the new packs is not held; otherwise how many have moved. The old bytes are dead,
-    /// and stay as they are.
+    /// Gives blocks of one pack the places to which they were copied, those that are still where they were
+    /// (`found` of each mark). `None` if one of the new packs is not held; otherwise how many have moved. The
+    /// old bytes are dead, and stay as they are.
     pub async fn move_blocks(
         &self,
         from: PackRow,
@@ -293,8 +293,8 @@ impl ManifestRepo {
         self.execute(operation, sql::NOTE_EMPTY_PACKS, [Value::limit(limit)]).await
     }
 
-    /// Drops up to `limit` of the packs that have been empty for the grace: until then a restored database and
-    /// readers may go there. Durably: a file goes only behind that.
+    /// Drops up to `limit` of the packs that have been empty for the grace: until then a restored database
+    /// and readers may go there. Durably: a file goes only behind that.
     pub async fn drop_packs(&self, grace: Duration, limit: usize) -> Result<u64> {
         let operation = Operation::transaction("drop_packs").synced(true);
         self.run(operation, (grace, limit), |mut connection, (grace, limit)| {

@@ -64,7 +64,8 @@ pub(super) struct Changes<'a> {
     whole: Vec<&'a Commit>,
     /// Blocks that are in place and whose rows do not say `stored`, and where.
     stored: BTreeMap<BlockKey, Option<Place>>,
-    /// Blocks whose rows say `stored`, and that were found damaged in a pack: where they are now, and were then.
+    /// Blocks whose rows say `stored`, and that were found damaged in a pack: where they are now, and were
+    /// then.
     healed: BTreeMap<BlockKey, (Option<Place>, Place)>,
 }
 

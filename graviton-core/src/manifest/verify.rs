@@ -70,9 +70,9 @@ impl ManifestRepo {
         self.execute(operation, sql::FORGOTTEN, []).await
     }
 
-    /// Lists what the database itself finds wrong with its file or indexes, as lines for people. SQLite checks its
-    /// file. A PostgreSQL server with checksums checks its pages as it reads them. References between tables
-    /// are checked in both.
+    /// Lists what the database itself finds wrong with its file or indexes, as lines for people. SQLite
+    /// checks its file. A PostgreSQL server with checksums checks its pages as it reads them. References
+    /// between tables are checked in both.
     pub async fn integrity(&self) -> Result<Vec<String>> {
         let operation = Operation::read("integrity").patience(Duration::from_secs(3_600));
         self.run(operation, (), |mut connection, ()| {

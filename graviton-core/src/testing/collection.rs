@@ -269,8 +269,8 @@ async fn what_is_settled_goes_if_it_is_still_doomed(place: &impl DatabasePlace) 
     assert_eq!(doomed.len(), 4);
     // As if the clock had been set back: no clock holds up what is a file.
     place.sql("UPDATE data_block SET doomed_until = doomed_until + 3600000 WHERE doomed_until > 0").await;
-    // A pin takes the doom away, and the block has to be written again. So does a commit that has seen its own
-    // file in place.
+    // A pin takes the doom away, and the block has to be written again. So does a commit that has seen its
+    // own file in place.
     let writer = repo.register_writer(LEASE).await.unwrap();
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let Pinned::Blocks(blocks) = repo.pin(row, &entries_of(&[doomed[0].1])).await.unwrap() else {

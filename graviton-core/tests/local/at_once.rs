@@ -1,4 +1,5 @@
-//! A small blob in memory is read on the thread that asks: it needs none that may block, and gives the same answers.
+//! A small blob in memory is read on the thread that asks: it needs none that may block, and gives the same
+//! answers.
 
 use std::sync::mpsc;
 

@@ -163,8 +163,8 @@ fn a_put_whose_pending_row_was_expired_fails_and_leaves_nothing() {
     assert!(store.put(&content[..]).unwrap().created);
 }
 
-/// Futures that are polled once and then left alone hold nothing that others need.
-/// What waits to be stored together may hold every buffer that the source could have: it must not wait for the source.
+/// Futures that are polled once and then left alone hold nothing that others need. What waits to be stored
+/// together may hold every buffer that the source could have: it must not wait for the source.
 #[test]
 fn puts_with_small_windows_get_through_beside_each_other_whatever_they_share() {
     for (chunker, shared) in [
@@ -274,7 +274,8 @@ fn bytes_in_memory_are_stored_as_a_stream_is_and_let_go() {
     }
 }
 
-/// Commits that never pause are always ahead of the thread that empties the log; it must not grow without end.
+/// Commits that never pause are always ahead of the thread that empties the log; it must not grow without
+/// end.
 #[test]
 fn the_log_of_the_database_stays_short_and_is_gone_at_the_end() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Every file of a test program is part of it: cargo finds programs, and a file beside `main.rs` that no `mod` names
-//! would never be compiled.
+//! Every file of a test program is part of it: cargo finds programs, and a file beside `main.rs` that no
+//! `mod` names would never be compiled.
 
 use std::path::Path;
 

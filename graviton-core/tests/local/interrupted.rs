@@ -1,4 +1,5 @@
-//! Calls that are ended while they wait for another process: at once, without effect, and without harm to others.
+//! Calls that are ended while they wait for another process: at once, without effect, and without harm to
+//! others.
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Stores on PostgreSQL and S3: what needs the servers of `tests/servers`. Without them each test says LEFT OUT.
+//! Stores on PostgreSQL and S3: what needs the servers of `tests/servers`. Without them each test says LEFT
+//! OUT.
 
 mod collect;
 mod conformance;

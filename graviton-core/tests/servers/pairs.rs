@@ -1,4 +1,5 @@
-//! Any block store with any database, chosen by settings alone: the same store, and one for any number of processes.
+//! Any block store with any database, chosen by settings alone: the same store, and one for any number of
+//! processes.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,4 +1,5 @@
-//! Sessions: a client that asks first and sends only what is missing, over any number of processes, beside collectors.
+//! Sessions: a client that asks first and sends only what is missing, over any number of processes, beside
+//! collectors.
 
 use std::ops::ControlFlow;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Opening a store with wrong settings: an error soon, which names the setting, says what is wrong, and holds no secret.
+//! Opening a store with wrong settings: an error soon, which names the setting, says what is wrong, and holds
+//! no secret.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
-//! Stores of every pair of block store and database, made by settings alone, on the servers of `tests/servers`.
+//! Stores of every pair of block store and database, made by settings alone, on the servers of
+//! `tests/servers`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;

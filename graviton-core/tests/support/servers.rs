@@ -1,4 +1,5 @@
-//! The servers that `tests/servers` starts: what it says about them, and tests that are left out without them.
+//! The servers that `tests/servers` starts: what it says about them, and tests that are left out without
+//! them.
 
 use super::left_out::leave_out;
 

@@ -237,7 +237,7 @@ class VerifyReport:
     database_problems: int
     """Problems that the self-check of the database found."""
     unreferenced: int
-    """Blocks without a row in the database."""
+    """Blocks and packs without a row in the database."""
     unreferenced_bytes: int
     """The sum of their sizes in bytes."""
     complete: bool

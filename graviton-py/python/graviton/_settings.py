@@ -28,6 +28,8 @@ class Settings(TypedDict, total=False):
     """The directory of the blocks under it."""
     block_layout: str
     """Where new blocks are written: ``files`` (each is a file or object of its own) or ``packs``."""
+    compression: str
+    """How new blocks in packs are compressed: ``none``, ``zstd`` or ``zstd:<level>``, 1 to 19."""
     quasar_minio_url: str
     """The S3 server; without it, ``s3`` is AWS."""
     minio_root_user: str

@@ -138,7 +138,8 @@ impl FsPacks {
         durable::give_to_owner_of(&self.directory, &pack.path)?;
         pack.reserve(header.len() as u64);
         pack.file.write_all_at(header, 0).map_err(|error| pack.failed("cannot write", error))?;
-        // In every mode: the row of the pack is synced, and is not to be taken for that of a pack that was lost.
+        // In every mode: the row of the pack is synced, and is not to be taken for that of a pack that was
+        // lost.
         durable::sync_directory(&self.directory)
     }
 

@@ -1,6 +1,7 @@
 //! `<root>/reserve`: some space that nothing uses, so that on a full disk there is room to delete.
 //!
-//! To delete is to write: rows change before a byte is free. On a full disk that fails, unless something goes first.
+//! To delete is to write: rows change before a byte is free. On a full disk that fails, unless something goes
+//! first.
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,8 @@
 //! Compression of blocks in packs.
 //!
-//! The key of a block is the hash of its plain bytes, so that it does not depend on any of this. A block stays as it is
-//! where compression saves less than an eighth. A large one is not even tried if a sample of it does not shrink.
+//! The key of a block is the hash of its plain bytes, so that it does not depend on any of this. A block
+//! stays as it is where compression saves less than an eighth. A large one is not even tried if a sample of
+//! it does not shrink.
 
 use bytes::Bytes;
 
@@ -55,8 +56,8 @@ fn saves(plain: usize, payload: usize) -> bool {
     payload <= plain - plain / 8 && payload < plain
 }
 
-/// The plain bytes of a payload; `None` if they are not so many, or it is no such encoding. No more memory is used than
-/// the block has bytes, whatever the payload says.
+/// The plain bytes of a payload; `None` if they are not so many, or it is no such encoding. No more memory is
+/// used than the block has bytes, whatever the payload says.
 pub(crate) fn decode(codec: Codec, payload: &Bytes, size: usize) -> Option<Bytes> {
     match codec {
         Codec::Raw => (payload.len() == size).then(|| payload.clone()),

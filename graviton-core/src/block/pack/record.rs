@@ -36,20 +36,11 @@ use crate::digest::{Algo, Digest};
 use crate::key::BlockKey;
 use crate::place::{Codec, PackName};
 
-/// Bytes of a pack's header, and of a record's.
-pub const HEADER: u64 = 64;
-
-/// Records begin at multiples of this.
-pub const ALIGNMENT: u64 = 8;
+pub use crate::place::{ALIGNMENT, HEADER, record_size};
 
 const PACK_MAGIC: &[u8; 8] = b"graviton";
 const RECORD_MAGIC: &[u8; 4] = b"blok";
 const FORMAT: u16 = 1;
-
-/// The bytes that a record with such a payload takes, up to the next one.
-pub fn record_size(stored_size: u32) -> u64 {
-    (HEADER + u64::from(stored_size)).next_multiple_of(ALIGNMENT)
-}
 
 /// The header of a pack of the store with this id, which is 32 hex digits.
 pub fn pack_header(store_id: &str, name: &PackName) -> Bytes {

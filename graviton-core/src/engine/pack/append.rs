@@ -131,7 +131,8 @@ impl Appender {
         self.append_synced(blocks, self.durability == Durability::Full).await
     }
 
-    /// Appends the blocks, and returns once they are durable, if they are to be. An I/O error latches the store.
+    /// Appends the blocks, and returns once they are durable, if they are to be. An I/O error latches the
+    /// store.
     pub(in crate::engine) async fn append_synced(
         self: &Arc<Self>,
         blocks: Vec<Block>,
@@ -139,8 +140,8 @@ impl Appender {
     ) -> Result<Appended> {
         let appender = Arc::clone(self);
         let work = async move { appender.latch.watch(appender.append_all(blocks, synced).await) };
-        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block, the write
-        // ends before the call can be dropped.
+        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block,
+        // the write ends before the call can be dropped.
         if blocking::may_block_here() { work.await } else { blocking::joined(tokio::spawn(work).await)? }
     }
 
@@ -201,8 +202,8 @@ impl Appender {
         Ok(appended)
     }
 
-    /// Ends a pack after a write that failed. No offset of it is written again, and what the write has taken of a
-    /// disk that is full is given back.
+    /// Ends a pack after a write that failed. No offset of it is written again, and what the write has taken
+    /// of a disk that is full is given back.
     async fn leave(&self, pack: Arc<OwnPack>, wrote: Range<u64>) {
         let mut current = self.current.lock().await;
         if pack.end.load(Ordering::Relaxed) == wrote.end {
@@ -281,7 +282,8 @@ impl Appender {
         })
     }
 
-    /// Seals a pack once nothing of it is under way; of a store that is closed, once nothing is being written to it.
+    /// Seals a pack once nothing of it is under way; of a store that is closed, once nothing is being written
+    /// to it.
     fn retire(&self, pack: Arc<OwnPack>) {
         let (packs, manifests) = (Arc::clone(&self.packs), Arc::clone(&self.manifests));
         let (latch, mut closed) = (Arc::clone(&self.latch), self.closed.subscribe());

@@ -11,8 +11,8 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::{Codec, Place};
 
-/// The plain bytes of a block. Its header is compared with the key, and its payload with the header's checksum
-/// unless the caller compares its digest: behind an intact header there can be zeros, of a hole.
+/// The plain bytes of a block. Its header is compared with the key, and its payload with the header's
+/// checksum unless the caller compares its digest: behind an intact header there can be zeros, of a hole.
 pub(in crate::engine) async fn payload(
     packs: &dyn Packs,
     key: &BlockKey,

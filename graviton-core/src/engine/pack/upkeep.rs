@@ -130,8 +130,8 @@ fn merged(holes: &[Hole]) -> Vec<Range<u64>> {
     ranges
 }
 
-/// Chooses packs whose live blocks are to be moved: those with the largest share of dead bytes first, until what is
-/// dead and takes space is at most a tenth of what is live; and small ones, if there are many.
+/// Chooses packs whose live blocks are to be moved: those with the largest share of dead bytes first, until
+/// what is dead and takes space is at most a tenth of what is live; and small ones, if there are many.
 fn wasteful(mut packs: Vec<SealedPack>) -> Vec<SealedPack> {
     let live: u64 = packs.iter().map(SealedPack::live).sum();
     let mut waste: u64 = packs.iter().map(SealedPack::waste).sum();
@@ -155,12 +155,12 @@ pub(in crate::engine) async fn to_compact(core: &Core) -> Result<Vec<SealedPack>
     Ok(wasteful(core.manifests.sealed_packs().await?))
 }
 
-/// Moves some live blocks of a pack into the own one: those behind `after`. Returns where it got to, or nothing at
-/// the end.
+/// Moves some live blocks of a pack into the own one: those behind `after`. Returns where it got to, or
+/// nothing at the end.
 ///
-/// Each is verified first; one that is damaged is marked as not stored, and keeps its place. The old bytes stay as they
-/// are for readers and restored databases, until the pack is dropped. They are written durably in every mode; that the
-/// rows have moved need not be synced, for the drop of the old pack is.
+/// Each is verified first; one that is damaged is marked as not stored, and keeps its place. The old bytes
+/// stay as they are for readers and restored databases, until the pack is dropped. They are written durably
+/// in every mode; that the rows have moved need not be synced, for the drop of the old pack is.
 pub(in crate::engine) async fn compact(
     core: &Arc<Core>,
     packs: &dyn Packs,
@@ -188,9 +188,9 @@ pub(in crate::engine) async fn compact(
         }
     }
     if !blocks.is_empty() {
-        let appended = appender.append_synced(blocks, true).await?;
+        let copies = appender.append_synced(blocks, true).await?;
         let mut held = Vec::new();
-        for (mark, (place, pack)) in marks.iter_mut().zip(&appended.places) {
+        for (mark, (place, pack)) in marks.iter_mut().zip(&copies.places) {
             mark.place = Some(*place);
             if !held.contains(pack) {
                 held.push(*pack);

@@ -29,7 +29,8 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
             Some("40001" | "40P01" | "55P03") => Remedy::RunAgain,
             // Somebody else made the same content live between our look and our commit.
             Some("23505") if error.constraint() == Some("blob_live") => Remedy::RunAgain,
-            // Terminated, shutting down, crashed; time-outs that end the session; read-only since a fail-over.
+            // Terminated, shutting down, crashed; time-outs that end the session; read-only since a
+            // fail-over.
             Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25006") => Remedy::Reconnect,
             Some("08P01") if error.message().contains("startup parameter") => Remedy::None,
             Some(code) if code.starts_with("08") => Remedy::Reconnect,
@@ -54,8 +55,8 @@ pub(in crate::manifest) fn keeps_to_itself(problem: &Problem) -> bool {
     matches!(error.code().as_deref(), Some("42501" | "42883" | "0A000" | "55000"))
 }
 
-/// The error of a step or connection that failed for good. None of its texts has a secret in it: Postgres' messages
-/// name users and databases, and no passwords.
+/// The error of a step or connection that failed for good. None of its texts has a secret in it: Postgres'
+/// messages name users and databases, and no passwords.
 pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
     let error = match problem {
         Problem::Ours(error) => return error,

@@ -1,13 +1,14 @@
 //! The statements, once for both dialects.
 //!
-//! A batch goes over as one JSON text in `$1`, never as one round trip a block. Places for values appear in the
-//! order of their numbers, which is how SQLite numbers them. `CROSS JOIN` with the batch on the left is the order
-//! of the loops in SQLite: the batch is walked, and its rows are looked up by index. Blocks are always touched
-//! before blobs, in key order: with row locks that order is what avoids deadlocks. Times are milliseconds since
-//! 1970 by the database's clock.
+//! A batch goes over as one JSON text in `$1`, never as one round trip a block. Places for values appear in
+//! the order of their numbers, which is how SQLite numbers them. `CROSS JOIN` with the batch on the left is
+//! the order of the loops in SQLite: the batch is walked, and its rows are looked up by index. Blocks are
+//! always touched before blobs, in key order: with row locks that order is what avoids deadlocks. Times are
+//! milliseconds since 1970 by the database's clock.
 //!
-//! Why JSON for Postgres too, where arrays of bytes would do: one text serves both. To look up 256 keys takes 0.8 ms with
-//! it and 0.55 ms with arrays (`tests/bench/batches.sql`), which is nothing beside the bytes of 256 blocks.
+//! Why JSON for Postgres too, where arrays of bytes would do: one text serves both. To look up 256 keys takes
+//! 0.8 ms with it and 0.55 ms with arrays (`tests/bench/batches.sql`), which is nothing beside the bytes of
+//! 256 blocks.
 
 /// The tables of a database. An older one stays as it is until it is upgraded, for older programs may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,8 +209,9 @@ mod tests {
         }
     }
 
-    /// What a collection costs is what was deleted, not what is stored: no statement of it walks over a whole table. What
-    /// it walks over by index are partial ones, which hold only what is pending, deleted or a candidate.
+    /// What a collection costs is what was deleted, not what is stored: no statement of it walks over a whole
+    /// table. What it walks over by index are partial ones, which hold only what is pending, deleted or a
+    /// candidate.
     #[test]
     fn no_statement_of_the_collector_looks_at_everything() {
         use crate::manifest::schema::MIGRATIONS;

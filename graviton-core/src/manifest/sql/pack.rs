@@ -71,8 +71,8 @@ statements! {
     /// Sealed packs that a row points at: bytes, dead ones, and punched ones of those.
     SEALED_PACKS = ["SELECT id, name, bytes, dead, punched FROM pack WHERE state = 2 AND empty_at IS NULL \
         AND EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id) ORDER BY id"];
-    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: blocks that still have the last two for
-    /// a place get the new one.
+    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: blocks that still have the
+    /// last two for a place get the new one.
     MOVE = ["UPDATE " block " SET pack_id = input.pack_id, pack_offset = input.pack_offset, \
         stored_size = input.stored_size, codec = input.codec FROM " (rows "marks", 0 number "block_id", 1 number "pack_id",
         2 number "pack_offset", 3 number "stored_size", 4 number "codec", 5 number "found_id", 6 number "found_offset")

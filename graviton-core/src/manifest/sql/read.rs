@@ -39,8 +39,8 @@ statements! {
         LEFT JOIN blob_block ON blob_block.blob_id = blob.id LEFT JOIN " block " ON block.id = blob_block.block_id"
         pack " WHERE blob.algo = $1 AND blob.digest = $2 AND blob.size = $3 AND blob.state = 1 \
         ORDER BY blob_block.block_offset LIMIT $4"];
-    /// `$1`, `$2`, `$3` id, `$4` limit: whether the store holds what is not durable, and one row for each block: its key, and
-    /// whether it is stored; one with nulls for the empty blob.
+    /// `$1`, `$2`, `$3` id, `$4` limit: whether the store holds what is not durable, and one row for each
+    /// block: its key, and whether it is stored; one with nulls for the empty blob.
     FIND_BLOCKS = ["SELECT (SELECT CAST(durability = 'relaxed' AS INTEGER) FROM store), \
         block.algo, block.digest, block.size, CAST(block.stored AS INTEGER)" place " FROM blob \
         LEFT JOIN blob_block ON blob_block.blob_id = blob.id LEFT JOIN " block " ON block.id = blob_block.block_id"
@@ -55,8 +55,9 @@ statements! {
     /// `$1`, `$2`, `$3` id, `$4` limit.
     LIST = ["SELECT id, algo, digest, size, block_count, chunker, created_at FROM blob \
         WHERE state = 1 AND (algo, digest, size) > ($1, $2, $3) ORDER BY algo, digest, size LIMIT $4"];
-    /// Live blobs and their bytes, stored blocks and theirs, deleted blobs that can still be restored and theirs, and
-    /// the bytes of blocks that neither a live nor a pending blob refers to, and the blocks of all manifests.
+    /// Live blobs and their bytes, stored blocks and theirs, deleted blobs that can still be restored and
+    /// theirs, and the bytes of blocks that neither a live nor a pending blob refers to, and the blocks of
+    /// all manifests.
     TOTALS = ["SELECT (SELECT count(*) FROM blob WHERE state = 1), \
         (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE state = 1), \
         (SELECT count(*) FROM " block " WHERE stored), \

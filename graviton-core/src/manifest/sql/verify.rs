@@ -15,7 +15,8 @@ macro_rules! check_references {
 }
 
 statements! {
-    /// `$1` behind this row, `$2` limit: row, key, whether it is stored, and whether a live blob refers to it.
+    /// `$1` behind this row, `$2` limit: row, key, whether it is stored, and whether a live blob refers to
+    /// it.
     BLOCK_PAGE = ["SELECT block.id, block.algo, block.digest, block.size, block.stored, \
         EXISTS (SELECT 1 FROM blob_block \
         JOIN blob ON blob.id = blob_block.blob_id WHERE block_id = block.id AND blob.state = 1)" place " \
@@ -28,15 +29,16 @@ statements! {
     BLOBS_OF = ["SELECT DISTINCT blob.algo, blob.digest, blob.size FROM blob_block \
         JOIN blob ON blob.id = blob_block.blob_id WHERE blob_block.block_id = $1 AND blob.state = 1 \
         ORDER BY blob.algo, blob.digest, blob.size LIMIT $2"];
-    /// `$1` block: its key, whether it is stored, and its place, if nobody is about to delete it. Held until the
-    /// transaction ends.
+    /// `$1` block: its key, whether it is stored, and its place, if nobody is about to delete it. Held until
+    /// the transaction ends.
     RECHECK = ["SELECT block.algo, block.digest, block.size, block.stored" place " FROM " block pack
         " WHERE block.id = $1 AND block.doomed_by IS NULL" for_update_block];
     CLEAR_STORED = ["UPDATE " block " SET stored = FALSE WHERE id = $1"];
     /// `$1` {keys: [[algo, hex, size]]}: rows for blocks that have none, for the collector to look at.
     ADOPT = ["INSERT INTO " block " (algo, digest, size, candidate) SELECT DISTINCT algo, digest, size, TRUE FROM "
         (keys "keys") " WHERE TRUE ORDER BY algo, digest, size ON CONFLICT DO NOTHING"];
-    /// Blocks that nothing refers to and that no collector would look at: of a database that was tampered with.
+    /// Blocks that nothing refers to and that no collector would look at: of a database that was tampered
+    /// with.
     FORGOTTEN = ["UPDATE " block " SET candidate = TRUE WHERE NOT candidate \
         AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id)"];
 }

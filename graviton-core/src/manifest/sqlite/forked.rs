@@ -6,8 +6,8 @@
 //! write-ahead log under the child, and what the child commits is lost. So a child is refused the files that
 //! were open when it was forked, and may open any other, also one that its parent had closed by then.
 //!
-//! A list without locks, for a lock that another thread held at the fork would never be released in the child.
-//! Its entries are used again, so that it is as long as there were connections at once.
+//! A list without locks, for a lock that another thread held at the fork would never be released in the
+//! child. Its entries are used again, so that it is as long as there were connections at once.
 
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
