@@ -71,7 +71,7 @@ def test_what_an_aborted_put_leaves_is_planned_and_freed(store: Store) -> None:
     # What was announced is planned, whether or not it was written; what was written is reclaimable.
     assert 30_000 <= store.stats().reclaimable_bytes <= plan.bytes
     assert plan.bytes > 30_000
-    assert store.gc(grace=0).bytes == plan.bytes
+    assert 30_000 <= store.gc(grace=0).bytes <= plan.bytes
     # How full its directory is does not go back.
     nothing = graviton.StoreStats(0, 0, 0, 0, 0, 0, 0, references=0, directory_share=store.stats().directory_share)
     assert store.stats() == nothing
