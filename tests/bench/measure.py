@@ -83,8 +83,13 @@ class Table:
 def release(*what):
     """Builds it as it is shipped, and gives the directory of what was built."""
     subprocess.run(["cargo", "build", "--profile", "dist", "--quiet", *what], cwd=REPOSITORY, check=True)
+    return target() / "dist"
+
+
+def target():
+    """Where cargo builds."""
     metadata = subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=REPOSITORY)
-    return Path(json.loads(metadata)["target_directory"]) / "dist"
+    return Path(json.loads(metadata)["target_directory"])
 
 
 def random_file(path, mebibytes):
