@@ -344,10 +344,24 @@ async fn what_is_deleted_is_gone(place: &impl BlockPlace) {
 async fn remove(store: &dyn BlockStore, keys: &[BlockKey]) -> Vec<Aside> {
     let aside = |(number, key): (u64, &BlockKey)| Aside { by: Collection(7), number, key: *key };
     let asides: Vec<Aside> = (0..).zip(keys).map(aside).collect();
+    let mut there = std::collections::HashSet::new();
+    for key in keys {
+        if store.length(key).await.unwrap().is_some() {
+            there.insert(key);
+        }
+    }
     let removal = store.prepare_removal(&asides, Duration::from_secs(60)).await.unwrap();
     let removed = removal.remove(&asides).await;
     assert_eq!(removed.len(), keys.len());
-    assert!(removed.iter().all(|removed| matches!(removed, Removed::Gone)), "{removed:?}");
+    for (key, removed) in keys.iter().zip(&removed) {
+        match removed {
+            Removed::Gone => drop(there.remove(key)),
+            // A server does not always say so.
+            Removed::Absent => assert!(!there.contains(key), "{key} was there: {removed:?}"),
+            removed => panic!("{key} could not be removed: {removed:?}"),
+        }
+    }
+    assert!(there.is_empty(), "{there:?}");
     asides
 }
 
