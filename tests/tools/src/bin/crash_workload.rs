@@ -185,6 +185,7 @@ fn judge(directory: &Path, line: &str) -> Result<(), String> {
     if expected.full {
         look_at_files(directory, &expected)?;
     }
+    look_at_packs(directory)?;
     let store =
         open(directory, if expected.full { "full" } else { "relaxed" }).map_err(said("it does not open"))?;
     let listed = look_at_blobs(&store, &expected)?;
@@ -215,12 +216,25 @@ fn rows(directory: &Path) -> Result<BTreeSet<String>, String> {
     let mut names: BTreeSet<String> = names.collect::<Result<_, _>>().map_err(wrong)?;
     // And none of them is a file.
     names.extend(files(&directory.join(BLOCKS))?.into_iter().map(|name| format!("the file {name}")));
+    look_at_packs(directory)?;
+    Ok(names)
+}
+
+/// No pack is without a row, at any moment: the row is made before the file, and goes after it.
+fn look_at_packs(directory: &Path) -> Result<(), String> {
+    let found = files(&directory.join(PACKS))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let wrong = |error: rusqlite::Error| format!("there are packs, and the database: {error}");
+    let database = rusqlite::Connection::open(directory.join("manifests.db")).map_err(wrong)?;
     let mut statement = database.prepare("SELECT name || '.pack' FROM pack").map_err(wrong)?;
     let packs = statement.query_map([], |row| row.get(0)).map_err(wrong)?;
     let packs: BTreeSet<String> = packs.collect::<Result<_, _>>().map_err(wrong)?;
-    let found = files(&directory.join(PACKS))?;
-    names.extend(found.difference(&packs).map(|name| format!("{name}, of which no row knows")));
-    Ok(names)
+    match found.difference(&packs).next() {
+        Some(name) => Err(format!("no row knows {name}")),
+        None => Ok(()),
+    }
 }
 
 /// Nothing under a final name is partial, and nothing that was collected is back.
