@@ -5,9 +5,9 @@
 //! classes, the JSON of the command line, and the JSON and the schemas of the server.
 //!
 //! To add a field:
-//! 1. Add it below, with its documentation, at the place that it takes in JSON. `name: Kind` is a field of the
-//!    struct; `name: Kind = method()` is computed from the others. The documentation is a sentence that reads
-//!    well in every language: `Whether …; false if …` for a flag.
+//! 1. Add it below, with its documentation, at the place that it takes in JSON. `name: Kind` is a field of
+//!    the struct; `name: Kind = method()` is computed from the others. The documentation is a sentence
+//!    that reads well in every language: `Whether …; false if …` for a flag.
 //! 2. Fill it in where the engine makes the report.
 //! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-header`,
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports`, and

@@ -25,7 +25,6 @@ use super::pack::read;
 use super::put::blob::{Small, SmallBlob};
 use super::settings::{BlockLayout, Settings, Timing};
 use crate::block::{Block, BlockStore, Packs, Published};
-use crate::blocking;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
@@ -196,14 +195,7 @@ impl Core {
         let looked = if located.is_sealed || own {
             read::look(&**packs, key, &located.place).await
         } else {
-            let (key, algo) = (*key, key.algo());
-            match read::payload(&**packs, &key, &located.place, true).await {
-                Ok(bytes) => match blocking::run(move || algo.digest(&bytes)).await? {
-                    digest if digest == *key.digest() => Ok(()),
-                    _ => return Ok(false),
-                },
-                Err(error) => Err(error),
-            }
+            read::verified(&**packs, key, &located.place).await.map(drop)
         };
         match looked {
             Ok(()) => Ok(true),

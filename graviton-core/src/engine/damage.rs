@@ -89,13 +89,7 @@ async fn look_in_pack(
 ) -> Result<Option<Damage>> {
     let packs = core.packs(&key)?;
     let looked = if deep {
-        match read::payload(&**packs, &key, &located.place, true).await {
-            Ok(bytes) => {
-                let same = blocking::run(move || key.algo().digest(&bytes) == *key.digest()).await?;
-                return Ok((!same).then_some(Damage::Corrupt));
-            }
-            Err(error) => Err(error),
-        }
+        read::verified(&**packs, &key, &located.place).await.map(drop)
     } else {
         read::look(&**packs, &key, &located.place).await
     };

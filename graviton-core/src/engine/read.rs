@@ -272,7 +272,13 @@ impl BlobReader {
         };
         let bytes = match fetched {
             Ok(bytes) => bytes,
-            Err(error) => self.fetch_moved(&piece, error).await?,
+            Err(error) => {
+                let Piece { entry, range } = piece.clone();
+                let at = |located| {
+                    fetch(&self.core, Piece { entry: PlacedEntry { located, ..entry }, range: range.clone() })
+                };
+                fetch_moved(&self.core, entry.key, entry.located, error, at).await?
+            }
         };
         if !std::mem::take(&mut self.jumped) {
             self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
@@ -281,26 +287,6 @@ impl BlobReader {
         }
         self.current = Some((piece.clone(), bytes.clone()));
         Ok((piece, bytes))
-    }
-
-    /// Reads a piece whose block was not right where it was said to be: it may have moved since. If it has
-    /// not, it is damaged, and that is noted.
-    async fn fetch_moved(&self, piece: &Piece, mut error: Error) -> Result<Bytes> {
-        let core = &self.core;
-        let (key, mut located) = (piece.entry.key, piece.entry.located);
-        for _ in 0..MOVES {
-            match moved(core, key, located, &error).await? {
-                None => break,
-                Some(to) => located = to,
-            }
-            let piece = Piece { entry: PlacedEntry { located, ..piece.entry }, range: piece.range.clone() };
-            match fetch(core, piece).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(again) => error = again,
-            }
-        }
-        damage::note(core, key, &error).await;
-        Err(error)
     }
 
     /// Drops what is before the position, and everything if the position is elsewhere.
@@ -421,22 +407,33 @@ async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
 pub(super) async fn fetch_verified(
     core: &Arc<Core>,
     key: BlockKey,
+    located: Option<Located>,
+) -> Result<Bytes> {
+    match fetch_compared(core, key, located).await {
+        Err(error) => fetch_moved(core, key, located, error, |at| fetch_compared(core, key, at)).await,
+        fetched => fetched,
+    }
+}
+
+/// Reads a block where it has moved to since it was not right at this place, with this error. If it has not
+/// moved, it is damaged, and that is noted.
+async fn fetch_moved<F: Future<Output = Result<Bytes>>>(
+    core: &Arc<Core>,
+    key: BlockKey,
     mut located: Option<Located>,
+    mut error: Error,
+    fetch: impl Fn(Option<Located>) -> F,
 ) -> Result<Bytes> {
     for _ in 0..MOVES {
-        match fetch_compared(core, key, located).await {
+        let Some(to) = moved(core, key, located, &error).await? else { break };
+        located = to;
+        match fetch(located).await {
             Ok(bytes) => return Ok(bytes),
-            Err(error) => {
-                if let Some(to) = moved(core, key, located, &error).await? {
-                    located = to;
-                } else {
-                    damage::note(core, key, &error).await;
-                    return Err(error);
-                }
-            }
+            Err(again) => error = again,
         }
     }
-    fetch_compared(core, key, located).await
+    damage::note(core, key, &error).await;
+    Err(error)
 }
 
 async fn fetch_compared(core: &Arc<Core>, key: BlockKey, located: Option<Located>) -> Result<Bytes> {

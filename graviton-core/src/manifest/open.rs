@@ -133,7 +133,6 @@ impl ManifestRepo {
         if self.schema(&name).await? == Schema::Current {
             return Ok(false);
         }
-
         self.migrate(&name, Goal::Upgrade).await?;
         Ok(true)
     }

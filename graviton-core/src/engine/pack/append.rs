@@ -28,7 +28,8 @@ use crate::place::{PackName, PackRow, Place};
 /// No pack grows longer.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Up to so many bytes are encoded where they are: it takes less time than handing them to another thread.
+/// Batches of up to this many bytes are encoded on the calling thread: that takes less time than handing them
+/// to another one.
 const ENCODE_HERE: u64 = 64 << 10;
 
 /// Puts that share a sync.

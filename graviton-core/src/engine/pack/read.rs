@@ -41,6 +41,16 @@ pub(in crate::engine) async fn payload(
     plain.ok_or_else(is_damaged)
 }
 
+/// The plain bytes of a block, if they have the digest of its key; otherwise `corrupt-block`.
+pub(in crate::engine) async fn verified(packs: &dyn Packs, key: &BlockKey, place: &Place) -> Result<Bytes> {
+    let bytes = payload(packs, key, place, true).await?;
+    let (key, read) = (*key, bytes.clone());
+    if blocking::run(move || key.algo().digest(&read)).await? == *key.digest() {
+        return Ok(bytes);
+    }
+    Err(altered(&key, place, &packs.place(&place.name), "has another digest"))
+}
+
 /// Whether the header of the block's record is there, and all of its payload, whatever its bytes.
 pub(in crate::engine) async fn look(packs: &dyn Packs, key: &BlockKey, place: &Place) -> Result<()> {
     // The last byte of the record shows that the pack does not end before.

@@ -6,19 +6,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::append::Appender;
 use super::read;
 use crate::block::pack::record::{HEADER, Header, record_size};
 use crate::block::{Block, Packs};
-use crate::blocking;
 use crate::engine::core::Core;
 use crate::engine::damage;
 use crate::error::{Code, Result};
-use crate::key::BlockKey;
 use crate::manifest::{Hole, Mark, SealedPack};
-use crate::place::{Located, PackName, PackRow, Place};
+use crate::place::{Located, PackName, PackRow};
 
 /// Rows of one query or transaction.
 const ROWS: usize = 1_024;
@@ -86,8 +82,8 @@ pub(in crate::engine) async fn cut_tails(core: &Core, packs: &dyn Packs) -> Resu
     Ok(())
 }
 
-/// Where the tail of a pack begins that holds no record. It is behind the records that follow on `from`, if
-/// there are only zeros; else there is no such tail: what is there may be records behind a damaged one.
+/// Where the tail of a pack begins that holds no record: behind the records that follow on `from`, if only
+/// zeros come then. Otherwise the length of the pack, for there may be records behind a damaged one.
 async fn end_of_records(packs: &dyn Packs, name: &PackName, from: u64) -> Result<u64> {
     let mut end = from;
     while let Some(header) = packs.read(name, end..end + HEADER).await?
@@ -180,11 +176,15 @@ pub(in crate::engine) async fn compact(
     let (mut blocks, mut marks) = (Vec::new(), Vec::new());
     for record in records.into_iter().filter(|record| record.stored) {
         let Some(Located { place, .. }) = record.located else { continue };
-        if let Some(bytes) = right_bytes(packs, record.key, &place).await? {
-            blocks.push(Block { key: record.key, bytes });
-            marks.push(Mark { row: record.row, place: None, found: Some(place) });
-        } else {
-            core.manifests.clear_placed(record.row, &place).await?;
+        match read::verified(packs, &record.key, &place).await {
+            Ok(bytes) => {
+                blocks.push(Block { key: record.key, bytes });
+                marks.push(Mark { row: record.row, place: None, found: Some(place) });
+            }
+            Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => {
+                core.manifests.clear_placed(record.row, &place).await?;
+            }
+            Err(error) => return Err(error),
         }
     }
     if !blocks.is_empty() {
@@ -202,19 +202,6 @@ pub(in crate::engine) async fn compact(
         }
     }
     Ok(Some(last.place.offset))
-}
-
-/// The bytes of a block, if they have its digest.
-async fn right_bytes(packs: &dyn Packs, key: BlockKey, place: &Place) -> Result<Option<Bytes>> {
-    match read::payload(packs, &key, place, true).await {
-        Ok(bytes) => {
-            let read = bytes.clone();
-            let digest = blocking::run(move || key.algo().digest(&read)).await?;
-            Ok((digest == *key.digest()).then_some(bytes))
-        }
-        Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped.

@@ -209,9 +209,9 @@ mod tests {
         }
     }
 
-    /// What a collection costs is what was deleted, not what is stored: no statement of it walks over a whole
-    /// table. What it walks over by index are partial ones, which hold only what is pending, deleted or a
-    /// candidate.
+    /// A collection takes time in proportion to what was deleted, not to what is stored: no statement of it
+    /// walks over a whole table. The indexes that it walks over are partial: they hold only what is pending,
+    /// deleted or a candidate.
     #[test]
     fn no_statement_of_the_collector_looks_at_everything() {
         use crate::manifest::schema::MIGRATIONS;
