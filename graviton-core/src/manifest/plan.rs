@@ -182,29 +182,21 @@ impl<'a> Plan<'a> {
                     }
                 }
                 Commit::Whole { id, entries, .. } if live.contains(id) => {
-                    for entry in entries.iter() {
-                        match facts.blocks.get(&entry.key) {
-                            Some((false, false)) => changes.add(commit, entry.key, facts),
-                            Some((true, false)) => changes.heal(commit, entry.key, facts),
-                            _ => {}
+                    // A block without a row is not this blob's: it was cut otherwise.
+                    for entry in entries.iter().filter(|entry| facts.blocks.contains_key(&entry.key)) {
+                        if let Some(change) = change_of(commit, entry.key, facts) {
+                            changes.add(entry.key, change);
                         }
                     }
                     Committed::Existed
                 }
                 Commit::Whole { id, entries, .. } => {
-                    let proven = entries.iter().all(|entry| match facts.blocks.get(&entry.key) {
-                        Some((_, true)) => false,
-                        Some((true, false)) => true,
-                        Some((false, false)) | None => place_of(commit, entry.key, facts).is_some(),
-                    });
-                    if !proven {
-                        return Committed::NotInPlace;
-                    }
-                    for entry in entries.iter() {
-                        match facts.blocks.get(&entry.key) {
-                            Some((true, _)) => changes.heal(commit, entry.key, facts),
-                            _ => changes.add(commit, entry.key, facts),
-                        }
+                    // Each is asked for once: another put may replace the file between two looks.
+                    let proven: Option<Vec<Change>> =
+                        entries.iter().map(|entry| change_of(commit, entry.key, facts)).collect();
+                    let Some(proven) = proven else { return Committed::NotInPlace };
+                    for (entry, change) in entries.iter().zip(proven) {
+                        changes.add(entry.key, change);
                     }
                     live.insert(*id);
                     changes.whole.push(commit);
@@ -227,34 +219,58 @@ fn place_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Option<Plac
     }
 }
 
-impl Changes<'_> {
-    /// Marks a block as stored where the blob has put it, if it has.
-    fn add(&mut self, commit: &Commit, key: BlockKey, facts: &Facts) {
-        if let Some(place) = place_of(commit, key, facts) {
-            self.stored.entry(key).or_insert(place);
-        }
-    }
+/// A statement of a commit.
+pub(super) struct Statement {
+    pub(super) sql: Sql,
+    /// How many rows it has to change: with fewer, a blob would be live with a hole.
+    pub(super) rows: Option<usize>,
+}
 
-    /// Gives a block that the blob found damaged in a pack its new place.
-    fn heal(&mut self, commit: &Commit, key: BlockKey, facts: &Facts) {
-        let Commit::Whole { packed, .. } = commit else { return };
-        if let Some(found) = packed.get(&key).and_then(|packed| packed.found)
-            && let Some(place) = place_of(commit, key, facts)
-        {
-            self.healed.entry(key).or_insert((place, found));
+/// The row of a block gets this.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// It says `stored`, and goes on to say so.
+    None,
+    /// It is stored from now on: in a pack, or under its own name.
+    Stored(Option<Place>),
+    /// It has this place now. The other one is where it was found damaged.
+    Healed(Option<Place>, Place),
+}
+
+/// The change to the row of a block that this small blob refers to; `None` if it cannot rely on the block.
+fn change_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Change> {
+    let Commit::Whole { packed, .. } = commit else { return None };
+    match facts.blocks.get(&key) {
+        Some((_, true)) => None,
+        Some((true, false)) => {
+            let found = packed.get(&key).and_then(|packed| packed.found);
+            let healed = found.and_then(|found| Some(Change::Healed(place_of(commit, key, facts)?, found)));
+            Some(healed.unwrap_or(Change::None))
+        }
+        Some((false, false)) | None => place_of(commit, key, facts).map(Change::Stored),
+    }
+}
+
+impl Changes<'_> {
+    fn add(&mut self, key: BlockKey, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Stored(place) => drop(self.stored.entry(key).or_insert(place)),
+            Change::Healed(place, found) => drop(self.healed.entry(key).or_insert((place, found))),
         }
     }
 
     /// The statements to run, in the order in which rows are locked, and the batch that all of them take.
-    pub(super) fn statements(&self) -> (Vec<Sql>, String) {
+    pub(super) fn statements(&self) -> (Vec<Statement>, String) {
         let mut statements = Vec::new();
+        let mut run = |sql, rows| statements.push(Statement { sql, rows });
         let mut batch = Batch::new();
         if !self.stored.is_empty() {
             batch = batch.rows("keys", &self.stored, |row, (key, place)| {
                 row.key(key);
                 row.place(place.as_ref());
             });
-            statements.push(sql::COMMIT_BLOCKS);
+            run(sql::COMMIT_BLOCKS, None);
         }
         if !self.healed.is_empty() {
             batch = batch.rows("healed", &self.healed, |row, (key, (place, found))| {
@@ -262,11 +278,11 @@ impl Changes<'_> {
                 row.place(place.as_ref());
                 row.found(Some(found));
             });
-            statements.push(sql::COMMIT_HEALED);
+            run(sql::COMMIT_HEALED, None);
         }
         if !self.marks.is_empty() {
             batch = batch.rows("marks", &self.marks, Row::mark);
-            statements.push(sql::MARK_STORED);
+            run(sql::MARK_STORED, None);
         }
         if !self.pinned.is_empty() {
             batch = batch.rows("live", &self.pinned, |values, (row, id, block_count)| {
@@ -274,11 +290,11 @@ impl Changes<'_> {
                 values.number(row.0);
                 values.number(*block_count as i64);
             });
-            statements.push(sql::COMMIT_PINNED);
+            run(sql::COMMIT_PINNED, Some(self.pinned.len()));
         }
         if !self.again.is_empty() {
             batch = batch.numbers("again", self.again.iter().map(|row| row.0));
-            statements.push(sql::COMMIT_AGAIN);
+            run(sql::COMMIT_AGAIN, None);
         }
         if !self.whole.is_empty() {
             batch = batch.rows("ids", self.wholes(), |row, (id, chunker, entries)| {
@@ -293,7 +309,8 @@ impl Changes<'_> {
                 row.number(entry.offset as i64);
                 row.key(&entry.key);
             });
-            statements.extend([sql::COMMIT_BLOBS, sql::COMMIT_REFERENCES]);
+            run(sql::COMMIT_BLOBS, Some(self.whole.len()));
+            run(sql::COMMIT_REFERENCES, Some(self.wholes().map(|(_, _, entries)| entries.len()).sum()));
         }
         (statements, batch.finish())
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::batch::{Batch, Row};
 use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
-use super::plan::{Facts, PENDING, Plan};
+use super::plan::{Facts, PENDING, Plan, Statement};
 use super::repo::{only, the_only};
 use super::{
     BlobRow, BlockRow, Commit, Committed, Durability, HeldPack, ManifestEntry, ManifestRepo, Mark, Pinned,
     PinnedBlock, WriterId, sql,
 };
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::PackRow;
 
@@ -199,8 +199,11 @@ async fn commit(
     }
     let (outcome, changes) = plan.decide(&facts);
     let (statements, batch) = changes.statements();
-    for statement in statements {
-        connection.execute(statement, &[text(&batch)]).await?;
+    for Statement { sql, rows } in statements {
+        let changed = connection.execute(sql, &[text(&batch)]).await?;
+        if rows.is_some_and(|rows| changed != rows as u64) {
+            return Err(incomplete().into());
+        }
     }
     if !claimed.is_empty() {
         // Those that no member uses go; what is stored by now stays.
@@ -208,6 +211,10 @@ async fn commit(
         connection.execute(sql::COMMIT_DISCLAIM, &[text(rows)]).await?;
     }
     Ok(Keep(outcome))
+}
+
+fn incomplete() -> Error {
+    Error::new(Code::Internal, "a commit was given up that would have left a blob with a hole")
 }
 
 /// Locks the rows that the commits depend on. A block without a row gets one, so that it can be locked:

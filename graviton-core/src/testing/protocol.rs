@@ -28,6 +28,7 @@ pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     a_pinned_commit_can_be_repeated(&make().await).await;
     a_whole_blob_is_committed_at_once(&make().await).await;
     a_whole_blob_not_in_place_changes_nothing(&make().await).await;
+    a_block_that_is_replaced_during_the_commit_leaves_no_hole(&make().await).await;
     a_whole_blob_heals_damaged_blocks(&make().await).await;
     deleted_content_can_be_put_again(&make().await).await;
     durability_is_noted(&make().await).await;
@@ -336,6 +337,18 @@ async fn a_whole_blob_is_committed_at_once(place: &impl DatabasePlace) {
     let never = |key: &BlockKey| panic!("asked for {key}, which is stored");
     let commit = whole(id_of("three", &three), &three, never);
     assert_eq!(repo.commit([commit].into()).await.unwrap(), [Created]);
+}
+
+/// Another put replaces the file of the block just after the commit has looked at it.
+async fn a_block_that_is_replaced_during_the_commit_leaves_no_hole(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let entries = entries_of(&keys(0..3));
+    let id = id_of("replaced", &entries);
+    let seen = Mutex::new(HashSet::new());
+    let in_place = move |key: &BlockKey| seen.lock().unwrap().insert(*key);
+    assert_eq!(repo.commit([whole(id, &entries, in_place)].into()).await.unwrap(), [Created]);
+    assert_eq!(plain(&repo.find(&id, 9).await.unwrap().unwrap().1), entries);
+    assert_eq!(stored(&repo, &keys(0..3)).await, [Some(true); 3]);
 }
 
 async fn a_whole_blob_not_in_place_changes_nothing(place: &impl DatabasePlace) {
