@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::random;
@@ -110,6 +111,10 @@ impl Place {
         (self.pack, self.offset) == (other.pack, other.offset)
     }
 }
+
+/// For so long a request of S3 that got no answer may still be carried out: its signature is valid for 15
+/// minutes, and servers let clocks differ by as much.
+pub const DOUBT: Duration = Duration::from_secs(30 * 60);
 
 /// Bytes of the header of a record, and of a pack's.
 pub const HEADER: u64 = 64;

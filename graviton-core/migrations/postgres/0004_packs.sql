@@ -14,7 +14,9 @@ CREATE TABLE pack (
     dead BIGINT NOT NULL DEFAULT 0,
     punched BIGINT NOT NULL DEFAULT 0,
     -- When no row was found to point at it.
-    empty_at BIGINT
+    empty_at BIGINT,
+    -- Until then an attempt to send the pack that got no answer may be carried out.
+    in_doubt_until BIGINT
 );
 
 CREATE INDEX pack_unsealed ON pack (state) WHERE state <> 2;

@@ -14,7 +14,9 @@ CREATE TABLE pack (
     dead INTEGER NOT NULL DEFAULT 0,
     punched INTEGER NOT NULL DEFAULT 0,
     -- When no row was found to point at it.
-    empty_at INTEGER
+    empty_at INTEGER,
+    -- Until then an attempt to send the pack that got no answer may be carried out.
+    in_doubt_until INTEGER
 ) STRICT;
 
 CREATE INDEX pack_unsealed ON pack (state) WHERE state <> 2;

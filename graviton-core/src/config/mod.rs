@@ -230,14 +230,6 @@ impl Config {
             shared_window: self.shared_window,
         };
         check_root(&root)?;
-        if settings.layout == BlockLayout::Packs && self.get("GRAVITON_BLOB_BACKEND")? != "fs" {
-            return Err(wrong(
-                "GRAVITON_BLOCK_LAYOUT",
-                "packs",
-                "blocks in S3 are objects of their own",
-                "use files there",
-            ));
-        }
         if root.exists() && !root.is_dir() {
             return Err(Error::new(
                 Code::Config,

@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
             }
         }
         if let Some(packs) = core.packs.as_ref().filter(|_| manifests.has_packs())
-            && self.tend_packs(&**packs, report, progress).await?.is_break()
+            && self.tend_packs(packs, report, progress).await?.is_break()
         {
             return Ok(());
         }
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
     /// Releases blocks in packs, seals packs of stores that died, gives space back, and drops packs.
     async fn tend_packs(
         &mut self,
-        packs: &dyn Packs,
+        packs: &Arc<dyn Packs>,
         report: &mut GcReport,
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
     ) -> Result<ControlFlow<()>> {
@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
             }
         }
         let mut after = PackRow(0);
-        while let Some((pack, sealed)) = upkeep::seal_found(core, packs, after).await? {
+        while let Some((pack, sealed)) = upkeep::seal_found(core, &**packs, after).await? {
             after = pack;
             if let Err(error) = sealed {
                 // The others are none the worse for it.
@@ -268,8 +268,8 @@ impl<'a> Run<'a> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        upkeep::cut_tails(core, packs).await?;
-        while upkeep::punch(core, packs).await? {
+        upkeep::cut_tails(core, &**packs).await?;
+        while upkeep::punch(core, &**packs).await? {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
             }
         }
         while core.manifests.note_empty_packs(ROWS).await? == ROWS as u64 {}
-        while upkeep::drop_empty(core, packs, self.grace).await? {
+        while upkeep::drop_empty(core, &**packs, self.grace).await? {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));
             }

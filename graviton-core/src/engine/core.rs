@@ -5,7 +5,7 @@
 //! the id of the database stands beside the blocks (`store-id`), and is compared before anything is written
 //! or collected.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, HeldPack, ManifestRepo, StoreRecord};
-use crate::place::Located;
+use crate::place::{Located, PackName, Place};
 
 /// Requests for lengths of blocks that are under way at once.
 const LOOKS: usize = 32;
@@ -96,7 +96,7 @@ fn in_no_pack(blocks: &[StoredBlock]) -> impl Iterator<Item = BlockKey> {
 
 fn no_packs_here(location: &str) -> Error {
     Error::new(Code::Config, format!("GRAVITON_BLOCK_LAYOUT=packs: there are no packs in {location}"))
-        .with_advice("use files there; packs are for blocks on a filesystem")
+        .with_advice("use files there; packs are for blocks on a filesystem or in S3")
 }
 
 fn too_old_for_packs() -> Error {
@@ -130,7 +130,7 @@ impl Core {
             let (packs, latch) = (Arc::clone(packs), Arc::clone(&latch));
             let (manifests, leases) = (Arc::clone(&manifests), Arc::clone(leases));
             let how = (settings.durability, settings.compression);
-            Arc::new(Appender::new(packs, manifests, leases, latch, how, store_id))
+            Appender::new(packs, manifests, leases, latch, how, store_id)
         });
         Ok(Core {
             layout: settings.layout,
@@ -172,7 +172,9 @@ impl Core {
         let intact = if named.is_empty() { Vec::new() } else { self.blocks.seems_intact(&named).await? };
         let mut damaged: Vec<BlockKey> =
             named.into_iter().zip(intact).filter(|(_, intact)| !intact).map(|(key, _)| key).collect();
-        for (key, located) in blocks {
+        // A look at an object is a request.
+        let grow = self.packs.as_ref().is_some_and(|packs| packs.grows());
+        for (key, located) in blocks.iter().filter(|_| grow) {
             if let Some(located) = located
                 && !self.is_intact_in_pack(key, located).await?
             {
@@ -251,7 +253,23 @@ impl Core {
         });
         let found: Vec<(BlockKey, bool)> = looking.buffer_unordered(LOOKS).try_collect().await?;
         damaged.extend(found.into_iter().filter(|(_, intact)| !intact).map(|(key, _)| key));
+        damaged.extend(self.damaged_in_objects(blocks).await?);
         Ok(damaged)
+    }
+
+    /// Those of the blocks whose packs are gone or too short, by one request for each pack.
+    async fn damaged_in_objects(&self, blocks: &[StoredBlock]) -> Result<Vec<BlockKey>> {
+        let placed: Vec<(BlockKey, Place)> =
+            blocks.iter().filter_map(|(key, located)| Some((*key, located.as_ref()?.place))).collect();
+        let names: BTreeSet<PackName> = placed.iter().map(|(_, place)| place.name).collect();
+        let Some(packs) = self.packs.as_ref().filter(|_| !names.is_empty()) else { return Ok(Vec::new()) };
+        let looking = futures_util::stream::iter(names).map(|name| {
+            let packs = Arc::clone(packs);
+            async move { Ok::<_, Error>((name, packs.length(&name).await?.unwrap_or_default())) }
+        });
+        let lengths: HashMap<PackName, u64> = looking.buffer_unordered(LOOKS).try_collect().await?;
+        let is_cut_off = |place: &Place| lengths[&place.name] < read::end_of(place);
+        Ok(placed.into_iter().filter(|(_, place)| is_cut_off(place)).map(|(key, _)| key).collect())
     }
 
     /// Writes blocks, durably. A failed sync latches the store.

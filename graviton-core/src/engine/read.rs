@@ -13,15 +13,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::core::{Core, not_found};
 use super::damage;
+use super::pack::read::Run;
 use crate::block::{altered, wrong_length};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRecord, PlacedEntry};
-use crate::place::Located;
+use crate::place::{Located, Place};
 use crate::runtime;
 
 /// Entries of the manifest that come with the first query, with the first one after a jump, and with a later
@@ -35,6 +37,9 @@ const MOST_ENTRIES: usize = 512;
 const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
+
+/// Neighbours in an object are read together, up to so many bytes of the blob.
+const TOGETHER_BYTES: u64 = 8 << 20;
 
 /// How often a block is looked for where its row says that it has moved to.
 const MOVES: usize = 4;
@@ -96,6 +101,23 @@ enum Fetching {
     /// Not begun: to be done by whoever waits for it.
     Here,
     Task(Task<Result<Bytes>>),
+    /// One of several neighbours in a pack, which a task reads together.
+    Together(oneshot::Receiver<Result<Bytes>>, Arc<Task<()>>),
+}
+
+impl Fetching {
+    /// The bytes, where the work has begun.
+    async fn join(self, core: &Arc<Core>, piece: &Piece) -> Result<Bytes> {
+        match self {
+            Fetching::Here => fetch(core, piece.clone()).await,
+            Fetching::Task(task) => task.join().await.flatten(),
+            Fetching::Together(bytes, _task) => bytes.await.map_err(|_| ended())?,
+        }
+    }
+}
+
+fn ended() -> Error {
+    Error::new(Code::Closed, "the runtime that drives the store is shutting down")
 }
 
 impl BlobReader {
@@ -266,11 +288,7 @@ impl BlobReader {
         self.skip_to_position().await?;
         self.fetch_ahead().await?;
         let Some((piece, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
-        let fetched = match fetching {
-            Fetching::Here => fetch(&self.core, piece.clone()).await,
-            Fetching::Task(task) => task.join().await.flatten(),
-        };
-        let bytes = match fetched {
+        let bytes = match fetching.join(&self.core, &piece).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 let Piece { entry, range } = piece.clone();
@@ -328,32 +346,83 @@ impl BlobReader {
     /// Begins to fetch what may be fetched; at least the first block is planned.
     async fn fetch_ahead(&mut self) -> Result<()> {
         let mut bytes = self.ahead();
-        while self.ahead.is_empty() || (bytes < self.allowance && self.ahead.len() < AHEAD_BLOCKS) {
-            if self.next_entry >= self.end {
-                return Ok(());
+        while self.may_fetch(bytes) {
+            let Some(entry) = self.next_entry().await? else { return Ok(()) };
+            let alone = self.ahead.is_empty() && self.allowance == 0;
+            if !alone && self.is_in_object(&entry) {
+                bytes += self.fetch_neighbours(entry, bytes).await?;
+                continue;
             }
-            if self.entries.is_empty() {
-                self.entries = self.manifest(self.next_entry).await?.into();
-            }
-            let entry = self.entries.pop_front().ok_or_else(hole)?;
-            if self.entries.is_empty() && entry.end() < self.size() {
-                self.entries = self.manifest(entry.end()).await?.into();
-            }
-            // An entry whose offset was changed is whole in itself; only what comes next shows that it lies
-            // elsewhere.
-            let next = self.entries.front().map_or(self.size(), |next| next.offset);
-            if entry.offset != self.next_entry || entry.end() != next {
-                return Err(hole());
-            }
-            self.next_entry = entry.end();
             let piece = self.piece_of(entry);
             bytes += piece.range.end - piece.range.start;
-            let alone = self.ahead.is_empty() && self.allowance == 0;
             let fetching =
                 if alone { Fetching::Here } else { Fetching::Task(fetch_in_task(&self.core, piece.clone())) };
             self.ahead.push_back((piece, fetching));
         }
         Ok(())
+    }
+
+    /// Whether more is to be fetched beside so many bytes.
+    fn may_fetch(&self, bytes: u64) -> bool {
+        if self.ahead.is_empty() {
+            return true;
+        }
+        match self.entries.front() {
+            // Enough at once that it is worth a request.
+            Some(entry) if self.is_in_object(entry) => {
+                self.allowance.saturating_sub(bytes) >= (self.allowance / 2).clamp(1, TOGETHER_BYTES)
+            }
+            _ => bytes < self.allowance && self.ahead.len() < AHEAD_BLOCKS,
+        }
+    }
+
+    fn is_in_object(&self, entry: &PlacedEntry) -> bool {
+        entry.located.is_some() && self.core.packs.as_ref().is_some_and(|packs| !packs.grows())
+    }
+
+    /// The next entry of the manifest, in order; `None` at the end of what is read.
+    async fn next_entry(&mut self) -> Result<Option<PlacedEntry>> {
+        if self.next_entry >= self.end {
+            return Ok(None);
+        }
+        if self.entries.is_empty() {
+            self.entries = self.manifest(self.next_entry).await?.into();
+        }
+        let entry = self.entries.pop_front().ok_or_else(hole)?;
+        if self.entries.is_empty() && entry.end() < self.size() {
+            self.entries = self.manifest(entry.end()).await?.into();
+        }
+        // An entry whose offset was changed is whole in itself; only what comes next shows that it lies
+        // elsewhere.
+        let next = self.entries.front().map_or(self.size(), |next| next.offset);
+        if entry.offset != self.next_entry || entry.end() != next {
+            return Err(hole());
+        }
+        self.next_entry = entry.end();
+        Ok(Some(entry))
+    }
+
+    /// Begins to fetch this block and those that follow it in its pack, in one request. Returns how many bytes
+    /// of the blob these are.
+    async fn fetch_neighbours(&mut self, first: PlacedEntry, ahead: u64) -> Result<u64> {
+        let most = self.allowance.saturating_sub(ahead).min(TOGETHER_BYTES);
+        let (mut run, mut bytes) = (vec![first], first.key.size() as u64);
+        while let Some(next) = self.entries.front()
+            && bytes + next.key.size() as u64 <= most
+            && let (Some(last), Some(to)) = (run[run.len() - 1].located, next.located)
+            && Run::goes_on(&last.place, &to.place)
+        {
+            let Some(next) = self.next_entry().await? else { break };
+            bytes += next.key.size() as u64;
+            run.push(next);
+        }
+        let (senders, receivers): (Vec<_>, Vec<_>) = run.iter().map(|_| oneshot::channel()).unzip();
+        let task = Arc::new(fetch_together(&self.core, run.clone(), senders));
+        for (entry, receiver) in run.into_iter().zip(receivers) {
+            let fetching = Fetching::Together(receiver, Arc::clone(&task));
+            self.ahead.push_back((self.piece_of(entry), fetching));
+        }
+        Ok(bytes)
     }
 
     fn piece_of(&self, entry: PlacedEntry) -> Piece {
@@ -472,6 +541,35 @@ fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
     } else {
         Task::spawn(async move { fetch(&core, piece).await })
     }
+}
+
+/// Reads neighbours of one pack, and sends each of them when it is verified.
+fn fetch_together(
+    core: &Arc<Core>,
+    run: Vec<PlacedEntry>,
+    senders: Vec<oneshot::Sender<Result<Bytes>>>,
+) -> Task<()> {
+    let core = Arc::clone(core);
+    Task::spawn(async move {
+        let placed = run.into_iter().filter_map(|entry| Some((entry, entry.located?.place)));
+        let placed: Vec<(PlacedEntry, Place)> = placed.collect();
+        let read = match (core.packs.as_ref(), placed.first(), placed.last()) {
+            (Some(packs), Some((_, first)), Some((_, last))) => Run::read(packs, first, last).await,
+            _ => Err(Error::new(Code::Internal, "blocks are read from a pack that are in none")),
+        };
+        let each = move || {
+            for ((entry, place), sender) in placed.iter().zip(senders) {
+                let bytes = match &read {
+                    Ok(run) => run.payload(&entry.key, place, core.verify_reads),
+                    Err(error) => Err(error.clone()),
+                };
+                // The reader may have gone elsewhere.
+                let _ = sender.send(bytes.and_then(|bytes| verified(&core, entry, bytes)));
+            }
+        };
+        // If it cannot run, the receivers notice.
+        let _ = blocking::run(each).await;
+    })
 }
 
 fn verified(core: &Core, entry: &PlacedEntry, bytes: Bytes) -> Result<Bytes> {

@@ -10,7 +10,7 @@ use super::put::held;
 use super::repo::only;
 use super::{BlockRecord, BlockRow, HeldPack, ManifestRepo, Mark, WriterId, sql};
 use crate::error::Result;
-use crate::place::{HEADER, PackName, PackRow, Place, record_size};
+use crate::place::{DOUBT, HEADER, PackName, PackRow, Place, record_size};
 
 use Ending::{Commit as Keep, RollBack};
 use Value::Number;
@@ -94,23 +94,31 @@ impl ManifestRepo {
     }
 
     /// Seals a pack that its maker has written and synced up to `bytes`, durably. False if it does not hold
-    /// it any more.
-    pub async fn seal_own(&self, held: HeldPack, bytes: u64) -> Result<bool> {
-        self.seal(held.pack, (WRITING, Some(held.writer.0)), bytes).await
+    /// it any more. For as long as it is in doubt it is not dropped.
+    pub async fn seal_own(&self, held: HeldPack, bytes: u64, in_doubt: Duration) -> Result<bool> {
+        self.seal(held.pack, (WRITING, Some(held.writer.0)), bytes, in_doubt).await
     }
 
     /// Seals a pack that is in this state, and has this maker. Its row is locked before it is looked up how
     /// many of its bytes are dead.
-    async fn seal(&self, pack: PackRow, is: (i64, Option<i64>), bytes: u64) -> Result<bool> {
+    async fn seal(
+        &self,
+        pack: PackRow,
+        is: (i64, Option<i64>),
+        bytes: u64,
+        in_doubt: Duration,
+    ) -> Result<bool> {
         let operation = Operation::transaction("seal").synced(true);
-        self.run(operation, (pack, is, bytes), |mut connection, (pack, (state, maker), bytes)| {
+        let arguments = (pack, is, bytes, in_doubt);
+        self.run(operation, arguments, |mut connection, (pack, (state, maker), bytes, in_doubt)| {
             Box::pin(async move {
                 let read = |row: &Columns<'_>| Ok((row.number(0)?, row.number(1)?));
                 let found = only(connection.rows(sql::LOCK_TO_SEAL, &[Number(pack.0)], read).await?);
                 if found.is_none_or(|(is, of)| is != *state || maker.is_some_and(|maker| maker != of)) {
                     return Ok(RollBack(false));
                 }
-                connection.execute(sql::SEAL, &[Number(*bytes as i64), Number(pack.0)]).await?;
+                let values = [Number(*bytes as i64), Value::milliseconds(*in_doubt), Number(pack.0)];
+                connection.execute(sql::SEAL, &values).await?;
                 Ok(Keep(true))
             })
         })
@@ -160,9 +168,9 @@ impl ManifestRepo {
         .await
     }
 
-    /// Seals a pack that was found, durably.
-    pub async fn seal_found(&self, pack: PackRow, bytes: u64) -> Result<bool> {
-        self.seal(pack, (FOUND, None), bytes).await
+    /// Seals a pack that was found, durably. For as long as it is in doubt it is not dropped.
+    pub async fn seal_found(&self, pack: PackRow, bytes: u64, in_doubt: Duration) -> Result<bool> {
+        self.seal(pack, (FOUND, None), bytes, in_doubt).await
     }
 
     /// Up to `limit` blocks of a pack behind this offset, in the order of their records. Whether a live blob
@@ -294,12 +302,13 @@ impl ManifestRepo {
     }
 
     /// Drops up to `limit` of the packs that have been empty for the grace: until then a restored database
-    /// and readers may go there. Durably: a file goes only behind that.
+    /// and readers may go there. Not those that are in doubt, which may come back. Durably: a file goes only
+    /// behind that.
     pub async fn drop_packs(&self, grace: Duration, limit: usize) -> Result<u64> {
         let operation = Operation::transaction("drop_packs").synced(true);
         self.run(operation, (grace, limit), |mut connection, (grace, limit)| {
             Box::pin(async move {
-                let values = [Value::milliseconds(*grace), Value::limit(*limit)];
+                let values = [Value::milliseconds(*grace), Value::milliseconds(DOUBT), Value::limit(*limit)];
                 let mut packs = connection.rows(sql::EMPTY_PACKS, &values, |row| row.number(0)).await?;
                 let batch = numbers(&packs);
                 // Looked up while they are locked.

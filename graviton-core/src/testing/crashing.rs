@@ -403,6 +403,14 @@ impl Packs for CrashingPacks {
     fn place(&self, name: &PackName) -> String {
         self.inner.place(name)
     }
+
+    fn most_bytes(&self) -> u64 {
+        self.inner.most_bytes()
+    }
+
+    fn grows(&self) -> bool {
+        self.inner.grows()
+    }
 }
 
 struct CrashingPack {
@@ -434,5 +442,9 @@ impl OpenPack for CrashingPack {
 
     async fn sync(&self) -> Result<()> {
         self.crash.around(self.inner.sync()).await
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.inner.is_in_doubt()
     }
 }

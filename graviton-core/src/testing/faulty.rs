@@ -479,6 +479,14 @@ impl Packs for FaultyPacks {
     fn place(&self, name: &PackName) -> String {
         self.inner.place(name)
     }
+
+    fn most_bytes(&self) -> u64 {
+        self.inner.most_bytes()
+    }
+
+    fn grows(&self) -> bool {
+        self.inner.grows()
+    }
 }
 
 #[derive(Debug)]
@@ -516,5 +524,9 @@ impl OpenPack for FaultyPack {
             _ => {}
         }
         self.inner.sync().await
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.inner.is_in_doubt()
     }
 }

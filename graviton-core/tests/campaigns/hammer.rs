@@ -377,7 +377,7 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
     println!("{blocks:?} and {manifests:?}: {seconds} s, seed {seed}");
     let pair = Pair::new(blocks, manifests).with(&[("GRAVITON_CHUNKER", &format!("fixed:{BLOCK}"))]);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let proxy = (blocks == Blocks::S3).then(|| runtime.block_on(Proxy::to(pair.setting("QUASAR_MINIO_URL"))));
+    let proxy = blocks.are_in_s3().then(|| runtime.block_on(Proxy::to(pair.setting("QUASAR_MINIO_URL"))));
     let through: Vec<(&'static str, &str)> =
         proxy.iter().map(|proxy| ("QUASAR_MINIO_URL", proxy.url.as_str())).collect();
     let pair = pair.with(&through);
@@ -458,4 +458,16 @@ fn s3_and_sqlite() {
 fn s3_and_postgres() {
     needs_servers!();
     hammer(Blocks::S3, Manifests::Postgres);
+}
+
+#[test]
+fn s3_packs_and_sqlite() {
+    needs_servers!();
+    hammer(Blocks::S3Packs, Manifests::Sqlite);
+}
+
+#[test]
+fn s3_packs_and_postgres() {
+    needs_servers!();
+    hammer(Blocks::S3Packs, Manifests::Postgres);
 }

@@ -397,3 +397,15 @@ fn s3_and_postgres() {
     needs_servers!();
     kill(Blocks::S3, Manifests::Postgres);
 }
+
+#[test]
+fn s3_packs_and_sqlite() {
+    needs_servers!();
+    kill(Blocks::S3Packs, Manifests::Sqlite);
+}
+
+#[test]
+fn s3_packs_and_postgres() {
+    needs_servers!();
+    kill(Blocks::S3Packs, Manifests::Postgres);
+}

@@ -9,6 +9,7 @@ mod poolers;
 mod postgres_faults;
 mod s3_faults;
 mod s3_opening;
+mod s3_packs;
 mod s3_removal;
 mod session;
 #[path = "../support/mod.rs"]

@@ -86,21 +86,27 @@ fn names(pair: &Pair) -> (BTreeSet<String>, BTreeSet<String>) {
         let entries = std::fs::read_dir(path).into_iter().flatten();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
+    let objects = || {
+        let directory = format!("{}/blake3", pair.setting("GRAVITON_S3_BLOCK_PREFIX"));
+        let path = object_store::path::Path::from(directory);
+        let listed = in_runtime(async { s3_client().list_with_delimiter(Some(&path)).await.unwrap() });
+        let name = |path: &object_store::path::Path| path.filename().unwrap().to_owned();
+        // SeaweedFS shows a directory that has become empty as an object.
+        let objects = listed.objects.iter().filter(|object| object.location != path);
+        objects.map(|object| name(&object.location)).collect::<BTreeSet<String>>()
+    };
+    let of_rows = || rows(pair).iter().map(|row| row.key.name()).collect();
     match pair.blocks {
         Blocks::Files => (entries("blake3"), entries(".tmp")),
         // A record that no row points at is nobody's: that each row's record is there is verified below.
         Blocks::Packs => {
             assert_eq!(entries("blake3"), BTreeSet::new(), "there are files beside packs");
-            (rows(pair).iter().map(|row| row.key.name()).collect(), entries(".tmp"))
+            (of_rows(), entries(".tmp"))
         }
-        Blocks::S3 => {
-            let directory = format!("{}/blake3", pair.setting("GRAVITON_S3_BLOCK_PREFIX"));
-            let path = object_store::path::Path::from(directory);
-            let listed = in_runtime(async { s3_client().list_with_delimiter(Some(&path)).await.unwrap() });
-            let name = |path: &object_store::path::Path| path.filename().unwrap().to_owned();
-            // SeaweedFS shows a directory that has become empty as an object.
-            let objects = listed.objects.iter().filter(|object| object.location != path);
-            (objects.map(|object| name(&object.location)).collect(), BTreeSet::new())
+        Blocks::S3 => (objects(), BTreeSet::new()),
+        Blocks::S3Packs => {
+            assert_eq!(objects(), BTreeSet::new(), "there are objects beside packs");
+            (of_rows(), BTreeSet::new())
         }
     }
 }
@@ -157,7 +163,7 @@ pub(crate) fn assert_exact(pair: &Pair, store: &Store) {
 
     let rows = rows(pair);
     assert!(rows.iter().all(|row| row.stored && row.live), "there are rows of garbage: {rows:?}");
-    let is_packed = pair.blocks == Blocks::Packs;
+    let is_packed = pair.blocks.are_packed();
     assert!(
         rows.iter().all(|row| row.located.is_some() == is_packed),
         "a block is in the wrong place: {rows:?}"

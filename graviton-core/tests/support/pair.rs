@@ -19,6 +19,19 @@ pub(crate) enum Blocks {
     /// Files, with new blocks in packs.
     Packs,
     S3,
+    /// S3, with new blocks in packs.
+    S3Packs,
+}
+
+impl Blocks {
+    /// Whether new blocks are in packs.
+    pub(crate) fn are_packed(self) -> bool {
+        matches!(self, Blocks::Packs | Blocks::S3Packs)
+    }
+
+    pub(crate) fn are_in_s3(self) -> bool {
+        matches!(self, Blocks::S3 | Blocks::S3Packs)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +52,10 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new(blocks: Blocks, manifests: Manifests) -> Pair {
         let mut settings = vec![("GRAVITON_CHUNKER", "fastcdc:1024:4096:16384".to_owned())];
-        if blocks == Blocks::Packs {
+        if blocks.are_packed() {
             settings.push(("GRAVITON_BLOCK_LAYOUT", "packs".to_owned()));
         }
-        if blocks == Blocks::S3 {
+        if blocks.are_in_s3() {
             settings.extend([
                 ("GRAVITON_BLOB_BACKEND", "minio".to_owned()),
                 ("QUASAR_MINIO_URL", variable("GRAVITON_TEST_S3")),
@@ -67,6 +80,8 @@ impl Pair {
             all.push(Pair::new(Blocks::Packs, Manifests::Postgres));
             all.push(Pair::new(Blocks::S3, Manifests::Sqlite));
             all.push(Pair::new(Blocks::S3, Manifests::Postgres));
+            all.push(Pair::new(Blocks::S3Packs, Manifests::Sqlite));
+            all.push(Pair::new(Blocks::S3Packs, Manifests::Postgres));
         }
         all
     }

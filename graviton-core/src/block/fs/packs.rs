@@ -30,6 +30,9 @@ const MOST_OPEN: usize = 64;
 /// often.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// No pack grows longer.
+const MOST_BYTES: u64 = 64 << 20;
+
 /// The first step in which space is reserved; each step is twice as long as the one before. A sync of bytes
 /// in reserved space need not make the file longer: 279 µs instead of 358 µs for 4 KiB on ext4.
 const FIRST_STEP: u64 = 1 << 20;
@@ -324,6 +327,14 @@ impl Packs for Arc<FsPacks> {
     fn place(&self, name: &PackName) -> String {
         self.path(name).display().to_string()
     }
+
+    fn most_bytes(&self) -> u64 {
+        MOST_BYTES
+    }
+
+    fn grows(&self) -> bool {
+        true
+    }
 }
 
 /// A pack that is appended to.
@@ -396,5 +407,9 @@ impl OpenPack for Arc<PackFile> {
                 .map_err(|error| pack.failed("cannot sync", error))
         })
         .await?
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        false
     }
 }

@@ -21,6 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::{PackName, Place};
 
+pub use crate::place::DOUBT;
 pub use compress::Compression;
 
 /// The packs of a block store.
@@ -59,6 +60,14 @@ pub trait Packs: fmt::Debug + Send + Sync {
 
     /// Where this pack is or would be, for messages.
     fn place(&self, name: &PackName) -> String;
+
+    /// No pack grows longer than this many bytes.
+    fn most_bytes(&self) -> u64;
+
+    /// Whether packs are files that grow. Otherwise a pack is an object: its first sync sends all of it, and
+    /// nothing is written to it then. It is there as a whole or not at all, any look at it is a request, and
+    /// an attempt to send it that got no answer may still be carried out for [`DOUBT`].
+    fn grows(&self) -> bool;
 }
 
 /// A pack that is appended to. It stays open from its creation to its end: the system reports a failed write
@@ -71,6 +80,10 @@ pub trait OpenPack: fmt::Debug + Send + Sync {
     /// Makes all that was written durable whose call had returned. After an error nothing of the pack is to
     /// be relied on that was not synced before.
     async fn sync(&self) -> Result<()>;
+
+    /// Whether an attempt to write the pack may still be carried out, although another one succeeded or the
+    /// pack was given up.
+    fn is_in_doubt(&self) -> bool;
 }
 
 /// The error for a block whose pack, or whose record in it, is not there.

@@ -108,6 +108,11 @@ impl Failure {
         }
     }
 
+    /// Whether the server answered that it did nothing. A gateway that fails (5xx) does not know.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Failure::Refused(Refusal { status: 400..=499 | 501 | 507, .. }))
+    }
+
     /// Whether it says that there is no such object.
     pub(super) fn is_absence(&self) -> bool {
         // Servers name it differently, and a HEAD is answered without a body.

@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::place::PackName;
 
 /// A key of S3 has at most 1,024 bytes; this leaves room for an algorithm, a digest and a size.
 const MOST_PREFIX_BYTES: usize = 900;
@@ -127,6 +128,14 @@ impl S3Location {
     /// The key of a block's object.
     pub fn key_of(&self, key: &BlockKey) -> String {
         self.under_prefix(&format!("{}/{}", key.algo().name(), key.name()))
+    }
+
+    /// The key of a pack's object, or without a name what all of them begin with. It is beside the prefix of the
+    /// blocks, which other programs list.
+    pub(super) fn key_of_pack(&self, name: Option<&PackName>) -> String {
+        let directory =
+            if self.prefix.is_empty() { "packs".to_owned() } else { format!("{}-packs", self.prefix) };
+        name.map_or_else(|| format!("{directory}/"), |name| format!("{directory}/{name}"))
     }
 
     pub(super) fn under_prefix(&self, name: &str) -> String {
@@ -268,6 +277,10 @@ mod tests {
             assert_eq!(location(none).path(), "graviton-blocks");
         }
         assert_eq!(location("a/").path(), "graviton-blocks/a");
+        let pack = PackName::from_bytes([7; 16]);
+        assert_eq!(location("cas/blocks").key_of_pack(Some(&pack)), format!("cas/blocks-packs/{pack}"));
+        assert_eq!(location("").key_of_pack(Some(&pack)), format!("packs/{pack}"));
+        assert_eq!(location("a").key_of_pack(None), "a-packs/");
     }
 
     #[test]

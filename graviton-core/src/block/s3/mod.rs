@@ -1,13 +1,14 @@
 //! Blocks as objects in S3 or in a server that speaks S3, such as MinIO: `<prefix>/<algo>/<hex>-<size>`,
 //! each object the raw bytes of its block. Beside the algorithms' prefixes stands `store-id`, the id of the
-//! database these blocks belong to.
+//! database these blocks belong to. Packs are beside the prefix: `<prefix>-packs/<name>`.
 //!
 //! The server must show an object whole or not at all, and show it to everybody once the put has
 //! returned. AWS, MinIO and SeaweedFS do. Puts carry a checksum; a server that does not compare it, or that
 //! refuses it and gets puts without one, may store what was damaged on its way, which the next read finds.
 //!
 //! `location` is where, `client` makes the client of `object_store`, `transport` is below it and sees each
-//! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes.
+//! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes, `packs` are
+//! objects of many blocks.
 //!
 //! Two databases may open a place for the first time *at the same moment*: the condition `If-None-Match`
 //! gives it to one of them. A server that ignores it is found out by an object of our own, and refused.
@@ -15,6 +16,7 @@
 mod client;
 mod failure;
 mod location;
+mod packs;
 mod removal;
 mod shared;
 mod transport;
@@ -37,6 +39,7 @@ use crate::error::Result;
 use crate::key::BlockKey;
 
 use client::client;
+use packs::S3Packs;
 use removal::SignedRemoval;
 use shared::{Shared, closed};
 
@@ -162,7 +165,7 @@ impl BlockStore for S3BlockStore {
     }
 
     fn packs(&self) -> Option<Arc<dyn Packs>> {
-        None
+        Some(Arc::new(S3Packs(Arc::clone(&self.0))))
     }
 }
 

@@ -36,7 +36,7 @@ const MOST_OF_AN_ID: usize = 256;
 const MOST_OF_A_LIST: usize = 64 << 10;
 
 /// A page of a thousand keys.
-const MOST_OF_A_PAGE: usize = 8 << 20;
+pub(super) const MOST_OF_A_PAGE: usize = 8 << 20;
 
 pub(super) struct Shared {
     pub(super) location: S3Location,
@@ -80,8 +80,20 @@ impl Shared {
     where
         F: Future<Output = object_store::Result<T>>,
     {
+        self.ask_traced(&Trace::new(patience.attempt, most), patience, send).await
+    }
+
+    /// The same with a trace of the caller's.
+    async fn ask_traced<T, F>(
+        &self,
+        trace: &Trace,
+        patience: Patience,
+        send: impl FnOnce(Extensions) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
         blocking::begins().await;
-        let trace = Trace::new(patience.attempt, most);
         match tokio::time::timeout(patience.total, send(trace.extensions())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -89,6 +101,18 @@ impl Shared {
             }
             Err(_) => Err(trace.last_failure().unwrap_or_else(|| Failure::silent(patience.total))),
         }
+    }
+
+    /// Writes an object that nobody has written before, and says whether an attempt may still be carried out.
+    pub(super) async fn write_new(
+        &self,
+        patience: Patience,
+        path: &Path,
+        payload: PutPayload,
+    ) -> Result<bool, Failure> {
+        let trace = Trace::new(patience.attempt, MOST_OF_AN_ID);
+        self.write_traced(&trace, patience, path, payload, PutMode::Overwrite).await?;
+        Ok(trace.is_in_doubt())
     }
 
     fn without_checksum(&self) -> Result<AmazonS3, Failure> {
@@ -108,9 +132,21 @@ impl Shared {
         payload: PutPayload,
         mode: PutMode,
     ) -> Result<(), Failure> {
+        let trace = Trace::new(patience.attempt, MOST_OF_AN_ID);
+        self.write_traced(&trace, patience, path, payload, mode).await
+    }
+
+    async fn write_traced(
+        &self,
+        trace: &Trace,
+        patience: Patience,
+        path: &Path,
+        payload: PutPayload,
+        mode: PutMode,
+    ) -> Result<(), Failure> {
         let send = |s3: AmazonS3| {
             let (path, payload, mode) = (path.clone(), payload.clone(), mode.clone());
-            self.ask(patience, MOST_OF_AN_ID, async move |extensions| {
+            self.ask_traced(trace, patience, async move |extensions| {
                 let options = PutOptions { mode, extensions, ..PutOptions::default() };
                 s3.put_opts(&path, payload, options).await.map(drop)
             })
@@ -369,7 +405,9 @@ impl Shared {
     }
 
     pub(super) async fn has_blocks(&self) -> Result<bool> {
-        let prefixes = Algo::ALL.map(|algo| format!("{}/", self.location.under_prefix(algo.name())));
+        let mut prefixes =
+            Algo::ALL.map(|algo| format!("{}/", self.location.under_prefix(algo.name()))).to_vec();
+        prefixes.push(self.location.key_of_pack(None));
         let list = |extensions: Extensions| async move {
             for prefix in &prefixes {
                 let options = PaginatedListOptions {

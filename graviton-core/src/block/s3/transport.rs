@@ -9,6 +9,7 @@
 //! - what is no success becomes a [`Failure`], which is kept for whoever asked, and says itself whether
 //!   to try again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,11 +36,18 @@ pub(super) struct Trace {
     /// says already that it is the wrong one.
     most: usize,
     last: Arc<Mutex<Option<Failure>>>,
+    /// Set once an attempt failed that may still be carried out.
+    in_doubt: Arc<AtomicBool>,
 }
 
 impl Trace {
     pub(super) fn new(attempt: Duration, most: usize) -> Trace {
-        Trace { attempt, most, last: Arc::default() }
+        Trace { attempt, most, last: Arc::default(), in_doubt: Arc::default() }
+    }
+
+    /// Whether an attempt failed that may still be carried out.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
     }
 
     pub(super) fn extensions(&self) -> Extensions {
@@ -55,6 +63,9 @@ impl Trace {
 
     fn failed(&self, failure: Failure) -> HttpError {
         let kind = if failure.is_passing() { HttpErrorKind::Request } else { HttpErrorKind::Unknown };
+        if !failure.is_refusal() {
+            self.in_doubt.store(true, Ordering::Relaxed);
+        }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
         HttpError::new(kind, failure)
     }

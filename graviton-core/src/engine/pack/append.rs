@@ -2,18 +2,22 @@
 //!
 //! Puts of many tasks share the pack and its syncs. A pack that is full is sealed once all that was written
 //! to it is marked or given up; the last one is sealed when the store is closed.
+//!
+//! Where packs are objects, a sync sends the whole pack, and the next block goes to another one. A put sends at
+//! once what it has. While [`MOST_SENDS`] packs are on their way, puts that come gather in the next one.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock, watch};
 use tokio::task::JoinSet;
 
 use crate::block::pack::Compression;
+use crate::block::pack::DOUBT;
 use crate::block::pack::compress;
 use crate::block::pack::record::{self, Header};
 use crate::block::{Block, OpenPack, Packs};
@@ -25,15 +29,16 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{Durability, HeldPack, ManifestRepo};
 use crate::place::{PackName, PackRow, Place};
 
-/// No pack grows longer.
-const MOST_BYTES: u64 = 64 << 20;
-
 /// Batches of up to this many bytes are encoded on the calling thread: that takes less time than handing them
 /// to another one.
 const ENCODE_HERE: u64 = 64 << 10;
 
-/// Puts that share a sync.
+/// Puts that share a sync, and those that share a pack that is sent.
 const TOGETHER: usize = 256;
+const TOGETHER_SENT: usize = 4_096;
+
+/// Packs that are sent at once.
+const MOST_SENDS: usize = 4;
 
 /// How long a store that is closed waits for puts that did not end. A pack that is not sealed by then is left
 /// to the next collection.
@@ -69,8 +74,10 @@ struct OwnPack {
     failed: OnceLock<Error>,
     /// Held for reading by everything that is not yet marked.
     uses: Arc<RwLock<()>>,
-    /// Held for reading by writes and syncs.
+    /// Held for reading by writes.
     writes: Arc<RwLock<()>>,
+    /// The outcome of sending it, where it is an object.
+    sent: OnceCell<Result<()>>,
 }
 
 /// Blocks that are in packs, durably, and not yet marked. As long as this is kept, the packs are not sealed.
@@ -96,6 +103,8 @@ struct Reserved {
     /// How many of the records have room there.
     records: usize,
     using: OwnedRwLockReadGuard<()>,
+    /// Kept until the bytes are written.
+    writing: OwnedRwLockReadGuard<()>,
 }
 
 impl Appender {
@@ -106,8 +115,13 @@ impl Appender {
         latch: Arc<Latch>,
         (durability, compression): (Durability, Compression),
         store_id: &str,
-    ) -> Appender {
-        Appender {
+    ) -> Arc<Appender> {
+        let limits = if packs.grows() {
+            Limits { weight: TOGETHER, batches: 1 }
+        } else {
+            Limits { weight: TOGETHER_SENT, batches: MOST_SENDS }
+        };
+        Arc::new_cyclic(|this: &Weak<Appender>| Appender {
             packs,
             manifests,
             leases,
@@ -117,9 +131,20 @@ impl Appender {
             store_id: store_id.into(),
             current: tokio::sync::Mutex::new(None),
             retired: Mutex::default(),
-            syncs: Group::new(|_| 1, Limits { weight: TOGETHER, batches: 1 }, sync_each),
+            syncs: Group::new(|_| 1, limits, {
+                let this = Weak::clone(this);
+                move |batch| {
+                    let this = this.upgrade();
+                    async move {
+                        match this {
+                            Some(this) => this.sync_each(batch).await,
+                            None => batch.iter().map(|_| Err(closed())).collect(),
+                        }
+                    }
+                }
+            }),
             closed: watch::Sender::new(false),
-        }
+        })
     }
 
     /// Whether this store is writing the pack.
@@ -173,7 +198,7 @@ impl Appender {
         };
         while !rest.is_empty() {
             let sizes: Vec<u64> = rest.iter().map(Record::size).collect();
-            let Reserved { pack, offset, records, using } = self.reserve(&sizes).await?;
+            let Reserved { pack, offset, records, using, writing } = self.reserve(&sizes).await?;
             let later = rest.split_off(records);
             let mut at = offset;
             let mut parts = Vec::with_capacity(3 * records);
@@ -185,7 +210,6 @@ impl Appender {
                 at += record.size();
                 record.write_to(&mut parts);
             }
-            let writing = pack.writes.read().await;
             if let Err(error) = pack.file.write(offset, parts).await {
                 drop(writing);
                 self.leave(pack, offset..at).await;
@@ -195,7 +219,8 @@ impl Appender {
             appended.uses.push(using);
             touched.push(pack);
         }
-        if synced {
+        // An object that was not sent would not outlive this process.
+        if synced || !self.packs.grows() {
             for synced in self.syncs.join_all(touched).await? {
                 synced?;
             }
@@ -223,10 +248,11 @@ impl Appender {
     async fn reserve(&self, sizes: &[u64]) -> Result<Reserved> {
         let mut current = self.current.lock().await;
         let first = sizes.first().copied().unwrap_or_default();
+        let most_bytes = self.packs.most_bytes();
         let is_usable = |pack: &OwnPack| {
             pack.lease.check().is_ok()
                 && pack.failed.get().is_none()
-                && pack.end.load(Ordering::Relaxed) + first <= MOST_BYTES
+                && pack.end.load(Ordering::Relaxed) + first <= most_bytes
         };
         if let Some(pack) = current.take_if(|pack| !is_usable(pack)) {
             self.retire(pack);
@@ -238,23 +264,26 @@ impl Appender {
         let offset = pack.end.load(Ordering::Relaxed);
         let (mut end, mut records) = (offset, 0);
         for size in sizes {
-            if records > 0 && end + size > MOST_BYTES {
+            if records > 0 && end + size > most_bytes {
                 break;
             }
             end += size;
             records += 1;
         }
-        let using = Arc::clone(&pack.uses).try_read_owned();
-        let using =
-            using.map_err(|_| Error::new(Code::Internal, "a pack is sealed that is being written"))?;
+        // Before another one can take the pack to seal or to send it.
+        let held = |lock: &Arc<RwLock<()>>| {
+            let held = Arc::clone(lock).try_read_owned();
+            held.map_err(|_| Error::new(Code::Internal, "a pack is sealed that is being written"))
+        };
+        let (using, writing) = (held(&pack.uses)?, held(&pack.writes)?);
         pack.end.store(end, Ordering::Relaxed);
-        Ok(Reserved { pack, offset, records, using })
+        Ok(Reserved { pack, offset, records, using, writing })
     }
 
     /// Makes a pack: its row first, synced in every mode, so that no file is without one.
     async fn create(&self) -> Result<OwnPack> {
         if *self.closed.borrow() {
-            return Err(Error::new(Code::Closed, "the store is closed"));
+            return Err(closed());
         }
         let name = PackName::random()?;
         let (lease, pack) = self.leases.insert_pack(&name).await?;
@@ -267,10 +296,9 @@ impl Appender {
                 return Err(error);
             }
         };
-        // A pause longer than the lease: a collection may have forgotten the pack before its file was there.
-        if !self.manifests.is_held(held).await? {
-            self.packs.remove(&[name]).await?;
-            return Err(expired());
+        // An object is not there yet.
+        if self.packs.grows() {
+            self.check_held(held).await?;
         }
         Ok(OwnPack {
             held,
@@ -280,7 +308,18 @@ impl Appender {
             failed: OnceLock::new(),
             uses: Arc::default(),
             writes: Arc::default(),
+            sent: OnceCell::new(),
         })
+    }
+
+    /// Removes a pack that was just made, if this store does not hold it any more: after a pause longer than
+    /// the lease, a collection may have forgotten it before it was there.
+    async fn check_held(&self, held: HeldPack) -> Result<()> {
+        if self.manifests.is_held(held).await? {
+            return Ok(());
+        }
+        self.packs.remove(&[held.name]).await?;
+        Err(expired())
     }
 
     /// Seals a pack once nothing of it is under way; of a store that is closed, once nothing is being written
@@ -299,6 +338,39 @@ impl Appender {
             // If it fails, the next collection does it.
             let _ = latch.watch(pack.seal(&*packs, &manifests).await);
         });
+    }
+
+    /// One sync of each pack; the answers are in the order of the members.
+    async fn sync_each(&self, members: Vec<Arc<OwnPack>>) -> Vec<Result<()>> {
+        let mut done: Vec<(PackRow, Result<()>)> = Vec::new();
+        let mut answers = Vec::with_capacity(members.len());
+        for member in members {
+            let pack = member.held.pack;
+            let known = done.iter().find(|(synced, _)| *synced == pack).map(|(_, result)| result.clone());
+            answers.push(if let Some(result) = known {
+                result
+            } else {
+                let result = if self.packs.grows() { member.sync().await } else { self.send(&member).await };
+                done.push((pack, result.clone()));
+                result
+            });
+        }
+        answers
+    }
+
+    /// Sends a pack that is an object, once: later blocks go to another one.
+    async fn send(&self, pack: &Arc<OwnPack>) -> Result<()> {
+        if let Some(pack) = self.current.lock().await.take_if(|own| own.held == pack.held) {
+            self.retire(pack);
+        }
+        let sending = async {
+            // Of writes that began before.
+            let _alone = pack.writes.write().await;
+            pack.lease.check()?;
+            pack.sync().await?;
+            self.check_held(pack.held).await
+        };
+        pack.sent.get_or_init(|| sending).await.clone()
     }
 
     /// Seals what this store has written. Puts that go on fail.
@@ -333,31 +405,23 @@ impl OwnPack {
 
     /// Seals it, in every mode after a sync: a sealed pack is relied on without a look at its bytes.
     async fn seal(&self, packs: &dyn Packs, manifests: &ManifestRepo) -> Result<()> {
-        self.sync().await?;
+        if packs.grows() {
+            self.sync().await?;
+        } else if !matches!(self.sent.get(), Some(Ok(()))) {
+            // It may be on its way for a while. It is found when the lease is over.
+            return Ok(());
+        }
         let end = self.end.load(Ordering::Relaxed);
-        if manifests.seal_own(self.held, end).await? {
+        let in_doubt = if self.file.is_in_doubt() { DOUBT } else { Duration::ZERO };
+        if manifests.seal_own(self.held, end, in_doubt).await? {
             packs.cut(&self.held.name, end).await?;
         }
         Ok(())
     }
 }
 
-/// One sync of each pack; the answers are in the order of the members.
-async fn sync_each(members: Vec<Arc<OwnPack>>) -> Vec<Result<()>> {
-    let mut done: Vec<(PackRow, Result<()>)> = Vec::new();
-    let mut answers = Vec::with_capacity(members.len());
-    for member in members {
-        let pack = member.held.pack;
-        let known = done.iter().find(|(synced, _)| *synced == pack).map(|(_, result)| result.clone());
-        answers.push(if let Some(result) = known {
-            result
-        } else {
-            let result = member.sync().await;
-            done.push((pack, result.clone()));
-            result
-        });
-    }
-    answers
+fn closed() -> Error {
+    Error::new(Code::Closed, "the store is closed")
 }
 
 /// A block as a record.

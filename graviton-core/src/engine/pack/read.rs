@@ -1,5 +1,7 @@
 //! Reading a record, and looking at one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::block::Packs;
@@ -11,6 +13,9 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::{Codec, Place};
 
+/// Bytes between two records that are read together with them: less than another request costs.
+const GAP: u64 = 16 << 10;
+
 /// The plain bytes of a block. Its header is compared with the key, and its payload with the header's
 /// checksum unless the caller compares its digest: behind an intact header there can be zeros, of a hole.
 pub(in crate::engine) async fn payload(
@@ -19,26 +24,89 @@ pub(in crate::engine) async fn payload(
     place: &Place,
     is_hashed: bool,
 ) -> Result<Bytes> {
-    let end = place.offset + HEADER + u64::from(place.stored_size);
-    let record = packs.read(&place.name, place.offset..end).await?;
+    let record = packs.read(&place.name, place.offset..end_of(place)).await?;
     let record = record.ok_or_else(|| missing(key, place, &packs.place(&place.name)))?;
-    let header = checked_header(packs, key, place, &record)?;
-    let payload = record.slice(HEADER as usize..);
-    let is_damaged = || altered(key, place, &packs.place(&place.name), "is not the one that was written");
-    if payload.len() < place.stored_size as usize || !is_hashed && !header.has_payload(&payload) {
-        return Err(is_damaged());
-    }
+    let payload = stored(packs, key, place, &record, is_hashed)?;
     if place.codec == Codec::Raw {
         return Ok(payload);
+    }
+    let (codec, size) = (place.codec, key.size());
+    let plain = blocking::run(move || compress::decode(codec, &payload, size)).await?;
+    plain.ok_or_else(|| not_as_written(packs, key, place))
+}
+
+/// Where the payload of the record ends.
+pub(in crate::engine) fn end_of(place: &Place) -> u64 {
+    place.offset + HEADER + u64::from(place.stored_size)
+}
+
+/// The payload of a record as it is stored.
+fn stored(
+    packs: &dyn Packs,
+    key: &BlockKey,
+    place: &Place,
+    record: &Bytes,
+    is_hashed: bool,
+) -> Result<Bytes> {
+    let header = checked_header(packs, key, place, record)?;
+    let payload = record.slice(HEADER as usize..);
+    if payload.len() < place.stored_size as usize || !is_hashed && !header.has_payload(&payload) {
+        return Err(not_as_written(packs, key, place));
     }
     if !compress::is_known(place.codec) {
         let why = format!("block {key} is compressed, and this build of Graviton has no zstd");
         return Err(Error::new(Code::Unsupported, why)
             .with_advice("build graviton-core with its feature `zstd`, or use another program"));
     }
-    let (codec, size) = (place.codec, key.size());
-    let plain = blocking::run(move || compress::decode(codec, &payload, size)).await?;
-    plain.ok_or_else(is_damaged)
+    Ok(payload)
+}
+
+fn not_as_written(packs: &dyn Packs, key: &BlockKey, place: &Place) -> Error {
+    altered(key, place, &packs.place(&place.name), "is not the one that was written")
+}
+
+/// Neighbours of one pack, read together.
+pub(in crate::engine) struct Run {
+    packs: Arc<dyn Packs>,
+    start: u64,
+    /// Fewer if the pack ends before; `None` if it is gone.
+    bytes: Option<Bytes>,
+}
+
+impl Run {
+    /// Reads from the first place to the last one, which are in one pack.
+    pub(in crate::engine) async fn read(packs: &Arc<dyn Packs>, first: &Place, last: &Place) -> Result<Run> {
+        let bytes = packs.read(&first.name, first.offset..end_of(last)).await?;
+        Ok(Run { packs: Arc::clone(packs), start: first.offset, bytes })
+    }
+
+    /// Whether the next block can be read together with one at the last place.
+    pub(in crate::engine) fn goes_on(last: &Place, next: &Place) -> bool {
+        next.pack == last.pack && (end_of(last)..=end_of(last) + GAP).contains(&next.offset)
+    }
+
+    /// The plain bytes of a block, like [`payload`]. Computes.
+    pub(in crate::engine) fn payload(&self, key: &BlockKey, place: &Place, is_hashed: bool) -> Result<Bytes> {
+        let packs = &*self.packs;
+        let Some(bytes) = &self.bytes else { return Err(missing(key, place, &packs.place(&place.name))) };
+        let at = |offset: u64| usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(bytes.len());
+        let record = bytes.slice(at(place.offset)..at(end_of(place)));
+        let payload = stored(packs, key, place, &record, is_hashed)?;
+        if place.codec == Codec::Raw {
+            return Ok(payload);
+        }
+        let plain = compress::decode(place.codec, &payload, key.size());
+        plain.ok_or_else(|| not_as_written(packs, key, place))
+    }
+
+    /// The plain bytes of a block, if they have the digest of its key, like [`verified`]. Computes.
+    pub(in crate::engine) fn verified(&self, key: &BlockKey, place: &Place) -> Result<Bytes> {
+        let bytes = self.payload(key, place, true)?;
+        if key.algo().digest(&bytes) == *key.digest() {
+            return Ok(bytes);
+        }
+        Err(altered(key, place, &self.packs.place(&place.name), "has another digest"))
+    }
 }
 
 /// The plain bytes of a block, if they have the digest of its key; otherwise `corrupt-block`.
@@ -51,10 +119,20 @@ pub(in crate::engine) async fn verified(packs: &dyn Packs, key: &BlockKey, place
     Err(altered(&key, place, &packs.place(&place.name), "has another digest"))
 }
 
-/// Whether the header of the block's record is there, and all of its payload, whatever its bytes.
+/// Whether the header of the block's record is there, and all of its payload, whatever its bytes. Of an
+/// object, whether it is as long.
 pub(in crate::engine) async fn look(packs: &dyn Packs, key: &BlockKey, place: &Place) -> Result<()> {
+    let end = end_of(place);
+    if !packs.grows() {
+        return match packs.length(&place.name).await? {
+            None => Err(missing(key, place, &packs.place(&place.name))),
+            Some(length) if length < end => {
+                Err(altered(key, place, &packs.place(&place.name), "ends too early"))
+            }
+            Some(_) => Ok(()),
+        };
+    }
     // The last byte of the record shows that the pack does not end before.
-    let end = place.offset + HEADER + u64::from(place.stored_size);
     let header = packs.read(&place.name, place.offset..place.offset + HEADER).await?;
     let header = header.ok_or_else(|| missing(key, place, &packs.place(&place.name)))?;
     checked_header(packs, key, place, &header)?;

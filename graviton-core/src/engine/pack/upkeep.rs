@@ -6,15 +6,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::append::Appender;
-use super::read;
+use super::read::{self, Run};
 use crate::block::pack::record::{HEADER, Header, record_size};
 use crate::block::{Block, Packs};
+use crate::blocking;
 use crate::engine::core::Core;
 use crate::engine::damage;
-use crate::error::{Code, Result};
-use crate::manifest::{Hole, Mark, SealedPack};
-use crate::place::{Located, PackName, PackRow};
+use crate::error::{Code, Error, Result};
+use crate::manifest::{BlockRecord, Hole, Mark, SealedPack};
+use crate::place::{DOUBT, PackName, PackRow, Place};
 
 /// Rows of one query or transaction.
 const ROWS: usize = 1_024;
@@ -49,13 +52,16 @@ pub(in crate::engine) async fn seal_found(
 }
 
 async fn seal_one(core: &Arc<Core>, packs: &dyn Packs, row: PackRow, name: PackName) -> Result<()> {
+    if !packs.grows() {
+        return seal_object(core, packs, row, name).await;
+    }
     packs.sync(&name).await?;
     let (mut after, mut end) = (0, HEADER);
     loop {
         let records = core.manifests.pack_blocks(row, after, ROWS).await?;
         let Some(last) = records.last().and_then(|record| record.located) else { break };
         after = last.place.offset;
-        end = last.place.offset + record_size(last.place.stored_size);
+        end = after + record_size(last.place.stored_size);
         for record in records {
             let Some(located) = record.located else { continue };
             if record.stored && damage::look(core, record.key, record.located, true).await?.is_some() {
@@ -65,14 +71,35 @@ async fn seal_one(core: &Arc<Core>, packs: &dyn Packs, row: PackRow, name: PackN
     }
     let end = end_of_records(packs, &name, end).await?;
     let length = packs.length(&name).await?.unwrap_or_default();
-    if core.manifests.seal_found(row, end.min(length)).await? && end < length {
+    if core.manifests.seal_found(row, end.min(length), Duration::ZERO).await? && end < length {
         packs.cut(&name, end).await?;
     }
     Ok(())
 }
 
+/// The same for an object. It is there as a whole, and rows point at it only after that. Its maker may have
+/// sent it just before it died, so that it may be there later.
+async fn seal_object(core: &Core, packs: &dyn Packs, row: PackRow, name: PackName) -> Result<()> {
+    let length = packs.length(&name).await?.unwrap_or_default();
+    let mut after = 0;
+    loop {
+        let records = core.manifests.pack_blocks(row, after, ROWS).await?;
+        let Some(last) = records.last().and_then(|record| record.located) else { break };
+        after = last.place.offset;
+        for record in records {
+            if let Some(located) = record.located.filter(|located| read::end_of(&located.place) > length) {
+                core.manifests.clear_placed(record.row, &located.place).await?;
+            }
+        }
+    }
+    core.manifests.seal_found(row, length, DOUBT).await.map(drop)
+}
+
 /// Cuts off the reserved space of sealed packs whose makers died before they did that.
 pub(in crate::engine) async fn cut_tails(core: &Core, packs: &dyn Packs) -> Result<()> {
+    if !packs.grows() {
+        return Ok(());
+    }
     let lengths: HashMap<PackName, u64> = packs.list().await?.into_iter().collect();
     for pack in core.manifests.sealed_packs().await? {
         if lengths.get(&pack.name).is_some_and(|length| *length > pack.bytes) {
@@ -159,7 +186,7 @@ pub(in crate::engine) async fn to_compact(core: &Core) -> Result<Vec<SealedPack>
 /// in every mode; that the rows have moved need not be synced, for the drop of the old pack is.
 pub(in crate::engine) async fn compact(
     core: &Arc<Core>,
-    packs: &dyn Packs,
+    packs: &Arc<dyn Packs>,
     appender: &Arc<Appender>,
     from: PackRow,
     after: u64,
@@ -174,9 +201,13 @@ pub(in crate::engine) async fn compact(
     records.truncate(together);
     let Some(last) = records.last().and_then(|record| record.located) else { return Ok(None) };
     let (mut blocks, mut marks) = (Vec::new(), Vec::new());
-    for record in records.into_iter().filter(|record| record.stored) {
-        let Some(Located { place, .. }) = record.located else { continue };
-        match read::verified(packs, &record.key, &place).await {
+    let placed: Vec<(BlockRecord, Place)> = records
+        .into_iter()
+        .filter(|record| record.stored)
+        .filter_map(|record| Some((record, record.located?.place)))
+        .collect();
+    for (record, place, copy) in copies(packs, placed).await? {
+        match copy {
             Ok(bytes) => {
                 blocks.push(Block { key: record.key, bytes });
                 marks.push(Mark { row: record.row, place: None, found: Some(place) });
@@ -202,6 +233,28 @@ pub(in crate::engine) async fn compact(
         }
     }
     Ok(Some(last.place.offset))
+}
+
+/// The verified bytes of blocks that are in one pack, in order. Neighbours are read together.
+async fn copies(
+    packs: &Arc<dyn Packs>,
+    placed: Vec<(BlockRecord, Place)>,
+) -> Result<Vec<(BlockRecord, Place, Result<Bytes>)>> {
+    let mut all = Vec::with_capacity(placed.len());
+    for neighbours in placed.chunk_by(|(_, last), (_, next)| Run::goes_on(last, next)) {
+        let run = Run::read(packs, &neighbours[0].1, &neighbours[neighbours.len() - 1].1).await;
+        let neighbours = neighbours.to_vec();
+        let copying = move || {
+            let copy = |(record, place): (BlockRecord, Place)| {
+                let bytes =
+                    run.as_ref().map_err(Error::clone).and_then(|run| run.verified(&record.key, &place));
+                (record, place, bytes)
+            };
+            neighbours.into_iter().map(copy).collect::<Vec<_>>()
+        };
+        all.extend(blocking::run(copying).await?);
+    }
+    Ok(all)
 }
 
 /// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped.

@@ -31,8 +31,11 @@ use crate::report::PutReceipt;
 /// A blob of more blocks is not small: it is pinned.
 pub(crate) const SMALL_BLOCKS: usize = 64;
 
-/// The most blocks of one batch; each is a file that is held open until its blob is committed.
+/// The most blocks of one batch; each may be a file that is held open until its blob is committed.
 const BATCH_BLOCKS: usize = 256;
+
+/// The same where they are sent together, in one object: as many of 4 KiB as make it worth a request.
+const BATCH_BLOCKS_SENT: usize = 2_048;
 
 /// A small blob whose blocks are all in the block store.
 struct Prepared {
@@ -51,9 +54,11 @@ struct Written {
 /// Small puts that come together share their look-up, their syncs and their commit.
 pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts {
     let (core, commits) = (Arc::clone(core), Arc::clone(commits));
+    let are_sent = core.new_blocks().is_some() && core.packs.as_ref().is_some_and(|packs| !packs.grows());
+    let weight = if are_sent { BATCH_BLOCKS_SENT } else { BATCH_BLOCKS };
     Group::new(
         |blob: &Arc<SmallBlob>| blob.entries.len().max(1),
-        Limits { weight: BATCH_BLOCKS, batches: 3 },
+        Limits { weight, batches: 3 },
         move |batch| {
             let (core, commits) = (Arc::clone(&core), Arc::clone(&commits));
             async move { put_batch(&core, &commits, &batch).await }

@@ -17,10 +17,11 @@ statements! {
         ") AND state = 0 ORDER BY id" for_share];
     /// `$1` pack: its state and its maker. Held until the transaction ends.
     LOCK_TO_SEAL = ["SELECT state, writer_id FROM pack WHERE id = $1" for_update];
-    /// `$1` bytes, `$2` pack. Asked in a statement behind the lock: what nobody points at is dead.
-    SEAL = ["UPDATE pack SET state = 2, bytes = $1, dead = $1 - 64 \
+    /// `$1` bytes, `$2` for how long it is in doubt, `$3` pack. Asked in a statement behind the lock: what nobody
+    /// points at is dead.
+    SEAL = ["UPDATE pack SET state = 2, bytes = $1, in_doubt_until = " now " + $2, dead = $1 - 64 \
         - (SELECT CAST(coalesce(sum((stored_size + 71) / 8 * 8), 0) AS BIGINT) FROM " block " WHERE block.pack_id = pack.id) \
-        - (SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) WHERE id = $2"];
+        - (SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) WHERE id = $3"];
     /// `$1` limit: the maker's lease is over, or its row is gone: nobody marks in it any more.
     FIND_PACKS = ["UPDATE pack SET state = 1 WHERE id IN (SELECT id FROM pack WHERE state <> 2 AND state = 0 \
         AND NOT EXISTS (SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ") \
@@ -85,8 +86,10 @@ statements! {
         ORDER BY id LIMIT $1" for_update ")"];
     /// Packs that were noted in a time that has not come yet: the clock was ahead.
     FUTURE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE empty_at > " now];
-    /// `$1` grace, `$2` limit.
-    EMPTY_PACKS = ["SELECT id FROM pack WHERE state = 2 AND empty_at <= " now " - $1 ORDER BY id LIMIT $2" for_update];
+    /// `$1` grace, `$2` for how long a pack is in doubt, `$3` limit. A doubt that ends later than that was noted by
+    /// a clock that was ahead.
+    EMPTY_PACKS = ["SELECT id FROM pack WHERE state = 2 AND empty_at <= " now " - $1 \
+        AND coalesce(in_doubt_until, 0) - " now " NOT BETWEEN 1 AND $2 ORDER BY id LIMIT $3" for_update];
     /// `$1` {rows: [pack]}: those that a row points at. Asked while they are locked.
     POINTED_AT = ["SELECT input.number FROM " (numbers "rows")
         " WHERE EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = input.number)"];
