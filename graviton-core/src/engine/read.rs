@@ -402,8 +402,8 @@ impl BlobReader {
         Ok(Some(entry))
     }
 
-    /// Begins to fetch this block and those that follow it in its pack, in one request. Returns how many bytes
-    /// of the blob these are.
+    /// Begins to fetch this block and its neighbours in the pack, in one request. Returns how many bytes of
+    /// the blob these are.
     async fn fetch_neighbours(&mut self, first: PlacedEntry, ahead: u64) -> Result<u64> {
         let most = self.allowance.saturating_sub(ahead).min(TOGETHER_BYTES);
         let (mut run, mut bytes) = (vec![first], first.key.size() as u64);

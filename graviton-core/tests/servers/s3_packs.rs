@@ -1,5 +1,4 @@
-//! Packs as objects in S3: how many requests they take, and what becomes of them when requests fail or objects
-//! are damaged.
+//! Packs as objects in S3: the number of requests, requests that fail, and objects that are damaged.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The put, delete and collect protocol, checked in every interleaving of small bounds with `stateright`.
 //!
-//! Five models, each for what the others leave out:
+//! Six models, each for what the others leave out:
 //!
 //! ```text
 //! main -> protocol (bounds)  shared blocks: putting, restoring, reading, verifying, and all ways of deleting
@@ -13,7 +13,8 @@
 //!      -> files              one block as a file: calls that stall, power cuts
 //!      -> objects            one block as an object: deletes that the server carries out late
 //!      -> owners             a database and its copy: which of them owns the blocks
-//!      -> packs              one block as a record in a pack: the layout that comes next, not built yet
+//!      -> packs              one block as a record in a pack
+//!      -> sent               one pack as an object: PUTs that the server carries out late
 //!      -> turn               a step of the small ones
 //! ```
 //! # What is modelled
@@ -64,6 +65,7 @@ mod owners;
 mod packs;
 mod protocol;
 mod quiet;
+mod sent;
 mod state;
 mod turn;
 mod verify;
@@ -81,6 +83,7 @@ use crate::objects::Objects;
 use crate::owners::Owners;
 use crate::packs::Packs;
 use crate::protocol::Protocol;
+use crate::sent::Sent;
 
 const USAGE: &str = "usage: graviton-model [NAME ...]
 Checks sets of bounds, or that mutants are caught. Without names: those of the short leg, and all mutants.
@@ -177,6 +180,7 @@ fn checks() -> Vec<Check> {
     });
     checks_of!(checks, owners, |bounds, mutant, _| Owners::new(bounds, mutant));
     checks_of!(checks, packs, |bounds, mutant, _| Packs::new(bounds, mutant));
+    checks_of!(checks, sent, |bounds, mutant, _| Sent::new(bounds, mutant));
     checks
 }
 

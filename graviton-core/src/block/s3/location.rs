@@ -130,8 +130,8 @@ impl S3Location {
         self.under_prefix(&format!("{}/{}", key.algo().name(), key.name()))
     }
 
-    /// The key of a pack's object, or without a name what all of them begin with. It is beside the prefix of the
-    /// blocks, which other programs list.
+    /// The key of a pack's object, or without a name the beginning of all of them. It is beside the prefix of
+    /// the blocks, which other programs list.
     pub(super) fn key_of_pack(&self, name: Option<&PackName>) -> String {
         let directory =
             if self.prefix.is_empty() { "packs".to_owned() } else { format!("{}-packs", self.prefix) };

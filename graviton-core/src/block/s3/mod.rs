@@ -7,8 +7,8 @@
 //! refuses it and gets puts without one, may store what was damaged on its way, which the next read finds.
 //!
 //! `location` is where, `client` makes the client of `object_store`, `transport` is below it and sees each
-//! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes, `packs` are
-//! objects of many blocks.
+//! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes. `packs`
+//! are objects of many blocks.
 //!
 //! Two databases may open a place for the first time *at the same moment*: the condition `If-None-Match`
 //! gives it to one of them. A server that ignores it is found out by an object of our own, and refused.

@@ -1,8 +1,8 @@
 //! Packs as objects: `<prefix>-packs/<name>`.
 //!
-//! A pack is gathered in memory and sent by one PUT, once: its bytes are fixed before that, whatever becomes of
-//! the request. An attempt that got no answer may be carried out later and bring the object back, with the same
-//! bytes.
+//! A pack is gathered in memory and sent by one PUT. Its bytes are fixed before the first attempt, whatever
+//! becomes of that. An attempt that got no answer may be carried out later, and bring the object back, with
+//! the same bytes.
 
 use std::fmt;
 use std::ops::Range;

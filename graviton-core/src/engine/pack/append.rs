@@ -3,8 +3,8 @@
 //! Puts of many tasks share the pack and its syncs. A pack that is full is sealed once all that was written
 //! to it is marked or given up; the last one is sealed when the store is closed.
 //!
-//! Where packs are objects, a sync sends the whole pack, and the next block goes to another one. A put sends at
-//! once what it has. While [`MOST_SENDS`] packs are on their way, puts that come gather in the next one.
+//! Where packs are objects, a sync sends the whole pack, and the next block goes to another one. A put sends
+//! its blocks at once. While [`MOST_SENDS`] packs are on their way, later puts gather in the next one.
 
 use std::fmt;
 use std::ops::Range;

@@ -17,8 +17,8 @@ statements! {
         ") AND state = 0 ORDER BY id" for_share];
     /// `$1` pack: its state and its maker. Held until the transaction ends.
     LOCK_TO_SEAL = ["SELECT state, writer_id FROM pack WHERE id = $1" for_update];
-    /// `$1` bytes, `$2` for how long it is in doubt, `$3` pack. Asked in a statement behind the lock: what nobody
-    /// points at is dead.
+    /// `$1` bytes, `$2` for how long it is in doubt, `$3` pack. Asked in a statement behind the lock: what
+    /// nobody points at is dead.
     SEAL = ["UPDATE pack SET state = 2, bytes = $1, in_doubt_until = " now " + $2, dead = $1 - 64 \
         - (SELECT CAST(coalesce(sum((stored_size + 71) / 8 * 8), 0) AS BIGINT) FROM " block " WHERE block.pack_id = pack.id) \
         - (SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) WHERE id = $3"];
@@ -86,8 +86,8 @@ statements! {
         ORDER BY id LIMIT $1" for_update ")"];
     /// Packs that were noted in a time that has not come yet: the clock was ahead.
     FUTURE_EMPTY_PACKS = ["UPDATE pack SET empty_at = " now " WHERE empty_at > " now];
-    /// `$1` grace, `$2` for how long a pack is in doubt, `$3` limit. A doubt that ends later than that was noted by
-    /// a clock that was ahead.
+    /// `$1` grace, `$2` for how long a pack is in doubt, `$3` limit. A doubt that ends later than that was
+    /// noted by a clock that was ahead.
     EMPTY_PACKS = ["SELECT id FROM pack WHERE state = 2 AND empty_at <= " now " - $1 \
         AND coalesce(in_doubt_until, 0) - " now " NOT BETWEEN 1 AND $2 ORDER BY id LIMIT $3" for_update];
     /// `$1` {rows: [pack]}: those that a row points at. Asked while they are locked.
