@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::pack::read;
+use super::pack::read::{self, Run};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::{BlockRow, LookAgain};
-use crate::place::Located;
+use crate::manifest::{BlockRecord, BlockRow, LookAgain};
+use crate::place::{Located, Place};
 
 /// For how long a block may be read from over a network while its row is locked.
 const UNDER_LOCK: Duration = Duration::from_secs(10);
@@ -80,6 +80,49 @@ pub(super) async fn look(
     Ok((!same).then_some(Damage::Corrupt))
 }
 
+/// The same for blocks that are neighbours in an object, by one request; or for one block.
+pub(super) async fn look_together(
+    core: &Arc<Core>,
+    blocks: &[BlockRecord],
+    deep: bool,
+) -> Result<Vec<Option<Damage>>> {
+    let placed: Vec<(BlockKey, Place)> =
+        blocks.iter().filter_map(|record| Some((record.key, record.located?.place))).collect();
+    let (Some((_, first)), Some((_, last)), true) = (placed.first(), placed.last(), blocks.len() > 1) else {
+        let mut found = Vec::with_capacity(blocks.len());
+        for record in blocks {
+            found.push(look(core, record.key, record.located, deep).await?);
+        }
+        return Ok(found);
+    };
+    let packs = core.packs(&placed[0].0)?;
+    if !deep {
+        let length = packs.length(&first.name).await?;
+        let damage = |(_, place): &(BlockKey, Place)| match length {
+            None => Some(Damage::Missing),
+            Some(length) => (length < read::end_of(place)).then_some(Damage::Corrupt),
+        };
+        return Ok(placed.iter().map(damage).collect());
+    }
+    let run = Run::read(packs, first, last).await?;
+    let is_local = core.blocks.is_local();
+    let each =
+        move || placed.iter().map(|(key, place)| damage_of(run.verified(key, place), is_local)).collect();
+    blocking::run::<Result<_>>(each).await?
+}
+
+/// The damage that a read of a record has found.
+fn damage_of<T>(read: Result<T>, is_local: bool) -> Result<Option<Damage>> {
+    match read {
+        Ok(_) => Ok(None),
+        Err(error) if error.code() == Code::MissingBlock => Ok(Some(Damage::Missing)),
+        Err(error) if error.code() == Code::CorruptBlock => Ok(Some(Damage::Corrupt)),
+        // A sector that cannot be read. A pack that this user may not read is no damage: it has many blocks.
+        Err(error) if is_local && error.code() == Code::Io => Ok(Some(Damage::Corrupt)),
+        Err(error) => Err(error),
+    }
+}
+
 /// The same for a block in a pack; without `deep` at its record's header and length.
 async fn look_in_pack(
     core: &Arc<Core>,
@@ -93,14 +136,7 @@ async fn look_in_pack(
     } else {
         read::look(&**packs, &key, &located.place).await
     };
-    match looked {
-        Ok(()) => Ok(None),
-        Err(error) if error.code() == Code::MissingBlock => Ok(Some(Damage::Missing)),
-        Err(error) if error.code() == Code::CorruptBlock => Ok(Some(Damage::Corrupt)),
-        // A sector that cannot be read. A pack that this user may not read is no damage: it has many blocks.
-        Err(error) if core.blocks.is_local() && error.code() == Code::Io => Ok(Some(Damage::Corrupt)),
-        Err(error) => Err(error),
-    }
+    damage_of(looked, core.blocks.is_local())
 }
 
 /// Notes damage that a read found, in the row of the block: the next put of the block, by any process, writes

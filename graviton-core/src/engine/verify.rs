@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::{Core, Engine, not_found};
-use super::damage::{Damage, look, recheck};
+use super::damage::{Damage, look, look_together, recheck};
 use super::pace;
+use super::pack::read::Run;
 use crate::block::Listed;
 use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
@@ -94,6 +95,29 @@ pub enum VerifyEvent<'a> {
     Found(Finding),
     /// Progress: the counts up to now.
     Progress(&'a VerifyReport),
+}
+
+/// Blocks that are read together, up to so many bytes of them.
+const NEIGHBOURS: u64 = 4 << 20;
+
+/// The records in groups, each of neighbours in one object, or of one block.
+fn neighbours(records: Vec<BlockRecord>) -> Vec<Vec<BlockRecord>> {
+    let mut groups: Vec<Vec<BlockRecord>> = Vec::new();
+    let mut bytes = 0;
+    for record in records {
+        bytes += record.key.size() as u64;
+        let last = groups.last().and_then(|group| group.last()?.located);
+        let goes_on = matches!((last, record.located), (Some(last), Some(next))
+            if bytes <= NEIGHBOURS && Run::goes_on(&last.place, &next.place));
+        match groups.last_mut().filter(|_| goes_on) {
+            Some(group) => group.push(record),
+            None => {
+                bytes = record.key.size() as u64;
+                groups.push(vec![record]);
+            }
+        }
+    }
+    groups
 }
 
 /// Runs a verification.
@@ -205,7 +229,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 keys.sort_unstable();
                 keys.dedup();
                 let records = core.manifests.blocks_by_key(keys).await?;
-                self.blocks(records, false).await?;
+                self.blocks(records, None).await?;
             }
         }
         self.completed()
@@ -242,35 +266,54 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         loop {
             let records = self.core.manifests.blocks(after, BLOCKS).await?;
             let Some(last) = records.last() else { return Ok(()) };
-            after = last.row;
-            self.blocks(records, true).await?;
+            let behind = std::mem::replace(&mut after, last.row);
+            self.blocks(records, Some(behind)).await?;
             self.reached(Some(Place::Blocks(after.0)))?;
         }
     }
 
-    /// Looks at these blocks, several at a time. With `in_order` one can go on behind each of them.
-    async fn blocks(&mut self, records: Vec<BlockRecord>, in_order: bool) -> Result<(), Stop> {
-        let together = if self.core.blocks.is_local() { TOGETHER_HERE } else { TOGETHER_THERE };
-        let mut waiting = records.into_iter().filter(|record| record.stored || record.live);
-        let mut looking: VecDeque<(BlockRecord, Task<Result<Option<Damage>>>)> = VecDeque::new();
+    /// Looks at these blocks, several at a time. Of a page of all blocks that begins behind this row, so that
+    /// one can go on there.
+    async fn blocks(&mut self, records: Vec<BlockRecord>, behind: Option<BlockRow>) -> Result<(), Stop> {
+        let core = self.core;
+        let mut together = if core.blocks.is_local() { TOGETHER_HERE } else { TOGETHER_THERE };
+        let mut records: Vec<BlockRecord> =
+            records.into_iter().filter(|record| record.stored || record.live).collect();
+        // Where a look is a request, neighbours share it.
+        let in_objects = core.packs.as_ref().is_some_and(|packs| !packs.grows())
+            && records.iter().any(|record| record.located.is_some());
+        if in_objects {
+            let place = |record: &BlockRecord| record.located.map(|at| (at.place.pack, at.place.offset));
+            records.sort_unstable_by_key(place);
+            together = TOGETHER_HERE;
+        }
+        let mut waiting =
+            if in_objects { neighbours(records) } else { records.into_iter().map(|one| vec![one]).collect() }
+                .into_iter();
+        let mut looking: VecDeque<(Vec<BlockRecord>, Task<Result<Vec<Option<Damage>>>>)> = VecDeque::new();
         loop {
             while looking.len() < together
-                && let Some(record) = waiting.next()
+                && let Some(group) = waiting.next()
             {
                 self.slow_down().await?;
                 if self.options.deep {
-                    self.report.bytes += record.key.size() as u64;
+                    self.report.bytes += group.iter().map(|record| record.key.size() as u64).sum::<u64>();
                 }
-                let (core, deep) = (Arc::clone(self.core), self.options.deep);
-                let task = Task::spawn(async move { look(&core, record.key, record.located, deep).await });
-                looking.push_back((record, task));
+                let (core, deep, blocks) = (Arc::clone(core), self.options.deep, group.clone());
+                looking.push_back((
+                    group,
+                    Task::spawn(async move { look_together(&core, &blocks, deep).await }),
+                ));
             }
-            let Some((record, looked)) = looking.pop_front() else { return Ok(()) };
-            self.report.blocks += 1;
-            if let Some(damage) = looked.join().await?? {
-                self.damaged(&record, damage).await?;
+            let Some((group, looked)) = looking.pop_front() else { return Ok(()) };
+            for (record, damage) in group.iter().zip(looked.join().await??) {
+                self.report.blocks += 1;
+                if let Some(damage) = damage {
+                    self.damaged(record, damage).await?;
+                }
+                let at = if in_objects { behind } else { behind.map(|_| record.row) };
+                self.reached(at.map(|row| Place::Blocks(row.0)))?;
             }
-            self.reached(in_order.then_some(Place::Blocks(record.row.0)))?;
         }
     }
 

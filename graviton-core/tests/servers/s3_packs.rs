@@ -163,6 +163,11 @@ async fn many_blocks_share_a_request() {
     scene.store.put(&long[..]).await.unwrap();
     assert_eq!(scene.requests("PUT"), 0);
     assert!(scene.is_clean().await);
+    let gets = scene.requests("GET");
+    assert!(gets <= 300, "8,100 blocks of a deep verification took {gets} requests");
+    scene.store.verify(&VerifyOptions::default(), |_| ControlFlow::Continue(())).await.unwrap();
+    let heads = scene.requests("HEAD");
+    assert!(heads <= 300, "8,100 blocks of a verification took {heads} requests");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,9 +152,10 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
         // A stored block that is damaged is written again: its row is right, its bytes are not.
         fresh.extend(core.damaged(&trusted).await?);
     }
-    let is_stored_as_file = |key: &&BlockKey| matches!(rows[*key], (Some(true), None));
-    let (named, packed): (Vec<BlockKey>, Vec<BlockKey>) =
-        fresh.iter().partition(|key| core.new_blocks().is_none() || is_stored_as_file(key));
+    let is_stored_as_file = |key: &BlockKey| matches!(rows[key], (Some(true), None));
+    let (named, packed): (Vec<BlockKey>, Vec<BlockKey>) = in_order(batch, &fresh)
+        .into_iter()
+        .partition(|key| core.new_blocks().is_none() || is_stored_as_file(key));
     let block = |key: &BlockKey| Block { key: *key, bytes: blocks[key].clone() };
     let published = if named.is_empty() {
         Published::without_proof()
@@ -193,6 +194,13 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
         Prepared { receipt, written: Arc::clone(&written) }
     });
     Ok(answers.collect())
+}
+
+/// These blocks, each once, as they follow each other in the blobs: so they are read together.
+fn in_order(batch: &[Arc<SmallBlob>], fresh: &HashSet<BlockKey>) -> Vec<BlockKey> {
+    let mut seen = HashSet::with_capacity(fresh.len());
+    let keys = batch.iter().flat_map(|blob| blob.entries.iter().map(|entry| entry.key));
+    keys.filter(|key| fresh.contains(key) && seen.insert(*key)).collect()
 }
 
 /// The receipt, if the blob is already live and its blocks look intact. Skips the batch, which halves the
