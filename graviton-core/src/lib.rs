@@ -68,6 +68,7 @@ pub use error::{Code, Error, Result};
 pub use interrupt::{interruptible, uninterrupted};
 pub use key::{BlobId, BlockKey, MAX_BLOB_SIZE, MAX_BLOCK_SIZE};
 pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
+pub use process::Process;
 pub use range::ByteRange;
 pub use report::{
     BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyCursor, VerifyReport,

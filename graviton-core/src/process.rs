@@ -5,25 +5,31 @@ use crate::error::{Code, Error, Result};
 
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Process(u32);
+pub struct Process(u32);
 
 impl Process {
     /// The one that calls.
-    pub(crate) fn this() -> Process {
+    ///
+    /// ```
+    /// use graviton_core::Process;
+    /// let opened = Process::this();
+    /// assert!(opened.is_this() && opened.check("this store").is_ok());
+    /// ```
+    pub fn this() -> Process {
         Process(std::process::id())
     }
 
     /// Whether it is the one that calls.
-    pub(crate) fn is_this(self) -> bool {
+    pub fn is_this(self) -> bool {
         self == Process::this()
     }
 
-    /// Fails with `forked` in any other process.
-    pub(crate) fn check(self) -> Result<()> {
+    /// Fails with `forked` in any other process; `what` it opened.
+    pub fn check(self, what: &str) -> Result<()> {
         if self.is_this() {
             return Ok(());
         }
-        Err(Error::new(Code::Forked, "this store was opened by the parent process")
+        Err(Error::new(Code::Forked, format!("{what} was opened by the parent process"))
             .with_advice("open the store again after the fork"))
     }
 }

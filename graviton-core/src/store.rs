@@ -538,7 +538,7 @@ impl<T> InProcess<T> {
     }
 
     fn check(&self) -> Result<()> {
-        self.process.check()
+        self.process.check("this store")
     }
 
     fn into_inner(mut self) -> T {

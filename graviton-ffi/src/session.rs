@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use graviton_core::{Code, Error, Result, Store, uninterrupted};
+use graviton_core::{Code, Error, Process, Result, Store, uninterrupted};
 
 use crate::callback::{Cancel, Question, cancelled};
 use crate::panic::Outcome;
@@ -19,13 +19,13 @@ pub(crate) struct Session {
     store: Store,
     /// The core refuses calls to a closed store; this is for readers and writers, which hold parts of it.
     closed: Arc<AtomicBool>,
-    process: u32,
+    process: Process,
     cancel: Option<Cancel>,
 }
 
 impl Session {
     pub(crate) fn new(store: Store, cancel: Option<Cancel>) -> Session {
-        Session { store, closed: Arc::default(), process: std::process::id(), cancel }
+        Session { store, closed: Arc::default(), process: Process::this(), cancel }
     }
 
     /// The same store, with another question whether to go on.
@@ -47,11 +47,7 @@ impl Session {
     }
 
     fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
-            return Ok(());
-        }
-        Err(Error::new(Code::Forked, "this store was opened by the parent process")
-            .with_advice("open the store again after the fork"))
+        self.process.check("this store")
     }
 
     /// The store, without a check: for calls that were checked.

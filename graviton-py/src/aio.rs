@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use graviton_core::{Code, Error, Result};
+use graviton_core::{Code, Error, Process, Result};
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -228,27 +228,24 @@ where
 pub(crate) struct Held<T> {
     /// As the errors call it, with its article.
     name: &'static str,
-    process: u32,
+    process: Process,
     value: Option<T>,
 }
 
 impl<T> Held<T> {
     pub(crate) fn new(name: &'static str, value: T) -> Held<T> {
-        Held { name, process: std::process::id(), value: Some(value) }
+        Held { name, process: Process::this(), value: Some(value) }
     }
 
     pub(crate) fn get(&self) -> Result<&T> {
-        if self.process != std::process::id() {
-            return Err(Error::new(Code::Forked, format!("{} was opened by the parent process", self.name))
-                .with_advice("open the store again after the fork"));
-        }
+        self.process.check(self.name)?;
         self.value.as_ref().ok_or_else(|| Error::new(Code::Closed, format!("{} is closed", self.name)))
     }
 }
 
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
-        if self.process != std::process::id() {
+        if !self.process.is_this() {
             std::mem::forget(self.value.take());
         } else if let Ok(runtime) = graviton_core::runtime() {
             let _entered = runtime.enter();

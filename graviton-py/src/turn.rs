@@ -7,7 +7,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use graviton_core::{Code, Error, Result};
+use graviton_core::{Code, Error, Process, Result};
 
 use crate::call::{Interrupts, PATIENCE};
 
@@ -15,7 +15,7 @@ use crate::call::{Interrupts, PATIENCE};
 pub(crate) struct Turn<T> {
     /// As the errors call it, with its article.
     name: &'static str,
-    process: u32,
+    process: Process,
     state: Mutex<State<T>>,
     changed: Condvar,
 }
@@ -29,7 +29,7 @@ enum State<T> {
 impl<T> Turn<T> {
     pub(crate) fn new(name: &'static str, value: T) -> Turn<T> {
         let state = Mutex::new(State::Free(value));
-        Turn { name, process: std::process::id(), state, changed: Condvar::new() }
+        Turn { name, process: Process::this(), state, changed: Condvar::new() }
     }
 
     /// Waits for its turn and does this.
@@ -57,10 +57,7 @@ impl<T> Turn<T> {
     }
 
     fn acquire(&self, interrupts: &Interrupts) -> Result<Option<T>> {
-        if self.process != std::process::id() {
-            return Err(Error::new(Code::Forked, format!("{} was opened by the parent process", self.name))
-                .with_advice("open the store again after the fork"));
-        }
+        self.process.check(self.name)?;
         let me = thread::current().id();
         let mut state = self.lock();
         loop {

@@ -126,7 +126,7 @@ impl AsyncStore {
     }
 
     fn engine(&self) -> Result<&Arc<Engine>> {
-        self.0.process.check()?;
+        self.0.process.check("this store")?;
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::Closed, "the store is closed"));
         }

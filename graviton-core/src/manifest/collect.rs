@@ -210,7 +210,7 @@ impl ManifestRepo {
                 let totals = connection.rows(sql::PLAN_TOTALS, &values[..1], |row| {
                     Ok((row.number(0)? as u64, row.number(1)? as u64, row.number(2)? as u64))
                 });
-                let (blobs, blocks, bytes) = only(totals.await?).unwrap_or_default();
+                let (blobs, blocks, bytes) = the_only(totals.await?)?;
                 Ok(Keep(GarbagePlan { named, blobs, blocks, bytes }))
             })
         })

@@ -33,6 +33,7 @@
 use bytes::Bytes;
 
 use crate::digest::{Algo, Digest};
+use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::{Codec, PackName};
 
@@ -43,20 +44,25 @@ const RECORD_MAGIC: &[u8; 4] = b"blok";
 const FORMAT: u16 = 1;
 
 /// The header of a pack of the store with this id, which is 32 hex digits.
-pub fn pack_header(store_id: &str, name: &PackName) -> Bytes {
+pub fn pack_header(store_id: &str, name: &PackName) -> Result<Bytes> {
     let mut header = vec![0; HEADER as usize];
     header[..8].copy_from_slice(PACK_MAGIC);
     header[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-    let id = u128::from_str_radix(store_id, 16).unwrap_or_default();
+    let id = u128::from_str_radix(store_id, 16).map_err(|_| {
+        Error::new(
+            Code::Internal,
+            format!("{store_id:?} is not the id of a store: it is no hexadecimal number"),
+        )
+    })?;
     header[16..32].copy_from_slice(&id.to_be_bytes());
     header[32..48].copy_from_slice(name.as_bytes());
     seal(&mut header);
-    header.into()
+    Ok(header.into())
 }
 
 /// Whether it is the header of this pack.
 pub fn is_pack_header(header: &[u8], store_id: &str, name: &PackName) -> bool {
-    *header == *pack_header(store_id, name)
+    pack_header(store_id, name).is_ok_and(|own| *header == *own)
 }
 
 fn seal(header: &mut [u8]) {
@@ -148,7 +154,7 @@ mod tests {
     #[test]
     fn the_header_of_a_pack_names_its_store_and_itself() {
         let (store, name) = ("0123456789abcdef0123456789abcdef", PackName::from_bytes([7; 16]));
-        let header = pack_header(store, &name);
+        let header = pack_header(store, &name).unwrap();
         assert_eq!(header.len() as u64, HEADER);
         assert!(is_pack_header(&header, store, &name));
         assert!(!is_pack_header(&header, &store.replace('f', "e"), &name));

@@ -23,12 +23,13 @@ mod transport;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use once_cell::sync::OnceCell;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -69,7 +70,7 @@ impl S3BlockStore {
             location,
             endpoint: client.endpoint,
             s3: client.s3,
-            without_checksum: (client.without_checksum, OnceLock::new()),
+            without_checksum: (client.without_checksum, OnceCell::new()),
             refuses_checksums: AtomicBool::new(false),
             http: client.http,
             usual,

@@ -1,8 +1,8 @@
 //! One place in S3, and the requests that are sent to it.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{
     Extensions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
+use once_cell::sync::OnceCell;
 use tokio::sync::Semaphore;
 
 use super::client::Patience;
@@ -46,7 +47,7 @@ pub(super) struct Shared {
     pub(super) s3: AmazonS3,
     /// The client whose puts carry no checksum, made when a server refuses one: to make it reads
     /// certificates.
-    pub(super) without_checksum: (AmazonS3Builder, OnceLock<AmazonS3>),
+    pub(super) without_checksum: (AmazonS3Builder, OnceCell<AmazonS3>),
     /// Whether the server was found to take no put with a checksum.
     pub(super) refuses_checksums: AtomicBool,
     /// The client underneath, for requests that are signed here.
@@ -117,11 +118,8 @@ impl Shared {
 
     fn without_checksum(&self) -> Result<AmazonS3, Failure> {
         let (builder, made) = &self.without_checksum;
-        if let Some(s3) = made.get() {
-            return Ok(s3.clone());
-        }
-        let s3 = builder.clone().build().map_err(|error| Failure::Senseless(root_cause(&error)))?;
-        Ok(made.get_or_init(|| s3).clone())
+        let s3 = made.get_or_try_init(|| builder.clone().build());
+        s3.cloned().map_err(|error| Failure::Senseless(root_cause(&error)))
     }
 
     /// Writes an object; with a condition, only if there is none.

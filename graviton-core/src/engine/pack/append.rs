@@ -286,9 +286,10 @@ impl Appender {
             return Err(closed());
         }
         let name = PackName::random()?;
+        let header = record::pack_header(&self.store_id, &name)?;
         let (lease, pack) = self.leases.insert_pack(&name).await?;
         let held = HeldPack { pack, writer: lease.writer(), name };
-        let file = match self.packs.create(&name, record::pack_header(&self.store_id, &name)).await {
+        let file = match self.packs.create(&name, header).await {
             Ok(file) => file,
             Err(error) => {
                 // If that fails too, the row is found when the lease is over.
