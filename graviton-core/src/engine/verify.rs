@@ -97,6 +97,9 @@ pub enum VerifyEvent<'a> {
     Progress(&'a VerifyReport),
 }
 
+/// The damage to each of some blocks.
+type Looked = Result<Vec<Option<Damage>>>;
+
 /// Blocks that are read together, up to so many bytes of them.
 const NEIGHBOURS: u64 = 4 << 20;
 
@@ -109,12 +112,11 @@ fn neighbours(records: Vec<BlockRecord>) -> Vec<Vec<BlockRecord>> {
         let last = groups.last().and_then(|group| group.last()?.located);
         let goes_on = matches!((last, record.located), (Some(last), Some(next))
             if bytes <= NEIGHBOURS && Run::goes_on(&last.place, &next.place));
-        match groups.last_mut().filter(|_| goes_on) {
-            Some(group) => group.push(record),
-            None => {
-                bytes = record.key.size() as u64;
-                groups.push(vec![record]);
-            }
+        if let Some(group) = groups.last_mut().filter(|_| goes_on) {
+            group.push(record);
+        } else {
+            bytes = record.key.size() as u64;
+            groups.push(vec![record]);
         }
     }
     groups
@@ -287,10 +289,10 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             records.sort_unstable_by_key(place);
             together = TOGETHER_HERE;
         }
-        let mut waiting =
-            if in_objects { neighbours(records) } else { records.into_iter().map(|one| vec![one]).collect() }
-                .into_iter();
-        let mut looking: VecDeque<(Vec<BlockRecord>, Task<Result<Vec<Option<Damage>>>>)> = VecDeque::new();
+        let groups =
+            if in_objects { neighbours(records) } else { records.into_iter().map(|one| vec![one]).collect() };
+        let mut waiting = groups.into_iter();
+        let mut looking: VecDeque<(Vec<BlockRecord>, Task<Looked>)> = VecDeque::new();
         loop {
             while looking.len() < together
                 && let Some(group) = waiting.next()
@@ -300,10 +302,8 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                     self.report.bytes += group.iter().map(|record| record.key.size() as u64).sum::<u64>();
                 }
                 let (core, deep, blocks) = (Arc::clone(core), self.options.deep, group.clone());
-                looking.push_back((
-                    group,
-                    Task::spawn(async move { look_together(&core, &blocks, deep).await }),
-                ));
+                let look = Task::spawn(async move { look_together(&core, &blocks, deep).await });
+                looking.push_back((group, look));
             }
             let Some((group, looked)) = looking.pop_front() else { return Ok(()) };
             for (record, damage) in group.iter().zip(looked.join().await??) {

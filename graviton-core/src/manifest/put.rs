@@ -200,8 +200,8 @@ async fn commit(
     let (outcome, changes) = plan.decide(&facts);
     let (statements, batch) = changes.statements();
     for Statement { sql, rows } in statements {
-        let changed = connection.execute(sql, &[text(&batch)]).await?;
-        if rows.is_some_and(|rows| changed != rows as u64) {
+        let touched = connection.execute(sql, &[text(&batch)]).await?;
+        if rows.is_some_and(|rows| touched != rows as u64) {
             return Err(incomplete().into());
         }
     }

@@ -23,6 +23,9 @@ use crate::support::s3::Prefix;
 
 const BLOCK: usize = 4_000;
 
+/// A change to an object.
+type Damage = fn(&mut Vec<u8>);
+
 struct Scene {
     proxy: Proxy,
     place: Prefix,
@@ -33,7 +36,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Scene {
-        Scene::with(|place| place.store()).await
+        Scene::with(Prefix::store).await
     }
 
     async fn with(make: impl FnOnce(&Prefix) -> S3BlockStore) -> Scene {
@@ -195,7 +198,6 @@ async fn damaged_objects_are_told_and_healed() {
     let bytes = content("xof:damage:40000");
     let id = scene.store.put(&bytes[..]).await.unwrap().id;
     let expect = PutOptions::new().expect(id);
-    type Damage = fn(&mut Vec<u8>);
     let harms: [(Damage, Code); 5] = [
         (|bytes| bytes.truncate(9_000), Code::CorruptBlock),
         (Vec::clear, Code::MissingBlock),

@@ -166,12 +166,15 @@ impl fmt::Debug for S3Packs {
     }
 }
 
+/// An offset, and the bytes there.
+type Part = (u64, Vec<Bytes>);
+
 /// A pack that is gathered in memory.
 struct Gathering {
     packs: S3Packs,
     name: PackName,
-    /// Offsets and the bytes there; `None` from the first request on.
-    parts: Mutex<Option<Vec<(u64, Vec<Bytes>)>>>,
+    /// `None` from the first request on.
+    parts: Mutex<Option<Vec<Part>>>,
     sent: OnceCell<Result<()>>,
     in_doubt: AtomicBool,
 }
