@@ -104,35 +104,11 @@ impl ConnectionService {
             }
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-            if let Some(why) = problem.for_the_log() {
-                tracing::error!(request = %Shown(&id), code = %problem.code(), "{why}");
-            }
-            let outer = std::mem::take(response.headers_mut());
-            let prefix = &self.app.settings().prefix;
-            response = problem.render(prefix, id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
-            // Headers that a layer added, above all those for other origins.
-            for (name, value) in &outer {
-                if !response.headers().contains_key(name) && name != CONTENT_LENGTH {
-                    response.headers_mut().append(name, value.clone());
-                }
-            }
+            response = self.render(problem, &id, std::mem::take(response.headers_mut()));
         }
-        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        self.make_public(response.headers_mut());
-        // Without other origins that are allowed, a browser keeps the answer from their pages, also as a
-        // picture. A link may be in any page.
-        let is_linked = matches!(caller, Some(Caller::Link(_)));
-        let is_for_all = is_linked || !self.app.settings().cors.is_empty();
-        let readers = if is_for_all { "cross-origin" } else { "same-origin" };
-        response.headers_mut().insert(RESOURCE_POLICY, HeaderValue::from_static(readers));
-        // A response to HEAD has no body; on HTTP/2 one would be sent.
+        self.guard(response.headers_mut(), caller.as_ref());
         if method == Method::HEAD && !response.status().is_success() {
-            if let Some(length) = response.body().size_hint().exact()
-                && response.status().is_client_error() | response.status().is_server_error()
-            {
-                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-            }
-            *response.body_mut() = Body::empty();
+            remove_body(&mut response);
         }
         given_up.is_answered = true;
         let status = response.status();
@@ -153,6 +129,34 @@ impl ConnectionService {
         }
         response.headers_mut().insert(request_id::HEADER, id);
         response
+    }
+
+    /// The response that tells the client of a problem.
+    fn render(&self, problem: Problem, id: &HeaderValue, outer: HeaderMap) -> Response {
+        if let Some(why) = problem.for_the_log() {
+            tracing::error!(request = %Shown(id), code = %problem.code(), "{why}");
+        }
+        let prefix = &self.app.settings().prefix;
+        let mut response = problem.render(prefix, id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
+        // Headers that a layer added, above all those for other origins.
+        for (name, value) in &outer {
+            if !response.headers().contains_key(name) && name != CONTENT_LENGTH {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+        response
+    }
+
+    /// Headers that every response has.
+    fn guard(&self, headers: &mut HeaderMap, caller: Option<&Caller>) {
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        self.make_public(headers);
+        // Without other origins that are allowed, a browser keeps the answer from their pages, also as a
+        // picture. A link may be in any page.
+        let is_linked = matches!(caller, Some(Caller::Link(_)));
+        let is_for_all = is_linked || !self.app.settings().cors.is_empty();
+        let readers = if is_for_all { "cross-origin" } else { "same-origin" };
+        headers.insert(RESOURCE_POLICY, HeaderValue::from_static(readers));
     }
 
     /// Makes the path in `Location` the one under which a proxy publishes it.
@@ -188,6 +192,16 @@ impl Drop for GivenUp<'_> {
             "given up: the connection ended before the answer"
         );
     }
+}
+
+/// A response to HEAD has no body; on HTTP/2 one would be sent.
+fn remove_body(response: &mut Response) {
+    if let Some(length) = response.body().size_hint().exact()
+        && response.status().is_client_error() | response.status().is_server_error()
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// Refuses headers that are too large, and what HTTP/1.1 forbids but hyper accepts: a proxy in front of the
