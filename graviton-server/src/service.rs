@@ -104,7 +104,7 @@ impl ConnectionService {
             }
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-            response = self.render(problem, &id, std::mem::take(response.headers_mut()));
+            response = self.render(problem, &id, response.headers());
         }
         self.guard(response.headers_mut(), caller.as_ref());
         if method == Method::HEAD && !response.status().is_success() {
@@ -132,14 +132,14 @@ impl ConnectionService {
     }
 
     /// The response that tells the client of a problem.
-    fn render(&self, problem: Problem, id: &HeaderValue, outer: HeaderMap) -> Response {
+    fn render(&self, problem: Problem, id: &HeaderValue, outer: &HeaderMap) -> Response {
         if let Some(why) = problem.for_the_log() {
             tracing::error!(request = %Shown(id), code = %problem.code(), "{why}");
         }
         let prefix = &self.app.settings().prefix;
         let mut response = problem.render(prefix, id.to_str().unwrap_or_default(), outer.get(ALLOW).cloned());
         // Headers that a layer added, above all those for other origins.
-        for (name, value) in &outer {
+        for (name, value) in outer {
             if !response.headers().contains_key(name) && name != CONTENT_LENGTH {
                 response.headers_mut().append(name, value.clone());
             }

@@ -94,10 +94,14 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
         rows.into_iter().zip(asides).filter(|(row, _)| chosen.contains(row)).unzip();
     let removed = removal.remove(&asides).await;
     let mut gone = Vec::new();
+    let mut of_gone = Vec::new();
     let mut absent = HashSet::new();
     let mut kept = Vec::new();
     let mut failures = Vec::new();
     for ((row, aside), removed) in rows.into_iter().zip(asides).zip(removed) {
+        if matches!(removed, Removed::Gone | Removed::Absent) {
+            of_gone.push(row);
+        }
         match removed {
             Removed::Gone => gone.push(aside),
             Removed::Absent => {
@@ -128,6 +132,10 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     if !gone.is_empty() {
         let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
         let settled = core.manifests.settle(by, &keys, &[]).await?;
+        if aside.is_none() && settled.gone.len() < keys.len() {
+            // A put has written the block into a pack meanwhile, and its name is free again.
+            core.manifests.lift(by, of_gone).await?;
+        }
         // Rows of blocks that were never written free nothing.
         let freed = settled.gone.iter().filter(|key| !absent.contains(*key));
         let sizes: Vec<u64> = freed.map(|key| key.size() as u64).collect();

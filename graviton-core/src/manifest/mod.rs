@@ -197,6 +197,8 @@ pub struct PinnedBlock {
     pub located: Option<Located>,
     /// Whether the put has found them damaged there. The database does not know it.
     pub damaged: bool,
+    /// Whether a deletion of its own name may still be carried out, so that it is to be written into a pack.
+    pub is_doomed: bool,
 }
 
 impl PinnedBlock {

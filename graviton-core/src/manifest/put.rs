@@ -52,14 +52,26 @@ impl ManifestRepo {
     }
 
     /// Pins up to 1,024 blocks under a pending blob: inserts their references, and rows for those that have
-    /// none. The answers are in the order of the entries. Pinning the same entries again is no error.
+    /// none. The answers are in the order of the entries. Pinning the same entries again is no error. Nothing
+    /// is pinned if the name of a block is doomed.
     pub async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
+        self.pin_some(blob, entries, false).await
+    }
+
+    /// The same for a caller that writes blocks into packs whose names are doomed
+    /// ([`PinnedBlock::is_doomed`]): they are pinned too.
+    pub async fn pin_into_packs(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
+        self.pin_some(blob, entries, true).await
+    }
+
+    async fn pin_some(&self, blob: BlobRow, entries: &[ManifestEntry], into_packs: bool) -> Result<Pinned> {
         let batch = Batch::new().rows("keys", entries, |row, entry| {
             row.key(&entry.key);
             row.number(entry.offset as i64);
         });
-        self.run(Operation::transaction("pin"), (blob, batch.finish()), |mut connection, (blob, batch)| {
-            Box::pin(async move { pin(&mut connection, *blob, batch).await })
+        let arguments = (blob, batch.finish(), into_packs);
+        self.run(Operation::transaction("pin"), arguments, |mut connection, (blob, batch, into_packs)| {
+            Box::pin(async move { pin(&mut connection, *blob, batch, *into_packs).await })
         })
         .await
     }
@@ -144,7 +156,12 @@ async fn is_pending(connection: &mut Connection<'_>, blob: BlobRow) -> Result<bo
     Ok(only(states) == Some(PENDING))
 }
 
-async fn pin(connection: &mut Connection<'_>, blob: BlobRow, batch: &str) -> Result<Ending<Pinned>, Problem> {
+async fn pin(
+    connection: &mut Connection<'_>,
+    blob: BlobRow,
+    batch: &str,
+    into_packs: bool,
+) -> Result<Ending<Pinned>, Problem> {
     let keys = [text(batch)];
     connection.execute(sql::PIN_BLOCKS, &keys).await?;
     if !is_pending(connection, blob).await? {
@@ -152,18 +169,20 @@ async fn pin(connection: &mut Connection<'_>, blob: BlobRow, batch: &str) -> Res
     }
     let mut doomed = None;
     let pinned = connection.rows(sql::PIN_ANSWER, &keys, |row| {
-        if let Some(remaining @ 1..) = row.optional(2)? {
-            doomed = doomed.max(Some(Duration::from_millis(remaining as u64)));
-        }
+        let located = row.located(3)?;
+        // A doom is one of the block's own name.
+        let remaining = row.optional(2)?.filter(|remaining| *remaining > 0 && located.is_none());
+        doomed = doomed.max(remaining.map(|remaining| Duration::from_millis(remaining as u64)));
         Ok(PinnedBlock {
             row: BlockRow(row.number(0)?),
             stored: row.truth(1)?,
-            located: row.located(3)?,
+            located,
             damaged: false,
+            is_doomed: remaining.is_some(),
         })
     });
     let pinned = pinned.await?;
-    if let Some(remaining) = doomed {
+    if let Some(remaining) = doomed.filter(|_| !into_packs) {
         return Ok(RollBack(Pinned::Doomed { remaining }));
     }
     connection.execute(sql::PIN_REFERENCES, &[text(batch), Number(blob.0)]).await?;

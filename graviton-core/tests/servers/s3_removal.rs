@@ -24,16 +24,26 @@ struct Scene {
     store: AsyncStore,
     content: Vec<u8>,
     id: BlobId,
+    /// The name of the table of blocks.
+    table: &'static str,
 }
 
 impl Scene {
-    /// A store with a deleted blob of four blocks; its dooms last so long.
+    /// A store without packs, with a deleted blob of four blocks; its dooms last so long.
     async fn new(doom: Duration) -> Scene {
+        Scene::with(doom, false).await
+    }
+
+    async fn with(doom: Duration, has_packs: bool) -> Scene {
         let proxy = Proxy::to(&s3::seaweedfs()).await;
         let place = Prefix { url: proxy.url.clone(), ..Prefix::new(&s3::seaweedfs()) };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("manifests.db");
-        let manifests = ManifestRepo::open_sqlite(&path, Durability::Full, Opening::Create).await.unwrap();
+        let manifests = if has_packs {
+            ManifestRepo::open_sqlite(&path, Durability::Full, Opening::Create).await.unwrap()
+        } else {
+            ManifestRepo::open_sqlite_without_packs(&path, Durability::Full).await.unwrap()
+        };
         let timing = Timing {
             lease: Duration::from_secs(60),
             renewal: Duration::from_secs(15),
@@ -46,7 +56,8 @@ impl Scene {
         let content = "xof:removed:4000".parse::<Recipe>().unwrap().bytes();
         let id = store.put(&content[..]).await.unwrap().id;
         store.delete(&id).await.unwrap();
-        Scene { proxy, directory, blocks, store, content, id }
+        let table = if has_packs { "data_block" } else { "block" };
+        Scene { proxy, directory, blocks, store, content, id, table }
     }
 
     async fn gc(&self) -> Result<GcReport, Error> {
@@ -68,10 +79,8 @@ impl Scene {
     fn end_dooms(&self) {
         let connection = rusqlite::Connection::open(self.directory.path().join("manifests.db")).unwrap();
         connection.busy_timeout(Duration::from_secs(30)).unwrap();
-        assert!(
-            connection.execute("UPDATE data_block SET doomed_until = 1 WHERE doomed_until > 1", []).unwrap()
-                > 0
-        );
+        let sql = format!("UPDATE {} SET doomed_until = 1 WHERE doomed_until > 1", self.table);
+        assert!(connection.execute(&sql, []).unwrap() > 0);
     }
 
     async fn assert_readable(&self) {
@@ -85,6 +94,41 @@ impl Scene {
 }
 
 const HALF_AN_HOUR: Duration = Duration::from_secs(1_800);
+
+/// A block whose deletion may still be carried out is put into a pack, where that harms nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_does_not_wait_for_a_deletion_where_there_are_packs() {
+    needs_servers!();
+    let scene = Scene::with(HALF_AN_HOUR, true).await;
+    let held = Duration::from_secs(14);
+    scene.proxy.harm("DELETE", "", usize::MAX, Fault::Held(held));
+    let started = Instant::now();
+    assert_eq!(scene.gc().await.unwrap_err().code(), Code::BackendUnavailable);
+    scene.proxy.heal();
+    assert_eq!(scene.store.put(&scene.content[..]).await.unwrap().id, scene.id);
+    // Again, and from another blob: nothing is written twice.
+    let other = [&scene.content[..], b"more"].concat();
+    assert_eq!(scene.store.put(&scene.content[..]).await.unwrap().fresh_blocks, 0);
+    assert_eq!(scene.store.put(&other[..]).await.unwrap().fresh_blocks, 1);
+    assert!(started.elapsed() < held, "the test is too slow to show anything");
+    scene.assert_readable().await;
+    tokio::time::sleep(held.saturating_sub(started.elapsed()) + Duration::from_secs(2)).await;
+    // They were carried out.
+    assert_eq!(scene.objects().await, 1, "only the block that was put under its own name");
+    scene.assert_readable().await;
+    // As long as the name is doomed the record stays.
+    for id in [scene.id, BlobId::of(scene.id.algo(), &other)] {
+        scene.store.delete(&id).await.unwrap();
+    }
+    scene.gc().await.unwrap();
+    assert!(scene.store.stats().await.unwrap().stored_bytes > 0);
+    scene.end_dooms();
+    scene.gc().await.unwrap();
+    assert_eq!(scene.store.stats().await.unwrap().stored_bytes, 0);
+    // The name is free again.
+    scene.store.put(&scene.content[..]).await.unwrap();
+    assert_eq!(scene.objects().await, 4);
+}
 
 /// A gateway holds a request until its client has given up and the block is put again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

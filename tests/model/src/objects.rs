@@ -9,12 +9,14 @@
 //! 2. *Doom*, one synced transaction: rows that nothing references and that have no doom, or one that has
 //!    ended, get `stored` = 0, `doomed_by`, and `doomed_until` = now + 30 minutes.
 //! 3. *Delete*, under no transaction. A stall before the call is harmless: the date is older than the doom.
-//! 4. *Settle*, one transaction: of the rows that are still doomed by this collection those go whose every
-//!    request was answered, one of them by "gone". If every request was answered, and none so, the doom is
-//!    lifted. If one was not answered the row keeps its doom, although a later request for the same object
+//! 4. *Settle*, one transaction: of the rows that are still doomed by this collection, that nothing refers to
+//!    and that are in no pack, those go whose every request was answered, one of them by "gone". If every
+//!    request was answered, the doom of the others is lifted. If one was not answered the row keeps its doom, although a later request for the same object
 //!    may have been answered.
-//! 5. A put that meets a doom that has not ended fails with `backend-unavailable` and the time left. It takes
-//!    away a doom that has ended, and writes.
+//! 5. A put that meets a doom that has not ended writes the block into a pack, where no DELETE of the name
+//!    matters; the row points there, and keeps the doom. Where there are no packs it fails with
+//!    `backend-unavailable` and the time left. It takes away a doom that has ended, and writes the object.
+//!    A row in a pack is released only when its doom is over: a later put would write the name.
 //! 6. Nobody else lifts a doom, not that of a dead process either: its requests may be on their way.
 //!
 //! # What is assumed
@@ -70,10 +72,11 @@ mutants! {
     SettlesBlindly "objects" "the row goes without a look at whose doom it has",
     StolenDoom "objects" "a collector ignores another's doom",
     IgnoresDoom "objects" "a put does not heed a doom",
-    KeepsEndedDoom "objects" "a pin leaves the doom that has ended in the row",
     NoReference "objects" "a pin inserts no reference",
     CommitUnchecked "objects" "a commit does not look whether its blob is still pending",
     StaysStored "objects" "a doomed row still says stored",
+    SettlesInUse "objects" "the row goes although the block is in a pack by now, and in use",
+    ReleasesDoomed "objects-again" "a row in a pack is released while its name is doomed",
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,8 +95,14 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Row {
     stored: bool,
+    /// It points into a pack.
+    packed: bool,
     candidate: bool,
     doom: Option<Doom>,
+}
+
+impl Row {
+    const NEW: Row = Row { stored: false, packed: false, candidate: false, doom: None };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +117,8 @@ struct Writer {
     at: Put,
     pending: bool,
     marked: bool,
+    /// It has written the block into a pack.
+    packed: bool,
     done: u8,
 }
 
@@ -115,6 +126,8 @@ struct Writer {
 enum Put {
     Idle,
     Write,
+    /// Into a pack.
+    Append,
     Commit,
 }
 
@@ -213,14 +226,17 @@ impl Objects {
         match writer.at {
             Put::Idle if writer.done >= self.bounds.puts[number] => {}
             Put::Idle if Objects::is_doomed(state) && !self.is(Mutant::IgnoresDoom) => {
-                add("meets a doom, and fails", state.ended_put(number));
+                add("meets a doom, and fails for want of packs", state.ended_put(number));
+                let mut next = *state;
+                let marked = state.row.is_some_and(|row| row.stored);
+                let at = if marked { Put::Commit } else { Put::Append };
+                next.writers[number] = Writer { at, pending: true, marked, ..writer };
+                add("meets a doom, and pins the block", next);
             }
             Put::Idle => {
                 let mut next = *state;
-                let row = next.row.get_or_insert(Row { stored: false, candidate: false, doom: None });
-                if !self.is(Mutant::KeepsEndedDoom) {
-                    row.doom = None;
-                }
+                let row = next.row.get_or_insert(Row::NEW);
+                row.doom = None;
                 let at = if row.stored { Put::Commit } else { Put::Write };
                 let pending = !self.is(Mutant::NoReference);
                 next.writers[number] = Writer { at, pending, marked: row.stored, ..writer };
@@ -232,6 +248,11 @@ impl Objects {
                 next.writers[number].at = Put::Commit;
                 add("writes the object", next);
             }
+            Put::Append => {
+                let mut next = *state;
+                next.writers[number] = Writer { at: Put::Commit, packed: true, ..writer };
+                add("writes the block into a pack", next);
+            }
             Put::Commit => {
                 let unchecked = self.is(Mutant::CommitUnchecked) || self.is(Mutant::NoReference);
                 let Some(row) = state.row.filter(|_| writer.pending || unchecked) else {
@@ -240,7 +261,8 @@ impl Objects {
                 };
                 let mut next = *state;
                 if !writer.marked {
-                    next.row = Some(Row { stored: true, ..row });
+                    let packed = if row.stored { row.packed } else { writer.packed };
+                    next.row = Some(Row { stored: true, packed, ..row });
                     next.writers[number].marked = true;
                     if !row.stored {
                         add("marks the block stored", next);
@@ -286,8 +308,11 @@ impl Objects {
             }
             Collect::Doom { dated } => {
                 add("finds nothing to doom", to(Collect::Idle));
+                self.releases(state, number, turns);
+                let mut add =
+                    |what, next: State| turns.push(Turn::of("collector", number, what, self.normal(next)));
                 let free = !Objects::is_doomed(state) || self.is(Mutant::StolenDoom);
-                let Some(row) = state.row.filter(|row| row.candidate && free) else { return };
+                let Some(row) = state.row.filter(|row| row.candidate && !row.packed && free) else { return };
                 if state.references() > 0 {
                     let row = Some(Row { candidate: false, ..row });
                     add("finds the block referenced", State { row, ..to(Collect::Idle) });
@@ -297,7 +322,8 @@ impl Objects {
                 let doom = Some(Doom { by: Some(number as u8), until });
                 let stored = row.stored && self.is(Mutant::StaysStored);
                 let at = Collect::Delete { dated, attempts: 0, open: 0, gone: false };
-                add("dooms the block", State { row: Some(Row { stored, candidate: true, doom }), ..to(at) });
+                let row = Some(Row { stored, candidate: true, doom, ..row });
+                add("dooms the block", State { row, ..to(at) });
             }
             Collect::Delete { .. } => self.deletes(state, number, turns),
         }
@@ -307,6 +333,16 @@ impl Objects {
                 row.doom = row.doom.filter(|doom| doom.by != Some(number as u8));
             }
             turns.push(Turn::of("collector", number, "dies", self.normal(next)));
+        }
+    }
+
+    /// Gives up a record, at once: nobody writes there again.
+    fn releases(&self, state: &State, number: usize, turns: &mut Turns) {
+        let Some(row) = state.row.filter(|row| row.candidate && row.packed) else { return };
+        let free = !Objects::is_doomed(state) || self.is(Mutant::ReleasesDoomed);
+        if state.references() == 0 && free && row.doom.is_none_or(|doom| doom.by != Some(number as u8)) {
+            let next = self.normal(State { row: None, ..*state });
+            turns.push(Turn::of("collector", number, "releases the record", next));
         }
     }
 
@@ -345,7 +381,9 @@ impl Objects {
         let known = open == 0 || self.is(Mutant::RetryIsEnough) && gone;
         if let Some(row) = next.row {
             let mine = row.doom.is_some_and(|doom| doom.by == me);
-            if known && gone && (mine || self.is(Mutant::SettlesBlindly)) {
+            let unused = state.references() == 0 && !row.packed || self.is(Mutant::SettlesInUse);
+            let goes = mine && unused || self.is(Mutant::SettlesBlindly);
+            if known && gone && goes {
                 next.row = None;
             } else if mine && (known || self.is(Mutant::LiftsUnknown)) {
                 next.row = Some(Row { doom: None, ..row });
@@ -388,7 +426,8 @@ impl State {
     fn ended_put(mut self, number: usize) -> State {
         let writer = &mut self.writers[number];
         self.expired += u8::from(writer.pending);
-        *writer = Writer { at: Put::Idle, pending: false, marked: false, done: writer.done + 1 };
+        *writer =
+            Writer { at: Put::Idle, pending: false, marked: false, packed: false, done: writer.done + 1 };
         self
     }
 
@@ -425,12 +464,13 @@ impl Model for Objects {
     fn init_states(&self) -> Vec<State> {
         vec![State {
             now: 0,
-            row: Some(Row { stored: true, candidate: false, doom: None }),
+            row: Some(Row { stored: true, ..Row::NEW }),
             object: true,
             live: 1,
             deleted: 0,
             expired: 0,
-            writers: [Writer { at: Put::Idle, pending: false, marked: false, done: 0 }; WRITERS],
+            writers: [Writer { at: Put::Idle, pending: false, marked: false, packed: false, done: 0 };
+                WRITERS],
             collectors: [Collector { at: Collect::Idle, runs: 0 }; COLLECTORS],
             requests: [None; REQUESTS],
         }]
@@ -456,17 +496,18 @@ impl Model for Objects {
     fn properties(&self) -> Vec<Property<Objects>> {
         vec![
             Property::always(
-                "a blob that is live or can be restored has its row and its object",
+                "a blob that is live or can be restored has its row and its bytes",
                 |model: &Objects, state: &State| {
                     let kept = state.live + state.deleted > 0;
-                    model.holds(!kept || state.row.is_some() && state.object)
+                    model.holds(!kept || state.row.is_some_and(|row| row.packed || state.object))
                 },
             ),
-            Property::always("a row that says stored has its object", |model: &Objects, state: &State| {
-                model.holds(!state.row.is_some_and(|row| row.stored) || state.object)
+            Property::always("a row that says stored has its bytes", |model: &Objects, state: &State| {
+                model.holds(!state.row.is_some_and(|row| row.stored && !row.packed) || state.object)
             }),
-            Property::always("a doomed row has no references", |model: &Objects, state: &State| {
-                model.holds(!Objects::is_doomed(state) || state.references() == 0)
+            Property::always("no blob relies on a name that is doomed", |model: &Objects, state: &State| {
+                let relies = state.live + state.deleted > 0 && state.row.is_some_and(|row| !row.packed);
+                model.holds(!Objects::is_doomed(state) || !relies)
             }),
             Property::always(
                 "without a delete that may yet happen, a settled doom is over",

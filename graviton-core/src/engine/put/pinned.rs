@@ -135,10 +135,11 @@ impl PinnedPut {
             if !block.is_usable() && self.unmarked.insert(key) {
                 self.fresh_blocks += 1;
                 self.fresh_bytes += key.size() as u64;
-                // A file that is damaged is replaced where it is.
+                // A file that is damaged is replaced where it is. Under a name that is doomed nothing would
+                // last.
                 let is_file = block.stored && block.located.is_none();
-                let fresh =
-                    if self.core.new_blocks().is_none() || is_file { &mut named } else { &mut packed };
+                let into_pack = block.is_doomed || self.core.new_blocks().is_some() && !is_file;
+                let fresh = if into_pack { &mut packed } else { &mut named };
                 fresh.blocks.push(Block { key, bytes: bytes.clone() });
                 let found = block.located.filter(|_| block.stored).map(|located| located.place);
                 fresh.marks.push((key, Mark { row: block.row, place: None, found }));
@@ -152,7 +153,7 @@ impl PinnedPut {
                 Ok((named.marks.into_iter().map(written).collect(), Appended::default()))
             });
         }
-        if let Some(appender) = self.core.new_blocks().filter(|_| !packed.blocks.is_empty()) {
+        if let Some(appender) = self.core.appender.as_ref().filter(|_| !packed.blocks.is_empty()) {
             let (core, to) = (Arc::clone(&self.core), Arc::clone(appender));
             self.writes.spawn(async move {
                 let appended = core.append_blocks(&to, packed.blocks).await?;
@@ -184,7 +185,13 @@ impl PinnedPut {
         let mut pauses = 0_u32;
         loop {
             self.check_lease().await?;
-            match self.core.latch.watch(self.core.manifests.pin(self.row, entries).await)? {
+            let manifests = &self.core.manifests;
+            let pinned = if self.core.appender.is_some() {
+                manifests.pin_into_packs(self.row, entries).await
+            } else {
+                manifests.pin(self.row, entries).await
+            };
+            match self.core.latch.watch(pinned)? {
                 Pinned::Blocks(blocks) => {
                     self.blocks += entries.len() as u64;
                     return Ok(blocks);

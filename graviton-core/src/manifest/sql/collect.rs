@@ -74,10 +74,10 @@ statements! {
         UPDATE " block " SET doomed_by = $2, doomed_until = CASE WHEN $3 = 0 THEN 0 ELSE " now " + $3 END, stored = FALSE \
         WHERE id IN (SELECT number FROM chosen)"];
     /// `$1` {blocks: [], keys: [[algo, hex, size]]}, `$2` collection: deletes the rows that are still its
-    /// own, and gives their keys. A put that refers to one has taken the doom away.
+    /// own, and gives their keys. A put that refers to one has taken the doom away, or writes into a pack.
     SETTLE = ["DELETE FROM " block " WHERE id IN (SELECT block.id FROM " (keys "keys")
-        " CROSS JOIN " block " WHERE " (same "block") ") AND doomed_by = $2 \
-        AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) RETURNING algo, digest, size"];
+        " CROSS JOIN " block " WHERE " (same "block") ") AND doomed_by = $2 " (" AND pack_id IS NULL" else "")
+        " AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) RETURNING algo, digest, size"];
     /// `$1` as before: the places of those that have a row and no doom. Somebody may rely on them, also if
     /// the row says that the block is in a pack: a put may be about to say otherwise.
     UNDOOMED = ["SELECT input.place FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block")
