@@ -120,7 +120,7 @@ pub trait Report {
 #[macro_export]
 macro_rules! each_report {
     ($callback:ident) => {
-        $callback! { PutReceipt, BlobStat, StoreStats, GcReport, VerifyReport, CopyReport, RepairReport }
+        $callback! { PutReceipt, BlobStat, StoreStats, GcReport, VerifyReport, CopyReport, RepairReport, RepackReport }
     };
 }
 
