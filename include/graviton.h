@@ -124,8 +124,8 @@
 #define GRAVITON_SIZE_UNKNOWN 18446744073709551615ull
 
 /**
- * A callback of gc, verify, copy_from or repair_from returns this to stop the work early: the call then
- * succeeds, and its report says that it is not complete. Any other value but 0 ends the call with
+ * A callback of gc, repack, verify, copy_from or repair_from returns this to stop the work early: the call
+ * then succeeds, and its report says that it is not complete. Any other value but 0 ends the call with
  * GRAVITON_ERROR_CANCELLED.
  */
 #define GRAVITON_STOP 2147483647
@@ -640,6 +640,74 @@ typedef struct graviton_gc_report {
 typedef int32_t (*graviton_gc_callback)(void *userdata,
                                         const struct graviton_gc_report *report,
                                         const struct graviton_blob_id *named);
+
+/**
+ * The report of a repack. Set `struct_size` before a call, with GRAVITON_REPACK_REPORT_INIT.
+ */
+typedef struct graviton_repack_report {
+    /**
+     * sizeof(graviton_repack_report).
+     */
+    size_t struct_size;
+    /**
+     * Blocks that were moved into the other layout.
+     */
+    uint64_t blocks;
+    /**
+     * The sum of their sizes in bytes.
+     */
+    uint64_t bytes;
+    /**
+     * Stored blocks that were there already when it began.
+     */
+    uint64_t present;
+    /**
+     * Blocks that were found damaged. They are marked as not stored, so that the next put of them writes
+     * them again.
+     */
+    uint64_t damaged;
+    /**
+     * Blocks that were left where they are because a running put uses them, or because they were moved or
+     * deleted meanwhile.
+     */
+    uint64_t skipped;
+    /**
+     * Stored blocks that are not there yet.
+     */
+    uint64_t remaining;
+    /**
+     * Files of blocks in packs that an earlier repack had left, and that were removed.
+     */
+    uint64_t leftovers;
+    /**
+     * Files of moved blocks that could not be removed; the next collection tries again.
+     */
+    uint64_t kept_failed;
+    /**
+     * The duration in seconds.
+     */
+    double seconds;
+    /**
+     * 1 if every stored block is there; 0 if some remain, or the caller stopped it.
+     */
+    int32_t complete;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Why the first file is kept that could not be removed. Empty if there is none. NUL-terminated.
+     */
+    char failure[GRAVITON_FAILURE_TEXT_MAX];
+} graviton_repack_report;
+
+/**
+ * Reports the progress of a repack, and at its end the final report, which is valid until the callback
+ * returns. Called on the thread that called graviton_store_repack. Returns 0 to continue, GRAVITON_STOP to
+ * stop early, or any other value to abort with GRAVITON_ERROR_CANCELLED; the value of the last call is
+ * ignored. It may call the library, with the same store too, and must return: no exception, no longjmp.
+ */
+typedef int32_t (*graviton_repack_callback)(void *userdata, const struct graviton_repack_report *report);
 
 /**
  * Options of a verification. Initialise it with GRAVITON_VERIFY_OPTIONS_INIT, then set fields.
@@ -1709,6 +1777,21 @@ graviton_status graviton_store_gc(const struct graviton_store *store,
                                   struct graviton_error **error);
 
 /**
+ * Moves all stored blocks into a layout (`to` of `to_length` bytes): `packs`, or `files` of their own. It
+ * runs beside all other calls. After an interruption, call it again for the rest. Damaged blocks are not
+ * errors: they are marked, and counted in the report. If blocks are not on a filesystem, it is
+ * GRAVITON_ERROR_UNSUPPORTED. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks,
+ * possibly for hours.
+ */
+graviton_status graviton_store_repack(const struct graviton_store *store,
+                                      const char *to,
+                                      size_t to_length,
+                                      graviton_repack_callback callback,
+                                      void *userdata,
+                                      struct graviton_repack_report *report,
+                                      struct graviton_error **error);
+
+/**
  * Checks that everything is there and intact, and reports what is not. Findings are not errors:
  * `report->clean` says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL.
  * `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
@@ -1790,5 +1873,8 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 
 /** Initialises a graviton_repair_report. */
 #define GRAVITON_REPAIR_REPORT_INIT { sizeof(graviton_repair_report), 0, 0, 0, 0, 0.0, 0, 0 }
+
+/** Initialises a graviton_repack_report. */
+#define GRAVITON_REPACK_REPORT_INIT { sizeof(graviton_repack_report), 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
 
 #endif  /* GRAVITON_H */

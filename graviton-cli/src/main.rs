@@ -4,8 +4,8 @@
 //! main -> arguments -> put ── source       failure, interrupt, output, progress
 //!                   -> get ── destination  are used by all
 //!                   -> inspect (stat, ls, manifest, stats)
-//!                   -> remove (rm, restore), collect (gc), verify, transfer (copy, repair, backup),
-//!                      upgrade
+//!                   -> remove (rm, restore), collect (gc), repack, verify, upgrade,
+//!                      transfer (copy, repair, backup)
 //! ```
 //! Commands run on the main thread, which may block; the engine's tasks, and the task that listens to
 //! signals, have threads of their own. The process leaves through `exit`, for a thread that is stuck in a
@@ -25,6 +25,7 @@ mod output;
 mod progress;
 mod put;
 mod remove;
+mod repack;
 mod source;
 mod transfer;
 mod upgrade;
@@ -69,6 +70,7 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Rm(several) => return remove::remove(&context, &several.ids).await,
         Command::Restore(several) => return remove::restore(&context, &several.ids).await,
         Command::Gc(collect) => return collect::collect(&context, &collect).await,
+        Command::Repack(arguments) => return repack::repack(&context, &arguments).await,
         Command::Verify(verify) => return verify::verify(&context, &verify).await,
         Command::Repair(repair) => return transfer::repair(&context, &repair).await,
         Command::Copy(copy) => return transfer::copy(&context, &copy).await,

@@ -71,7 +71,8 @@ pub use manifest::{Durability, ManifestEntry, ManifestRepo, Opening};
 pub use process::Process;
 pub use range::ByteRange;
 pub use report::{
-    BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyCursor, VerifyReport,
+    BlobStat, CopyReport, GcReport, PutReceipt, RepackReport, RepairReport, StoreStats, VerifyCursor,
+    VerifyReport,
 };
 pub use runtime::of_this_process as runtime;
 pub use store::{Put, Reader, Store, Writer};

@@ -120,7 +120,7 @@ pub trait Report {
 #[macro_export]
 macro_rules! each_report {
     ($callback:ident) => {
-        $callback! { PutReceipt, BlobStat, StoreStats, GcReport, VerifyReport, CopyReport, RepairReport }
+        $callback! { PutReceipt, BlobStat, StoreStats, GcReport, VerifyReport, CopyReport, RepairReport, RepackReport }
     };
 }
 
@@ -384,6 +384,35 @@ reports! {
         /// Bad blocks that are missing or damaged in the other store too.
         lost: Keys,
         /// Whether every block was checked; false if the caller stopped it.
+        complete: Flag,
+        /// The duration in seconds.
+        seconds: Seconds,
+    }
+
+    /// The report of a repack.
+    #[derive(Default)]
+    RepackReport {
+        /// Blocks that were moved into the other layout.
+        blocks: Count,
+        /// The sum of their sizes in bytes.
+        bytes: Bytes,
+        /// Stored blocks that were there already when it began.
+        present: Count,
+        /// Blocks that were found damaged. They are marked as not stored, so that the next put of them writes
+        /// them again.
+        damaged: Count,
+        /// Blocks that were left where they are because a running put uses them, or because they were moved
+        /// or deleted meanwhile.
+        skipped: Count,
+        /// Stored blocks that are not there yet.
+        remaining: Count,
+        /// Files of blocks in packs that an earlier repack had left, and that were removed.
+        leftovers: Count,
+        /// Files of moved blocks that could not be removed; the next collection tries again.
+        kept_failed: Count,
+        /// Why the first file is kept that could not be removed. Empty if there is none.
+        failure: Text,
+        /// Whether every stored block is there; false if some remain, or the caller stopped it.
         complete: Flag,
         /// The duration in seconds.
         seconds: Seconds,

@@ -13,14 +13,16 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::engine::{
-    AsyncStore, BlobReader, BlobWriter, CopyOptions, GcOptions, PutOptions, VerifyEvent, VerifyOptions,
-    source_failed,
+    AsyncStore, BlobReader, BlobWriter, BlockLayout, CopyOptions, GcOptions, PutOptions, VerifyEvent,
+    VerifyOptions, source_failed,
 };
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::ManifestEntry;
 use crate::process::Process;
-use crate::report::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
+use crate::report::{
+    BlobStat, CopyReport, GcReport, PutReceipt, RepackReport, RepairReport, StoreStats, VerifyReport,
+};
 use crate::runtime;
 
 /// A content-addressed blob store: streams go in, are cut into blocks that are stored once each, and come
@@ -208,6 +210,29 @@ impl Store {
         progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
     ) -> Result<GcReport> {
         self.run(self.inner.gc(options, progress))
+    }
+
+    /// Moves all stored blocks into packs, or out of them, beside everything else. `progress` is called on
+    /// this thread, and may end it; another call goes on with the rest.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// use graviton_core::{BlockLayout, Store};
+    /// use std::ops::ControlFlow;
+    ///
+    /// let store = Store::open(directory.path())?;
+    /// let put = store.put(&b"a block that is a file"[..])?;
+    /// let report = store.repack(BlockLayout::Packs, |_| ControlFlow::Continue(()))?;
+    /// assert_eq!((report.blocks, report.bytes, report.complete), (1, 22, true));
+    /// assert_eq!(&store.read_range(&put.id, 0..100)?[..], b"a block that is a file");
+    /// # Ok::<(), graviton_core::Error>(())
+    /// ```
+    pub fn repack(
+        &self,
+        to: BlockLayout,
+        progress: impl FnMut(&RepackReport) -> ControlFlow<()> + Send,
+    ) -> Result<RepackReport> {
+        self.run(self.inner.repack(to, progress))
     }
 
     /// Looks whether everything is there and intact, and tells of what is not, on this thread. `tell` may end

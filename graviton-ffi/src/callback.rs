@@ -16,8 +16,8 @@ use crate::panic::{Failure, Outcome};
 /// For a progress callback: the total size is unknown.
 pub const GRAVITON_SIZE_UNKNOWN: u64 = 18_446_744_073_709_551_615;
 
-/// A callback of gc, verify, copy_from or repair_from returns this to stop the work early: the call then
-/// succeeds, and its report says that it is not complete. Any other value but 0 ends the call with
+/// A callback of gc, repack, verify, copy_from or repair_from returns this to stop the work early: the call
+/// then succeeds, and its report says that it is not complete. Any other value but 0 ends the call with
 /// GRAVITON_ERROR_CANCELLED.
 pub const GRAVITON_STOP: i32 = 2_147_483_647;
 

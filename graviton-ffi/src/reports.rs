@@ -3,7 +3,9 @@
 
 use std::ffi::c_char;
 
-use graviton_core::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
+use graviton_core::{
+    BlobStat, CopyReport, GcReport, PutReceipt, RepackReport, RepairReport, StoreStats, VerifyReport,
+};
 
 use crate::blob_id::graviton_blob_id;
 use crate::pointer::fill_text;
@@ -355,6 +357,65 @@ impl From<&RepairReport> for graviton_repair_report {
             seconds: report.seconds,
             complete: i32::from(report.complete),
             reserved: 0,
+        }
+    }
+}
+
+/// The report of a repack. Set `struct_size` before a call, with GRAVITON_REPACK_REPORT_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct graviton_repack_report {
+    /// sizeof(graviton_repack_report).
+    pub struct_size: usize,
+    /// Blocks that were moved into the other layout.
+    pub blocks: u64,
+    /// The sum of their sizes in bytes.
+    pub bytes: u64,
+    /// Stored blocks that were there already when it began.
+    pub present: u64,
+    /// Blocks that were found damaged. They are marked as not stored, so that the next put of them writes
+    /// them again.
+    pub damaged: u64,
+    /// Blocks that were left where they are because a running put uses them, or because they were moved or
+    /// deleted meanwhile.
+    pub skipped: u64,
+    /// Stored blocks that are not there yet.
+    pub remaining: u64,
+    /// Files of blocks in packs that an earlier repack had left, and that were removed.
+    pub leftovers: u64,
+    /// Files of moved blocks that could not be removed; the next collection tries again.
+    pub kept_failed: u64,
+    /// The duration in seconds.
+    pub seconds: f64,
+    /// 1 if every stored block is there; 0 if some remain, or the caller stopped it.
+    pub complete: i32,
+    /// 0.
+    pub reserved: u32,
+    /// Why the first file is kept that could not be removed. Empty if there is none. NUL-terminated.
+    pub failure: [c_char; GRAVITON_FAILURE_TEXT_MAX],
+}
+
+// SAFETY: begins with its size, and numbers are valid for any bytes.
+unsafe impl Versioned for graviton_repack_report {
+    const NAME: &'static str = "graviton_repack_report";
+}
+
+impl From<&RepackReport> for graviton_repack_report {
+    fn from(report: &RepackReport) -> graviton_repack_report {
+        graviton_repack_report {
+            struct_size: size_of::<graviton_repack_report>(),
+            blocks: report.blocks,
+            bytes: report.bytes,
+            present: report.present,
+            damaged: report.damaged,
+            skipped: report.skipped,
+            remaining: report.remaining,
+            leftovers: report.leftovers,
+            kept_failed: report.kept_failed,
+            seconds: report.seconds,
+            complete: i32::from(report.complete),
+            reserved: 0,
+            failure: fill_text(&report.failure),
         }
     }
 }

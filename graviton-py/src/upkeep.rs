@@ -103,6 +103,20 @@ impl Store {
         values(py, &report)
     }
 
+    /// Moves all blocks into this layout.
+    fn repack<'py>(
+        &self,
+        py: Python<'py>,
+        to: Text,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let report = call(py, |interrupts| {
+            let tell = tell(interrupts, progress.as_ref());
+            self.store.repack(to.parse()?, |so_far| tell(so_far.blocks, so_far.bytes))
+        })?;
+        values(py, &report)
+    }
+
     /// Looks whether everything is there and intact. `finding` gets what is not, `progress` blocks and bytes
     /// so far.
     #[allow(clippy::too_many_arguments, reason = "all are keywords where programs see them")]

@@ -80,6 +80,7 @@ def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
         await store.delete(id)
         # And the rows of the puts that found it there.
         assert (await store.gc(grace=0)).blobs >= 1
+        assert (await store.repack("packs")).complete
         assert (await store.stats()).dead_blobs == 0
         assert (await store.verify(deep=True)).clean
         assert (await store.stats()).blocks == 0

@@ -59,6 +59,8 @@ def test_the_basic_commands(run: Run, tmp_path: Path) -> None:
     run("rm", id)
     assert run("gc", "--dry-run", "--grace", "0").stdout.decode().startswith(f"would delete {id}\nwould free 1 blob")
     assert json.loads(run("gc", "--grace", "0s", "--json").stdout)["blobs"] == 1
+    assert json.loads(run("repack", "--to", "packs", "--json").stdout)["complete"]
+    assert run("repack", "--to", "files").stdout.decode().startswith("moved ")
     assert run("verify", "--deep").stdout.startswith(b"clean: 1 blob, 1 block in")
 
 

@@ -1,4 +1,5 @@
-//! The routes that start, watch and cancel garbage collections and verifications. All require the scope `admin`.
+//! The routes that start, watch and cancel garbage collections, repacks and verifications. All require the
+//! scope `admin`.
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
@@ -9,7 +10,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use graviton_core::{BlobId, Code, GcOptions, VerifyOptions};
+use graviton_core::{BlobId, BlockLayout, Code, GcOptions, VerifyOptions};
 use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,7 @@ const MOST_WAIT: u64 = 60;
 pub(crate) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(collect))
+        .routes(routes!(repack))
         .routes(routes!(verify))
         .routes(routes!(list))
         .routes(routes!(watch))
@@ -63,6 +65,30 @@ struct Collect {
     /// Delete at most this many blocks per second
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_000_000_000_i64)]
     blocks_per_second: Option<Whole<1, 4_000_000_000>>,
+}
+
+/// The options of a repack
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Repack {
+    /// The layout that all blocks get
+    to: Layout,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Layout {
+    Files,
+    Packs,
+}
+
+impl From<Layout> for BlockLayout {
+    fn from(layout: Layout) -> BlockLayout {
+        match layout {
+            Layout::Files => BlockLayout::Files,
+            Layout::Packs => BlockLayout::Packs,
+        }
+    }
 }
 
 /// The options of a verification
@@ -114,6 +140,16 @@ async fn collect(State(app): State<Shared>, headers: HeaderMap, body: Body) -> R
         blocks_per_second: order.blocks_per_second.map(|blocks| blocks.0 as u32),
     };
     Ok(started(app.jobs().collect(app.store(), options)?))
+}
+
+/// Start a repack. It moves all blocks into packs, or out of them into files of their own
+#[utoipa::path(post, path = "/api/admin/repack", tag = "admin", request_body = Repack,
+    responses(
+        (status = 202, body = View, description = "Started", headers(("Location" = String, description = "The path to watch it"))),
+        (status = 200, body = View, description = "Already running with these options: this is the running job"), OtherJob, BodyProblems, Common))]
+async fn repack(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let order: Repack = read(&app, &headers, body).await?;
+    Ok(started(app.jobs().repack(app.store(), order.to.into())?))
 }
 
 /// Start a verification. It checks that every block exists and is intact

@@ -1,5 +1,5 @@
-//! Jobs: garbage collections and verifications, which outlast a request. One of each kind runs at a time;
-//! clients can watch and cancel it.
+//! Jobs: garbage collections, repacks and verifications, which outlast a request. One of each kind runs at a
+//! time; clients can watch and cancel it.
 //!
 //! A server keeps its most recent jobs in memory, and no other server knows them. Jobs of several servers may
 //! run at the same time, and a job may end at any moment.
@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use graviton_core::{
-    AsyncStore, Code, Error, Finding, GcOptions, GcReport, VerifyEvent, VerifyOptions, VerifyReport,
+    AsyncStore, BlockLayout, Code, Error, Finding, GcOptions, GcReport, RepackReport, VerifyEvent,
+    VerifyOptions, VerifyReport,
 };
 use http::HeaderValue;
 use http::header::LOCATION;
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
-use crate::reports::{Collected, Verified};
+use crate::reports::{Collected, Repacked, Verified};
 use crate::timestamp::rfc3339;
 
 /// The most jobs that a server remembers, and the most findings of each.
@@ -37,7 +38,7 @@ pub(crate) struct Jobs {
     all: Mutex<VecDeque<Arc<Job>>>,
 }
 
-/// A garbage collection or verification.
+/// A garbage collection, repack or verification.
 pub(crate) struct Job {
     id: u64,
     kind: Kind,
@@ -53,6 +54,7 @@ pub(crate) struct Job {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     Gc,
+    Repack,
     Verify,
 }
 
@@ -60,6 +62,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 enum Order {
     Gc(GcOptions),
+    Repack(BlockLayout),
     Verify(VerifyOptions),
 }
 
@@ -83,7 +86,7 @@ struct State {
     error: Option<&'static str>,
 }
 
-/// A garbage collection or verification
+/// A garbage collection, repack or verification
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct View {
     /// Its number, used in paths
@@ -110,6 +113,7 @@ pub(crate) struct View {
 #[serde(tag = "of", rename_all = "kebab-case")]
 pub(crate) enum Report {
     Gc(Collected),
+    Repack(Repacked),
     Verify(Verified),
 }
 
@@ -171,6 +175,20 @@ impl Jobs {
                 metrics::counter!("graviton_gc_bytes_total").increment(report.bytes);
             }
             Ok(Report::Gc(Collected(report)))
+        })
+    }
+
+    /// Starts a repack, or returns the running one and `false`. One into the other layout is a conflict.
+    pub(crate) fn repack(&self, store: &AsyncStore, to: BlockLayout) -> Result<(Arc<Job>, bool), Problem> {
+        let store = store.clone();
+        let begun = Report::Repack(Repacked(RepackReport::default()));
+        self.begin(Kind::Repack, Order::Repack(to), begun, move |job| async move {
+            let progress = |report: &RepackReport| job.note(Report::Repack(Repacked(report.clone())));
+            let report = store.repack(to, progress).await?;
+            metrics::counter!("graviton_repack_runs_total").increment(1);
+            metrics::counter!("graviton_repack_blocks_total").increment(report.blocks);
+            metrics::counter!("graviton_repack_damage_total").increment(report.damaged);
+            Ok(Report::Repack(Repacked(report)))
         })
     }
 

@@ -78,6 +78,9 @@ fn describe() {
     counter!("graviton_gc_runs_total", "Garbage collections completed by this server");
     counter!("graviton_gc_blocks_total", "Blocks that they deleted");
     counter!("graviton_gc_bytes_total", Unit::Bytes, "Bytes that they freed");
+    counter!("graviton_repack_runs_total", "Repacks completed by this server");
+    counter!("graviton_repack_blocks_total", "Blocks that they moved");
+    counter!("graviton_repack_damage_total", "Damaged blocks that they found");
     counter!("graviton_verify_runs_total", "Verifications completed by this server");
     counter!("graviton_verify_blocks_total", "Blocks that they checked");
     counter!("graviton_verify_damage_total", "Missing or corrupt items that they found");

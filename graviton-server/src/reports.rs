@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use graviton_core::report::{Field, Kind, Report, Value};
-use graviton_core::{GcReport, StoreStats, VerifyReport};
+use graviton_core::{GcReport, RepackReport, StoreStats, VerifyReport};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type};
@@ -38,7 +38,7 @@ macro_rules! answers {
     )+};
 }
 
-answers! { Collected(GcReport), Verified(VerifyReport), Stats(StoreStats) }
+answers! { Collected(GcReport), Repacked(RepackReport), Verified(VerifyReport), Stats(StoreStats) }
 
 /// Whether the JSON of a report has the field.
 fn is_shown(field: &Field) -> bool {
@@ -112,6 +112,7 @@ mod tests {
             assert_eq!(schema["required"].as_array().unwrap().len(), sorted(&json).len());
         }
         check::<GcReport>(&Collected(GcReport::default()));
+        check::<RepackReport>(&Repacked(RepackReport::default()));
         check::<VerifyReport>(&Verified(VerifyReport::default()));
         let json = serde_json::to_value(Verified(VerifyReport::default())).unwrap();
         assert_eq!(json["clean"], true);

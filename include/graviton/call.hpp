@@ -17,7 +17,7 @@ inline namespace GRAVITON_ERROR_STYLE {
 enum class flow : std::int32_t {
     /// Go on.
     go_on = 0,
-    /// For gc, verify, copy_from and repair_from: stop early, with a report that says so. Elsewhere the same
+    /// For gc, verify and the like: stop early, with a report that says so. Elsewhere the same
     /// as cancel.
     stop = GRAVITON_STOP,
     /// End with errc::cancelled.

@@ -127,6 +127,15 @@ using copy_work = work<copy_report, graviton_copy_report, blob_id, &copy_report:
 using repair_work =
     work<repair_report, graviton_repair_report, block_key, &repair_report::lost, &graviton_repair_report::lost_count>;
 
+inline std::int32_t tell_repack(void *userdata, const graviton_repack_report *report) noexcept
+{
+    return call_back([&] {
+        repack_report ours = GRAVITON_REPACK_REPORT_INIT;
+        take(ours, *report);
+        return (*static_cast<const std::function<flow(const repack_report &)> *>(userdata))(ours);
+    });
+}
+
 inline std::int32_t tell_verify(void *userdata, const graviton_verify_event *event) noexcept
 {
     return call_back([&] {

@@ -317,6 +317,20 @@ public:
             [&] { return std::move(work.report); });
     }
 
+    /// Moves all stored blocks into a layout: `packs`, or `files` of their own. The callback runs after each
+    /// step. After an interruption, call it again for the rest.
+    outcome<repack_report> repack(std::string_view to,
+                                  const std::function<flow(const repack_report &)> &callback = nullptr) const
+    {
+        graviton_repack_report report = GRAVITON_REPACK_REPORT_INIT;
+        return detail::run<repack_report>(
+            [&](auto error) {
+                return graviton_store_repack(raw_.get(), to.data(), to.size(), callback ? detail::tell_repack : nullptr,
+                                             const_cast<void *>(static_cast<const void *>(&callback)), &report, error);
+            },
+            [&] { return report; });
+    }
+
     /// Checks that everything is there and intact. The callback gets each finding, and the progress from time
     /// to time. Findings are not errors: the report's `clean` says whether a live blob is damaged.
     outcome<verify_report> verify(const verify_options &options = {},

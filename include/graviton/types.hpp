@@ -124,6 +124,9 @@ struct repair_report : graviton_repair_report {
     std::vector<block_key> lost;
 };
 
+/// The report of a repack, as in graviton.h.
+using repack_report = graviton_repack_report;
+
 /// Options of a verification.
 struct verify_options {
     /// Hash every byte, instead of checking only lengths.

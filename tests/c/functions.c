@@ -441,6 +441,13 @@ static int32_t count_calls(void *userdata, const graviton_gc_report *report, con
     return 0;
 }
 
+static int32_t count_repacks(void *userdata, const graviton_repack_report *report)
+{
+    CHECK(report->struct_size == sizeof *report && report->damaged == 0);
+    ++*(int *)userdata;
+    return 0;
+}
+
 static int32_t count_copies(void *userdata, const graviton_copy_report *report, const graviton_blob_id *damaged)
 {
     CHECK(damaged == NULL && report->complete == 1);
@@ -529,6 +536,18 @@ static void lists_and_collection(const char *directory)
     options.grace_ms = 0;
     options.dry_run = 2;
     INVALID(graviton_store_gc(store, &options, NULL, NULL, &report, &error));
+
+    /* Into packs, and out of them. */
+    graviton_repack_report repacked = GRAVITON_REPACK_REPORT_INIT;
+    calls = 0;
+    OK(graviton_store_repack(store, GRAVITON_LITERAL("packs"), count_repacks, &calls, &repacked, &error));
+    CHECK(repacked.complete == 1 && repacked.blocks == 598 && repacked.remaining == 0 && calls > 1);
+    CHECK(repacked.present == 0 && repacked.failure[0] == 0);
+    OK(graviton_store_repack(store, GRAVITON_LITERAL("packs"), NULL, NULL, &repacked, &error));
+    CHECK(repacked.complete == 1 && repacked.blocks == 0 && repacked.present == 598);
+    OK(graviton_store_repack(store, GRAVITON_LITERAL("files"), NULL, NULL, &repacked, &error));
+    CHECK(repacked.complete == 1 && repacked.blocks == 598);
+    INVALID(graviton_store_repack(store, GRAVITON_LITERAL("pack"), NULL, NULL, &repacked, &error));
 
     /* Backup, and a copy of some and of all. */
     const char *backup = inside(directory, "backup.db");

@@ -13,10 +13,11 @@ int main(void)
     graviton_copy_options copy = GRAVITON_COPY_OPTIONS_INIT;
     graviton_copy_report copied = GRAVITON_COPY_REPORT_INIT;
     graviton_repair_report repaired = GRAVITON_REPAIR_REPORT_INIT;
+    graviton_repack_report repacked = GRAVITON_REPACK_REPORT_INIT;
     graviton_verify_options verify = GRAVITON_VERIFY_OPTIONS_INIT;
     graviton_verify_report verified = GRAVITON_VERIFY_REPORT_INIT;
     size_t sizes = stat.struct_size + stats.struct_size + receipt.struct_size + put.struct_size + get.struct_size
                    + gc.struct_size + collected.struct_size + copy.struct_size + copied.struct_size + repaired.struct_size
-                   + verify.struct_size + verified.struct_size;
+                   + repacked.struct_size + verify.struct_size + verified.struct_size;
     return sizes > 0 ? GRAVITON_OK : 1;
 }

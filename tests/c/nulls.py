@@ -38,6 +38,7 @@ static int32_t on_cancel(void *u) { (void)u; return 0; }
 static int32_t on_gc(void *u, const graviton_gc_report *r, const graviton_blob_id *i) { (void)u; (void)r; (void)i; return 0; }
 static int32_t on_copy(void *u, const graviton_copy_report *r, const graviton_blob_id *i) { (void)u; (void)r; (void)i; return 0; }
 static int32_t on_repair(void *u, const graviton_repair_report *r, const graviton_block_key *i) { (void)u; (void)r; (void)i; return 0; }
+static int32_t on_repack(void *u, const graviton_repack_report *r) { (void)u; (void)r; return 0; }
 static int32_t on_verify(void *u, const graviton_verify_event *e) { (void)u; (void)e; return 0; }
 
 static const char *existing(void) { snprintf(path_text, sizeof path_text, "%s/file", directory); return path_text; }
@@ -97,7 +98,7 @@ def value(function, parameter):
     fresh = function in ("graviton_store_open", "graviton_config_for_directory", "graviton_store_backup")
     by_name = {
         ("void", "userdata"): "&count", ("char", "path"): "fresh()" if fresh else "existing()",
-        ("char", "name"): '"GRAVITON_HASH"', ("char", "value"): '"sha256"', ("char", "text"): "id_text",
+        ("char", "name"): '"GRAVITON_HASH"', ("char", "to"): '"packs"', ("char", "value"): '"sha256"', ("char", "text"): "id_text",
         ("char", "buffer"): "text_room", ("uint8_t", "bytes"): "data" if parameter.const else "room",
         ("uint8_t", "buffer"): "room", ("size_t", "count"): "&count", ("size_t", "length"): "&count",
         ("int32_t", "exists"): "&flag", ("int32_t", "found"): "&flag", ("int32_t", "order"): "&flag",
@@ -108,7 +109,7 @@ def value(function, parameter):
     if kind.endswith("_callback"):
         return "on_" + kind.removeprefix("graviton_").removesuffix("_callback")
     numbers = {
-        "path_length": "strlen(path_text)", "name_length": "13", "value_length": "6", "capacity": "sizeof text_room",
+        "path_length": "strlen(path_text)", "to_length": "5", "name_length": "13", "value_length": "6", "capacity": "sizeof text_room",
         "length": "strlen(id_text)" if function.endswith("_parse") else "sizeof data", "algo": "1", "fd": "fd",
         "adopt": "0", "take_over": "0", "bytes": "1 << 20", "offset": "0", "whence": "0", "from": "0", "index": "0", "status": "0",
     }

@@ -266,6 +266,15 @@ void deletion(const fs::path &directory)
     FAILS(not_found, store.restore(id));
     CHECK(OK(store.stats()).blobs == 1 && OK(store.get<std::string>(kept)) == "kept");
 
+    int steps = 0;
+    const auto packed = OK(store.repack("packs", [&](const graviton::repack_report &report) {
+        steps += report.damaged == 0;
+        return flow::go_on;
+    }));
+    CHECK(steps > 0 && packed.blocks == 1 && packed.complete == 1 && OK(store.get<std::string>(kept)) == "kept");
+    CHECK(OK(store.repack("files")).blocks == 1 && OK(store.get<std::string>(kept)) == "kept");
+    FAILS(invalid_argument, store.repack("boxes"));
+
     OK(store.backup(directory / "backup.db"));
     CHECK(fs::file_size(directory / "backup.db") > 0);
     // Never over a file that is there.

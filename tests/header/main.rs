@@ -15,7 +15,7 @@ mod reports;
 /// The order of the files in the header: what is used comes first.
 const FILES: &[&str] = &[
     "version", "status", "error", "callback", "blob_id", "reports", "config", "store", "put", "get",
-    "writer", "reader", "list", "manifest", "block", "gc", "verify", "copy",
+    "writer", "reader", "list", "manifest", "block", "gc", "repack", "verify", "copy",
 ];
 
 /// The directory of `graviton-ffi`.

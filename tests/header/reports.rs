@@ -12,7 +12,9 @@ const HEAD: &str = r"//! The reports of the core as C structs. Made from `gravit
 
 use std::ffi::c_char;
 
-use graviton_core::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
+use graviton_core::{
+    BlobStat, CopyReport, GcReport, PutReceipt, RepackReport, RepairReport, StoreStats, VerifyReport,
+};
 
 use crate::blob_id::graviton_blob_id;
 use crate::pointer::fill_text;

@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use graviton_core::SETTINGS;
 
 use graviton_core::ByteRange;
-pub(crate) use upkeep::{Backup, Collect, Copy, Repair, Several, Verify};
+pub(crate) use upkeep::{Backup, Collect, Copy, Repack, Repair, Several, Verify};
 
 /// A content-addressed blob store: files are cut into blocks that are stored once each, and read back
 /// verified by their id.
@@ -135,6 +135,18 @@ pub(crate) enum Command {
     /// left to do), seconds. With --dry-run, before it, a line for each of up to 10000 blobs: kind (blob),
     /// id.
     Gc(Collect),
+    /// Move the blocks of a store into packs, or out of them into files
+    ///
+    /// Runs beside everything else that uses the store. When interrupted, run it again for the rest. Blocks
+    /// that a running put uses stay where they are until then. Damaged blocks are marked, so that the next
+    /// put of their content writes them again, and the exit code is 4. Where new blocks are written is a
+    /// setting: GRAVITON_BLOCK_LAYOUT. Only for blocks on a filesystem.
+    ///
+    /// With --json there is one line: kind (summary), blocks, bytes (moved), present (there before), damaged,
+    /// skipped (left for another repack), remaining (blocks that are not there yet), leftovers (files of an
+    /// earlier repack that were removed), kept_failed (files that could not be removed), failure (why the
+    /// first of those was kept), complete, seconds.
+    Repack(Repack),
     /// Check that everything is there and intact, and print what is not
     ///
     /// Checks the database, the manifests, the lengths of the blocks (with --deep, every byte of them) and
@@ -272,6 +284,7 @@ impl Arguments {
             Command::Rm(several) | Command::Restore(several) => &several.common,
             Command::Gc(collect) => &collect.common,
             Command::Verify(verify) => &verify.common,
+            Command::Repack(arguments) => &arguments.common,
             Command::Repair(repair) => &repair.common,
             Command::Copy(copy) => &copy.common,
             Command::Backup(backup) => &backup.common,

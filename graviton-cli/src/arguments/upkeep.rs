@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Common;
-use graviton_core::quantity;
+use graviton_core::{BlockLayout, quantity};
 
 #[derive(Debug, Args)]
 pub(crate) struct Several {
@@ -63,6 +63,15 @@ pub(crate) struct Verify {
     /// the other is refused from then on: end what uses it first
     #[arg(long, conflicts_with = "ids")]
     pub(crate) take_over: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repack {
+    /// The layout that all blocks get: `packs`, or `files` of their own
+    #[arg(long, value_name = "LAYOUT", value_parser = str::parse::<BlockLayout>)]
+    pub(crate) to: BlockLayout,
     #[command(flatten)]
     pub(super) common: Common,
 }

@@ -115,6 +115,33 @@ fn gc_frees_what_was_deleted_and_nothing_else() {
 }
 
 #[test]
+fn repack_moves_all_blocks_and_its_summary_has_these_fields() {
+    let scene = Scene::new();
+    let content = noise(5, 2_000_000);
+    let id = scene.put(&content);
+    let all = scene.blocks().len() as u64;
+    let text = scene.run(&["repack", "--to", "packs"]).succeeded();
+    assert!(text.lines()[0].starts_with(&format!("moved {all} blocks, 1.91 MiB in ")), "{}", text.text());
+    assert_eq!((text.lines().len(), scene.blocks().len()), (1, 0), "{}", text.text());
+    assert!(scene.run(&["get", &id]).succeeded().stdout == content);
+    let again = scene.run(&["repack", "--to", "packs"]).succeeded();
+    assert_eq!(again.lines()[1], format!("{all} blocks already there"));
+    let mut summary = scene.run(&["repack", "--to=files", "--json"]).succeeded().json().remove(0);
+    summary["seconds"] = json!(0);
+    let expected = json!({
+        "kind": "summary", "blocks": all, "bytes": 2_000_000, "present": 0, "damaged": 0, "skipped": 0,
+        "remaining": 0, "leftovers": 0, "kept_failed": 0, "failure": "", "complete": true, "seconds": 0,
+    });
+    assert_eq!(summary, expected);
+    scene.run(&["verify", "--deep"]).succeeded();
+    std::fs::remove_file(&scene.blocks()[0]).unwrap();
+    let outcome = scene.run(&["repack", "--to", "packs"]);
+    assert!(outcome.code == 4 && outcome.lines()[1].contains("damaged"), "{outcome:?}");
+    assert_eq!(scene.run(&["repack", "--to", "boxes"]).code, 2);
+    assert_eq!(scene.run(&["repack"]).code, 2);
+}
+
+#[test]
 fn the_summary_of_gc_has_these_fields() {
     let scene = Scene::new();
     let id = scene.put(b"content");

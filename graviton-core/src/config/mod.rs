@@ -394,11 +394,9 @@ fn algo(value: &str) -> Result<Algo> {
 }
 
 fn layout(value: &str) -> Result<BlockLayout> {
-    match value {
-        "files" => Ok(BlockLayout::Files),
-        "packs" => Ok(BlockLayout::Packs),
-        _ => Err(wrong("GRAVITON_BLOCK_LAYOUT", value, "there is no such layout", "use files or packs")),
-    }
+    value
+        .parse()
+        .map_err(|_| wrong("GRAVITON_BLOCK_LAYOUT", value, "there is no such layout", "use files or packs"))
 }
 
 fn compression(value: &str) -> Result<Compression> {

@@ -8,25 +8,26 @@
 //!
 //! It may be interrupted anywhere: each step leaves rows that the next collection goes on with.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::core::{Engine, Seen};
+use super::core::{Core, Engine, Seen};
 use super::lease::LONGEST_LEASE;
 use super::pack::upkeep;
 use super::remove::{self, Batch};
 use super::settings::Timing;
-use super::{aside, pace};
+use super::{aside, pace, repack};
 use crate::block::Packs;
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::manifest::{BlobRow, BlockRow};
+use crate::key::BlockKey;
+use crate::manifest::{BlobRow, BlockRecord, BlockRow};
 use crate::place::PackRow;
-use crate::random;
 use crate::report::GcReport;
 
 /// Rows that one transaction is about.
@@ -106,11 +107,13 @@ struct Run<'a> {
     failure: Option<Error>,
     /// The last step of the batch before.
     ending: Option<JoinHandle<Result<()>>>,
+    /// Candidates in packs whose files are there still.
+    named: HashSet<BlockRow>,
 }
 
 impl<'a> Run<'a> {
     fn new(engine: &'a Engine, options: &'a GcOptions, grace: Duration, started: Instant) -> Result<Run<'a>> {
-        let by = Collection(i64::from_le_bytes(random::bytes()?) >> 1 & i64::MAX);
+        let by = remove::collection()?;
         Ok(Run {
             engine,
             options,
@@ -121,6 +124,7 @@ impl<'a> Run<'a> {
             unanswered: 0,
             failure: None,
             ending: None,
+            named: HashSet::new(),
         })
     }
 
@@ -166,6 +170,7 @@ impl<'a> Run<'a> {
         report.kept_failed = 0;
         self.unanswered = 0;
         self.failure = None;
+        self.named.clear();
         aside::tidy(&core.blocks, manifests).await?;
         let doom = self.engine.timing.doom.max(Timing::USUAL.doom);
         manifests.bring_times_back(LONGEST_LEASE, doom).await?;
@@ -234,6 +239,9 @@ impl<'a> Run<'a> {
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
     ) -> Result<ControlFlow<()>> {
         let core = &self.engine.core;
+        if self.remove_names(report, progress).await?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         let mut after = BlockRow(0);
         loop {
             self.engine.owner.glance().await?;
@@ -245,7 +253,8 @@ impl<'a> Run<'a> {
                 within(core.manifests.packed_candidates(after, limit).await?, most, |bytes| *bytes);
             let Some((last, _)) = candidates.last().copied() else { break };
             after = last;
-            let rows: Vec<BlockRow> = candidates.into_iter().map(|(row, _)| row).collect();
+            let mut rows: Vec<BlockRow> = candidates.into_iter().map(|(row, _)| row).collect();
+            rows.retain(|row| !self.named.contains(row));
             let released = core.manifests.release(&rows).await?;
             report.blocks += released.blocks;
             report.bytes += released.bytes;
@@ -291,6 +300,41 @@ impl<'a> Run<'a> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Removes the files that a repack left which died between its transaction and their removal. Those that
+    /// stay for now are noted: their blocks stay candidates.
+    async fn remove_names(
+        &mut self,
+        report: &mut GcReport,
+        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+    ) -> Result<ControlFlow<()>> {
+        let core = &self.engine.core;
+        if core.blocks.asides().is_none() {
+            // Only files are moved into packs.
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut after = BlockRow(0);
+        loop {
+            let records = core.manifests.candidates_in_packs(after, ROWS).await?;
+            let Some(last) = records.last() else { return Ok(ControlFlow::Continue(())) };
+            after = last.row;
+            let records = with_files(core, records).await?;
+            if records.is_empty() {
+                continue;
+            }
+            self.engine.owner.glance().await?;
+            let first = self.removals;
+            self.removals += records.len() as u64;
+            let removed = repack::remove_leftovers(core, self.by, first, records.clone()).await?;
+            self.named.extend(with_files(core, records).await?.iter().map(|record| record.row));
+            report.leftovers += removed.files;
+            report.kept_failed += removed.failed;
+            self.failure = self.failure.take().or(removed.failure);
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
     }
 
     /// Whether neither the caller nor a limit ends the run.
@@ -360,6 +404,14 @@ impl<'a> Run<'a> {
         self.ending = removed.ending;
         Ok((!removed.ends_it).then_some(last))
     }
+}
+
+/// Those of the blocks that have a file under their names.
+async fn with_files(core: &Core, mut records: Vec<BlockRecord>) -> Result<Vec<BlockRecord>> {
+    let keys: Vec<BlockKey> = records.iter().map(|record| record.key).collect();
+    let mut there = core.blocks.seems_intact(&keys).await?.into_iter();
+    records.retain(|_| there.next().unwrap_or_default());
+    Ok(records)
 }
 
 /// The first of the candidates, as many as have together no more than so many bytes; one at least, so that a

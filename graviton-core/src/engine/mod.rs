@@ -29,6 +29,7 @@ mod pack;
 mod put;
 mod read;
 mod remove;
+mod repack;
 mod session;
 mod settings;
 mod stat;
@@ -49,7 +50,9 @@ use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Connections, ManifestEntry, ManifestRepo};
 use crate::process::Process;
-use crate::report::{BlobStat, CopyReport, GcReport, PutReceipt, RepairReport, StoreStats, VerifyReport};
+use crate::report::{
+    BlobStat, CopyReport, GcReport, PutReceipt, RepackReport, RepairReport, StoreStats, VerifyReport,
+};
 use core::{Core, Engine};
 use lease::Leases;
 use put::{commit, small, writer};
@@ -283,6 +286,22 @@ impl AsyncStore {
         progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
     ) -> Result<GcReport> {
         collect::gc(self.engine()?, options, progress).await
+    }
+
+    /// Moves all stored blocks into packs, or out of them into files of their own, beside everything else.
+    /// `progress` may end it; another call goes on with the rest. A damaged block is no error: it is marked
+    /// as not stored, and counted. Blocks that a running put uses stay where they are, and are counted as
+    /// [`remaining`](RepackReport::remaining).
+    ///
+    /// New blocks go where the store is configured to write them (`GRAVITON_BLOCK_LAYOUT`), whatever a repack
+    /// moves. Only for blocks on a filesystem: elsewhere it is `unsupported`. A store that an older version
+    /// made is to be upgraded first ([`Config::upgrade`](crate::Config::upgrade)).
+    pub async fn repack(
+        &self,
+        to: BlockLayout,
+        progress: impl FnMut(&RepackReport) -> ControlFlow<()> + Send,
+    ) -> Result<RepackReport> {
+        repack::repack(self.engine()?, to, progress).await
     }
 
     /// Looks whether everything is there and intact, and tells of what is not. `tell` may end it early.

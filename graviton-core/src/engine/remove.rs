@@ -31,6 +31,12 @@ use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::manifest::BlockRow;
+use crate::random;
+
+/// A number of 63 bits that no other run has.
+pub(super) fn collection() -> Result<Collection> {
+    Ok(Collection(i64::from_le_bytes(random::bytes()?) >> 1 & i64::MAX))
+}
 
 /// Candidates that are removed together.
 pub(super) struct Batch {
@@ -149,4 +155,57 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     }
     outcome.failure = failures.into_iter().next();
     disk.map_or(Ok(outcome), Err)
+}
+
+/// The outcome of files whose blocks are in packs.
+#[derive(Default)]
+pub(super) struct Unnamed {
+    /// Files that were there and were set aside.
+    pub(super) files: u64,
+    /// Files that could not be removed. Their names stay doomed, for the next collection.
+    pub(super) failed: u64,
+    /// Why the first of them could not.
+    pub(super) failure: Option<Error>,
+}
+
+/// Removes the files of blocks that are in packs and whose names this collection dooms, durably: steps 2 to
+/// 4, in which no row goes. A file moves back if somebody may rely on it by now. The removals are numbered
+/// from `first` on.
+pub(super) async fn remove_names(
+    core: &Arc<Core>,
+    by: Collection,
+    first: u64,
+    keys: &[BlockKey],
+) -> Result<Unnamed> {
+    let mut outcome = Unnamed::default();
+    let Some(aside) = core.blocks.asides().filter(|_| !keys.is_empty()) else { return Ok(outcome) };
+    let asides: Vec<Aside> =
+        (first..).zip(keys).map(|(number, key)| Aside { by, number, key: *key }).collect();
+    let removal = core.blocks.prepare_removal(&asides, Duration::ZERO).await?;
+    let mut gone = Vec::new();
+    let mut failed: Option<Error> = None;
+    for (aside, removed) in asides.iter().zip(removal.remove(&asides).await) {
+        match removed {
+            Removed::Gone => {
+                outcome.files += 1;
+                gone.push(*aside);
+            }
+            Removed::Absent => gone.push(*aside),
+            Removed::Kept(error) | Removed::Unknown(error) => {
+                outcome.failed += 1;
+                failed = Some(failed.filter(|failed| failed.code() == Code::Io).unwrap_or(error));
+            }
+        }
+    }
+    if let Some(error) = failed.clone().filter(|error| error.code() == Code::Io) {
+        return Err(error);
+    }
+    outcome.failure = failed;
+    if !gone.is_empty() {
+        let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
+        let back = core.manifests.settle_names(by, &keys).await?;
+        outcome.files -= back.len().min(outcome.files as usize) as u64;
+        aside::end(&*aside, &gone, &back).await?;
+    }
+    Ok(outcome)
 }

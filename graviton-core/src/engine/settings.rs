@@ -1,10 +1,12 @@
 //! The settings of the engine, and the times that the protocol is built on.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::block::pack::Compression;
 use crate::chunker::ChunkerSpec;
 use crate::digest::Algo;
+use crate::error::{Code, Error, Result};
 use crate::manifest::Durability;
 
 /// The settings of the engine; the places of blocks and manifests are not among them.
@@ -48,6 +50,20 @@ pub enum BlockLayout {
     Files,
     /// Many of them share a file.
     Packs,
+}
+
+impl FromStr for BlockLayout {
+    type Err = Error;
+
+    /// `files` or `packs`, as in `GRAVITON_BLOCK_LAYOUT`.
+    fn from_str(text: &str) -> Result<BlockLayout> {
+        match text {
+            "files" => Ok(BlockLayout::Files),
+            "packs" => Ok(BlockLayout::Packs),
+            _ => Err(Error::new(Code::InvalidArgument, format!("{text:?} is not a layout of blocks"))
+                .with_advice("use files or packs")),
+        }
+    }
 }
 
 /// The times that the protocol is built on. The database's clock must not jump.

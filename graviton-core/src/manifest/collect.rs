@@ -297,16 +297,33 @@ async fn settle(
     own: &str,
     all: &str,
 ) -> Result<Ending<Settled>, Problem> {
-    let mut claimed = Vec::new();
-    if connection.is_shared() {
-        connection.execute(sql::COMMIT_LOCK_BLOCKS, &[text(all)]).await?;
-        // A row that somebody has inserted and not committed cannot be seen, and this waits for it.
-        claimed = connection.rows(sql::COMMIT_CLAIM, &[text(all)], |row| row.number(0)).await?;
-    }
+    let claimed = claim(connection, all).await?;
     let gone = connection.rows(sql::SETTLE, &[text(own), Number(by.0)], |row| row.key(0)).await?;
+    disclaim(connection, claimed).await?;
+    let undoomed = connection.rows(sql::UNDOOMED, &[text(all)], |row| Ok(row.number(0)? as usize)).await?;
+    Ok(Keep(Settled { gone, undoomed }))
+}
+
+/// The places of blocks whose files somebody may rely on, while their rows are locked.
+pub(super) async fn undoomed(connection: &mut Connection<'_>, keys: &str) -> Result<Vec<usize>, Problem> {
+    let claimed = claim(connection, keys).await?;
+    disclaim(connection, claimed).await?;
+    connection.rows(sql::UNDOOMED, &[text(keys)], |row| Ok(row.number(0)? as usize)).await
+}
+
+/// Locks the rows of these blocks. One that somebody has inserted and not committed cannot be seen, and this
+/// waits for it. Returns the rows that it had to insert for that.
+async fn claim(connection: &mut Connection<'_>, keys: &str) -> Result<Vec<i64>, Problem> {
+    if !connection.is_shared() {
+        return Ok(Vec::new());
+    }
+    connection.execute(sql::COMMIT_LOCK_BLOCKS, &[text(keys)]).await?;
+    connection.rows(sql::COMMIT_CLAIM, &[text(keys)], |row| row.number(0)).await
+}
+
+async fn disclaim(connection: &mut Connection<'_>, claimed: Vec<i64>) -> Result<(), Problem> {
     if !claimed.is_empty() {
         connection.execute(sql::COMMIT_DISCLAIM, &[text(rows_batch(claimed))]).await?;
     }
-    let undoomed = connection.rows(sql::UNDOOMED, &[text(all)], |row| Ok(row.number(0)? as usize)).await?;
-    Ok(Keep(Settled { gone, undoomed }))
+    Ok(())
 }

@@ -30,6 +30,7 @@ mod plan;
 pub mod postgres;
 mod put;
 mod read;
+mod repack;
 mod repo;
 mod schema;
 mod sql;

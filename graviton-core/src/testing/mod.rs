@@ -18,6 +18,7 @@ mod faulty;
 mod manifest_repo;
 mod protocol;
 mod recipe;
+mod repack;
 
 pub use block_store::{BlockPlace, block_store_conformance};
 pub use crashing::{Crash, CrashingBlockStore, CrashingTransactions, Moment};

@@ -1,4 +1,5 @@
-//! kill -9 at every point of putting, deleting, restoring, collecting and verifying, on every pair.
+//! kill -9 at every point of putting, deleting, restoring, collecting, repacking and verifying, on every
+//! pair.
 //!
 //! A process works on a store whose halves are wrapped, so that it kills itself at a chosen change of the
 //! block store or the database: before it, in the middle of its batch, or after it. Now and then it is killed
@@ -63,11 +64,12 @@ enum Kind {
     Delete,
     Restore,
     Collect,
+    Repack,
     Verify,
 }
 
 /// What a process dies in: more often where there are more steps.
-const DEATHS: [Kind; 9] = [
+const DEATHS: [Kind; 11] = [
     Kind::PutSmall,
     Kind::PutLarge,
     Kind::PutLarge,
@@ -76,18 +78,20 @@ const DEATHS: [Kind; 9] = [
     Kind::Collect,
     Kind::Collect,
     Kind::Collect,
+    Kind::Repack,
+    Kind::Repack,
     Kind::Verify,
 ];
 
-const KINDS: [Kind; 6] =
-    [Kind::PutSmall, Kind::PutLarge, Kind::Delete, Kind::Restore, Kind::Collect, Kind::Verify];
+const KINDS: [Kind; 7] =
+    [Kind::PutSmall, Kind::PutLarge, Kind::Delete, Kind::Restore, Kind::Collect, Kind::Repack, Kind::Verify];
 
 /// What one life does, by its seed: things to collect first, then anything, each kind at least once.
 fn life(seed: u64) -> Vec<(Kind, usize)> {
     let mut numbers = Numbers::new(seed);
     let first = [Kind::PutLarge, Kind::PutSmall, Kind::Delete, Kind::Delete];
     let kinds = first.into_iter().chain((0..LIFE - first.len()).map(|place| match place {
-        0..6 => KINDS[(place + seed as usize) % KINDS.len()],
+        0..7 => KINDS[(place + seed as usize) % KINDS.len()],
         _ => KINDS[numbers.next() as usize % KINDS.len()],
     }));
     let kinds: Vec<Kind> = kinds.collect();
@@ -95,6 +99,7 @@ fn life(seed: u64) -> Vec<(Kind, usize)> {
         Kind::PutSmall => numbers.below(SMALL),
         Kind::PutLarge => SMALL + numbers.below(LARGE),
         Kind::Delete | Kind::Restore => numbers.below(SMALL + LARGE),
+        Kind::Repack => numbers.below(2),
         Kind::Collect | Kind::Verify => 0,
     };
     let mut content = content;
@@ -179,6 +184,15 @@ async fn operate(store: &AsyncStore, kind: Kind, nth: usize) -> Result<bool> {
             store.gc(&GcOptions::default(), |_| ControlFlow::Continue(())).await?;
             Ok(false)
         }
+        Kind::Repack => {
+            let to = if nth == 0 { BlockLayout::Packs } else { BlockLayout::Files };
+            match store.repack(to, |_| ControlFlow::Continue(())).await {
+                // There are none in S3.
+                Err(error) if error.code() == Code::Unsupported => {}
+                report => assert_eq!(report?.damaged, 0),
+            }
+            Ok(false)
+        }
         Kind::Verify => {
             let options = VerifyOptions { deep: true, adopt: true, ..VerifyOptions::default() };
             let report = store.verify(&options, |_| ControlFlow::Continue(())).await?;
@@ -254,7 +268,7 @@ impl Known {
     fn learn(&mut self, plan: &[(Kind, usize)], line: &str) -> Option<Kind> {
         let words: Vec<&str> = line.split(' ').collect();
         let (kind, content) = *plan.get(words.get(1)?.parse::<usize>().unwrap())?;
-        let changes = !matches!(kind, Kind::Collect | Kind::Verify);
+        let changes = !matches!(kind, Kind::Collect | Kind::Repack | Kind::Verify);
         match words[..] {
             ["begins", _] if changes => drop(self.live.insert(content, None)),
             ["begins", _] => {}
@@ -320,6 +334,12 @@ impl Known {
         assert!(report.is_clean(), "{when}: {findings}");
         if rest {
             collect_all(pair, &store, Duration::from_secs(40));
+            if matches!(pair.blocks, Blocks::Files | Blocks::Packs) {
+                let is_packed = pair.blocks == Blocks::Packs;
+                let to = if is_packed { BlockLayout::Packs } else { BlockLayout::Files };
+                let report = store.repack(to, |_| ControlFlow::Continue(())).unwrap();
+                assert!(report.complete, "{when}: {report:?}");
+            }
             assert_exact(pair, &store);
             // Not before: a server may still do what the dead process has sent.
             for (nth, live) in &mut self.live {

@@ -4,6 +4,7 @@
 use crate::support::child;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -251,6 +252,9 @@ fn a_store_without_packs_goes_on_in_files_until_it_is_upgraded() {
     let put = store.put(&b"put by the version with packs"[..]).unwrap();
     assert_eq!(&store.read_range(&put.id, 0..3).unwrap()[..], b"put");
     assert!(tables().contains(&"block".to_owned()), "an ordinary opening has upgraded the store");
+    let error = store.repack(graviton_core::BlockLayout::Packs, |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(error.code(), Code::Config, "{error}");
+    assert!(error.advice().unwrap().contains("graviton upgrade"), "{error:?}");
     store.close();
 
     let packs = config.clone().set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();

@@ -11,6 +11,7 @@ mod ownership;
 mod packs;
 mod read_at;
 mod removal;
+mod repack;
 mod runtimes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -191,6 +191,20 @@ def _gc(store: graviton.Store, given: argparse.Namespace) -> int:
     return 0
 
 
+def _repack(store: graviton.Store, given: argparse.Namespace) -> int:
+    report = store.repack(given.to)
+    moved = f"{_count(report.blocks, 'block')}, {size(report.bytes)}"
+    _line(given, f"moved {moved} in {report.seconds:.2f} s", kind="summary", **_without(report))
+    if not given.json:
+        for number, why in (
+            (report.damaged, "damaged: put the content again"),
+            (report.remaining, "left: in use by a put, or put meanwhile; run it again"),
+        ):
+            if number:
+                _print(f"{_count(number, 'block')} {why}")
+    return _EXIT_CODES["corrupt-block"] if report.damaged else 0
+
+
 def _verify(store: graviton.Store, given: argparse.Namespace) -> int:
     def found(finding: graviton.Finding) -> None:
         _line(given, str(finding), kind=finding.kind, what=finding.what, why=finding.why, blobs=list(finding.blobs))
@@ -272,6 +286,8 @@ def _parser() -> argparse.ArgumentParser:
     gc = command("gc", _gc, "existing", "free the space of blobs that were deleted before the grace period")
     gc.add_argument("--grace", type=_duration, metavar="DURATION", help="such as 30m or 0")
     gc.add_argument("--dry-run", action="store_true")
+    repack = command("repack", _repack, "existing", "move all blocks into packs, or out of them into files")
+    repack.add_argument("--to", required=True, choices=("files", "packs"))
     verify = command("verify", _verify, "existing", "check that everything is there, and with --deep intact")
     verify.add_argument("ids", nargs="*", metavar="ID")
     verify.add_argument("--deep", action="store_true")

@@ -23,6 +23,7 @@ __all__ = [
     "Finding",
     "GcReport",
     "PutReceipt",
+    "RepackReport",
     "RepairReport",
     "StoreStats",
     "VerifyReport",
@@ -309,5 +310,41 @@ class RepairReport:
 
     @classmethod
     def _from_engine(cls, values: tuple[int, int, int, tuple[str, ...], bool, float]) -> Self:
+        return cls(*values)
+    # end
+
+
+# report: RepackReport
+@dataclass(frozen=True, slots=True)
+class RepackReport:
+    """The report of a repack."""
+
+    blocks: int
+    """Blocks that were moved into the other layout."""
+    bytes: int
+    """The sum of their sizes in bytes."""
+    present: int
+    """Stored blocks that were there already when it began."""
+    damaged: int
+    """Blocks that were found damaged. They are marked as not stored, so that the next put of them writes them
+    again."""
+    skipped: int
+    """Blocks that were left where they are because a running put uses them, or because they were moved or
+    deleted meanwhile."""
+    remaining: int
+    """Stored blocks that are not there yet."""
+    leftovers: int
+    """Files of blocks in packs that an earlier repack had left, and that were removed."""
+    kept_failed: int
+    """Files of moved blocks that could not be removed; the next collection tries again."""
+    failure: str
+    """Why the first file is kept that could not be removed. Empty if there is none."""
+    complete: bool
+    """Whether every stored block is there; ``False`` if some remain, or the caller stopped it."""
+    seconds: float
+    """The duration in seconds."""
+
+    @classmethod
+    def _from_engine(cls, values: tuple[int, int, int, int, int, int, int, int, str, bool, float]) -> Self:
         return cls(*values)
     # end

@@ -24,6 +24,7 @@ from ._reports import (
     Finding,
     GcReport,
     PutReceipt,
+    RepackReport,
     RepairReport,
     StoreStats,
     VerifyReport,
@@ -439,6 +440,25 @@ class Store:
             )
         report = dataclasses.replace(VerifyReport._from_engine(values), findings=tuple(findings))
         log.info("verified %d blobs and %d blocks in %.1f s", report.blobs, report.blocks, report.seconds)
+        return report
+
+    def repack(self, to: Literal["files", "packs"], *, progress: Progress = None) -> RepackReport:
+        """Move all blocks into packs, or out of them into files of their own, while the store is in use.
+
+        An interrupted repack can be repeated. Where new blocks are written is a setting (``block_layout``).
+        Progress is moved bytes.
+
+        >>> store.repack("packs").complete
+        True
+        """
+        with Meter(progress, "repacking", None) as meter:
+            found = self._engine.repack(to, (lambda _blocks, bytes: meter.reach(bytes)) if meter.active else None)
+        report = RepackReport._from_engine(found)
+        log.info("moved %d blocks, %d bytes in %.1f s", report.blocks, report.bytes, report.seconds)
+        if report.damaged:
+            log.warning("%d blocks are damaged; put their content again, or use repair_from", report.damaged)
+        if report.kept_failed:
+            log.warning("%d files could not be removed (%s); gc tries again", report.kept_failed, report.failure)
         return report
 
     def copy_from(self, other: Store, ids: Iterable[str] = (), *, progress: Progress = None) -> CopyReport:

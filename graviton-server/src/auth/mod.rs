@@ -253,6 +253,7 @@ mod tests {
             (Method::DELETE, "/api/blobs/x/links", Delete),
             (Method::GET, "/api/admin/jobs", Admin),
             (Method::POST, "/api/admin/gc", Admin),
+            (Method::POST, "/api/admin/repack", Admin),
             (Method::DELETE, "/api/admin/jobs/1", Admin),
         ] {
             assert_eq!(Need::of(&method, path), Need::Scope(scope), "{method} {path}");

@@ -217,6 +217,14 @@ async fn collections_and_verifications_are_started_and_watched() {
         (&value!("gc"), &value!(100_000), &value!(true))
     );
 
+    let packed = order(&scene, "repack", &value!({ "to": "packs" })).await;
+    assert_eq!(
+        (&packed["kind"], &packed["state"], &packed["report"]["bytes"], &packed["report"]["complete"]),
+        (&value!("repack"), &value!("done"), &value!(100_000), &value!(true))
+    );
+    let named = order(&scene, "repack", &value!({ "to": "files" })).await;
+    assert_eq!((&named["report"]["bytes"], &named["report"]["remaining"]), (&value!(100_000), &value!(0)));
+
     let clean = order(&scene, "verify", &value!({ "deep": true })).await;
     assert_eq!((&clean["report"]["clean"], &clean["findings"]), (&value!(true), &value!([])));
     damage(&scene.block_file(&kept, 0).await);
@@ -228,7 +236,7 @@ async fn collections_and_verifications_are_started_and_watched() {
     );
 
     let jobs = json(scene.get("/api/admin/jobs").send().await.unwrap()).await;
-    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 5);
+    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 7);
     problem(scene.get("/api/admin/jobs/99").send().await.unwrap(), "not-found").await;
     problem(scene.get("/api/admin/jobs/x").send().await.unwrap(), "invalid-id").await;
     problem(scene.get("/api/admin/jobs/1?wait=61").send().await.unwrap(), "invalid-argument").await;
@@ -238,6 +246,8 @@ async fn collections_and_verifications_are_started_and_watched() {
         ("verify", value!({ "from": "x" })),
         ("verify", value!({ "ids": vec![&kept; 1_001] })),
         ("gc", value!([])),
+        ("repack", value!({})),
+        ("repack", value!({ "to": "boxes" })),
         ("gc", value!([0, true])),
     ] {
         let request =

@@ -1,6 +1,6 @@
 //! The put, delete and collect protocol, checked in every interleaving of small bounds with `stateright`.
 //!
-//! Six models, each for what the others leave out:
+//! Seven models, each for what the others leave out:
 //!
 //! ```text
 //! main -> protocol (bounds)  shared blocks: putting, restoring, reading, verifying, and all ways of deleting
@@ -15,6 +15,7 @@
 //!      -> owners             a database and its copy: which of them owns the blocks
 //!      -> packs              one block as a record in a pack
 //!      -> sent               one pack as an object: PUTs that the server carries out late
+//!      -> repack             one block that moves between its own name and packs
 //!      -> turn               a step of the small ones
 //! ```
 //! # What is modelled
@@ -65,6 +66,7 @@ mod owners;
 mod packs;
 mod protocol;
 mod quiet;
+mod repack;
 mod sent;
 mod state;
 mod turn;
@@ -83,6 +85,7 @@ use crate::objects::Objects;
 use crate::owners::Owners;
 use crate::packs::Packs;
 use crate::protocol::Protocol;
+use crate::repack::Repack;
 use crate::sent::Sent;
 
 const USAGE: &str = "usage: graviton-model [NAME ...]
@@ -181,6 +184,7 @@ fn checks() -> Vec<Check> {
     checks_of!(checks, owners, |bounds, mutant, _| Owners::new(bounds, mutant));
     checks_of!(checks, packs, |bounds, mutant, _| Packs::new(bounds, mutant));
     checks_of!(checks, sent, |bounds, mutant, _| Sent::new(bounds, mutant));
+    checks_of!(checks, repack, |bounds, mutant, _| Repack::new(bounds, mutant));
     checks
 }
 

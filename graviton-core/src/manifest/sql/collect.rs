@@ -78,10 +78,10 @@ statements! {
     SETTLE = ["DELETE FROM " block " WHERE id IN (SELECT block.id FROM " (keys "keys")
         " CROSS JOIN " block " WHERE " (same "block") ") AND doomed_by = $2 " (" AND pack_id IS NULL" else "")
         " AND NOT EXISTS (SELECT 1 FROM blob_block WHERE block_id = block.id) RETURNING algo, digest, size"];
-    /// `$1` as before: the places of those that have a row and no doom. Somebody may rely on them, also if
-    /// the row says that the block is in a pack: a put may be about to say otherwise.
+    /// `$1` as before: the places of those that have a row and no doom. Somebody may rely on them. If the row
+    /// says that the block is in a pack, only a put under way can be about to say otherwise.
     UNDOOMED = ["SELECT input.place FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block")
-        " AND block.doomed_by IS NULL"];
+        " AND block.doomed_by IS NULL" named];
     /// `$1` {rows: [block]}, `$2` collection.
     LIFT = ["UPDATE " block " SET doomed_by = NULL, doomed_until = NULL \
         WHERE id IN (SELECT number FROM " (numbers "rows") ") AND doomed_by = $2"];

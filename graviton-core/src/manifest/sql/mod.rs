@@ -70,6 +70,17 @@ macro_rules! tables {
         ", CAST(NULL AS BIGINT), CAST(NULL AS TEXT), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT), \
          CAST(NULL AS BIGINT), CAST(NULL AS BIGINT)"
     };
+    // Whether a put that is under way refers to the block.
+    (files pinned) => { tables!(packs pinned) };
+    (packs pinned) => {
+        "EXISTS (SELECT 1 FROM blob CROSS JOIN blob_block WHERE blob.state = 0 \
+         AND blob_block.blob_id = blob.id AND blob_block.block_id = block.id)"
+    };
+    // That somebody may rely on the file of a block without a doom.
+    (files named) => { "" };
+    (packs named) => {
+        concat!(" AND (NOT block.stored OR block.pack_id IS NULL OR ", tables!(packs pinned), ")")
+    };
     // The bytes that a block takes.
     (files stored_size) => { "block.size" };
     (packs stored_size) => { "coalesce(block.stored_size, block.size)" };
@@ -179,12 +190,14 @@ mod collect;
 mod pack;
 mod put;
 mod read;
+mod repack;
 mod verify;
 
 pub(super) use collect::*;
 pub(super) use pack::*;
 pub(super) use put::*;
 pub(super) use read::*;
+pub(super) use repack::*;
 pub(super) use verify::*;
 
 #[cfg(test)]
@@ -192,9 +205,15 @@ mod tests {
     /// SQLite numbers named places by their first appearance, Postgres by their name.
     #[test]
     fn places_appear_in_the_order_of_their_numbers() {
-        use crate::manifest::sql::{collect, pack, put, read, verify};
-        let all =
-            [collect::STATEMENTS, pack::STATEMENTS, put::STATEMENTS, read::STATEMENTS, verify::STATEMENTS];
+        use crate::manifest::sql::{collect, pack, put, read, repack, verify};
+        let all = [
+            collect::STATEMENTS,
+            pack::STATEMENTS,
+            put::STATEMENTS,
+            read::STATEMENTS,
+            repack::STATEMENTS,
+            verify::STATEMENTS,
+        ];
         for (name, sql) in all.concat() {
             for text in [sql.sqlite, sql.postgres].concat() {
                 let mut most = 0;

@@ -49,8 +49,8 @@ statements! {
     PACKED_CANDIDATES_AGAIN = ["SELECT id, stored_size FROM " block " WHERE id IN (SELECT number FROM "
         (numbers "rows") ") AND candidate AND pack_id IS NOT NULL AND coalesce(doomed_until, 0) <= " now
         " ORDER BY id" skip_locked];
-    /// `$1` {rows: [block]}: the mark goes, and a doom of the name stays.
-    UNMARK_PACKED = ["UPDATE " block " SET candidate = FALSE WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
+    /// `$1` {rows: [block]}: the mark goes, and a doom of the name that has ended.
+    UNMARK_PACKED = ["UPDATE " block " SET candidate = FALSE, doomed_by = NULL, doomed_until = NULL WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
     /// `$1` {rows: [block]}: as many bytes as the records take, with a header of 64, aligned to 8.
     INSERT_HOLES = ["INSERT INTO hole (pack_id, pack_offset, bytes) \
         SELECT pack_id, pack_offset, (stored_size + 71) / 8 * 8 FROM " block " WHERE id IN (SELECT number FROM "

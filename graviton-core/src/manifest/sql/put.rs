@@ -91,9 +91,12 @@ statements! {
         stored_size = excluded.stored_size, codec = excluded.codec WHERE NOT block.stored"
         else " WHERE NOT block.stored OR block.doomed_by IS NOT NULL")];
     /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks of which
-    /// the row has the last two for a place, which was found damaged.
+    /// the row has the last two for a place, which was found damaged. A doom of the name ends where the block
+    /// is under it.
     COMMIT_HEALED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
-        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "") " FROM "
+        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec, \
+        doomed_by = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_by END, \
+        doomed_until = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_until END" else "") " FROM "
         (keys "healed", 3 number "pack_id", 4 number "pack_offset", 5 number "stored_size", 6 number "codec",
         7 number "found_id", 8 number "found_offset") " WHERE " (same "block")
         (" AND block.pack_id = input.found_id AND block.pack_offset = input.found_offset" else " AND FALSE")];

@@ -29,10 +29,10 @@ statements! {
     BLOBS_OF = ["SELECT DISTINCT blob.algo, blob.digest, blob.size FROM blob_block \
         JOIN blob ON blob.id = blob_block.blob_id WHERE blob_block.block_id = $1 AND blob.state = 1 \
         ORDER BY blob.algo, blob.digest, blob.size LIMIT $2"];
-    /// `$1` block: its key, whether it is stored, and its place, if nobody is about to delete it. Held until
-    /// the transaction ends.
+    /// `$1` block: its key, whether it is stored, and its place, if nobody is about to delete it. The doom of
+    /// a block in a pack is about its name alone. Held until the transaction ends.
     RECHECK = ["SELECT block.algo, block.digest, block.size, block.stored" place " FROM " block pack
-        " WHERE block.id = $1 AND block.doomed_by IS NULL" for_update_block];
+        " WHERE block.id = $1 AND (block.doomed_by IS NULL" (" OR block.pack_id IS NOT NULL" else "") ")" for_update_block];
     CLEAR_STORED = ["UPDATE " block " SET stored = FALSE WHERE id = $1"];
     /// `$1` {keys: [[algo, hex, size]]}: rows for blocks that have none, for the collector to look at.
     ADOPT = ["INSERT INTO " block " (algo, digest, size, candidate) SELECT DISTINCT algo, digest, size, TRUE FROM "

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _graviton
 from .._arguments import mode, span
@@ -20,6 +20,7 @@ from .._reports import (
     Finding,
     GcReport,
     PutReceipt,
+    RepackReport,
     RepairReport,
     StoreStats,
     VerifyReport,
@@ -330,6 +331,12 @@ class Store:
                 progress=tell,
             ),
         )
+
+    async def repack(self, to: Literal["files", "packs"], *, progress: Progress = None) -> RepackReport:
+        """Move all blocks into packs, or out of them into files of their own. When cancelled, it ends after
+        the current step.
+        """
+        return await in_thread_telling(progress, lambda tell: self._store.repack(to, progress=tell))
 
     async def copy_from(
         self, other: Store | _Store, ids: Iterable[str] = (), *, progress: Progress = None

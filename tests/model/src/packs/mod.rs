@@ -50,7 +50,7 @@
 //!
 //! # Not modelled
 //! A second block: that a move of a row that has moved is harmful shows only there. Blocks under their own
-//! names beside packs; packs in S3; rebuilding rows from packs.
+//! names beside packs (`repack`); packs in S3; rebuilding rows from packs.
 
 #![allow(clippy::large_types_passed_by_value, reason = "a state becomes a part of its turn")]
 
