@@ -11,8 +11,8 @@
 //! 3. *Delete*, under no transaction. A stall before the call is harmless: the date is older than the doom.
 //! 4. *Settle*, one transaction: of the rows that are still doomed by this collection, that nothing refers to
 //!    and that are in no pack, those go whose every request was answered, one of them by "gone". If every
-//!    request was answered, the doom of the others is lifted. If one was not answered the row keeps its doom, although a later request for the same object
-//!    may have been answered.
+//!    request was answered, the doom of the others is lifted. If one was not answered the row keeps its doom,
+//!    although a later request for the same object may have been answered.
 //! 5. A put that meets a doom that has not ended writes the block into a pack, where no DELETE of the name
 //!    matters; the row points there, and keeps the doom. Where there are no packs it fails with
 //!    `backend-unavailable` and the time left. It takes away a doom that has ended, and writes the object.
