@@ -26,8 +26,10 @@ statements! {
     FIND_PACKS = ["UPDATE pack SET state = 1 WHERE id IN (SELECT id FROM pack WHERE state <> 2 AND state = 0 \
         AND NOT EXISTS (SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ") \
         ORDER BY id LIMIT $1" for_update ")"];
-    /// `$1` {packs: [[name]]}: those that have a row.
-    KNOWN_PACKS = ["SELECT pack.name FROM " (rows "packs", 0 text "pack_name")
+    /// Packs in which another database may have punched holes: the next collection verifies them.
+    FIND_SEALED_PACKS = ["UPDATE pack SET state = 1 WHERE state = 2"];
+    /// `$1` {packs: [[name]]}: those that have a row, and whether records may be in it that no row points at.
+    KNOWN_PACKS = ["SELECT pack.name, CAST(pack.state <> 2 OR pack.dead > pack.punched AS INTEGER) FROM " (rows "packs", 0 text "pack_name")
         " CROSS JOIN pack WHERE pack.name = input.pack_name"];
     /// `$1` {packs: [[name, bytes]]}.
     ADOPT_PACKS = ["INSERT INTO pack (name, state, writer_id, bytes, dead) \
