@@ -221,6 +221,12 @@
 #define GRAVITON_VERIFY_PACK 6
 
 /**
+ * An event: a record of a pack without a row cannot be used, or such a pack belongs to another store. `text` is
+ * the name of the pack and the defect, `length` the offset of the record.
+ */
+#define GRAVITON_VERIFY_RECORD 7
+
+/**
  * No damage: for events that are not about a bad block.
  */
 #define GRAVITON_DAMAGE_NONE 0
@@ -678,6 +684,11 @@ typedef struct graviton_verify_options {
      * The length of it in bytes; 0 for the start.
      */
     size_t from_length;
+    /**
+     * 1: copy blocks that are missing or damaged from packs without a row, after the database was restored from
+     * a backup. Only of the whole store. 0: do not look into them.
+     */
+    int32_t rebuild;
 } graviton_verify_options;
 
 /**
@@ -740,6 +751,18 @@ typedef struct graviton_verify_report {
      * The cursor to continue from, if it was stopped early. Otherwise empty. NUL-terminated.
      */
     char cursor[GRAVITON_VERIFY_CURSOR_MAX];
+    /**
+     * Blocks that were missing or damaged and were copied from packs that the database did not use.
+     */
+    uint64_t rebuilt;
+    /**
+     * The sum of their sizes in bytes.
+     */
+    uint64_t rebuilt_bytes;
+    /**
+     * Records of unknown packs that could not be used, and packs that belong to another store.
+     */
+    uint64_t unusable;
 } graviton_verify_report;
 
 /**
@@ -759,11 +782,13 @@ typedef struct graviton_verify_event {
      */
     int32_t damage;
     /**
-     * For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. Otherwise all 0.
+     * For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. For GRAVITON_VERIFY_RECORD: the
+     * block that the record says it is of, if it says so. Otherwise all 0.
      */
     struct graviton_block_key block;
     /**
-     * For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
+     * For GRAVITON_VERIFY_UNREFERENCED, GRAVITON_VERIFY_PACK and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
+     * For GRAVITON_VERIFY_RECORD: the offset in the pack.
      */
     uint64_t length;
     /**
@@ -776,8 +801,8 @@ typedef struct graviton_verify_event {
      */
     size_t blob_count;
     /**
-     * For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: a description, as UTF-8. Otherwise empty.
-     * NUL-terminated.
+     * For GRAVITON_VERIFY_MANIFEST, GRAVITON_VERIFY_DATABASE and GRAVITON_VERIFY_RECORD: a description, as UTF-8.
+     * For GRAVITON_VERIFY_PACK: the name of the pack. Otherwise empty. NUL-terminated.
      */
     const char *text;
     /**
@@ -1783,7 +1808,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
 
 /** Initialises a graviton_verify_report. */
-#define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
+#define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0, 0 }
 
 /** Initialises a graviton_copy_report. */
 #define GRAVITON_COPY_REPORT_INIT { sizeof(graviton_copy_report), 0, 0, 0, 0, 0, 0.0, 0, 0 }

@@ -343,6 +343,12 @@ reports! {
         unreferenced: Count,
         /// The sum of their sizes in bytes.
         unreferenced_bytes: Bytes,
+        /// Blocks that were missing or damaged and were copied from packs that the database did not use.
+        rebuilt: Count,
+        /// The sum of their sizes in bytes.
+        rebuilt_bytes: Bytes,
+        /// Records of unknown packs that could not be used, and packs that belong to another store.
+        unusable: Count,
         /// Whether no live blob is damaged.
         clean: Flag = is_clean(),
         /// Whether everything was checked; false if the caller stopped it.
@@ -417,13 +423,13 @@ mod tests {
         let report = VerifyReport { missing: 7, complete: true, ..VerifyReport::default() };
         let entries: Vec<_> =
             report.entries().map(|(field, value)| (field.name, field.path, value)).collect();
-        assert_eq!(entries.len(), 13);
+        assert_eq!(entries.len(), 16);
         assert_eq!(entries[3], ("missing", "missing", Value::Count(7)));
-        assert_eq!(entries[9].0, "clean");
-        assert_eq!(entries[9].1.replace(' ', ""), "is_clean()");
-        assert_eq!(entries[9].2, Value::Flag(false));
+        assert_eq!(entries[12].0, "clean");
+        assert_eq!(entries[12].1.replace(' ', ""), "is_clean()");
+        assert_eq!(entries[12].2, Value::Flag(false));
         assert_eq!(
-            entries[11..],
+            entries[14..],
             [("cursor", "cursor", Value::Cursor(None)), ("seconds", "seconds", Value::Seconds(0.0))]
         );
         assert_eq!(GcReport::FIELDS[5].doc, "Puts whose writer is gone.");

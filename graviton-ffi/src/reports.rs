@@ -242,11 +242,18 @@ pub struct graviton_verify_report {
     pub complete: i32,
     /// The cursor to continue from, if it was stopped early. Otherwise empty. NUL-terminated.
     pub cursor: [c_char; GRAVITON_VERIFY_CURSOR_MAX],
+    /// Blocks that were missing or damaged and were copied from packs that the database did not use.
+    pub rebuilt: u64,
+    /// The sum of their sizes in bytes.
+    pub rebuilt_bytes: u64,
+    /// Records of unknown packs that could not be used, and packs that belong to another store.
+    pub unusable: u64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_verify_report {
     const NAME: &'static str = "graviton_verify_report";
+    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_verify_report, rebuilt)];
 }
 
 impl From<&VerifyReport> for graviton_verify_report {
@@ -266,6 +273,9 @@ impl From<&VerifyReport> for graviton_verify_report {
             clean: i32::from(report.is_clean()),
             complete: i32::from(report.complete),
             cursor: fill_text(&report.cursor.as_ref().map(ToString::to_string).unwrap_or_default()),
+            rebuilt: report.rebuilt,
+            rebuilt_bytes: report.rebuilt_bytes,
+            unusable: report.unusable,
         }
     }
 }

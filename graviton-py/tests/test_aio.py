@@ -82,6 +82,7 @@ def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
         assert (await store.gc(grace=0)).blobs >= 1
         assert (await store.stats()).dead_blobs == 0
         assert (await store.verify(deep=True)).clean
+        assert (await store.verify(rebuild=True)).rebuilt == 0
         assert (await store.stats()).blocks == 0
 
     run(place, main)

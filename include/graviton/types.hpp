@@ -136,6 +136,8 @@ struct verify_options {
     std::uint64_t bytes_per_second = 0;
     /// The `cursor` of an earlier report, to continue there.
     std::string from = {};
+    /// Copy blocks that are missing or damaged from packs without a row. Only of the whole store.
+    bool rebuild = false;
 };
 
 /// The report of a verification, as in graviton.h.
@@ -148,7 +150,8 @@ enum class verify_kind : std::int32_t {
     manifest = GRAVITON_VERIFY_MANIFEST,
     database = GRAVITON_VERIFY_DATABASE,
     unreferenced = GRAVITON_VERIFY_UNREFERENCED,
-    pack = GRAVITON_VERIFY_PACK
+    pack = GRAVITON_VERIFY_PACK,
+    record = GRAVITON_VERIFY_RECORD
 };
 
 /// The damage of a block.

@@ -571,6 +571,12 @@ static void lists_and_collection(const char *directory)
     OK(graviton_store_verify(other, &deep, NULL, NULL, &verified, &error));
     CHECK(verified.clean == 1 && verified.complete == 1 && verified.blobs == 598 && verified.cursor[0] == 0);
     CHECK(verified.bytes == 598 * 9);
+    graviton_verify_options rebuild = GRAVITON_VERIFY_OPTIONS_INIT;
+    rebuild.rebuild = 1;
+    OK(graviton_store_verify(other, &rebuild, NULL, NULL, &verified, &error));
+    CHECK(verified.clean == 1 && verified.rebuilt == 0 && verified.rebuilt_bytes == 0 && verified.unusable == 0);
+    rebuild.rebuild = 2;
+    INVALID(graviton_store_verify(other, &rebuild, NULL, NULL, &verified, &error));
 
     /* Closed, twice; freed in any order. */
     OK(graviton_list_open(store, NULL, &list, &error));

@@ -386,6 +386,7 @@ void damage(const fs::path &directory)
     CHECK(OK(store.get(id)) == large);
     graviton::verify_options adopting;
     adopting.adopt = true;
+    adopting.rebuild = true;
     CHECK(OK(store.verify(adopting)).clean == 1);
     graviton::gc_options now;
     now.grace = std::chrono::milliseconds(0);

@@ -125,12 +125,12 @@ impl ManifestRepo {
         .await
     }
 
-    /// Those of the packs that have a row.
-    pub async fn known_packs(&self, names: &[PackName]) -> Result<HashSet<PackName>> {
+    /// Those of the packs that have a row; for each, whether records may be in it that no row points at.
+    pub async fn known_packs(&self, names: &[PackName]) -> Result<HashMap<PackName, bool>> {
         let batch = Batch::new().rows("packs", names, |row, name| row.text(&name.to_string()));
         let found =
             self.rows(Operation::read("known_packs"), sql::KNOWN_PACKS, [text(batch.finish())], |row| {
-                Ok(row.text(0)?.parse()?)
+                Ok((row.text(0)?.parse()?, row.number(1)? != 0))
             });
         Ok(found.await?.into_iter().collect())
     }

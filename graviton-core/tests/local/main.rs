@@ -10,6 +10,7 @@ mod loss;
 mod ownership;
 mod packs;
 mod read_at;
+mod rebuild;
 mod removal;
 mod runtimes;
 #[path = "../support/mod.rs"]

@@ -50,7 +50,7 @@ class PutReceipt:
     """Whether the blob is new; ``False`` if it already existed."""
 
     @classmethod
-    def _from_engine(cls, values: tuple[str, int, int, int, bool]) -> Self:
+    def _from_engine(cls, values: tuple[str, int, int, int, int, bool]) -> Self:
         return cls(known(values[0]), *values[1:])
     # end
 
@@ -200,7 +200,9 @@ class Finding:
     """One finding of a verification."""
 
     kind: str
-    """``block``, ``manifest``, ``database``, ``unreferenced`` or ``pack``; the last two are no damage."""
+    """``block``, ``manifest``, ``database``, ``unreferenced``, ``pack`` or ``record``. The last three are no
+    damage.
+    """
     what: str
     """The key of the block, the id of the blob, or the name of the pack; empty for the database."""
     why: str
@@ -211,7 +213,7 @@ class Finding:
     @property
     def is_damage(self) -> bool:
         """Whether it damages a live blob."""
-        return self.kind not in ("unreferenced", "pack")
+        return self.kind not in ("unreferenced", "pack", "record")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.what}: {self.why}" if self.what else f"{self.kind}: {self.why}"
@@ -240,6 +242,12 @@ class VerifyReport:
     """Blocks and packs without a row in the database."""
     unreferenced_bytes: int
     """The sum of their sizes in bytes."""
+    rebuilt: int
+    """Blocks that were missing or damaged and were copied from packs that the database did not use."""
+    rebuilt_bytes: int
+    """The sum of their sizes in bytes."""
+    unusable: int
+    """Records of unknown packs that could not be used, and packs that belong to another store."""
     complete: bool
     """Whether everything was checked; ``False`` if the caller stopped it."""
     cursor: str | None
@@ -249,7 +257,7 @@ class VerifyReport:
 
     @classmethod
     def _from_engine(
-        cls, values: tuple[int, int, int, int, int, int, int, int, int, bool, str | None, float]
+        cls, values: tuple[int, int, int, int, int, int, int, int, int, int, int, int, bool, str | None, float]
     ) -> Self:
         return cls(*values)
     # end

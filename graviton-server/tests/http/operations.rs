@@ -237,6 +237,7 @@ async fn collections_and_verifications_are_started_and_watched() {
         ("gc", value!({ "evil": 1 })),
         ("verify", value!({ "from": "x" })),
         ("verify", value!({ "ids": vec![&kept; 1_001] })),
+        ("verify", value!({ "rebuild": 1 })),
         ("gc", value!([])),
         ("gc", value!([0, true])),
     ] {

@@ -262,13 +262,13 @@ impl PinnedPut {
     }
 
     /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are
-    /// live.
-    pub(crate) async fn release(mut self) -> Result<()> {
+    /// live. Returns how many blocks and bytes were written.
+    pub(crate) async fn release(mut self) -> Result<(u64, u64)> {
         self.wait_for_batches(0).await?;
         self.mark(1).await?;
-        self.core.latch.watch(self.core.manifests.abort(self.row).await)?;
+        self.core.latch.watch(self.core.manifests.release_pins(self.row).await)?;
         self.settled = true;
-        Ok(())
+        Ok((self.fresh_blocks, self.fresh_bytes))
     }
 
     /// Waits until everything is durable, and makes the blob live.
