@@ -221,8 +221,8 @@
 #define GRAVITON_VERIFY_PACK 6
 
 /**
- * An event: a record of a pack without a row cannot be used, or such a pack belongs to another store. `text` is
- * the name of the pack and the defect, `length` the offset of the record.
+ * An event: a record of a pack without a row cannot be used, or such a pack belongs to another store.
+ * `text` is the name of the pack and the defect, `length` the offset of the record.
  */
 #define GRAVITON_VERIFY_RECORD 7
 
@@ -429,6 +429,42 @@ typedef struct graviton_store_stats {
      * directory was given room for more. 0 where no limit is known, and for blocks in S3.
      */
     double directory_share;
+    /**
+     * Packs that the database knows. Their headers of 64 bytes each, and the bytes of the next five fields,
+     * are the length of their files.
+     */
+    uint64_t packs;
+    /**
+     * Bytes of their records that are used, with the headers of the records.
+     */
+    uint64_t pack_live_bytes;
+    /**
+     * Bytes of their records that nothing uses and that take space. A collection moves what is live out of
+     * packs with many of them.
+     */
+    uint64_t pack_dead_bytes;
+    /**
+     * Bytes of such records that take no space any more: holes were punched there.
+     */
+    uint64_t pack_punched_bytes;
+    /**
+     * Bytes that the next collections give back: of records that were released, and of packs that nothing
+     * uses and that wait for the end of the grace period.
+     */
+    uint64_t pack_pending_bytes;
+    /**
+     * Bytes that nothing uses of packs that are not sealed: space that is reserved, records of running puts,
+     * and dead ones.
+     */
+    uint64_t pack_open_bytes;
+    /**
+     * Packs that the database does not know, as a restored one does not. A verification lists them.
+     */
+    uint64_t unknown_packs;
+    /**
+     * The sum of their lengths in bytes.
+     */
+    uint64_t unknown_pack_bytes;
 } graviton_store_stats;
 
 /**
@@ -494,6 +530,10 @@ typedef struct graviton_put_receipt {
      * 0.
      */
     uint32_t reserved;
+    /**
+     * The bytes that they take where they are stored, after compression.
+     */
+    uint64_t fresh_stored_bytes;
 } graviton_put_receipt;
 
 /**
@@ -685,8 +725,8 @@ typedef struct graviton_verify_options {
      */
     size_t from_length;
     /**
-     * 1: copy blocks that are missing or damaged from packs without a row, after the database was restored from
-     * a backup. Only of the whole store. 0: do not look into them.
+     * 1: copy blocks that are missing or damaged from packs without a row, after the database was restored
+     * from a backup. Only of the whole store. 0: do not look into them.
      */
     int32_t rebuild;
 } graviton_verify_options;
@@ -787,8 +827,8 @@ typedef struct graviton_verify_event {
      */
     struct graviton_block_key block;
     /**
-     * For GRAVITON_VERIFY_UNREFERENCED, GRAVITON_VERIFY_PACK and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
-     * For GRAVITON_VERIFY_RECORD: the offset in the pack.
+     * For GRAVITON_VERIFY_UNREFERENCED, GRAVITON_VERIFY_PACK and GRAVITON_DAMAGE_WRONG_LENGTH: the actual
+     * length. For GRAVITON_VERIFY_RECORD: the offset in the pack.
      */
     uint64_t length;
     /**
@@ -801,8 +841,8 @@ typedef struct graviton_verify_event {
      */
     size_t blob_count;
     /**
-     * For GRAVITON_VERIFY_MANIFEST, GRAVITON_VERIFY_DATABASE and GRAVITON_VERIFY_RECORD: a description, as UTF-8.
-     * For GRAVITON_VERIFY_PACK: the name of the pack. Otherwise empty. NUL-terminated.
+     * For GRAVITON_VERIFY_MANIFEST, GRAVITON_VERIFY_DATABASE and GRAVITON_VERIFY_RECORD: a description, as
+     * UTF-8. For GRAVITON_VERIFY_PACK: the name of the pack. Otherwise empty. NUL-terminated.
      */
     const char *text;
     /**
@@ -1796,13 +1836,13 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_VERIFY_OPTIONS_INIT { sizeof(graviton_verify_options), 0, 0, NULL, 0, 0, NULL, 0 }
 
 /** Initialises a graviton_put_receipt. */
-#define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0 }
+#define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0, 0 }
 
 /** Initialises a graviton_blob_stat. */
 #define GRAVITON_BLOB_STAT_INIT { sizeof(graviton_blob_stat), { 0, 0, 0, { 0 } }, 0, 0, { 0 } }
 
 /** Initialises a graviton_store_stats. */
-#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0 }
+#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialises a graviton_gc_report. */
 #define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }

@@ -106,6 +106,30 @@ def test_verification_finds_repair_mends_and_both_are_logged(
             store.verify(ids[0])
 
 
+def test_blocks_are_rebuilt_from_packs_that_a_restored_database_does_not_know(tmp_path: Path) -> None:
+    data, database = os.urandom(10_000), tmp_path / "manifests.db"
+
+    def packs() -> list[Path]:
+        return list((tmp_path / "cas" / "blocks-packs").iterdir())
+
+    with graviton.open(tmp_path, block_layout="packs") as store:
+        receipt = store.put_receipt(data)
+        assert receipt.fresh_stored_bytes == receipt.fresh_bytes == 10_000
+        id = receipt.id
+    backup = database.read_bytes()
+    packs()[0].unlink()
+    with graviton.open(tmp_path, block_layout="packs") as store:
+        assert store.put_receipt(data).fresh_blocks == 1
+    database.write_bytes(backup)
+    with graviton.open(tmp_path) as store:
+        assert store.verify().missing == 1
+        report = store.verify(rebuild=True, adopt=True)
+        assert report.clean and (report.rebuilt, report.rebuilt_bytes, report.unusable) == (1, 10_000, 0)
+        assert [finding.kind for finding in report.findings] == ["pack"]
+        assert store.get(id) == data
+        assert store.stats().packs == 2 and store.stats().unknown_packs == 0
+
+
 def test_between_stores_of_both_kinds(store: Store, tmp_path: Path) -> None:
     ids = [store.put(bytes([number]) * 50_000) for number in range(5)]
     with graviton.open(tmp_path / "mirror") as mirror:

@@ -46,11 +46,14 @@ struct put_receipt {
     std::uint64_t fresh_bytes = 0;
     /// Whether the blob is new.
     bool created = false;
+    /// The bytes that the new blocks take where they are stored, after compression.
+    std::uint64_t fresh_stored_bytes = 0;
 
     put_receipt() = default;
     /// The one of graviton.h.
     explicit put_receipt(const graviton_put_receipt &raw)
-        : id(raw.id), blocks(raw.blocks), fresh_blocks(raw.fresh_blocks), fresh_bytes(raw.fresh_bytes), created(raw.created != 0)
+        : id(raw.id), blocks(raw.blocks), fresh_blocks(raw.fresh_blocks), fresh_bytes(raw.fresh_bytes), created(raw.created != 0),
+          fresh_stored_bytes(raw.fresh_stored_bytes)
     {
     }
 };

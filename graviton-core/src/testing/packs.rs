@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::database_place::{DatabasePlace, LEASE, entries_of, id_of, key, pinned, put};
 use crate::key::BlockKey;
 use crate::manifest::{
-    BlockRecord, Claim, Commit, Committed, Durability, HeldPack, ManifestRepo, Mark, Owned, Whereabouts,
-    WriterId,
+    BlobRow, BlockRecord, BlockRow, Claim, Commit, Committed, Durability, HeldPack, ManifestRepo, Mark,
+    Owned, PackPhase, PackSums, Whereabouts, WriterId,
 };
 use crate::place::{Codec, HEADER, PackName, Place, record_size};
 
@@ -18,6 +18,7 @@ pub(super) async fn all<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     }
     packs_are_known_with_whether_they_have_more_than_rows_say(&make().await).await;
     who_takes_over_trusts_no_pack(&make().await).await;
+    sums_of_packs_add_up(&make().await).await;
 }
 
 fn name(number: u8) -> PackName {
@@ -110,4 +111,45 @@ async fn who_takes_over_trusts_no_pack(place: &impl DatabasePlace) {
     assert_eq!(repo.found_packs(crate::place::PackRow(0), 9).await.unwrap(), [(held.pack, held.name)]);
     assert!(repo.seal_found(held.pack, end, Duration::ZERO).await.unwrap());
     assert!(located().await.is_sealed);
+}
+
+async fn sums_of_packs_add_up(place: &impl DatabasePlace) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    assert_eq!(repo.pack_sums().await.unwrap(), []);
+    let (sealed, open) = (pack(&repo, writer, 1).await, pack(&repo, writer, 2).await);
+    let keys: Vec<BlockKey> = (0..5).map(|number| key(number, 10)).collect();
+    let end = put_into(&repo, sealed, HEADER, "sealed", &keys[..2]).await;
+    let end = put_into(&repo, sealed, end, "deleted", &keys[2..3]).await;
+    // Two records that no row points at.
+    assert!(repo.seal_own(sealed, end + 160, Duration::ZERO).await.unwrap());
+    put_into(&repo, open, HEADER, "open", &keys[3..4]).await;
+    repo.adopt_packs(&[(name(3), 1_000), (name(4), 10)]).await.unwrap();
+    let phase = |dead, punched, goes| PackPhase::Sealed { dead, punched, goes };
+    let sums = |number, phase, live, released| PackSums { name: name(number), phase, live, released };
+    let others = [
+        sums(2, PackPhase::Open, 80, 0),
+        sums(3, phase(936, 0, false), 0, 0),
+        sums(4, phase(0, 0, false), 0, 0),
+    ];
+    let first = async || {
+        let all = repo.pack_sums().await.unwrap();
+        assert_eq!(all[1..], others);
+        all[0]
+    };
+    assert_eq!(first().await, sums(1, phase(160, 0, false), 240, 0));
+    assert!(repo.delete(&id_of("deleted", &entries_of(&keys[2..3]))).await.unwrap());
+    repo.take_names(Duration::ZERO, 9).await.unwrap();
+    let blobs = repo.nameless(BlobRow(0), 9).await.unwrap();
+    repo.reap(&blobs, 9).await.unwrap();
+    let rows: Vec<BlockRow> =
+        repo.packed_candidates(BlockRow(0), 9).await.unwrap().into_iter().map(|(row, _)| row).collect();
+    assert_eq!(repo.release(&rows).await.unwrap().blocks, 1);
+    assert_eq!(first().await, sums(1, phase(160, 0, false), 160, 80));
+    let holes = repo.holes(9).await.unwrap();
+    repo.forget_holes(sealed.pack, &holes, 50).await.unwrap();
+    assert_eq!(first().await, sums(1, phase(240, 50, false), 160, 0));
+    repo.note_empty_packs(9).await.unwrap();
+    let all = repo.pack_sums().await.unwrap();
+    assert_eq!(all[2..], [sums(3, phase(936, 0, true), 0, 0), sums(4, phase(0, 0, true), 0, 0)]);
 }

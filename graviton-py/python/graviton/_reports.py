@@ -46,6 +46,8 @@ class PutReceipt:
     """The number of its blocks that were new to the store and were written."""
     fresh_bytes: int
     """The size of those in bytes."""
+    fresh_stored_bytes: int
+    """The bytes that they take where they are stored, after compression."""
     created: bool
     """Whether the blob is new; ``False`` if it already existed."""
 
@@ -125,9 +127,31 @@ class StoreStats:
     """How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may find
     no place there, however much space is free. It does not go down after deletions, nor at once after the
     directory was given room for more. 0 where no limit is known, and for blocks in S3."""
+    packs: int
+    """Packs that the database knows. Their headers of 64 bytes each, and the bytes of the next five fields,
+    are the length of their files."""
+    pack_live_bytes: int
+    """Bytes of their records that are used, with the headers of the records."""
+    pack_dead_bytes: int
+    """Bytes of their records that nothing uses and that take space. A collection moves what is live out of
+    packs with many of them."""
+    pack_punched_bytes: int
+    """Bytes of such records that take no space any more: holes were punched there."""
+    pack_pending_bytes: int
+    """Bytes that the next collections give back: of records that were released, and of packs that nothing
+    uses and that wait for the end of the grace period."""
+    pack_open_bytes: int
+    """Bytes that nothing uses of packs that are not sealed: space that is reserved, records of running puts,
+    and dead ones."""
+    unknown_packs: int
+    """Packs that the database does not know, as a restored one does not. A verification lists them."""
+    unknown_pack_bytes: int
+    """The sum of their lengths in bytes."""
 
     @classmethod
-    def _from_engine(cls, values: tuple[int, int, int, int, int, int, int, int, float]) -> Self:
+    def _from_engine(
+        cls, values: tuple[int, int, int, int, int, int, int, int, float, int, int, int, int, int, int, int, int]
+    ) -> Self:
         return cls(*values)
     # end
 
