@@ -149,7 +149,10 @@ pub struct graviton_store_stats {
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_store_stats {
     const NAME: &'static str = "graviton_store_stats";
-    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_store_stats, references), std::mem::offset_of!(graviton_store_stats, packs)];
+    const EARLIER: &'static [usize] = &[
+        std::mem::offset_of!(graviton_store_stats, references),
+        std::mem::offset_of!(graviton_store_stats, packs),
+    ];
 }
 
 impl From<&StoreStats> for graviton_store_stats {
