@@ -221,6 +221,12 @@
 #define GRAVITON_VERIFY_PACK 6
 
 /**
+ * An event: a record of a pack without a row cannot be used, or such a pack belongs to another store.
+ * `text` is the name of the pack and the defect, `length` the offset of the record.
+ */
+#define GRAVITON_VERIFY_RECORD 7
+
+/**
  * No damage: for events that are not about a bad block.
  */
 #define GRAVITON_DAMAGE_NONE 0
@@ -423,6 +429,42 @@ typedef struct graviton_store_stats {
      * directory was given room for more. 0 where no limit is known, and for blocks in S3.
      */
     double directory_share;
+    /**
+     * Packs that the database knows. Their headers of 64 bytes each, and the bytes of the next five fields,
+     * are the length of their files.
+     */
+    uint64_t packs;
+    /**
+     * Bytes of their records that are used, with the headers of the records.
+     */
+    uint64_t pack_live_bytes;
+    /**
+     * Bytes of their records that nothing uses and that take space. A collection moves what is live out of
+     * packs with many of them.
+     */
+    uint64_t pack_dead_bytes;
+    /**
+     * Bytes of such records that take no space any more: holes were punched there.
+     */
+    uint64_t pack_punched_bytes;
+    /**
+     * Bytes that the next collections give back: of records that were released, and of packs that nothing
+     * uses and that wait for the end of the grace period.
+     */
+    uint64_t pack_pending_bytes;
+    /**
+     * Bytes that nothing uses of packs that are not sealed: space that is reserved, records of running puts,
+     * and dead ones.
+     */
+    uint64_t pack_open_bytes;
+    /**
+     * Packs that the database does not know, as a restored one does not. A verification lists them.
+     */
+    uint64_t unknown_packs;
+    /**
+     * The sum of their lengths in bytes.
+     */
+    uint64_t unknown_pack_bytes;
 } graviton_store_stats;
 
 /**
@@ -488,6 +530,10 @@ typedef struct graviton_put_receipt {
      * 0.
      */
     uint32_t reserved;
+    /**
+     * The bytes that they take where they are stored, after compression.
+     */
+    uint64_t fresh_stored_bytes;
 } graviton_put_receipt;
 
 /**
@@ -746,6 +792,11 @@ typedef struct graviton_verify_options {
      * The length of it in bytes; 0 for the start.
      */
     size_t from_length;
+    /**
+     * 1: copy blocks that are missing or damaged from packs without a row, after the database was restored
+     * from a backup. Only of the whole store. 0: do not look into them.
+     */
+    int32_t rebuild;
 } graviton_verify_options;
 
 /**
@@ -808,6 +859,18 @@ typedef struct graviton_verify_report {
      * The cursor to continue from, if it was stopped early. Otherwise empty. NUL-terminated.
      */
     char cursor[GRAVITON_VERIFY_CURSOR_MAX];
+    /**
+     * Blocks that were missing or damaged and were copied from packs that the database did not use.
+     */
+    uint64_t rebuilt;
+    /**
+     * The sum of their sizes in bytes.
+     */
+    uint64_t rebuilt_bytes;
+    /**
+     * Records of unknown packs that could not be used, and packs that belong to another store.
+     */
+    uint64_t unusable;
 } graviton_verify_report;
 
 /**
@@ -827,11 +890,13 @@ typedef struct graviton_verify_event {
      */
     int32_t damage;
     /**
-     * For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. Otherwise all 0.
+     * For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. For GRAVITON_VERIFY_RECORD: the
+     * block that the record says it is of, if it says so. Otherwise all 0.
      */
     struct graviton_block_key block;
     /**
-     * For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
+     * For GRAVITON_VERIFY_UNREFERENCED, GRAVITON_VERIFY_PACK and GRAVITON_DAMAGE_WRONG_LENGTH: the actual
+     * length. For GRAVITON_VERIFY_RECORD: the offset in the pack.
      */
     uint64_t length;
     /**
@@ -844,8 +909,8 @@ typedef struct graviton_verify_event {
      */
     size_t blob_count;
     /**
-     * For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: a description, as UTF-8. Otherwise empty.
-     * NUL-terminated.
+     * For GRAVITON_VERIFY_MANIFEST, GRAVITON_VERIFY_DATABASE and GRAVITON_VERIFY_RECORD: a description, as
+     * UTF-8. For GRAVITON_VERIFY_PACK: the name of the pack. Otherwise empty. NUL-terminated.
      */
     const char *text;
     /**
@@ -1854,19 +1919,19 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_VERIFY_OPTIONS_INIT { sizeof(graviton_verify_options), 0, 0, NULL, 0, 0, NULL, 0 }
 
 /** Initialises a graviton_put_receipt. */
-#define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0 }
+#define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0, 0 }
 
 /** Initialises a graviton_blob_stat. */
 #define GRAVITON_BLOB_STAT_INIT { sizeof(graviton_blob_stat), { 0, 0, 0, { 0 } }, 0, 0, { 0 } }
 
 /** Initialises a graviton_store_stats. */
-#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0 }
+#define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialises a graviton_gc_report. */
 #define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
 
 /** Initialises a graviton_verify_report. */
-#define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
+#define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0, 0 }
 
 /** Initialises a graviton_copy_report. */
 #define GRAVITON_COPY_REPORT_INIT { sizeof(graviton_copy_report), 0, 0, 0, 0, 0, 0.0, 0, 0 }

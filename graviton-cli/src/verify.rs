@@ -35,6 +35,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
                 bytes_per_second: arguments.rate,
                 from,
                 adopt: arguments.adopt,
+                rebuild: arguments.rebuild,
             };
             let report = store.verify(&options, |event| listener.hear(event)).await?;
             listener.report = Some(report);
@@ -65,7 +66,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
 async fn open(context: &Context, arguments: &Verify) -> Result<AsyncStore, Error> {
     let config = context.config.clone().adopt(arguments.adopt).take_over(arguments.take_over);
     match config.open_existing_async().await {
-        Err(error) if error.code() == Code::Forbidden && !arguments.take_over => {
+        Err(error) if error.code() == Code::Forbidden && !arguments.take_over && !arguments.rebuild => {
             context.config.open_read_only_async().await
         }
         opened => opened,
@@ -149,6 +150,10 @@ impl Listener<'_> {
             Finding::Pack { name, bytes } => {
                 self.lines.add(&format!("unreferenced pack {name} ({bytes} bytes)"))
             }
+            Finding::Record { pack, offset, key, why } => {
+                let of = key.map(|key| format!(" (of {key})")).unwrap_or_default();
+                self.lines.add(&format!("unusable record at {offset} of pack {pack}{of}: {why}"))
+            }
             other => self.lines.add(&format!("{other:?}")),
         }
     }
@@ -183,6 +188,13 @@ fn as_json(finding: &Finding) -> String {
         Finding::Pack { name, bytes } => {
             json(&[("kind", "pack".into()), ("name", name.to_string().into()), ("length", (*bytes).into())])
         }
+        Finding::Record { pack, offset, key, why } => json(&[
+            ("kind", "record".into()),
+            ("name", pack.to_string().into()),
+            ("offset", (*offset).into()),
+            ("key", key.map(|key| key.to_string()).into()),
+            ("why", why.as_str().into()),
+        ]),
         other => json(&[("kind", "other".into()), ("why", format!("{other:?}").into())]),
     }
 }
@@ -212,6 +224,13 @@ fn print(context: &Context, report: &VerifyReport, deep: bool, stopped: bool) ->
     let found = if found.is_empty() { "no damage".to_owned() } else { found.join(", ") };
     let how = if deep { "every byte of " } else { "" };
     lines.add(&format!("verified {how}{} in {}: {found}", amount(report), seconds(report.seconds)))?;
+    if report.rebuilt > 0 {
+        lines.add(&format!(
+            "rebuilt {} ({}) from packs",
+            count(report.rebuilt, "block"),
+            HumanBytes(report.rebuilt_bytes)
+        ))?;
+    }
     if report.unreferenced > 0 {
         lines.add(&format!(
             "{} ({}) that no blob needs: of running puts, or garbage that verify --adopt hands to gc",

@@ -241,6 +241,8 @@ reports! {
         fresh_blocks: Count,
         /// The size of those in bytes.
         fresh_bytes: Bytes,
+        /// The bytes that they take where they are stored, after compression.
+        fresh_stored_bytes: Bytes,
         /// Whether the blob is new; false if it already existed.
         created: Flag,
     }
@@ -287,6 +289,26 @@ reports! {
         /// find no place there, however much space is free. It does not go down after deletions, nor at once
         /// after the directory was given room for more. 0 where no limit is known, and for blocks in S3.
         directory_share: Ratio,
+        /// Packs that the database knows. Their headers of 64 bytes each, and the bytes of the next five
+        /// fields, are the length of their files.
+        packs: Count,
+        /// Bytes of their records that are used, with the headers of the records.
+        pack_live_bytes: Bytes,
+        /// Bytes of their records that nothing uses and that take space. A collection moves what is live out
+        /// of packs with many of them.
+        pack_dead_bytes: Bytes,
+        /// Bytes of such records that take no space any more: holes were punched there.
+        pack_punched_bytes: Bytes,
+        /// Bytes that the next collections give back: of records that were released, and of packs that
+        /// nothing uses and that wait for the end of the grace period.
+        pack_pending_bytes: Bytes,
+        /// Bytes that nothing uses of packs that are not sealed: space that is reserved, records of running
+        /// puts, and dead ones.
+        pack_open_bytes: Bytes,
+        /// Packs that the database does not know, as a restored one does not. A verification lists them.
+        unknown_packs: Count,
+        /// The sum of their lengths in bytes.
+        unknown_pack_bytes: Bytes,
     }
 
     /// The report of a collection: its work or, after a dry run, the work that it would do.
@@ -343,6 +365,12 @@ reports! {
         unreferenced: Count,
         /// The sum of their sizes in bytes.
         unreferenced_bytes: Bytes,
+        /// Blocks that were missing or damaged and were copied from packs that the database did not use.
+        rebuilt: Count,
+        /// The sum of their sizes in bytes.
+        rebuilt_bytes: Bytes,
+        /// Records of unknown packs that could not be used, and packs that belong to another store.
+        unusable: Count,
         /// Whether no live blob is damaged.
         clean: Flag = is_clean(),
         /// Whether everything was checked; false if the caller stopped it.
@@ -446,13 +474,13 @@ mod tests {
         let report = VerifyReport { missing: 7, complete: true, ..VerifyReport::default() };
         let entries: Vec<_> =
             report.entries().map(|(field, value)| (field.name, field.path, value)).collect();
-        assert_eq!(entries.len(), 13);
+        assert_eq!(entries.len(), 16);
         assert_eq!(entries[3], ("missing", "missing", Value::Count(7)));
-        assert_eq!(entries[9].0, "clean");
-        assert_eq!(entries[9].1.replace(' ', ""), "is_clean()");
-        assert_eq!(entries[9].2, Value::Flag(false));
+        assert_eq!(entries[12].0, "clean");
+        assert_eq!(entries[12].1.replace(' ', ""), "is_clean()");
+        assert_eq!(entries[12].2, Value::Flag(false));
         assert_eq!(
-            entries[11..],
+            entries[14..],
             [("cursor", "cursor", Value::Cursor(None)), ("seconds", "seconds", Value::Seconds(0.0))]
         );
         assert_eq!(GcReport::FIELDS[5].doc, "Puts whose writer is gone.");
@@ -468,7 +496,14 @@ mod tests {
         }
         each_report!(check);
         let id = BlobId::of(crate::Algo::Blake3, b"content");
-        let receipt = PutReceipt { id, blocks: 1, fresh_blocks: 1, fresh_bytes: 7, created: true };
+        let receipt = PutReceipt {
+            id,
+            blocks: 1,
+            fresh_blocks: 1,
+            fresh_bytes: 7,
+            fresh_stored_bytes: 7,
+            created: true,
+        };
         for (field, value) in receipt.entries() {
             assert!(format!("{value:?}").starts_with(&format!("{:?}(", field.kind)), "{field:?} {value:?}");
         }

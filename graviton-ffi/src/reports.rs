@@ -38,11 +38,14 @@ pub struct graviton_put_receipt {
     pub created: i32,
     /// 0.
     pub reserved: u32,
+    /// The bytes that they take where they are stored, after compression.
+    pub fresh_stored_bytes: u64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_put_receipt {
     const NAME: &'static str = "graviton_put_receipt";
+    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_put_receipt, fresh_stored_bytes)];
 }
 
 impl From<&PutReceipt> for graviton_put_receipt {
@@ -55,6 +58,7 @@ impl From<&PutReceipt> for graviton_put_receipt {
             fresh_bytes: report.fresh_bytes,
             created: i32::from(report.created),
             reserved: 0,
+            fresh_stored_bytes: report.fresh_stored_bytes,
         }
     }
 }
@@ -122,12 +126,35 @@ pub struct graviton_store_stats {
     /// no place there, however much space is free. It does not go down after deletions, nor at once after the
     /// directory was given room for more. 0 where no limit is known, and for blocks in S3.
     pub directory_share: f64,
+    /// Packs that the database knows. Their headers of 64 bytes each, and the bytes of the next five fields,
+    /// are the length of their files.
+    pub packs: u64,
+    /// Bytes of their records that are used, with the headers of the records.
+    pub pack_live_bytes: u64,
+    /// Bytes of their records that nothing uses and that take space. A collection moves what is live out of
+    /// packs with many of them.
+    pub pack_dead_bytes: u64,
+    /// Bytes of such records that take no space any more: holes were punched there.
+    pub pack_punched_bytes: u64,
+    /// Bytes that the next collections give back: of records that were released, and of packs that nothing
+    /// uses and that wait for the end of the grace period.
+    pub pack_pending_bytes: u64,
+    /// Bytes that nothing uses of packs that are not sealed: space that is reserved, records of running puts,
+    /// and dead ones.
+    pub pack_open_bytes: u64,
+    /// Packs that the database does not know, as a restored one does not. A verification lists them.
+    pub unknown_packs: u64,
+    /// The sum of their lengths in bytes.
+    pub unknown_pack_bytes: u64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_store_stats {
     const NAME: &'static str = "graviton_store_stats";
-    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_store_stats, references)];
+    const EARLIER: &'static [usize] = &[
+        std::mem::offset_of!(graviton_store_stats, references),
+        std::mem::offset_of!(graviton_store_stats, packs),
+    ];
 }
 
 impl From<&StoreStats> for graviton_store_stats {
@@ -144,6 +171,14 @@ impl From<&StoreStats> for graviton_store_stats {
             dedup_ratio: report.dedup_ratio(),
             references: report.references,
             directory_share: report.directory_share,
+            packs: report.packs,
+            pack_live_bytes: report.pack_live_bytes,
+            pack_dead_bytes: report.pack_dead_bytes,
+            pack_punched_bytes: report.pack_punched_bytes,
+            pack_pending_bytes: report.pack_pending_bytes,
+            pack_open_bytes: report.pack_open_bytes,
+            unknown_packs: report.unknown_packs,
+            unknown_pack_bytes: report.unknown_pack_bytes,
         }
     }
 }
@@ -244,11 +279,18 @@ pub struct graviton_verify_report {
     pub complete: i32,
     /// The cursor to continue from, if it was stopped early. Otherwise empty. NUL-terminated.
     pub cursor: [c_char; GRAVITON_VERIFY_CURSOR_MAX],
+    /// Blocks that were missing or damaged and were copied from packs that the database did not use.
+    pub rebuilt: u64,
+    /// The sum of their sizes in bytes.
+    pub rebuilt_bytes: u64,
+    /// Records of unknown packs that could not be used, and packs that belong to another store.
+    pub unusable: u64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_verify_report {
     const NAME: &'static str = "graviton_verify_report";
+    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_verify_report, rebuilt)];
 }
 
 impl From<&VerifyReport> for graviton_verify_report {
@@ -268,6 +310,9 @@ impl From<&VerifyReport> for graviton_verify_report {
             clean: i32::from(report.is_clean()),
             complete: i32::from(report.complete),
             cursor: fill_text(&report.cursor.as_ref().map(ToString::to_string).unwrap_or_default()),
+            rebuilt: report.rebuilt,
+            rebuilt_bytes: report.rebuilt_bytes,
+            unusable: report.unusable,
         }
     }
 }

@@ -33,6 +33,10 @@ pub const GRAVITON_VERIFY_UNREFERENCED: i32 = 5;
 /// An event: a pack without a row. `text` is its name, `length` its bytes.
 pub const GRAVITON_VERIFY_PACK: i32 = 6;
 
+/// An event: a record of a pack without a row cannot be used, or such a pack belongs to another store.
+/// `text` is the name of the pack and the defect, `length` the offset of the record.
+pub const GRAVITON_VERIFY_RECORD: i32 = 7;
+
 /// No damage: for events that are not about a bad block.
 pub const GRAVITON_DAMAGE_NONE: i32 = 0;
 
@@ -66,11 +70,15 @@ pub struct graviton_verify_options {
     pub from: *const c_char,
     /// The length of it in bytes; 0 for the start.
     pub from_length: usize,
+    /// 1: copy blocks that are missing or damaged from packs without a row, after the database was restored
+    /// from a backup. Only of the whole store. 0: do not look into them.
+    pub rebuild: i32,
 }
 
 // SAFETY: begins with its size, and numbers and pointers are valid for any bytes.
 unsafe impl Versioned for graviton_verify_options {
     const NAME: &'static str = "graviton_verify_options";
+    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_verify_options, rebuild)];
 }
 
 /// An event of a verification. It and the data that it points to are valid until the callback returns.
@@ -83,17 +91,19 @@ pub struct graviton_verify_event {
     pub kind: i32,
     /// For GRAVITON_VERIFY_BLOCK: the damage, one of GRAVITON_DAMAGE_….
     pub damage: i32,
-    /// For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. Otherwise all 0.
+    /// For GRAVITON_VERIFY_BLOCK and GRAVITON_VERIFY_UNREFERENCED: the block. For GRAVITON_VERIFY_RECORD: the
+    /// block that the record says it is of, if it says so. Otherwise all 0.
     pub block: graviton_block_key,
-    /// For GRAVITON_VERIFY_UNREFERENCED and GRAVITON_DAMAGE_WRONG_LENGTH: the actual length.
+    /// For GRAVITON_VERIFY_UNREFERENCED, GRAVITON_VERIFY_PACK and GRAVITON_DAMAGE_WRONG_LENGTH: the actual
+    /// length. For GRAVITON_VERIFY_RECORD: the offset in the pack.
     pub length: u64,
     /// For GRAVITON_VERIFY_BLOCK: the damaged blobs, up to a thousand of them. For GRAVITON_VERIFY_MANIFEST:
     /// the blob. Otherwise NULL.
     pub blobs: *const graviton_blob_id,
     /// How many there are at `blobs`.
     pub blob_count: usize,
-    /// For GRAVITON_VERIFY_MANIFEST and GRAVITON_VERIFY_DATABASE: a description, as UTF-8. Otherwise empty.
-    /// NUL-terminated.
+    /// For GRAVITON_VERIFY_MANIFEST, GRAVITON_VERIFY_DATABASE and GRAVITON_VERIFY_RECORD: a description, as
+    /// UTF-8. For GRAVITON_VERIFY_PACK: the name of the pack. Otherwise empty. NUL-terminated.
     pub text: *const c_char,
     /// For GRAVITON_VERIFY_PROGRESS: the report so far. Otherwise NULL.
     pub report: *const graviton_verify_report,
@@ -124,6 +134,7 @@ unsafe fn to_core(options: *const graviton_verify_options) -> Result<Option<Veri
             bytes_per_second: limit(options.bytes_per_second),
             from: if from.is_empty() { None } else { Some(from.parse()?) },
             adopt: truth(options.adopt, "adopt")?,
+            rebuild: truth(options.rebuild, "rebuild")?,
         };
         Ok((!nothing).then_some(options))
     }
@@ -184,6 +195,12 @@ unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &V
             told.kind = GRAVITON_VERIFY_PACK;
             told.length = *bytes;
             words = c_text(&name.to_string());
+        }
+        VerifyEvent::Found(Finding::Record { pack, offset, key, why }) => {
+            told.kind = GRAVITON_VERIFY_RECORD;
+            told.block = key.as_ref().map_or(graviton_block_key::NONE, Into::into);
+            told.length = *offset;
+            words = c_text(&format!("pack {pack}: {why}"));
         }
         // The core's list is open; a finding that this file has no number for is in the report all the same.
         VerifyEvent::Found(_) => return 0,

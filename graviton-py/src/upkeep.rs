@@ -31,6 +31,10 @@ fn found(finding: &Finding) -> Found {
         Finding::Pack { name, bytes } => {
             ("pack", name.to_string(), format!("{bytes} bytes of a pack that no row knows"), Vec::new())
         }
+        Finding::Record { pack, offset, key, why } => {
+            let of = key.map(|key| format!(", of block {key}")).unwrap_or_default();
+            ("record", pack.to_string(), format!("at {offset}{of}: {why}"), Vec::new())
+        }
         other => ("other", String::new(), format!("{other:?}"), Vec::new()),
     }
 }
@@ -128,12 +132,13 @@ impl Store {
         bytes_per_second: Option<u64>,
         cursor: Option<Text>,
         adopt: bool,
+        rebuild: bool,
         finding: Py<PyAny>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let report = call(py, |interrupts| {
             let from = cursor.as_deref().map(str::parse).transpose()?;
-            let options = VerifyOptions { deep, ids: ids(&only)?, bytes_per_second, from, adopt };
+            let options = VerifyOptions { deep, ids: ids(&only)?, bytes_per_second, from, adopt, rebuild };
             let tell = tell(interrupts, progress.as_ref());
             self.store.verify(&options, |event| match event {
                 VerifyEvent::Found(what) => {

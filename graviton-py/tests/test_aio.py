@@ -83,6 +83,7 @@ def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
         assert (await store.repack("packs")).complete
         assert (await store.stats()).dead_blobs == 0
         assert (await store.verify(deep=True)).clean
+        assert (await store.verify(rebuild=True)).rebuilt == 0
         assert (await store.stats()).blocks == 0
 
     run(place, main)

@@ -103,10 +103,13 @@ struct Verify {
     /// Read at most this many bytes per second
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     bytes_per_second: Option<Whole<1, 9_223_372_036_854_775_807>>,
-    /// Hand blocks that the database does not know to the next garbage collection
+    /// Hand blocks and packs that the database does not know to the next garbage collection
     adopt: bool,
+    /// Copy blocks that are missing or damaged from packs that the database does not know: after it was
+    /// restored from a backup. Not with `ids`
+    rebuild: bool,
     /// Continue where an earlier verification ended: the `cursor` of its report
-    #[schema(pattern = "^(manifests|listing|blocks/[0-9]{1,18})$")]
+    #[schema(pattern = "^(manifests|packs(/[0-9a-f]{32}/[0-9]{1,18})?|listing|blocks/[0-9]{1,18})$")]
     from: Option<String>,
 }
 
@@ -169,6 +172,7 @@ async fn verify(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Re
         bytes_per_second: order.bytes_per_second.map(|bytes| bytes.0),
         from: order.from.as_deref().map(str::parse).transpose()?,
         adopt: order.adopt,
+        rebuild: order.rebuild,
     };
     Ok(started(app.jobs().verify(app.store(), options)?))
 }

@@ -113,5 +113,15 @@ async fn stats(State(app): State<Shared>) -> Result<Response, Problem> {
     let stats = app.store().stats().await?;
     metrics::gauge!("graviton_dedup_ratio").set(stats.dedup_ratio());
     metrics::gauge!("graviton_stored_bytes").set(stats.stored_bytes as f64);
+    for (what, bytes) in [
+        ("live", stats.pack_live_bytes),
+        ("dead", stats.pack_dead_bytes),
+        ("punched", stats.pack_punched_bytes),
+        ("pending", stats.pack_pending_bytes),
+        ("open", stats.pack_open_bytes),
+        ("unknown", stats.unknown_pack_bytes),
+    ] {
+        metrics::gauge!("graviton_pack_bytes", "of" => what).set(bytes as f64);
+    }
     Ok(([(CACHE_CONTROL, "no-store")], Json(Stats(stats))).into_response())
 }

@@ -120,7 +120,7 @@ pub(crate) enum Report {
 /// A finding of a verification
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Found {
-    /// `missing`, `corrupt`, `manifest`, `database`, `unreferenced` or `pack`
+    /// `missing`, `corrupt`, `manifest`, `database`, `unreferenced`, `pack` or `record`
     kind: &'static str,
     /// The block, blob or pack concerned; null for the database
     subject: Option<String>,
@@ -148,6 +148,11 @@ impl From<Finding> for Found {
                 Found { kind: "unreferenced", subject: Some(listed.key.to_string()), ..none }
             }
             Finding::Pack { name, .. } => Found { kind: "pack", subject: Some(name.to_string()), ..none },
+            Finding::Record { pack, offset, key, why } => {
+                let of = key.map(|key| format!(", of block {key}")).unwrap_or_default();
+                let why = Some(format!("at {offset}{of}: {why}"));
+                Found { kind: "record", subject: Some(pack.to_string()), why, ..none }
+            }
             // A later engine may have other kinds of findings.
             _ => Found { why: Some("unknown finding".to_owned()), ..none },
         }

@@ -63,6 +63,11 @@ fn describe() {
     counter!("graviton_put_bytes_total", Unit::Bytes, "Bytes of blobs stored");
     counter!("graviton_put_fresh_bytes_total", Unit::Bytes, "Bytes of new blocks among them");
     counter!(
+        "graviton_put_fresh_stored_bytes_total",
+        Unit::Bytes,
+        "Bytes that these blocks take where they are stored, after compression"
+    );
+    counter!(
         "graviton_put_blocks_total",
         "Blocks of stored blobs, new (fresh) and already stored (duplicate)"
     );
@@ -74,6 +79,11 @@ fn describe() {
         "graviton_stored_bytes",
         Unit::Bytes,
         "Size of all stored blocks, at the last request of /api/stats"
+    );
+    gauge!(
+        "graviton_pack_bytes",
+        Unit::Bytes,
+        "Bytes of packs by what they are (live, dead, punched, pending, open, unknown), at the last request of /api/stats"
     );
     counter!("graviton_gc_runs_total", "Garbage collections completed by this server");
     counter!("graviton_gc_blocks_total", "Blocks that they deleted");

@@ -340,6 +340,7 @@ public:
         graviton_verify_options raw = GRAVITON_VERIFY_OPTIONS_INIT;
         raw.deep = detail::flag(options.deep);
         raw.adopt = detail::flag(options.adopt);
+        raw.rebuild = detail::flag(options.rebuild);
         if (ids) {
             raw.ids = ids->data();
             raw.id_count = ids->size();

@@ -46,11 +46,14 @@ struct put_receipt {
     std::uint64_t fresh_bytes = 0;
     /// Whether the blob is new.
     bool created = false;
+    /// The bytes that the new blocks take where they are stored, after compression.
+    std::uint64_t fresh_stored_bytes = 0;
 
     put_receipt() = default;
     /// The one of graviton.h.
     explicit put_receipt(const graviton_put_receipt &raw)
-        : id(raw.id), blocks(raw.blocks), fresh_blocks(raw.fresh_blocks), fresh_bytes(raw.fresh_bytes), created(raw.created != 0)
+        : id(raw.id), blocks(raw.blocks), fresh_blocks(raw.fresh_blocks), fresh_bytes(raw.fresh_bytes), created(raw.created != 0),
+          fresh_stored_bytes(raw.fresh_stored_bytes)
     {
     }
 };
@@ -139,6 +142,8 @@ struct verify_options {
     std::uint64_t bytes_per_second = 0;
     /// The `cursor` of an earlier report, to continue there.
     std::string from = {};
+    /// Copy blocks that are missing or damaged from packs without a row. Only of the whole store.
+    bool rebuild = false;
 };
 
 /// The report of a verification, as in graviton.h.
@@ -151,7 +156,8 @@ enum class verify_kind : std::int32_t {
     manifest = GRAVITON_VERIFY_MANIFEST,
     database = GRAVITON_VERIFY_DATABASE,
     unreferenced = GRAVITON_VERIFY_UNREFERENCED,
-    pack = GRAVITON_VERIFY_PACK
+    pack = GRAVITON_VERIFY_PACK,
+    record = GRAVITON_VERIFY_RECORD
 };
 
 /// The damage of a block.

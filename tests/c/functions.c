@@ -206,7 +206,8 @@ static void puts_and_gets(const char *directory, graviton_store *store)
     options.progress_userdata = last;
     OK(graviton_store_put(store, large, LARGE, &options, &receipt, &error));
     id = receipt.id;
-    CHECK(last[0] == LARGE && receipt.created == 1 && receipt.fresh_bytes == LARGE && receipt.blocks > 3);
+    CHECK(last[0] == LARGE && receipt.created == 1 && receipt.fresh_bytes == LARGE && receipt.blocks > 3 &&
+          receipt.fresh_stored_bytes == LARGE);
     CHECK(receipt.fresh_blocks == receipt.blocks && id.size == LARGE);
 
     const char *path = inside(directory, "large");
@@ -571,7 +572,7 @@ static void lists_and_collection(const char *directory)
     OK(graviton_store_copy_from(nothing, store, &some_ids, count_copies, &calls, &copied, &error));
     CHECK(copied.blobs == 0 && copied.present == 0 && copied.blocks == 0 && copied.complete == 1 && calls == 1);
     OK(graviton_store_stats_get(nothing, &stats, &error));
-    CHECK(stats.blobs == 0);
+    CHECK(stats.blobs == 0 && stats.packs == 0 && stats.pack_live_bytes == 0 && stats.unknown_pack_bytes == 0);
     graviton_store_free(nothing);
     verify_none.ids = ids;
     OK(graviton_store_verify(store, &verify_none, NULL, NULL, &verified, &error));
@@ -590,6 +591,12 @@ static void lists_and_collection(const char *directory)
     OK(graviton_store_verify(other, &deep, NULL, NULL, &verified, &error));
     CHECK(verified.clean == 1 && verified.complete == 1 && verified.blobs == 598 && verified.cursor[0] == 0);
     CHECK(verified.bytes == 598 * 9);
+    graviton_verify_options rebuild = GRAVITON_VERIFY_OPTIONS_INIT;
+    rebuild.rebuild = 1;
+    OK(graviton_store_verify(other, &rebuild, NULL, NULL, &verified, &error));
+    CHECK(verified.clean == 1 && verified.rebuilt == 0 && verified.rebuilt_bytes == 0 && verified.unusable == 0);
+    rebuild.rebuild = 2;
+    INVALID(graviton_store_verify(other, &rebuild, NULL, NULL, &verified, &error));
 
     /* Closed, twice; freed in any order. */
     OK(graviton_list_open(store, NULL, &list, &error));

@@ -33,7 +33,8 @@ void put_and_get(const fs::path &directory)
 {
     const auto store = open(directory / "store");
     const auto put = OK(store.put(large));
-    CHECK(put.created && put.blocks == 30 && put.fresh_blocks == 30 && put.fresh_bytes == large.size());
+    CHECK(put.created && put.blocks == 30 && put.fresh_blocks == 30 && put.fresh_bytes == large.size() &&
+          put.fresh_stored_bytes == large.size());
     CHECK(put.id == OK(blob_id::of(large)));
     const auto again = OK(store.put(large));
     CHECK(!again.created && again.id == put.id && again.blocks == 30 && again.fresh_blocks == 0 && again.fresh_bytes == 0);
@@ -395,6 +396,7 @@ void damage(const fs::path &directory)
     CHECK(OK(store.get(id)) == large);
     graviton::verify_options adopting;
     adopting.adopt = true;
+    adopting.rebuild = true;
     CHECK(OK(store.verify(adopting)).clean == 1);
     graviton::gc_options now;
     now.grace = std::chrono::milliseconds(0);

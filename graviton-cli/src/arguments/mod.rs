@@ -86,7 +86,8 @@ pub(crate) enum Command {
     ///
     /// Each id is printed on a line of its own, in the order of the paths, once its content is committed. For
     /// a path that cannot be stored, an error is printed on standard error; the others are stored, and the
-    /// exit code is 1. With --json a line is a receipt: path, id, size, blocks, fresh_blocks and fresh_bytes
+    /// exit code is 1. With --json a line is a receipt: path, id, size, blocks, fresh_blocks, fresh_bytes and
+    /// fresh_stored_bytes
     /// (new to the store), seconds.
     ///
     /// An interrupted or failed put leaves nothing visible. If standard output is closed, storing continues.

@@ -43,6 +43,7 @@ pub(crate) struct Collect {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Verify {
     /// The blobs to verify, as `put` printed them; without any, the whole store
     #[arg(value_name = "ID")]
@@ -59,6 +60,10 @@ pub(crate) struct Verify {
     /// Hand blocks without a row in the database to the next gc; also use blocks whose store-id is gone
     #[arg(long, conflicts_with = "ids")]
     pub(crate) adopt: bool,
+    /// Copy blocks that are missing or damaged from packs without a row in the database: after it was
+    /// restored from a backup. With --adopt, the next gc then drops these packs when the grace is over
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) rebuild: bool,
     /// Make this copy of the database (a restored backup, a promoted standby) the one that owns the blocks;
     /// the other is refused from then on: end what uses it first
     #[arg(long, conflicts_with = "ids")]

@@ -109,7 +109,18 @@ fn stats_add_up() {
         outcome.text(),
         &["dedup_ratio", "dead_blobs", "dead_bytes", "reclaimable_bytes", "references", "directory_share"],
     );
-    assert_eq!(keys(stats).len(), 10);
+    names_in_order(
+        outcome.text(),
+        &[
+            "packs",
+            "pack_live_bytes",
+            "pack_dead_bytes",
+            "pack_punched_bytes",
+            "pack_pending_bytes",
+            "pack_open_bytes",
+        ],
+    );
+    assert_eq!(keys(stats).len(), 18);
     let blocks = |id: &str| scene.run(&["manifest", id]).succeeded().lines().len();
     assert_eq!(stats["references"], blocks(&first) + blocks(&second));
     // A directory of ext4 has a limit, and others have none.

@@ -192,11 +192,11 @@ fn json_is_a_receipt_a_line() {
         let outcome = scene.run(&arguments).succeeded();
         let fresh = arguments.contains(&"new");
         let receipt = &outcome.json()[0];
-        let keys =
-            ["\"path\":", "\"id\":", "\"size\":", "\"blocks\":", "\"fresh_blocks\":", "\"fresh_bytes\":"];
-        let places: Vec<usize> = keys.iter().map(|key| outcome.text().find(key).unwrap()).collect();
+        let keys = ["path", "id", "size", "blocks", "fresh_blocks", "fresh_bytes", "fresh_stored_bytes"];
+        let places: Vec<usize> =
+            keys.iter().map(|key| outcome.text().find(&format!("\"{key}\":")).unwrap()).collect();
         assert!(places.is_sorted(), "{receipt}");
-        assert_eq!(receipt.as_object().unwrap().len(), 7, "{receipt}");
+        assert_eq!(receipt.as_object().unwrap().len(), 8, "{receipt}");
         assert_eq!(receipt["path"], arguments[2].replace("--json", "again"));
         assert_eq!(receipt["id"], id_of(&content));
         assert_eq!(receipt["size"], 1_000_000);
@@ -204,6 +204,7 @@ fn json_is_a_receipt_a_line() {
         assert!(blocks >= 1);
         assert_eq!(receipt["fresh_blocks"], if fresh { blocks } else { 0 });
         assert_eq!(receipt["fresh_bytes"], if fresh { 1_000_000 } else { 0 });
+        assert_eq!(receipt["fresh_stored_bytes"], receipt["fresh_bytes"]);
         let seconds = receipt["seconds"].as_f64().unwrap();
         assert!(seconds > 0.0 && seconds < 60.0);
     }

@@ -1,6 +1,7 @@
 //! `verify`: damage is found, named with the blobs that it hurts, and mended by the next put.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -34,6 +35,7 @@ fn a_store_without_damage_is_clean() {
     let expected = json!({
         "kind": "summary", "blobs": 2, "blocks": blocks, "bytes": 3_000_000, "missing": 0, "corrupt": 0,
         "broken_manifests": 0, "database_problems": 0, "unreferenced": 0, "unreferenced_bytes": 0,
+        "rebuilt": 0, "rebuilt_bytes": 0, "unusable": 0,
         "clean": true, "complete": true, "cursor": null, "seconds": 0,
     });
     assert_eq!((outcome.lines().len(), summary), (1, expected));
@@ -123,6 +125,66 @@ fn what_no_blob_needs_is_no_damage_and_goes_when_it_is_adopted() {
     scene.run(&["gc"]).succeeded();
     assert!(!place.exists() && scene.path(".graviton/cas/blocks/blake3/README").exists());
     assert_eq!(scene.run(&["verify"]).succeeded().lines().len(), 1);
+}
+
+/// The block of this content is in a pack that the database does not know, and not where its row says.
+fn restored(scene: &Scene, content: &[u8]) -> String {
+    let database = scene.path(".graviton/manifests.db");
+    let packed = |arguments: &[&str], input: &[u8]| {
+        let arguments = [&["--set", "GRAVITON_BLOCK_LAYOUT=packs"], arguments].concat();
+        scene.feed(&arguments, input).succeeded()
+    };
+    let id = packed(&["put", "-"], content).lines()[0].clone();
+    let backup = std::fs::read(&database).unwrap();
+    let first = packs(scene).remove(0);
+    std::fs::remove_file(&first).unwrap();
+    packed(&["put", "-"], content);
+    std::fs::write(&database, backup).unwrap();
+    assert_eq!(packs(scene).len(), 1);
+    id
+}
+
+fn packs(scene: &Scene) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(scene.path(".graviton/cas/blocks-packs")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn blocks_are_rebuilt_from_packs_that_a_restored_database_does_not_know() {
+    let scene = Scene::new();
+    let content = noise(7, 10_000);
+    let id = restored(&scene, &content);
+    let lost = scene.run(&["get", &id]);
+    lost.failed(4, "missing-block", "is missing");
+    assert!(lost.stderr.contains("graviton verify --rebuild"), "{}", lost.stderr);
+    assert_eq!(scene.run(&["verify", "--rebuild", &id]).code, 2);
+    // As the advice says.
+    let outcome = scene.run(&["verify", "--rebuild"]).succeeded();
+    assert!(outcome.text().contains("rebuilt 1 block (9.77 KiB) from packs"), "{}", outcome.text());
+    assert!(scene.run(&["get", &id]).succeeded().stdout == content);
+    let again = scene.run(&["verify", "--rebuild", "--adopt", "--json"]).succeeded().json();
+    assert_eq!((&again[0]["kind"], &again[1]["rebuilt"]), (&json!("pack"), &json!(0)));
+    scene.run(&["gc", "--grace", "0"]).succeeded();
+    assert_eq!(scene.run(&["verify", "--json"]).succeeded().json()[0]["unreferenced"], 0);
+    assert!(scene.run(&["get", &id]).succeeded().stdout == content);
+}
+
+#[test]
+fn records_that_cannot_be_used_are_told() {
+    let scene = Scene::new();
+    restored(&scene, &noise(8, 10_000));
+    let pack = packs(&scene).remove(0);
+    let bytes = std::fs::read(&pack).unwrap();
+    std::fs::write(&pack, &bytes[..9_000]).unwrap();
+    let name = pack.file_stem().unwrap().to_str().unwrap();
+    let outcome = scene.run(&["verify", "--rebuild"]);
+    let line = format!("unusable record at 64 of pack {name} (of ");
+    assert!(outcome.lines().iter().any(|found| found.starts_with(&line)), "{}", outcome.text());
+    let found = scene.run(&["verify", "--rebuild", "--json"]).json();
+    let record = found.iter().find(|found| found["kind"] == "record").unwrap();
+    assert_eq!((&record["name"], &record["offset"]), (&json!(name), &json!(64)));
+    assert!(record["why"].as_str().unwrap().starts_with("the pack ends "), "{record}");
+    assert_eq!(found.last().unwrap()["unusable"], 1);
 }
 
 #[test]

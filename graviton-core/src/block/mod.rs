@@ -161,7 +161,10 @@ impl fmt::Debug for Published {
 /// The error for a block that is not in the store.
 pub(crate) fn missing(key: &BlockKey, place: &str) -> Error {
     Error::new(Code::MissingBlock, format!("block {key} is missing from {place}"))
-        .with_advice("put the same content again, or bring the block back from a copy of the store")
+        .with_advice(
+            "put the same content again, or bring the block back from a copy of the store; if the database was restored \
+             from a backup, run graviton verify --rebuild",
+        )
 }
 
 /// The error for a block that has the right length and other bytes.

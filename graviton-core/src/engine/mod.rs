@@ -28,6 +28,7 @@ mod pace;
 mod pack;
 mod put;
 mod read;
+mod rebuild;
 mod remove;
 mod repack;
 mod session;

@@ -1,12 +1,15 @@
 //! Queries: about one blob, about all blobs, and sums over the store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::core::{Core, Engine, Seen, not_found};
+use crate::block::Packs;
 use crate::blocking::Task;
 use crate::error::Result;
 use crate::key::BlobId;
-use crate::manifest::{BlobRecord, ManifestEntry, PlacedEntry};
+use crate::manifest::{BlobRecord, ManifestEntry, PackPhase, PackSums, PlacedEntry};
+use crate::place::{HEADER, PackName};
 use crate::report::{BlobStat, StoreStats};
 
 impl From<BlobRecord> for BlobStat {
@@ -59,7 +62,45 @@ pub(super) async fn list(core: &Core, after: Option<&BlobId>, limit: usize) -> R
 pub(super) async fn stats(core: &Core) -> Result<StoreStats> {
     let manifests = Arc::clone(&core.manifests);
     let stats = Task::spawn(async move { manifests.totals().await }).join().await??;
-    Ok(StoreStats { directory_share: directory_share(core).await?, ..stats })
+    let mut stats = StoreStats { directory_share: directory_share(core).await?, ..stats };
+    if let Some(packs) = core.packs.as_ref().filter(|_| core.manifests.has_packs()) {
+        add_packs(core, &**packs, &mut stats).await?;
+    }
+    Ok(stats)
+}
+
+async fn add_packs(core: &Core, packs: &dyn Packs, stats: &mut StoreStats) -> Result<()> {
+    // Listed first: the row of a new pack is there before its file.
+    let mut lengths: HashMap<PackName, u64> = packs.list().await?.into_iter().collect();
+    let manifests = Arc::clone(&core.manifests);
+    for PackSums { name, phase, live, released } in
+        Task::spawn(async move { manifests.pack_sums().await }).join().await??
+    {
+        let length = lengths.remove(&name);
+        stats.packs += 1;
+        stats.pack_live_bytes += live;
+        stats.pack_pending_bytes += released;
+        match phase {
+            PackPhase::Open => {
+                let used = HEADER + live + released;
+                stats.pack_open_bytes += length.unwrap_or_default().saturating_sub(used);
+            }
+            PackPhase::Sealed { dead, punched, goes } => {
+                let punched = punched.min(dead);
+                stats.pack_punched_bytes += punched;
+                let waste = if goes { &mut stats.pack_pending_bytes } else { &mut stats.pack_dead_bytes };
+                *waste += dead - punched;
+            }
+        }
+    }
+    for (name, bytes) in lengths {
+        // One that was dropped meanwhile lost its file before its row.
+        if packs.length(&name).await?.is_some() {
+            stats.unknown_packs += 1;
+            stats.unknown_pack_bytes += bytes;
+        }
+    }
+    Ok(())
 }
 
 /// Asks the database and the block store something small each, and whether the blocks are this database's.

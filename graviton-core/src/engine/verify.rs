@@ -2,9 +2,10 @@
 //!
 //! 1. The database's own check of itself.
 //! 2. *Manifests*: the entries of every live blob tile it exactly.
-//! 3. *Blocks*: each one that is said to be stored is there with its length; with `deep` every byte is hashed
+//! 3. *Packs*, on request: blocks are rebuilt from packs that the database does not know (`rebuild`).
+//! 4. *Blocks*: each one that is said to be stored is there with its length; with `deep` every byte is hashed
 //!    again.
-//! 4. *Listing*: what the block store holds that no row knows.
+//! 5. *Listing*: what the block store holds that no row knows.
 //!
 //! It runs beside everything else. A finding is checked again where nobody can have changed it meanwhile: a
 //! block under its row lock, a manifest after its blob was found live again. A block that is bad there is
@@ -18,8 +19,8 @@ use std::time::Instant;
 
 use super::core::{Core, Engine, not_found};
 use super::damage::{Damage, look, look_together, recheck};
-use super::pace;
 use super::pack::read::Run;
+use super::{pace, rebuild};
 use crate::block::Listed;
 use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
@@ -51,8 +52,12 @@ pub struct VerifyOptions {
     /// Go on where an earlier one ended ([`VerifyReport::cursor`]).
     pub from: Option<VerifyCursor>,
     /// Hand blocks that no row knows to the collector. They may be a put's of this moment, which then writes
-    /// them again.
+    /// them again. Packs that no row knows are dropped when the grace is over; with `rebuild`, after blocks
+    /// were rebuilt from them.
     pub adopt: bool,
+    /// Copy blocks that are missing or damaged from packs that no row knows: after the database was restored
+    /// from a backup, and blocks had been moved since.
+    pub rebuild: bool,
 }
 
 /// Something that a verification found.
@@ -85,6 +90,18 @@ pub enum Finding {
         name: PackName,
         /// Its length in bytes.
         bytes: u64,
+    },
+    /// A part of such a pack that cannot be used: a record from which a block was to be rebuilt, or that the
+    /// pack ends before. Or all of a pack, which belongs to another store.
+    Record {
+        /// The name of the pack.
+        pack: PackName,
+        /// The offset of the record in bytes; 0 if it is about all of the pack.
+        offset: u64,
+        /// The block that the record says it is of.
+        key: Option<BlockKey>,
+        /// The defect, as text.
+        why: String,
     },
 }
 
@@ -129,11 +146,16 @@ pub(super) async fn verify(
     tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
 ) -> Result<VerifyReport> {
     let core = &engine.core;
-    if options.adopt && !core.read_only {
+    if options.rebuild && !options.ids.is_empty() {
+        return Err(Error::new(Code::InvalidArgument, "blocks of single blobs cannot be rebuilt")
+            .with_advice("rebuild without naming blobs: it looks at all blocks of the packs that it reads"));
+    }
+    if options.rebuild || options.adopt && !core.read_only {
         // The place itself may have to be adopted.
         engine.prepare_to_write().await?;
     }
     let mut check = Check {
+        engine,
         core,
         options,
         tell,
@@ -165,6 +187,7 @@ impl From<Error> for Stop {
 }
 
 struct Check<'a, T> {
+    engine: &'a Engine,
     core: &'a Arc<Core>,
     options: &'a VerifyOptions,
     tell: T,
@@ -209,7 +232,12 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         if let Place::Manifests(after) = &place {
             self.all_manifests(*after).await?;
         }
-        if let Place::Manifests(_) | Place::Blocks(_) = &place {
+        if self.options.rebuild
+            && let Place::Manifests(_) | Place::Packs(_) = &place
+        {
+            self.rebuild(if let Place::Packs(at) = &place { *at } else { None }).await?;
+        }
+        if !matches!(place, Place::Listing) {
             let after = BlockRow(if let Place::Blocks(row) = place { row } else { 0 });
             self.all_blocks(after).await?;
         }
@@ -262,6 +290,32 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         }
         self.report.broken_manifests += 1;
         self.found(Finding::Manifest { id: record.id, why })
+    }
+
+    /// Rebuilds blocks from packs, from this offset of this one on.
+    async fn rebuild(&mut self, mut from: Option<(PackName, u64)>) -> Result<(), Stop> {
+        self.reached(Some(Place::Packs(from)))?;
+        for source in rebuild::sources(self.engine, from.map(|(name, _)| name)).await? {
+            let mut next = Some(from.take().filter(|(name, _)| *name == source.name).map_or(0, |(_, at)| at));
+            while let Some(at) = next {
+                self.slow_down().await?;
+                let step = rebuild::step(self.engine, source, at, self.options.deep).await?;
+                self.report.rebuilt += step.rebuilt.0;
+                self.report.rebuilt_bytes += step.rebuilt.1;
+                self.report.bytes += step.hashed;
+                for rebuild::Unusable { offset, key, why } in step.unusable {
+                    self.unusable(Finding::Record { pack: source.name, offset, key, why })?;
+                }
+                next = step.next;
+                self.reached(Some(Place::Packs(Some((source.name, next.unwrap_or(source.length))))))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unusable(&mut self, finding: Finding) -> Result<(), Stop> {
+        self.report.unusable += 1;
+        self.found(finding)
     }
 
     async fn all_blocks(&mut self, mut after: BlockRow) -> Result<(), Stop> {
@@ -389,12 +443,19 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         for part in listed.chunks(BLOCKS) {
             let names: Vec<PackName> = part.iter().map(|(name, _)| *name).collect();
             let known = manifests.known_packs(&names).await?;
-            let unknown: Vec<(PackName, u64)> =
-                part.iter().filter(|(name, _)| !known.contains(name)).copied().collect();
-            for (name, bytes) in &unknown {
+            let mut unknown: Vec<(PackName, u64)> = Vec::new();
+            for (name, bytes) in part.iter().filter(|(name, _)| !known.contains_key(name)).copied() {
                 self.report.unreferenced += 1;
                 self.report.unreferenced_bytes += bytes;
-                self.found(Finding::Pack { name: *name, bytes: *bytes })?;
+                self.found(Finding::Pack { name, bytes })?;
+                match rebuild::stranger(&**packs, &self.engine.store_id, name).await? {
+                    // It is not for this store to drop.
+                    Some(store) => {
+                        let why = format!("the pack belongs to store {store}");
+                        self.unusable(Finding::Record { pack: name, offset: 0, key: None, why })?;
+                    }
+                    None => unknown.push((name, bytes)),
+                }
             }
             if self.options.adopt && !self.core.read_only && !unknown.is_empty() {
                 self.core.latch.watch(manifests.adopt_packs(&unknown).await)?;

@@ -53,7 +53,7 @@ pub use crate::collection::Collection;
 pub use operation::TransactionHook;
 pub(crate) use ownership::EPOCH_BITS;
 pub use ownership::{Claim, Owned, Ownership, Refusal, Whereabouts};
-pub use pack::{Hole, Released, SealedPack};
+pub use pack::{Hole, PackPhase, PackSums, Released, SealedPack};
 pub use repo::ManifestRepo;
 pub(crate) use sqlite::check_local;
 

@@ -180,14 +180,23 @@ impl ManifestRepo {
     /// Records where the database and its blocks are, and raises its generation where that is due. Durable in
     /// every mode: what is written beside the blocks afterwards must not be ahead of it.
     pub async fn own(&self, claim: Claim) -> Result<Owned> {
-        self.run(Operation::transaction("own").synced(true), claim, |mut connection, claim| {
-            Box::pin(async move { own(&mut connection, claim).await })
-        })
+        let arguments = (claim, self.has_packs());
+        self.run(
+            Operation::transaction("own").synced(true),
+            arguments,
+            |mut connection, (claim, has_packs)| {
+                Box::pin(async move { own(&mut connection, claim, *has_packs).await })
+            },
+        )
         .await
     }
 }
 
-async fn own(connection: &mut Connection<'_>, claim: &Claim) -> Result<Ending<Owned>, Problem> {
+async fn own(
+    connection: &mut Connection<'_>,
+    claim: &Claim,
+    has_packs: bool,
+) -> Result<Ending<Owned>, Problem> {
     if connection.is_shared() {
         connection.rows(sql::LOCK_STORE, &[], |row| row.text(0)).await?;
     }
@@ -218,6 +227,10 @@ async fn own(connection: &mut Connection<'_>, claim: &Claim) -> Result<Ending<Ow
     if claim.take_over.is_some() && claim.relies_on_rows {
         // The other database may have deleted blocks of which this one says that they are there.
         connection.execute(sql::FORGET_STORED, &[]).await?;
+    }
+    if claim.take_over.is_some() && has_packs && !claim.relies_on_rows {
+        // It may have punched holes into packs: a record's header proves nothing until all are verified.
+        connection.execute(sql::FIND_SEALED_PACKS, &[]).await?;
     }
     Ok(Ending::Commit(Owned::Owner(generation)))
 }

@@ -15,9 +15,10 @@ use crate::place::{DOUBT, HEADER, PackName, PackRow, Place, record_size};
 use Ending::{Commit as Keep, RollBack};
 use Value::Number;
 
-/// States of a pack's row. One that is sealed has 2.
+/// States of a pack's row.
 const WRITING: i64 = 0;
 const FOUND: i64 = 1;
+const SEALED: i64 = 2;
 const DROPPED: i64 = 3;
 
 /// The outcome of [`ManifestRepo::release`].
@@ -71,7 +72,52 @@ impl SealedPack {
     }
 }
 
+/// The sums over a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackSums {
+    /// Its name.
+    pub name: PackName,
+    /// Its state.
+    pub phase: PackPhase,
+    /// Bytes of records that rows point at.
+    pub live: u64,
+    /// Bytes of records that were released, and not yet given back.
+    pub released: u64,
+}
+
+/// The states of a pack, as far as they matter for sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackPhase {
+    /// It is written to, or was found: the database does not know its length.
+    Open,
+    /// It is sealed.
+    Sealed {
+        /// Bytes of records that no row points at, but for those that were released.
+        dead: u64,
+        /// Those of them that take no space any more.
+        punched: u64,
+        /// Whether it waits for the end of the grace period, or for its file to go.
+        goes: bool,
+    },
+}
+
 impl ManifestRepo {
+    /// All packs.
+    pub async fn pack_sums(&self) -> Result<Vec<PackSums>> {
+        let operation = Operation::read("pack_sums").patience(Duration::from_secs(3_600));
+        self.rows(operation, sql::PACK_SUMS, [], |row| {
+            let sum = |column| row.number(column).map(|number: i64| number.max(0) as u64);
+            let sealed = PackPhase::Sealed { dead: sum(2)?, punched: sum(3)?, goes: row.number(4)? != 0 };
+            Ok(PackSums {
+                name: row.text(0)?.parse()?,
+                phase: if row.number(1)? < SEALED { PackPhase::Open } else { sealed },
+                live: sum(5)?,
+                released: sum(6)?,
+            })
+        })
+        .await
+    }
+
     /// Inserts a pack that this writer is going to create, durably in every mode: no pack exists without a
     /// row. `None` if the writer is gone.
     pub async fn insert_pack(&self, writer: WriterId, name: &PackName) -> Result<Option<PackRow>> {
@@ -125,12 +171,12 @@ impl ManifestRepo {
         .await
     }
 
-    /// Those of the packs that have a row.
-    pub async fn known_packs(&self, names: &[PackName]) -> Result<HashSet<PackName>> {
+    /// Those of the packs that have a row; for each, whether records may be in it that no row points at.
+    pub async fn known_packs(&self, names: &[PackName]) -> Result<HashMap<PackName, bool>> {
         let batch = Batch::new().rows("packs", names, |row, name| row.text(&name.to_string()));
         let found =
             self.rows(Operation::read("known_packs"), sql::KNOWN_PACKS, [text(batch.finish())], |row| {
-                Ok(row.text(0)?.parse()?)
+                Ok((row.text(0)?.parse()?, row.number(1)? != 0))
             });
         Ok(found.await?.into_iter().collect())
     }

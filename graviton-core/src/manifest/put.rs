@@ -109,6 +109,13 @@ impl ManifestRepo {
         self.execute(Operation::statement("abort"), sql::ABORT, [Number(blob.0)]).await.map(drop)
     }
 
+    /// The same of a pending blob whose blocks were put for live ones. The marks before it are as durable as
+    /// a commit then.
+    pub async fn release_pins(&self, blob: BlobRow) -> Result<()> {
+        let operation = Operation::statement("release_pins").synced(self.durability == Durability::Full);
+        self.execute(operation, sql::ABORT, [Number(blob.0)]).await.map(drop)
+    }
+
     /// Commits several blobs in one transaction and one sync, durably. A member whose condition does not
     /// hold drops out and does not hurt the others; an error is of all of them. Doing it again after an
     /// unknown outcome is safe: a pinned blob that was committed is `Created`, a whole one `Existed`.

@@ -182,7 +182,8 @@ impl ManifestRepo {
                 dead_bytes: row.number(5)? as u64,
                 reclaimable_bytes: row.number(6)? as u64,
                 references: row.number(7)? as u64,
-                directory_share: 0.0,
+                // The block store knows the others.
+                ..StoreStats::default()
             })
         });
         the_only(rows.await?)

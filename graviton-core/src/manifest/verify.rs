@@ -28,6 +28,13 @@ impl ManifestRepo {
         self.rows(Operation::read("blocks_by_key"), sql::BLOCKS_BY_KEY, [text(keys)], record).await
     }
 
+    /// Returns the rows of these blocks: those that a blob refers to which is live, or which can be
+    /// restored. In any order.
+    pub async fn wanted_blocks(&self, keys: &[BlockKey]) -> Result<Vec<BlockRecord>> {
+        let keys = Batch::new().rows("keys", keys, Row::key).finish();
+        self.rows(Operation::read("wanted_blocks"), sql::WANTED_BLOCKS, [text(keys)], record).await
+    }
+
     /// Up to `limit` live blobs that refer to a block.
     pub async fn blobs_of(&self, block: BlockRow, limit: usize) -> Result<Vec<BlobId>> {
         let values = [Number(block.0), Value::limit(limit)];

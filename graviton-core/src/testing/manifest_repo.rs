@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::database_place::{
     CHUNKER, DatabasePlace, LEASE, entries_of, id_of, key, live, marks, pinned, put,
 };
-use super::{collection, protocol, repack};
+use super::{collection, packs, protocol, repack};
 use crate::digest::{Algo, Digest};
 use crate::error::Code;
 use crate::key::{BlobId, BlockKey, MAX_BLOB_SIZE};
@@ -33,6 +33,7 @@ pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() ->
     a_closed_repository_says_so(&make().await).await;
     collection::all(&make).await;
     repack::all(&make).await;
+    packs::all(&make).await;
     protocol::all(make).await;
 }
 

@@ -16,6 +16,7 @@ mod crashing;
 mod database_place;
 mod faulty;
 mod manifest_repo;
+mod packs;
 mod protocol;
 mod recipe;
 mod repack;

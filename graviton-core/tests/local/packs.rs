@@ -16,27 +16,27 @@ use graviton_core::{
 };
 use rusqlite::Connection;
 
-fn content(recipe: &str) -> Vec<u8> {
+pub(crate) fn content(recipe: &str) -> Vec<u8> {
     recipe.parse::<Recipe>().unwrap().bytes()
 }
 
-fn packed(root: &Path) -> Config {
+pub(crate) fn packed(root: &Path) -> Config {
     let config = Config::for_directory(root).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
     let config = config.set("GRAVITON_CHUNKER", "fixed:4096").unwrap();
     // So that sizes are known.
     config.set("GRAVITON_COMPRESSION", "none").unwrap()
 }
 
-fn read(store: &Store, id: &BlobId) -> Vec<u8> {
+pub(crate) fn read(store: &Store, id: &BlobId) -> Vec<u8> {
     store.read_range(id, 0..u64::MAX).unwrap().to_vec()
 }
 
-fn collect(store: &Store) -> GcReport {
+pub(crate) fn collect(store: &Store) -> GcReport {
     let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
     store.gc(&options, |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn verify(store: &Store) -> graviton_core::VerifyReport {
+pub(crate) fn verify(store: &Store) -> graviton_core::VerifyReport {
     let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
     store.verify(&options, |_| ControlFlow::Continue(())).unwrap()
 }
@@ -48,26 +48,26 @@ fn entries(path: PathBuf) -> Vec<PathBuf> {
     paths
 }
 
-fn packs(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn packs(root: &Path) -> Vec<PathBuf> {
     entries(root.join("cas/blocks-packs"))
 }
 
-fn files(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
     entries(root.join("cas/blocks/blake3"))
 }
 
-fn database(root: &Path) -> Connection {
+pub(crate) fn database(root: &Path) -> Connection {
     let connection = Connection::open(root.join("manifests.db")).unwrap();
     connection.busy_timeout(Duration::from_secs(30)).unwrap();
     connection
 }
 
-fn number(root: &Path, sql: &str) -> i64 {
+pub(crate) fn number(root: &Path, sql: &str) -> i64 {
     database(root).query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 /// The file and offset of the record of a blob of one block.
-fn record(root: &Path, bytes: &[u8]) -> (PathBuf, u64) {
+pub(crate) fn record(root: &Path, bytes: &[u8]) -> (PathBuf, u64) {
     let digest = blake3::hash(bytes);
     let (name, offset): (String, i64) = database(root)
         .query_row(
@@ -247,7 +247,7 @@ fn space_comes_back() {
 }
 
 /// Bytes that the packs take on the disk.
-fn allocated(root: &Path) -> u64 {
+pub(crate) fn allocated(root: &Path) -> u64 {
     packs(root).iter().map(|path| std::fs::metadata(path).unwrap().blocks() * 512).sum()
 }
 
@@ -605,10 +605,7 @@ fn packs_that_an_older_database_does_not_know_are_listed_and_go_when_they_are_ad
     store.backup(&backup).unwrap();
     store.put(&content("xof:later:900000")[..]).unwrap();
     store.close();
-    for name in ["manifests.db-wal", "manifests.db-shm"] {
-        let _ = std::fs::remove_file(root.path().join(name));
-    }
-    std::fs::rename(&backup, root.path().join("manifests.db")).unwrap();
+    replace_database(root.path(), &backup);
     let store = packed(root.path()).take_over(true).open().unwrap();
     let mut found = Vec::new();
     let options = VerifyOptions { adopt: true, ..VerifyOptions::default() };
@@ -628,6 +625,46 @@ fn packs_that_an_older_database_does_not_know_are_listed_and_go_when_they_are_ad
     assert_eq!(packs(root.path()).len(), 1);
     assert_eq!(verify(&store).unreferenced, 0);
     assert_eq!(read(&store, &kept), b"kept");
+}
+
+pub(crate) fn replace_database(root: &Path, by: &Path) {
+    for name in ["manifests.db-wal", "manifests.db-shm"] {
+        let _ = std::fs::remove_file(root.join(name));
+    }
+    std::fs::rename(by, root.join("manifests.db")).unwrap();
+}
+
+/// The header of a record is still there where the other database had its bytes punched.
+#[test]
+fn a_put_after_a_restore_relies_on_no_record_that_was_punched_since() {
+    for collects in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let backup = root.path().join("backup.db");
+        // Most of the pack is kept, and so the pack is.
+        let (kept, bytes) = (content("xof:kept:300000"), content("xof:gone:100000"));
+        let store = packed(root.path()).open().unwrap();
+        let [gone, kept_id] = [&bytes, &kept].map(|bytes| store.put(&bytes[..]).unwrap().id);
+        store.close();
+        let store = packed(root.path()).open().unwrap();
+        store.delete(&gone).unwrap();
+        store.backup(&backup).unwrap();
+        collect(&store);
+        store.close();
+        assert_eq!(packs(root.path()).len(), 1);
+        replace_database(root.path(), &backup);
+        let store = packed(root.path()).take_over(true).open().unwrap();
+        if collects {
+            collect(&store);
+        }
+        assert!(store.put(&bytes[..]).unwrap().created);
+        assert!(read(&store, &gone) == bytes && read(&store, &kept_id) == kept);
+        assert!(verify(&store).is_clean());
+        // Sealed again after it was verified.
+        let options = GcOptions { grace: Some(Duration::from_secs(60)), ..GcOptions::default() };
+        store.gc(&options, |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(number(root.path(), "SELECT count(*) FROM pack WHERE state = 1"), 0);
+        assert!(read(&store, &gone) == bytes && read(&store, &kept_id) == kept);
+    }
 }
 
 /// Bytes that nobody has marked: of a put that died, of two that wrote the same.

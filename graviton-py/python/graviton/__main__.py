@@ -107,6 +107,7 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
             blocks=receipt.blocks,
             fresh_blocks=receipt.fresh_blocks,
             fresh_bytes=receipt.fresh_bytes,
+            fresh_stored_bytes=receipt.fresh_stored_bytes,
         )
         sys.stdout.flush()
     return code
@@ -244,6 +245,14 @@ def _stats(store: graviton.Store, given: argparse.Namespace) -> int:
         ("dead blobs", found.dead_blobs),
         ("dead bytes", _words(found.dead_bytes)),
         ("reclaimable bytes", _words(found.reclaimable_bytes)),
+        ("packs", found.packs),
+        ("pack live bytes", _words(found.pack_live_bytes)),
+        ("pack dead bytes", _words(found.pack_dead_bytes)),
+        ("pack punched bytes", _words(found.pack_punched_bytes)),
+        ("pack pending bytes", _words(found.pack_pending_bytes)),
+        ("pack open bytes", _words(found.pack_open_bytes)),
+        ("unknown packs", found.unknown_packs),
+        ("unknown pack bytes", _words(found.unknown_pack_bytes)),
     ):
         _print(f"{name:<18} {value}")
     return 0

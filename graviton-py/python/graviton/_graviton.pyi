@@ -89,6 +89,7 @@ class Store:
         bytes_per_second: int | None,
         cursor: str | None,
         adopt: bool,
+        rebuild: bool,
         finding: Callable[[str, str, str, _Texts], object],
         progress: _Progress | None,
     ) -> _Report: ...

@@ -47,11 +47,13 @@ class PutReceipt:
     """The number of its blocks that were new to the store and were written."""
     fresh_bytes: int
     """The size of those in bytes."""
+    fresh_stored_bytes: int
+    """The bytes that they take where they are stored, after compression."""
     created: bool
     """Whether the blob is new; ``False`` if it already existed."""
 
     @classmethod
-    def _from_engine(cls, values: tuple[str, int, int, int, bool]) -> Self:
+    def _from_engine(cls, values: tuple[str, int, int, int, int, bool]) -> Self:
         return cls(known(values[0]), *values[1:])
     # end
 
@@ -126,9 +128,31 @@ class StoreStats:
     """How full the index of the fullest directory of blocks is, from 0 to 1: close to 1 a new block may find
     no place there, however much space is free. It does not go down after deletions, nor at once after the
     directory was given room for more. 0 where no limit is known, and for blocks in S3."""
+    packs: int
+    """Packs that the database knows. Their headers of 64 bytes each, and the bytes of the next five fields,
+    are the length of their files."""
+    pack_live_bytes: int
+    """Bytes of their records that are used, with the headers of the records."""
+    pack_dead_bytes: int
+    """Bytes of their records that nothing uses and that take space. A collection moves what is live out of
+    packs with many of them."""
+    pack_punched_bytes: int
+    """Bytes of such records that take no space any more: holes were punched there."""
+    pack_pending_bytes: int
+    """Bytes that the next collections give back: of records that were released, and of packs that nothing
+    uses and that wait for the end of the grace period."""
+    pack_open_bytes: int
+    """Bytes that nothing uses of packs that are not sealed: space that is reserved, records of running puts,
+    and dead ones."""
+    unknown_packs: int
+    """Packs that the database does not know, as a restored one does not. A verification lists them."""
+    unknown_pack_bytes: int
+    """The sum of their lengths in bytes."""
 
     @classmethod
-    def _from_engine(cls, values: tuple[int, int, int, int, int, int, int, int, float]) -> Self:
+    def _from_engine(
+        cls, values: tuple[int, int, int, int, int, int, int, int, float, int, int, int, int, int, int, int, int]
+    ) -> Self:
         return cls(*values)
     # end
 
@@ -201,7 +225,9 @@ class Finding:
     """One finding of a verification."""
 
     kind: str
-    """``block``, ``manifest``, ``database``, ``unreferenced`` or ``pack``; the last two are no damage."""
+    """``block``, ``manifest``, ``database``, ``unreferenced``, ``pack`` or ``record``. The last three are no
+    damage.
+    """
     what: str
     """The key of the block, the id of the blob, or the name of the pack; empty for the database."""
     why: str
@@ -212,7 +238,7 @@ class Finding:
     @property
     def is_damage(self) -> bool:
         """Whether it damages a live blob."""
-        return self.kind not in ("unreferenced", "pack")
+        return self.kind not in ("unreferenced", "pack", "record")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.what}: {self.why}" if self.what else f"{self.kind}: {self.why}"
@@ -241,6 +267,12 @@ class VerifyReport:
     """Blocks and packs without a row in the database."""
     unreferenced_bytes: int
     """The sum of their sizes in bytes."""
+    rebuilt: int
+    """Blocks that were missing or damaged and were copied from packs that the database did not use."""
+    rebuilt_bytes: int
+    """The sum of their sizes in bytes."""
+    unusable: int
+    """Records of unknown packs that could not be used, and packs that belong to another store."""
     complete: bool
     """Whether everything was checked; ``False`` if the caller stopped it."""
     cursor: str | None
@@ -250,7 +282,7 @@ class VerifyReport:
 
     @classmethod
     def _from_engine(
-        cls, values: tuple[int, int, int, int, int, int, int, int, int, bool, str | None, float]
+        cls, values: tuple[int, int, int, int, int, int, int, int, int, int, int, int, bool, str | None, float]
     ) -> Self:
         return cls(*values)
     # end

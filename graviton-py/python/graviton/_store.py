@@ -405,6 +405,7 @@ class Store:
         bytes_per_second: int | None = None,
         cursor: str | None = None,
         adopt: bool = False,
+        rebuild: bool = False,
         found: Callable[[Finding], object] | None = None,
         progress: Progress = None,
     ) -> VerifyReport:
@@ -412,7 +413,8 @@ class Store:
 
         With ``ids``, only these blobs are checked. Each finding is logged, and either passed to ``found`` at
         once or collected in the report. ``cursor`` continues an earlier verification; ``adopt`` leaves stray
-        blocks to :meth:`gc`. Progress is blocks.
+        blocks and packs to :meth:`gc`. ``rebuild`` copies blocks that are missing or damaged from packs that
+        the database does not know, after it was restored from a backup. Progress is blocks.
 
         >>> store.verify(deep=True).clean
         True
@@ -435,6 +437,7 @@ class Store:
                 limit("bytes_per_second", bytes_per_second),
                 cursor,
                 adopt,
+                rebuild,
                 tell,
                 (lambda blocks, _bytes: meter.reach(blocks)) if meter.active else None,
             )

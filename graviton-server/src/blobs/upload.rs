@@ -51,6 +51,9 @@ pub(crate) struct Receipt {
     /// The size of these blocks in bytes
     #[schema(minimum = 0)]
     fresh_bytes: u64,
+    /// The bytes that they take where they are stored, after compression
+    #[schema(minimum = 0)]
+    fresh_stored_bytes: u64,
     /// Whether the blob is new; false if it was already stored
     created: bool,
 }
@@ -153,9 +156,10 @@ async fn store(
     }
     let receipt = writer.finish().await?;
     drop((slot, held));
-    reserved.became(receipt.fresh_bytes);
+    reserved.became(receipt.fresh_stored_bytes);
     metrics::counter!("graviton_put_bytes_total").increment(receipt.id.size());
     metrics::counter!("graviton_put_fresh_bytes_total").increment(receipt.fresh_bytes);
+    metrics::counter!("graviton_put_fresh_stored_bytes_total").increment(receipt.fresh_stored_bytes);
     metrics::counter!("graviton_put_blocks_total", "kind" => "fresh").increment(receipt.fresh_blocks);
     metrics::counter!("graviton_put_blocks_total", "kind" => "duplicate")
         .increment(receipt.blocks.saturating_sub(receipt.fresh_blocks));
@@ -189,6 +193,7 @@ pub(crate) fn answer(receipt: &PutReceipt, wishes: &HeaderMap) -> Response {
         blocks: receipt.blocks,
         fresh_blocks: receipt.fresh_blocks,
         fresh_bytes: receipt.fresh_bytes,
+        fresh_stored_bytes: receipt.fresh_stored_bytes,
         created: receipt.created,
     };
     (status, headers, Json(receipt)).into_response()

@@ -67,6 +67,7 @@ async fn a_receipt_for_those_who_prefer_one() {
     assert_eq!((receipt["size"].as_u64(), receipt["created"].as_bool()), (Some(200_000), Some(true)));
     assert!(receipt["blocks"].as_u64() > Some(3) && receipt["blocks"] == receipt["fresh_blocks"]);
     assert_eq!(receipt["fresh_bytes"], 200_000);
+    assert_eq!(receipt["fresh_stored_bytes"], 200_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

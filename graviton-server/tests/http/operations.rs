@@ -245,6 +245,7 @@ async fn collections_and_verifications_are_started_and_watched() {
         ("gc", value!({ "evil": 1 })),
         ("verify", value!({ "from": "x" })),
         ("verify", value!({ "ids": vec![&kept; 1_001] })),
+        ("verify", value!({ "rebuild": 1 })),
         ("gc", value!([])),
         ("repack", value!({})),
         ("repack", value!({ "to": "boxes" })),
@@ -254,6 +255,44 @@ async fn collections_and_verifications_are_started_and_watched() {
             scene.request("POST", &format!("/api/admin/{what}")).header("content-type", "application/json");
         problem(request.body(bad.to_string()).send().await.unwrap(), "invalid-argument").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_rebuilds_blocks_from_packs_that_a_restored_database_does_not_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_owned();
+    let content = noise(9, 10_000);
+    let packs =
+        || std::fs::read_dir(root.join("cas/blocks-packs")).unwrap().map(|entry| entry.unwrap().path());
+    let put = || {
+        let config =
+            graviton_core::Config::for_directory(&root).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
+        let store = config.open().unwrap();
+        let id = store.put(&content[..]).unwrap().id;
+        store.close();
+        id
+    };
+    let id = tokio::task::block_in_place(|| {
+        put();
+        let backup = std::fs::read(root.join("manifests.db")).unwrap();
+        std::fs::remove_file(packs().next().unwrap()).unwrap();
+        let id = put();
+        std::fs::write(root.join("manifests.db"), backup).unwrap();
+        id
+    });
+    let scene = Scene::of(directory, &[]).await;
+    let order = scene.request("POST", "/api/admin/verify").header("content-type", "application/json");
+    let job = json(order.body("{\"rebuild\":true}").send().await.unwrap()).await;
+    let path = format!("/api/admin/jobs/{}?wait=60", job["id"]);
+    let done = json(scene.get(&path).send().await.unwrap()).await;
+    assert_eq!((&done["state"], &done["report"]["rebuilt"]), (&value!("done"), &value!(1)), "{done}");
+    assert_eq!(done["findings"][0]["kind"], "pack");
+    let read = scene.get(&format!("/api/blobs/{id}")).send().await.unwrap();
+    assert!(read.bytes().await.unwrap() == content);
+    let stats = json(scene.get("/api/stats").send().await.unwrap()).await;
+    assert_eq!((&stats["packs"], &stats["unknown_packs"]), (&value!(1), &value!(1)));
+    let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("graviton_pack_bytes{of=\"unknown\"} 10128"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

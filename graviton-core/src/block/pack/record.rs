@@ -35,9 +35,9 @@ use bytes::Bytes;
 use crate::digest::{Algo, Digest};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::place::{Codec, PackName};
+use crate::place::PackName;
 
-pub use crate::place::{ALIGNMENT, HEADER, record_size};
+pub use crate::place::{ALIGNMENT, Codec, HEADER, record_size};
 
 const PACK_MAGIC: &[u8; 8] = b"graviton";
 const RECORD_MAGIC: &[u8; 4] = b"blok";
@@ -58,6 +58,28 @@ pub fn pack_header(store_id: &str, name: &PackName) -> Result<Bytes> {
     header[32..48].copy_from_slice(name.as_bytes());
     seal(&mut header);
     Ok(header.into())
+}
+
+/// The id of the store, and the name, that the header of a pack gives; `None` for bytes that are no such
+/// header.
+pub fn read_pack_header(header: &[u8]) -> Option<(String, PackName)> {
+    let header: &[u8; HEADER as usize] = header.try_into().ok()?;
+    let store_id = format!("{:032x}", u128::from_be_bytes(header[16..32].try_into().ok()?));
+    let name = PackName::from_bytes(header[32..48].try_into().ok()?);
+    is_pack_header(header, &store_id, &name).then_some((store_id, name))
+}
+
+/// How many bytes further on another record may begin, in bytes that begin at a multiple of [`ALIGNMENT`].
+/// All of them but a few at the end, if none may.
+pub fn next_record(bytes: &[u8]) -> usize {
+    let at = |step: usize| step * ALIGNMENT as usize;
+    let last = bytes.len().saturating_sub(RECORD_MAGIC.len()) / ALIGNMENT as usize;
+    (1..=last).find(|step| bytes[at(*step)..].starts_with(RECORD_MAGIC)).map_or(at(last + 1), at)
+}
+
+/// Whether a record begins with these bytes, which may be too few for its header.
+pub fn begins_record(bytes: &[u8]) -> bool {
+    bytes.starts_with(RECORD_MAGIC)
 }
 
 /// Whether it is the header of this pack.
@@ -159,6 +181,31 @@ mod tests {
         assert!(is_pack_header(&header, store, &name));
         assert!(!is_pack_header(&header, &store.replace('f', "e"), &name));
         assert!(!is_pack_header(&header, store, &PackName::from_bytes([8; 16])));
+    }
+
+    #[test]
+    fn the_header_of_a_pack_is_read_back_and_no_other_one_is() {
+        let (store, name) = ("0123456789abcdef0123456789abcdef", PackName::from_bytes([7; 16]));
+        let header = pack_header(store, &name).unwrap();
+        assert_eq!(read_pack_header(&header), Some((store.to_owned(), name)));
+        for bit in 0..header.len() * 8 {
+            let mut wrong = header.to_vec();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read_pack_header(&wrong), None, "bit {bit}");
+        }
+        assert_eq!(read_pack_header(&header[..63]), None);
+    }
+
+    #[test]
+    fn the_next_record_is_looked_for_where_one_may_begin() {
+        let mut bytes = vec![0; 100];
+        assert_eq!(next_record(&bytes), 104, "the last four bytes are no multiple of 8");
+        for (at, is_found) in [(0, false), (7, false), (8, true), (17, false), (88, true), (96, true)] {
+            bytes.fill(0);
+            bytes[at..at + 4].copy_from_slice(b"blok");
+            assert_eq!(next_record(&bytes), if is_found { at } else { 104 }, "{at}");
+        }
+        assert_eq!([next_record(&[]), next_record(&[0; 8]), next_record(b"blok")], [8, 8, 8]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! - `append`: a batch is written, then synced together with others, and only then marked in the rows.
 //! - `read`: a record is compared with the key before a byte of it is handed out.
+//! - `scan`: the records of a pack are walked over that no row describes.
 //! - `upkeep`: the collector releases blocks, seals packs of stores that died, punches holes, and drops
 //!   packs.
 //!
@@ -21,4 +22,5 @@
 
 pub(super) mod append;
 pub(super) mod read;
+pub(super) mod scan;
 pub(super) mod upkeep;

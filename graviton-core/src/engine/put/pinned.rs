@@ -46,6 +46,8 @@ pub(crate) struct PinnedPut {
     blocks: u64,
     fresh_blocks: u64,
     fresh_bytes: u64,
+    /// The bytes that those take which are marked, or about to be.
+    fresh_stored_bytes: u64,
     settled: bool,
     /// Whether it looks at blocks that are stored also where that costs a request each.
     looks_closer: bool,
@@ -76,6 +78,7 @@ impl PinnedPut {
             blocks: 0,
             fresh_blocks: 0,
             fresh_bytes: 0,
+            fresh_stored_bytes: 0,
             settled: false,
             looks_closer: false,
         }
@@ -175,6 +178,7 @@ impl PinnedPut {
     }
 
     fn take(&mut self, (written, appended): (Vec<Written>, Appended)) {
+        self.fresh_stored_bytes += written.iter().map(Written::stored_size).sum::<u64>();
         self.marks.extend(written);
         self.appended.extend(appended);
     }
@@ -269,13 +273,13 @@ impl PinnedPut {
     }
 
     /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are
-    /// live.
-    pub(crate) async fn release(mut self) -> Result<()> {
+    /// live. Returns how many blocks and bytes were written.
+    pub(crate) async fn release(mut self) -> Result<(u64, u64)> {
         self.wait_for_batches(0).await?;
         self.mark(1).await?;
-        self.core.latch.watch(self.core.manifests.abort(self.row).await)?;
+        self.core.latch.watch(self.core.manifests.release_pins(self.row).await)?;
         self.settled = true;
-        Ok(())
+        Ok((self.fresh_blocks, self.fresh_bytes))
     }
 
     /// Waits until everything is durable, and makes the blob live.
@@ -304,6 +308,7 @@ impl PinnedPut {
             blocks: self.blocks,
             fresh_blocks: self.fresh_blocks,
             fresh_bytes: self.fresh_bytes,
+            fresh_stored_bytes: self.fresh_stored_bytes,
             created,
         })
     }
@@ -326,6 +331,12 @@ struct Written {
     mark: Mark,
     /// The pack that it is in.
     held: Option<HeldPack>,
+}
+
+impl Written {
+    fn stored_size(&self) -> u64 {
+        self.mark.place.map_or(self.key.size() as u64, |place| place.stored_size.into())
+    }
 }
 
 /// Blocks that are to be written together.

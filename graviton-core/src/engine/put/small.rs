@@ -51,6 +51,14 @@ struct Written {
     _appended: Appended,
 }
 
+impl Written {
+    /// The bytes that a block takes which the batch wrote.
+    fn stored_size(&self, key: &BlockKey) -> u64 {
+        let place = self.packed.get(key).and_then(|packed| packed.place);
+        place.map_or(key.size() as u64, |(place, _)| place.stored_size.into())
+    }
+}
+
 /// Small puts that come together share their look-up, their syncs and their commit.
 pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts {
     let (core, commits) = (Arc::clone(core), Arc::clone(commits));
@@ -183,12 +191,14 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
     let answers = batch.iter().zip(&known.live).map(|(blob, live)| {
         // A block that several blobs of the batch share is fresh once.
         let claimed = blob.entries.iter().filter(|entry| fresh.remove(&entry.key));
-        let sizes: Vec<u64> = claimed.map(|entry| entry.key.size() as u64).collect();
+        let sizes: Vec<(u64, u64)> =
+            claimed.map(|entry| (entry.key.size() as u64, written.stored_size(&entry.key))).collect();
         let receipt = PutReceipt {
             id: blob.id,
             blocks: blob.entries.len() as u64,
             fresh_blocks: sizes.len() as u64,
-            fresh_bytes: sizes.iter().sum(),
+            fresh_bytes: sizes.iter().map(|(plain, _)| plain).sum(),
+            fresh_stored_bytes: sizes.iter().map(|(_, stored)| stored).sum(),
             created: !live || !sizes.is_empty() || unsafe_to_skip,
         };
         Prepared { receipt, written: Arc::clone(&written) }
@@ -210,7 +220,14 @@ async fn already_live(core: &Core, blob: &SmallBlob) -> Option<PutReceipt> {
     // A damaged block is written again, after a closer look.
     core.damaged(&blocks).await.ok().filter(Vec::is_empty)?;
     let blocks = blob.entries.len() as u64;
-    Some(PutReceipt { id: blob.id, blocks, fresh_blocks: 0, fresh_bytes: 0, created: false })
+    Some(PutReceipt {
+        id: blob.id,
+        blocks,
+        fresh_blocks: 0,
+        fresh_bytes: 0,
+        fresh_stored_bytes: 0,
+        created: false,
+    })
 }
 
 /// Puts a small blob. With `looks_closer` it relies on no block before it has looked at it, also where that

@@ -26,12 +26,14 @@ statements! {
     FIND_PACKS = ["UPDATE pack SET state = 1 WHERE id IN (SELECT id FROM pack WHERE state <> 2 AND state = 0 \
         AND NOT EXISTS (SELECT 1 FROM writer WHERE writer.id = pack.writer_id AND writer.expires_at > " now ") \
         ORDER BY id LIMIT $1" for_update ")"];
-    /// `$1` {packs: [[name]]}: those that have a row.
-    KNOWN_PACKS = ["SELECT pack.name FROM " (rows "packs", 0 text "pack_name")
+    /// Packs in which another database may have punched holes: the next collection verifies them.
+    FIND_SEALED_PACKS = ["UPDATE pack SET state = 1 WHERE state = 2"];
+    /// `$1` {packs: [[name]]}: those that have a row, and whether records may be in it that no row points at.
+    KNOWN_PACKS = ["SELECT pack.name, CAST(pack.state <> 2 OR pack.dead > pack.punched AS INTEGER) FROM " (rows "packs", 0 text "pack_name")
         " CROSS JOIN pack WHERE pack.name = input.pack_name"];
     /// `$1` {packs: [[name, bytes]]}.
     ADOPT_PACKS = ["INSERT INTO pack (name, state, writer_id, bytes, dead) \
-        SELECT pack_name, 2, 0, pack_bytes, pack_bytes FROM " (rows "packs", 0 text "pack_name", 1 number "pack_bytes")
+        SELECT pack_name, 2, 0, pack_bytes, CASE WHEN pack_bytes > 64 THEN pack_bytes - 64 ELSE 0 END FROM " (rows "packs", 0 text "pack_name", 1 number "pack_bytes")
         " WHERE TRUE ORDER BY pack_name ON CONFLICT DO NOTHING"];
     /// `$1` state, `$2` behind this row, `$3` limit: of one of the states that a pack has not for long.
     PACKS_IN_STATE = ["SELECT id, name FROM pack WHERE state <> 2 AND state = $1 AND id > $2 ORDER BY id LIMIT $3"];
@@ -72,6 +74,11 @@ statements! {
     /// Sealed packs that a row points at: bytes, dead ones, and punched ones of those.
     SEALED_PACKS = ["SELECT id, name, bytes, dead, punched FROM pack WHERE state = 2 AND empty_at IS NULL \
         AND EXISTS (SELECT 1 FROM " block " WHERE block.pack_id = pack.id) ORDER BY id"];
+    /// All packs: name, state, dead bytes, punched ones of those, whether it goes, bytes that rows point at,
+    /// and released ones.
+    PACK_SUMS = ["SELECT name, state, dead, punched, CAST(state = 3 OR empty_at IS NOT NULL AS INTEGER), \
+        (SELECT CAST(coalesce(sum((stored_size + 71) / 8 * 8), 0) AS BIGINT) FROM " block " WHERE block.pack_id = pack.id), \
+        (SELECT CAST(coalesce(sum(hole.bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) FROM pack ORDER BY id"];
     /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: blocks that still have the
     /// last two for a place get the new one.
     MOVE = ["UPDATE " block " SET pack_id = input.pack_id, pack_offset = input.pack_offset, \

@@ -25,6 +25,13 @@ statements! {
     BLOCKS_BY_KEY = ["SELECT block.id, block.algo, block.digest, block.size, block.stored, \
         EXISTS (SELECT 1 FROM blob_block JOIN blob ON blob.id = blob_block.blob_id \
         WHERE block_id = block.id AND blob.state = 1)" place " FROM " (keys "keys") " CROSS JOIN " block pack " WHERE " (same "block")];
+    /// `$1` {keys: [[algo, hex, size]]}: the same of those that a blob refers to which is live, or can be
+    /// restored.
+    WANTED_BLOCKS = ["SELECT block.id, block.algo, block.digest, block.size, block.stored, \
+        EXISTS (SELECT 1 FROM blob_block JOIN blob ON blob.id = blob_block.blob_id \
+        WHERE block_id = block.id AND blob.state = 1)" place " FROM " (keys "keys") " CROSS JOIN " block pack
+        " WHERE " (same "block") " AND EXISTS (SELECT 1 FROM blob_block JOIN blob ON blob.id = blob_block.blob_id \
+        WHERE block_id = block.id AND (blob.state = 1 OR blob.state = 2 AND blob.digest IS NOT NULL))"];
     /// `$1` block, `$2` limit: live blobs that refer to it.
     BLOBS_OF = ["SELECT DISTINCT blob.algo, blob.digest, blob.size FROM blob_block \
         JOIN blob ON blob.id = blob_block.blob_id WHERE blob_block.block_id = $1 AND blob.state = 1 \

@@ -310,6 +310,7 @@ class Store:
         bytes_per_second: int | None = None,
         cursor: str | None = None,
         adopt: bool = False,
+        rebuild: bool = False,
         found: Callable[[Finding], object] | None = None,
         progress: Progress = None,
     ) -> VerifyReport:
@@ -327,6 +328,7 @@ class Store:
                 bytes_per_second=bytes_per_second,
                 cursor=cursor,
                 adopt=adopt,
+                rebuild=rebuild,
                 found=heard,
                 progress=tell,
             ),

@@ -15,6 +15,8 @@ pub(crate) struct Bounds {
     pub(super) stores: [usize; PUTS + 1],
     /// Stores that promise nothing after a power cut.
     pub(super) relaxed: [bool; STORES],
+    /// Whether the last task rebuilds, instead of moving.
+    pub(super) rebuilds: bool,
     /// Whether blobs are deleted, and collections run.
     pub(super) collects: bool,
     pub(super) left: Left,
@@ -22,8 +24,9 @@ pub(crate) struct Bounds {
 
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { what, runs, left, .. } = self;
-        write!(f, "{what}; puts {:?}, {} moves, {} power cuts", &runs[..PUTS], runs[MOVER], left.cuts)
+        let Bounds { what, runs, left, rebuilds, .. } = self;
+        let last = if *rebuilds { "rebuilds" } else { "moves" };
+        write!(f, "{what}; puts {:?}, {} {last}, {} power cuts", &runs[..PUTS], runs[MOVER], left.cuts)
     }
 }
 
@@ -37,6 +40,7 @@ const NOTHING: Left = Left {
     graces: 0,
     backups: 0,
     reads: 0,
+    restores: 0,
 };
 
 const PUT: Bounds = Bounds {
@@ -45,6 +49,7 @@ const PUT: Bounds = Bounds {
     runs: [1, 1, 0],
     stores: [0, 1, 2],
     relaxed: [false; STORES],
+    rebuilds: false,
     collects: true,
     left: NOTHING,
 };
@@ -114,6 +119,22 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
         left: Left { reads: 1, ..NOTHING },
         ..PUT
     },
+    Bounds {
+        name: "packs-rebuild",
+        what: "a rebuild after an old database was restored, beside a collector that is late",
+        runs: [2, 0, 1],
+        rebuilds: true,
+        left: Left { restores: 1, ..NOTHING },
+        ..PUT
+    },
+    Bounds {
+        name: "packs-rebuild-damage",
+        what: "a rebuild of a damaged record from a copy of it",
+        runs: [1, 1, 1],
+        rebuilds: true,
+        left: Left { damages: 1, cuts: 1, ..NOTHING },
+        ..PUT
+    },
 ];
 
 /// Checked when asked for by name.
@@ -123,6 +144,14 @@ pub(crate) const LONG_LEG: &[Bounds] = &[
         what: "two stores and a move",
         runs: [1, 1, 1],
         left: Left { expiries: 1, cuts: 1, graces: 1, ..NOTHING },
+        ..PUT
+    },
+    Bounds {
+        name: "packs-rebuild-grace",
+        what: "the same, and packs that are dropped",
+        runs: [2, 0, 1],
+        rebuilds: true,
+        left: Left { restores: 1, graces: 1, ..NOTHING },
         ..PUT
     },
     Bounds {
@@ -159,5 +188,8 @@ mutants! {
     DropsEarly "packs-move" "a pack is dropped before the grace is over",
     ReadsOnce "packs-move" "a reader calls a block damaged without asking where it is now",
     MovesUnsynced "packs-move-cut" "a relaxed store moves a record without a sync",
+    RebuildsInPlace "packs-rebuild" "a rebuild makes the row point at the record that it found",
+    TrustsRestored "packs-rebuild" "the packs of a restored database are still sealed, and their headers are trusted",
+    RebuildsUnsynced "packs-rebuild-damage" "a rebuild says that it is done before its transaction is synced",
     ReadsHeader "packs-read" "a reader looks at a record's header alone",
 }

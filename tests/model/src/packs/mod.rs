@@ -41,6 +41,14 @@
 //! old one. The old record stays as it is. The transaction need not be synced, for the one that drops the old
 //! pack is. (mutants `MovesUnsynced`, `PunchesMoved`)
 //!
+//! *Restoring* an older database: all packs that it knows are found ones, for there may be holes in them
+//! that it does not know. (mutant `TrustsRestored`)
+//!
+//! *Rebuilding*, after a database was restored that does not know where its block is now: a record of it that
+//! is right, in whatever pack, is copied as a put does it, and the row gets the place of the copy if it does
+//! not say `stored`, or still has the place that was found damaged. A collector that has released the record
+//! may be about to punch it. (mutants `RebuildsInPlace`, `RebuildsUnsynced`)
+//!
 //! *Dropping* a sealed pack that no row has pointed at for the grace, and none will: its row says so, synced;
 //! the file goes; the directory is synced; the row goes. (mutants `DropsReferenced`, `DropsEarly`,
 //! `ForgetsPack`)
@@ -50,7 +58,7 @@
 //!
 //! # Not modelled
 //! A second block: that a move of a row that has moved is harmful shows only there. Blocks under their own
-//! names beside packs (`repack`); packs in S3; rebuilding rows from packs.
+//! names beside packs (`repack`); packs in S3 (`sent`).
 
 #![allow(clippy::large_types_passed_by_value, reason = "a state becomes a part of its turn")]
 
@@ -132,6 +140,15 @@ impl Packs {
             next.backup = Some(Backup { place, live: state.acknowledged });
             self.add_of_all(turns, "a backup is made", next);
         }
+        if state.left.restores > 0 && state.saved.is_none() && place.is_some() {
+            let next = State { saved: Some(state.rows), ..*state };
+            self.add_of_all(turns, "the database is copied", next);
+        }
+        if state.left.restores > 0
+            && let Some(saved) = state.saved
+        {
+            self.add_of_all(turns, "the copy becomes the database", self.restore(state, saved));
+        }
         if state.left.graces > 0 {
             let mut next = *state;
             next.left.graces -= 1;
@@ -142,6 +159,49 @@ impl Packs {
             }
             self.add_of_all(turns, "the grace goes by", next);
         }
+    }
+
+    /// All processes have ended before, as whoever restores a database is told, and so have their calls.
+    fn restore(&self, state: &State, saved: Rows) -> State {
+        let mut next = State {
+            rows: saved,
+            chosen: false,
+            punch: None,
+            drop: None,
+            seal: None,
+            reader: None,
+            backup: None,
+            saved: None,
+            ..*state
+        };
+        next.left.restores -= 1;
+        for store in 0..STORES {
+            next.end(store, &self.bounds.stores);
+            next.rows.writers[store] = false;
+        }
+        for number in 0..PUTS {
+            if saved.blobs[number] == Blob::Pending {
+                next.rows.blobs[number] = Blob::Deleted;
+            }
+            next.acknowledged[number] = saved.blobs[number] == Blob::Live;
+            // Bytes that were given up since are lost, until they are rebuilt.
+            next.excused[number] = true;
+        }
+        for pack in 0..PACKS {
+            match saved.packs[pack] {
+                Pack::Sealed if self.is(Mutant::TrustsRestored) => {}
+                // Records that the other database has released may be punched.
+                Pack::Writing(_) | Pack::Sealed => next.rows.packs[pack] = Pack::Found,
+                // Unknown. Its name is not used again.
+                Pack::Absent if state.rows.packs[pack] != Pack::Absent => {
+                    next.rows.packs[pack] = Pack::Gone;
+                    next.late[pack] = true;
+                }
+                _ => next.late[pack] |= saved.packs[pack] == Pack::Gone,
+            }
+        }
+        next.sync_rows();
+        next
     }
 
     fn turns_of_reader(&self, state: &State, turns: &mut Turns) {
@@ -289,6 +349,7 @@ impl Model for Packs {
             seal: None,
             reader: None,
             backup: None,
+            saved: None,
             acknowledged: [false; PUTS],
             excused: [false; PUTS],
             misread: false,

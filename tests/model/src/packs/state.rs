@@ -148,7 +148,7 @@ pub(super) enum At {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) at: At,
-    /// Of a put: the place that it found damaged. Of a move: the place that it moves from.
+    /// Of a put and of a rebuild: the place that it found damaged. Of a move: the place that it moves from.
     pub(super) found: Option<Place>,
     /// How many more of them there may be.
     pub(super) left: u8,
@@ -209,6 +209,7 @@ pub(super) struct Left {
     pub(super) graces: u8,
     pub(super) backups: u8,
     pub(super) reads: u8,
+    pub(super) restores: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -226,6 +227,8 @@ pub(crate) struct State {
     pub(super) seal: Option<Seal>,
     pub(super) reader: Option<Reader>,
     pub(super) backup: Option<Backup>,
+    /// A copy of the database, of any age.
+    pub(super) saved: Option<Rows>,
     /// Blobs whose put has returned, and that were not deleted since.
     pub(super) acknowledged: [bool; PUTS],
     /// Blobs that damage, or a power cut without syncs, may have cost.
@@ -235,7 +238,7 @@ pub(crate) struct State {
     /// Packs that their own writers have sealed.
     pub(super) closed: [bool; PACKS],
     /// Packs whose files were created after their rows had gone, by a store that was stopped for the whole
-    /// grace. Verifying finds them.
+    /// grace; and those that a restored database does not know. Verifying finds them.
     pub(super) late: [bool; PACKS],
     /// Bytes were written to a pack that its writer had sealed.
     pub(super) stray: bool,

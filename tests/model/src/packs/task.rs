@@ -1,7 +1,7 @@
 //! A put, and the move of a record: both append to a pack of their own store, sync it, and make the row point
 //! there.
 
-use super::state::{At, Blob, Entry, MOVER, PACKS, Pack, Place, Row, SLOTS, Slot, State, Store, Task};
+use super::state::{At, Blob, Entry, MOVER, PACKS, PUTS, Pack, Place, Row, SLOTS, Slot, State, Store, Task};
 use super::{Mutant, Packs, Turns};
 
 impl Packs {
@@ -13,9 +13,12 @@ impl Packs {
             next.tasks[number].at = at;
             next
         };
-        let who = if number == MOVER { "move" } else { "put" };
+        let who = self.name(number);
         let mut add = |what, next: State| self.add(turns, who, number, what, next);
         match task.at {
+            At::Idle if number == MOVER && self.bounds.rebuilds => {
+                (0..PACKS).for_each(|pack| self.begin_to_rebuild(state, pack, turns));
+            }
             At::Idle if number == MOVER => {
                 if let Some(next) = self.begin_to_move(state) {
                     add("reads a record and begins to move it", next);
@@ -47,6 +50,9 @@ impl Packs {
                 if !syncs || self.is(Mutant::MarksUnsynced) {
                     add("does not sync", to(At::Synced(place)));
                 }
+            }
+            At::Synced(place) if number == MOVER && self.bounds.rebuilds => {
+                add("marks", self.rebuild_row(state, place));
             }
             At::Synced(place) if number == MOVER => add("moves the row", self.move_row(state, place)),
             At::Synced(place) => add("marks", self.mark(state, number, place)),
@@ -87,7 +93,7 @@ impl Packs {
 
     /// Takes a place in the pack of the store, and makes one before if there is none.
     fn append(&self, state: &State, number: usize, turns: &mut Turns) {
-        let who = if number == MOVER { "move" } else { "put" };
+        let who = self.name(number);
         let store = self.bounds.stores[number];
         if state.stores[store].latched {
             let mut next = *state;
@@ -127,7 +133,7 @@ impl Packs {
     }
 
     fn make_pack(&self, state: &State, number: usize, turns: &mut Turns) {
-        let who = if number == MOVER { "move" } else { "put" };
+        let who = self.name(number);
         let store = self.bounds.stores[number];
         let mut next = *state;
         if !state.rows.writers[store] {
@@ -252,6 +258,72 @@ impl Packs {
         }
         next.tasks[number].at = At::Idle;
         next
+    }
+
+    fn name(&self, number: usize) -> &'static str {
+        match number {
+            MOVER if self.bounds.rebuilds => "rebuild",
+            MOVER => "move",
+            _ => "put",
+        }
+    }
+
+    /// Finds a record of a block that is not where its row says.
+    fn begin_to_rebuild(&self, state: &State, pack: usize, turns: &mut Turns) {
+        let store = self.bounds.stores[MOVER];
+        let task = state.tasks[MOVER];
+        let Some(row) = state.rows.block else { return };
+        let is_bad = !row.stored || row.place.is_some_and(|place| !state.is_good(place));
+        if task.left == 0 || state.stores[store].latched || !is_bad {
+            return;
+        }
+        for slot in 0..SLOTS {
+            let place = Place { pack, slot };
+            if !state.is_good(place) {
+                continue;
+            }
+            let mut next = *state;
+            next.rows.writers[store] = true;
+            let found = row.place.filter(|_| row.stored);
+            next.tasks[MOVER] = Task { at: At::Append, found, left: task.left - 1 };
+            if self.is(Mutant::RebuildsInPlace) {
+                next.tasks[MOVER].at = At::Idle;
+                // As careful as it can be.
+                next.files[pack].sync();
+                if matches!(state.rows.packs[pack], Pack::Absent | Pack::Gone) {
+                    next.rows.packs[pack] = Pack::Sealed;
+                }
+                next.rows.block = Some(Row { stored: true, place: Some(place) });
+                self.tell_rebuilt(&mut next);
+            }
+            self.add(turns, "rebuild", MOVER, "reads a record", next);
+        }
+    }
+
+    /// One transaction, as of a put, and another one that is synced and ends the pin. Only then the block
+    /// counts as rebuilt.
+    fn rebuild_row(&self, state: &State, place: Place) -> State {
+        let mut next = *state;
+        next.tasks[MOVER].at = At::Failing;
+        if state.rows.packs[place.pack] != Pack::Writing(self.bounds.stores[MOVER]) {
+            return next;
+        }
+        let found = state.tasks[MOVER].found;
+        let may = |row: &&mut Row| !row.stored || found.is_some() && row.place == found;
+        let Some(row) = next.rows.block.as_mut().filter(may) else { return next };
+        *row = Row { stored: true, place: Some(place) };
+        self.tell_rebuilt(&mut next);
+        next
+    }
+
+    /// From now on the blobs count that were lost.
+    fn tell_rebuilt(&self, state: &mut State) {
+        if !self.is(Mutant::RebuildsUnsynced) {
+            state.sync_rows();
+        }
+        for number in 0..PUTS {
+            state.excused[number] &= state.rows.blobs[number] != Blob::Live;
+        }
     }
 
     fn begin_to_move(&self, state: &State) -> Option<State> {
