@@ -139,10 +139,19 @@ impl ManifestRepo {
         matches!(self.database, Database::Sqlite(_))
     }
 
-    /// Fails if the database of an open store was taken away: the file of SQLite was removed or replaced.
+    /// Fails if the database of an open store was taken away: a file of SQLite was removed or replaced.
     pub async fn check_in_place(&self) -> Result<()> {
         match &self.database {
             Database::Sqlite(database) => database.check_in_place().await,
+            #[cfg(feature = "postgres")]
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, at once.
+    pub fn look_in_place(&self) -> Result<()> {
+        match &self.database {
+            Database::Sqlite(database) => database.look_in_place(),
             #[cfg(feature = "postgres")]
             _ => Ok(()),
         }

@@ -164,3 +164,59 @@ fn a_store_that_only_reads_is_not_ready_once_the_database_is_gone() {
     std::fs::remove_file(directory.path().join("manifests.db")).unwrap();
     assert!(runtime.block_on(store.as_async().ping()).is_err());
 }
+
+/// The log of the database or its index is taken away, or others are put in the place.
+fn take_log_away(root: &Path, names: &[&str], replaced: bool) {
+    for name in names {
+        let path = root.join(name);
+        std::fs::remove_file(&path).unwrap();
+        if replaced {
+            std::fs::write(&path, "").unwrap();
+        }
+    }
+}
+
+const LOSSES: [&[&str]; 3] =
+    [&["manifests.db-wal"], &["manifests.db-shm"], &["manifests.db-wal", "manifests.db-shm"]];
+
+#[test]
+fn nothing_is_acknowledged_once_the_log_of_the_database_is_gone() {
+    for names in LOSSES {
+        for replaced in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = open(directory.path());
+            let before = store.put(&b"before"[..]).unwrap();
+            take_log_away(directory.path(), names, replaced);
+            // Not even a put that changes nothing: what it found may be gone.
+            let error = store.put(&b"before"[..]).unwrap_err();
+            assert_eq!(error.code(), Code::Io, "{error}");
+            assert!(error.to_string().contains(if replaced { "replaced" } else { "removed" }), "{error}");
+            assert!(error.to_string().contains("log"), "{error}");
+            assert!(store.put(&b"after"[..]).is_err());
+            assert!(store.put(&content(300)[..]).is_err());
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            assert!(runtime.block_on(store.as_async().ping()).is_err());
+            // The process that has the store open is killed; what it still had of the log was saved before.
+            std::mem::forget(store);
+            if !replaced {
+                let again = open(directory.path());
+                assert!(is_readable(&again, &before.id, b"before"), "{names:?}");
+                again.put(&b"after"[..]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_database_behind_a_link_has_its_log_where_the_link_leads() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).put(&b"before"[..]).unwrap();
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(directory.path().join("manifests.db"), &link).unwrap();
+    let url = format!("sqlite:{}", link.display());
+    let config = Config::for_directory(directory.path()).set("GRAVITON_MANIFEST_URL", &url).unwrap();
+    let store = config.open().unwrap();
+    store.put(&b"through the link"[..]).unwrap();
+    take_log_away(directory.path(), &["manifests.db-wal"], false);
+    assert_eq!(store.put(&b"after"[..]).unwrap_err().code(), Code::Io);
+}
