@@ -3,7 +3,7 @@
 //! Filesystems lack things (CIFS, FUSE, Android, some of HPC): to sync a directory, to link, to rename
 //! without replacing. Each of these is asked for here, and here alone it is known what is done without it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -75,8 +75,8 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
 }
 
 /// The same of an open directory.
-pub(crate) fn sync_open_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
-    match retry_on_intr(|| rustix::fs::fsync(directory)) {
+pub(crate) fn sync_open_directory(directory: impl AsFd) -> rustix::io::Result<()> {
+    match retry_on_intr(|| rustix::fs::fsync(&directory)) {
         // Some filesystems cannot sync a directory, because there is nothing to sync, and say so.
         Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         result => result,

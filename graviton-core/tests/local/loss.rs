@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use graviton_core::{BlobId, Code, Config, CopyOptions, GcOptions, PutOptions, PutReceipt, Store};
+use graviton_core::{
+    BlobId, Code, Config, CopyOptions, GcOptions, PutOptions, PutReceipt, Store, VerifyOptions,
+};
 
 fn open(root: &Path) -> Store {
     let root = root.to_str().unwrap();
@@ -204,6 +206,74 @@ fn nothing_is_acknowledged_once_the_log_of_the_database_is_gone() {
                 again.put(&b"after"[..]).unwrap();
             }
         }
+    }
+}
+
+/// Puts another directory in the place of that of the blocks, as a mount does.
+fn mount_over(root: &Path, other: &Path) {
+    let blocks = root.join("cas/blocks");
+    std::fs::rename(&blocks, root.join("hidden")).unwrap();
+    std::fs::rename(other, &blocks).unwrap();
+}
+
+fn copy_of_blocks(root: &Path) -> PathBuf {
+    let (from, to) = (root.join("cas/blocks"), root.join("copy"));
+    std::fs::create_dir_all(to.join("blake3")).unwrap();
+    for name in ["store-id", "generation"] {
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    for entry in std::fs::read_dir(from.join("blake3")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join("blake3").join(entry.file_name())).unwrap();
+    }
+    to
+}
+
+#[test]
+fn a_disk_that_was_mounted_after_the_store_was_opened_is_read() {
+    for_sizes(|root, store, content, put| {
+        let copy = copy_of_blocks(root);
+        for entry in std::fs::read_dir(root.join("cas/blocks/blake3")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        assert_eq!(store.read_range(&put.id, 0..u64::MAX).unwrap_err().code(), Code::MissingBlock);
+        mount_over(root, &copy);
+        assert!(is_readable(&store, &put.id, content));
+        assert_eq!(store.block(&store.manifest(&put.id, 0, 1).unwrap()[0].key).unwrap()[..], content[..1000]);
+        let report = store.verify(&VerifyOptions::default(), |_| ControlFlow::Continue(())).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+    });
+}
+
+#[test]
+fn no_put_is_acknowledged_that_went_into_a_hidden_directory() {
+    for_sizes(|root, store, content, _| {
+        mount_over(root, &copy_of_blocks(root));
+        let new = [content, b"new"].concat();
+        let error = store.put(&new[..]).unwrap_err();
+        assert!(error.code() == Code::Io && error.to_string().contains("replaced"), "{error}");
+        assert_eq!(store.put(content).unwrap_err().code(), Code::Latched);
+        let again = open(root);
+        let put = again.put(&new[..]).unwrap();
+        assert!(is_readable(&again, &put.id, &new));
+    });
+}
+
+#[test]
+fn no_put_is_acknowledged_that_went_into_a_hidden_pack() {
+    for blocks in [1, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let config = Config::for_directory(root).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
+        let store = config.open().unwrap();
+        store.put(&b"before"[..]).unwrap();
+        let packs = root.join("cas/blocks-packs");
+        std::fs::rename(&packs, root.join("hidden")).unwrap();
+        std::fs::create_dir(&packs).unwrap();
+        assert_eq!(store.put(&content(blocks)[..]).unwrap_err().code(), Code::Io);
+        assert_eq!(store.put(&b"more"[..]).unwrap_err().code(), Code::Latched);
     }
 }
 
