@@ -278,6 +278,26 @@ fn no_put_is_acknowledged_that_went_into_a_hidden_pack() {
 }
 
 #[test]
+fn a_disk_that_was_unmounted_before_the_first_put_gets_no_store_id() {
+    for_sizes(|root, store, content, put| {
+        store.close();
+        let store = open(root);
+        let empty = root.join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        mount_over(root, &empty);
+        let new = [content, b"new"].concat();
+        let error = store.put(&new[..]).unwrap_err();
+        assert!(error.code() == Code::Config && error.to_string().contains("store-id"), "{error}");
+        assert_eq!(std::fs::read_dir(root.join("cas/blocks")).unwrap().count(), 0);
+        // Back again, all of it works, also in the store that is open.
+        std::fs::remove_dir(root.join("cas/blocks")).unwrap();
+        std::fs::rename(root.join("hidden"), root.join("cas/blocks")).unwrap();
+        let again = store.put(&new[..]).unwrap();
+        assert!(is_readable(&store, &again.id, &new) && is_readable(&store, &put.id, content));
+    });
+}
+
+#[test]
 fn a_database_behind_a_link_has_its_log_where_the_link_leads() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).put(&b"before"[..]).unwrap();
