@@ -94,7 +94,8 @@ pub(crate) enum Command {
     /// Write a blob, or a part of it, to standard output or to a file
     ///
     /// Every block is verified before any of it is written. If the reader of a pipe closes it early, the exit
-    /// code is 0.
+    /// code is 0. If a block is damaged, the exit code is 4, and where the store may be written to, the next
+    /// put of the content writes that block.
     Get(Get),
     /// Show the metadata of a blob
     Stat(One),
