@@ -130,10 +130,17 @@ pub(crate) enum Command {
     /// any moment; the next one continues from there. Run it regularly, for example from cron. It also works
     /// on a full disk: the file `reserve` in the store is kept for that, where 16 MiB are free.
     ///
+    /// The exit code is 0 if it freed some blocks and could not delete others; the text says how many, and
+    /// why. If it could delete none of them, the exit code is that of the error.
+    ///
+    /// At its end, a collection that no limit stopped looks at up to 16384 files of blocks and as many packs
+    /// for some that the database does not know: of running puts, or left by killed ones. It counts them.
+    /// `verify --adopt` finds all of them and hands them to the next gc. Objects in S3 are not looked at.
+    ///
     /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (deleted),
     /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed), failure (why the
     /// first of those did, if one could not be deleted), leftovers (files), complete (whether nothing was
-    /// left to do), seconds. With --dry-run, before it, a line for each of up to 10000 blobs: kind (blob),
+    /// left to do), seconds, unreferenced, unreferenced_bytes (what the database does not know). With --dry-run, before it, a line for each of up to 10000 blobs: kind (blob),
     /// id.
     Gc(Collect),
     /// Check that everything is there and intact, and print what is not

@@ -32,6 +32,7 @@ mod remove;
 mod session;
 mod settings;
 mod stat;
+mod strays;
 mod verify;
 
 use std::fmt;

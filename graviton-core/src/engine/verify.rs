@@ -18,8 +18,8 @@ use std::time::Instant;
 
 use super::core::{Core, Engine, not_found};
 use super::damage::{Damage, look, look_together, recheck};
-use super::pace;
 use super::pack::read::Run;
+use super::{pace, strays};
 use crate::block::Listed;
 use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
@@ -381,16 +381,13 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         Ok(())
     }
 
-    /// Packs without a row. No put has one: the row is first.
+    /// Packs without a row.
     async fn unknown_packs(&mut self) -> Result<(), Stop> {
         let manifests = &self.core.manifests;
         let Some(packs) = self.core.packs.as_ref().filter(|_| manifests.has_packs()) else { return Ok(()) };
         let listed = packs.list().await?;
         for part in listed.chunks(BLOCKS) {
-            let names: Vec<PackName> = part.iter().map(|(name, _)| *name).collect();
-            let known = manifests.known_packs(&names).await?;
-            let unknown: Vec<(PackName, u64)> =
-                part.iter().filter(|(name, _)| !known.contains(name)).copied().collect();
+            let unknown = strays::packs(self.core, part).await?;
             for (name, bytes) in &unknown {
                 self.report.unreferenced += 1;
                 self.report.unreferenced_bytes += bytes;

@@ -134,6 +134,15 @@ impl ManifestRepo {
         }
     }
 
+    /// Removes what processes left that died while they made the database. Returns how many files.
+    pub async fn remove_leftovers(&self) -> Result<u64> {
+        match &self.database {
+            Database::Sqlite(database) => database.remove_leftovers().await,
+            #[cfg(feature = "postgres")]
+            _ => Ok(0),
+        }
+    }
+
     /// Whether the database is on this host, used by its processes only.
     pub fn is_local(&self) -> bool {
         matches!(self.database, Database::Sqlite(_))

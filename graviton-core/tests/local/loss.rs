@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use graviton_core::{
-    BlobId, Code, Config, CopyOptions, GcOptions, PutOptions, PutReceipt, Store, VerifyOptions,
+    BlobId, Code, Config, CopyOptions, GcOptions, GcReport, PutOptions, PutReceipt, Store, VerifyOptions,
 };
 
 fn open(root: &Path) -> Store {
@@ -309,4 +309,47 @@ fn a_database_behind_a_link_has_its_log_where_the_link_leads() {
     store.put(&b"through the link"[..]).unwrap();
     take_log_away(directory.path(), &["manifests.db-wal"], false);
     assert_eq!(store.put(&b"after"[..]).unwrap_err().code(), Code::Io);
+}
+
+fn collect(store: &Store) -> GcReport {
+    let options = GcOptions { grace: Some(std::time::Duration::ZERO), ..GcOptions::default() };
+    store.gc(&options, |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn what_killed_puts_left_is_counted_by_a_collection_and_freed_after_a_verification() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.put(&b"before"[..]).unwrap();
+    assert_eq!(collect(&store).unreferenced, 0);
+    let blocks = directory.path().join("cas/blocks/blake3");
+    std::fs::write(blocks.join(format!("{:064x}-3", 1)), "abc").unwrap();
+    let packs = directory.path().join("cas/blocks-packs");
+    std::fs::create_dir(&packs).unwrap();
+    std::fs::write(packs.join(format!("{:032x}.pack", 1)), [0; 100]).unwrap();
+    let collected = collect(&store);
+    assert_eq!((collected.unreferenced, collected.unreferenced_bytes, collected.blocks), (2, 103, 0));
+    let options = VerifyOptions { adopt: true, ..VerifyOptions::default() };
+    store.verify(&options, |_| ControlFlow::Continue(())).unwrap();
+    let collected = collect(&store);
+    assert_eq!((collected.unreferenced, collected.blocks), (0, 1), "{collected:?}");
+    assert_eq!(std::fs::read_dir(&blocks).unwrap().count(), 1);
+}
+
+#[test]
+fn what_killed_creations_of_the_database_left_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.put(&b"before"[..]).unwrap();
+    let left = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let two_hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+        std::fs::File::open(&path).unwrap().set_modified(two_hours_ago).unwrap();
+        path
+    };
+    // Only an empty file is certain to be one.
+    let (mine, others) = (left(".manifests-x1", ""), left(".manifests-x2", "content"));
+    assert_eq!(collect(&store).leftovers, 1);
+    assert!(!mine.exists() && others.exists());
 }

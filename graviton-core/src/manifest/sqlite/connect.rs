@@ -35,6 +35,9 @@ const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 /// Texts of statements that a connection keeps compiled.
 const STATEMENTS: usize = 64;
 
+/// The beginning of the names of new databases that have not got their own yet.
+pub(super) const UNFINISHED: &str = ".manifests-";
+
 /// A connection that reads.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -142,7 +145,7 @@ fn make_file(path: &Path) -> Result<(), Error> {
     occupy_standard();
     let mode: std::fs::Permissions = PermissionsExt::from_mode(0o666);
     let make =
-        || tempfile::Builder::new().prefix(".manifests-").permissions(mode.clone()).tempfile_in(directory);
+        || tempfile::Builder::new().prefix(UNFINISHED).permissions(mode.clone()).tempfile_in(directory);
     // A new file may have the number of one that a parent had open when it forked this process. It is kept
     // until there is one with another number.
     let mut refused = Vec::new();

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Checkpoints, Due};
-use super::connect::{Reader, check_writable, connect_checkpointer, connect_writer};
+use super::connect::{Reader, UNFINISHED, check_writable, connect_checkpointer, connect_writer};
 use super::failure::{failed, is_busy};
 use super::forked::Connected;
 use super::in_place::Files;
@@ -83,6 +83,16 @@ impl SqliteDatabase {
     pub(in crate::manifest) async fn make_directory(&self) -> Result<()> {
         let path = self.path().to_owned();
         blocking::run(move || path.parent().map_or(Ok(()), durable::create_directory)).await?
+    }
+
+    /// Removes files of processes that died while they made the database. Returns how many.
+    pub(in crate::manifest) async fn remove_leftovers(&self) -> Result<u64> {
+        let file = Arc::clone(&self.0);
+        blocking::run(move || {
+            let directory = file.path().parent();
+            directory.map_or(Ok(0), |directory| durable::remove_abandoned(directory, UNFINISHED, 0))
+        })
+        .await?
     }
 
     /// Runs an operation. A transaction is never run twice: it has the database to itself from its first
