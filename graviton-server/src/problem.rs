@@ -207,8 +207,10 @@ impl From<Error> for Problem {
             Code::BackendUnavailable | Code::Timeout => {
                 "the database or the block store is unavailable; try again"
             }
-            // The server has opened it, and it has changed since: the database is a copy, the disk another one.
-            Code::Config => "the store is not as it was set up, and cannot be used now; the server's log says why",
+            // It has changed since the server opened it: the database is a copy, the disk another one.
+            Code::Config => {
+                "the store is not as it was set up, and cannot be used now; the server's log says why"
+            }
             _ => return Problem::internal(inner_code(error.code()), why),
         };
         let code = match error.code() {

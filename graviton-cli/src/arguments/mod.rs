@@ -140,8 +140,8 @@ pub(crate) enum Command {
     /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (deleted),
     /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed), failure (why the
     /// first of those did, if one could not be deleted), leftovers (files), complete (whether nothing was
-    /// left to do), seconds, unreferenced, unreferenced_bytes (what the database does not know). With --dry-run, before it, a line for each of up to 10000 blobs: kind (blob),
-    /// id.
+    /// left to do), seconds, unreferenced, unreferenced_bytes (what the database does not know). With
+    /// --dry-run, before it, a line for each of up to 10000 blobs: kind (blob), id.
     Gc(Collect),
     /// Check that everything is there and intact, and print what is not
     ///

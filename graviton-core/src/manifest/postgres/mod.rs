@@ -10,8 +10,9 @@
 //! fail-over must lose no commit.
 //!
 //! A pooler that hands a session to others between two transactions is refused when the store is opened
-//! (`pooler`): statements that are prepared in it are lost, which is told by name where it is met later. Each transaction sets `synchronous_commit`
-//! for itself, so that nothing is acknowledged there that a crash could take back.
+//! (`pooler`): statements that are prepared in it are lost, which is told by name where it is met later. Each
+//! transaction sets `synchronous_commit` for itself, so that nothing is acknowledged there that a crash could
+//! take back.
 
 mod address;
 pub(super) mod connection;
