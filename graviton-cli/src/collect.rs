@@ -48,7 +48,8 @@ pub(crate) async fn collect(context: &Context, arguments: &Collect) -> Result<u8
     let complete = report.as_ref().is_some_and(|report| report.complete);
     let interrupted = context.interrupt.of_unfinished(complete);
     if let Some(report) = report {
-        print(context, &report, interrupted.is_none() && ended.is_ok())?;
+        let has_limit = options.max_time.is_some() || options.max_blocks.or(options.max_bytes).is_some();
+        print(context, &report, has_limit && interrupted.is_none() && ended.is_ok())?;
     }
     if let Some(interrupted) = interrupted {
         return Err(interrupted.advising("the next gc continues from there"));
@@ -87,34 +88,68 @@ fn print_plan(context: &Context, plan: &GcReport) -> Result<(), Failure> {
     lines.flush()
 }
 
-/// `limited`: if something is left, it is a limit of the command line that says so.
 fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Failure> {
     let mut lines = Lines::new(&context.interrupt);
     if context.json {
         lines.add(&summary(report))?;
-        return lines.flush();
+    } else {
+        for line in text(report, limited) {
+            lines.add(&line)?;
+        }
     }
-    lines.add(&format!("freed {} in {}", amount(report), seconds(report.seconds)))?;
+    lines.flush()
+}
+
+/// `limited`: if something is left, a limit of the command line may be why.
+fn text(report: &GcReport, limited: bool) -> Vec<String> {
+    let mut lines = vec![format!("freed {} in {}", amount(report), seconds(report.seconds))];
     for (number, what, why) in [
         (report.abandoned_puts, "put", "abandoned: its process is gone"),
-        (report.kept_referenced, "block", "kept: other blobs need it"),
+        (report.kept_referenced, "block", "kept: still needed by other blobs"),
         (
             report.kept_doomed,
             "block",
-            "kept: its deletion is under way or got no answer; run gc again in half an hour",
+            "kept: a deletion is under way or got no answer; run gc again in half an hour",
         ),
-        (report.kept_failed, "block", "kept: it could not be deleted; run gc again"),
+        (report.kept_failed, "block", "kept: could not be deleted; the next gc tries again"),
         (report.leftovers, "file", "removed: left by a dead process"),
     ] {
         if number > 0 {
-            lines.add(&format!("{} {why}", count(number, what)))?;
+            lines.push(format!("{} {why}", count(number, what)));
         }
     }
-    if !report.failure.is_empty() {
-        lines.add(&format!("why the first block was kept: {}", report.failure))?;
+    // An error of the whole collection is told on standard error.
+    if !report.failure.is_empty() && report.blocks > 0 {
+        lines.push(format!("why the first block was kept: {}", report.failure));
+    }
+    if report.unreferenced > 0 {
+        lines.push(format!(
+            "{} ({}) that the database does not know: of running puts, or left by killed ones; \
+             graviton verify --adopt hands them to the next gc",
+            count(report.unreferenced, "file"),
+            HumanBytes(report.unreferenced_bytes)
+        ));
     }
     if !report.complete && limited {
-        lines.add("stopped by a limit; the next gc continues from there")?;
+        lines.push("stopped by a limit; the next gc continues from there".to_owned());
     }
-    lines.flush()
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_that_could_not_delete_some_blocks_speaks_of_no_limit() {
+        let mut report = GcReport::default();
+        (report.blocks, report.kept_failed) = (30, 32);
+        report.failure = "permission denied".to_owned();
+        let lines = text(&report, false);
+        assert_eq!(lines[1], "32 blocks kept: could not be deleted; the next gc tries again");
+        assert_eq!(lines[2..], ["why the first block was kept: permission denied"]);
+        report.kept_failed = 0;
+        report.failure.clear();
+        assert_eq!(text(&report, true)[1..], ["stopped by a limit; the next gc continues from there"]);
+    }
 }

@@ -59,6 +59,11 @@ impl Failure {
         Failure { error: self.error.with_advice(advice), ..self }
     }
 
+    /// Whether a read has ended at a block that is damaged, missing, or cannot be read.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self.error.code(), Code::MissingBlock | Code::CorruptBlock | Code::Io | Code::Forbidden)
+    }
+
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         self.exit_code

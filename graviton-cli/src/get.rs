@@ -7,6 +7,7 @@ use graviton_core::{BlobId, BlobReader, Code, Error};
 
 use crate::arguments::Get;
 use crate::context::Context;
+use crate::damage;
 use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::output::Reader;
@@ -15,7 +16,8 @@ use graviton_core::ByteRange;
 
 pub(crate) async fn get(context: &Context, arguments: Get) -> Result<(), Failure> {
     let id: BlobId = arguments.id.parse()?;
-    context
+    let mut ended_at = 0;
+    let result = context
         .reading(async |store| {
             let mut reader = store.reader(&id).await?;
             let range = arguments.range.unwrap_or(ByteRange::Suffix(u64::MAX));
@@ -23,10 +25,16 @@ pub(crate) async fn get(context: &Context, arguments: Get) -> Result<(), Failure
             reader.seek(range.start);
             reader.limit(range.end);
             let destination = Destination::open(arguments.output.as_deref())?;
-            copy(context, &mut reader, range.end - range.start, &destination).await?;
+            let copied = copy(context, &mut reader, range.end - range.start, &destination).await;
+            ended_at = reader.position();
+            copied?;
             destination.finish()
         })
-        .await
+        .await;
+    if result.as_ref().is_err_and(Failure::is_damage) {
+        damage::note(context, &id, ended_at).await;
+    }
+    result
 }
 
 async fn copy(

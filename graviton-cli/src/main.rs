@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main -> arguments -> put ── source       failure, interrupt, output, progress
-//!                   -> get ── destination  are used by all
+//!                   -> get ── destination, damage  are used by all
 //!                   -> inspect (stat, ls, manifest, stats)
 //!                   -> remove (rm, restore), collect (gc), repack, verify, upgrade,
 //!                      transfer (copy, repair, backup)
@@ -16,6 +16,7 @@
 mod arguments;
 mod collect;
 mod context;
+mod damage;
 mod destination;
 mod failure;
 mod get;

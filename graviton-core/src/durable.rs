@@ -3,9 +3,10 @@
 //! Filesystems lack things (CIFS, FUSE, Android, some of HPC): to sync a directory, to link, to rename
 //! without replacing. Each of these is asked for here, and here alone it is known what is done without it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -75,8 +76,8 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
 }
 
 /// The same of an open directory.
-pub(crate) fn sync_open_directory(directory: &OwnedFd) -> rustix::io::Result<()> {
-    match retry_on_intr(|| rustix::fs::fsync(directory)) {
+pub(crate) fn sync_open_directory(directory: impl AsFd) -> rustix::io::Result<()> {
+    match retry_on_intr(|| rustix::fs::fsync(&directory)) {
         // Some filesystems cannot sync a directory, because there is nothing to sync, and say so.
         Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         result => result,
@@ -98,6 +99,33 @@ pub(crate) fn rename_without_replacing(from: &Path, to: &Path) -> std::io::Resul
     // The name is taken by an empty file, which is replaced.
     std::fs::OpenOptions::new().write(true).create_new(true).open(to)?;
     std::fs::rename(from, to).inspect_err(|_| drop(std::fs::remove_file(to)))
+}
+
+/// Removes the files of this directory whose names begin so, that are no larger than this and older than an
+/// hour: nobody takes that long to write one. Returns how many.
+pub(crate) fn remove_abandoned(directory: &Path, beginning: &str, largest: u64) -> Result<u64> {
+    const ABANDONED: Duration = Duration::from_secs(3_600);
+    let failed = |error| Error::io_at("cannot list", directory, error);
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed)?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let is_abandoned = || {
+            let metadata = entry.metadata().ok()?;
+            let is_old = metadata.modified().ok()?.elapsed().ok()? > ABANDONED;
+            Some(is_old && metadata.is_file() && metadata.len() <= largest)
+        };
+        if entry.file_name().as_encoded_bytes().starts_with(beginning.as_bytes())
+            && is_abandoned() == Some(true)
+            && std::fs::remove_file(entry.path()).is_ok()
+        {
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Whether the filesystem, or the system, lets nobody link.

@@ -333,8 +333,8 @@ reports! {
         kept_doomed: Count,
         /// Blocks that could not be deleted; the next collection tries again.
         kept_failed: Count,
-        /// Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if
-        /// there is none.
+        /// Why the first block is kept that could not be deleted or whose deletion got no answer, or why the
+        /// collection failed. Empty if nothing did.
         failure: Text,
         /// Files of dead processes that were removed.
         leftovers: Count,
@@ -342,6 +342,12 @@ reports! {
         complete: Flag,
         /// The duration in seconds.
         seconds: Seconds,
+        /// Blocks and packs on a filesystem without a row in the database, among some that a complete
+        /// collection looked at: of running puts, or left by killed ones. `verify` with `adopt` hands them to
+        /// the next collection.
+        unreferenced: Count,
+        /// The sum of their sizes in bytes.
+        unreferenced_bytes: Bytes,
     }
 
     /// The report of a verification.

@@ -207,9 +207,16 @@ impl From<Error> for Problem {
             Code::BackendUnavailable | Code::Timeout => {
                 "the database or the block store is unavailable; try again"
             }
+            // It has changed since the server opened it: the database is a copy, the disk another one.
+            Code::Config => {
+                "the store is not as it was set up, and cannot be used now; the server's log says why"
+            }
             _ => return Problem::internal(inner_code(error.code()), why),
         };
-        let code = if error.code() == Code::Timeout { Code::BackendUnavailable } else { error.code() };
+        let code = match error.code() {
+            Code::Timeout | Code::Config => Code::BackendUnavailable,
+            code => code,
+        };
         let mut problem = Problem::new(code, general);
         problem.0.internal = Some(why);
         problem
@@ -247,12 +254,15 @@ mod tests {
 
     #[test]
     fn a_backends_refusal_is_never_a_403_and_its_text_stays_inside() {
-        for code in [Code::Forbidden, Code::Unauthorized, Code::Config, Code::Version, Code::Cancelled] {
+        for code in [Code::Forbidden, Code::Unauthorized, Code::Version, Code::Cancelled] {
             let problem = Problem::from(Error::new(code, "key AKIA of bucket secret-bucket was refused"));
             assert_eq!(problem.code(), Code::Internal, "{code}");
             assert!(!problem.0.detail.contains("secret-bucket"));
             assert!(problem.for_the_log().unwrap().contains("secret-bucket"));
         }
+        let copy = Problem::from(Error::new(Code::Config, "the database /srv/secret is a copy"));
+        assert_eq!((copy.code(), copy.status().as_u16()), (Code::BackendUnavailable, 503));
+        assert!(!copy.0.detail.contains("/srv") && copy.for_the_log().unwrap().contains("/srv"));
         let missing = Error::io("cannot open /srv/secret", std::io::Error::from_raw_os_error(2));
         assert_eq!(Problem::from(missing).code(), Code::Internal);
         let damaged = Problem::from(Error::new(Code::CorruptBlock, "block in /srv/secret is altered"));

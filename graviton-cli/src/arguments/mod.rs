@@ -95,7 +95,8 @@ pub(crate) enum Command {
     /// Write a blob, or a part of it, to standard output or to a file
     ///
     /// Every block is verified before any of it is written. If the reader of a pipe closes it early, the exit
-    /// code is 0.
+    /// code is 0. If a block is damaged, the exit code is 4, and where the store may be written to, the next
+    /// put of the content writes that block.
     Get(Get),
     /// Show the metadata of a blob
     Stat(One),
@@ -130,11 +131,18 @@ pub(crate) enum Command {
     /// any moment; the next one continues from there. Run it regularly, for example from cron. It also works
     /// on a full disk: the file `reserve` in the store is kept for that, where 16 MiB are free.
     ///
+    /// The exit code is 0 if it freed some blocks and could not delete others; the text says how many, and
+    /// why. If it could delete none of them, the exit code is that of the error.
+    ///
+    /// At its end, a collection that no limit stopped looks at up to 16384 files of blocks and as many packs
+    /// for some that the database does not know: of running puts, or left by killed ones. It counts them.
+    /// `verify --adopt` finds all of them and hands them to the next gc. Objects in S3 are not looked at.
+    ///
     /// With --json there is one line: kind (summary), dry_run, blobs, blocks, bytes (deleted),
     /// abandoned_puts, kept_referenced, kept_doomed, kept_failed (blocks that stayed), failure (why the
     /// first of those did, if one could not be deleted), leftovers (files), complete (whether nothing was
-    /// left to do), seconds. With --dry-run, before it, a line for each of up to 10000 blobs: kind (blob),
-    /// id.
+    /// left to do), seconds, unreferenced, unreferenced_bytes (what the database does not know). With
+    /// --dry-run, before it, a line for each of up to 10000 blobs: kind (blob), id.
     Gc(Collect),
     /// Move the blocks of a store into packs, or out of them into files
     ///

@@ -5,6 +5,7 @@
 //! `GRAVITON_TEST_NO_MOUNT=1`, they say LEFT OUT.
 
 mod bad_input;
+mod damaged;
 mod delete;
 mod filesystems;
 mod get;

@@ -221,3 +221,23 @@ fn damage_on_a_read_only_disk_is_found() {
     assert_eq!(kinds, ["missing", "corrupt", "summary"]);
     assert!(scene.snapshot(".graviton") == before);
 }
+
+#[test]
+fn a_collection_that_cannot_delete_anything_says_why_in_its_summary_too() {
+    let scene = Scene::new();
+    let id = scene.put(b"content");
+    scene.run(&["rm", &id]).succeeded();
+    // A file that is mounted over cannot be moved.
+    let block = scene.blocks().remove(0);
+    let bind = ["--bind", block.to_str().unwrap()];
+    let Some(mount) = Mount::new(block.clone(), &bind) else { return };
+    let gc = ["gc", "--grace", "0"];
+    let text = scene.run(&gc);
+    text.failed(1, "io", "cannot move");
+    assert_eq!(text.lines().len(), 1, "{}", text.text());
+    let json = scene.run(&["gc", "--grace", "0", "--json"]);
+    let summary = json.json().remove(0);
+    assert!(summary["failure"].as_str().unwrap().contains("cannot move"), "{summary}");
+    drop(mount);
+    assert!(scene.run(&gc).succeeded().text().contains("1 block, 7 B"));
+}

@@ -160,11 +160,10 @@ impl fmt::Debug for Published {
 
 /// The error for a block that is not in the store.
 pub(crate) fn missing(key: &BlockKey, place: &str) -> Error {
-    Error::new(Code::MissingBlock, format!("block {key} is missing from {place}"))
-        .with_advice(
-            "put the same content again, or bring the block back from a copy of the store; if the database was restored \
-             from a backup, run graviton verify --rebuild",
-        )
+    Error::new(Code::MissingBlock, format!("block {key} is missing from {place}")).with_advice(
+        "verify the store, then put the same content again; or bring the block back from a copy of the store; if the \
+         database was restored from a backup, run graviton verify --rebuild",
+    )
 }
 
 /// The error for a block that has the right length and other bytes.
@@ -176,5 +175,5 @@ pub(crate) fn altered(key: &BlockKey, place: &str) -> Error {
 /// The error for a block of another length than its key says.
 pub(crate) fn wrong_length(key: &BlockKey, place: &str, length: u64) -> Error {
     Error::new(Code::CorruptBlock, format!("block {key} is damaged: {place} holds {length} bytes of it"))
-        .with_advice("put the same content again, or bring the block back from a copy of the store")
+        .with_advice("verify the store, then put the same content again; or bring the block back from a copy of the store")
 }

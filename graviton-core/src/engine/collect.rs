@@ -20,7 +20,7 @@ use super::lease::LONGEST_LEASE;
 use super::pack::upkeep;
 use super::remove::{self, Batch};
 use super::settings::Timing;
-use super::{aside, pace, repack};
+use super::{aside, pace, repack, strays};
 use crate::block::Packs;
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
@@ -85,6 +85,13 @@ pub(super) async fn gc(
         {
             done = run.all(&mut report, &mut progress).await;
         }
+        // The caller gets no report, and has what was told last, if something was.
+        if let Err(error) = &done
+            && report.seconds > 0.0
+        {
+            report.failure = error.to_string();
+            let _ = run.may_go_on(&mut report, &mut progress);
+        }
         engine.core.latch.watch(done)?;
         engine.core.keep_reserve().await;
     }
@@ -138,6 +145,10 @@ impl<'a> Run<'a> {
         done.and(self.end_batch().await)?;
         if report.complete {
             self.give_pages_back(report, progress).await;
+            // Nothing of the collection depends on it.
+            if let Ok(strays) = strays::sample(&self.engine.core).await {
+                (report.unreferenced, report.unreferenced_bytes) = strays;
+            }
         }
         Ok(())
     }
@@ -167,6 +178,7 @@ impl<'a> Run<'a> {
         if let Some(disk) = core.blocks.disk() {
             report.leftovers += disk.remove_leftovers().await?;
         }
+        report.leftovers += manifests.remove_leftovers().await?;
         report.kept_failed = 0;
         self.unanswered = 0;
         self.failure = None;

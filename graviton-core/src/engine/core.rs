@@ -419,14 +419,7 @@ impl Engine {
         }
         // The id is written before the location is.
         if !record.block_location.is_empty() && !self.adopt {
-            let why = format!(
-                "this database's blocks are in {}, and the store-id that was there is gone",
-                location()
-            );
-            return Err(wrong_place(
-                why,
-                "check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt (on the command line: graviton verify --adopt)",
-            ));
+            return Err(store_id_gone(&location()));
         }
         let occupied = match occupied {
             Some(occupied) => occupied?,
@@ -468,6 +461,10 @@ impl Engine {
         let is_recorded = record.block_location == location;
         if is_recorded {
             self.owner.check().await?;
+            // It was there when the store was opened. A disk that was unmounted since gets no new one.
+            if !self.adopt && core.blocks.store_id().await?.is_none() {
+                return Err(store_id_gone(&location));
+            }
         }
         if core.blocks.create_store_id(&record.id).await? != record.id {
             // Another process was faster.
@@ -488,6 +485,13 @@ impl Engine {
             _ => Ok(()),
         }
     }
+}
+
+fn store_id_gone(location: &str) -> Error {
+    wrong_place(
+        format!("this database's blocks are in {location}, and the store-id that was there is gone"),
+        "check that the disk or bucket is the right one and has not lost its content; if it has, and the rest is to be used all the same, open the store once with adopt (on the command line: graviton verify --adopt)",
+    )
 }
 
 fn wrong_place(why: String, advice: &str) -> Error {

@@ -34,6 +34,7 @@ mod repack;
 mod session;
 mod settings;
 mod stat;
+mod strays;
 mod verify;
 
 use std::fmt;

@@ -20,7 +20,7 @@ use std::time::Instant;
 use super::core::{Core, Engine, not_found};
 use super::damage::{Damage, look, look_together, recheck};
 use super::pack::read::Run;
-use super::{pace, rebuild};
+use super::{pace, rebuild, strays};
 use crate::block::Listed;
 use crate::blocking::Task;
 use crate::error::{Code, Error, Result};
@@ -435,16 +435,14 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         Ok(())
     }
 
-    /// Packs without a row. No put has one: the row is first.
+    /// Packs without a row.
     async fn unknown_packs(&mut self) -> Result<(), Stop> {
         let manifests = &self.core.manifests;
         let Some(packs) = self.core.packs.as_ref().filter(|_| manifests.has_packs()) else { return Ok(()) };
         let listed = packs.list().await?;
         for part in listed.chunks(BLOCKS) {
-            let names: Vec<PackName> = part.iter().map(|(name, _)| *name).collect();
-            let known = manifests.known_packs(&names).await?;
             let mut unknown: Vec<(PackName, u64)> = Vec::new();
-            for (name, bytes) in part.iter().filter(|(name, _)| !known.contains_key(name)).copied() {
+            for (name, bytes) in strays::packs(self.core, part).await? {
                 self.report.unreferenced += 1;
                 self.report.unreferenced_bytes += bytes;
                 self.found(Finding::Pack { name, bytes })?;

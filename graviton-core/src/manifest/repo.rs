@@ -134,15 +134,33 @@ impl ManifestRepo {
         }
     }
 
+    /// Removes what processes left that died while they made the database. Returns how many files.
+    pub async fn remove_leftovers(&self) -> Result<u64> {
+        match &self.database {
+            Database::Sqlite(database) => database.remove_leftovers().await,
+            #[cfg(feature = "postgres")]
+            _ => Ok(0),
+        }
+    }
+
     /// Whether the database is on this host, used by its processes only.
     pub fn is_local(&self) -> bool {
         matches!(self.database, Database::Sqlite(_))
     }
 
-    /// Fails if the database of an open store was taken away: the file of SQLite was removed or replaced.
+    /// Fails if the database of an open store was taken away: a file of SQLite was removed or replaced.
     pub async fn check_in_place(&self) -> Result<()> {
         match &self.database {
             Database::Sqlite(database) => database.check_in_place().await,
+            #[cfg(feature = "postgres")]
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, at once.
+    pub fn look_in_place(&self) -> Result<()> {
+        match &self.database {
+            Database::Sqlite(database) => database.look_in_place(),
             #[cfg(feature = "postgres")]
             _ => Ok(()),
         }

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use graviton_core::{BlobId, Code, Config, CopyOptions, GcOptions, PutOptions, PutReceipt, Store};
+use graviton_core::{
+    BlobId, Code, Config, CopyOptions, GcOptions, GcReport, PutOptions, PutReceipt, Store, VerifyOptions,
+};
 
 fn open(root: &Path) -> Store {
     let root = root.to_str().unwrap();
@@ -163,4 +165,191 @@ fn a_store_that_only_reads_is_not_ready_once_the_database_is_gone() {
     runtime.block_on(store.as_async().ping()).unwrap();
     std::fs::remove_file(directory.path().join("manifests.db")).unwrap();
     assert!(runtime.block_on(store.as_async().ping()).is_err());
+}
+
+/// The log of the database or its index is taken away, or others are put in the place.
+fn take_log_away(root: &Path, names: &[&str], replaced: bool) {
+    for name in names {
+        let path = root.join(name);
+        std::fs::remove_file(&path).unwrap();
+        if replaced {
+            std::fs::write(&path, "").unwrap();
+        }
+    }
+}
+
+const LOSSES: [&[&str]; 3] =
+    [&["manifests.db-wal"], &["manifests.db-shm"], &["manifests.db-wal", "manifests.db-shm"]];
+
+#[test]
+fn nothing_is_acknowledged_once_the_log_of_the_database_is_gone() {
+    for names in LOSSES {
+        for replaced in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = open(directory.path());
+            let before = store.put(&b"before"[..]).unwrap();
+            take_log_away(directory.path(), names, replaced);
+            // Not even a put that changes nothing: what it found may be gone.
+            let error = store.put(&b"before"[..]).unwrap_err();
+            assert_eq!(error.code(), Code::Io, "{error}");
+            assert!(error.to_string().contains(if replaced { "replaced" } else { "removed" }), "{error}");
+            assert!(error.to_string().contains("log"), "{error}");
+            assert!(store.put(&b"after"[..]).is_err());
+            assert!(store.put(&content(300)[..]).is_err());
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            assert!(runtime.block_on(store.as_async().ping()).is_err());
+            // The process that has the store open is killed; what it still had of the log was saved before.
+            std::mem::forget(store);
+            if !replaced {
+                let again = open(directory.path());
+                assert!(is_readable(&again, &before.id, b"before"), "{names:?}");
+                again.put(&b"after"[..]).unwrap();
+            }
+        }
+    }
+}
+
+/// Puts another directory in the place of that of the blocks, as a mount does.
+fn mount_over(root: &Path, other: &Path) {
+    let blocks = root.join("cas/blocks");
+    std::fs::rename(&blocks, root.join("hidden")).unwrap();
+    std::fs::rename(other, &blocks).unwrap();
+}
+
+fn copy_of_blocks(root: &Path) -> PathBuf {
+    let (from, to) = (root.join("cas/blocks"), root.join("copy"));
+    std::fs::create_dir_all(to.join("blake3")).unwrap();
+    for name in ["store-id", "generation"] {
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    for entry in std::fs::read_dir(from.join("blake3")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join("blake3").join(entry.file_name())).unwrap();
+    }
+    to
+}
+
+#[test]
+fn a_disk_that_was_mounted_after_the_store_was_opened_is_read() {
+    for_sizes(|root, store, content, put| {
+        let copy = copy_of_blocks(root);
+        for entry in std::fs::read_dir(root.join("cas/blocks/blake3")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        assert_eq!(store.read_range(&put.id, 0..u64::MAX).unwrap_err().code(), Code::MissingBlock);
+        mount_over(root, &copy);
+        assert!(is_readable(&store, &put.id, content));
+        assert_eq!(store.block(&store.manifest(&put.id, 0, 1).unwrap()[0].key).unwrap()[..], content[..1000]);
+        let report = store.verify(&VerifyOptions::default(), |_| ControlFlow::Continue(())).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+    });
+}
+
+#[test]
+fn no_put_is_acknowledged_that_went_into_a_hidden_directory() {
+    for_sizes(|root, store, content, _| {
+        mount_over(root, &copy_of_blocks(root));
+        let new = [content, b"new"].concat();
+        let error = store.put(&new[..]).unwrap_err();
+        assert!(error.code() == Code::Io && error.to_string().contains("replaced"), "{error}");
+        assert_eq!(store.put(content).unwrap_err().code(), Code::Latched);
+        let again = open(root);
+        let put = again.put(&new[..]).unwrap();
+        assert!(is_readable(&again, &put.id, &new));
+    });
+}
+
+#[test]
+fn no_put_is_acknowledged_that_went_into_a_hidden_pack() {
+    for blocks in [1, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let config = Config::for_directory(root).set("GRAVITON_BLOCK_LAYOUT", "packs").unwrap();
+        let store = config.open().unwrap();
+        store.put(&b"before"[..]).unwrap();
+        let packs = root.join("cas/blocks-packs");
+        std::fs::rename(&packs, root.join("hidden")).unwrap();
+        std::fs::create_dir(&packs).unwrap();
+        assert_eq!(store.put(&content(blocks)[..]).unwrap_err().code(), Code::Io);
+        assert_eq!(store.put(&b"more"[..]).unwrap_err().code(), Code::Latched);
+    }
+}
+
+#[test]
+fn a_disk_that_was_unmounted_before_the_first_put_gets_no_store_id() {
+    for_sizes(|root, store, content, put| {
+        store.close();
+        let store = open(root);
+        let empty = root.join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        mount_over(root, &empty);
+        let new = [content, b"new"].concat();
+        let error = store.put(&new[..]).unwrap_err();
+        assert!(error.code() == Code::Config && error.to_string().contains("store-id"), "{error}");
+        assert_eq!(std::fs::read_dir(root.join("cas/blocks")).unwrap().count(), 0);
+        // Back again, all of it works, also in the store that is open.
+        std::fs::remove_dir(root.join("cas/blocks")).unwrap();
+        std::fs::rename(root.join("hidden"), root.join("cas/blocks")).unwrap();
+        let again = store.put(&new[..]).unwrap();
+        assert!(is_readable(&store, &again.id, &new) && is_readable(&store, &put.id, content));
+    });
+}
+
+#[test]
+fn a_database_behind_a_link_has_its_log_where_the_link_leads() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).put(&b"before"[..]).unwrap();
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(directory.path().join("manifests.db"), &link).unwrap();
+    let url = format!("sqlite:{}", link.display());
+    let config = Config::for_directory(directory.path()).set("GRAVITON_MANIFEST_URL", &url).unwrap();
+    let store = config.open().unwrap();
+    store.put(&b"through the link"[..]).unwrap();
+    take_log_away(directory.path(), &["manifests.db-wal"], false);
+    assert_eq!(store.put(&b"after"[..]).unwrap_err().code(), Code::Io);
+}
+
+fn collect(store: &Store) -> GcReport {
+    let options = GcOptions { grace: Some(std::time::Duration::ZERO), ..GcOptions::default() };
+    store.gc(&options, |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn what_killed_puts_left_is_counted_by_a_collection_and_freed_after_a_verification() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.put(&b"before"[..]).unwrap();
+    assert_eq!(collect(&store).unreferenced, 0);
+    let blocks = directory.path().join("cas/blocks/blake3");
+    std::fs::write(blocks.join(format!("{:064x}-3", 1)), "abc").unwrap();
+    let packs = directory.path().join("cas/blocks-packs");
+    std::fs::create_dir(&packs).unwrap();
+    std::fs::write(packs.join(format!("{:032x}.pack", 1)), [0; 100]).unwrap();
+    let collected = collect(&store);
+    assert_eq!((collected.unreferenced, collected.unreferenced_bytes, collected.blocks), (2, 103, 0));
+    let options = VerifyOptions { adopt: true, ..VerifyOptions::default() };
+    store.verify(&options, |_| ControlFlow::Continue(())).unwrap();
+    let collected = collect(&store);
+    assert_eq!((collected.unreferenced, collected.blocks), (0, 1), "{collected:?}");
+    assert_eq!(std::fs::read_dir(&blocks).unwrap().count(), 1);
+}
+
+#[test]
+fn what_killed_creations_of_the_database_left_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.put(&b"before"[..]).unwrap();
+    let left = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let two_hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+        std::fs::File::open(&path).unwrap().set_modified(two_hours_ago).unwrap();
+        path
+    };
+    // Only an empty file is certain to be one.
+    let (mine, others) = (left(".manifests-x1", ""), left(".manifests-x2", "content"));
+    assert_eq!(collect(&store).leftovers, 1);
+    assert!(!mine.exists() && others.exists());
 }

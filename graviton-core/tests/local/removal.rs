@@ -174,8 +174,13 @@ async fn a_collection_that_cannot_remove_anything_says_why() {
     let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
     let code = graviton_core::Code::Forbidden;
     scene.faulty.break_from(Operation::Remove, 1, Fault::Fail(code));
-    let error = scene.collecting.gc(&options, |_| ControlFlow::Continue(())).await.unwrap_err();
-    assert_eq!(error.code(), code);
+    let mut told = String::new();
+    let collected = scene.collecting.gc(&options, |report| {
+        told.clone_from(&report.failure);
+        ControlFlow::Continue(())
+    });
+    let error = collected.await.unwrap_err();
+    assert!(error.code() == code && told == error.to_string(), "{error}, {told}");
     // Its dooms are over: the content can be put again, and goes when it is removed again.
     assert_eq!(scene.putting.put(&small[..]).await.unwrap().id, id);
     scene.faulty.mend();

@@ -1,6 +1,7 @@
 //! Stores on PostgreSQL and S3: what needs the servers of `tests/servers`. Without them each test says LEFT
 //! OUT.
 
+mod closed_streams;
 mod collect;
 mod conformance;
 mod ownership;

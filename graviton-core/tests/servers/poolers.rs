@@ -16,7 +16,7 @@ use crate::support::servers::variable;
 /// A pgbouncer of its own, ended with it.
 struct Pooler {
     process: Child,
-    _directory: TempDir,
+    directory: TempDir,
     url: String,
 }
 
@@ -57,7 +57,20 @@ impl Pooler {
             assert!(started.elapsed() < Duration::from_secs(20), "pgbouncer does not start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Pooler { process, _directory: directory, url }
+        Pooler { process, directory, url }
+    }
+}
+
+impl Pooler {
+    /// From now on it hands sessions on between transactions.
+    fn share_sessions(&self) {
+        let path = self.directory.path().join("pgbouncer.ini");
+        let text =
+            std::fs::read_to_string(&path).unwrap().replace("pool_mode = session", "pool_mode = transaction");
+        std::fs::write(&path, text).unwrap();
+        let process = rustix::process::Pid::from_raw(self.process.id() as i32).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
     }
 }
 
@@ -156,37 +169,27 @@ async fn wait_for_a_lock_ends(store: &AsyncStore, database: &TestDatabase) {
     put.await.unwrap().unwrap();
 }
 
-/// Sessions are handed to others between transactions: what is acknowledged is there all the same.
+/// With the settings of the advice too, and before anything is made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_of_transactions_fails_by_name_and_loses_nothing() {
+async fn a_pooler_that_hands_sessions_on_is_refused_when_the_store_is_opened() {
     needs_servers!();
-    let database = TestDatabase::create().await;
-    prepare(&database).await;
-    let settings = "pool_mode = transaction\nignore_startup_parameters = options";
-    let pooler = Pooler::start(&database, settings).await;
-    let root = tempfile::tempdir().unwrap();
-    let direct = open(&root, &database.url).await.unwrap();
-    direct.put(&b"the tables are there"[..]).await.unwrap();
-    let mut acknowledged = Vec::new();
-    let mut refused = 0;
-    for nth in 0..20_u32 {
-        let content = nth.to_le_bytes().repeat(5_000);
-        let put = match open(&root, &pooler.url).await {
-            Ok(store) => store.put(&content[..]).await,
-            Err(error) => Err(error),
-        };
-        match put {
-            Ok(put) => acknowledged.push((put.id, content)),
-            Err(error) => {
-                assert_eq!(error.code(), Code::Config, "{error}");
-                assert!(error.to_string().contains("pooler"), "{error}");
-                refused += 1;
+    for mode in ["transaction", "statement"] {
+        let database = TestDatabase::create().await;
+        prepare(&database).await;
+        let settings = format!("pool_mode = {mode}\nignore_startup_parameters = options");
+        let pooler = Pooler::start(&database, &settings).await;
+        let root = tempfile::tempdir().unwrap();
+        for made in [false, true] {
+            if made {
+                let direct = open(&root, &database.url).await.unwrap();
+                direct.put(&b"the tables are there"[..]).await.unwrap();
             }
+            let refused = open(&root, &pooler.url).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Config, "{refused}");
+            assert!(refused.to_string().contains("pooler"), "{refused}");
+            assert!(refused.advice().is_some_and(|advice| advice.contains("session mode")), "{refused:?}");
+            assert!(made || tables(&database).await.is_empty(), "something was made");
         }
-    }
-    assert!(refused > 0, "no session was handed on, and this shows nothing");
-    for (id, content) in acknowledged {
-        assert_eq!(direct.read_range(&id, 0..u64::MAX).await.unwrap(), content);
     }
 }
 
@@ -216,10 +219,12 @@ async fn a_crash_of_the_database_behind_a_pooler_loses_nothing() {
     let deleted = direct.put(&b"that is deleted"[..]).await.unwrap().id;
     direct.close().await;
 
-    // All clients share one session.
-    let settings = "pool_mode = transaction\nignore_startup_parameters = options\ndefault_pool_size = 1";
+    // All clients share one session, from when the store is open.
+    let settings = "pool_mode = session\nignore_startup_parameters = options\ndefault_pool_size = 1";
     let pooler = Pooler::before(&cluster.url(), "store", settings).await;
     let store = open(&root, &pooler.url).await.unwrap();
+    pooler.share_sessions();
+    store.put(&b"that gives the session back"[..]).await.unwrap();
     let other: sqlx::postgres::PgConnectOptions = pooler.url.parse().unwrap();
     let mut other = other.statement_cache_capacity(0).extra_float_digits(None).connect().await.unwrap();
     other.execute("CREATE TABLE public.mark (number integer)").await.unwrap();

@@ -360,11 +360,11 @@ async fn a_lost_reply_to_the_id_does_not_lose_the_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_conditions_is_given_no_new_store() {
     needs_servers!();
-    for fault in [
-        Fault::Unconditional,
-        error(501, "NotImplemented"),
-        refusal("if-none-match", 400, "InvalidArgument"),
-        refusal("if-none-match", 405, "MethodNotAllowed"),
+    for (fault, how) in [
+        (Fault::Unconditional, "ignores If-None-Match"),
+        (error(501, "NotImplemented"), "refuses If-None-Match"),
+        (refusal("if-none-match", 400, "InvalidArgument"), "refuses If-None-Match"),
+        (refusal("if-none-match", 405, "MethodNotAllowed"), "refuses If-None-Match"),
     ] {
         // It does not look at signatures, which cover the condition.
         let scene = Scene::at(&s3::moto(), Prefix::store).await;
@@ -372,7 +372,7 @@ async fn a_server_without_conditions_is_given_no_new_store() {
         let store = scene.open().await.unwrap();
         let refused = store.put(&b"content"[..]).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unsupported, "{refused}");
-        assert!(refused.to_string().contains("If-None-Match"), "{refused}");
+        assert!(refused.to_string().contains(how), "{refused}");
         assert_eq!(scene.place.store().store_id().await.unwrap(), None);
         // The advice works.
         let advice = refused.advice().unwrap().to_owned();

@@ -87,6 +87,25 @@ async fn a_server_says_what_it_is_ready_for() {
     late.ping().await.unwrap();
 }
 
+/// Not a failure of the server: another database has taken over. The reason stays in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_database_is_a_copy_is_not_available_for_uploads() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = graviton_core::Config::for_directory(directory.path()).open_async().await.unwrap();
+    let id = store.put(&b"content"[..]).await.unwrap().id;
+    store.close().await;
+    std::fs::write(directory.path().join("cas/blocks/generation"), "9223372036854775807\n").unwrap();
+    let scene = Scene::of(directory, &[]).await;
+    let refused = scene.request("POST", "/api/blobs").body("new").send().await.unwrap();
+    status(&refused, 503);
+    let told = problem(refused, "backend-unavailable").await;
+    assert!(!told.to_string().contains(scene.path("").to_str().unwrap()), "{told}");
+    let path = format!("/api/blobs/{id}");
+    let refused = scene.request("DELETE", &path).send().await.unwrap();
+    problem(refused, "backend-unavailable").await;
+    assert_eq!(scene.get(&path).send().await.unwrap().bytes().await.unwrap(), "content");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_leaves_says_so_before_it_goes() {
     let scene = Scene::with(&[("DRAIN_DELAY", "2s")]).await;

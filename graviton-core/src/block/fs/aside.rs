@@ -55,15 +55,16 @@ impl Shared {
             Ok(directory) => directory,
             Err(error) => return asides.iter().map(|_| Removed::Kept(error.clone())).collect(),
         };
+        let sources = Algo::ALL.map(|algo| self.directory(algo));
         let mut touched = [false; Algo::ALL.len()];
         let mut removed: Vec<Removed> = asides
             .iter()
             .map(|aside| {
                 let key = &aside.key;
-                let from = match self.directory(key.algo()) {
+                let from = match &sources[key.algo() as usize] {
                     Ok(Some(from)) => from,
                     Ok(None) => return Removed::Absent,
-                    Err(error) => return Removed::Kept(error),
+                    Err(error) => return Removed::Kept(error.clone()),
                 };
                 let moved =
                     retry_on_intr(|| rustix::fs::renameat(from, key.name(), &directory, name_of(aside)));
@@ -179,9 +180,9 @@ impl Shared {
             Err(_) => return Ok(()),
         };
         let moved = if flags.is_empty() {
-            retry_on_intr(|| rustix::fs::renameat(directory, &name, to, key.name()))
+            retry_on_intr(|| rustix::fs::renameat(directory, &name, &*to, key.name()))
         } else {
-            retry_on_intr(|| rustix::fs::renameat_with(directory, &name, to, key.name(), flags))
+            retry_on_intr(|| rustix::fs::renameat_with(directory, &name, &*to, key.name(), flags))
         };
         match moved {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

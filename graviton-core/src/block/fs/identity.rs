@@ -3,8 +3,6 @@
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use tempfile::NamedTempFile;
@@ -20,6 +18,9 @@ const STORE_ID: &str = "store-id";
 
 /// The beginning of the names of such files that are being written.
 const UNFINISHED: &str = ".store-id-";
+
+/// More bytes than either file has.
+const LONGEST_LINE: u64 = 256;
 
 const GENERATION: &str = "generation";
 
@@ -46,7 +47,8 @@ impl Shared {
 
     /// Removes files that processes left which died while they wrote one.
     pub(super) fn remove_unfinished(&self) -> Result<u64> {
-        Ok(remove_abandoned(&self.blocks, UNFINISHED)? + remove_abandoned(&self.root, reserve::UNFINISHED)?)
+        Ok(durable::remove_abandoned(&self.blocks, UNFINISHED, LONGEST_LINE)?
+            + durable::remove_abandoned(&self.root, reserve::UNFINISHED, u64::MAX)?)
     }
 
     /// Writes the id under another name and renames it, so that it is never there in part and never replaced.
@@ -95,35 +97,10 @@ impl Shared {
     }
 }
 
-/// Removes the files of this directory with such names that are older than an hour: nobody takes that long to
-/// write one.
-fn remove_abandoned(directory: &Path, beginning: &str) -> Result<u64> {
-    const ABANDONED: Duration = Duration::from_secs(3_600);
-    let failed = |error| Error::io_at("cannot list", directory, error);
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(failed)?,
-    };
-    let mut removed = 0;
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let is_old = || {
-            let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
-            Some(modified.elapsed().ok()? > ABANDONED)
-        };
-        if entry.file_name().as_encoded_bytes().starts_with(beginning.as_bytes())
-            && is_old() == Some(true)
-            && std::fs::remove_file(entry.path()).is_ok()
-        {
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::time::Duration;
 
     use super::*;
 

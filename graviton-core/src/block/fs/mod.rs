@@ -11,6 +11,7 @@ mod aside;
 mod directory;
 mod identity;
 mod memory;
+mod opened;
 mod packs;
 mod publish;
 mod reserve;
@@ -157,7 +158,7 @@ impl BlockStore for FsBlockStore {
 
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
         let keys = keys.to_vec();
-        self.with_shared(move |shared| keys.iter().map(|key| shared.seems_intact(key)).collect()).await
+        self.with_shared(move |shared| shared.seem_intact(&keys)).await
     }
 
     fn place(&self, key: &BlockKey) -> String {

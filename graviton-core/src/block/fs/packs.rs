@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::memory;
+use super::opened::OpenDirectory;
 use crate::block::pack::{OpenPack, Packs};
 use crate::descriptor::open_at;
 use crate::error::{Error, Result};
@@ -126,11 +127,12 @@ impl FsPacks {
 
     fn create_file(&self, name: &PackName, header: &[u8]) -> Result<PackFile> {
         durable::create_directory(&self.directory)?;
+        let directory = OpenDirectory::open_existing(&self.directory)?;
         let path = self.path(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = open_at(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o666));
         let file: File = file.map_err(|error| Error::io_at("cannot create", &path, error.into()))?.into();
-        let pack = PackFile { file, path, reserved: Mutex::new(Some(0)) };
+        let pack = PackFile { file, path, directory, reserved: Mutex::new(Some(0)) };
         // On a full disk nothing of it is to be left.
         self.fill(&pack, header).inspect_err(|_| drop(std::fs::remove_file(&pack.path)))?;
         Ok(pack)
@@ -342,6 +344,8 @@ impl Packs for Arc<FsPacks> {
 struct PackFile {
     file: File,
     path: PathBuf,
+    /// Kept open, so that no other gets its number.
+    directory: OpenDirectory,
     /// Space is reserved up to here; `None` where the filesystem cannot, or has none left.
     reserved: Mutex<Option<u64>>,
 }
@@ -389,7 +393,7 @@ impl PackFile {
                 }
             }
         }
-        Ok(())
+        self.directory.check_in_place()
     }
 }
 

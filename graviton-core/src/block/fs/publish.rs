@@ -8,7 +8,7 @@
 //!    each against 14 µs in a batch for 4 KiB).
 //! 3. It gets its final name. If something has that name, it is replaced: while the database does not say
 //!    `stored`, a file under a name proves nothing.
-//! 4. The directory is synced.
+//! 4. The directory is synced, and is looked for under its path (`opened`).
 //!
 //! Because of 2 before 3, a file that replaces another is never less durable than that one, and a reader
 //! that trusts names alone (an older server on the same directory) never finds a partial block after a
@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use rustix::io::{Errno, retry_on_intr};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::opened::OpenDirectory;
 use super::shared::Shared;
 use super::temporaries::{Fresh, TEMPORARY, Temporaries, open_temporary, remove_leftovers};
 use crate::block::{Block, Published};
@@ -71,7 +72,7 @@ async fn publish_batch(
     let opening = Arc::clone(shared);
     shared
         .writable
-        .get_or_try_init(|| async { blocking::run(move || opening.open_temporaries()).await? })
+        .get_or_try_init(|| async { blocking::run(move || opening.open_to_write()).await? })
         .await?;
 
     // The kernel reports a failed write once for each open directory, so each batch has its own, from before
@@ -102,14 +103,21 @@ async fn publish_batch(
     blocking::run(move || here.finish(fresh, barrier, permit)).await?
 }
 
+/// The directories that blocks are written to. They stay the same for as long as the store is open.
+#[derive(Debug)]
+pub(super) struct Writable {
+    temporaries: Temporaries,
+    algo: [OpenDirectory; Algo::ALL.len()],
+}
+
 impl Shared {
-    fn temporaries(&self) -> Result<&Temporaries> {
+    fn writable(&self) -> Result<&Writable> {
         self.writable
             .get()
             .ok_or_else(|| Error::new(Code::Internal, "blocks are written before the directory is open"))
     }
 
-    fn open_temporaries(&self) -> Result<Temporaries> {
+    fn open_to_write(&self) -> Result<Writable> {
         let path = self.blocks.join(TEMPORARY);
         durable::create_directory(&path)?;
         // Another process may have made these and died before it synced them.
@@ -117,18 +125,23 @@ impl Shared {
         for directory in self.blocks.ancestors().take_while(|directory| directory.starts_with(above)) {
             durable::sync_directory(directory)?;
         }
-        for algo in Algo::ALL {
-            durable::create_directory(&self.blocks.join(algo.name()))?;
-            self.directory(algo)?;
-        }
+        let open = |algo: Algo| {
+            let path = self.blocks.join(algo.name());
+            durable::create_directory(&path)?;
+            OpenDirectory::open_existing(&path)
+        };
+        let [blake3, sha256] = Algo::ALL.map(open);
         let temporary = open_temporary(&self.blocks)?;
         remove_leftovers(&self.blocks)?;
-        Ok(Temporaries::new(temporary, self.named_temporaries.load(Ordering::Relaxed)))
+        Ok(Writable {
+            temporaries: Temporaries::new(temporary, self.named_temporaries.load(Ordering::Relaxed)),
+            algo: [blake3?, sha256?],
+        })
     }
 
     /// Step 1.
     fn write(&self, blocks: Vec<Block>) -> Result<Vec<Fresh>> {
-        let temporaries = self.temporaries()?;
+        let temporaries = &self.writable()?.temporaries;
         blocks
             .into_iter()
             .map(|Block { key, bytes }| {
@@ -149,24 +162,20 @@ impl Shared {
         if self.durable {
             self.sync_data(&fresh, barrier)?;
         }
-        let temporaries = self.temporaries()?;
-        let mut algos = [false; Algo::ALL.len()];
+        let Writable { temporaries, algo: directories } = self.writable()?;
+        let mut touched = [false; Algo::ALL.len()];
         for one in &mut fresh {
-            let key = one.key;
-            let directory = self.directory(key.algo())?;
-            let directory =
-                directory.ok_or_else(|| self.failed(&key, std::io::ErrorKind::NotFound.into()))?;
-            temporaries.name(one, directory).map_err(|error| self.failed(&key, error))?;
-            algos[key.algo() as usize] = true;
+            let (key, algo) = (one.key, one.key.algo() as usize);
+            temporaries.name(one, &directories[algo]).map_err(|error| self.failed(&key, error))?;
+            touched[algo] = true;
         }
-        if self.durable {
-            for algo in Algo::ALL.into_iter().filter(|algo| algos[*algo as usize]) {
-                let directory = self.directory(algo)?.ok_or_else(|| {
-                    Error::new(Code::Internal, format!("{} has new files and is not open", algo.name()))
-                })?;
+        for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
+            let directory = &directories[algo as usize];
+            if self.durable {
                 durable::sync_open_directory(directory)
                     .map_err(|error| self.failed_sync(algo.name(), error))?;
             }
+            directory.check_in_place()?;
         }
         self.proof(fresh, permit)
     }
@@ -244,7 +253,7 @@ mod tests {
         let store = FsBlockStore::new(directory.path(), "blocks", true);
         store.put(Vec::new()).await.unwrap();
         for through_proc in [false, true] {
-            store.0.temporaries().unwrap().through_proc.store(through_proc, Ordering::Relaxed);
+            store.0.writable().unwrap().temporaries.through_proc.store(through_proc, Ordering::Relaxed);
             let bytes = Bytes::from(format!("through /proc: {through_proc}"));
             let key = BlockKey::of(Algo::Blake3, &bytes).unwrap();
             // The second time it replaces a file.

@@ -4,11 +4,11 @@
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use rustix::fs::{Access, AtFlags, Mode, OFlags, Stat, accessat};
@@ -16,12 +16,12 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::memory;
+use super::opened::OpenDirectory;
 use super::packs::FsPacks;
-use super::temporaries::Temporaries;
+use super::publish::Writable;
 use crate::block::{missing, wrong_length};
 use crate::descriptor::open_at;
 use crate::digest::Algo;
-use crate::durable;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 
@@ -37,10 +37,11 @@ pub(super) struct Shared {
     pub(super) blocks: PathBuf,
     pub(super) durable: bool,
     pub(super) named_temporaries: AtomicBool,
-    /// The directories, opened when first read from or written to.
-    pub(super) algo: [OnceLock<OwnedFd>; Algo::ALL.len()],
+    /// The directories to read from, opened when they are first needed, and again when others have taken
+    /// their places.
+    algo: [RwLock<Option<Arc<OpenDirectory>>>; Algo::ALL.len()],
     /// Set once the directories for writing are there, durable and rid of leftovers.
-    pub(super) writable: OnceCell<Temporaries>,
+    pub(super) writable: OnceCell<Writable>,
     /// One permit for each file that may be open for writing at once.
     pub(super) files: Arc<Semaphore>,
     pub(super) most_files: usize,
@@ -76,28 +77,48 @@ impl Shared {
         self.blocks.join(key.algo().name()).join(key.name())
     }
 
-    /// The open directory of an algorithm; `None` where it does not exist.
-    pub(super) fn directory(&self, algo: Algo) -> Result<Option<&OwnedFd>> {
-        let slot = &self.algo[algo as usize];
-        if slot.get().is_none() {
-            let path = self.blocks.join(algo.name());
-            match durable::open_directory(&path) {
-                Ok(directory) => drop(slot.set(directory)),
-                Err(Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(Error::io_at("cannot open", &path, error.into())),
-            }
+    /// The open directory of an algorithm; `None` where it does not exist. Another one may be under the path
+    /// by now.
+    fn opened(&self, algo: Algo) -> Result<Option<Arc<OpenDirectory>>> {
+        let opened = self.algo[algo as usize].read().unwrap_or_else(PoisonError::into_inner).clone();
+        if opened.is_some() { Ok(opened) } else { self.open_directory(algo) }
+    }
+
+    /// The directory of an algorithm that is under the path now; `None` where there is none.
+    pub(super) fn directory(&self, algo: Algo) -> Result<Option<Arc<OpenDirectory>>> {
+        match self.opened(algo)? {
+            Some(opened) if opened.is_in_place()? => Ok(Some(opened)),
+            _ => self.open_directory(algo),
         }
-        Ok(slot.get())
+    }
+
+    fn open_directory(&self, algo: Algo) -> Result<Option<Arc<OpenDirectory>>> {
+        let opened = OpenDirectory::open(&self.blocks.join(algo.name()))?.map(Arc::new);
+        self.algo[algo as usize].write().unwrap_or_else(PoisonError::into_inner).clone_from(&opened);
+        Ok(opened)
+    }
+
+    /// Looks for something in the open directory of an algorithm, and if it is not there in the one that is
+    /// under the path.
+    fn look<T>(&self, algo: Algo, look: impl Fn(&OpenDirectory) -> Result<Option<T>>) -> Result<Option<T>> {
+        let Some(opened) = self.opened(algo)? else { return Ok(None) };
+        if let Some(found) = look(&opened)? {
+            return Ok(Some(found));
+        }
+        match self.directory(algo)? {
+            Some(now) if !Arc::ptr_eq(&now, &opened) => look(&now),
+            _ => Ok(None),
+        }
     }
 
     /// The length of the file under the block's name, and its inode.
     pub(super) fn file(&self, key: &BlockKey) -> Result<Option<(u64, u64)>> {
-        let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
-        Ok(self.stat(directory, key)?.map(|stat| (stat.st_size as u64, stat.st_ino)))
+        let found = self.look(key.algo(), |directory| self.stat(directory, key))?;
+        Ok(found.map(|stat| (stat.st_size as u64, stat.st_ino)))
     }
 
     /// Looks at the file under the block's name in this directory, if there is one.
-    fn stat(&self, directory: &OwnedFd, key: &BlockKey) -> Result<Option<Stat>> {
+    fn stat(&self, directory: &OpenDirectory, key: &BlockKey) -> Result<Option<Stat>> {
         match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -105,10 +126,20 @@ impl Shared {
         }
     }
 
-    /// Whether the file under the block's name has the right length, and is not one that another user kept
-    /// for himself.
-    pub(super) fn seems_intact(&self, key: &BlockKey) -> Result<bool> {
-        let Some(directory) = self.directory(key.algo())? else { return Ok(false) };
+    /// Of each block whether the file under its name has the right length, and is not one that another user
+    /// kept for himself.
+    pub(super) fn seem_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>> {
+        let directories = Algo::ALL
+            .map(|algo| keys.iter().any(|key| key.algo() == algo).then(|| self.directory(algo)).transpose());
+        let look = |key: &BlockKey| match &directories[key.algo() as usize] {
+            Ok(Some(Some(directory))) => self.seems_intact(directory, key),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error.clone()),
+        };
+        keys.iter().map(look).collect()
+    }
+
+    fn seems_intact(&self, directory: &OpenDirectory, key: &BlockKey) -> Result<bool> {
         let Some(stat) = self.stat(directory, key)? else { return Ok(false) };
         let is_own = || stat.st_uid == rustix::process::geteuid().as_raw();
         let access = || accessat(directory, key.name(), Access::READ_OK, AtFlags::EACCESS);
@@ -117,7 +148,10 @@ impl Shared {
 
     /// Opens the file of a block, also while it is set aside.
     fn open(&self, key: &BlockKey) -> Result<Option<File>> {
-        let Some(directory) = self.directory(key.algo())? else { return Ok(None) };
+        self.look(key.algo(), |directory| self.open_in(directory, key))
+    }
+
+    fn open_in(&self, directory: &OpenDirectory, key: &BlockKey) -> Result<Option<File>> {
         let failed = |error| Error::io_at("cannot open", self.path(key), error);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
         for _ in 0..ROUNDS {
@@ -172,7 +206,7 @@ impl Shared {
 
     /// The whole block, if the system has it in memory.
     pub(super) fn read_cached(&self, key: &BlockKey) -> Option<Bytes> {
-        let directory = self.directory(key.algo()).ok()??;
+        let directory = self.opened(key.algo()).ok()??;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
         let file = open_at(directory.as_fd(), key.name(), flags, Mode::empty()).ok()?;
         // A byte more than the block has shows a file that is too long.

@@ -163,7 +163,7 @@ impl Temporaries {
     }
 
     /// Step 3.
-    pub(super) fn name(&self, fresh: &mut Fresh, directory: &OwnedFd) -> std::io::Result<()> {
+    pub(super) fn name(&self, fresh: &mut Fresh, directory: impl AsFd + Copy) -> std::io::Result<()> {
         let (file, name) = (&fresh.file, fresh.key.name());
         if let Some(temporary) = &mut fresh.name {
             retry_on_intr(|| rustix::fs::renameat(&self.temporary, &temporary.name, directory, &name))?;
@@ -181,7 +181,7 @@ impl Temporaries {
         Ok(retry_on_intr(|| rustix::fs::renameat(&self.temporary, &between, directory, &name))?)
     }
 
-    fn link(&self, file: &File, directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    fn link(&self, file: &File, directory: impl AsFd + Copy, name: &str) -> rustix::io::Result<()> {
         if !self.through_proc.load(Ordering::Relaxed) {
             let linked = retry_on_intr(|| rustix::fs::linkat(file, "", directory, name, AtFlags::EMPTY_PATH));
             if linked.is_ok() || linked == Err(Errno::EXIST) {

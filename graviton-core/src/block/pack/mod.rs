@@ -89,11 +89,10 @@ pub trait OpenPack: fmt::Debug + Send + Sync {
 /// The error for a block whose pack, or whose record in it, is not there.
 pub(crate) fn missing(key: &BlockKey, place: &Place, pack: &str) -> Error {
     let why = format!("block {key} is missing: there is nothing at {} in {pack}", place.offset);
-    Error::new(Code::MissingBlock, why)
-        .with_advice(
-            "put the same content again, or bring the pack back from a copy of the store; if the database was restored from \
-             a backup, run graviton verify --rebuild",
-        )
+    Error::new(Code::MissingBlock, why).with_advice(
+        "verify the store, then put the same content again; or bring the pack back from a copy of the store; if the \
+         database was restored from a backup, run graviton verify --rebuild",
+    )
 }
 
 /// The error for a block whose record holds something else.

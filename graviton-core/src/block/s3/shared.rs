@@ -319,9 +319,9 @@ impl Shared {
         if let Some(id) = self.store_id().await? {
             return Ok(id);
         }
-        if !self.heeds_conditions().await? {
+        if let Some(how) = self.disregards_conditions().await? {
             let why = format!(
-                "cannot create a store in {}: the server ignores If-None-Match, so that another database could take \
+                "cannot create a store in {}: the server {how} If-None-Match, so that another database could take \
                  the same place at the same moment",
                 self.name
             );
@@ -337,13 +337,14 @@ impl Shared {
         })
     }
 
-    /// Whether the server writes no object over another when it is asked not to: to an object of our own.
-    async fn heeds_conditions(&self) -> Result<bool> {
+    /// How the server treats the wish that it writes no object over another, if it does not heed it. Asked
+    /// with an object of our own.
+    async fn disregards_conditions(&self) -> Result<Option<&'static str>> {
         let name = format!("{STORE_ID}-probe-{:016x}", u64::from_le_bytes(random::bytes()?));
-        let heeds = match self.write_id(&name, "probe").await {
-            // A second attempt that is refused shows it too.
-            Ok(written) => !written || !self.write_id(&name, "probe").await?,
-            Err(error) if error.code() == Code::Unsupported => false,
+        let how = match self.write_id(&name, "probe").await {
+            // A second attempt that is refused shows that it is heeded.
+            Ok(written) => (written && self.write_id(&name, "probe").await?).then_some("ignores"),
+            Err(error) if error.code() == Code::Unsupported => Some("refuses"),
             // Some refuse a condition as they would anything wrong: without it they write.
             Err(error) if error.code() == Code::Config => {
                 let payload = PutPayload::from_static(b"probe\n");
@@ -351,14 +352,14 @@ impl Shared {
                 if self.write(self.usual, &path, payload, PutMode::Overwrite).await.is_err() {
                     return Err(error);
                 }
-                false
+                Some("refuses")
             }
             Err(error) => return Err(error),
         };
         let path = path(&self.location.under_prefix(&name))?;
         // If it stays, it is in nobody's way.
         let _ = tokio::time::timeout(self.opening.total, self.s3.delete(&path)).await;
-        Ok(heeds)
+        Ok(how)
     }
 
     /// Writes an id to an object that is not there yet. False if it is there, or if this was a second attempt

@@ -186,6 +186,10 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
         }
     }
     let written = Arc::new(Written { published, packed: Arc::new(places), _appended: appended });
+    if known.live.contains(&true) {
+        // Such a blob may be answered by the look-up alone.
+        core.latch.watch(core.manifests.look_in_place())?;
+    }
     // Blocks that were stored without a sync are relied on only after a commit has synced them.
     let unsafe_to_skip = known.relaxed && core.durability == Durability::Full;
     let answers = batch.iter().zip(&known.live).map(|(blob, live)| {
@@ -219,6 +223,7 @@ async fn already_live(core: &Core, blob: &SmallBlob) -> Option<PutReceipt> {
     let blocks = core.manifests.stored_at_once(&blob.id, SMALL_BLOCKS)?;
     // A damaged block is written again, after a closer look.
     core.damaged(&blocks).await.ok().filter(Vec::is_empty)?;
+    core.manifests.look_in_place().ok()?;
     let blocks = blob.entries.len() as u64;
     Some(PutReceipt {
         id: blob.id,

@@ -41,6 +41,9 @@ const SCHEMA: &str = "graviton";
 /// Connections of an open store at once, unless it is told otherwise.
 const CONNECTIONS: usize = 10;
 
+/// A parameter that a session has if the server itself was asked for it, and no pooler left it out.
+pub(super) const MARK: &str = "graviton.session";
+
 impl PostgresAddress {
     /// The address in `url`, as libpq writes it (`postgres://user:password@host:port/database?sslmode=…`), or
     /// as JDBC does (`jdbc:postgresql://host:port/database`). `variable` is the setting that it comes from,
@@ -122,10 +125,11 @@ impl PostgresAddress {
         let name = format!("postgres://{host}:{}/{database}", options.get_port());
         // Without the second, a crash of the server could take back a doom or a commit that was acknowledged.
         // No column is a floating-point number, and some poolers refuse that parameter.
-        let options = options
-            .disable_statement_logging()
-            .extra_float_digits(None)
-            .options([("search_path", SCHEMA), ("synchronous_commit", "on")]);
+        let options = options.disable_statement_logging().extra_float_digits(None).options([
+            ("search_path", SCHEMA),
+            ("synchronous_commit", "on"),
+            (MARK, "own"),
+        ]);
         let (schema, connections) = (SCHEMA.to_owned(), CONNECTIONS);
         Ok(PostgresAddress { options, name, variable, schema, connections })
     }

@@ -14,8 +14,8 @@ use sqlx::{ConnectOptions, Connection as _, Executor, PgConnection, Row as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::PostgresAddress;
 use super::failure::{Remedy, failed, has_no_more, pooled, remedy};
+use super::{PostgresAddress, pooler};
 use crate::descriptor;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
@@ -47,7 +47,8 @@ const LOSSES: u32 = 3;
 /// one that the server cut off each time would never get anywhere.
 const AS_ASKED: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
     SET statement_timeout = 0; SELECT current_setting('search_path'), \
-    current_setting('synchronous_commit') NOT IN ('off', 'local')";
+    current_setting('synchronous_commit') NOT IN ('off', 'local'), \
+    coalesce(current_setting('graviton.session', true), '') <> ''";
 
 /// Asks for the settings once more, in the same round trip: through a pooler that hands sessions on, another
 /// client may have changed them.
@@ -61,6 +62,8 @@ pub(in crate::manifest) struct PostgresDatabase {
     pool: Arc<Pool>,
     /// The session that renews the lease, however busy the others are.
     renewal: tokio::sync::Mutex<Option<PgConnection>>,
+    /// Set once a pooler was found to keep sessions for their clients.
+    has_own_sessions: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,7 @@ impl PostgresDatabase {
             address,
             pool: Arc::new(Pool { idle: Mutex::default(), places, closed: AtomicBool::new(false) }),
             renewal: tokio::sync::Mutex::new(None),
+            has_own_sessions: AtomicBool::new(false),
         }
     }
 
@@ -164,10 +168,17 @@ impl PostgresDatabase {
         let as_asked = timeout(CLEAN_UP, connection.fetch_one(sqlx::raw_sql(AS_ASKED))).await;
         let as_asked = as_asked.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())).flatten();
         let as_asked = as_asked.and_then(|row| {
-            Ok(row.try_get::<&str, _>(0)? == self.address.schema() && row.try_get::<bool, _>(1)?)
+            let schema_and_commits =
+                row.try_get::<&str, _>(0)? == self.address.schema() && row.try_get::<bool, _>(1)?;
+            Ok((schema_and_commits, row.try_get::<bool, _>(2)?))
         });
-        if !as_asked.map_err(|error| failed(&self.address, error.into()))? {
+        let (as_asked, is_marked) = as_asked.map_err(|error| failed(&self.address, error.into()))?;
+        if !as_asked {
             return Err(pooled(&self.address, "a pooler leaves out the parameters of the session"));
+        }
+        if !is_marked && !self.has_own_sessions.load(Ordering::Acquire) {
+            pooler::check(&self.address, &mut connection).await?;
+            self.has_own_sessions.store(true, Ordering::Release);
         }
         Ok(connection)
     }

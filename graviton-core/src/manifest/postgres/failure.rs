@@ -32,13 +32,18 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
             // Terminated, shutting down, crashed; time-outs that end the session; read-only since a
             // fail-over.
             Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25006") => Remedy::Reconnect,
-            Some("08P01") if error.message().contains("startup parameter") => Remedy::None,
+            Some("08P01") if is_of_pooler(error.message()) => Remedy::None,
             Some(code) if code.starts_with("08") => Remedy::Reconnect,
             _ => Remedy::None,
         },
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Remedy::Reconnect,
         _ => Remedy::None,
     }
+}
+
+/// Whether a pooler says that it does not work as we need it: it knows no such parameter, or no transactions.
+fn is_of_pooler(message: &str) -> bool {
+    message.contains("startup parameter") || message.contains("transaction blocks not allowed")
 }
 
 /// Whether it failed because the server has no more connections to give, to anybody or to this role.
@@ -126,7 +131,7 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
                 let advice = format!("check {}", address.credentials());
                 (Code::Config, "refuses the user or the password", advice)
             }
-            "08P01" if error.message().contains("startup parameter") => {
+            "08P01" if is_of_pooler(error.message()) => {
                 (Code::Config, "cannot be used through this pooler", pooled_advice(address))
             }
             // A prepared statement is there already, or is not: another client's session.

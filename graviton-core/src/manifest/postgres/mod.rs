@@ -9,9 +9,10 @@
 //! database, and must not go on with some of its pins lost. So our sessions set `synchronous_commit`. A
 //! fail-over must lose no commit.
 //!
-//! A pooler that hands a session to others between two transactions is not supported: statements that are
-//! prepared in it are lost, which is told by name where it is met. Each transaction sets `synchronous_commit`
-//! for itself, so that nothing is acknowledged there that a crash could take back.
+//! A pooler that hands a session to others between two transactions is refused when the store is opened
+//! (`pooler`): statements that are prepared in it are lost, which is told by name where it is met later. Each
+//! transaction sets `synchronous_commit` for itself, so that nothing is acknowledged there that a crash could
+//! take back.
 
 mod address;
 pub(super) mod connection;
@@ -19,6 +20,7 @@ mod database;
 mod failure;
 #[cfg(test)]
 mod interleavings;
+mod pooler;
 #[cfg(test)]
 pub(super) mod stepped;
 

@@ -63,7 +63,7 @@ fn mark(copy: &Path) -> Result<(), Problem> {
 /// Over a connection of its own: those that read refuse everything that writes, even to another file.
 fn copy_into(file: &File, name: &str) -> Result<(), Problem> {
     file.check_open()?;
-    let Reader { connection, .. } = Reader::connect(&file.path)?;
+    let Reader { connection, .. } = Reader::connect(&file.files)?;
     connection.pragma_update(None, "query_only", false)?;
     connection.execute("VACUUM INTO ?1", [name])?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -12,6 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::failure::{is_about_locks, is_about_other_files, is_busy};
 use super::filesystem::{check_locks, check_locks_beside};
 use super::forked::{self, Connected};
+use super::in_place::Files;
 use crate::blocking;
 use crate::descriptor::occupy_standard;
 use crate::error::Error;
@@ -33,6 +35,9 @@ const STEPS_BETWEEN_LOOKS: i32 = 100_000;
 /// Texts of statements that a connection keeps compiled.
 const STATEMENTS: usize = 64;
 
+/// The beginning of the names of new databases that have not got their own yet.
+pub(super) const UNFINISHED: &str = ".manifests-";
+
 /// A connection that reads.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -51,8 +56,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 impl Reader {
     /// Connects; waits while another process makes or closes the database.
-    pub(super) fn connect(path: &Path) -> Result<Reader, Problem> {
-        patiently(path, || connect_reader(path))
+    pub(super) fn connect(files: &Arc<Files>) -> Result<Reader, Problem> {
+        patiently(files.path(), || connect_reader(files))
     }
 
     /// Whether it is known without a look at the file that it sees the current content.
@@ -67,7 +72,8 @@ impl Reader {
     }
 }
 
-fn connect_reader(path: &Path) -> Result<Reader, Problem> {
+fn connect_reader(files: &Arc<Files>) -> Result<Reader, Problem> {
+    let path = files.path();
     let opened = forked::note(path)?;
     let open = |path: &Path, how: OpenFlags| {
         let mut connection = Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -98,17 +104,21 @@ fn connect_reader(path: &Path) -> Result<Reader, Problem> {
             let how = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             let frozen = stamp(path);
             let connection = open(Path::new(&immutable_uri(path)), how)?;
-            Ok(Reader { connection: Connected::new(connection, opened), frozen })
+            Ok(Reader { connection: Connected::new(connection, opened, files), frozen })
         }
-        result => Ok(Reader { connection: Connected::new(result?, opened), frozen: None }),
+        result => {
+            let connection = Connected::new(result?, opened, files);
+            files.note_log();
+            Ok(Reader { connection, frozen: None })
+        }
     }
 }
 
 /// The connection that writes; makes the file. Waits while another process makes or closes the database.
-pub(super) fn connect_writer(path: &Path, checkpoints: &Checkpoints) -> Result<Connected, Problem> {
-    make_file(path)?;
-    patiently(path, || {
-        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+pub(super) fn connect_writer(files: &Arc<Files>, checkpoints: &Checkpoints) -> Result<Connected, Problem> {
+    make_file(files.path())?;
+    patiently(files.path(), || {
+        let mut connection = connect(files, OpenFlags::SQLITE_OPEN_CREATE)?;
         // A collection gives pages back that nothing needs. It is decided when the database is made; later it
         // would be written each time.
         if connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
@@ -135,7 +145,7 @@ fn make_file(path: &Path) -> Result<(), Error> {
     occupy_standard();
     let mode: std::fs::Permissions = PermissionsExt::from_mode(0o666);
     let make =
-        || tempfile::Builder::new().prefix(".manifests-").permissions(mode.clone()).tempfile_in(directory);
+        || tempfile::Builder::new().prefix(UNFINISHED).permissions(mode.clone()).tempfile_in(directory);
     // A new file may have the number of one that a parent had open when it forked this process. It is kept
     // until there is one with another number.
     let mut refused = Vec::new();
@@ -153,8 +163,8 @@ fn make_file(path: &Path) -> Result<(), Error> {
 }
 
 /// The connection that moves what was written into the database.
-pub(super) fn connect_checkpointer(path: &Path) -> Result<Connected, Problem> {
-    let mut connection = connect(path, OpenFlags::empty())?;
+pub(super) fn connect_checkpointer(files: &Arc<Files>) -> Result<Connected, Problem> {
+    let mut connection = connect(files, OpenFlags::empty())?;
     // Looks at the file, and so at what kind of log it has.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     connection.busy_handler(Some(wait_a_moment))?;
@@ -162,14 +172,15 @@ pub(super) fn connect_checkpointer(path: &Path) -> Result<Connected, Problem> {
 }
 
 /// A connection that may write.
-fn connect(path: &Path, more: OpenFlags) -> Result<Connected, Problem> {
+fn connect(files: &Arc<Files>, more: OpenFlags) -> Result<Connected, Problem> {
+    let path = files.path();
     // Where there is no file, SQLite makes one, or says why it cannot.
     let before = if path.exists() { Some(forked::note(path)?) } else { None };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let mut connection = Connection::open_with_flags(path, flags)?;
     prepare(&mut connection)?;
     let opened = before.map_or_else(|| forked::note(path), Ok)?;
-    Ok(Connected::new(connection, opened))
+    Ok(Connected::new(connection, opened, files))
 }
 
 /// Opens a connection, again and again while another process makes or closes the database. SQLite does not
@@ -228,7 +239,8 @@ pub(super) fn check_writable(path: &Path) -> Result<(), Error> {
 
 /// Whether something is in the write-ahead log.
 fn has_log(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
+    // A link leads to a database that has its log beside it.
+    let mut log = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
     log.push("-wal");
     std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
 }
@@ -251,21 +263,24 @@ mod tests {
     fn a_connection_to_a_database_that_is_there_writes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.db");
+        let connect_writer = |path: &Path| {
+            connect_writer(&Arc::new(Files::new(path.to_owned())), &Checkpoints::default()).ok().unwrap()
+        };
         let mode = |connection: &Connection| -> i64 {
             connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap()
         };
-        let first = connect_writer(&path, &Checkpoints::default()).ok().unwrap();
+        let first = connect_writer(&path);
         first.execute_batch("CREATE TABLE t (x)").unwrap();
         assert_eq!(mode(&first), 2);
         let log = || std::fs::metadata(directory.path().join("m.db-wal")).unwrap().len();
         let before = log();
         // Not even while somebody else writes.
         first.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
-        let second = connect_writer(&path, &Checkpoints::default()).ok().unwrap();
+        let second = connect_writer(&path);
         assert_eq!((log(), mode(&second)), (before, 2));
         // One that an older version made stays as it is.
         let old = directory.path().join("old.db");
         Connection::open(&old).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        assert_eq!(mode(&connect_writer(&old, &Checkpoints::default()).ok().unwrap()), 0);
+        assert_eq!(mode(&connect_writer(&old)), 0);
     }
 }

@@ -8,10 +8,9 @@
 //! process's transaction is moved off a thread whose caller may end the call.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
@@ -19,9 +18,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Checkpoints, Due};
-use super::connect::{Reader, check_writable, connect_checkpointer, connect_writer};
+use super::connect::{Reader, UNFINISHED, check_writable, connect_checkpointer, connect_writer};
 use super::failure::{failed, is_busy};
 use super::forked::Connected;
+use super::in_place::Files;
 use super::mutex::{locked, try_locked};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
@@ -39,15 +39,13 @@ pub(in crate::manifest) struct SqliteDatabase(pub(super) Arc<File>);
 
 #[derive(Debug)]
 pub(super) struct File {
-    pub(super) path: PathBuf,
+    pub(super) files: Arc<Files>,
     /// Connections that nobody reads with at the moment.
     readers: Mutex<Vec<Reader>>,
     may_read: Arc<Semaphore>,
     writer: Mutex<Option<Writer>>,
     checkpoints: Checkpoints,
     closed: AtomicBool,
-    /// Device and inode of the file that the first connection opened.
-    identity: OnceLock<(u64, u64)>,
 }
 
 /// The connection that writes.
@@ -65,13 +63,12 @@ impl SqliteDatabase {
         blocking::run(move || {
             let exists = exists(&path)?;
             let file = File {
-                path,
+                files: Arc::new(Files::new(path)),
                 readers: Mutex::default(),
                 may_read: Arc::new(Semaphore::new(READERS)),
                 writer: Mutex::default(),
                 checkpoints: Checkpoints::default(),
                 closed: AtomicBool::new(false),
-                identity: OnceLock::new(),
             };
             Ok((SqliteDatabase(Arc::new(file)), exists))
         })
@@ -79,13 +76,23 @@ impl SqliteDatabase {
     }
 
     pub(in crate::manifest) fn path(&self) -> &Path {
-        &self.0.path
+        self.0.path()
     }
 
     /// Makes the directory of the file durable, and makes it if it does not exist.
     pub(in crate::manifest) async fn make_directory(&self) -> Result<()> {
-        let path = self.0.path.clone();
+        let path = self.path().to_owned();
         blocking::run(move || path.parent().map_or(Ok(()), durable::create_directory)).await?
+    }
+
+    /// Removes files of processes that died while they made the database. Returns how many.
+    pub(in crate::manifest) async fn remove_leftovers(&self) -> Result<u64> {
+        let file = Arc::clone(&self.0);
+        blocking::run(move || {
+            let directory = file.path().parent();
+            directory.map_or(Ok(0), |directory| durable::remove_abandoned(directory, UNFINISHED, 0))
+        })
+        .await?
     }
 
     /// Runs an operation. A transaction is never run twice: it has the database to itself from its first
@@ -126,17 +133,29 @@ impl SqliteDatabase {
         .await?
     }
 
-    /// Fails if the file was removed or replaced.
+    /// Fails if the file was removed or replaced, or its log.
     pub(in crate::manifest) async fn check_in_place(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
-        blocking::run(move || file.check_in_place()).await?
+        blocking::run(move || {
+            let checked = file.files.check();
+            if let Some(mut writer) = try_locked(&file.writer) {
+                file.close_if_log_is_lost(&mut writer);
+            }
+            checked
+        })
+        .await?
+    }
+
+    /// The same without closing the connections then, for a caller that waits for nobody.
+    pub(in crate::manifest) fn look_in_place(&self) -> Result<()> {
+        self.0.files.check()
     }
 
     /// Fails if the file or its directory may not be written to, which a transaction that changes nothing
     /// would not notice.
     pub(in crate::manifest) async fn check_writable(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
-        blocking::run(move || check_writable(&file.path)).await?
+        blocking::run(move || check_writable(file.path())).await?
     }
 
     pub(in crate::manifest) fn connections(&self) -> Connections {
@@ -169,11 +188,15 @@ fn checkpoint_elsewhere(file: &Arc<File>, due: Due) {
 }
 
 impl File {
+    pub(super) fn path(&self) -> &Path {
+        self.files.path()
+    }
+
     /// The result for the caller; `None` if it would have had to wait for another process, and may not.
     pub(super) fn unless_it_waits<T>(&self, result: Result<T, Problem>) -> Option<Result<T>> {
         match result {
             Err(Problem::Sqlite(error)) if is_busy(&error) && !blocking::may_wait() => None,
-            result => Some(result.map_err(|problem| failed(&self.path, problem))),
+            result => Some(result.map_err(|problem| failed(self.path(), problem))),
         }
     }
 
@@ -191,11 +214,12 @@ impl File {
         let free = if blocking::is_at_once() {
             Some(locked(&self.readers).pop_if(|reader| reader.follows_the_log())?)
         } else {
-            locked(&self.readers).pop().filter(|reader| reader.is_current(&self.path))
+            locked(&self.readers).pop().filter(|reader| reader.is_current(self.path()))
         };
         let connect = || {
-            let reader = Reader::connect(&self.path)?;
-            self.check_in_place()?;
+            self.files.check()?;
+            let reader = Reader::connect(&self.files)?;
+            self.files.check_database()?;
             Ok(reader)
         };
         let mut reader = match free.map_or_else(connect, Ok) {
@@ -203,7 +227,9 @@ impl File {
             Err(problem) => return Some(Err(problem)),
         };
         let result = self.read_over(&mut reader.connection, tables, arguments, work);
-        locked(&self.readers).push(reader);
+        if !self.files.is_log_lost() {
+            locked(&self.readers).push(reader);
+        }
         Some(result)
     }
 
@@ -250,6 +276,19 @@ impl File {
         arguments: &A,
         work: &impl Work<A, T>,
     ) -> Result<T, Problem> {
+        let result = self.transact(&mut writer, operation, watch, arguments, work);
+        self.close_if_log_is_lost(&mut writer);
+        result
+    }
+
+    fn transact<A, T>(
+        &self,
+        writer: &mut Option<Writer>,
+        operation: Operation,
+        watch: &Watch,
+        arguments: &A,
+        work: &impl Work<A, T>,
+    ) -> Result<T, Problem> {
         self.check_open()?;
         if let Some(failure) = self.checkpoints.failure() {
             return Err(failure.into());
@@ -257,8 +296,8 @@ impl File {
         let writer = if let Some(writer) = writer.as_mut() {
             writer
         } else {
-            let connection = connect_writer(&self.path, &self.checkpoints)?;
-            self.check_in_place()?;
+            self.files.check()?;
+            let connection = connect_writer(&self.files, &self.checkpoints)?;
             writer.insert(Writer { connection, synced: None })
         };
         let synced = operation.synced;
@@ -268,13 +307,16 @@ impl File {
             writer.synced = Some(synced);
         }
         let transaction = Transaction::begin(&mut writer.connection)?;
+        // Nothing is written yet.
+        self.files.check_log_to_write()?;
         let connection = connection::Connection::Sqlite(transaction.0, operation.tables);
         match runtime::drive(work(connection, arguments))? {
             Ending::Commit(answer) => {
                 watch.before_commit()?;
                 transaction.commit()?;
                 // Nobody who opens the store later finds it otherwise.
-                self.check_in_place()?;
+                self.files.check_database()?;
+                self.files.check_log_to_write()?;
                 Ok(answer)
             }
             // Rolled back when it is dropped.
@@ -282,29 +324,22 @@ impl File {
         }
     }
 
-    /// Fails if the file under the path is not the one that was opened first: it was removed, or another one
-    /// was put in its place, and what is committed goes to a file without a name.
-    fn check_in_place(&self) -> Result<()> {
-        let lost = |how: &str| {
-            let why = format!("the database {} was {how} while the store was open", self.path.display());
-            Error::new(Code::Io, why).with_advice(
-                "what was put since is lost; bring the file back if something else removed it, then open the store again",
-            )
-        };
-        let metadata = match std::fs::metadata(&self.path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost("removed")),
-            Err(error) => return Err(Error::io_at("cannot look at", &self.path, error)),
-        };
-        let found = (metadata.dev(), metadata.ino());
-        if *self.identity.get_or_init(|| found) == found { Ok(()) } else { Err(lost("replaced")) }
+    /// Closes the connections, so that the last one saves what the log has. Those that are read with now
+    /// follow.
+    fn close_if_log_is_lost(&self, writer: &mut Option<Writer>) {
+        if self.files.is_log_lost() {
+            locked(&self.readers).clear();
+            self.checkpoints.close();
+            *writer = None;
+        }
     }
 
     fn checkpoint(&self, due: &Due) {
         // If it fails, the log stays as it is, and is as good as the database.
         let _ = due.run(|| {
             self.check_open()?;
-            connect_checkpointer(&self.path)
+            self.files.check()?;
+            connect_checkpointer(&self.files)
         });
     }
 }

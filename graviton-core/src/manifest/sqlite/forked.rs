@@ -12,11 +12,13 @@
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
+use super::in_place::Files;
 use crate::error::{Code, Error, Result};
 
 /// A connection, from before it is opened until after it is closed.
@@ -28,11 +30,20 @@ pub(super) struct Opened(&'static Entry);
 pub(super) struct Connected {
     connection: Connection,
     _opened: Opened,
+    files: Arc<Files>,
 }
 
 impl Connected {
-    pub(super) fn new(connection: Connection, opened: Opened) -> Connected {
-        Connected { connection, _opened: opened }
+    pub(super) fn new(connection: Connection, opened: Opened, files: &Arc<Files>) -> Connected {
+        Connected { connection, _opened: opened, files: Arc::clone(files) }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        if self.files.is_log_anothers() {
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
     }
 }
 

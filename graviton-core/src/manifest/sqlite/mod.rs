@@ -19,6 +19,7 @@ mod database;
 mod failure;
 mod filesystem;
 mod forked;
+mod in_place;
 mod mutex;
 mod whereabouts;
 

@@ -16,8 +16,8 @@ impl SqliteDatabase {
     pub(in crate::manifest) async fn whereabouts(&self, blocks: Option<PathBuf>) -> Result<Whereabouts> {
         let file = Arc::clone(&self.0);
         blocking::run(move || {
-            let failed = |error: io::Error| Error::io_at("cannot look at", &file.path, error);
-            let path = std::fs::canonicalize(&file.path).map_err(failed)?;
+            let failed = |error: io::Error| Error::io_at("cannot look at", file.path(), error);
+            let path = std::fs::canonicalize(file.path()).map_err(failed)?;
             let stat = statx(CWD, &path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME);
             let stat = stat.map_err(|error| failed(error.into()))?;
             // A copy may get the number of a file elsewhere. Where the filesystem knows when a file was made,
