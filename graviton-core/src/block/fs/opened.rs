@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Stat};
 use rustix::io::Errno;
 
+use super::temporaries::Temporaries;
+use crate::digest::Algo;
 use crate::durable;
 use crate::error::{Code, Error, Result};
 
@@ -29,6 +31,13 @@ pub(super) struct OpenDirectory {
     path: PathBuf,
     descriptor: OwnedFd,
     id: FileId,
+}
+
+/// The directories that blocks are written to. They stay the same for as long as the store is open.
+#[derive(Debug)]
+pub(super) struct Writable {
+    pub(super) temporaries: Temporaries,
+    pub(super) algo: [OpenDirectory; Algo::ALL.len()],
 }
 
 impl AsFd for OpenDirectory {

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 use rustix::io::{Errno, retry_on_intr};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::opened::OpenDirectory;
+use super::opened::{OpenDirectory, Writable};
 use super::shared::Shared;
 use super::temporaries::{Fresh, TEMPORARY, Temporaries, open_temporary, remove_leftovers};
 use crate::block::{Block, Published};
@@ -101,13 +101,6 @@ async fn publish_batch(
     }
     let here = Arc::clone(shared);
     blocking::run(move || here.finish(fresh, barrier, permit)).await?
-}
-
-/// The directories that blocks are written to. They stay the same for as long as the store is open.
-#[derive(Debug)]
-pub(super) struct Writable {
-    temporaries: Temporaries,
-    algo: [OpenDirectory; Algo::ALL.len()],
 }
 
 impl Shared {

@@ -16,9 +16,8 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::memory;
-use super::opened::OpenDirectory;
+use super::opened::{OpenDirectory, Writable};
 use super::packs::FsPacks;
-use super::publish::Writable;
 use crate::block::{missing, wrong_length};
 use crate::descriptor::open_at;
 use crate::digest::Algo;
