@@ -670,10 +670,20 @@ typedef struct graviton_gc_report {
      */
     int32_t complete;
     /**
-     * Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if there
-     * is none. NUL-terminated.
+     * Why the first block is kept that could not be deleted or whose deletion got no answer, or why the
+     * collection failed. Empty if nothing did. NUL-terminated.
      */
     char failure[GRAVITON_FAILURE_TEXT_MAX];
+    /**
+     * Blocks and packs on a filesystem without a row in the database, among some that a complete collection
+     * looked at: of running puts, or left by killed ones. `verify` with `adopt` hands them to the next
+     * collection.
+     */
+    uint64_t unreferenced;
+    /**
+     * The sum of their sizes in bytes.
+     */
+    uint64_t unreferenced_bytes;
 } graviton_gc_report;
 
 /**
@@ -1928,7 +1938,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialises a graviton_gc_report. */
-#define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 } }
+#define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0 }
 
 /** Initialises a graviton_verify_report. */
 #define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0, 0 }

@@ -215,15 +215,24 @@ pub struct graviton_gc_report {
     pub dry_run: i32,
     /// 1 if nothing is left to do; 0 if a limit or the caller stopped it.
     pub complete: i32,
-    /// Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if there
-    /// is none. NUL-terminated.
+    /// Why the first block is kept that could not be deleted or whose deletion got no answer, or why the
+    /// collection failed. Empty if nothing did. NUL-terminated.
     pub failure: [c_char; GRAVITON_FAILURE_TEXT_MAX],
+    /// Blocks and packs on a filesystem without a row in the database, among some that a complete collection
+    /// looked at: of running puts, or left by killed ones. `verify` with `adopt` hands them to the next
+    /// collection.
+    pub unreferenced: u64,
+    /// The sum of their sizes in bytes.
+    pub unreferenced_bytes: u64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
 unsafe impl Versioned for graviton_gc_report {
     const NAME: &'static str = "graviton_gc_report";
-    const EARLIER: &'static [usize] = &[std::mem::offset_of!(graviton_gc_report, failure)];
+    const EARLIER: &'static [usize] = &[
+        std::mem::offset_of!(graviton_gc_report, failure),
+        std::mem::offset_of!(graviton_gc_report, unreferenced),
+    ];
 }
 
 impl From<&GcReport> for graviton_gc_report {
@@ -243,6 +252,8 @@ impl From<&GcReport> for graviton_gc_report {
             dry_run: i32::from(report.dry_run),
             complete: i32::from(report.complete),
             failure: fill_text(&report.failure),
+            unreferenced: report.unreferenced,
+            unreferenced_bytes: report.unreferenced_bytes,
         }
     }
 }

@@ -186,7 +186,14 @@ impl Struct {
         let added = self.added.iter().map(|field| format!("std::mem::offset_of!({name}, {field})"));
         let added: Vec<String> = added.collect();
         if !added.is_empty() {
-            writeln!(text, "    const EARLIER: &'static [usize] = &[{}];", added.join(", ")).unwrap();
+            // As rustfmt has it.
+            let line = format!("    const EARLIER: &'static [usize] = &[{}];", added.join(", "));
+            if line.len() > 110 {
+                let lines = added.join(",\n        ");
+                writeln!(text, "    const EARLIER: &'static [usize] = &[\n        {lines},\n    ];").unwrap();
+            } else {
+                writeln!(text, "{line}").unwrap();
+            }
         }
         writeln!(text, "}}\n\nimpl From<&{core_name}> for {name} {{").unwrap();
         writeln!(text, "    fn from(report: &{core_name}) -> {name} {{\n        {name} {{").unwrap();
