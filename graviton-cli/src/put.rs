@@ -3,7 +3,7 @@
 //! Commits that come together share a transaction and a sync, so many small files are in flight at once;
 //! what bounds them is memory and open files. Long files use a window of memory each, so only a few run.
 //! Pipes all run at once: one program may feed several of them, and would wait for ever for the one that is
-//! not read.
+//! not read. Each stream has a thread of its own, for the store's threads must not wait for each other.
 //!
 //! Workers take sources in order and send results, which wait here for their turn. A line is written only
 //! after its blob is committed, and as soon as every earlier one is settled; lines that are ready at the
@@ -23,7 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::arguments::Put;
@@ -110,7 +110,7 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
             results,
         },
         sources,
-    );
+    )?;
     let result = context.interrupt.or(report.receive(&mut settled)).await;
     if result.is_err() {
         workers.stop().await;
@@ -199,7 +199,7 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(mut work: Work, sources: Vec<(usize, Source)>) -> Workers {
+    fn start(mut work: Work, sources: Vec<(usize, Source)>) -> Result<Workers, Failure> {
         for (index, source) in sources {
             let queue = match source.kind {
                 Kind::Small(_) => &mut work.small,
@@ -212,15 +212,17 @@ impl Workers {
         for _ in 0..work.small.sources.len().min(files_at_once()) {
             all.spawn(Arc::clone(&work).store_small());
         }
-        for _ in 0..work.large.sources.len().min(LARGE_AT_ONCE) {
-            let (work, runtime) = (Arc::clone(&work), Handle::current());
-            all.spawn_blocking(move || work.store_streams(&work.large, &runtime));
+        for place in 0..work.large.sources.len().min(LARGE_AT_ONCE) {
+            match spawn_streams(&mut all, &work, |work| &work.large) {
+                // The first does the work of the others.
+                Err(_) if place > 0 => break,
+                spawned => spawned?,
+            }
         }
         for _ in 0..work.pipes.sources.len() {
-            let (work, runtime) = (Arc::clone(&work), Handle::current());
-            all.spawn_blocking(move || work.store_streams(&work.pipes, &runtime));
+            spawn_streams(&mut all, &work, |work| &work.pipes)?;
         }
-        Workers { ending: Arc::clone(&work.ending), all }
+        Ok(Workers { ending: Arc::clone(&work.ending), all })
     }
 
     /// Begins nothing more, and gives what is under way a moment to end.
@@ -230,6 +232,19 @@ impl Workers {
         // Small puts that are left end where they are; nobody waits for the threads of streams.
         let _ = tokio::time::timeout(MOMENT, ending).await;
     }
+}
+
+/// Stores the streams of a queue on another thread.
+fn spawn_streams(all: &mut JoinSet<()>, work: &Arc<Work>, queue: fn(&Work) -> &Queue) -> Result<(), Failure> {
+    let (ended, ending) = oneshot::channel::<()>();
+    let (work, runtime) = (Arc::clone(work), Handle::current());
+    let thread = std::thread::Builder::new().name("stream".into()).spawn(move || {
+        work.store_streams(queue(&work), &runtime);
+        drop(ended);
+    });
+    thread.map_err(|error| Error::no_thread("cannot start a thread for a stream", error))?;
+    all.spawn(async move { drop(ending.await) });
+    Ok(())
 }
 
 /// Small files in flight: each is open, and so are the blocks made of it.

@@ -2,8 +2,8 @@
 //!
 //! There are three ways, and what they do depends on the thread's [`Mode`]:
 //! - [`run`]: a closure. It runs on the caller's thread if that may block, which saves two thread switches
-//!   (tens of microseconds, much of what a small put costs), and otherwise on one of tokio's blocking
-//!   threads.
+//!   (tens of microseconds, much of what a small put costs), and otherwise on one of our own [`threads`]. If
+//!   the system starts none, that is an error.
 //! - [`run_waiting`]: a closure that may have to wait for another process. It does not wait on a thread whose
 //!   caller may want to end the call, and it waits no longer than somebody waits for its answer.
 //! - [`Task`]: a closure or a future that always runs on other threads, and ends with its handle.
@@ -23,6 +23,7 @@ use futures_util::FutureExt;
 
 use crate::error::{Code, Error, Result};
 use crate::interrupt;
+use crate::threads::{self, Running};
 
 thread_local! {
     static MODE: RefCell<Mode> = const { RefCell::new(Mode::Driving) };
@@ -36,8 +37,7 @@ enum Mode {
     /// The thread drives a future that is polled only once: nothing may block, wait, or be left to other
     /// threads.
     AtOnce,
-    /// The thread may block: it is the caller's own inside of the synchronous store, or one of tokio's
-    /// blocking threads.
+    /// The thread may block: it is the caller's own inside of the synchronous store, or one of [`threads`].
     Blocking(Wait),
 }
 
@@ -126,7 +126,24 @@ pub(crate) async fn begins() {
 /// its end.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     begins().await;
-    if may_block_here() { Ok(work()) } else { joined(tokio::task::spawn_blocking(work).await) }
+    if may_block_here() { Ok(work()) } else { start(work, || false)?.join().await }
+}
+
+/// Begins work on another thread, which may block.
+fn start<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    unless: impl FnOnce() -> bool + Send + 'static,
+) -> Result<Running<T>> {
+    let work = || {
+        let _entered = may_block();
+        work()
+    };
+    threads::start(work, unless)
+}
+
+/// Work that nobody waits for, if there is a thread for it.
+pub(crate) fn run_beside(work: impl FnOnce() + Send + 'static) {
+    drop(start(work, || false));
 }
 
 /// Like [`run`], for work that may have to wait for others: it returns `None` if it would have to and [may
@@ -160,6 +177,7 @@ pub(crate) async fn run_waiting<T: Send + 'static>(
 }
 
 /// Set when the future that holds it is dropped.
+#[derive(Debug)]
 struct GivenUp(Arc<AtomicBool>);
 
 impl Drop for GivenUp {
@@ -178,29 +196,44 @@ pub(crate) fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) 
 
 /// Work on other threads that ends with its handle; a closure that has begun runs to its end.
 #[derive(Debug)]
-pub(crate) struct Task<T>(tokio::task::JoinHandle<T>);
+pub(crate) struct Task<T>(Kind<T>);
+
+#[derive(Debug)]
+enum Kind<T> {
+    /// Work on a thread of its own, which is not begun once this is set.
+    Thread(Result<Running<T>>, #[allow(dead_code, reason = "dropped, it tells the thread")] GivenUp),
+    Future(tokio::task::JoinHandle<T>),
+}
 
 impl<T: Send + 'static> Task<T> {
-    /// Runs a closure on a blocking thread, beside what the caller does.
+    /// Runs a closure on another thread, beside what the caller does. If there is none, its result is that.
     pub(crate) fn blocking(work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
-        Task(tokio::task::spawn_blocking(work))
+        let given_up = GivenUp(Arc::default());
+        let flag = Arc::clone(&given_up.0);
+        Task(Kind::Thread(start(work, move || flag.load(Ordering::Relaxed)), given_up))
     }
 
     /// Drives a future on threads of the runtime, so that the caller's own thread can be interrupted
     /// meanwhile.
     pub(crate) fn spawn(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
-        Task(tokio::spawn(future))
+        Task(Kind::Future(tokio::spawn(future)))
     }
 
     /// Waits for its result.
     pub(crate) async fn join(mut self) -> Result<T> {
-        joined((&mut self.0).await)
+        match &mut self.0 {
+            Kind::Thread(Ok(running), _) => running.join().await,
+            Kind::Thread(Err(error), _) => Err(error.clone()),
+            Kind::Future(task) => joined(task.await),
+        }
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Kind::Future(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

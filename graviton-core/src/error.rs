@@ -243,7 +243,9 @@ impl Error {
             Kind::IsADirectory => (Code::InvalidArgument, "name a file, not a directory"),
             Kind::TimedOut => (Code::Timeout, "try again"),
             Kind::OutOfMemory => (Code::BackendUnavailable, "free some memory and try again"),
-            Kind::FileTooLarge => (Code::TooLarge, "raise the limit on the size of files (`ulimit -f`)"),
+            Kind::FileTooLarge => {
+                (Code::NoSpace, "raise the limit on the size of files (`ulimit -f`), and try again")
+            }
             _ if is_out_of_files(&error) => (
                 Code::BackendUnavailable,
                 "raise the limit on open files (`ulimit -n`), or do less at once, and try again",
@@ -271,6 +273,13 @@ impl Error {
         let path = path.as_ref();
         Error::io(format!("{tried} {}", path.display()), error)
             .edit(|inner| inner.path = Some(path.to_owned()))
+    }
+
+    /// The error for a thread that the system did not start.
+    pub fn no_thread(tried: impl fmt::Display, error: io::Error) -> Error {
+        Error::io(tried, error).with_code(Code::BackendUnavailable).with_advice(
+            "raise the limit on processes and threads (`ulimit -u`), or do less at once, and try again",
+        )
     }
 
     /// The same error with what to do about it.

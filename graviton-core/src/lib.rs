@@ -26,6 +26,10 @@
 //! one that was put; any number of processes may share a store.
 //! Not provided: encryption, names for blobs, protection against who may write to the directory.
 //!
+//! A thread that calls the store needs 256 KiB of stack. Where the system gives no memory, the process is
+//! aborted, as by any Rust program; where it gives no thread or no descriptor, the call fails with
+//! [`Code::BackendUnavailable`] and may be made again.
+//!
 //! Dependencies between the modules point one way: errors, digests and keys, then [`chunker`], [`block`]
 //! stores and [`manifest`] repositories, then [`report`]s, then the engine ([`AsyncStore`]), then [`Store`].
 
@@ -52,9 +56,10 @@ mod range;
 pub mod report;
 mod runtime;
 mod store;
+mod threads;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-
 pub use block::BlockStore;
 pub use chunker::ChunkerSpec;
 pub use config::{Config, SETTINGS, Setting};

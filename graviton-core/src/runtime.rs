@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
 use crate::blocking;
 use crate::descriptor;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::interrupt;
 
 /// A process's runtime, and behind it that of a child it was forked into.
@@ -50,19 +51,25 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
         return Ok(generation);
     }
     descriptor::occupy_standard();
-    // And one for a call that blocks.
-    try_threads(blocking::cores() + 1)?;
+    // And one each for work that blocks here and in tokio.
+    try_threads(blocking::cores() + 2)?;
     // Where tokio finds that out, it may panic.
     descriptor::check_free(DESCRIPTORS)
         .map_err(|error| Error::io("cannot start the threads of the store", error))?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(blocking::cores())
         .thread_name("graviton")
+        .thread_keep_alive(KEPT)
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot start the threads of the store", error))?;
+    // Names are looked up on such a thread. One that is there takes what comes when no more can be had.
+    drop(runtime.spawn_blocking(|| ()));
     Ok(place.get_or_init(|| Box::new(Generation { process, runtime, child: OnceLock::new() })))
 }
+
+/// How long tokio keeps a thread that blocked: for ever. The store itself has its own (`threads`).
+const KEPT: Duration = Duration::from_secs(1 << 31);
 
 /// The files that a runtime opens, signals included.
 const DESCRIPTORS: usize = 6;
@@ -80,13 +87,7 @@ fn try_threads(count: usize) -> Result<()> {
             Err(error) => result = Err(error),
         }
     }
-    result.map_err(|error| {
-        Error::io("cannot start the threads of the store", error)
-            .with_code(Code::BackendUnavailable)
-            .with_advice(
-                "raise the limit on processes and threads (`ulimit -u`), or do less at once, and try again",
-            )
-    })
+    result.map_err(|error| Error::no_thread("cannot start the threads of the store", error))
 }
 
 /// Wakes the thread, and notes that it did: a call that is made inside of another one's poll, by a callback,
@@ -157,7 +158,6 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// A callback may call the store while another call is being polled. Without the note in [`Unpark`] this
     /// hangs.

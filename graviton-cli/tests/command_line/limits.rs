@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use crate::scene::{Outcome, Scene, finish};
+use crate::scene::{Outcome, Scene, finish, noise};
 
 /// Runs the program under a limit of `ulimit`, as an ordinary user: root has no limit on threads.
 fn limited(scene: &Scene, limit: &str, arguments: &[&str]) -> Outcome {
@@ -36,6 +36,29 @@ fn without_threads_it_says_so() {
         refused.stderr
     );
     limited(&scene, "-u 1000", &["put", "file"]).succeeded();
+}
+
+/// However many threads can be had: the work is done, or the error says what is lacking; it never hangs.
+#[test]
+fn with_few_threads_it_stores_or_says_so() {
+    const FEWEST: usize = 2;
+    let scene = Scene::new();
+    scene.file("large", &noise(1, 9_000_000));
+    scene.file("small", &noise(2, 3_000));
+    let (mut refused, mut stored) = (0, 0);
+    for limit in FEWEST..14 {
+        let root = format!("store-{limit}");
+        let outcome = limited(&scene, &format!("-u {limit}"), &["--root", &root, "put", "large", "small"]);
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        if outcome.code == 0 {
+            stored += 1;
+            continue;
+        }
+        refused += 1;
+        assert!(outcome.stderr.contains("error[backend-unavailable]"), "{limit}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("ulimit -u"), "{limit}: {}", outcome.stderr);
+    }
+    assert!(refused > 0 && stored > 0, "{refused} refused, {stored} stored");
 }
 
 /// Wherever the last descriptor goes: the error says what is lacking, and nothing else.

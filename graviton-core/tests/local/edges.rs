@@ -1,8 +1,10 @@
 //! Cases that were once wrong, each as small as it can be.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::time::Duration;
 
-use graviton_core::{BlobId, Code, Config, PutOptions, Store};
+use graviton_core::{BlobId, Code, Config, GcOptions, PutOptions, Store, VerifyOptions};
 
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed | 1;
@@ -154,7 +156,7 @@ fn a_put_whose_pending_row_was_expired_fails_and_leaves_nothing() {
     let content = noise(6, 10 << 20);
     std::io::Write::write_all(&mut writer, &content).unwrap();
     let database = rusqlite::Connection::open(directory.path().join("manifests.db")).unwrap();
-    database.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    database.busy_timeout(Duration::from_secs(30)).unwrap();
     // What a collector does with the blobs of a writer whose lease is over.
     let expired = database.execute("UPDATE blob SET state = 2, deleted_at = 1 WHERE state = 0", []).unwrap();
     assert_eq!(expired, 1);
@@ -297,4 +299,24 @@ fn the_log_of_the_database_stays_short_and_is_gone_at_the_end() {
     assert!(!log.exists());
     let store = Store::open(directory.path()).unwrap();
     assert_eq!(store.stats().unwrap().blobs, 3_000);
+}
+
+/// The stack that the documentation asks for.
+#[test]
+fn a_thread_with_a_small_stack_can_do_everything() {
+    const STACK: usize = 256 << 10;
+    let work = || {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Config::for_directory(directory.path()).open().unwrap();
+        let bytes = noise(9, 3_000_000);
+        let id = store.put(&bytes[..]).unwrap().id;
+        assert!(store.read_range(&id, 0..u64::MAX).unwrap() == bytes);
+        store.delete(&id).unwrap();
+        let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
+        assert_eq!(store.gc(&options, |_| ControlFlow::Continue(())).unwrap().blobs, 1);
+        store.put(&b"small"[..]).unwrap();
+        let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
+        assert!(store.verify(&options, |_| ControlFlow::Continue(())).unwrap().is_clean());
+    };
+    std::thread::Builder::new().stack_size(STACK).spawn(work).unwrap().join().unwrap();
 }

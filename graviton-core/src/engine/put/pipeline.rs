@@ -85,7 +85,7 @@ async fn cut(
     algo: Algo,
     mut filled: mpsc::Receiver<Filled>,
     bodies: mpsc::Sender<Bytes>,
-    hashing: mpsc::Sender<JoinHandle<Hashed>>,
+    hashing: mpsc::Sender<Task<Hashed>>,
 ) -> Result<()> {
     let mut carried = Bytes::new();
     let mut offset = 0;
@@ -116,7 +116,7 @@ async fn cut(
             if !blocks.is_empty() {
                 let start = offset;
                 offset += blocks.iter().map(|block| block.len() as u64).sum::<u64>();
-                let work = tokio::task::spawn_blocking(move || hash_blocks(algo, start, blocks));
+                let work = Task::blocking(move || hash_blocks(algo, start, blocks));
                 if hashing.send(work).await.is_err() {
                     return Ok(());
                 }
@@ -178,7 +178,7 @@ async fn hash(algo: Algo, mut bodies: mpsc::Receiver<Bytes>) -> Result<Digest> {
 /// Pins and stores blocks in batches: few round trips of the database for many blocks.
 async fn store(
     mut put: PinnedPut,
-    mut hashing: mpsc::Receiver<JoinHandle<Hashed>>,
+    mut hashing: mpsc::Receiver<Task<Hashed>>,
     buffers: Arc<Buffers>,
     window: Window,
 ) -> Result<PinnedPut> {
@@ -189,7 +189,7 @@ async fn store(
         tokio::select! {
             next = hashing.recv() => match next {
                 Some(work) => {
-                    let hashed = blocking::joined(work.await)?;
+                    let hashed = work.join().await?;
                     waiting += hashed.bytes.iter().map(Bytes::len).sum::<usize>();
                     batch.entries.extend(hashed.entries);
                     batch.bytes.extend(hashed.bytes);
