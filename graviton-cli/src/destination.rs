@@ -15,12 +15,22 @@ use std::path::{Path, PathBuf};
 
 use graviton_core::{Code, Error};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use tempfile::{Builder, NamedTempFile};
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::output::{self, Reader};
+
+/// Makes a call again for as long as a signal ends it.
+fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
 
 /// As many as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -44,7 +54,7 @@ impl Destination {
         let Some(path) = path.filter(|path| path.as_os_str() != "-") else { return Ok(Destination::Stdout) };
         let name = path.display().to_string();
         let failed = |error| Failure::io(format!("cannot write {name}"), error);
-        let there = match std::fs::metadata(path) {
+        let there = match retried(|| std::fs::metadata(path)) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
@@ -102,14 +112,18 @@ impl Unfinished {
     fn create(target: &Path, replaced: Option<&Metadata>) -> io::Result<Unfinished> {
         let unfinished = match unnamed_beside(target) {
             Ok(file) => Unfinished::Unnamed(file.into()),
-            // Some filesystems cannot, and some old kernels say so in other words.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Unfinished::Named(named_beside(target)?),
+            // Some filesystems cannot, and some old kernels say so in other words. Without the
+            // directory, a file with a name cannot be made either.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS | Errno::NOENT) => {
+                Unfinished::Named(named_beside(target)?)
+            }
             Err(error) => return Err(error.into()),
         };
         if let Some(replaced) = replaced {
-            unfinished
-                .file()
-                .set_permissions(Permissions::from_mode(replaced.permissions().mode() & 0o777))?;
+            set_permissions(
+                unfinished.file(),
+                Permissions::from_mode(replaced.permissions().mode() & 0o777),
+            )?;
         }
         Ok(unfinished)
     }
@@ -135,13 +149,26 @@ impl Unfinished {
             // Some filesystems have unnamed files, and let nobody link.
             Err(error) if error.raw_os_error().is_some_and(is_refused) => {
                 let mut named = named_beside(target)?;
-                named.as_file().set_permissions(file.metadata()?.permissions())?;
+                set_permissions(named.as_file(), file.metadata()?.permissions())?;
                 (&file).rewind()?;
                 io::copy(&mut &file, named.as_file_mut())?;
                 Ok(named.persist(target).map(drop)?)
             }
             result => result,
         }
+    }
+}
+
+/// Gives a file permissions, where the filesystem has any to give: on some, all files have the same.
+fn set_permissions(file: &File, permissions: Permissions) -> io::Result<()> {
+    match file.set_permissions(permissions) {
+        Err(error)
+            if [Errno::PERM, Errno::NOSYS, Errno::NOTSUP]
+                .contains(&Errno::from_io_error(&error).unwrap_or(Errno::IO)) =>
+        {
+            Ok(())
+        }
+        result => result,
     }
 }
 
@@ -162,15 +189,16 @@ fn named_beside(target: &Path) -> io::Result<NamedTempFile> {
 
 fn unnamed_beside(target: &Path) -> Result<OwnedFd, Errno> {
     // Without /proc it could never be named.
-    rustix::fs::stat("/proc/self/fd").map_err(|_| Errno::OPNOTSUPP)?;
+    retry_on_intr(|| rustix::fs::stat("/proc/self/fd")).map_err(|_| Errno::OPNOTSUPP)?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, directory_of(target), flags, Mode::from_raw_mode(0o666))
+    retry_on_intr(|| rustix::fs::openat(CWD, directory_of(target), flags, Mode::from_raw_mode(0o666)))
 }
 
 /// Gives an unnamed file its name.
 fn link(file: &File, path: &Path) -> io::Result<()> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rustix::fs::linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    let link = || rustix::fs::linkat(CWD, &unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW);
+    Ok(retry_on_intr(link)?)
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -181,7 +209,7 @@ fn directory_of(path: &Path) -> &Path {
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
-        match std::fs::read_link(&path) {
+        match retried(|| std::fs::read_link(&path)) {
             Ok(next) => path = directory_of(&path).join(next),
             // It is no link, or it is not there.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {

@@ -36,6 +36,8 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// Listens to the signals from now on. Needs a tokio runtime.
     pub(crate) fn listen() -> io::Result<Interrupt> {
+        // Told to the write that meets the limit on the size of files, instead of ending the process.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let ignored = ignored_signals();
         let exit_code = Arc::new(AtomicU8::new(0));
         let (raise, raised) = watch::channel(false);

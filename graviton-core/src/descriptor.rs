@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::retry_on_intr;
 
 /// The first descriptor that is no standard stream.
 const FIRST: i32 = 3;
@@ -23,7 +24,8 @@ pub(crate) fn open_at(
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
     loop {
-        let mut file = rustix::fs::openat(directory, name.as_ref(), flags | OFlags::CLOEXEC, mode)?;
+        let open = || rustix::fs::openat(directory, name.as_ref(), flags | OFlags::CLOEXEC, mode);
+        let mut file = retry_on_intr(open)?;
         if file.as_raw_fd() >= FIRST {
             return Ok(file);
         }
@@ -58,5 +60,5 @@ pub(crate) fn occupy_standard() {
 
 /// Without `CLOEXEC`: a child has standard streams too.
 fn null() -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR, Mode::empty())
+    retry_on_intr(|| rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR, Mode::empty()))
 }

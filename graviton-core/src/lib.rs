@@ -53,6 +53,7 @@ mod process;
 pub mod quantity;
 mod random;
 mod range;
+mod repeated;
 pub mod report;
 mod runtime;
 mod store;

@@ -51,6 +51,8 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn serve(config: Config, settings: Settings) -> Result<()> {
+    // Told to the write that meets the limit on the size of files, instead of ending the process.
+    drop(listen_to(SignalKind::from_raw(SIGXFSZ))?);
     let mut hangups = listen_to(SignalKind::hangup())?;
     let mut interrupts = listen_to(SignalKind::interrupt())?;
     let mut terminations = listen_to(SignalKind::terminate())?;
@@ -77,6 +79,9 @@ async fn serve(config: Config, settings: Settings) -> Result<()> {
     Err(Error::new(Code::Cancelled, "running requests were aborted")
         .with_advice("raise GRAVITON_HTTP_DRAIN to give them more time"))
 }
+
+/// The signal of a write beyond the limit on the size of files.
+const SIGXFSZ: i32 = rustix::process::Signal::XFSZ.as_raw();
 
 fn reload(control: &Control) {
     match control.reload() {

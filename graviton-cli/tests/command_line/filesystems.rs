@@ -100,6 +100,121 @@ fn a_call_that_a_signal_interrupts_is_made_again() {
     }
 }
 
+/// SQLite does not repeat its own syncs, and the standard library repeats neither of the others.
+#[test]
+fn a_call_of_sqlite_or_about_a_directory_is_made_again_as_well() {
+    let scene = Scene::new();
+    let content = noise(7, 3_000_000);
+    scene.file("large", &content);
+    scene.file("small", b"content");
+    for calls in
+        ["fsync,fdatasync,syncfs", "openat", "unlink,unlinkat,rmdir", "mkdir,mkdirat", "statx,newfstatat"]
+    {
+        let root = format!("store-{}", calls.replace(',', "-"));
+        // The loader of programs does not repeat; and what runs a whole transaction again must not meet the
+        // same fault each time.
+        let when = if calls.contains("open") || calls.contains("stat") { "30+5" } else { "1+7" };
+        let fault = format!("inject={calls}:error=EINTR:when={when}");
+        let graviton =
+            |arguments: &[&str]| with_failing(&scene, &[&fault], &[&["--root", &root], arguments].concat());
+        let Some(put) = graviton(&["put", "large", "small"]) else { return };
+        let id = put.succeeded().lines().remove(0);
+        graviton(&["get", &id, "-o", "copy"]).unwrap().succeeded();
+        assert!(std::fs::read(scene.path("copy")).unwrap() == content);
+        graviton(&["rm", &id]).unwrap().succeeded();
+        graviton(&["gc", "--grace", "0"]).unwrap().succeeded();
+        graviton(&["put", "large"]).unwrap().succeeded();
+        graviton(&["verify", "--deep"]).unwrap().succeeded();
+        graviton(&["backup", &format!("{root}.db")]).unwrap().succeeded();
+    }
+}
+
+#[test]
+fn files_without_a_name_and_locks_may_both_be_missing() {
+    let scene = Scene::new();
+    scene.file("large", &noise(8, 3_000_000));
+    // The bits of O_TMPFILE that O_DIRECTORY does not have, on the third argument of openat; flock.
+    let lacking = |error: u32| format!("257/56:2:0x400000:0x400000:{error};73/32:0:0:0:{error}");
+    for error in [38, 95, 22, 37] {
+        let root = format!("store-{error}");
+        let rules = lacking(error);
+        let arguments = ["--root", &root, "put", "large"];
+        let Some(put) = with_filter(&scene, &rules, &arguments) else { return };
+        put.succeeded();
+        with_filter(&scene, &rules, &["--root", &root, "gc", "--grace", "0"]).unwrap().succeeded();
+        with_filter(&scene, &rules, &["--root", &root, "verify", "--deep"]).unwrap().succeeded();
+        let left = std::fs::read_dir(scene.path(&root).join("cas/blocks/.tmp")).unwrap().count();
+        assert_eq!(left, 0, "temporary files are left");
+    }
+}
+
+#[test]
+fn a_filesystem_that_cannot_be_synced_as_a_whole_is_synced_file_by_file() {
+    let scene = Scene::new();
+    scene.file("large", &noise(9, 3_000_000));
+    for error in [38, 22, 1, 95] {
+        let rules = format!("306/267:0:0:0:{error}");
+        let root = format!("store-{error}");
+        for layout in ["files", "packs"] {
+            let root = format!("{root}-{layout}");
+            let layout = format!("GRAVITON_BLOCK_LAYOUT={layout}");
+            let graviton = |arguments: &[&str]| {
+                with_filter(&scene, &rules, &[&["--root", &root, "--set", &layout], arguments].concat())
+            };
+            let Some(put) = graviton(&["put", "large"]) else { return };
+            put.succeeded();
+        }
+        // The next store that is not relaxed syncs all that a relaxed one left.
+        let relaxed = ["--root", &root, "--set", "GRAVITON_DURABILITY=relaxed", "put", "large"];
+        with_filter(&scene, &rules, &relaxed).unwrap().succeeded();
+        with_filter(&scene, &rules, &["--root", &root, "put", "large"]).unwrap().succeeded();
+    }
+    // Without a word for a directory's sync.
+    let blocks = scene.path(".graviton/cas/blocks/blake3").display().to_string();
+    scene.put(b"makes the directories");
+    let fault = "inject=fsync:error=ENOSYS";
+    if let Some(put) = with_failing(&scene, &[&blocks, fault], &["put", "large"]) {
+        put.succeeded();
+    }
+}
+
+#[test]
+fn a_copy_is_written_where_names_and_permissions_cannot_be_had() {
+    let scene = Scene::new();
+    let content = noise(10, 3_000_000);
+    let id = scene.put(&content);
+    // ENOSYS, ENOENT, EOPNOTSUPP, EINVAL.
+    for error in [38, 2, 95, 22] {
+        let rules = format!("257/56:2:0x400000:0x400000:{error}");
+        let Some(got) = with_filter(&scene, &rules, &["get", &id, "-o", "copy"]) else { return };
+        got.succeeded();
+        assert!(std::fs::read(scene.path("copy")).unwrap() == content);
+        std::fs::remove_file(scene.path("copy")).unwrap();
+    }
+    for error in ["EPERM", "ENOSYS", "EOPNOTSUPP"] {
+        let fault = format!("inject=chmod,fchmod,fchmodat:error={error}");
+        // The second replaces the first, and would take its permissions over.
+        for _ in 0..2 {
+            let Some(got) = with_failing(&scene, &[&fault], &["get", &id, "-o", "copy"]) else { return };
+            got.succeeded();
+            assert!(std::fs::read(scene.path("copy")).unwrap() == content);
+        }
+        std::fs::remove_file(scene.path("copy")).unwrap();
+    }
+}
+
+/// A limit on the size of files, which the system also tells by a signal that ends a program.
+#[test]
+fn a_limit_on_the_size_of_files_is_a_lack_of_space() {
+    let scene = Scene::new();
+    scene.file("large", &noise(11, 6_000_000));
+    let script = format!("ulimit -f 64; exec {} put large", env!("CARGO_BIN_EXE_graviton"));
+    let mut command = scene.through("bash", &["-c", &script]);
+    let refused = finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    refused.failed(1, "no-space", "limit on the size of files");
+    scene.run(&["put", "large"]).succeeded();
+}
+
 /// The database cannot grow, and SQLite calls it a failure of the disk.
 #[test]
 fn a_quota_that_the_database_meets_is_a_lack_of_space() {
@@ -153,40 +268,50 @@ fn a_group_shares_a_store() {
     assert_eq!(run(USERS[1], 0o002, &["get", &id]).succeeded().stdout, noise(5, 300_000));
 }
 
-/// Runs a program whose calls of one kind fail, by a filter of the kernel (seccomp): the number of the call
-/// on x86-64 and on aarch64, its argument, its values, and the error. `strace` cannot tell a lock from the
-/// other uses of `fcntl`.
+/// Runs a program whose calls of some kinds fail, by a filter of the kernel (seccomp). A rule is the number
+/// of the call on x86-64 and on aarch64, an argument, the bits of it that are looked at, their value, and the
+/// error. `strace` cannot tell a lock from the other uses of `fcntl`.
 const FILTER: &str = r#"
 import ctypes, os, platform, struct, sys
-call, argument, jump, value, error = sys.argv[1:6]
-number = int(call.split("/")[platform.machine() == "aarch64"])
 step = lambda code, true, false, value: struct.pack("HBBI", code, true, false, value)
-program = b"".join([
-    step(0x20, 0, 0, 0), step(0x15, 0, 3, number),
-    step(0x20, 0, 0, 16 + 8 * int(argument)), step(int(jump, 16), 0, 1, int(value)),
-    step(0x06, 0, 0, 0x50000 | int(error)), step(0x06, 0, 0, 0x7fff0000)])
+program = b""
+for rule in sys.argv[1].split(";"):
+    calls, *rest = rule.split(":")
+    argument, mask, value, error = (int(number, 0) for number in rest)
+    number = int(calls.split("/")[platform.machine() == "aarch64"])
+    program += b"".join([
+        step(0x20, 0, 0, 0), step(0x15, 0, 4, number), step(0x20, 0, 0, 16 + 8 * argument),
+        step(0x54, 0, 0, mask), step(0x15, 0, 1, value), step(0x06, 0, 0, 0x50000 | error)])
+program += step(0x06, 0, 0, 0x7fff0000)
 code = ctypes.create_string_buffer(program)
-pointer = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 6, ctypes.addressof(code)))
+pointer = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code)))
 libc = ctypes.CDLL(None)
 if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, pointer, 0, 0):
     sys.exit("no seccomp")
-os.execv(sys.argv[6], sys.argv[6:])
+os.execv(sys.argv[2], sys.argv[2:])
 "#;
 
+/// Runs the program under these rules; `None` where there is no Python.
+fn with_filter(scene: &Scene, rules: &str, arguments: &[&str]) -> Option<Outcome> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        leave_out("a filesystem that lacks something", "there is no python3");
+        return None;
+    }
+    let all = [&["-c", FILTER, rules, env!("CARGO_BIN_EXE_graviton")], arguments].concat();
+    let mut command = scene.through("python3", &all);
+    Some(finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+}
+
 /// To lock without waiting (`F_SETLK`), and to share memory (`MAP_SHARED`).
-const LOCKS: [&str; 4] = ["72/25", "1", "0x15", "6"];
-const SHARED_MEMORY: [&str; 4] = ["9/222", "3", "0x45", "1"];
+const LOCKS: &str = "72/25:1:0xffffffff:6";
+const SHARED_MEMORY: &str = "9/222:3:1:1";
 
 #[test]
 fn a_database_needs_locks_and_shared_memory() {
     let scene = Scene::new();
     let id = scene.put(b"made on a disk");
-    let without = |lacking: [&str; 4], error: i32, arguments: &[&str]| {
-        let error = error.to_string();
-        let program = [&error, env!("CARGO_BIN_EXE_graviton")];
-        let all = [&["-c", FILTER], &lacking[..], &program, arguments].concat();
-        let mut command = scene.through("python3", &all);
-        finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    let without = |lacking: &str, error: i32, arguments: &[&str]| {
+        with_filter(&scene, &format!("{lacking}:{error}"), arguments).unwrap()
     };
     if Command::new("python3").arg("--version").output().is_err() {
         return leave_out("a filesystem without locks", "there is no python3");

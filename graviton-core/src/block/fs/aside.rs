@@ -20,6 +20,7 @@ use crate::digest::Algo;
 use crate::durable;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::repeated::names_in;
 
 const ASIDE: &str = ".doomed";
 
@@ -106,27 +107,21 @@ impl Shared {
     pub(super) fn asides(&self) -> Result<Vec<Aside>> {
         let path = self.aside_path();
         let failed = |error| Error::io_at("cannot list", &path, error);
-        let entries = match std::fs::read_dir(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed)?,
-        };
-        let mut asides = Vec::new();
-        for entry in entries {
-            asides.extend(entry.map_err(failed)?.file_name().to_str().and_then(parse));
+        match names_in(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            names => Ok(names.map_err(failed)?.iter().filter_map(|name| parse(name.to_str()?)).collect()),
         }
-        Ok(asides)
     }
 
     /// Opens the file of a block that was set aside, if there is one.
     pub(super) fn open_aside(&self, key: &BlockKey) -> std::io::Result<Option<File>> {
         let path = self.aside_path();
-        let entries = match std::fs::read_dir(&path) {
+        let names = match names_in(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            entries => entries?,
+            names => names?,
         };
         let tail = tail_of(key);
-        for entry in entries {
-            let name = entry?.file_name();
+        for name in names {
             if !name.to_str().is_some_and(|name| name.ends_with(&tail)) {
                 continue;
             }
@@ -188,7 +183,7 @@ impl Shared {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::EXIST) => unlink(directory, &name).map_err(|error| self.cannot_move_back(key, error)),
             // Some filesystems cannot do the last. The file is damaged, and stays where readers look for it.
-            Err(Errno::INVAL) if !flags.is_empty() => Ok(()),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !flags.is_empty() => Ok(()),
             Err(error) => Err(self.cannot_move_back(key, error)),
         }
     }

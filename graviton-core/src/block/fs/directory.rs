@@ -12,6 +12,8 @@ use std::path::Path;
 
 use rustix::fs::statfs;
 
+use crate::repeated::again;
+
 /// The number of ext4 in `linux/magic.h`.
 const EXT4: u32 = 0xEF53;
 
@@ -20,7 +22,7 @@ const FULL: f64 = 0.55;
 
 /// How full the index of this directory is, from 0 to 1; 0 where no limit is known.
 pub(super) fn share(directory: &Path) -> f64 {
-    let (Ok(filesystem), Ok(metadata)) = (statfs(directory), std::fs::metadata(directory)) else {
+    let (Ok(filesystem), Ok(metadata)) = (statfs(directory), again(|| std::fs::metadata(directory))) else {
         return 0.0;
     };
     if filesystem.f_type as u32 != EXT4 {

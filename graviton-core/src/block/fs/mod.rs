@@ -27,6 +27,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::{AtFlags, Dir};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{
     Aside, Asides, Block, BlockStore, Disk, Identity, Listed, Listing, Packs, Published, Removal, Removed,
@@ -34,6 +36,7 @@ use super::{
 use crate::digest::Algo;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
+use crate::repeated::again;
 use crate::{blocking, durable};
 use shared::Shared;
 
@@ -74,7 +77,7 @@ impl FsBlockStore {
 /// The directories of the algorithms, one after the other.
 struct DirectoryListing {
     shared: Arc<Shared>,
-    reading: Option<(Algo, std::fs::ReadDir)>,
+    reading: Option<(Algo, Entries)>,
     rest: Vec<Algo>,
 }
 
@@ -89,10 +92,11 @@ impl Listing for DirectoryListing {
                 reading
             } else {
                 let Some(algo) = self.rest.pop() else { return Ok(Vec::new()) };
-                match std::fs::read_dir(self.shared.blocks.join(algo.name())) {
-                    Ok(entries) => (algo, entries),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                    Err(error) => return Err(cannot_list(&self.shared.blocks.join(algo.name()), error)),
+                let path = self.shared.blocks.join(algo.name());
+                match durable::open_directory(&path).and_then(Dir::new) {
+                    Ok(directory) => (algo, Entries { directory, last: None }),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(cannot_list(&path, error.into())),
                 }
             };
             let blocks = self.shared.blocks.join(algo.name());
@@ -116,19 +120,52 @@ fn cannot_list(path: &Path, error: std::io::Error) -> Error {
     Error::io_at("cannot list", path, error)
 }
 
+/// A directory that is being listed.
+struct Entries {
+    directory: Dir,
+    /// Where the last name stands in it, for a listing that a signal ended goes on from there.
+    last: Option<i64>,
+}
+
+impl Entries {
+    fn next(&mut self) -> Option<rustix::io::Result<std::ffi::CString>> {
+        loop {
+            match self.directory.read()? {
+                Ok(entry) => {
+                    self.last = Some(entry.offset());
+                    return Some(Ok(entry.file_name().to_owned()));
+                }
+                Err(Errno::INTR) => match self.last {
+                    None => self.directory.rewind(),
+                    #[cfg(target_pointer_width = "64")]
+                    Some(last) => {
+                        if let Err(error) = self.directory.seek(last) {
+                            return Some(Err(error));
+                        }
+                    }
+                    #[cfg(not(target_pointer_width = "64"))]
+                    Some(_) => return Some(Err(Errno::INTR)),
+                },
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
 /// Some of the blocks of a directory; `None` at its end.
-fn read_page(algo: Algo, entries: &mut std::fs::ReadDir) -> std::io::Result<Option<Vec<Listed>>> {
+fn read_page(algo: Algo, entries: &mut Entries) -> std::io::Result<Option<Vec<Listed>>> {
     let mut page = Vec::new();
     for count in 0..PAGE {
-        let Some(entry) = entries.next() else { return Ok((count > 0).then_some(page)) };
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(Ok(key)) = name.to_str().map(|name| BlockKey::from_name(algo, name)) else { continue };
-        match entry.metadata() {
-            Ok(metadata) => page.push(Listed { key, length: metadata.len() }),
+        let Some(name) = entries.next() else { return Ok((count > 0).then_some(page)) };
+        let name = name?;
+        let Some(Ok(key)) = name.to_str().ok().map(|name| BlockKey::from_name(algo, name)) else { continue };
+        let directory = entries.directory.fd()?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match retry_on_intr(|| rustix::fs::statat(directory, &*name, flags)) {
+            Ok(stat) => page.push(Listed { key, length: stat.st_size as u64 }),
             // Deleted since it was listed.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(Some(page))
@@ -226,9 +263,9 @@ impl Identity for FsBlockStore {
         let any = self.with_shared(|shared| {
             for algo in Algo::ALL {
                 let path = shared.blocks.join(algo.name());
-                match std::fs::read_dir(&path) {
-                    Ok(mut entries) => {
-                        if entries.next().is_some() {
+                match again(|| std::fs::read_dir(&path)?.next().transpose()) {
+                    Ok(first) => {
+                        if first.is_some() {
                             return Ok(true);
                         }
                     }
@@ -258,10 +295,15 @@ impl Asides for FsBlockStore {
 impl Disk for FsBlockStore {
     async fn sync_all(&self) -> Result<()> {
         self.with_shared(|shared| {
-            let path = shared.blocks.display();
             let directory = durable::open_existing(&shared.blocks)?;
-            rustix::io::retry_on_intr(|| rustix::fs::syncfs(&directory))
-                .map_err(|error| Error::io(format!("cannot sync {path}"), error.into()))?;
+            let failed = |error: Errno| Error::io_at("cannot sync", &shared.blocks, error.into());
+            if !durable::sync_filesystem(&directory).map_err(failed)? {
+                for algo in Algo::ALL {
+                    if shared.directory(algo)?.is_some() {
+                        durable::sync_each_file(&shared.blocks.join(algo.name()))?;
+                    }
+                }
+            }
             // They may be on another filesystem.
             shared.packs.sync_filesystem()
         })
@@ -276,7 +318,12 @@ impl Disk for FsBlockStore {
     }
 
     async fn check_writable(&self) -> Result<()> {
-        self.with_shared(|shared| temporaries::check_writable(&shared.blocks)).await
+        self.with_shared(|shared| {
+            shared.check_directories()?;
+            temporaries::check_writable(&shared.blocks)?;
+            shared.packs.check_writable()
+        })
+        .await
     }
 
     async fn directory_share(&self) -> Result<f64> {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::temporaries::Temporaries;
 use crate::digest::Algo;
@@ -50,7 +50,7 @@ impl OpenDirectory {
     /// Opens it; `None` where it does not exist.
     pub(super) fn open(path: &Path) -> Result<Option<OpenDirectory>> {
         let opened = durable::open_directory(path).and_then(|descriptor| {
-            let id = id_of(&rustix::fs::fstat(&descriptor)?);
+            let id = id_of(&retry_on_intr(|| rustix::fs::fstat(&descriptor))?);
             Ok(OpenDirectory { path: path.to_owned(), descriptor, id })
         });
         match opened {
@@ -68,7 +68,7 @@ impl OpenDirectory {
 
     /// Whether it is under its path.
     pub(super) fn is_in_place(&self) -> Result<bool> {
-        match rustix::fs::statat(CWD, &self.path, AtFlags::empty()) {
+        match retry_on_intr(|| rustix::fs::statat(CWD, &self.path, AtFlags::empty())) {
             Ok(stat) => Ok(id_of(&stat) == self.id),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(Error::io_at("cannot look at", &self.path, error.into())),

@@ -16,12 +16,13 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::memory;
 use super::opened::OpenDirectory;
+use super::{memory, temporaries};
 use crate::block::pack::{OpenPack, Packs};
 use crate::descriptor::open_at;
 use crate::error::{Error, Result};
 use crate::place::PackName;
+use crate::repeated::{again, names_in};
 use crate::{blocking, durable};
 
 /// Files that are kept open to be read.
@@ -114,6 +115,16 @@ impl FsPacks {
         open_at(rustix::fs::CWD, self.path(name), flags | OFlags::NOFOLLOW, Mode::empty())
     }
 
+    /// Fails unless a file can be written in the directory. Where there is none, a put makes it.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        if again(|| std::fs::metadata(&self.directory))
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        {
+            return Ok(());
+        }
+        temporaries::check_writable_in(&self.directory)
+    }
+
     /// Makes everything durable that was written to packs without that.
     pub(super) fn sync_filesystem(&self) -> Result<()> {
         let directory = match durable::open_directory(&self.directory) {
@@ -121,8 +132,12 @@ impl FsPacks {
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(Error::io_at("cannot open", &self.directory, error.into())),
         };
-        retry_on_intr(|| rustix::fs::syncfs(&directory))
-            .map_err(|error| Error::io_at("cannot sync", &self.directory, error.into()))
+        let failed = |error: Errno| Error::io_at("cannot sync", &self.directory, error.into());
+        if durable::sync_filesystem(&directory).map_err(failed)? {
+            Ok(())
+        } else {
+            durable::sync_each_file(&self.directory)
+        }
     }
 
     fn create_file(&self, name: &PackName, header: &[u8]) -> Result<PackFile> {
@@ -227,7 +242,7 @@ impl Packs for Arc<FsPacks> {
 
     async fn length(&self, name: &PackName) -> Result<Option<u64>> {
         let (packs, name) = (Arc::clone(self), *name);
-        blocking::run(move || match std::fs::symlink_metadata(packs.path(&name)) {
+        blocking::run(move || match again(|| std::fs::symlink_metadata(packs.path(&name))) {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(packs.failed("cannot look at", &name, error)),
@@ -305,17 +320,15 @@ impl Packs for Arc<FsPacks> {
         let packs = Arc::clone(self);
         blocking::run(move || {
             let failed = |error| Error::io_at("cannot list", &packs.directory, error);
-            let entries = match std::fs::read_dir(&packs.directory) {
+            let names = match names_in(&packs.directory) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-                entries => entries.map_err(failed)?,
+                names => names.map_err(failed)?,
             };
             let mut all = Vec::new();
-            for entry in entries {
-                let entry = entry.map_err(failed)?;
-                let name = entry.file_name();
+            for name in names {
                 let name = name.to_str().and_then(|name| name.strip_suffix(".pack")?.parse().ok());
                 let Some(name) = name else { continue };
-                match entry.metadata() {
+                match again(|| std::fs::symlink_metadata(packs.path(&name))) {
                     Ok(metadata) => all.push((name, metadata.len())),
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(failed(error)),

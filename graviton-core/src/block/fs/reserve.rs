@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::descriptor::occupy_standard;
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::repeated::again;
 
 const NAME: &str = "reserve";
 
@@ -50,7 +51,7 @@ pub(super) fn keep(root: &Path) -> Result<()> {
 /// Gives the space free. False if there was none.
 pub(super) fn release(root: &Path) -> Result<bool> {
     let path = root.join(NAME);
-    match std::fs::remove_file(&path) {
+    match again(|| std::fs::remove_file(&path)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io_at("cannot remove", &path, error)),

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use rustix::fs::{Access, AtFlags, Mode, OFlags, Stat, accessat};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::memory;
@@ -23,6 +23,7 @@ use crate::descriptor::open_at;
 use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
+use crate::repeated::again;
 
 /// How often a reader looks for a file: each time that a collection moves it while it looks may cost a round
 /// (`tests/model/src/files`, mutant `ReaderLooksTwice`).
@@ -118,7 +119,7 @@ impl Shared {
 
     /// Looks at the file under the block's name in this directory, if there is one.
     fn stat(&self, directory: &OpenDirectory, key: &BlockKey) -> Result<Option<Stat>> {
-        match rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        match retry_on_intr(|| rustix::fs::statat(directory, key.name(), AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(Error::io_at("cannot look at", self.path(key), error.into())),
@@ -141,7 +142,7 @@ impl Shared {
     fn seems_intact(&self, directory: &OpenDirectory, key: &BlockKey) -> Result<bool> {
         let Some(stat) = self.stat(directory, key)? else { return Ok(false) };
         let is_own = || stat.st_uid == rustix::process::geteuid().as_raw();
-        let access = || accessat(directory, key.name(), Access::READ_OK, AtFlags::EACCESS);
+        let access = || retry_on_intr(|| accessat(directory, key.name(), Access::READ_OK, AtFlags::EACCESS));
         Ok(stat.st_size as u64 == key.size() as u64 && (is_own() || access().is_ok()))
     }
 
@@ -172,7 +173,7 @@ impl Shared {
             return Ok(Some(length));
         }
         let Some(file) = self.open(key)? else { return Ok(None) };
-        let metadata = file.metadata();
+        let metadata = again(|| file.metadata());
         let failed = |error| Error::io_at("cannot look at", self.path(key), error);
         Ok(Some(metadata.map_err(failed)?.len()))
     }
@@ -181,7 +182,7 @@ impl Shared {
         let place = || self.path(key).display().to_string();
         let failed = |error: std::io::Error| Error::io(format!("cannot read {}", place()), error);
         let Some(file) = self.open(key)? else { return Err(missing(key, &place())) };
-        let length = file.metadata().map_err(failed)?.len();
+        let length = again(|| file.metadata()).map_err(failed)?.len();
         if length != key.size() as u64 {
             return Err(wrong_length(key, &place(), length));
         }

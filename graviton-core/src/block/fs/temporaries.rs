@@ -15,6 +15,7 @@ use crate::descriptor::{occupy_standard, open_at};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::key::BlockKey;
+use crate::repeated::{again, names_in};
 
 pub(super) const TEMPORARY: &str = ".tmp";
 
@@ -52,9 +53,13 @@ impl Drop for TemporaryName {
     fn drop(&mut self) {
         if !self.renamed {
             // If it stays, the next store to open removes it.
-            let _ = rustix::fs::unlinkat(&self.temporary, &self.name, AtFlags::empty());
+            let _ = unlink(&self.temporary, &self.name);
         }
     }
+}
+
+fn unlink(directory: &OwnedFd, name: impl AsRef<Path>) -> rustix::io::Result<()> {
+    retry_on_intr(|| rustix::fs::unlinkat(directory, name.as_ref(), AtFlags::empty()))
 }
 
 /// Opens `.tmp` beside the blocks.
@@ -62,24 +67,27 @@ pub(super) fn open_temporary(blocks: &Path) -> Result<OwnedFd> {
     durable::open_existing(&blocks.join(TEMPORARY))
 }
 
-/// Removes the files of writers that are gone; a file of a living one is locked. Returns how many there were.
+/// Removes the files of writers that are gone; a file of a living one is locked, or young where there are no
+/// locks. Returns how many there were.
 pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
     let path = blocks.join(TEMPORARY);
     let failed = |error: std::io::Error| Error::io_at("cannot list", &path, error);
-    let entries = match std::fs::read_dir(&path) {
+    let names = match names_in(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(failed)?,
+        names => names.map_err(failed)?,
     };
     let temporary = open_temporary(blocks)?;
     let mut removed = 0;
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
+    for name in names {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let Ok(file) = open_at(temporary.as_fd(), &name, flags, Mode::empty()) else { continue };
+        let is_left = match durable::lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(true) => true,
+            Ok(false) => durable::is_abandoned(&path.join(&name)),
+            Err(_) => false,
+        };
         // One that cannot be removed is gone already, or not ours to remove: it only takes space.
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && rustix::fs::unlinkat(&temporary, &name, AtFlags::empty()).is_ok()
-        {
+        if is_left && unlink(&temporary, &name).is_ok() {
             removed += 1;
         }
     }
@@ -89,13 +97,19 @@ pub(super) fn remove_leftovers(blocks: &Path) -> Result<u64> {
 /// Fails unless a file can be made and written in `.tmp`, or, where there is none, unless it could be made.
 pub(super) fn check_writable(blocks: &Path) -> Result<()> {
     let place = blocks.join(TEMPORARY);
-    let failed = |error: std::io::Error| Error::io_at("cannot write in", &place, error);
     if place.is_dir() {
-        occupy_standard();
-        return tempfile::tempfile_in(&place).and_then(|mut file| file.write_all(&[0; 4096])).map_err(failed);
+        return check_writable_in(&place);
     }
+    let failed = |error: std::io::Error| Error::io_at("cannot write in", &place, error);
     let parent = place.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("."));
     access(parent, Access::WRITE_OK).map_err(|error| failed(error.into()))
+}
+
+/// Fails unless a file can be made and written in this directory. It needs no name where that can be had.
+pub(super) fn check_writable_in(place: &Path) -> Result<()> {
+    occupy_standard();
+    let written = tempfile::tempfile_in(place).and_then(|mut file| file.write_all(&[0; 4096]));
+    written.map_err(|error| Error::io_at("cannot write in", place, error))
 }
 
 impl Temporaries {
@@ -119,7 +133,7 @@ impl Temporaries {
         let name = self.fresh_name();
         let linked = self.link(&File::from(file), &self.temporary, &name);
         // Where this process dies in between, the next store to open removes it.
-        let _ = rustix::fs::unlinkat(&self.temporary, &name, AtFlags::empty());
+        let _ = unlink(&self.temporary, &name);
         linked.is_ok()
     }
 
@@ -128,7 +142,7 @@ impl Temporaries {
             let flags = OFlags::TMPFILE | OFlags::WRONLY;
             match open_at(self.temporary.as_fd(), ".", flags, FILE_MODE) {
                 Ok(file) => return Ok(Fresh { key, file: file.into(), name: None }),
-                Err(Errno::NOTSUP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                Err(Errno::NOTSUP | Errno::ISDIR | Errno::INVAL | Errno::NOENT | Errno::NOSYS) => {
                     self.unnamed.store(false, Ordering::Relaxed);
                 }
                 Err(error) => return Err(error.into()),
@@ -142,18 +156,19 @@ impl Temporaries {
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),
             };
-            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            // From here on it is removed, whatever fails.
+            let name = Some(self.temporary_name(name));
+            durable::lock(&file, FlockOperation::LockExclusive)?;
             let file = File::from(file);
             // A store that was opened between the two lines took it for a leftover.
-            if file.metadata()?.nlink() > 0 {
-                let temporary = Arc::clone(&self.temporary);
-                return Ok(Fresh {
-                    key,
-                    file,
-                    name: Some(TemporaryName { temporary, name, renamed: false }),
-                });
+            if again(|| file.metadata())?.nlink() > 0 {
+                return Ok(Fresh { key, file, name });
             }
         }
+    }
+
+    fn temporary_name(&self, name: String) -> TemporaryName {
+        TemporaryName { temporary: Arc::clone(&self.temporary), name, renamed: false }
     }
 
     fn fresh_name(&self) -> String {
@@ -175,10 +190,12 @@ impl Temporaries {
             result => return Ok(result?),
         }
         // A link never replaces, a rename does. Locked, so that the name in between is removed if we die.
-        rustix::fs::flock(file, FlockOperation::LockExclusive)?;
-        let between = self.fresh_name();
-        self.link(file, &self.temporary, &between)?;
-        Ok(retry_on_intr(|| rustix::fs::renameat(&self.temporary, &between, directory, &name))?)
+        durable::lock(file, FlockOperation::LockExclusive)?;
+        let mut between = self.temporary_name(self.fresh_name());
+        self.link(file, &self.temporary, &between.name)?;
+        retry_on_intr(|| rustix::fs::renameat(&self.temporary, &between.name, directory, &name))?;
+        between.renamed = true;
+        Ok(())
     }
 
     fn link(&self, file: &File, directory: impl AsFd + Copy, name: &str) -> rustix::io::Result<()> {

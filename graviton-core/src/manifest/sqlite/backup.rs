@@ -8,11 +8,12 @@ use rusqlite::Connection;
 
 use super::connect::Reader;
 use super::database::{File, SqliteDatabase};
-use super::failure;
+use super::failure::{self, repeated};
 use crate::blocking;
 use crate::durable;
 use crate::error::{Code, Error, Result};
 use crate::manifest::connection::Problem;
+use crate::repeated::again;
 
 impl SqliteDatabase {
     /// `VACUUM INTO`: a copy of one moment, made while others write. It gets its name when it is whole and
@@ -23,14 +24,15 @@ impl SqliteDatabase {
             _ => Path::new("."),
         };
         let failed = |error: io::Error| Error::io_at("cannot write", to, error);
-        let work = tempfile::Builder::new().prefix(".backup-").tempdir_in(directory).map_err(failed)?;
+        let make = || tempfile::Builder::new().prefix(".backup-").tempdir_in(directory);
+        let work = again(make).map_err(failed)?;
         let copy = work.path().join("copy");
         let Some(name) = copy.to_str().map(str::to_owned) else {
             return Err(Error::new(Code::InvalidArgument, format!("{} is not Unicode text", to.display()))
                 .with_advice("choose another name"));
         };
         let (file, to, directory) = (Arc::clone(&self.0), to.to_owned(), directory.to_owned());
-        blocking::run_waiting(move || file.unless_it_waits(copy_into(&file, &name))).await??;
+        blocking::run_waiting(move || file.unless_it_waits(repeated(|| copy_into(&file, &name)))).await??;
         blocking::run(move || {
             let failed = |error: io::Error| match error.kind() {
                 io::ErrorKind::AlreadyExists => {
@@ -39,7 +41,7 @@ impl SqliteDatabase {
                 }
                 _ => Error::io_at("cannot write", &to, error),
             };
-            mark(&copy).map_err(|problem| failure::failed(&to, problem))?;
+            repeated(|| mark(&copy)).map_err(|problem| failure::failed(&to, problem))?;
             std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed)?;
             durable::rename_without_replacing(&copy, &to).map_err(failed)?;
             drop(work);
@@ -65,6 +67,8 @@ fn copy_into(file: &File, name: &str) -> Result<(), Problem> {
     file.check_open()?;
     let Reader { connection, .. } = Reader::connect(&file.files)?;
     connection.pragma_update(None, "query_only", false)?;
+    // Of a run that a signal ended.
+    let _ = std::fs::remove_file(name);
     connection.execute("VACUUM INTO ?1", [name])?;
     Ok(())
 }

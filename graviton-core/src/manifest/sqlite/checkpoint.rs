@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, ffi, wal::CheckpointMode};
 
+use super::failure::repeated;
 use super::forked::Connected;
 use super::mutex::{locked, try_locked};
 
@@ -66,7 +67,7 @@ impl Checkpoints {
                 };
                 // The commit has succeeded, whatever becomes of this; an error would be the commit's.
                 if running.is_some() {
-                    this.note(log.checkpoint());
+                    this.note(repeated(|| log.checkpoint()));
                 }
             }
             Ok(())
@@ -99,6 +100,8 @@ impl Checkpoints {
             && let Some(error) = error.sqlite_error()
             // Others are at it, or there is no room: both are over some time, and nothing was lost.
             && !matches!(error.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
+            // A quota or a limit on the size of files, above all: what was not written is still in the log.
+            && error.extended_code != ffi::SQLITE_IOERR_WRITE
         {
             let _ = self.0.failed.set(*error);
         }
@@ -119,7 +122,8 @@ impl Due {
             Some(connection) => connection,
             None => connection.insert(connect()?),
         };
-        self.0.note(connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE).map(drop));
+        let checkpoint = || connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE);
+        self.0.note(repeated(checkpoint).map(drop));
         Ok(())
     }
 }
@@ -159,6 +163,7 @@ mod tests {
             checkpoints.failure()
         };
         assert!(note(ffi::SQLITE_BUSY).is_none() && note(ffi::SQLITE_FULL).is_none());
+        assert!(note(ffi::SQLITE_IOERR_WRITE).is_none());
         assert!(note(ffi::SQLITE_IOERR_FSYNC).is_some());
     }
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, CWD, RenameFlags, access};
+use rustix::io::retry_on_intr;
 
 use super::checkpoint::Checkpoints;
-use super::failure::{is_about_locks, is_about_other_files, is_busy};
+use super::failure::{is_about_locks, is_about_other_files, is_busy, repeated};
 use super::filesystem::{check_locks, check_locks_beside};
 use super::forked::{self, Connected};
 use super::in_place::Files;
@@ -18,6 +19,7 @@ use crate::blocking;
 use crate::descriptor::occupy_standard;
 use crate::error::Error;
 use crate::manifest::connection::Problem;
+use crate::repeated::again;
 
 /// How long a process waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,7 +52,7 @@ pub(super) struct Reader {
 type Stamp = (std::time::SystemTime, u64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
+    let metadata = again(|| std::fs::metadata(path)).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
@@ -141,7 +143,7 @@ pub(super) fn connect_writer(files: &Arc<Files>, checkpoints: &Checkpoints) -> R
 /// It gets its name when no descriptor of it is open any more: to close one gives up all locks that this
 /// process has on the file, and another thread may hold some as soon as there is a name.
 fn make_file(path: &Path) -> Result<(), Error> {
-    let (false, Some(directory)) = (path.exists(), path.parent()) else { return Ok(()) };
+    let (false, Some(directory)) = (exists(path), path.parent()) else { return Ok(()) };
     occupy_standard();
     let mode: std::fs::Permissions = PermissionsExt::from_mode(0o666);
     let make =
@@ -156,7 +158,7 @@ fn make_file(path: &Path) -> Result<(), Error> {
             refused.push(closed);
             continue;
         }
-        let _ = rustix::fs::renameat_with(CWD, &*closed, CWD, path, RenameFlags::NOREPLACE);
+        let _ = retry_on_intr(|| rustix::fs::renameat_with(CWD, &*closed, CWD, path, RenameFlags::NOREPLACE));
         break;
     }
     Ok(())
@@ -175,7 +177,7 @@ pub(super) fn connect_checkpointer(files: &Arc<Files>) -> Result<Connected, Prob
 fn connect(files: &Arc<Files>, more: OpenFlags) -> Result<Connected, Problem> {
     let path = files.path();
     // Where there is no file, SQLite makes one, or says why it cannot.
-    let before = if path.exists() { Some(forked::note(path)?) } else { None };
+    let before = if exists(path) { Some(forked::note(path)?) } else { None };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let mut connection = Connection::open_with_flags(path, flags)?;
     prepare(&mut connection)?;
@@ -190,7 +192,7 @@ fn patiently<T>(path: &Path, connect: impl Fn() -> Result<T, Problem>) -> Result
     let started = Instant::now();
     let mut has_locks = false;
     loop {
-        match connect() {
+        match repeated(&connect) {
             Err(Problem::Sqlite(error))
                 if is_busy(&error) && blocking::may_wait() && started.elapsed() < BUSY_TIMEOUT =>
             {
@@ -231,10 +233,14 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
 /// Fails if the file may not be written to, or its directory, where the log is.
 pub(super) fn check_writable(path: &Path) -> Result<(), Error> {
     for path in [path, path.parent().unwrap_or(Path::new("/"))] {
-        access(path, Access::WRITE_OK)
+        retry_on_intr(|| access(path, Access::WRITE_OK))
             .map_err(|error| Error::io_at("cannot write to", path, error.into()))?;
     }
     Ok(())
+}
+
+fn exists(path: &Path) -> bool {
+    again(|| std::fs::metadata(path)).is_ok()
 }
 
 /// Whether something is in the write-ahead log.
@@ -242,7 +248,7 @@ fn has_log(path: &Path) -> bool {
     // A link leads to a database that has its log beside it.
     let mut log = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
     log.push("-wal");
-    std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
+    again(|| std::fs::metadata(&log)).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 /// <https://sqlite.org/uri.html>: escapes every byte that has a meaning in a URI.

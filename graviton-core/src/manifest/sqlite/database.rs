@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::checkpoint::{Checkpoints, Due};
 use super::connect::{Reader, UNFINISHED, check_writable, connect_checkpointer, connect_writer};
-use super::failure::{failed, is_busy};
+use super::failure::{failed, is_busy, repeated};
 use super::forked::Connected;
 use super::in_place::Files;
 use super::mutex::{locked, try_locked};
@@ -28,6 +27,7 @@ use crate::manifest::Connections;
 use crate::manifest::connection::{self, Ending, Problem, Work};
 use crate::manifest::operation::{Access, Operation, Watch};
 use crate::manifest::sql::Tables;
+use crate::repeated::again;
 use crate::{blocking, durable, runtime};
 
 /// Queries that run at once.
@@ -95,8 +95,8 @@ impl SqliteDatabase {
         .await?
     }
 
-    /// Runs an operation. A transaction is never run twice: it has the database to itself from its first
-    /// statement on.
+    /// Runs an operation. A transaction is run twice only if a signal ended a system call in it: it has the
+    /// database to itself from its first statement on.
     pub(in crate::manifest) async fn run<A, T>(
         &self,
         operation: Operation,
@@ -180,11 +180,13 @@ impl SqliteDatabase {
 
 /// Runs a checkpoint on another thread, if there is one; otherwise a commit does it.
 fn checkpoint_elsewhere(file: &Arc<File>, due: Due) {
-    if let Ok(runtime) = Handle::try_current() {
-        // Whoever drops the store does not wait for it.
-        let file = Arc::downgrade(file);
-        runtime.spawn_blocking(move || file.upgrade().map(|file| file.checkpoint(&due)));
-    }
+    // Whoever drops the store does not wait for it.
+    let file = Arc::downgrade(file);
+    blocking::run_beside(move || {
+        if let Some(file) = file.upgrade() {
+            file.checkpoint(&due);
+        }
+    });
 }
 
 impl File {
@@ -226,7 +228,7 @@ impl File {
             Ok(reader) => reader,
             Err(problem) => return Some(Err(problem)),
         };
-        let result = self.read_over(&mut reader.connection, tables, arguments, work);
+        let result = repeated(|| self.read_over(&mut reader.connection, tables, arguments, work));
         if !self.files.is_log_lost() {
             locked(&self.readers).push(reader);
         }
@@ -242,7 +244,9 @@ impl File {
         work: &impl Work<A, T>,
     ) -> Option<Result<T, Problem>> {
         match try_locked(&self.writer).as_deref_mut() {
-            Some(Some(writer)) => Some(self.read_over(&mut writer.connection, tables, arguments, work)),
+            Some(Some(writer)) => {
+                Some(repeated(|| self.read_over(&mut writer.connection, tables, arguments, work)))
+            }
             _ => self.read(tables, arguments, work),
         }
     }
@@ -276,7 +280,7 @@ impl File {
         arguments: &A,
         work: &impl Work<A, T>,
     ) -> Result<T, Problem> {
-        let result = self.transact(&mut writer, operation, watch, arguments, work);
+        let result = repeated(|| self.transact(&mut writer, operation, watch, arguments, work));
         self.close_if_log_is_lost(&mut writer);
         result
     }
@@ -371,7 +375,7 @@ impl Drop for Transaction<'_> {
 
 /// Whether the file exists and is not empty; an empty one is a database that is about to be made.
 fn exists(path: &Path) -> Result<bool> {
-    match std::fs::metadata(path) {
+    match again(|| std::fs::metadata(path)) {
         Ok(metadata) if metadata.is_file() => Ok(metadata.len() > 0),
         Ok(_) => Err(Error::new(Code::Config, format!("{} is not a file", path.display()))
             .with_advice("choose another directory or another GRAVITON_MANIFEST_URL")),

@@ -17,6 +17,55 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
+/// Whether a signal ended a system call of SQLite's before it did anything. To be asked right after the
+/// error, on the same thread.
+///
+/// SQLite repeats what opens, reads and writes, but neither its syncs nor what it does to directories. It
+/// does not say why a call failed; but `errno` of this thread still has the number: calls that succeed do not
+/// change it, and none of those by which SQLite rolls back waits for anything that a signal could end.
+///
+/// An interrupted sync is no lost write: the kernel keeps the report of one for the next sync of that file.
+/// So the operation can be run again, which writes once more whatever was rolled back.
+fn was_interrupted(error: &rusqlite::Error) -> bool {
+    let is_system =
+        matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen));
+    is_system && io::Error::last_os_error().kind() == ErrorKind::Interrupted
+}
+
+/// An error that may be SQLite's.
+pub(super) trait MaySqlite {
+    fn sqlite(&self) -> Option<&rusqlite::Error>;
+}
+
+impl MaySqlite for rusqlite::Error {
+    fn sqlite(&self) -> Option<&rusqlite::Error> {
+        Some(self)
+    }
+}
+
+impl MaySqlite for Problem {
+    fn sqlite(&self) -> Option<&rusqlite::Error> {
+        match self {
+            Problem::Sqlite(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Runs this again for as long as signals end it; but not for ever, for nothing says that SQLite never leaves
+/// an old number behind.
+pub(super) fn repeated<T, E: MaySqlite>(mut run: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    const MOST_RUNS: usize = 100;
+    let mut result = run();
+    for _ in 1..MOST_RUNS {
+        match &result {
+            Err(error) if error.sqlite().is_some_and(was_interrupted) => result = run(),
+            _ => break,
+        }
+    }
+    result
+}
+
 /// Whether the file is damaged.
 pub(in crate::manifest) fn is_damage(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
@@ -49,10 +98,21 @@ pub(super) fn is_about_other_files(error: &rusqlite::Error) -> bool {
 }
 
 /// SQLite reports a full disk as an I/O error, unless it writes to the database itself, and a used-up quota
-/// in any case. It keeps the number of the error to itself, so that one has to try: the answer is `NOSPC` or
-/// `DQUOT`. Only after an error, so it may cost a sync.
-fn lack_of_space(directory: &Path) -> Option<Errno> {
+/// in any case, and a limit on the size of files. It keeps the number of the error to itself, so that one has
+/// to try: the answer is `NOSPC`, `DQUOT` or `FBIG`. Only after an error, so it may cost a sync.
+fn lack_of_space(database: &Path) -> Option<Errno> {
     const TRIED: usize = 64 << 10;
+    let directory = database.parent().unwrap_or(database);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    let is_long = |ending: &str| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(ending);
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        limit.is_some_and(|limit| length + TRIED as u64 > limit)
+    };
+    if ["", "-wal"].into_iter().any(is_long) {
+        return Some(Errno::FBIG);
+    }
     let free = rustix::fs::statvfs(directory).map(|disk| disk.f_bavail * disk.f_frsize);
     if free.is_ok_and(|free| free < TRIED as u64) {
         return Some(Errno::NOSPC);
@@ -68,6 +128,7 @@ fn lack_of_space(directory: &Path) -> Option<Errno> {
     match tried.err()?.kind() {
         ErrorKind::StorageFull => Some(Errno::NOSPC),
         ErrorKind::QuotaExceeded => Some(Errno::DQUOT),
+        ErrorKind::FileTooLarge => Some(Errno::FBIG),
         _ => None,
     }
 }
@@ -93,6 +154,11 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
         "cannot grow: the disk quota is used up",
         "raise the quota or free some space, and try again",
     );
+    const LIMIT: (Code, &str, &str) = (
+        Code::NoSpace,
+        "cannot grow: the limit on the size of files is reached",
+        "raise that limit (`ulimit -f`) and try again",
+    );
     let error = match problem {
         Problem::Ours(error) => return error,
         Problem::Sqlite(error) => error,
@@ -109,7 +175,7 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
     }
     let lacking = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Some(Errno::NOSPC),
-        Some(ErrorCode::SystemIoFailure) => lack_of_space(path.parent().unwrap_or(path)),
+        Some(ErrorCode::SystemIoFailure) => lack_of_space(path),
         _ => None,
     };
     if lacking.is_none() && is_busy(&error) | is_about_locks(&error) {
@@ -121,6 +187,7 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
     }
     let (code, what, advice) = match error.sqlite_error_code() {
         _ if lacking == Some(Errno::DQUOT) => QUOTA,
+        _ if lacking == Some(Errno::FBIG) => LIMIT,
         _ if lacking.is_some() => FULL,
         Some(ErrorCode::OperationInterrupted) => {
             (Code::Cancelled, "was told to stop", "nobody waited for it any more")
@@ -139,6 +206,12 @@ pub(super) fn failed(path: &Path, problem: Problem) -> Error {
             Code::Forbidden,
             "cannot be opened",
             "check that its directory exists and that you may write there",
+        ),
+        // Another process is opening or closing the database, or was stopped at it.
+        Some(ErrorCode::FileLockingProtocolFailed) => (
+            Code::BackendUnavailable,
+            "is being opened or closed by other processes",
+            "try again; end a process that was stopped while it had the store open",
         ),
         Some(ErrorCode::OutOfMemory) => {
             (Code::BackendUnavailable, "needs more memory than there is", "free some memory and try again")
@@ -177,6 +250,13 @@ mod tests {
     fn no_memory_is_no_bug() {
         let none = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOMEM), None);
         let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(none));
+        assert!(error.code() == Code::BackendUnavailable && error.is_retryable(), "{error}");
+    }
+
+    #[test]
+    fn processes_that_are_in_each_others_way_are_no_bug() {
+        let protocol = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_PROTOCOL), None);
+        let error = failed(Path::new("/somewhere/m.db"), Problem::Sqlite(protocol));
         assert!(error.code() == Code::BackendUnavailable && error.is_retryable(), "{error}");
     }
 }

@@ -20,6 +20,7 @@ use rusqlite::config::DbConfig;
 
 use super::in_place::Files;
 use crate::error::{Code, Error, Result};
+use crate::repeated::again;
 
 /// A connection, from before it is opened until after it is closed.
 #[derive(Debug)]
@@ -81,7 +82,8 @@ static ENTRIES: Next = OnceLock::new();
 
 /// Takes note that this process opens the file, which exists; fails if a parent has it open.
 pub(super) fn note(path: &Path) -> Result<Opened> {
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io_at("cannot open", path, error))?;
+    let metadata = again(|| std::fs::metadata(path));
+    let metadata = metadata.map_err(|error| Error::io_at("cannot open", path, error))?;
     let (process, device, inode) = (u64::from(std::process::id()), metadata.dev(), metadata.ino());
     let (mut place, mut own) = (&ENTRIES, None);
     // To the end of the list, and on until there is an entry of one's own.

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::error::{Code, Error, Result};
+use crate::repeated::again;
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -54,7 +55,7 @@ impl Part {
     }
 
     fn found(&self) -> Result<Option<FileId>> {
-        match std::fs::metadata(&self.path) {
+        match again(|| std::fs::metadata(&self.path)) {
             Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io_at("cannot look at", &self.path, error)),

@@ -5,11 +5,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::io::retry_on_intr;
 
 use super::database::SqliteDatabase;
 use crate::blocking;
 use crate::error::{Error, Result};
 use crate::manifest::Whereabouts;
+use crate::repeated::again;
 
 impl SqliteDatabase {
     /// The path is that from `blocks`, so that it stays the same when both are moved, or mounted elsewhere.
@@ -17,8 +19,9 @@ impl SqliteDatabase {
         let file = Arc::clone(&self.0);
         blocking::run(move || {
             let failed = |error: io::Error| Error::io_at("cannot look at", file.path(), error);
-            let path = std::fs::canonicalize(file.path()).map_err(failed)?;
-            let stat = statx(CWD, &path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME);
+            let path = again(|| std::fs::canonicalize(file.path())).map_err(failed)?;
+            let wanted = StatxFlags::INO | StatxFlags::BTIME;
+            let stat = retry_on_intr(|| statx(CWD, &path, AtFlags::empty(), wanted));
             let stat = stat.map_err(|error| failed(error.into()))?;
             // A copy may get the number of a file elsewhere. Where the filesystem knows when a file was made,
             // that tells them apart; to rename or to mount a file changes neither.
