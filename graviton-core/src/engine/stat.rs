@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::core::{Core, Engine, Seen, not_found};
 use crate::block::Packs;
 use crate::blocking::Task;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::key::BlobId;
-use crate::manifest::{BlobRecord, ManifestEntry, PackPhase, PackSums, PlacedEntry};
+use crate::manifest::{BlobRecord, BlockRow, ManifestEntry, PackPhase, PackSums, PlacedEntry};
 use crate::place::{HEADER, PackName};
 use crate::report::{BlobStat, StoreStats};
 
@@ -103,12 +103,47 @@ async fn add_packs(core: &Core, packs: &dyn Packs, stats: &mut StoreStats) -> Re
     Ok(())
 }
 
-/// Asks the database and the block store something small each, and whether the blocks are this database's.
+/// Asks the database and the block store something small each, whether the blocks are this database's, and
+/// whether any of the first that it knows is there: a directory or a bucket may be gone, and the id of the
+/// store not.
 pub(super) async fn ping(engine: &Engine) -> Result<()> {
     let core = &engine.core;
     engine.check_identity(core.manifests.store().await?, Seen::NotYet).await?;
-    core.latch.watch(core.manifests.check_in_place().await)
+    core.latch.watch(core.manifests.check_in_place().await)?;
+    let mut missed = None;
+    let blocks = core.manifests.blocks(BlockRow(0), PROBED).await?;
+    for block in blocks.iter().filter(|block| block.stored) {
+        let length = match (&block.located, core.blocks.packs()) {
+            (None, _) => core.blocks.length(&block.key).await,
+            (Some(located), Some(packs)) => packs.length(&located.place.name).await,
+            // This store does not read packs, which opening it said.
+            (Some(_), None) => return Ok(()),
+        };
+        match length {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => missed = missed.or(Some(Ok(block))),
+            Err(error) => missed = Some(Err(error)),
+        }
+    }
+    match missed {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(block)) => {
+            let place = match &block.located {
+                None => core.blocks.place(&block.key),
+                Some(located) => located.place.name.to_string(),
+            };
+            let why = format!("none of the first blocks is where the database has them, as {place}");
+            Err(Error::new(Code::MissingBlock, why).with_advice(
+                "check that the directory or bucket of the blocks is the right one and is mounted, then run `graviton verify`",
+            ))
+        }
+    }
 }
+
+/// Blocks that are looked for until one is there. One alone may be damage, which keeps no other from being
+/// read.
+const PROBED: usize = 16;
 
 /// Fails if a put would be refused.
 pub(super) async fn check_writes(engine: &Engine) -> Result<()> {

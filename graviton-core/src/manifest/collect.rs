@@ -78,6 +78,11 @@ impl ManifestRepo {
         self.execute(Operation::statement("future_deletions"), sql::FUTURE_DELETIONS, []).await?;
         let lease = [Value::milliseconds(lease)];
         self.execute(Operation::statement("future_leases"), sql::FUTURE_LEASES, lease).await?;
+        self.bring_dooms_back(doom).await
+    }
+
+    /// The same of dooms alone. For a put that meets one that lasts longer than any does.
+    pub async fn bring_dooms_back(&self, doom: Duration) -> Result<()> {
         let doom = [Value::milliseconds(doom)];
         self.execute(Operation::statement("future_dooms"), sql::FUTURE_DOOMS, doom).await.map(drop)
     }

@@ -150,6 +150,8 @@ async fn a_clock_that_was_ahead_holds_nothing_up(place: &impl DatabasePlace) {
         place.sql(&format!("UPDATE {table} SET {column} = {column} + {YEAR} WHERE {column} > 1")).await;
     }
     assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 0);
+    assert_eq!(repo.plan_garbage(NOW, 9).await.unwrap().named, [id], "a plan brings it back, too");
+    assert_eq!(repo.plan_garbage(MINUTE, 9).await.unwrap().named, []);
     assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 2);
     repo.bring_times_back(NOW, NOW).await.unwrap();
     assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 1);

@@ -87,6 +87,46 @@ async fn a_server_says_what_it_is_ready_for() {
     late.ping().await.unwrap();
 }
 
+/// The directory of the blocks or of the packs alone is gone, empty, or not to be written to, and all else is
+/// there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_ready_without_the_files_of_its_blocks() {
+    for (layout, directory) in [("files", "cas/blocks/blake3"), ("packs", "cas/blocks-packs")] {
+        let root = tempfile::tempdir().unwrap();
+        let config = graviton_core::Config::for_directory(root.path());
+        let store = config.set("GRAVITON_BLOCK_LAYOUT", layout).unwrap().open_async().await.unwrap();
+        store.put(&b"content"[..]).await.unwrap();
+        store.ping().await.unwrap();
+        store.check_writes().await.unwrap();
+        // As where it cannot be written to, also for root.
+        let (directory, away) = (root.path().join(directory), root.path().join("away"));
+        std::fs::rename(&directory, &away).unwrap();
+        std::os::unix::fs::symlink("/proc/self", &directory).unwrap();
+        store.check_writes().await.unwrap_err();
+        std::fs::remove_file(&directory).unwrap();
+        std::fs::rename(&away, &directory).unwrap();
+        store.check_writes().await.unwrap();
+        // One block that is missing is damage, and keeps no other from being read.
+        if layout == "files" {
+            let other = store.put(&b"other"[..]).await.unwrap().id;
+            let key = store.manifest(&other, 0, 1).await.unwrap()[0].key;
+            std::fs::remove_file(directory.join(key.name())).unwrap();
+            store.ping().await.unwrap();
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+        for empty in [false, true] {
+            if empty {
+                // As where a disk is not mounted.
+                std::fs::create_dir(&directory).unwrap();
+            }
+            let error = store.ping().await.unwrap_err();
+            assert_eq!(error.code(), graviton_core::Code::MissingBlock, "{layout}: {error}");
+            // A pack is made together with its directory.
+            assert_eq!(store.check_writes().await.is_err(), layout == "files", "{layout}");
+        }
+    }
+}
+
 /// Not a failure of the server: another database has taken over. The reason stays in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_database_is_a_copy_is_not_available_for_uploads() {

@@ -20,6 +20,7 @@ use crate::blocking;
 use crate::engine::core::{Core, Engine, StoredBlock};
 use crate::engine::lease::{Lease, expired};
 use crate::engine::pack::append::Appended;
+use crate::engine::settings::Timing;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{BlobRow, Commit, Committed, HeldPack, ManifestEntry, Mark, Pinned, PinnedBlock};
@@ -31,6 +32,9 @@ pub(crate) const PIN_BLOCKS: usize = 256;
 /// How long a put waits for a collector that is about to delete one of its blocks. Usually they are deleted
 /// by then; if not, a deletion got no answer.
 const DOOM_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// None lasts longer, whatever the database says: the clock was ahead then.
+const LONGEST_DOOM: Duration = Timing::USUAL.doom;
 
 /// A put under way.
 pub(crate) struct PinnedPut {
@@ -201,6 +205,11 @@ impl PinnedPut {
                     return Ok(blocks);
                 }
                 Pinned::Expired => return Err(self.give_up().await),
+                // By a clock that was ahead.
+                Pinned::Doomed { remaining } if remaining > LONGEST_DOOM => {
+                    self.core.manifests.bring_dooms_back(LONGEST_DOOM).await?;
+                    left = left.checked_sub(Duration::from_millis(1)).ok_or_else(|| doomed(LONGEST_DOOM))?;
+                }
                 Pinned::Doomed { remaining } => {
                     // Each look costs the database a transaction.
                     let pause = Duration::from_millis((20_u64 << pauses.min(5)).min(500));

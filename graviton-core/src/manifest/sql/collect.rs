@@ -85,12 +85,14 @@ statements! {
     /// `$1` {rows: [block]}, `$2` collection.
     LIFT = ["UPDATE " block " SET doomed_by = NULL, doomed_until = NULL \
         WHERE id IN (SELECT number FROM " (numbers "rows") ") AND doomed_by = $2"];
-    /// `$1` grace, `$2` limit: live no more, and what a collection would reap.
-    PLAN_BLOBS = ["SELECT algo, digest, size FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= "
-        now " - $1 ORDER BY algo, digest, size LIMIT $2"];
+    /// `$1` grace, `$2` limit: live no more, and what a collection would reap. It counts a time that has not
+    /// come yet as now.
+    PLAN_BLOBS = ["SELECT algo, digest, size FROM blob WHERE state = 2 AND digest IS NOT NULL \
+        AND (deleted_at <= " now " - $1 OR ($1 = 0 AND deleted_at > " now ")) ORDER BY algo, digest, size LIMIT $2"];
     /// `$1` grace: how many blobs would be reaped, how many blocks would then be deleted, and their bytes.
     PLAN_TOTALS = ["WITH garbage AS (SELECT id FROM blob WHERE state = 2 AND digest IS NULL \
-        UNION ALL SELECT id FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= " now " - $1 \
+        UNION ALL SELECT id FROM blob WHERE state = 2 AND digest IS NOT NULL \
+        AND (deleted_at <= " now " - $1 OR ($1 = 0 AND deleted_at > " now ")) \
         UNION ALL SELECT blob.id FROM blob LEFT JOIN writer ON writer.id = blob.writer_id \
         WHERE blob.state = 0 AND coalesce(writer.expires_at, 0) <= " now "), \
         loose AS (SELECT id, " stored_size " AS bytes FROM " block " WHERE id IN (SELECT id FROM " block " WHERE candidate \
