@@ -38,7 +38,9 @@ fn settings_are_checked() {
         scene.run(&["ls", "--set", setting]).failed(1, "config", saying);
     }
     scene.run(&["--root", "", "ls"]).failed(1, "config", "GRAVITON_FS_ROOT");
-    for address in ["http://localhost:8081", "s3://bucket/prefix", ":memory:"] {
+    for address in
+        ["http://localhost:8081", "s3://bucket/prefix", ":memory:", "sqlite:foo.db", "memory:", "s3:/b"]
+    {
         scene.run(&["--root", address, "put", "/etc/hostname"]).failed(
             1,
             "config",

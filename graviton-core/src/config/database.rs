@@ -120,8 +120,38 @@ fn another(first: &str, jdbc: &PostgresAddress) -> Error {
         .with_advice("set only the one where the manifests are")
 }
 
+/// Whether this is an address, with `//` behind its scheme, or without it one of those that stores have.
+pub(super) fn is_address(text: &str) -> bool {
+    const STORES: [&str; 10] =
+        ["sqlite", "memory", "file", "s3", "s3a", "minio", "postgres", "postgresql", "jdbc", "gs"];
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let is_scheme = scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter));
+    let scheme = scheme.to_ascii_lowercase();
+    is_scheme && rest.starts_with("//") || STORES.contains(&&*scheme)
+}
+
+/// Why this is taken for something else than a path: a file of that name would be made. Such a file
+/// is named with `./` before it.
+fn is_no_path(path: &str) -> Option<&'static str> {
+    if path.starts_with(":memory:") {
+        Some("a database in memory would be lost, and a store needs one that stays")
+    } else if path.starts_with("file:") || is_address(path) {
+        Some("it is an address")
+    } else if path.contains('?') {
+        Some("it has parameters, which are not taken")
+    } else {
+        None
+    }
+}
+
 fn sqlite_path(url: &str) -> Result<PathBuf> {
     let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    if let Some(path) = path
+        && let Some(what) = is_no_path(path)
+    {
+        return Err(Error::new(Code::Config, format!("{URL} names no file of SQLite: {what}"))
+            .with_advice("use sqlite:PATH, with the path of a file and nothing behind it"));
+    }
     match path {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
         // Not shown: it may hold a password.
@@ -154,6 +184,19 @@ mod tests {
         let same = ("GRAVITON_MANIFEST_URL", "postgres://u:p@h:1/d?sslmode=disable");
         assert_eq!(chosen(&[jdbc, same]).unwrap(), "postgres://h:1/d");
         assert_eq!(chosen(&[same, ("PG_PASSWORD", "p")]).unwrap(), "postgres://h:1/d");
+    }
+
+    #[test]
+    fn what_sqlite_takes_for_something_else_is_no_path() {
+        for path in
+            [":memory:", "//:memory:", "http://x", "q.db?mode=ro", "file:foo", "file:foo?cache=shared"]
+        {
+            let url = format!("sqlite:{path}");
+            let error = chosen(&[("GRAVITON_MANIFEST_URL", &url)]).expect_err(&url);
+            assert_eq!(error.code(), Code::Config, "{url}");
+            assert!(error.advice().is_some(), "{url}");
+        }
+        assert_eq!(chosen(&[("GRAVITON_MANIFEST_URL", "sqlite:./file:foo")]).unwrap(), "./file:foo");
     }
 
     #[test]

@@ -296,12 +296,10 @@ impl fmt::Debug for Config {
 /// Fails if it is the address of something else: a directory of that name would be made.
 fn check_root(root: &Path) -> Result<()> {
     let text = root.to_string_lossy();
-    let is_scheme =
-        |scheme: &str| scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter));
-    if text == ":memory:" || text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)) {
+    if text == ":memory:" || database::is_address(&text) {
         let why = format!("cannot open a store in {text}: it is an address, not a directory");
         return Err(Error::new(Code::Config, why)
-            .with_advice("name a directory; blocks in S3 and manifests in PostgreSQL are settings"));
+            .with_advice("name a directory (one of that name with ./ before it); blocks in S3 and manifests in PostgreSQL are settings"));
     }
     Ok(())
 }

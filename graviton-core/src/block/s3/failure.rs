@@ -178,6 +178,11 @@ impl Failure {
                     },
                     "set GRAVITON_S3_REGION to the region of the bucket".to_owned(),
                 ),
+                Kind::Addressing => (
+                    Code::Config,
+                    format!("{endpoint} wants the bucket in the name of the host: {self}"),
+                    "set GRAVITON_S3_ADDRESSING=virtual".to_owned(),
+                ),
                 Kind::Forbidden => {
                     let (permission, more) = match action {
                         Action::Read => (
@@ -225,7 +230,21 @@ impl Failure {
                 },
             ),
         };
+        let advice = match proxy_of(endpoint) {
+            Some(proxy) => self.through_proxy(advice, proxy),
+            None => advice,
+        };
         Error::new(code, format!("{tried}: {why}")).with_advice(advice).with_source(self)
+    }
+
+    /// The advice where a proxy is in the way: a refusal without a code of S3 may be its own.
+    fn through_proxy(&self, advice: String, proxy: &str) -> String {
+        match self {
+            Failure::Refused(refusal) if refusal.code.is_empty() => format!(
+                "{advice}; if the answer is that of the proxy which {proxy} names, change that or except the server with NO_PROXY"
+            ),
+            _ => advice,
+        }
     }
 }
 
@@ -281,6 +300,8 @@ enum Kind {
     Credentials,
     Clock,
     Region,
+    /// It wants the bucket in the host name.
+    Addressing,
     Forbidden,
     Late,
     Full,
@@ -311,6 +332,9 @@ impl Kind {
                 "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException",
             )
             | (301 | 307, _) => Kind::Region,
+            (_, "SecondLevelDomainForbidden" | "VirtualHostDomainRequired" | "PathStyleDomainForbidden") => {
+                Kind::Addressing
+            }
             (_, "XMinioStorageFull" | "InsufficientStorage") | (507, _) => Kind::Full,
             (_, "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => Kind::Quota,
             (401, _) => Kind::Credentials,
@@ -357,6 +381,7 @@ mod tests {
             (403, "RequestTimeTooSkewed", Code::Config, "clock"),
             (400, "AuthorizationHeaderMalformed", Code::Config, "GRAVITON_S3_REGION"),
             (301, "PermanentRedirect", Code::Config, "GRAVITON_S3_REGION"),
+            (403, "SecondLevelDomainForbidden", Code::Config, "GRAVITON_S3_ADDRESSING=virtual"),
             (403, "AccessDenied", Code::Forbidden, "s3:GetObject"),
             (403, "", Code::Forbidden, "the/prefix/key"),
             (503, "SlowDown", Code::BackendUnavailable, "SlowDown"),
@@ -373,6 +398,16 @@ mod tests {
             assert_eq!(error.code(), expected, "{text}");
             assert!(text.contains(named) && text.starts_with("cannot do it: "), "{text}");
             assert!(!text.contains("AKIASECRET"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_may_be_a_proxys_names_the_proxy() {
+        for (status, code, named) in
+            [(403, "", true), (407, "", true), (502, "", true), (403, "AccessDenied", false)]
+        {
+            let advice = refused(status, code).through_proxy("check it".to_owned(), "HTTPS_PROXY");
+            assert_eq!(advice.contains("HTTPS_PROXY"), named, "{status} {code}: {advice}");
         }
     }
 

@@ -67,6 +67,12 @@ impl PostgresAddress {
                 .with_advice("write special characters of the password as %XX"));
         }
         for (parameter, value) in url.query_pairs() {
+            if ["host", "hostaddr", "port"].contains(&&*parameter) && value.contains(',') {
+                return Err(several_hosts(variable));
+            }
+            if parameter.starts_with("options") && format!("{parameter}={value}").contains("search_path") {
+                return Err(other_schema(variable, &parameter));
+            }
             if parameter == "target_session_attrs" {
                 check_target(variable, &value, &["any", "read-write", "primary"])?;
             } else if !PARAMETERS.contains(&&*parameter) && !parameter.starts_with("options[") {
@@ -215,14 +221,23 @@ fn check_target(variable: &'static str, wanted: &str, met: &[&str]) -> Result<()
         .with_advice("name one address, that of the server that takes writes"))
 }
 
+fn several_hosts(variable: &str) -> Error {
+    wrong(variable, "it names several hosts")
+        .with_advice("name one address, that of the server that takes writes")
+}
+
+fn other_schema(variable: &str, parameter: &str) -> Error {
+    wrong(variable, &format!("{parameter:?} would choose the schema of the tables"))
+        .with_advice("choose it with GRAVITON_PG_SCHEMA")
+}
+
 fn parse(variable: &'static str, url: &str) -> Result<Url> {
     let form = "postgres://user:password@host:port/database";
     let behind =
         url.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
     let hosts = behind.rsplit_once('@').map_or(behind, |(_, hosts)| hosts);
     if hosts.contains(',') {
-        return Err(wrong(variable, "it names several hosts")
-            .with_advice("name one address, that of the server that takes writes"));
+        return Err(several_hosts(variable));
     }
     let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
     parsed.filter(|url| !url.cannot_be_a_base()).ok_or_else(|| {
@@ -259,6 +274,17 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
             "ssl" => {}
             "targetServerType" => {
                 check_target(variable, &value, &["any", "primary", "master", "preferPrimary"])?;
+            }
+            "currentSchema" => return Err(other_schema(variable, &name)),
+            "options" if value.contains("search_path") => return Err(other_schema(variable, &name)),
+            "options" => kept.push((name, value)),
+            "readOnly" if value != "false" => {
+                return Err(wrong(variable, "it asks for sessions that only read (readOnly)")
+                    .with_advice("leave it out; a store that is opened read-only writes nothing"));
+            }
+            "loadBalanceHosts" if value != "false" => {
+                return Err(wrong(variable, "it asks for one of several hosts (loadBalanceHosts)")
+                    .with_advice("name one address, that of the server that takes writes"));
             }
             "ApplicationName" => kept.push(("application_name".to_owned(), value)),
             _ if name.starts_with("ssl") || name.starts_with("gss") || name == "channelBinding" => {
@@ -325,6 +351,15 @@ mod tests {
             "postgres://u:wrong@h/d",
             "postgres://u:secret@h,i/d",
             "postgres://u:secret@h:1,i:2/d?target_session_attrs=read-write",
+            "postgres://u:secret@/d?host=h1,h2",
+            "postgres://u:secret@h/d?port=1,2",
+            "postgres://u:secret@h/d?hostaddr=10.0.0.1,10.0.0.2",
+            "postgres://u:secret@h/d?options=-c%20search_path%3Dother",
+            "postgres://u:secret@h/d?options[search_path]=other",
+            "jdbc:postgresql://h/d?currentSchema=other&password=secret",
+            "jdbc:postgresql://h/d?options=-c%20search_path%3Dother",
+            "jdbc:postgresql://h/d?readOnly=true",
+            "jdbc:postgresql://h/d?loadBalanceHosts=true",
             "postgres://u:secret@h/d?target_session_attrs=prefer-standby",
             "jdbc:postgresql://h/d?targetServerType=secondary&password=secret",
         ] {

@@ -43,12 +43,14 @@ const LOSSES: u32 = 3;
 /// Bounds how long a row stays locked for others: by us, and by one of us that was cut off. Then asks whether
 /// the session is as we asked for it when we connected, which it is not where a pooler leaves that out.
 ///
-/// A limit of the user on statements (`statement_timeout`) is lifted: a step ends by its own patience, and
-/// one that the server cut off each time would never get anywhere.
+/// A limit of the user on statements (`statement_timeout`) or transactions (`transaction_timeout`, which
+/// PostgreSQL has from 17 on) is lifted: a step ends by its own patience, and one that the server cut off
+/// each time would never get anywhere.
 const AS_ASKED: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
     SET statement_timeout = 0; SELECT current_setting('search_path'), \
     current_setting('synchronous_commit') NOT IN ('off', 'local'), \
-    coalesce(current_setting('graviton.session', true), '') <> ''";
+    coalesce(current_setting('graviton.session', true), '') <> '', (SELECT count(*) FROM pg_settings \
+    WHERE name = 'transaction_timeout' AND set_config(name, '0', FALSE) IS NOT NULL)";
 
 /// Asks for the settings once more, in the same round trip: through a pooler that hands sessions on, another
 /// client may have changed them.

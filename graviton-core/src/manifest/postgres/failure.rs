@@ -31,7 +31,9 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
             Some("23505") if error.constraint() == Some("blob_live") => Remedy::RunAgain,
             // Terminated, shutting down, crashed; time-outs that end the session; read-only since a
             // fail-over.
-            Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25006") => Remedy::Reconnect,
+            Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "25006") => {
+                Remedy::Reconnect
+            }
             Some("08P01") if is_of_pooler(error.message()) => Remedy::None,
             Some(code) if code.starts_with("08") => Remedy::Reconnect,
             _ => Remedy::None,
@@ -50,7 +52,12 @@ fn is_of_pooler(message: &str) -> bool {
 pub(super) fn has_no_more(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     let Some(sqlx::Error::Database(error)) = source else { return false };
-    error.code().as_deref() == Some("53300")
+    error.code().as_deref() == Some("53300") || pooler_has_no_more(error.as_ref())
+}
+
+/// Whether pgbouncer says the same: it has no code of its own for it.
+fn pooler_has_no_more(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.code().as_deref() == Some("08P01") && error.message().contains("no more connections allowed")
 }
 
 /// Whether the server does not say where it is: the role may not ask, the server is not PostgreSQL itself and
@@ -152,6 +159,10 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             "53100" => {
                 (Code::NoSpace, "is full", "free some space on the server's disk and try again".to_owned())
             }
+            _ if pooler_has_no_more(error.as_ref()) => {
+                let advice = "raise max_client_conn of the pooler, or let fewer processes use it at once";
+                (Code::BackendUnavailable, "has no more connections to give", advice.to_owned())
+            }
             "53300" => {
                 let advice = "raise max_connections of the server, or let fewer processes use it at once";
                 (Code::BackendUnavailable, "has no more connections to give", advice.to_owned())
@@ -162,7 +173,10 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             "40001" | "40P01" | "55P03" | "23505" => unavailable("is busy with the same rows"),
             "XX001" | "XX002" => (Code::CorruptDatabase, "is damaged", "restore it from a backup".to_owned()),
             "58030" => unavailable("has trouble with its disk"),
-            code if code.starts_with("57P") || code.starts_with("08") || code == "25P03" => {
+            code if code.starts_with("57P")
+                || code.starts_with("08")
+                || ["25P03", "25P04"].contains(&code) =>
+            {
                 unavailable("broke the connection off")
             }
             _ => (Code::Internal, "answered with an unexpected error", "please report this".to_owned()),
