@@ -221,7 +221,11 @@ fn print(context: &Context, report: &VerifyReport, deep: bool, stopped: bool) ->
     .filter(|(number, _)| *number > 0)
     .map(|(number, what)| count(number, what))
     .collect();
-    let found = if found.is_empty() { "no damage".to_owned() } else { found.join(", ") };
+    let found = match (found.is_empty(), report.complete) {
+        (true, true) => "no damage".to_owned(),
+        (true, false) => "no damage so far".to_owned(),
+        (false, _) => found.join(", "),
+    };
     let how = if deep { "every byte of " } else { "" };
     lines.add(&format!("verified {how}{} in {}: {found}", amount(report), seconds(report.seconds)))?;
     if report.rebuilt > 0 {

@@ -159,8 +159,7 @@ async fn missing(
         let why = format!("a request may contain at most {MOST_KEYS} keys; split it into several requests");
         return Err(Problem::new(Code::TooLarge, why));
     }
-    // Rows are written, which no quota counts until they are those of a blob.
-    app.quota().check_known()?;
+    app.quota().check_kept(app.sessions().kept() + question.keys.len() as u64)?;
     let session = match session(&app, &headers)? {
         Some(session) => session,
         None => app.store().open_session(SESSION_LIFETIME).await?,

@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use graviton_core::Code;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame};
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,7 @@ pub(crate) struct Incoming<'a> {
     received: u64,
     window: Window,
     declared: Declared,
+    is_content: bool,
 }
 
 /// The bytes of the current window. The rate is measured in each window, so that a fast start does not excuse
@@ -56,7 +57,7 @@ impl<'a> Incoming<'a> {
         most: u64,
     ) -> Result<Incoming<'a>, Problem> {
         let (window, declared) = (Window::default(), Declared::default());
-        let incoming = Incoming { body, app, most, received: 0, window, declared };
+        let incoming = Incoming { body, app, most, received: 0, window, declared, is_content: false };
         match announced(headers) {
             Some(length) if length > most => Err(incoming.too_large()),
             _ => Ok(incoming),
@@ -72,23 +73,9 @@ impl<'a> Incoming<'a> {
         app: &'a App,
         most: u64,
     ) -> Result<Incoming<'a>, Problem> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        if text(CONTENT_TYPE)
-            .is_some_and(|media| media.to_ascii_lowercase().starts_with("multipart/form-data"))
-        {
-            let why = "the body is a form around the content; send the bytes of the content alone";
-            return Err(Problem::new(Code::Unsupported, why));
-        }
-        if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-            let why = "the body is encoded (Content-Encoding); send the bytes of the content as they are";
-            return Err(Problem::new(Code::Unsupported, why));
-        }
-        if headers.contains_key(CONTENT_RANGE) {
-            let why = "the body is a part of the content (Content-Range); send all of it, or its blocks under a session";
-            return Err(Problem::new(Code::InvalidArgument, why));
-        }
+        check_is_content(headers)?;
         let declared = Declared::of(headers)?;
-        Ok(Incoming { declared, ..Incoming::new(body, headers, app, most)? })
+        Ok(Incoming { declared, is_content: true, ..Incoming::new(body, headers, app, most)? })
     }
 
     fn too_large(&self) -> Problem {
@@ -111,8 +98,13 @@ impl<'a> Incoming<'a> {
                     "the request body ended early; nothing was kept, send it again",
                 )
             })?;
-            // Trailers are ignored.
-            let Ok(bytes) = frame.into_data() else { continue };
+            let bytes = match frame.into_data() {
+                Ok(bytes) => bytes,
+                Err(frame) => {
+                    self.check_trailers(frame.trailers_ref())?;
+                    continue;
+                }
+            };
             self.received += bytes.len() as u64;
             self.window.received += bytes.len() as u64;
             if self.received > self.most {
@@ -123,6 +115,14 @@ impl<'a> Incoming<'a> {
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
             }
+        }
+    }
+
+    /// Refuses what would have to be known before the content; other trailers are ignored.
+    fn check_trailers(&self, trailers: Option<&HeaderMap>) -> Result<(), Problem> {
+        match trailers {
+            Some(trailers) if self.is_content => Declared::none_in(trailers),
+            _ => Ok(()),
         }
     }
 
@@ -201,6 +201,54 @@ impl<'a> Incoming<'a> {
         Ok((value, held))
     }
 }
+
+/// Refuses a body that is not the content byte for byte, as far as its headers say so, in any of their lines:
+/// a form or a package around it, a coding of it, a part of it.
+fn check_is_content(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |why: &str| {
+        let why = format!("{why}; send the bytes of the content as they are, alone and complete");
+        Err(Problem::new(Code::Unsupported, why))
+    };
+    let part = |why: &str| {
+        let why = format!("{why}; send all of it, or its blocks under a session");
+        Err(Problem::new(Code::InvalidArgument, why))
+    };
+    let all = |name: HeaderName| {
+        headers
+            .get_all(name)
+            .into_iter()
+            .map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase())
+    };
+    if all(CONTENT_TYPE).count() > 1 {
+        return Err(Problem::new(Code::InvalidArgument, "the request has two media types (Content-Type)"));
+    }
+    if all(CONTENT_TYPE).any(|media| media.starts_with("multipart/")) {
+        return unsupported("the body is a form or a package around the content (Content-Type: multipart)");
+    }
+    if all(CONTENT_ENCODING).any(|encoding| encoding != "identity") {
+        return unsupported("the body is encoded (Content-Encoding)");
+    }
+    // S3's clients put signatures between the bytes.
+    if all(AMAZON_DIGEST).any(|digest| digest.starts_with("streaming-"))
+        || headers.contains_key(AMAZON_LENGTH)
+    {
+        return unsupported("the body is encoded in chunks of S3 (aws-chunked)");
+    }
+    if headers.contains_key(CONTENT_RANGE) {
+        return part("the body is a part of the content (Content-Range)");
+    }
+    // Resumable uploads: <https://datatracker.ietf.org/doc/draft-ietf-httpbis-resumable-upload/>, and tus.
+    if all(UPLOAD_COMPLETE).any(|complete| complete != "?1") || all(UPLOAD_OFFSET).any(|offset| offset != "0")
+    {
+        return part("the body is a part of the content (Upload-Offset, Upload-Complete)");
+    }
+    Ok(())
+}
+
+const AMAZON_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const AMAZON_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
+const UPLOAD_COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
+const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 fn too_slow(why: &str) -> Problem {
     Problem::new(Code::Timeout, format!("{why}; nothing was kept, send it again"))

@@ -1,8 +1,9 @@
 //! The digest of the content that a request declares in a header: `Content-Digest` and `Repr-Digest`
-//! (RFC 9530), or the older `Digest` (RFC 3230). Content that differs is refused, and nothing of it is kept.
+//! (RFC 9530), the older `Digest` (RFC 3230), or the SHA-256 of S3's clients (`X-Amz-Content-Sha256`,
+//! `X-Amz-Checksum-Sha256`). Content that differs is refused, and nothing of it is kept.
 //!
-//! A request that declares digests of other kinds alone is refused as well: its client would take the answer
-//! for a check.
+//! A request that declares digests of other kinds alone is refused as well, and one that declares them behind
+//! the content, in a trailer: its client would take the answer for a check.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +17,15 @@ use crate::problem::Problem;
 const HEADERS: [&str; 3] = ["content-digest", "repr-digest", "digest"];
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+
+/// In hexadecimal digits, unless it is a word such as `UNSIGNED-PAYLOAD`.
+const AMAZON_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+
+/// The beginning of the names of S3's other checksums, each in base64.
+const AMAZON_CHECKSUM: &str = "x-amz-checksum-";
+
+/// Names the checksum that comes in a trailer.
+const AMAZON_TRAILER: HeaderName = HeaderName::from_static("x-amz-trailer");
 
 /// The digests that the content must have, computed along with it.
 #[derive(Default)]
@@ -33,6 +43,7 @@ impl Declared {
             return Err(refused("Content-MD5 is not checked"));
         }
         let mut declared = Declared::default();
+        declared.add_those_of_s3(headers)?;
         for name in HEADERS {
             let (mut any, mut found) = (false, false);
             for value in headers.get_all(name) {
@@ -50,6 +61,48 @@ impl Declared {
             }
         }
         Ok(declared)
+    }
+
+    fn add_those_of_s3(&mut self, headers: &HeaderMap) -> Result<(), Problem> {
+        for value in headers.get_all(AMAZON_DIGEST) {
+            let text = value.to_str().unwrap_or("?").trim();
+            if text.eq_ignore_ascii_case("UNSIGNED-PAYLOAD") {
+                continue;
+            }
+            match from_hex(text) {
+                Some(wanted) if wanted.len() == 32 => self.add(Check::Sha256(Sha256::new(), wanted))?,
+                _ => return Err(refused(&format!("`{AMAZON_DIGEST}` is no SHA-256 in hexadecimal digits"))),
+            }
+        }
+        for (name, value) in headers {
+            let Some(kind) = name.as_str().strip_prefix(AMAZON_CHECKSUM) else { continue };
+            match (kind, STANDARD.decode(value.as_bytes())) {
+                // Says no more than that it is of the whole.
+                ("type", _) => {}
+                ("sha256", Ok(wanted)) if wanted.len() == 32 => {
+                    self.add(Check::Sha256(Sha256::new(), wanted))?;
+                }
+                ("sha256", _) => return Err(refused(&format!("`{name}` is malformed"))),
+                _ => return Err(refused(&format!("`{name}` is not checked"))),
+            }
+        }
+        if headers.contains_key(AMAZON_TRAILER) {
+            return Err(refused(&format!("`{AMAZON_TRAILER}` announces a checksum that is not checked")));
+        }
+        Ok(())
+    }
+
+    /// Refuses digests that come behind the content: nothing was computed along with it.
+    pub(crate) fn none_in(trailers: &HeaderMap) -> Result<(), Problem> {
+        let is_digest = |name: &HeaderName| {
+            HEADERS.contains(&name.as_str())
+                || *name == CONTENT_MD5
+                || name.as_str().starts_with(AMAZON_CHECKSUM)
+        };
+        match trailers.keys().find(|name| is_digest(name)) {
+            Some(name) => Err(refused(&format!("`{name}` in a trailer is not checked"))),
+            None => Ok(()),
+        }
     }
 
     /// At most one of each kind: each is computed over all of the content.
@@ -94,6 +147,12 @@ impl Declared {
     }
 }
 
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect();
+    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
 /// One `algorithm=value`; `None` for an algorithm that is not checked.
 fn check(header: &str, member: &str) -> Result<Option<Check>, Problem> {
     let malformed = || refused(&format!("`{header}` is malformed"));
@@ -127,6 +186,10 @@ mod tests {
         Declared::of(&headers)
     }
 
+    fn hexadecimal(bytes: &[u8]) -> String {
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[test]
     fn what_is_declared_is_compared() {
         let right = STANDARD.encode(Sha256::digest(b"hello"));
@@ -139,6 +202,11 @@ mod tests {
             ("content-digest", format!("sha-512=:{long}:,sha-256=:{wrong}:"), false),
             ("digest", format!("SHA-256={right}"), true),
             ("digest", format!("SHA-256={wrong}"), false),
+            ("x-amz-checksum-sha256", right.clone(), true),
+            ("x-amz-checksum-sha256", wrong.clone(), false),
+            ("x-amz-content-sha256", hexadecimal(b"hello"), true),
+            ("x-amz-content-sha256", hexadecimal(b"other"), false),
+            ("x-amz-content-sha256", "UNSIGNED-PAYLOAD".to_owned(), true),
         ] {
             let mut declared = declared(name, &value).unwrap();
             declared.update(b"hel");
@@ -166,6 +234,11 @@ mod tests {
             ("content-digest", ""),
             ("digest", "MD5=AAAA"),
             ("content-md5", "AAAA"),
+            ("x-amz-checksum-crc32", "AAAAAA=="),
+            ("x-amz-checksum-crc32c", "AAAAAA=="),
+            ("x-amz-checksum-sha256", "AAAA"),
+            ("x-amz-content-sha256", "AAAA"),
+            ("x-amz-trailer", "x-amz-checksum-crc32"),
         ] {
             let problem = declared(name, value).err().unwrap_or_else(|| panic!("{name}: {value}"));
             assert_eq!(problem.code(), Code::InvalidArgument);

@@ -88,9 +88,10 @@ impl Quota {
         Ok(reserved)
     }
 
-    /// Fails if the quota is used up, as far as this server knows.
-    pub(crate) fn check_known(&self) -> Result<(), Problem> {
-        self.check(0)
+    /// Fails if the quota is used up, as far as this server knows, once so many blocks are kept by sessions:
+    /// each is a row like one of a manifest, and is counted as that only when the blob is committed.
+    pub(crate) fn check_kept(&self, blocks: u64) -> Result<(), Problem> {
+        self.check(blocks.saturating_mul(REFERENCE))
     }
 
     fn check(&self, more: u64) -> Result<(), Problem> {

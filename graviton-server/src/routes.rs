@@ -11,10 +11,10 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use graviton_core::Code;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
-use http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, Version};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use utoipa::openapi::path::{Parameter, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -88,20 +88,32 @@ pub(crate) fn router(app: &Shared) -> Router {
     with_cors(router, app.settings())
 }
 
-/// The query parameters that each route has, by its path, as the document says.
-static PARAMETERS: LazyLock<HashMap<&str, BTreeSet<&str>>> = LazyLock::new(|| {
+/// The query parameters that each route has, by its path and method, as the document says.
+static PARAMETERS: LazyLock<HashMap<(&str, Method), BTreeSet<&str>>> = LazyLock::new(|| {
     fn name(parameter: &RefOr<Parameter>) -> Option<&str> {
         match parameter {
             RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(&parameter.name),
             _ => None,
         }
     }
-    fn names(item: &PathItem) -> BTreeSet<&str> {
-        let operations = [&item.get, &item.head, &item.put, &item.post, &item.delete].into_iter().flatten();
-        let parameters = operations.filter_map(|operation| operation.parameters.as_ref()).flatten();
-        parameters.filter_map(name).collect()
+    fn names(operation: &Operation) -> BTreeSet<&str> {
+        operation.parameters.iter().flatten().filter_map(name).collect()
     }
-    DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), names(item))).collect()
+    let mut all = HashMap::new();
+    for (path, item) in &DOCUMENT.paths.paths {
+        let operations = [
+            // A GET can be asked for its head.
+            (Method::HEAD, item.head.as_ref().or(item.get.as_ref())),
+            (Method::GET, item.get.as_ref()),
+            (Method::PUT, item.put.as_ref()),
+            (Method::POST, item.post.as_ref()),
+            (Method::DELETE, item.delete.as_ref()),
+        ];
+        for (method, operation) in operations {
+            all.extend(operation.map(|operation| ((path.as_str(), method), names(operation))));
+        }
+    }
+    all
 });
 
 /// Refuses query parameters that the route does not have: a misspelt one would be taken for its default.
@@ -109,13 +121,14 @@ async fn check_query(request: Request, next: Next) -> Response {
     // Most requests have none.
     if request.uri().query().is_some()
         && let Some(path) = request.extensions().get::<MatchedPath>()
-        && let Some(known) = PARAMETERS.get(path.as_str())
+        && let Some(known) = PARAMETERS.get(&(path.as_str(), request.method().clone()))
         && let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
         && let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name.as_str()))
     {
         let known: Vec<&str> = known.iter().copied().collect();
         let what = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let why = format!("unknown query parameter {name:?}; this path has {what}");
+        let method = request.method();
+        let why = format!("unknown query parameter {name:?}; {method} of this path has {what}");
         return Problem::new(Code::InvalidArgument, why).into_response();
     }
     next.run(request).await

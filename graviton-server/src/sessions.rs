@@ -110,6 +110,11 @@ impl Sessions {
         Ok(in_use)
     }
 
+    /// The blocks that the sessions of all clients keep, as far as this server has seen them.
+    pub(crate) fn kept(&self) -> u64 {
+        self.seen().values().flatten().map(|seen| seen.blocks.unwrap_or(seen.added)).sum()
+    }
+
     /// Forgets sessions that are over.
     pub(crate) fn forget_old(&self) {
         self.seen().retain(|_, sessions| {

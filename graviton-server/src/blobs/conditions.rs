@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use graviton_core::{AsyncStore, BlobId, Code};
 use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch};
-use http::header::{IF_MATCH, IF_RANGE, RANGE};
+use http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::problem::Problem;
@@ -59,6 +59,11 @@ pub(super) async fn check_change(
     id: &BlobId,
 ) -> Result<(), Problem> {
     check(headers, id)?;
+    if headers.get_all(IF_NONE_MATCH).iter().any(|value| !value.to_str().is_ok_and(are_tags)) {
+        // Ignored, it would change what the client wanted to keep.
+        let why = "`If-None-Match` is malformed; it is `*`, or entity tags in double quotes";
+        return Err(Problem::new(Code::InvalidArgument, why));
+    }
     let (must_be, must_not_be) = (headers.contains_key(IF_MATCH), is_known(headers, &etag(id)));
     if !(must_be || must_not_be) {
         return Ok(());
@@ -68,6 +73,24 @@ pub(super) async fn check_change(
         true if must_not_be => Err(failed("the blob is stored, and `If-None-Match` does not allow that")),
         _ => Ok(()),
     }
+}
+
+/// Whether this is `*`, or entity tags. `headers` leaves out those that are none.
+fn are_tags(text: &str) -> bool {
+    let mut rest = text.trim();
+    while !rest.is_empty() && rest != "*" {
+        let tag = rest.strip_prefix("W/").unwrap_or(rest);
+        let Some((_, behind)) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')) else {
+            return false;
+        };
+        let behind = behind.trim_start();
+        rest = match behind.strip_prefix(',') {
+            Some(next) => next.trim_start(),
+            None if behind.is_empty() => "",
+            None => return false,
+        };
+    }
+    true
 }
 
 /// A condition of the request does not hold.
@@ -206,6 +229,16 @@ mod tests {
         ] {
             headers.insert(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap());
             assert_eq!(is_known(&headers, TAG), known, "{value}");
+        }
+    }
+
+    #[test]
+    fn tags_are_told_from_what_is_none() {
+        for right in ["*", TAG, "W/\"a\"", "\"a\", W/\"b,c\" ,\"d\"", ""] {
+            assert!(are_tags(right), "{right}");
+        }
+        for wrong in ["garbage", "\"a", "\"a\" \"b\"", "a, \"b\"", "\"a\", b"] {
+            assert!(!are_tags(wrong), "{wrong}");
         }
     }
 

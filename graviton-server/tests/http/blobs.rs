@@ -115,7 +115,13 @@ async fn a_body_that_is_not_the_content_is_refused() {
         ("content-type", "Multipart/Form-Data; boundary=x", "unsupported"),
         ("content-encoding", "gzip", "unsupported"),
         ("content-encoding", "aws-chunked", "unsupported"),
+        ("content-type", "multipart/related; boundary=x", "unsupported"),
+        ("content-type", "multipart/mixed; boundary=x", "unsupported"),
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "unsupported"),
+        ("x-amz-decoded-content-length", "7", "unsupported"),
         ("content-range", "bytes 0-6/70", "invalid-argument"),
+        ("upload-complete", "?0", "invalid-argument"),
+        ("upload-offset", "7", "invalid-argument"),
     ] {
         for (method, path) in [("POST", "/api/blobs".to_owned()), ("PUT", format!("/api/blobs/{id}"))] {
             let sent =
@@ -126,13 +132,49 @@ async fn a_body_that_is_not_the_content_is_refused() {
     scene.assert_blobs(0).await;
     for (header, value) in [
         ("content-type", "application/x-www-form-urlencoded"),
-        ("content-type", "multipart/related; boundary=x"),
         ("content-encoding", "identity"),
+        ("upload-complete", "?1"),
     ] {
         let sent =
             scene.request("POST", "/api/blobs").header(header, value).body("content").send().await.unwrap();
         assert!(sent.status().is_success(), "{header}: {value}");
     }
+}
+
+/// A second line of a header, and a trailer behind the content.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_header_counts_and_trailers_declare_nothing() {
+    let scene = Scene::new().await;
+    for (lines, expected) in [
+        ("Content-Encoding: identity\r\nContent-Encoding: gzip\r\n", "415"),
+        ("Content-Type: text/plain\r\nContent-Type: multipart/form-data\r\n", "400"),
+    ] {
+        let head = format!("POST /api/blobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}");
+        let answer = scene.raw(format!("{head}Content-Length: 7\r\n\r\ncontent").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{lines}: {answer}");
+    }
+    // The second is right, and was not computed.
+    for digest in
+        ["2SmKENGwc1g33EvYXaxkGw887yekfl1TpU8vP1svz/o=", "7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M="]
+    {
+        let answer = scene
+            .raw(
+                format!(
+                    "POST /api/blobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+                     Trailer: Content-Digest\r\n\r\n7\r\ncontent\r\n0\r\nContent-Digest: sha-256=:{digest}:\r\n\r\n"
+                )
+                .as_bytes(),
+            )
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    let garbage = scene.request("PUT", &format!("/api/blobs/{}", id_of(b"content")));
+    problem(
+        garbage.header("if-none-match", "garbage").body("content").send().await.unwrap(),
+        "invalid-argument",
+    )
+    .await;
+    scene.assert_blobs(0).await;
 }
 
 /// SHA-256 of `content`, and of something else.

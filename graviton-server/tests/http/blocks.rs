@@ -178,6 +178,26 @@ async fn what_a_client_has_kept_for_it_is_bounded() {
     problem(put.header("graviton-session", session).send().await.unwrap(), "too-large").await;
 }
 
+/// Sessions keep blocks that nobody ever puts: their rows take the database's place all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sessions_keep_counts_for_the_quota() {
+    let scene = Scene::with(&[("QUOTA", "1MiB")]).await;
+    let mut answered = 0;
+    for round in 0..20_u32 {
+        let keys: Vec<String> = (0..1_000_u32)
+            .map(|number| key_of(&[round.to_le_bytes(), number.to_le_bytes()].concat()))
+            .collect();
+        let answer = ask(&scene, None, &keys).await;
+        if answer.status() == 200 {
+            answered += 1;
+        } else {
+            problem(answer, "quota-exceeded").await;
+        }
+    }
+    // A row counts as a hundred bytes.
+    assert_eq!(answered, 10);
+}
+
 /// A manifest of one small block again and again takes much more of the database than of the disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_and_questions_count_for_the_quota() {

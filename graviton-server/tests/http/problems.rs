@@ -136,6 +136,10 @@ async fn parameters_that_a_path_does_not_have_are_refused() {
         ("HEAD", format!("/api/blobs/{id}?range=0-1")),
         ("DELETE", format!("/api/blobs/{id}?force")),
         ("POST", "/api/blobs?name=x".to_owned()),
+        // Others of the path have it.
+        ("POST", "/api/blobs?limit=5".to_owned()),
+        ("PUT", format!("/api/blobs/{id}?filename=x")),
+        ("DELETE", format!("/api/blobs/{id}?filename=x")),
         ("GET", "/api/v1/stats?verbose=1".to_owned()),
         ("GET", "/api/ready?four=reading".to_owned()),
     ] {
