@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import io
 import os
@@ -291,6 +292,28 @@ def test_a_file_is_on_the_disk_before_it_appears(
     monkeypatch.setattr(os, "replace", replaces)
     local.get_to(local.put(b"data"), tmp_path / "out")
     assert done == ["file", "replace", "directory"]
+
+
+@pytest.mark.parametrize("lacking", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_appears_where_directories_and_permissions_are_not_kept(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    fsync = os.fsync
+
+    def syncs(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(lacking, os.strerror(lacking))
+        fsync(file)
+
+    def refuses(file: int, mode: int) -> None:
+        raise OSError(lacking, os.strerror(lacking))
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    monkeypatch.setattr(os, "fchmod", refuses)
+    id = local.put(b"data")
+    for _ in range(2):
+        local.get_to(id, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == b"data"
 
 
 def test_a_target_may_take_less_than_it_is_given(local: Store) -> None:

@@ -175,7 +175,7 @@ def appearing(path: str, check: Callable[[], None] | None = None) -> Iterator[io
         with file:
             yield file
             if mode is not None:
-                os.fchmod(file.fileno(), mode & 0o777)
+                _set_mode(file.fileno(), mode & 0o777)
             os.fsync(file.fileno())
         os.replace(temporary, os.path.join(directory, name))
     except BaseException:
@@ -212,6 +212,19 @@ def write_patiently(file: io.FileIO, data: Buffer, check: Callable[[], None]) ->
                 check()
 
 
+# Answers of filesystems that do not have something.
+_LACKING = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def _set_mode(file: int, mode: int) -> None:
+    try:
+        os.fchmod(file, mode)
+    except OSError as error:
+        # On some filesystems all files have the same.
+        if error.errno not in _LACKING | {errno.EPERM}:
+            raise
+
+
 def _sync_directory(path: str) -> None:
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -222,7 +235,7 @@ def _sync_directory(path: str) -> None:
         os.fsync(directory)
     except OSError as error:
         # Some filesystems cannot sync directories.
-        if error.errno != errno.EINVAL:
+        if error.errno not in _LACKING:
             raise
     finally:
         os.close(directory)
