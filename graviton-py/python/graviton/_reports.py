@@ -203,18 +203,24 @@ class GcReport:
     kept_failed: int
     """Blocks that could not be deleted; the next collection tries again."""
     failure: str
-    """Why the first block is kept that could not be deleted or whose deletion got no answer. Empty if there
-    is none."""
+    """Why the first block is kept that could not be deleted or whose deletion got no answer, or why the
+    collection failed. Empty if nothing did."""
     leftovers: int
     """Files of dead processes that were removed."""
     complete: bool
     """Whether nothing is left to do; ``False`` if a limit or the caller stopped it."""
     seconds: float
     """The duration in seconds."""
+    unreferenced: int
+    """Blocks and packs on a filesystem without a row in the database, among some that a complete collection
+    looked at: of running puts, or left by killed ones. `verify` with `adopt` hands them to the next
+    collection."""
+    unreferenced_bytes: int
+    """The sum of their sizes in bytes."""
 
     @classmethod
     def _from_engine(
-        cls, values: tuple[bool, int, tuple[str, ...], int, int, int, int, int, int, str, int, bool, float]
+        cls, values: tuple[bool, int, tuple[str, ...], int, int, int, int, int, int, str, int, bool, float, int, int]
     ) -> Self:
         return cls(values[0], values[1], tuple(map(known, values[2])), *values[3:])
     # end
