@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 use rustix::fs::{Access, CWD, RenameFlags, access};
 use rustix::io::retry_on_intr;
 
@@ -126,7 +126,7 @@ pub(super) fn connect_writer(files: &Arc<Files>, checkpoints: &Checkpoints) -> R
         if connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
             connection.pragma_update(None, "auto_vacuum", "incremental")?;
         }
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        use_the_log(&connection)?;
         checkpoints.watch(&mut connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
@@ -134,6 +134,17 @@ pub(super) fn connect_writer(files: &Arc<Files>, checkpoints: &Checkpoints) -> R
         connection.busy_handler(Some(wait_a_moment))?;
         Ok(connection)
     })
+}
+
+/// Lets SQLite write to a log. Where the change fails it says no more than that nothing has changed.
+fn use_the_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mode =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    if mode.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    let why = format!("the journal mode stays {mode}");
+    Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(why)))
 }
 
 /// Makes the file with the mode that the umask asks for, so that a group can share it; the files beside it
