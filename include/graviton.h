@@ -1926,7 +1926,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_COPY_OPTIONS_INIT { sizeof(graviton_copy_options), NULL, 0 }
 
 /** Initialises a graviton_verify_options: everything, by lengths. */
-#define GRAVITON_VERIFY_OPTIONS_INIT { sizeof(graviton_verify_options), 0, 0, NULL, 0, 0, NULL, 0 }
+#define GRAVITON_VERIFY_OPTIONS_INIT { sizeof(graviton_verify_options), 0, 0, NULL, 0, 0, NULL, 0, 0 }
 
 /** Initialises a graviton_put_receipt. */
 #define GRAVITON_PUT_RECEIPT_INIT { sizeof(graviton_put_receipt), { 0, 0, 0, { 0 } }, 0, 0, 0, 0, 0, 0 }
