@@ -49,8 +49,8 @@ const LOSSES: u32 = 3;
 const AS_ASKED: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
     SET statement_timeout = 0; SELECT current_setting('search_path'), \
     current_setting('synchronous_commit') NOT IN ('off', 'local'), \
-    coalesce(current_setting('graviton.session', true), '') <> '', (SELECT count(*) FROM pg_settings \
-    WHERE name = 'transaction_timeout' AND set_config(name, '0', FALSE) IS NOT NULL)";
+    coalesce(current_setting('graviton.session', true), '') <> '', \
+    (SELECT set_config(name, '0', FALSE) FROM pg_settings WHERE name = 'transaction_timeout')";
 
 /// Asks for the settings once more, in the same round trip: through a pooler that hands sessions on, another
 /// client may have changed them.

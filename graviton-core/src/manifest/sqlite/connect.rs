@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, CWD, RenameFlags, access};
 use rustix::io::retry_on_intr;
 
@@ -136,15 +136,13 @@ pub(super) fn connect_writer(files: &Arc<Files>, checkpoints: &Checkpoints) -> R
     })
 }
 
-/// Lets SQLite write to a log. Where the change fails it says no more than that nothing has changed.
+/// Lets SQLite write to a log. The change is committed behind the row with the answer, and where that fails,
+/// whoever reads the row alone is not told.
 fn use_the_log(connection: &Connection) -> rusqlite::Result<()> {
-    let mode =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
-    if mode.eq_ignore_ascii_case("wal") {
-        return Ok(());
-    }
-    let why = format!("the journal mode stays {mode}");
-    Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(why)))
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// Makes the file with the mode that the umask asks for, so that a group can share it; the files beside it
