@@ -187,7 +187,8 @@ mod tests {
     }
 
     fn hexadecimal(bytes: &[u8]) -> String {
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        let digits = Sha256::digest(bytes).iter().flat_map(|byte| [byte >> 4, byte & 15]).collect::<Vec<_>>();
+        digits.iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)).collect()
     }
 
     #[test]
