@@ -45,10 +45,7 @@ impl MaySqlite for rusqlite::Error {
 
 impl MaySqlite for Problem {
     fn sqlite(&self) -> Option<&rusqlite::Error> {
-        match self {
-            Problem::Sqlite(error) => Some(error),
-            _ => None,
-        }
+        if let Problem::Sqlite(error) = self { Some(error) } else { None }
     }
 }
 
