@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -76,6 +76,7 @@ const DESCRIPTORS: usize = 6;
 
 /// Fails if the system starts no more threads. Where tokio finds that out, it panics.
 fn try_threads(count: usize) -> Result<()> {
+    let before = threads_now();
     let threads: Vec<_> = (0..count).map(|_| std::thread::Builder::new().spawn(std::thread::park)).collect();
     let mut result = Ok(());
     for thread in threads {
@@ -87,7 +88,20 @@ fn try_threads(count: usize) -> Result<()> {
             Err(error) => result = Err(error),
         }
     }
+    // A thread that has ended counts a little longer than it can be joined.
+    let deadline = Instant::now() + ENDING;
+    while threads_now() > before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     result.map_err(|error| Error::no_thread("cannot start the threads of the store", error))
+}
+
+/// For so long threads that have ended are waited for.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// The threads of this process; 0 if that cannot be told.
+fn threads_now() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
 /// Wakes the thread, and notes that it did: a call that is made inside of another one's poll, by a callback,

@@ -50,7 +50,7 @@ def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
         ]
         for source in sources:
             assert (await store.put_receipt(source)) == graviton.PutReceipt(
-                id, (await store.stat(id)).blocks, 0, 0, False
+                id, (await store.stat(id)).blocks, 0, 0, 0, False
             ), source
         assert await store.put_file(path) == id
         assert await store.put_many([path, path, path]) == [id] * 3

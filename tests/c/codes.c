@@ -187,7 +187,7 @@ static void limits(const char *directory)
     small.rlim_max = old.rlim_max;
     signal(SIGXFSZ, SIG_IGN);
     CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
-    CHECK(graviton_store_put(store, bytes, 3000000, NULL, NULL, &error) == GRAVITON_ERROR_TOO_LARGE);
+    CHECK(graviton_store_put(store, bytes, 3000000, NULL, NULL, &error) == GRAVITON_ERROR_NO_SPACE);
     CHECK(graviton_error_errno(error) == EFBIG);
     graviton_error_free(error);
     error = NULL;

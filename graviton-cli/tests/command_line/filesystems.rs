@@ -113,7 +113,7 @@ fn a_call_of_sqlite_or_about_a_directory_is_made_again_as_well() {
         let root = format!("store-{}", calls.replace(',', "-"));
         // The loader of programs does not repeat; and what runs a whole transaction again must not meet the
         // same fault each time.
-        let when = if calls.contains("open") || calls.contains("stat") { "30+13" } else { "1+7" };
+        let when = if calls.contains("open") || calls.contains("stat") { "30+89" } else { "1+7" };
         let fault = format!("inject={calls}:error=EINTR:when={when}");
         let graviton =
             |arguments: &[&str]| with_failing(&scene, &[&fault], &[&["--root", &root], arguments].concat());
