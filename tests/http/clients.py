@@ -108,10 +108,17 @@ def with_refusals(program, work):
     for settings, options, expected in cases:
         with Server(program, work / "refusing", settings, work / "log") as server:
             for version in ("--http1.1", "--http2-prior-knowledge"):
+                broken = 0
                 for _ in range(20):
-                    code = said("curl", "-sS", version, "-o", "/dev/null", "-w", "%{http_code}", *options, "-T", source,
-                                "-X", "POST", f"{server.url}/api/blobs")
-                    check(code == str(expected), f"curl {version}: {code} in the place of {expected}")
+                    command = ["curl", "-sS", version, "-o", "/dev/null", "-w", "%{http_code}", *options, "-T", source,
+                               "-X", "POST", f"{server.url}/api/blobs"]
+                    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+                    check(answer.stdout == str(expected), f"curl {version}: {answer.stdout} in the place of {expected}")
+                    # When curl has the answer it ends its upload, and the server may see that before curl has
+                    # closed the stream: less came than was announced. Seen once in 1,500 times.
+                    check(answer.returncode in (0, 92), f"curl {version}: {answer.stderr}")
+                    broken += answer.returncode == 92
+                check(broken <= (version != "--http1.1"), f"curl {version}: {broken} of 20 streams were broken off")
     print("curl: refused with 401, 403 and 413 over HTTP/1.1 and HTTP/2, 20 times each")
 
 
