@@ -160,7 +160,7 @@ impl PinnedPut {
                 Ok((named.marks.into_iter().map(written).collect(), Appended::default()))
             });
         }
-        if let Some(appender) = self.core.appender.as_ref().filter(|_| !packed.blocks.is_empty()) {
+        if let Some(appender) = self.core.new_blocks().filter(|_| !packed.blocks.is_empty()) {
             let (core, to) = (Arc::clone(&self.core), Arc::clone(appender));
             self.writes.spawn(async move {
                 let appended = core.append_blocks(&to, packed.blocks).await?;
@@ -194,7 +194,7 @@ impl PinnedPut {
         loop {
             self.check_lease().await?;
             let manifests = &self.core.manifests;
-            let pinned = if self.core.appender.is_some() {
+            let pinned = if self.core.new_blocks().is_some() {
                 manifests.pin_into_packs(self.row, entries).await
             } else {
                 manifests.pin(self.row, entries).await
