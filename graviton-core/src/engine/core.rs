@@ -426,6 +426,10 @@ impl Engine {
             None => blocks.has_blocks().await?,
         };
         if occupied && !self.adopt {
+            // Another process may have created the store meanwhile. Its id is there before its first block.
+            if blocks.store_id().await?.as_deref() == Some(record.id.as_str()) {
+                return Ok(());
+            }
             let why = format!("there are blocks in {}, and no store-id says whose they are", location());
             return Err(wrong_place(
                 why,
