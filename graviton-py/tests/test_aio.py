@@ -80,7 +80,11 @@ def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
         await store.delete(id)
         # And the rows of the puts that found it there.
         assert (await store.gc(grace=0)).blobs >= 1
-        assert (await store.repack("packs")).complete
+        if place.is_files:
+            assert (await store.repack("packs")).complete
+        else:
+            with pytest.raises(graviton.UnsupportedError):
+                await store.repack("packs")
         assert (await store.stats()).dead_blobs == 0
         assert (await store.verify(deep=True)).clean
         assert (await store.verify(rebuild=True)).rebuilt == 0
