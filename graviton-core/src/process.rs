@@ -1,6 +1,8 @@
 //! The process that opened something. A forked child has a copy of its parent's memory, but none of its
 //! threads and locks, so that it must not use what the parent opened.
 
+use std::sync::OnceLock;
+
 use crate::error::{Code, Error, Result};
 
 /// A process.
@@ -31,5 +33,43 @@ impl Process {
         }
         Err(Error::new(Code::Forked, format!("{what} was opened by the parent process"))
             .with_advice("open the store again after the fork"))
+    }
+}
+
+/// A value that each process has of its own: a forked child makes another one, and leaves that of its parent
+/// alone, whose threads and locks it has not.
+pub(crate) struct PerProcess<T>(OnceLock<Box<Made<T>>>);
+
+/// The value of a process, and behind it that of a child it was forked into.
+struct Made<T> {
+    by: Process,
+    value: T,
+    child: PerProcess<T>,
+}
+
+impl<T> PerProcess<T> {
+    pub(crate) const fn new() -> PerProcess<T> {
+        PerProcess(OnceLock::new())
+    }
+
+    /// The value of this process; made when it is first needed.
+    ///
+    /// No lock is held while it is made: a child that is forked meanwhile would wait for it for ever. Of two
+    /// threads that make one, one drops its own.
+    pub(crate) fn get_or_make(&'static self, make: impl Fn() -> Result<T>) -> Result<&'static T> {
+        let this = Process::this();
+        let mut place = self;
+        loop {
+            let made = if let Some(made) = place.0.get() {
+                made
+            } else {
+                let value = make()?;
+                place.0.get_or_init(|| Box::new(Made { by: this, value, child: PerProcess::new() }))
+            };
+            if made.by == this {
+                return Ok(&made.value);
+            }
+            place = &made.child;
+        }
     }
 }

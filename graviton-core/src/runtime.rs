@@ -9,8 +9,8 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -21,15 +21,9 @@ use crate::blocking;
 use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::process::PerProcess;
 
-/// A process's runtime, and behind it that of a child it was forked into.
-struct Generation {
-    process: u32,
-    runtime: Runtime,
-    child: OnceLock<Box<Generation>>,
-}
-
-static FIRST: OnceLock<Box<Generation>> = OnceLock::new();
+static RUNTIME: PerProcess<Runtime> = PerProcess::new();
 
 /// The runtime of this process, which drives every synchronous [`Store`](crate::Store) in it; made when first
 /// needed.
@@ -37,19 +31,10 @@ static FIRST: OnceLock<Box<Generation>> = OnceLock::new();
 /// For a binding or program that drives an [`AsyncStore`](crate::AsyncStore) and has no tokio runtime of its
 /// own. It is multi-threaded, with a thread for each core.
 pub fn of_this_process() -> Result<&'static Runtime> {
-    let process = std::process::id();
-    let mut generation = of(&FIRST, process)?;
-    while generation.process != process {
-        generation = of(&generation.child, process)?;
-    }
-    Ok(&generation.runtime)
+    RUNTIME.get_or_make(start)
 }
 
-/// The generation in this place; a new one for this process if there is none.
-fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
-    if let Some(generation) = place.get() {
-        return Ok(generation);
-    }
+fn start() -> Result<Runtime> {
     descriptor::occupy_standard();
     // And one each for work that blocks here and in tokio.
     try_threads(blocking::cores() + 2)?;
@@ -65,7 +50,7 @@ fn of(place: &OnceLock<Box<Generation>>, process: u32) -> Result<&Generation> {
         .map_err(|error| Error::io("cannot start the threads of the store", error))?;
     // Names are looked up on such a thread. One that is there takes what comes when no more can be had.
     drop(runtime.spawn_blocking(|| ()));
-    Ok(place.get_or_init(|| Box::new(Generation { process, runtime, child: OnceLock::new() })))
+    Ok(runtime)
 }
 
 /// How long tokio keeps a thread that blocked: for ever. The store itself has its own (`threads`).

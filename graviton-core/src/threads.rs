@@ -11,13 +11,14 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::{Code, Error, Result};
+use crate::process::PerProcess;
 
 /// No more threads are started; work waits for one that is free.
 const MOST: usize = 512;
@@ -27,13 +28,12 @@ const IDLE: Duration = Duration::from_secs(10);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The threads of a process, and behind them those of a child it was forked into.
+/// The threads of a process.
+#[derive(Default)]
 struct Pool {
-    process: u32,
     state: Mutex<State>,
     /// Signalled for each piece of work that is queued.
     queued: Condvar,
-    child: OnceLock<Box<Pool>>,
 }
 
 #[derive(Default)]
@@ -44,24 +44,9 @@ struct State {
     idle: usize,
 }
 
-static FIRST: OnceLock<Box<Pool>> = OnceLock::new();
+static POOL: PerProcess<Pool> = PerProcess::new();
 
 impl Pool {
-    fn of_this_process() -> &'static Pool {
-        let process = std::process::id();
-        let mut place = &FIRST;
-        loop {
-            let pool = place.get_or_init(|| {
-                let (state, queued, child) = Default::default();
-                Box::new(Pool { process, state, queued, child })
-            });
-            if pool.process == process {
-                return pool;
-            }
-            place = &pool.child;
-        }
-    }
-
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +108,8 @@ pub(crate) fn start<T: Send + 'static>(
 ) -> Result<Running<T>> {
     let (answer, result) = oneshot::channel();
     let runtime = Handle::try_current().ok().map(Arc::new);
-    let queued = Pool::of_this_process().queue(Box::new(move || {
+    let pool = POOL.get_or_make(|| Ok(Pool::default()))?;
+    let queued = pool.queue(Box::new(move || {
         let _entered = runtime.as_ref().map(|runtime| runtime.enter());
         if !unless() {
             // A panic is the caller's. If nobody waits, nobody gets the result.
@@ -140,12 +126,7 @@ mod tests {
 
     #[test]
     fn threads_are_used_again_and_work_waits_for_one_that_is_busy() {
-        let pool: &'static Pool = Box::leak(Box::new(Pool {
-            process: std::process::id(),
-            state: Mutex::default(),
-            queued: Condvar::new(),
-            child: OnceLock::new(),
-        }));
+        let pool: &'static Pool = Box::leak(Box::default());
         let (told, telling) = std::sync::mpsc::channel();
         for number in 0..100 {
             let told = told.clone();
@@ -155,10 +136,8 @@ mod tests {
         assert!(pool.locked().threads < 50);
         // No thread can be had, and the only one is busy.
         let pool: &'static Pool = Box::leak(Box::new(Pool {
-            process: std::process::id(),
             state: Mutex::new(State { threads: MOST - 1, ..State::default() }),
             queued: Condvar::new(),
-            child: OnceLock::new(),
         }));
         let (go, wait) = std::sync::mpsc::channel::<()>();
         pool.queue(Box::new(move || wait.recv().unwrap())).unwrap();
