@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use graviton_core::{GcOptions, GcReport};
+use graviton_core::{AsyncStore, GcOptions, GcReport};
 use indicatif::HumanBytes;
 
 use crate::arguments::Collect;
-use crate::context::Context;
+use crate::context::{Context, Tell};
 use crate::failure::Failure;
 use crate::output::{Lines, count, json, seconds, summary};
 use crate::progress::Extent;
@@ -30,21 +30,8 @@ pub(crate) async fn collect(context: &Context, arguments: &Collect) -> Result<u8
         print_plan(context, &plan)?;
         return Ok(0);
     }
-    let progress = context.progress("collecting", Extent::Told, false);
-    let mut report = None;
-    let ended = context
-        .changing(async |store| {
-            let collecting = store.gc(&options, |so_far| {
-                report = Some(so_far.clone());
-                progress.tell(|| amount(so_far));
-                context.interrupt.flow()
-            });
-            let whole = collecting.await?;
-            report = Some(whole);
-            Ok(())
-        })
-        .await;
-    drop(progress);
+    let run = async |store: &AsyncStore, tell: &mut Tell<'_, GcReport>| store.gc(&options, tell).await;
+    let (report, ended) = context.reporting("collecting", amount, run).await;
     let complete = report.as_ref().is_some_and(|report| report.complete);
     let interrupted = context.interrupt.of_unfinished(complete);
     if let Some(report) = report {

@@ -1,6 +1,7 @@
 //! Everything that a command needs: the configuration, signals, and how to print.
 
 use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
 
 use graviton_core::{AsyncStore, Code, Config, Error};
 
@@ -60,12 +61,40 @@ impl Context {
         result
     }
 
+    /// Runs work that tells how far it got, and asks whether to go on. Returns the last report, also of work
+    /// that was interrupted or failed, and how it ended.
+    pub(crate) async fn reporting<R: Clone + Send>(
+        &self,
+        what: &'static str,
+        line: impl Fn(&R) -> String + Sync,
+        run: impl AsyncFnOnce(&AsyncStore, &mut Tell<'_, R>) -> Result<R, Error>,
+    ) -> (Option<R>, Result<(), Failure>) {
+        let progress = self.progress(what, Extent::Told, false);
+        let mut report = None;
+        let ended = self
+            .changing(async |store| {
+                let mut tell = |so_far: &R| {
+                    report = Some(so_far.clone());
+                    progress.tell(|| line(so_far));
+                    self.interrupt.flow()
+                };
+                let whole = run(store, &mut tell).await?;
+                report = Some(whole);
+                Ok(())
+            })
+            .await;
+        (report, ended)
+    }
+
     /// Progress on standard error, unless lines on standard output would mix with it.
     pub(crate) fn progress(&self, what: &'static str, extent: Extent, prints: bool) -> Progress {
         let mixed = prints && io::stdout().is_terminal();
         Progress::new(!self.quiet && !mixed, what, extent)
     }
 }
+
+/// Is told how far the work got; says whether it goes on.
+pub(crate) type Tell<'a, R> = dyn FnMut(&R) -> ControlFlow<()> + Send + 'a;
 
 /// The environment, and what the command line says over it.
 fn configure(common: &Common) -> Result<Config, Error> {

@@ -1,30 +1,18 @@
 //! `repack`: the blocks of a store move into packs, or out of them.
 
-use graviton_core::{Code, RepackReport};
+use graviton_core::{AsyncStore, Code, RepackReport};
 use indicatif::HumanBytes;
 
 use crate::arguments::Repack;
-use crate::context::Context;
+use crate::context::{Context, Tell};
 use crate::failure::Failure;
 use crate::output::{Lines, count, seconds, summary};
-use crate::progress::Extent;
 
 pub(crate) async fn repack(context: &Context, arguments: &Repack) -> Result<u8, Failure> {
-    let progress = context.progress("repacking", Extent::Told, false);
-    let mut report = None;
-    let ended = context
-        .changing(async |store| {
-            let repacking = store.repack(arguments.to, |so_far| {
-                report = Some(so_far.clone());
-                progress.tell(|| format!("{}, {} to go", moved(so_far), so_far.remaining));
-                context.interrupt.flow()
-            });
-            let whole = repacking.await?;
-            report = Some(whole);
-            Ok(())
-        })
-        .await;
-    drop(progress);
+    let line = |so_far: &RepackReport| format!("{}, {} to go", moved(so_far), so_far.remaining);
+    let run =
+        async |store: &AsyncStore, tell: &mut Tell<'_, RepackReport>| store.repack(arguments.to, tell).await;
+    let (report, ended) = context.reporting("repacking", line, run).await;
     let complete = report.as_ref().is_some_and(|report| report.complete);
     let interrupted = context.interrupt.of_unfinished(complete);
     let damaged = report.as_ref().is_some_and(|report| report.damaged > 0);
