@@ -34,14 +34,7 @@ pub(super) fn key(number: u32, size: u64) -> BlockKey {
 
 /// Entries for blocks of these keys, one behind the other.
 pub(super) fn entries_of(keys: &[BlockKey]) -> Vec<ManifestEntry> {
-    let mut offset = 0;
-    keys.iter()
-        .map(|key| {
-            let entry = ManifestEntry { offset, key: *key };
-            offset = entry.end();
-            entry
-        })
-        .collect()
+    ManifestEntry::tiling(0, keys.iter().copied())
 }
 
 /// A blob's id that fits entries, told apart by `name`.

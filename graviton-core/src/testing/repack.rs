@@ -1,5 +1,6 @@
 //! Blocks that move between the layouts, step by step, against any manifest repository.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::database_place::{DatabasePlace, LEASE, entries_of, id_of, key, marks, pinned, put};
@@ -29,11 +30,18 @@ fn keys(range: std::ops::Range<u32>) -> Vec<BlockKey> {
     keys
 }
 
-/// Stored blocks of a live blob, and their rows.
-async fn stored(repo: &ManifestRepo, writer: WriterId, keys: &[BlockKey]) -> Vec<BlockRow> {
-    let entries = entries_of(keys);
-    put(repo, writer, id_of("live", &entries), &entries).await;
-    rows(repo, keys).await
+/// A live blob of this many blocks, which are files: their keys and rows.
+async fn in_files(
+    place: &impl DatabasePlace,
+    count: u32,
+) -> (Arc<ManifestRepo>, WriterId, Vec<BlockKey>, Vec<BlockRow>) {
+    let repo = place.open(Durability::Full).await;
+    let writer = repo.register_writer(LEASE).await.unwrap();
+    let keys = keys(0..count);
+    let entries = entries_of(&keys);
+    put(&repo, writer, id_of("live", &entries), &entries).await;
+    let rows = rows(&repo, &keys).await;
+    (repo, writer, keys, rows)
 }
 
 async fn rows(repo: &ManifestRepo, keys: &[BlockKey]) -> Vec<BlockRow> {
@@ -71,10 +79,7 @@ async fn move_all(repo: &ManifestRepo, rows: &[BlockRow], held: &HeldPack) -> Ve
 }
 
 async fn a_block_moves_into_a_pack_and_its_name_is_doomed(place: &impl DatabasePlace) {
-    let repo = place.open(Durability::Full).await;
-    let writer = repo.register_writer(LEASE).await.unwrap();
-    let keys = keys(0..3);
-    let rows = stored(&repo, writer, &keys).await;
+    let (repo, writer, keys, rows) = in_files(place, 3).await;
     assert_eq!(repo.layouts().await.unwrap(), (3, 0));
     assert_eq!(repo.named_blocks(BlockRow(0), 2).await.unwrap().len(), 2);
     let held = pack(&repo, writer).await;
@@ -107,10 +112,7 @@ async fn a_block_moves_into_a_pack_and_its_name_is_doomed(place: &impl DatabaseP
 }
 
 async fn only_stored_blocks_that_nobody_uses_move_into_packs(place: &impl DatabasePlace) {
-    let repo = place.open(Durability::Full).await;
-    let writer = repo.register_writer(LEASE).await.unwrap();
-    let keys = keys(0..4);
-    let rows = stored(&repo, writer, &keys).await;
+    let (repo, writer, keys, rows) = in_files(place, 4).await;
     let row = |index: usize| rows[index].0;
     place.sql(&format!("UPDATE data_block SET stored = FALSE WHERE id = {}", row(0))).await;
     let doom = format!("UPDATE data_block SET doomed_by = 7, doomed_until = 0 WHERE id = {}", row(1));
@@ -128,10 +130,7 @@ async fn only_stored_blocks_that_nobody_uses_move_into_packs(place: &impl Databa
 }
 
 async fn a_block_moves_out_of_a_pack_while_it_is_pinned(place: &impl DatabasePlace) {
-    let repo = place.open(Durability::Full).await;
-    let writer = repo.register_writer(LEASE).await.unwrap();
-    let keys = keys(0..3);
-    let rows = stored(&repo, writer, &keys).await;
+    let (repo, writer, keys, rows) = in_files(place, 3).await;
     let held = pack(&repo, writer).await;
     let marks = move_all(&repo, &rows, &held).await;
     assert!(repo.seal_own(held, 64 + 3 * 80, Duration::ZERO).await.unwrap());
@@ -153,10 +152,7 @@ async fn a_block_moves_out_of_a_pack_while_it_is_pinned(place: &impl DatabasePla
 }
 
 async fn a_file_moves_back_if_somebody_may_rely_on_it(place: &impl DatabasePlace) {
-    let repo = place.open(Durability::Full).await;
-    let writer = repo.register_writer(LEASE).await.unwrap();
-    let keys = keys(0..2);
-    let rows = stored(&repo, writer, &keys).await;
+    let (repo, writer, keys, rows) = in_files(place, 2).await;
     let held = pack(&repo, writer).await;
     move_all(&repo, &rows, &held).await;
     let (pins, _) = pinned(&repo, writer, &entries_of(&keys[..1])).await;
@@ -171,10 +167,7 @@ async fn a_file_moves_back_if_somebody_may_rely_on_it(place: &impl DatabasePlace
 }
 
 async fn a_block_that_lost_its_references_stays_a_candidate(place: &impl DatabasePlace) {
-    let repo = place.open(Durability::Full).await;
-    let writer = repo.register_writer(LEASE).await.unwrap();
-    let keys = keys(0..2);
-    let rows = stored(&repo, writer, &keys).await;
+    let (repo, writer, keys, rows) = in_files(place, 2).await;
     let held = pack(&repo, writer).await;
     move_all(&repo, &rows, &held).await;
     place.sql(&format!("DELETE FROM blob_block WHERE block_id = {}", rows[1].0)).await;

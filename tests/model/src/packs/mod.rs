@@ -163,17 +163,7 @@ impl Packs {
 
     /// All processes have ended before, as whoever restores a database is told, and so have their calls.
     fn restore(&self, state: &State, saved: Rows) -> State {
-        let mut next = State {
-            rows: saved,
-            chosen: false,
-            punch: None,
-            drop: None,
-            seal: None,
-            reader: None,
-            backup: None,
-            saved: None,
-            ..*state
-        };
+        let mut next = State { rows: saved, backup: None, saved: None, ..state.without_others() };
         next.left.restores -= 1;
         for store in 0..STORES {
             next.end(store, &self.bounds.stores);
@@ -303,17 +293,7 @@ impl Packs {
             let slots = if entry == Entry::Absent { Default::default() } else { slots };
             File { entry, slots, unreported: false }
         };
-        let mut next = State {
-            rows,
-            durable: rows,
-            files: state.files.map(file),
-            chosen: false,
-            punch: None,
-            drop: None,
-            seal: None,
-            reader: None,
-            ..*state
-        };
+        let mut next = State { rows, durable: rows, files: state.files.map(file), ..state.without_others() };
         next.left.cuts -= 1;
         for store in 0..STORES {
             next.end(store, &self.bounds.stores);

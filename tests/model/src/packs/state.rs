@@ -246,6 +246,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Without collector and reader, which end.
+    pub(super) fn without_others(self) -> State {
+        State { chosen: false, punch: None, drop: None, seal: None, reader: None, ..self }
+    }
+
     /// Whether a record can be read: its header and its bytes.
     pub(super) fn is_good(&self, place: Place) -> bool {
         let File { entry, slots, .. } = &self.files[place.pack];
