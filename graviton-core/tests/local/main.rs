@@ -8,6 +8,7 @@ mod forgotten;
 mod interrupted;
 mod loss;
 mod ownership;
+mod pack_space;
 mod pack_sums;
 mod packs;
 mod read_at;

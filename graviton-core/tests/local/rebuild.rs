@@ -12,7 +12,8 @@ use graviton_core::{
     VerifyReport,
 };
 
-use super::packs::{collect, content, number, packed, packs, replace_database, verify};
+use super::pack_space::replace_database;
+use super::packs::{collect, content, number, packed, packs, verify};
 
 /// A store whose database is older than its packs, and the blobs that it had when the backup was made.
 struct Restored {
