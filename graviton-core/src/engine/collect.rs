@@ -433,12 +433,7 @@ fn within<T>(
     most: Option<u64>,
     size: impl Fn(&T) -> u64,
 ) -> Vec<(BlockRow, T)> {
-    let mut bytes = 0;
-    let fits = |(_, candidate): &&(BlockRow, T)| {
-        bytes += size(candidate);
-        most.is_none_or(|most| bytes <= most)
-    };
-    let count = candidates.iter().take_while(fits).count();
-    candidates.truncate(count.max(1));
+    candidates
+        .truncate(pace::fitting(&candidates, most.unwrap_or(u64::MAX), |(_, candidate)| size(candidate)));
     candidates
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::core::{Core, Engine, StoredBlock, not_found};
 use super::damage::{look, recheck};
+use super::fetch;
 use super::put::pinned::PinnedPut;
-use super::read;
 use crate::blocking::Task;
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
@@ -215,7 +215,7 @@ async fn copy_batch(
                 _ => (source, located[next]),
             };
             let (core, key) = (Arc::clone(core), entries[next].key);
-            let task = Task::spawn(async move { read::fetch_verified(&core, key, located).await });
+            let task = Task::spawn(async move { fetch::fetch_verified(&core, key, located).await });
             fetching.push_back((next, task));
             next += 1;
         }
@@ -227,7 +227,7 @@ async fn copy_batch(
             // Ours is damaged; the other's is not.
             Err(error) if pinned[at].is_usable() && is_damage(&error) => {
                 pinned[at].damaged = true;
-                read::fetch_verified(source, entries[at].key, located[at]).await?
+                fetch::fetch_verified(source, entries[at].key, located[at]).await?
             }
             Err(error) => return Err(error),
         };
@@ -270,7 +270,7 @@ async fn repair_block(
     }
     let theirs = source.manifests.blocks_by_key(vec![record.key]).await?;
     let located = theirs.first().and_then(|record| record.located);
-    let bytes = match read::fetch_verified(source, record.key, located).await {
+    let bytes = match fetch::fetch_verified(source, record.key, located).await {
         Ok(bytes) => bytes,
         Err(error) if is_damage(&error) => {
             report.lost.push(record.key);

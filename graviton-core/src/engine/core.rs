@@ -154,6 +154,11 @@ impl Core {
         self.appender.as_ref().filter(|_| self.layout == BlockLayout::Packs)
     }
 
+    /// Whether packs are objects, so that to look at one is a request.
+    pub(super) fn has_objects_of_packs(&self) -> bool {
+        self.packs.as_ref().is_some_and(|packs| !packs.grows())
+    }
+
     fn suspects(&self) -> MutexGuard<'_, HashSet<BlockKey>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,10 +177,9 @@ impl Core {
         let intact = if named.is_empty() { Vec::new() } else { self.blocks.seems_intact(&named).await? };
         let mut damaged: Vec<BlockKey> =
             named.into_iter().zip(intact).filter(|(_, intact)| !intact).map(|(key, _)| key).collect();
-        // A look at an object is a request.
-        let grow = self.packs.as_ref().is_some_and(|packs| packs.grows());
-        for (key, located) in blocks.iter().filter(|_| grow) {
+        for (key, located) in blocks {
             if let Some(located) = located
+                && !self.has_objects_of_packs()
                 && !self.is_intact_in_pack(key, located).await?
             {
                 damaged.push(*key);

@@ -20,6 +20,7 @@ mod copy;
 mod core;
 mod damage;
 mod delete;
+mod fetch;
 mod group;
 mod latch;
 mod lease;
@@ -225,12 +226,12 @@ impl AsyncStore {
 
     /// The bytes of a stored block, verified; `not-found` if there is none.
     pub async fn block(&self, key: &BlockKey) -> Result<Bytes> {
-        read::block(self.core()?, key).await
+        fetch::block(self.core()?, key).await
     }
 
     /// Whether the block is stored. Unless a session or a blob holds it, it may be collected the next moment.
     pub async fn has_block(&self, key: &BlockKey) -> Result<bool> {
-        read::has_block(self.core()?, key).await
+        fetch::has_block(self.core()?, key).await
     }
 
     /// A blob's size, number of blocks, chunker and time; `not-found` if it is not there.

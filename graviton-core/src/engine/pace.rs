@@ -1,4 +1,4 @@
-//! Keeps long work to a rate, and lets the caller end it while it waits.
+//! Keeps long work to a rate and to portions, and lets the caller end it while it waits.
 
 use std::time::{Duration, Instant};
 
@@ -20,4 +20,15 @@ pub(super) async fn sleep_a_step(due: Option<Instant>) -> bool {
     }
     tokio::time::sleep(left.min(STEP)).await;
     true
+}
+
+/// How many of the first items have together no more than so many bytes; one at least, however large, so that
+/// the work goes on.
+pub(super) fn fitting<T>(items: &[T], most: u64, size: impl Fn(&T) -> u64) -> usize {
+    let mut bytes = 0;
+    let fits = |item: &&T| {
+        bytes += size(item);
+        bytes <= most
+    };
+    items.iter().take_while(fits).count().max(1)
 }

@@ -16,14 +16,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::core::{Core, not_found};
-use super::damage;
+use super::fetch::{Fetching, Piece, fetch, fetch_in_task, fetch_moved, fetch_together, verified};
 use super::pack::read::Run;
-use crate::block::{altered, wrong_length};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
-use crate::key::{BlobId, BlockKey};
+use crate::key::BlobId;
 use crate::manifest::{BlobRecord, PlacedEntry};
-use crate::place::{Located, Place};
 use crate::runtime;
 
 /// Entries of the manifest that come with the first query, with the first one after a jump, and with a later
@@ -40,9 +38,6 @@ const AHEAD_BLOCKS: usize = 64;
 
 /// Neighbours in an object are read together, up to so many bytes of the blob.
 const TOGETHER_BYTES: u64 = 8 << 20;
-
-/// How often a block is looked for where its row says that it has moved to.
-const MOVES: usize = 4;
 
 /// A blob of up to so many bytes, that is here, is looked up and read at once on the thread that asks if it
 /// is in memory, and otherwise as one piece of work: to hand work to another thread and back takes longer
@@ -76,48 +71,6 @@ pub struct BlobReader {
     /// The piece that holds the position, or held it last.
     current: Option<(Piece, Bytes)>,
     failed: Option<Error>,
-}
-
-/// The part of a block that is fetched: all of it, or, where nobody verifies it, only the wanted bytes.
-#[derive(Debug, Clone)]
-struct Piece {
-    entry: PlacedEntry,
-    /// The part of the blob that it is.
-    range: Range<u64>,
-}
-
-impl Piece {
-    /// The range inside the block; `None` for the whole block.
-    fn within_block(&self) -> Option<Range<usize>> {
-        let Range { start, end } = self.range;
-        let whole = (start, end) == (self.entry.offset, self.entry.end());
-        let inside = |offset: u64| (offset - self.entry.offset) as usize;
-        (!whole).then(|| inside(start)..inside(end))
-    }
-}
-
-#[derive(Debug)]
-enum Fetching {
-    /// Not begun: to be done by whoever waits for it.
-    Here,
-    Task(Task<Result<Bytes>>),
-    /// One of several neighbours in a pack, which a task reads together.
-    Together(oneshot::Receiver<Result<Bytes>>, Arc<Task<()>>),
-}
-
-impl Fetching {
-    /// The bytes, where the work has begun.
-    async fn join(self, core: &Arc<Core>, piece: &Piece) -> Result<Bytes> {
-        match self {
-            Fetching::Here => fetch(core, piece.clone()).await,
-            Fetching::Task(task) => task.join().await.flatten(),
-            Fetching::Together(bytes, _task) => bytes.await.map_err(|_| ended())?,
-        }
-    }
-}
-
-fn ended() -> Error {
-    Error::new(Code::Closed, "the runtime that drives the store is shutting down")
 }
 
 impl BlobReader {
@@ -377,7 +330,7 @@ impl BlobReader {
     }
 
     fn is_in_object(&self, entry: &PlacedEntry) -> bool {
-        entry.located.is_some() && self.core.packs.as_ref().is_some_and(|packs| !packs.grows())
+        entry.located.is_some() && self.core.has_objects_of_packs()
     }
 
     /// The next entry of the manifest, in order; `None` at the end of what is read.
@@ -457,138 +410,6 @@ fn holds(entry: &PlacedEntry, position: u64) -> bool {
     (entry.offset..entry.end()).contains(&position)
 }
 
-/// The bytes of a piece, verified if it is a whole block.
-async fn fetch(core: &Arc<Core>, piece: Piece) -> Result<Bytes> {
-    let entry = piece.entry;
-    if let Some(range) = piece.within_block() {
-        return core.get(&entry.key, entry.located.as_ref(), Some(range)).await;
-    }
-    let bytes = core.get(&entry.key, entry.located.as_ref(), None).await?;
-    if !core.verify_reads || core.blocks.is_local() && blocking::may_block_here() {
-        return verified(core, &entry, bytes);
-    }
-    let core = Arc::clone(core);
-    blocking::run(move || verified(&core, &entry, bytes)).await?
-}
-
-/// The bytes of a block, verified whatever the store's setting. If it is not right there, it may have moved
-/// since the row was read.
-pub(super) async fn fetch_verified(
-    core: &Arc<Core>,
-    key: BlockKey,
-    located: Option<Located>,
-) -> Result<Bytes> {
-    match fetch_compared(core, key, located).await {
-        Err(error) => fetch_moved(core, key, located, error, |at| fetch_compared(core, key, at)).await,
-        fetched => fetched,
-    }
-}
-
-/// Reads a block where it has moved to since it was not right at this place, with this error. If it has not
-/// moved, it is damaged, and that is noted.
-async fn fetch_moved<F: Future<Output = Result<Bytes>>>(
-    core: &Arc<Core>,
-    key: BlockKey,
-    mut located: Option<Located>,
-    mut error: Error,
-    fetch: impl Fn(Option<Located>) -> F,
-) -> Result<Bytes> {
-    for _ in 0..MOVES {
-        let Some(to) = moved(core, key, located, &error).await? else { break };
-        located = to;
-        match fetch(located).await {
-            Ok(bytes) => return Ok(bytes),
-            Err(again) => error = again,
-        }
-    }
-    damage::note(core, key, &error).await;
-    Err(error)
-}
-
-async fn fetch_compared(core: &Arc<Core>, key: BlockKey, located: Option<Located>) -> Result<Bytes> {
-    let bytes = core.get(&key, located.as_ref(), None).await?;
-    let core = Arc::clone(core);
-    Task::blocking(move || compared(&core, key, located.as_ref(), bytes)).join().await.flatten()
-}
-
-/// Where a block is now that was not right where it was; `None` if its row says the same as before, or there
-/// is no row any more.
-async fn moved(
-    core: &Core,
-    key: BlockKey,
-    from: Option<Located>,
-    error: &Error,
-) -> Result<Option<Option<Located>>> {
-    let has_packs = core.packs.is_some() && core.manifests.has_packs();
-    if !has_packs || !matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) {
-        return Ok(None);
-    }
-    let records = core.manifests.blocks_by_key(vec![key]).await?;
-    let Some(to) = records.first().map(|record| record.located) else { return Ok(None) };
-    let is_same = match (from, to) {
-        (Some(from), Some(to)) => from.place.is(&to.place),
-        (None, None) => true,
-        _ => false,
-    };
-    Ok((!is_same).then_some(to))
-}
-
-fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {
-    let core = Arc::clone(core);
-    if core.blocks.is_local() {
-        // One thread reads and hashes, while the bytes are in its cache.
-        Task::blocking(move || runtime::drive(fetch(&core, piece)))
-    } else {
-        Task::spawn(async move { fetch(&core, piece).await })
-    }
-}
-
-/// Reads neighbours of one pack, and sends each of them when it is verified.
-fn fetch_together(
-    core: &Arc<Core>,
-    run: Vec<PlacedEntry>,
-    senders: Vec<oneshot::Sender<Result<Bytes>>>,
-) -> Task<()> {
-    let core = Arc::clone(core);
-    Task::spawn(async move {
-        let placed = run.into_iter().filter_map(|entry| Some((entry, entry.located?.place)));
-        let placed: Vec<(PlacedEntry, Place)> = placed.collect();
-        let read = match (core.packs.as_ref(), placed.first(), placed.last()) {
-            (Some(packs), Some((_, first)), Some((_, last))) => Run::read(packs, first, last).await,
-            _ => Err(Error::new(Code::Internal, "blocks are read from a pack that are in none")),
-        };
-        let each = move || {
-            for ((entry, place), sender) in placed.iter().zip(senders) {
-                let bytes = match &read {
-                    Ok(run) => run.payload(&entry.key, place, core.verify_reads),
-                    Err(error) => Err(error.clone()),
-                };
-                // The reader may have gone elsewhere.
-                let _ = sender.send(bytes.and_then(|bytes| verified(&core, entry, bytes)));
-            }
-        };
-        // If it cannot run, the receivers notice.
-        let _ = blocking::run(each).await;
-    })
-}
-
-fn verified(core: &Core, entry: &PlacedEntry, bytes: Bytes) -> Result<Bytes> {
-    let (key, located) = (entry.key, entry.located.as_ref());
-    if bytes.len() != key.size() {
-        return Err(wrong_length(&key, &core.place(&key, located), bytes.len() as u64));
-    }
-    if core.verify_reads { compared(core, key, located, bytes) } else { Ok(bytes) }
-}
-
-/// The bytes, if they have the digest of the key.
-fn compared(core: &Core, key: BlockKey, located: Option<&Located>, bytes: Bytes) -> Result<Bytes> {
-    if key.algo().digest(&bytes) != *key.digest() {
-        core.suspect(key);
-        return Err(altered(&key, &core.place(&key, located)));
-    }
-    Ok(bytes)
-}
-
 /// These bytes of a blob.
 pub(super) async fn range(core: &Arc<Core>, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
     let mut reader = open(core, id).await?;
@@ -656,27 +477,4 @@ async fn found(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
     let found = core.manifests.find(id, FIRST_ENTRIES).await?;
     let (record, entries) = found.ok_or_else(|| not_found(id))?;
     Ok(BlobReader::new(core, record, entries))
-}
-
-/// The bytes of a stored block, verified.
-pub(super) async fn block(core: &Arc<Core>, key: &BlockKey) -> Result<Bytes> {
-    let not_found = || {
-        Error::new(Code::NotFound, format!("there is no block {key} in this store"))
-            .with_advice("check the key")
-    };
-    let records = core.manifests.blocks_by_key(vec![*key]).await?;
-    let Some(record) = records.first() else { return Err(not_found()) };
-    match fetch_verified(core, *key, record.located).await {
-        // It was announced and not written yet.
-        Err(error) if !record.stored && !record.live && error.code() == Code::MissingBlock => {
-            Err(not_found())
-        }
-        fetched => fetched,
-    }
-}
-
-/// Whether the block is stored.
-pub(super) async fn has_block(core: &Core, key: &BlockKey) -> Result<bool> {
-    let records = core.manifests.blocks_by_key(vec![*key]).await?;
-    Ok(records.iter().any(|record| record.stored))
 }

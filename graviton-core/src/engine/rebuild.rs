@@ -252,13 +252,8 @@ impl Pass<'_> {
 
 /// Writes blocks anew, as a put does. Returns how many were, and their bytes: another put may be faster.
 async fn copy(engine: &Engine, blocks: Vec<(BlockKey, Bytes)>) -> Result<(u64, u64)> {
-    let mut offset = 0;
-    let mut entries = Vec::with_capacity(blocks.len());
-    for (key, _) in &blocks {
-        entries.push(ManifestEntry { offset, key: *key });
-        offset += key.size() as u64;
-    }
-    let bytes: Vec<Bytes> = blocks.into_iter().map(|(_, bytes)| bytes).collect();
+    let (keys, bytes): (Vec<BlockKey>, Vec<Bytes>) = blocks.into_iter().unzip();
+    let entries = ManifestEntry::tiling(0, keys);
     let mut put = PinnedPut::begin(engine).await?;
     put.add(&entries, &bytes).await?;
     put.release().await

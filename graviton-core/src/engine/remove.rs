@@ -100,19 +100,15 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
         rows.into_iter().zip(asides).filter(|(row, _)| chosen.contains(row)).unzip();
     let removed = removal.remove(&asides).await;
     let mut gone = Vec::new();
-    let mut of_gone = Vec::new();
     let mut absent = HashSet::new();
     let mut kept = Vec::new();
     let mut failures = Vec::new();
     for ((row, aside), removed) in rows.into_iter().zip(asides).zip(removed) {
-        if matches!(removed, Removed::Gone | Removed::Absent) {
-            of_gone.push(row);
-        }
         match removed {
-            Removed::Gone => gone.push(aside),
+            Removed::Gone => gone.push((row, aside)),
             Removed::Absent => {
                 absent.insert(aside.key);
-                gone.push(aside);
+                gone.push((row, aside));
             }
             Removed::Kept(error) => {
                 kept.push(row);
@@ -136,11 +132,12 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
         core.manifests.lift(by, kept).await?;
     }
     if !gone.is_empty() {
+        let (rows, gone): (Vec<BlockRow>, Vec<Aside>) = gone.into_iter().unzip();
         let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
         let settled = core.manifests.settle(by, &keys, &[]).await?;
         if aside.is_none() && settled.gone.len() < keys.len() {
             // A put has written the block into a pack meanwhile, and its name is free again.
-            core.manifests.lift(by, of_gone).await?;
+            core.manifests.lift(by, rows).await?;
         }
         // Rows of blocks that were never written free nothing.
         let freed = settled.gone.iter().filter(|key| !absent.contains(*key));

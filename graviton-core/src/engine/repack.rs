@@ -31,12 +31,12 @@ use super::damage;
 use super::pack::append::Appender;
 use super::remove::Unnamed;
 use super::settings::BlockLayout;
-use super::{aside, read, remove};
+use super::{aside, fetch, pace, remove};
 use crate::block::Block;
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{BlobRow, BlockRecord, BlockRow, Durability, HeldPack, ManifestEntry, Mark, Pinned};
+use crate::manifest::{BlobRow, BlockRecord, BlockRow, Durability, ManifestEntry, Mark, Pinned};
 use crate::report::RepackReport;
 
 /// Rows of one query or transaction.
@@ -264,12 +264,7 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
 
 /// How many of the blocks are moved together.
 fn together(records: &[BlockRecord]) -> usize {
-    let mut bytes = 0;
-    let fitting = records.iter().take_while(|record| {
-        bytes += record.key.size() as u64;
-        bytes <= TOGETHER
-    });
-    fitting.count().max(1)
+    pace::fitting(records, TOGETHER, |record| record.key.size() as u64)
 }
 
 /// The bytes of the blocks, compared with their digests. A damaged one is marked as not stored, and counted.
@@ -285,7 +280,9 @@ async fn verified(
             .map(|record| {
                 let (core, record) = (Arc::clone(core), *record);
                 let task =
-                    Task::spawn(async move { read::fetch_verified(&core, record.key, record.located).await });
+                    Task::spawn(
+                        async move { fetch::fetch_verified(&core, record.key, record.located).await },
+                    );
                 (record, task)
             })
             .collect();
@@ -326,13 +323,10 @@ async fn append_and_move(
     marks: &mut [(Mark, BlockRecord)],
 ) -> Result<HashSet<BlockRow>> {
     let copies = appender.append_synced(blocks, true).await?;
-    let mut held: Vec<HeldPack> = Vec::new();
-    for ((mark, _), (place, pack)) in marks.iter_mut().zip(&copies.places) {
+    for ((mark, _), (place, _)) in marks.iter_mut().zip(&copies.places) {
         mark.place = Some(*place);
-        if !held.contains(pack) {
-            held.push(*pack);
-        }
     }
+    let held = copies.packs();
     let marks: Vec<Mark> = marks.iter().map(|(mark, _)| *mark).collect();
     let moved = core.manifests.move_to_packs(by, &marks, &held).await?;
     if moved.is_none() {
@@ -379,12 +373,7 @@ async fn move_pinned(
     pins: BlobRow,
     blocks: &[(BlockRecord, Bytes)],
 ) -> Result<HashSet<BlockRow>> {
-    let mut offset = 0;
-    let mut entries = Vec::with_capacity(blocks.len());
-    for (record, _) in blocks {
-        entries.push(ManifestEntry { offset, key: record.key });
-        offset += record.key.size() as u64;
-    }
+    let entries = ManifestEntry::tiling(0, blocks.iter().map(|(record, _)| record.key));
     // Doomed or expired: they stay for the next walk.
     let Pinned::Blocks(pinned) = core.manifests.pin(pins, &entries).await? else { return Ok(HashSet::new()) };
     let (mut files, mut marks) = (Vec::new(), Vec::new());

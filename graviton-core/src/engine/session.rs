@@ -19,10 +19,10 @@ use futures_util::StreamExt;
 
 use super::core::{Core, Engine};
 use super::damage::recheck;
+use super::fetch;
 use super::lease::{LONGEST_LEASE, Lease, expired};
 use super::put::pinned::{PIN_BLOCKS, PinnedPut};
 use super::put::writer::mismatch;
-use super::read;
 use crate::blocking::{self, Task};
 use crate::digest::Hasher;
 use crate::error::{Code, Error, Result};
@@ -218,7 +218,7 @@ impl Session {
                     async move {
                         let bytes =
                             Task::spawn(
-                                async move { read::fetch_verified(&core, key, pinned.located).await },
+                                async move { fetch::fetch_verified(&core, key, pinned.located).await },
                             );
                         (key, pinned, times, bytes.join().await)
                     }
@@ -337,14 +337,10 @@ fn pin_of(key: &BlockKey) -> ManifestEntry {
 
 /// The blocks one behind the other, if they are as long as the blob.
 fn tiled(keys: &[BlockKey], id: &BlobId) -> Result<Vec<ManifestEntry>> {
-    let mut offset = 0;
-    let mut entries = Vec::with_capacity(keys.len());
-    for key in keys {
-        entries.push(ManifestEntry { offset, key: *key });
-        offset += key.size() as u64;
-    }
-    if offset != id.size() {
-        let why = format!("cannot put blob {id}: its {} blocks have {offset} bytes together", keys.len());
+    let entries = ManifestEntry::tiling(0, keys.iter().copied());
+    let size = entries.last().map_or(0, ManifestEntry::end);
+    if size != id.size() {
+        let why = format!("cannot put blob {id}: its {} blocks have {size} bytes together", keys.len());
         return Err(
             Error::new(Code::InvalidArgument, why).with_advice("name all blocks of the blob, in order")
         );

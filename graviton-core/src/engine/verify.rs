@@ -336,8 +336,7 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         let mut records: Vec<BlockRecord> =
             records.into_iter().filter(|record| record.stored || record.live).collect();
         // Where a look is a request, neighbours share it.
-        let in_objects = core.packs.as_ref().is_some_and(|packs| !packs.grows())
-            && records.iter().any(|record| record.located.is_some());
+        let in_objects = core.has_objects_of_packs() && records.iter().any(|record| record.located.is_some());
         if in_objects {
             let place = |record: &BlockRecord| record.located.map(|at| (at.place.pack, at.place.offset));
             records.sort_unstable_by_key(place);

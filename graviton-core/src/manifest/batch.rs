@@ -17,6 +17,14 @@ impl Batch {
         Batch(Row("{".to_owned()))
     }
 
+    /// The rows of these marks to be locked, and the marks.
+    pub(super) fn of_marks(marks: &[Mark]) -> String {
+        Batch::new()
+            .numbers("rows", marks.iter().map(|mark| mark.row.0))
+            .rows("marks", marks, Row::mark)
+            .finish()
+    }
+
     /// Adds `"name": [[...], ...]`.
     pub(super) fn rows<T>(
         mut self,

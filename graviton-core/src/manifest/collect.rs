@@ -8,6 +8,7 @@ use super::batch::{Batch, Row};
 use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
 use super::plan::LIVE;
+use super::put::lock_blocks;
 use super::repo::{only, the_only};
 use super::{
     BlobRow, BlockRow, Collection, Doomed, Durability, GarbagePlan, ManifestRepo, Restored, Settled, sql,
@@ -168,9 +169,7 @@ impl ManifestRepo {
         let rows = rows_batch(rows.iter().map(|row| row.0));
         self.run(Operation::transaction("lift"), (by, rows), |mut connection, (by, rows)| {
             Box::pin(async move {
-                if connection.is_shared() {
-                    connection.execute(sql::LOCK_BLOCKS, &[text(rows)]).await?;
-                }
+                lock_blocks(&mut connection, rows).await?;
                 connection.execute(sql::LIFT, &[text(rows), Number(by.0)]).await?;
                 Ok(Keep(()))
             })
@@ -253,9 +252,7 @@ async fn reap(
         blocks.sort_unstable();
         blocks.dedup();
         let rows = rows_batch(blocks);
-        if connection.is_shared() {
-            connection.execute(sql::LOCK_BLOCKS, &[text(&rows)]).await?;
-        }
+        lock_blocks(connection, &rows).await?;
         connection.execute(sql::MARK_CANDIDATES, &[text(&rows)]).await?;
         if let Some((blob, last)) = rest {
             connection.execute(sql::DROP_SOME_REFERENCES, &[Number(blob.0), Number(last)]).await?;

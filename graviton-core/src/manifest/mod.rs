@@ -140,6 +140,17 @@ impl ManifestEntry {
     pub fn end(&self) -> u64 {
         self.offset + self.key.size() as u64
     }
+
+    /// The entries of blocks that follow each other in this order, the first of them at this offset.
+    pub(crate) fn tiling(offset: u64, keys: impl IntoIterator<Item = BlockKey>) -> Vec<ManifestEntry> {
+        let mut offset = offset;
+        let entry = |key| {
+            let entry = ManifestEntry { offset, key };
+            offset = entry.end();
+            entry
+        };
+        keys.into_iter().map(entry).collect()
+    }
 }
 
 /// An entry of a manifest as it was read, with the place of its block.
@@ -237,6 +248,16 @@ pub struct HeldPack {
     pub writer: WriterId,
     /// Its name. After a fail-over of the database, other rows may have the same numbers.
     pub name: PackName,
+}
+
+impl HeldPack {
+    /// Each of these once.
+    pub(crate) fn each_once(packs: impl IntoIterator<Item = HeldPack>) -> Vec<HeldPack> {
+        let mut packs: Vec<HeldPack> = packs.into_iter().collect();
+        packs.sort_unstable_by_key(|held| (held.pack, held.writer));
+        packs.dedup();
+        packs
+    }
 }
 
 /// Says whether a block that was written is the one that is there now.

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::batch::{Batch, Row};
+use super::batch::Batch;
 use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
-use super::put::held;
+use super::put::{held, lock_blocks};
 use super::repo::only;
 use super::{BlockRecord, BlockRow, HeldPack, ManifestRepo, Mark, WriterId, sql};
 use crate::error::Result;
@@ -316,20 +316,14 @@ impl ManifestRepo {
             .iter()
             .filter_map(|mark| Some((mark.row.0, record_size(mark.found?.stored_size))))
             .collect();
-        let batch = Batch::new()
-            .numbers("rows", marks.iter().map(|mark| mark.row.0))
-            .rows("marks", marks, Row::mark)
-            .finish();
         let operation = Operation::transaction("move_blocks");
-        let arguments = (from, batch, packs.to_vec(), sizes);
+        let arguments = (from, Batch::of_marks(marks), packs.to_vec(), sizes);
         self.run(operation, arguments, |mut connection, (from, batch, packs, sizes)| {
             Box::pin(async move {
                 if held(&mut connection, packs).await?.len() < packs.len() {
                     return Ok(RollBack(None));
                 }
-                if connection.is_shared() {
-                    connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
-                }
+                lock_blocks(&mut connection, batch).await?;
                 let moved = connection.rows(sql::MOVE, &[text(batch)], |row| row.number(0)).await?;
                 let dead: u64 = moved.iter().filter_map(|row| sizes.get(row)).sum();
                 let values = [Number(dead as i64), Number(0), Number(from.0)];

@@ -125,9 +125,7 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        packs.sort_unstable_by_key(|held| (held.pack, held.writer));
-        packs.dedup();
-        packs
+        HeldPack::each_once(packs)
     }
 
     /// The batch of [`sql::CHECK`].

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{Batch, Row};
+use super::batch::Batch;
 use super::connection::{Columns, Connection, Ending, Problem, Value, text};
 use super::operation::Operation;
 use super::plan::{Facts, PENDING, Plan, Statement};
@@ -79,20 +79,14 @@ impl ManifestRepo {
     /// Marks up to 1,024 pinned blocks as stored. Returns false, having changed nothing, if the blob is not
     /// pending any more, or one of the packs is not held.
     pub async fn mark_stored(&self, blob: BlobRow, marks: &[Mark], packs: &[HeldPack]) -> Result<bool> {
-        let batch = Batch::new()
-            .numbers("rows", marks.iter().map(|mark| mark.row.0))
-            .rows("marks", marks, Row::mark)
-            .finish();
-        let arguments = (blob, batch, packs.to_vec(), self.durability);
+        let arguments = (blob, Batch::of_marks(marks), packs.to_vec(), self.durability);
         let operation = Operation::transaction("mark_stored");
         self.run(operation, arguments, |mut connection, (blob, batch, packs, durability)| {
             Box::pin(async move {
                 if held(&mut connection, packs).await?.len() < packs.len() {
                     return Ok(RollBack(false));
                 }
-                if connection.is_shared() {
-                    connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
-                }
+                lock_blocks(&mut connection, batch).await?;
                 if !is_pending(&mut connection, *blob).await? {
                     return Ok(RollBack(false));
                 }
@@ -128,6 +122,14 @@ impl ManifestRepo {
     }
 }
 
+/// Locks the blocks whose rows are in the batch. They are looked at in a later statement.
+pub(super) async fn lock_blocks(connection: &mut Connection<'_>, batch: &str) -> Result<(), Problem> {
+    if connection.is_shared() {
+        connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
+    }
+    Ok(())
+}
+
 /// Those of the packs that their writers hold, until the transaction ends. Packs are locked first.
 pub(super) async fn held(
     connection: &mut Connection<'_>,
@@ -158,7 +160,7 @@ async fn note_durability(connection: &mut Connection<'_>, durability: Durability
 }
 
 /// Whether the blob is pending, and remains so until the transaction ends.
-async fn is_pending(connection: &mut Connection<'_>, blob: BlobRow) -> Result<bool, Problem> {
+pub(super) async fn is_pending(connection: &mut Connection<'_>, blob: BlobRow) -> Result<bool, Problem> {
     let states = connection.rows(sql::BLOB_STATE, &[Number(blob.0)], |row| row.number(0)).await?;
     Ok(only(states) == Some(PENDING))
 }

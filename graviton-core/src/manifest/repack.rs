@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::batch::{Batch, Row};
-use super::connection::{Connection, Ending, Problem, Value, text};
+use super::connection::{Ending, Value, text};
 use super::operation::Operation;
-use super::plan::PENDING;
-use super::put::held;
-use super::repo::{only, the_only};
+use super::put::{held, is_pending, lock_blocks};
+use super::repo::the_only;
 use super::{BlobRow, BlockRecord, BlockRow, Collection, HeldPack, ManifestRepo, Mark, sql};
 use crate::error::Result;
 use crate::key::BlockKey;
@@ -54,13 +53,13 @@ impl ManifestRepo {
         packs: &[HeldPack],
     ) -> Result<Option<Vec<BlockRow>>> {
         let operation = Operation::transaction("move_to_packs").synced(true);
-        let arguments = (by, marks_batch(marks), packs.to_vec());
+        let arguments = (by, Batch::of_marks(marks), packs.to_vec());
         self.run(operation, arguments, |mut connection, (by, batch, packs)| {
             Box::pin(async move {
                 if held(&mut connection, packs).await?.len() < packs.len() {
                     return Ok(RollBack(None));
                 }
-                lock(&mut connection, batch).await?;
+                lock_blocks(&mut connection, batch).await?;
                 let values = [text(batch), Number(by.0)];
                 let moved = connection.rows(sql::MOVE_TO_PACKS, &values, |row| Ok(BlockRow(row.number(0)?)));
                 Ok(Keep(Some(moved.await?)))
@@ -79,12 +78,11 @@ impl ManifestRepo {
             .map(|(row, place)| (row, (place.pack, record_size(place.stored_size))))
             .collect();
         let operation = Operation::transaction("move_to_files").synced(true);
-        let arguments = (pins, marks_batch(marks), left);
+        let arguments = (pins, Batch::of_marks(marks), left);
         self.run(operation, arguments, |mut connection, (pins, batch, left)| {
             Box::pin(async move {
-                lock(&mut connection, batch).await?;
-                let state = connection.rows(sql::BLOB_STATE, &[Number(pins.0)], |row| row.number(0)).await?;
-                if only(state) != Some(PENDING) {
+                lock_blocks(&mut connection, batch).await?;
+                if !is_pending(&mut connection, *pins).await? {
                     return Ok(RollBack(None));
                 }
                 let moved = connection.rows(sql::MOVE, &[text(batch)], |row| row.number(0)).await?;
@@ -109,7 +107,7 @@ impl ManifestRepo {
         let operation = Operation::transaction("doom_names").synced(true);
         self.run(operation, (by, batch), |mut connection, (by, batch)| {
             Box::pin(async move {
-                lock(&mut connection, batch).await?;
+                lock_blocks(&mut connection, batch).await?;
                 let values = [text(batch), Number(by.0)];
                 Ok(Keep(connection.rows(sql::DOOM_NAMES, &values, |row| row.key(0)).await?))
             })
@@ -139,16 +137,4 @@ impl ManifestRepo {
         })
         .await
     }
-}
-
-fn marks_batch(marks: &[Mark]) -> String {
-    Batch::new().numbers("rows", marks.iter().map(|mark| mark.row.0)).rows("marks", marks, Row::mark).finish()
-}
-
-/// Locks the blocks of the batch. They are looked at in a later statement.
-async fn lock(connection: &mut Connection<'_>, batch: &str) -> Result<(), Problem> {
-    if connection.is_shared() {
-        connection.execute(sql::LOCK_BLOCKS, &[text(batch)]).await?;
-    }
-    Ok(())
 }

@@ -89,6 +89,11 @@ pub(in crate::engine) struct Appended {
 }
 
 impl Appended {
+    /// The packs that the blocks are in, each once.
+    pub(in crate::engine) fn packs(&self) -> Vec<HeldPack> {
+        HeldPack::each_once(self.places.iter().map(|(_, held)| *held))
+    }
+
     /// Takes these blocks behind its own.
     pub(in crate::engine) fn extend(&mut self, other: Appended) {
         self.places.extend(other.places);

@@ -15,6 +15,7 @@ use crate::block::{Block, Packs};
 use crate::blocking;
 use crate::engine::core::Core;
 use crate::engine::damage;
+use crate::engine::pace;
 use crate::error::{Code, Error, Result};
 use crate::manifest::{BlockRecord, Hole, Mark, SealedPack};
 use crate::place::{DOUBT, PackName, PackRow, Place};
@@ -192,13 +193,7 @@ pub(in crate::engine) async fn compact(
     after: u64,
 ) -> Result<Option<u64>> {
     let mut records = core.manifests.pack_blocks(from, after, ROWS).await?;
-    let mut bytes = 0;
-    let together = records.iter().take_while(|record| {
-        bytes += record.key.size() as u64;
-        bytes <= TOGETHER
-    });
-    let together = together.count().max(1);
-    records.truncate(together);
+    records.truncate(pace::fitting(&records, TOGETHER, |record| record.key.size() as u64));
     let Some(last) = records.last().and_then(|record| record.located) else { return Ok(None) };
     let (mut blocks, mut marks) = (Vec::new(), Vec::new());
     let placed: Vec<(BlockRecord, Place)> = records
@@ -220,15 +215,11 @@ pub(in crate::engine) async fn compact(
     }
     if !blocks.is_empty() {
         let copies = appender.append_synced(blocks, true).await?;
-        let mut held = Vec::new();
-        for (mark, (place, pack)) in marks.iter_mut().zip(&copies.places) {
+        for (mark, (place, _)) in marks.iter_mut().zip(&copies.places) {
             mark.place = Some(*place);
-            if !held.contains(pack) {
-                held.push(*pack);
-            }
         }
         // If the lease was lost, the next collection does it.
-        if core.manifests.move_blocks(from, &marks, &held).await?.is_none() {
+        if core.manifests.move_blocks(from, &marks, &copies.packs()).await?.is_none() {
             return Ok(None);
         }
     }

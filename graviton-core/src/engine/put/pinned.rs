@@ -357,10 +357,7 @@ struct Fresh {
 
 /// The packs of these blocks, each once.
 fn packs_of(written: &[Written]) -> Vec<HeldPack> {
-    let mut packs: Vec<HeldPack> = written.iter().filter_map(|written| written.held).collect();
-    packs.sort_unstable_by_key(|held| held.pack);
-    packs.dedup();
-    packs
+    HeldPack::each_once(written.iter().filter_map(|written| written.held))
 }
 
 impl Drop for PinnedPut {

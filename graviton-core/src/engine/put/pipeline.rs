@@ -147,18 +147,12 @@ fn cut_some(chunker: &mut dyn Chunker, mut bytes: Bytes, end: bool) -> (Vec<Byte
     (blocks, bytes)
 }
 
-fn hash_blocks(algo: Algo, mut offset: u64, bytes: Vec<Bytes>) -> Hashed {
-    let entries = bytes
-        .iter()
-        .map(|block| {
-            let key = BlockKey::new(algo, algo.digest(block), block.len() as u64);
-            let entry =
-                ManifestEntry { offset, key: key.expect("a chunker's block is neither empty nor too large") };
-            offset = entry.end();
-            entry
-        })
-        .collect();
-    Hashed { entries, bytes }
+fn hash_blocks(algo: Algo, offset: u64, bytes: Vec<Bytes>) -> Hashed {
+    let key_of = |block: &Bytes| {
+        BlockKey::new(algo, algo.digest(block), block.len() as u64)
+            .expect("a chunker's block is neither empty nor too large")
+    };
+    Hashed { entries: ManifestEntry::tiling(offset, bytes.iter().map(key_of)), bytes }
 }
 
 /// Hashes the whole stream.

@@ -62,7 +62,7 @@ impl Written {
 /// Small puts that come together share their look-up, their syncs and their commit.
 pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts {
     let (core, commits) = (Arc::clone(core), Arc::clone(commits));
-    let are_sent = core.new_blocks().is_some() && core.packs.as_ref().is_some_and(|packs| !packs.grows());
+    let are_sent = core.new_blocks().is_some() && core.has_objects_of_packs();
     let weight = if are_sent { BATCH_BLOCKS_SENT } else { BATCH_BLOCKS };
     Group::new(
         |blob: &Arc<SmallBlob>| blob.entries.len().max(1),
