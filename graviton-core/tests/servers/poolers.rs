@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use graviton_core::{AsyncStore, Code, Config, Error};
 use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 use crate::support::cluster::Cluster;
 use crate::support::needs_servers;
@@ -145,6 +146,35 @@ async fn with_the_settings_of_the_advice_a_pooler_of_sessions_works() {
 }
 
 /// Nobody waits for a lock for ever, as without a pooler: the wait ends, and the step begins again.
+/// More stores at once than the pooler takes clients: each waits for its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_without_connections_is_waited_for() {
+    needs_servers!();
+    let database = TestDatabase::create().await;
+    prepare(&database).await;
+    let settings = "pool_mode = session\nignore_startup_parameters = options\nmax_client_conn = 3";
+    let pooler = Pooler::start(&database, settings).await;
+    let root = tempfile::tempdir().unwrap();
+    open(&root, &pooler.url).await.unwrap().close().await;
+    let mut puts = JoinSet::new();
+    for seed in 0..12_u32 {
+        let config = Config::for_directory(root.path()).set("GRAVITON_MANIFEST_URL", &pooler.url).unwrap();
+        puts.spawn(async move {
+            let store = config.open_async().await?;
+            let put = store.put(&seed.to_le_bytes().repeat(20_000)[..]).await?;
+            store.close().await;
+            Ok::<_, Error>((seed, put.id))
+        });
+    }
+    let put: Vec<_> = puts.join_all().await.into_iter().collect::<Result<_, _>>().unwrap();
+    let store = open(&root, &pooler.url).await.unwrap();
+    for (seed, id) in put {
+        let content = store.read_range(&id, 0..u64::MAX).await.unwrap();
+        assert_eq!(content, seed.to_le_bytes().repeat(20_000));
+    }
+    store.close().await;
+}
+
 async fn wait_for_a_lock_ends(store: &AsyncStore, database: &TestDatabase) {
     let mut holder: PgConnection = database.connect().await;
     holder.execute("BEGIN; LOCK TABLE graviton.blob IN ACCESS EXCLUSIVE MODE").await.unwrap();
