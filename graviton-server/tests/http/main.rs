@@ -7,6 +7,7 @@ mod auth;
 mod blobs;
 mod blocks;
 mod failures;
+mod few_threads;
 #[path = "../../../tests/left_out.rs"]
 mod left_out;
 mod limits;
