@@ -684,6 +684,11 @@ typedef struct graviton_gc_report {
      * The sum of their sizes in bytes.
      */
     uint64_t unreferenced_bytes;
+    /**
+     * Times of deletions, leases and deletions under way that lay further ahead than they can: a clock was
+     * ahead when they were written. The collection brought them back, so that nothing waits for that clock.
+     */
+    uint64_t future_times;
 } graviton_gc_report;
 
 /**
@@ -1938,7 +1943,7 @@ graviton_status graviton_store_repair_from(const struct graviton_store *store,
 #define GRAVITON_STORE_STATS_INIT { sizeof(graviton_store_stats), 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialises a graviton_gc_report. */
-#define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0 }
+#define GRAVITON_GC_REPORT_INIT { sizeof(graviton_gc_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0, 0 }
 
 /** Initialises a graviton_verify_report. */
 #define GRAVITON_VERIFY_REPORT_INIT { sizeof(graviton_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, { 0 }, 0, 0, 0 }

@@ -100,6 +100,7 @@ fn text(report: &GcReport, limited: bool) -> Vec<String> {
         ),
         (report.kept_failed, "block", "kept: could not be deleted; the next gc tries again"),
         (report.leftovers, "file", "removed: left by a dead process"),
+        (report.future_times, "time", "brought back from the future: a clock was ahead"),
     ] {
         if number > 0 {
             lines.push(format!("{} {why}", count(number, what)));

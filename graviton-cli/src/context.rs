@@ -100,13 +100,13 @@ pub(crate) type Tell<'a, R> = dyn FnMut(&R) -> ControlFlow<()> + Send + 'a;
 fn configure(common: &Common) -> Result<Config, Error> {
     let mut config = Config::from_env()?;
     if let Some(root) = &common.root
-        && let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && **value != **root)
+        && let Some((_, other)) = common.set.iter().find(|(key, value)| key == FS_ROOT && value != root)
     {
-        let message = format!("--root {} contradicts --set {FS_ROOT}={other}", root.display());
+        let message = format!("--root {} contradicts --set {FS_ROOT}={}", root.display(), other.display());
         return Err(Error::new(Code::Config, message).with_advice("use one of them"));
     }
     for (key, value) in &common.set {
-        config = config.set(key, value)?;
+        config = config.set_os(key, value)?;
     }
     if let Some(root) = &common.root {
         config = config.in_directory(root)?;

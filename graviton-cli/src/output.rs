@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 const ENOUGH: usize = 64 << 10;
 
 /// How long a wait may last until the interrupt is looked at.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 
 /// Lines on their way to standard output.
 #[derive(Debug)]
@@ -99,10 +99,10 @@ pub(crate) fn wait(
     flags: PollFlags,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
-    let glance = Timespec::try_from(GLANCE).ok();
+    let time_out = Timespec::try_from(POLL).ok();
     loop {
         interrupt.check()?;
-        match poll(&mut [PollFd::from_borrowed_fd(descriptor, flags)], glance.as_ref()) {
+        match poll(&mut [PollFd::from_borrowed_fd(descriptor, flags)], time_out.as_ref()) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
             Err(error) => {

@@ -348,6 +348,10 @@ reports! {
         unreferenced: Count,
         /// The sum of their sizes in bytes.
         unreferenced_bytes: Bytes,
+        /// Times of deletions, leases and deletions under way that lay further ahead than they can: a clock
+        /// was ahead when they were written. The collection brought them back, so that nothing waits for
+        /// that clock.
+        future_times: Count,
     }
 
     /// The report of a verification.

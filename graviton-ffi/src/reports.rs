@@ -224,6 +224,9 @@ pub struct graviton_gc_report {
     pub unreferenced: u64,
     /// The sum of their sizes in bytes.
     pub unreferenced_bytes: u64,
+    /// Times of deletions, leases and deletions under way that lay further ahead than they can: a clock was
+    /// ahead when they were written. The collection brought them back, so that nothing waits for that clock.
+    pub future_times: u64,
 }
 
 // SAFETY: begins with its size, and numbers are valid for any bytes.
@@ -232,6 +235,7 @@ unsafe impl Versioned for graviton_gc_report {
     const EARLIER: &'static [usize] = &[
         std::mem::offset_of!(graviton_gc_report, failure),
         std::mem::offset_of!(graviton_gc_report, unreferenced),
+        std::mem::offset_of!(graviton_gc_report, future_times),
     ];
 }
 
@@ -254,6 +258,7 @@ impl From<&GcReport> for graviton_gc_report {
             failure: fill_text(&report.failure),
             unreferenced: report.unreferenced,
             unreferenced_bytes: report.unreferenced_bytes,
+            future_times: report.future_times,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use graviton_core::{SETTINGS as STORE, Setting, quantity};
 use graviton_server::settings::SETTINGS as SERVER;
@@ -24,8 +26,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<OsString>,
     /// Set a setting; may be repeated. `--help` lists all settings
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
-    pub(crate) set: Vec<(String, String)>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(key_and_value))]
+    pub(crate) set: Vec<(String, OsString)>,
     /// Allow any address without authentication: everyone who can reach the server can read, write and delete
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -66,9 +68,12 @@ pub(crate) struct Token {
     pub(crate) file: Option<PathBuf>,
 }
 
-fn key_and_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
+/// The value may be a path, which need not be text.
+fn key_and_value(setting: OsString) -> Result<(String, OsString), String> {
+    let setting = setting.into_vec();
+    let equals = setting.iter().position(|byte| *byte == b'=').ok_or("expected KEY=VALUE")?;
+    let (key, value) = setting.split_at(equals);
+    Ok((String::from_utf8_lossy(key).into_owned(), OsString::from_vec(value[1..].to_vec())))
 }
 
 fn settings() -> String {

@@ -105,13 +105,13 @@ fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
     let (mut servers, stores): (Vec<_>, Vec<_>) =
         arguments.set.iter().cloned().partition(|(name, _)| name.starts_with(PREFIX));
     if arguments.insecure {
-        servers.push((format!("{PREFIX}INSECURE"), "true".to_owned()));
+        servers.push((format!("{PREFIX}INSECURE"), "true".into()));
     }
     for (name, value) in &stores {
-        config = config.set(name, value)?;
+        config = config.set_os(name, value)?;
     }
     config = config.adopt(arguments.adopt).take_over(arguments.take_over);
-    Ok((config.put_window(WINDOW).shared_put_window(SHARED_WINDOW), Settings::from_env_and(&servers)?))
+    Ok((config.put_window(WINDOW).shared_put_window(SHARED_WINDOW), Settings::from_env_and(servers)?))
 }
 
 /// Memory of an upload: less than the default of the library, so that 64 concurrent uploads stay below 1 GiB.

@@ -5,6 +5,7 @@
 //! the server open.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -146,20 +147,16 @@ pub struct Limits {
 
 impl Settings {
     /// The environment, overridden by these pairs of name and value, and the defaults for the rest.
-    pub fn from_env_and(pairs: &[(String, String)]) -> Result<Settings> {
-        let mut values = Vec::new();
-        for (name, value) in std::env::vars_os() {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-            if value.is_empty() {
-                continue;
-            }
-            let value = value
-                .into_string()
-                .map_err(|_| invalid(name, "the value is not valid UTF-8", "use plain text"))?;
-            values.push((name.to_owned(), value));
-        }
-        values.extend_from_slice(pairs);
-        Settings::new(&values)
+    pub fn from_env_and(pairs: Vec<(String, OsString)>) -> Result<Settings> {
+        let of_env = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
+            (!value.is_empty()).then_some((name, value))
+        });
+        let text = |(name, value): (String, OsString)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(invalid(&name, "the value is not valid UTF-8", "use plain text")),
+        };
+        Settings::new(&of_env.chain(pairs).map(text).collect::<Result<Vec<_>>>()?)
     }
 
     /// These pairs of name and value, and the defaults for the rest. The last pair of a name wins.

@@ -7,8 +7,10 @@ mod upkeep;
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use graviton_core::SETTINGS;
@@ -65,8 +67,8 @@ pub(crate) struct Common {
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<OsString>,
     /// Change a setting; may be repeated. `graviton --help` lists them
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
-    pub(crate) set: Vec<(String, String)>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(key_and_value))]
+    pub(crate) set: Vec<(String, OsString)>,
     /// Print one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -75,9 +77,12 @@ pub(crate) struct Common {
     pub(crate) quiet: bool,
 }
 
-fn key_and_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it does not have the form KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
+/// The value may be a path, which need not be text.
+fn key_and_value(setting: OsString) -> Result<(String, OsString), String> {
+    let setting = setting.into_vec();
+    let equals = setting.iter().position(|byte| *byte == b'=');
+    let (key, value) = setting.split_at(equals.ok_or("it does not have the form KEY=VALUE")?);
+    Ok((String::from_utf8_lossy(key).into_owned(), OsString::from_vec(value[1..].to_vec())))
 }
 
 #[derive(Debug, Subcommand)]
@@ -330,7 +335,7 @@ mod tests {
     fn options_before_and_after_the_command_add_up() {
         let line = "graviton --root a --set A=1 -q put --set B=2=3 --root b --json x";
         let common = Arguments::try_parse_from(line.split(' ')).unwrap().common();
-        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let pair = |key: &str, value: &str| (key.to_owned(), OsString::from(value));
         assert_eq!(common.root.unwrap(), "b");
         assert_eq!(common.set, [pair("A", "1"), pair("B", "2=3")]);
         assert!(common.json && common.quiet);

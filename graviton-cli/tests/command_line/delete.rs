@@ -153,7 +153,7 @@ fn the_summary_of_gc_has_these_fields() {
     let expected = json!({
         "kind": "summary", "dry_run": false, "blobs": 1, "blocks": 1, "bytes": 7, "abandoned_puts": 0,
         "kept_referenced": 0, "kept_doomed": 0, "kept_failed": 0, "failure": "", "leftovers": 0, "complete": true,
-        "seconds": 0, "unreferenced": 0, "unreferenced_bytes": 0,
+        "seconds": 0, "unreferenced": 0, "unreferenced_bytes": 0, "future_times": 0,
     });
     assert_eq!(summary, expected);
     assert!(outcome.text().starts_with("{\"kind\":\"summary\",\"dry_run\":false,\"blobs\":1,"));

@@ -266,6 +266,19 @@ fn a_group_shares_a_store() {
     let again = run(USERS[1], 0o002, &["put", "one"]).succeeded().lines().remove(0);
     assert_eq!(again, id);
     assert_eq!(run(USERS[1], 0o002, &["get", &id]).succeeded().stdout, noise(5, 300_000));
+    // Verification goes on after a pack that it may not read, and leaves its blocks to those who may.
+    let in_packs = ["--set", "GRAVITON_BLOCK_LAYOUT=packs", "put", "third"];
+    scene.file("third", &noise(7, 300_000));
+    scene.file("fourth", &noise(8, 300_000));
+    // The directory of packs is made by somebody who shares.
+    run(USERS[0], 0o002, &["--set", "GRAVITON_BLOCK_LAYOUT=packs", "put", "fourth"]).succeeded();
+    let id = run(USERS[0], 0o077, &in_packs).succeeded().lines().remove(0);
+    let found = run(USERS[1], 0o002, &["verify", "--deep"]);
+    assert_eq!(found.code, 4, "{found:?}");
+    assert!(found.text().contains(&format!("in blob {id}")) && found.text().contains("corrupt"), "{found:?}");
+    run(USERS[0], 0o002, &["verify", "--deep"]).succeeded();
+    run(USERS[1], 0o002, &in_packs).succeeded();
+    run(USERS[1], 0o002, &["verify", "--deep"]).succeeded();
 }
 
 /// Runs a program whose calls of some kinds fail, by a filter of the kernel (seccomp). A rule is the number

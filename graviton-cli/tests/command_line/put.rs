@@ -233,9 +233,19 @@ fn a_name_that_is_no_text_is_no_obstacle() {
         run(&["gc", "--grace", "0"]);
         run(&["verify"]);
         assert!(run(&["ls"]).stdout.is_empty() && scene.path("").join(&root).join("manifests.db").exists());
+        let by_setting = [b"--set=GRAVITON_FS_ROOT=", root.as_encoded_bytes()].concat();
+        assert!(
+            scene
+                .run(&[std::ffi::OsStr::from_bytes(&by_setting), "ls".as_ref()])
+                .succeeded()
+                .stdout
+                .is_empty()
+        );
         let by_environment = scene.command(&["ls"]).env("GRAVITON_FS_ROOT", &root).output().unwrap();
         assert!(by_environment.status.success() && by_environment.stdout.is_empty());
     }
+    let other = std::ffi::OsStr::from_bytes(b"--set=GRAVITON_HASH=\xff");
+    scene.run(&[other, "ls".as_ref()]).failed(1, "config", "GRAVITON_HASH is not Unicode text");
     // A hyphen at the front is a matter of `--`, or of the directory.
     scene.file("-x", b"y");
     scene.run(&["put", "--", "-x"]).succeeded();

@@ -9,6 +9,7 @@ mod other;
 mod s3;
 mod values;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,23 +79,28 @@ impl Config {
     pub fn from_env() -> Result<Config> {
         let mut config = Config::new();
         for setting in SETTINGS {
-            match std::env::var(setting.name) {
+            let Some(value) = std::env::var_os(setting.name).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            match value.to_str() {
                 // They may be another program's, and are checked when they are used.
-                Ok(value) if !value.is_empty() && s3::is_unused(&config.values, setting.name) => {
-                    config.values.set(setting, &value);
-                }
-                Ok(value) if !value.is_empty() => config = config.set(setting.name, &value)?,
-                Ok(_) | Err(std::env::VarError::NotPresent) => {}
-                Err(std::env::VarError::NotUnicode(value)) if setting.name == "GRAVITON_FS_ROOT" => {
-                    config = config.in_directory(value)?;
-                }
-                Err(std::env::VarError::NotUnicode(_)) => {
-                    return Err(Error::new(Code::Config, format!("{} is not Unicode text", setting.name))
-                        .with_advice("set it to plain text"));
-                }
+                Some(text) if s3::is_unused(&config.values, setting.name) => config.values.set(setting, text),
+                _ => config = config.set_os(setting.name, &value)?,
             }
         }
         Ok(config)
+    }
+
+    /// The same as [`set`](Config::set) for a value as the system gives it. `GRAVITON_FS_ROOT` need not be
+    /// Unicode; any other value that is not is `config`.
+    pub fn set_os(self, name: &str, value: &OsStr) -> Result<Config> {
+        match value.to_str() {
+            Some(text) => self.set(name, text),
+            None if name == "GRAVITON_FS_ROOT" => self.in_directory(value),
+            None if SETTINGS.iter().all(|setting| setting.name != name) => Err(unknown(name)),
+            None => Err(Error::new(Code::Config, format!("{name} is not Unicode text"))
+                .with_advice("set it to plain text")),
+        }
     }
 
     /// Sets one of [`SETTINGS`]. An unknown name or an invalid value is `config`.

@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         self.named.clear();
         aside::tidy(&core.blocks, manifests).await?;
         let doom = self.engine.timing.doom.max(Timing::USUAL.doom);
-        manifests.bring_times_back(LONGEST_LEASE, doom).await?;
+        report.future_times += manifests.bring_times_back(LONGEST_LEASE, doom).await?;
         loop {
             let expired = manifests.expire(ROWS).await?;
             report.abandoned_puts += expired;
@@ -196,14 +196,14 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        while manifests.take_names(self.grace, ROWS).await? == ROWS as u64 {
+        while manifests.discard(self.grace, ROWS).await? == ROWS as u64 {
             if self.may_go_on(report, progress).is_break() {
                 return Ok(());
             }
         }
         let mut after = BlobRow(0);
         loop {
-            let blobs = manifests.nameless(after, ROWS).await?;
+            let blobs = manifests.discarded_blobs(after, ROWS).await?;
             let Some(last) = blobs.last().copied() else { break };
             after = last;
             let mut rest = &blobs[..];
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
         }
         let mut after = BlockRow(0);
         loop {
-            self.engine.owner.glance().await?;
+            self.engine.owner.check_generation().await?;
             let most = self.options.max_blocks.map_or(u64::MAX, |most| most.saturating_sub(report.blocks));
             let most = self.options.blocks_per_second.map_or(most, |rate| most.min(u64::from(rate)));
             let limit = most.clamp(1, ROWS as u64) as usize;
@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
             if records.is_empty() {
                 continue;
             }
-            self.engine.owner.glance().await?;
+            self.engine.owner.check_generation().await?;
             let first = self.removals;
             self.removals += records.len() as u64;
             let removed = repack::remove_leftovers(core, self.by, first, records.clone()).await?;
@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
     async fn remove_next(&mut self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
         let core = &self.engine.core;
         // A collection may take hours.
-        self.engine.owner.glance().await?;
+        self.engine.owner.check_generation().await?;
         let together = if core.blocks.asides().is_some() { FILES } else { OBJECTS };
         let most = self.options.max_blocks.map_or(together as u64, |most| most.saturating_sub(report.blocks));
         // A step deletes no more blocks than the rate allows in a second.

@@ -459,7 +459,7 @@ impl Engine {
 
     /// The same during what may take long.
     pub(super) async fn check_owner_again(&self) -> Result<()> {
-        self.core.latch.watch(self.owner.glance().await)
+        self.core.latch.watch(self.owner.check_generation().await)
     }
 
     async fn establish_identity(&self) -> Result<()> {

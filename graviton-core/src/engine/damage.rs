@@ -42,6 +42,11 @@ impl fmt::Display for Damage {
     }
 }
 
+/// Whether the error says that this user may not read a file.
+pub(super) fn is_unreadable(core: &Core, error: &Error) -> bool {
+    core.blocks.is_local() && error.code() == Code::Forbidden
+}
+
 /// Looks for damage: at the length only, or with `deep` at every byte.
 pub(super) async fn look(
     core: &Arc<Core>,

@@ -3,8 +3,8 @@
 //! A copy collects what the database that went on may refer to. So a copy may be read, and is refused when it
 //! would be written to or collect, until it is told to take over (`manifest::ownership` says how it is found
 //! out). It is looked at before the first write, by each collection, and at most once an hour by a writer: a
-//! put in between costs nothing. A collection or a copy, which may take long, glances at the number beside
-//! the blocks again and again.
+//! put in between costs nothing. A collection or a copy, which may take long, compares the generation beside
+//! the blocks with its own again and again.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -93,7 +93,7 @@ impl Owner {
 
     /// Fails if another database has taken over since it was looked at last. Costs a look at the number
     /// beside the blocks.
-    pub(super) async fn glance(&self) -> Result<()> {
+    pub(super) async fn check_generation(&self) -> Result<()> {
         if self.blocks.generation().await? <= self.generation.load(Ordering::Acquire) {
             return Ok(());
         }

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::core::{Core, Engine};
-use super::damage::{look, recheck};
+use super::damage::{is_unreadable, look, recheck};
 use super::pack::read;
 use super::pack::scan::{Met, Walk};
 use super::put::pinned::PinnedPut;
 use crate::block::Packs;
 use crate::block::pack::record::{HEADER, Header, read_pack_header};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::key::BlockKey;
 use crate::manifest::{BlockRecord, ManifestEntry};
 use crate::place::{PackName, PackRow, Place};
@@ -108,17 +108,13 @@ pub(super) async fn step(engine: &Engine, source: Source, from: u64, deep: bool)
     let mut pass = Pass { core, packs: &**packs, source, deep, step: Step::default() };
     match pass.run(engine, from).await {
         // One pack that cannot be read keeps nobody from the others.
-        Err(error) if core.blocks.is_local() && is_unreadable(&error) => {
+        Err(error) if is_unreadable(core, &error) => {
             pass.note(from, None, error.to_string());
             pass.step.next = None;
         }
         ran => ran?,
     }
     Ok(pass.step)
-}
-
-fn is_unreadable(error: &Error) -> bool {
-    error.code() == Code::Forbidden
 }
 
 struct Pass<'a> {
@@ -223,8 +219,11 @@ impl Pass<'_> {
     /// may still be there: after a database took over the objects of another one, no row says it.
     async fn is_bad(&self, record: &BlockRecord) -> Result<bool> {
         let deep = self.deep || !record.stored;
-        Ok(look(self.core, record.key, record.located, deep).await?.is_some()
-            && (!record.stored || recheck(self.core, record.row).await?))
+        match look(self.core, record.key, record.located, deep).await {
+            // It is in a pack that others may read.
+            Err(error) if is_unreadable(self.core, &error) => Ok(false),
+            looked => Ok(looked?.is_some() && (!record.stored || recheck(self.core, record.row).await?)),
+        }
     }
 
     /// The bytes of a record, if they are those of the block.

@@ -177,7 +177,7 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
     async fn move_batch(&mut self, records: Vec<BlockRecord>) -> Result<()> {
         self.engine.core.latch.check()?;
         // A repack may take hours.
-        self.engine.owner.glance().await?;
+        self.engine.owner.check_generation().await?;
         let moved = match self.to {
             BlockLayout::Packs => self.move_to_packs(records).await?,
             BlockLayout::Files => move_to_files(self.engine, records).await?,
@@ -242,7 +242,7 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 let mut records = core.manifests.blocks_by_key(keys).await?;
                 records.retain(|record| record.stored && record.located.is_some());
                 if !records.is_empty() {
-                    self.engine.owner.glance().await?;
+                    self.engine.owner.check_generation().await?;
                     let removed = remove_leftovers(core, self.by, self.removals, records).await?;
                     self.removals += part.len() as u64;
                     self.report.leftovers += removed.files;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::{Core, Engine, not_found};
-use super::damage::{Damage, look, look_together, recheck};
+use super::damage::{Damage, is_unreadable, look, look_together, recheck};
 use super::pack::read::Run;
 use super::{pace, rebuild, strays};
 use crate::block::Listed;
@@ -359,10 +359,17 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
                 looking.push_back((group, look));
             }
             let Some((group, looked)) = looking.pop_front() else { return Ok(()) };
-            for (record, damage) in group.iter().zip(looked.join().await??) {
+            let looked = looked.join().await?;
+            // A pack that this user may not read. Others can read its many blocks, so their rows stay as they
+            // are. A put by this user writes a block again.
+            let is_unreadable = matches!(&looked, Err(error) if is_unreadable(core, error));
+            let looked = if is_unreadable { vec![Some(Damage::Corrupt); group.len()] } else { looked? };
+            for (record, damage) in group.iter().zip(looked) {
                 self.report.blocks += 1;
-                if let Some(damage) = damage {
-                    self.damaged(record, damage).await?;
+                if let Some(damage) = damage
+                    && (is_unreadable || self.is_still_bad(record).await?)
+                {
+                    self.hurt(record, damage).await?;
                 }
                 let at = if in_objects { behind } else { behind.map(|_| record.row) };
                 self.reached(at.map(|row| Place::Blocks(row.0)))?;
@@ -370,7 +377,8 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
         }
     }
 
-    async fn damaged(&mut self, record: &BlockRecord, damage: Damage) -> Result<(), Stop> {
+    /// Looks again where nobody can have changed the block meanwhile.
+    async fn is_still_bad(&mut self, record: &BlockRecord) -> Result<bool, Stop> {
         let core = self.core;
         let rechecked = if self.may_write { recheck(core, record.row).await } else { Ok(true) };
         let bad = match rechecked {
@@ -382,10 +390,11 @@ impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
             bad => bad?,
         };
         // Without the lock, the same look again has to do.
-        if !bad || !self.may_write && look(core, record.key, record.located, true).await?.is_none() {
-            return Ok(());
-        }
-        let blobs = core.manifests.blobs_of(record.row, NAMED).await?;
+        Ok(bad && (self.may_write || look(core, record.key, record.located, true).await?.is_some()))
+    }
+
+    async fn hurt(&mut self, record: &BlockRecord, damage: Damage) -> Result<(), Stop> {
+        let blobs = self.core.manifests.blobs_of(record.row, NAMED).await?;
         if blobs.is_empty() {
             // No live blob needs it.
             return Ok(());

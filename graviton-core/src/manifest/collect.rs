@@ -73,19 +73,20 @@ impl ManifestRepo {
 
     /// Brings times back that lie further ahead than they can, as they were written by a clock that was
     /// ahead: nothing waits longer than for the time that it stands for, from now on. `lease` and `doom` are
-    /// the longest ones. For the first step of a collection.
-    pub async fn bring_times_back(&self, lease: Duration, doom: Duration) -> Result<()> {
+    /// the longest ones. For the first step of a collection. Returns how many times it brought back.
+    pub async fn bring_times_back(&self, lease: Duration, doom: Duration) -> Result<u64> {
         // Each by itself, for together they would lock rows in another order than puts do.
-        self.execute(Operation::statement("future_deletions"), sql::FUTURE_DELETIONS, []).await?;
+        let deletions =
+            self.execute(Operation::statement("future_deletions"), sql::FUTURE_DELETIONS, []).await?;
         let lease = [Value::milliseconds(lease)];
-        self.execute(Operation::statement("future_leases"), sql::FUTURE_LEASES, lease).await?;
-        self.bring_dooms_back(doom).await
+        let leases = self.execute(Operation::statement("future_leases"), sql::FUTURE_LEASES, lease).await?;
+        Ok(deletions + leases + self.bring_dooms_back(doom).await?)
     }
 
     /// The same of dooms alone. For a put that meets one that lasts longer than any does.
-    pub async fn bring_dooms_back(&self, doom: Duration) -> Result<()> {
+    pub async fn bring_dooms_back(&self, doom: Duration) -> Result<u64> {
         let doom = [Value::milliseconds(doom)];
-        self.execute(Operation::statement("future_dooms"), sql::FUTURE_DOOMS, doom).await.map(drop)
+        self.execute(Operation::statement("future_dooms"), sql::FUTURE_DOOMS, doom).await
     }
 
     /// Marks up to `limit` pending blobs of writers whose lease is over as deleted, and removes such writers
@@ -106,20 +107,24 @@ impl ManifestRepo {
         .await
     }
 
-    /// Takes the names of up to `limit` blobs that were deleted at least `grace` ago: from now on nobody
+    /// Discards up to `limit` blobs that were deleted at least `grace` ago: they lose their ids, and nobody
     /// restores them.
-    pub async fn take_names(&self, grace: Duration, limit: usize) -> Result<u64> {
+    pub async fn discard(&self, grace: Duration, limit: usize) -> Result<u64> {
         let values = [Value::milliseconds(grace), Value::limit(limit)];
-        self.execute(Operation::statement("take_names"), sql::TAKE_NAMES, values).await
+        self.execute(Operation::statement("discard"), sql::DISCARD, values).await
     }
 
-    /// Up to `limit` deleted blobs without a name, behind `after`, ordered.
-    pub async fn nameless(&self, after: BlobRow, limit: usize) -> Result<Vec<BlobRow>> {
+    /// Up to `limit` discarded blobs, which have no ids, behind `after`, in the order of their rows. They
+    /// include abandoned puts.
+    pub async fn discarded_blobs(&self, after: BlobRow, limit: usize) -> Result<Vec<BlobRow>> {
         let values = [Number(after.0), Value::limit(limit)];
-        self.rows(Operation::read("nameless"), sql::NAMELESS, values, |row| Ok(BlobRow(row.number(0)?))).await
+        self.rows(Operation::read("discarded_blobs"), sql::DISCARDED_BLOBS, values, |row| {
+            Ok(BlobRow(row.number(0)?))
+        })
+        .await
     }
 
-    /// Drops references of these nameless blobs, up to `limit` of all together, and marks their blocks as
+    /// Drops references of these discarded blobs, up to `limit` of all together, and marks their blocks as
     /// candidates in the same transaction. Begins with the first blob, and returns how many blobs are gone.
     pub async fn reap(&self, blobs: &[BlobRow], limit: usize) -> Result<usize> {
         let arguments = (blobs.to_vec(), limit);

@@ -44,8 +44,8 @@ async fn garbage(repo: &ManifestRepo, keys: &[BlockKey]) {
 }
 
 async fn reap(repo: &ManifestRepo) {
-    repo.take_names(NOW, 100).await.unwrap();
-    let blobs = repo.nameless(BlobRow(0), 100).await.unwrap();
+    repo.discard(NOW, 100).await.unwrap();
+    let blobs = repo.discarded_blobs(BlobRow(0), 100).await.unwrap();
     let mut rest = &blobs[..];
     while !rest.is_empty() {
         rest = &rest[repo.reap(rest, 100).await.unwrap()..];
@@ -109,10 +109,10 @@ async fn a_deleted_blob_can_be_restored_until_it_loses_its_name(place: &impl Dat
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().0.row, second);
 
     assert!(repo.delete(&id).await.unwrap());
-    assert_eq!(repo.take_names(NOW, 100).await.unwrap(), 2);
+    assert_eq!(repo.discard(NOW, 100).await.unwrap(), 2);
     assert_eq!(repo.restore(&id).await.unwrap(), Restored::NotFound);
-    assert_eq!(repo.nameless(BlobRow(0), 1).await.unwrap(), [row]);
-    assert_eq!(repo.nameless(row, 9).await.unwrap(), [second]);
+    assert_eq!(repo.discarded_blobs(BlobRow(0), 1).await.unwrap(), [row]);
+    assert_eq!(repo.discarded_blobs(row, 9).await.unwrap(), [second]);
 }
 
 async fn the_grace_is_kept(place: &impl DatabasePlace) {
@@ -125,11 +125,11 @@ async fn the_grace_is_kept(place: &impl DatabasePlace) {
         put(&repo, writer, ids[number as usize], &entries).await;
         assert!(repo.delete(&ids[number as usize]).await.unwrap());
     }
-    assert_eq!(repo.take_names(MINUTE, 100).await.unwrap(), 0);
+    assert_eq!(repo.discard(MINUTE, 100).await.unwrap(), 0);
     place.sql("UPDATE blob SET deleted_at = deleted_at - 70000 WHERE id <= 3").await;
-    assert_eq!(repo.take_names(MINUTE, 2).await.unwrap(), 2);
-    assert_eq!(repo.take_names(MINUTE, 2).await.unwrap(), 1);
-    assert_eq!(repo.take_names(MINUTE, 2).await.unwrap(), 0);
+    assert_eq!(repo.discard(MINUTE, 2).await.unwrap(), 2);
+    assert_eq!(repo.discard(MINUTE, 2).await.unwrap(), 1);
+    assert_eq!(repo.discard(MINUTE, 2).await.unwrap(), 0);
     assert_eq!(repo.restore(&ids[0]).await.unwrap(), Restored::NotFound);
     assert_eq!(repo.restore(&ids[4]).await.unwrap(), Restored::Restored);
 }
@@ -149,18 +149,18 @@ async fn a_clock_that_was_ahead_holds_nothing_up(place: &impl DatabasePlace) {
     {
         place.sql(&format!("UPDATE {table} SET {column} = {column} + {YEAR} WHERE {column} > 1")).await;
     }
-    assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 0);
+    assert_eq!(repo.discard(NOW, 9).await.unwrap(), 0);
     assert_eq!(repo.plan_garbage(NOW, 9).await.unwrap().named, [id], "a plan brings it back, too");
     assert_eq!(repo.plan_garbage(MINUTE, 9).await.unwrap().named, []);
     assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 2);
-    repo.bring_times_back(NOW, NOW).await.unwrap();
-    assert_eq!(repo.take_names(NOW, 9).await.unwrap(), 1);
+    assert_eq!(repo.bring_times_back(NOW, NOW).await.unwrap(), 4, "a deletion, a lease and two dooms");
+    assert_eq!(repo.discard(NOW, 9).await.unwrap(), 1);
     assert_eq!(repo.expire(9).await.unwrap(), 0);
     assert!(!repo.renew_writer(writer, LEASE).await.unwrap(), "its lease ended a year later");
     assert_eq!(doom(&repo, TWO).await.len(), 2, "and the doom");
     // Right times stay.
     let writer = repo.register_writer(LEASE).await.unwrap();
-    repo.bring_times_back(LEASE, MINUTE).await.unwrap();
+    assert_eq!(repo.bring_times_back(LEASE, MINUTE).await.unwrap(), 0);
     repo.expire(9).await.unwrap();
     assert!(repo.renew_writer(writer, LEASE).await.unwrap());
 }
@@ -184,7 +184,7 @@ async fn abandoned_puts_expire(place: &impl DatabasePlace) {
     }
     assert!(repo.renew_writer(alive, LEASE).await.unwrap());
     // They never had a name, and need no grace.
-    assert_eq!(repo.nameless(BlobRow(0), 9).await.unwrap(), [abandoned, lost]);
+    assert_eq!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap(), [abandoned, lost]);
 }
 
 async fn references_go_in_parts_and_the_blob_last(place: &impl DatabasePlace) {
@@ -196,14 +196,14 @@ async fn references_go_in_parts_and_the_blob_last(place: &impl DatabasePlace) {
     let id = id_of("parts", &entries);
     let row = put(&repo, writer, id, &entries).await;
     assert!(repo.delete(&id).await.unwrap());
-    repo.take_names(NOW, 9).await.unwrap();
+    repo.discard(NOW, 9).await.unwrap();
     assert_eq!(repo.reap(&[row], 4).await.unwrap(), 0);
     assert_eq!(repo.entries(row, 0, 99).await.unwrap(), entries[4..]);
     assert_eq!(repo.reap(&[row], 4).await.unwrap(), 0);
-    assert_eq!(repo.nameless(BlobRow(0), 9).await.unwrap(), [row]);
+    assert_eq!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap(), [row]);
     assert_eq!(repo.reap(&[row], 4).await.unwrap(), 1);
     assert_eq!(repo.reap(&[row], 4).await.unwrap(), 1, "what is gone is gone");
-    assert!(repo.nameless(BlobRow(0), 9).await.unwrap().is_empty());
+    assert!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap().is_empty());
     assert_eq!(doom(&repo, ONE).await.len(), 9);
 }
 
@@ -217,15 +217,15 @@ async fn blobs_go_together_up_to_the_limit(place: &impl DatabasePlace) {
         rows.push(put(&repo, writer, id, &entries).await);
         assert!(repo.delete(&id).await.unwrap());
     }
-    repo.take_names(NOW, 9).await.unwrap();
+    repo.discard(NOW, 9).await.unwrap();
     assert_eq!(repo.reap(&rows, 7).await.unwrap(), 3, "and two references of the next one");
-    assert_eq!(repo.nameless(BlobRow(0), 9).await.unwrap(), rows[3..]);
+    assert_eq!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap(), rows[3..]);
     assert_eq!(repo.entries(rows[3], 0, 99).await.unwrap().len(), 3);
     // Exactly as many as are left: that there are no more shows the next time.
     assert_eq!(repo.reap(&rows[3..], 3).await.unwrap(), 0);
     assert_eq!(repo.reap(&rows[3..], 3).await.unwrap(), 2);
     assert_eq!(repo.reap(&rows, 3).await.unwrap(), 5, "what is gone is gone");
-    assert!(repo.nameless(BlobRow(0), 9).await.unwrap().is_empty());
+    assert!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap().is_empty());
     assert_eq!(doom(&repo, ONE).await.len(), 9);
 }
 

@@ -67,7 +67,7 @@ async fn only_blocks_that_a_blob_may_need_are_wanted(place: &impl DatabasePlace)
     pinned(&repo, writer, &entries_of(&keys[2..3])).await;
     repo.adopt(keys[3..4].to_vec()).await.unwrap();
     assert_eq!(wanted().await, [(keys[0], true, true), (keys[1], true, false)]);
-    repo.take_names(Duration::ZERO, 9).await.unwrap();
+    repo.discard(Duration::ZERO, 9).await.unwrap();
     assert_eq!(wanted().await, [(keys[0], true, true)], "a blob that cannot be restored wants a block");
 }
 
@@ -139,8 +139,8 @@ async fn sums_of_packs_add_up(place: &impl DatabasePlace) {
     };
     assert_eq!(first().await, sums(1, phase(160, 0, false), 240, 0));
     assert!(repo.delete(&id_of("deleted", &entries_of(&keys[2..3]))).await.unwrap());
-    repo.take_names(Duration::ZERO, 9).await.unwrap();
-    let blobs = repo.nameless(BlobRow(0), 9).await.unwrap();
+    repo.discard(Duration::ZERO, 9).await.unwrap();
+    let blobs = repo.discarded_blobs(BlobRow(0), 9).await.unwrap();
     repo.reap(&blobs, 9).await.unwrap();
     let rows: Vec<BlockRow> =
         repo.packed_candidates(BlockRow(0), 9).await.unwrap().into_iter().map(|(row, _)| row).collect();

@@ -217,10 +217,13 @@ class GcReport:
     collection."""
     unreferenced_bytes: int
     """The sum of their sizes in bytes."""
+    future_times: int
+    """Times of deletions, leases and deletions under way that lay further ahead than they can: a clock was
+    ahead when they were written. The collection brought them back, so that nothing waits for that clock."""
 
     @classmethod
     def _from_engine(
-        cls, values: tuple[bool, int, tuple[str, ...], int, int, int, int, int, int, str, int, bool, float, int, int]
+        cls, values: tuple[bool, int, tuple[str, ...], int, int, int, int, int, int, str, int, bool, float, int, int, int]
     ) -> Self:
         return cls(values[0], values[1], tuple(map(known, values[2])), *values[3:])
     # end

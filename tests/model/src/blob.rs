@@ -22,7 +22,7 @@ impl Protocol {
         let blob = next.blobs[place].as_mut()?;
         let possible = match blob.state {
             BlobState::Deleted => true,
-            BlobState::Nameless => self.is(Mutant::RestoresBlindly) && blob.owner.is_none(),
+            BlobState::Discarded => self.is(Mutant::RestoresBlindly) && blob.owner.is_none(),
             BlobState::Pending | BlobState::Live => false,
         };
         blob.state = BlobState::Live;
@@ -41,7 +41,7 @@ impl Protocol {
         if blob.state != BlobState::Pending && !(blob.seen_pending && blob.state == BlobState::Live) {
             return None;
         }
-        blob.state = BlobState::Nameless;
+        blob.state = BlobState::Discarded;
         blob.seen_pending = false;
         Some(next)
     }
@@ -53,12 +53,12 @@ impl Protocol {
         if blob.reader && !self.is(Mutant::NoGrace) || self.is(Mutant::ReapsWithoutClaim) {
             return None;
         }
-        blob.state = BlobState::Nameless;
+        blob.state = BlobState::Discarded;
         Some(next)
     }
 
     fn is_reaped(&self, state: BlobState) -> bool {
-        state == BlobState::Nameless || state == BlobState::Deleted && self.is(Mutant::ReapsWithoutClaim)
+        state == BlobState::Discarded || state == BlobState::Deleted && self.is(Mutant::ReapsWithoutClaim)
     }
 
     /// One transaction for each batch of references; it locks the blocks and makes them candidates.

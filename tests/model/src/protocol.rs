@@ -163,7 +163,7 @@ impl Protocol {
             BlobState::Pending => {}
             BlobState::Live => steps.extend([Step::Delete(place), Step::Open(place)]),
             BlobState::Deleted => steps.extend([Step::Restore(place), Step::Claim(place)]),
-            BlobState::Nameless => steps.push(Step::Restore(place)),
+            BlobState::Discarded => steps.push(Step::Restore(place)),
         }
         steps.extend([Step::Expire(place), Step::DropRow(place), Step::Close(place)]);
         steps.extend(blob.references.iter().map(|block| Step::DropReference(place, block)));
@@ -175,7 +175,7 @@ impl Protocol {
             BlobState::Live => blob.content.blocks(),
             _ if blob.reader => blob.content.blocks(),
             BlobState::Deleted => blob.references,
-            BlobState::Pending | BlobState::Nameless => return true,
+            BlobState::Pending | BlobState::Discarded => return true,
         };
         needed.iter().all(|index| {
             let block = &blocks[index];

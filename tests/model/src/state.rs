@@ -176,7 +176,7 @@ pub(crate) enum BlobState {
     Deleted,
     /// State 2, without an id: a put that failed, expired or was of what was live already; or a deleted blob after its
     /// grace. It is being reaped, and never comes back.
-    Nameless,
+    Discarded,
 }
 
 /// An open store that puts, one blob of its program after the other.

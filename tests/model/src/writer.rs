@@ -153,7 +153,7 @@ impl Protocol {
         match next.own(writer) {
             Some(own) if own.state == BlobState::Pending || self.is(Mutant::CommitUnchecked) => {
                 own.owner = None;
-                own.state = if exists { BlobState::Nameless } else { BlobState::Live };
+                own.state = if exists { BlobState::Discarded } else { BlobState::Live };
                 if self.is(Mutant::NoReference) {
                     own.references = content.blocks();
                 }
@@ -264,7 +264,7 @@ impl Protocol {
         }
         let mut next = *state;
         if let Some(own) = next.own(writer).filter(|own| own.state == BlobState::Pending) {
-            own.state = BlobState::Nameless;
+            own.state = BlobState::Discarded;
         }
         Protocol::end_put(&mut next, writer);
         Some(next)

@@ -33,11 +33,11 @@ statements! {
         (" AND NOT EXISTS (SELECT 1 FROM pack WHERE writer_id = writer.id AND state = 0)" else "") skip_locked ")"];
 
     /// `$1` grace, `$2` limit.
-    TAKE_NAMES = ["UPDATE blob SET algo = NULL, digest = NULL, size = NULL WHERE id IN (\
+    DISCARD = ["UPDATE blob SET algo = NULL, digest = NULL, size = NULL WHERE id IN (\
         SELECT id FROM blob WHERE state = 2 AND digest IS NOT NULL AND deleted_at <= " now " - $1 \
         ORDER BY deleted_at LIMIT $2" skip_locked ")"];
     /// `$1` behind this row, `$2` limit: blobs whose references are to go.
-    NAMELESS = ["SELECT id FROM blob WHERE state = 2 AND digest IS NULL AND id > $1 ORDER BY id LIMIT $2"];
+    DISCARDED_BLOBS = ["SELECT id FROM blob WHERE state = 2 AND digest IS NULL AND id > $1 ORDER BY id LIMIT $2"];
     /// `$1` blob, `$2` limit.
     REAP_REFERENCES = ["SELECT block_offset, block_id FROM blob_block WHERE blob_id = $1 \
         ORDER BY block_offset LIMIT $2"];

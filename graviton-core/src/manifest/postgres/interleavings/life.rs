@@ -154,8 +154,8 @@ impl World {
     /// Takes the names and the references of everything that is deleted.
     pub(super) async fn reap(&self, session: &Session) {
         session.expire(100).await.unwrap();
-        session.take_names(Duration::ZERO, 100).await.unwrap();
-        let blobs = session.nameless(BlobRow(0), 100).await.unwrap();
+        session.discard(Duration::ZERO, 100).await.unwrap();
+        let blobs = session.discarded_blobs(BlobRow(0), 100).await.unwrap();
         session.reap(&blobs, 100).await.unwrap();
     }
 
