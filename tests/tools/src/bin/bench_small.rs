@@ -1,17 +1,23 @@
 //! How long one small put and get take inside a program: a part of `tests/bench/run`.
 //!
-//! `bench_small DIRECTORY [COUNT]` puts 4 KiB blobs one by one, each after a file that is created, synced,
-//! renamed and its directory synced, and then gets them one by one. Prints `name microseconds` lines.
+//! `bench_small DIRECTORY [COUNT [LAYOUT]]` puts 4 KiB blobs one by one, each after a file that is created,
+//! synced, renamed and its directory synced, and then gets them one by one. Afterwards 16 threads put as many
+//! blobs together, in rounds, each round after as many files as one thread writes in the same way. Prints a
+//! line for each measure: its name, and the median, the 10th and the 90th hundredth in microseconds, or of
+//! the ratios.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use graviton_core::{BlobId, Store};
+use graviton_core::{BlobId, Config, Store};
 
 const SIZE: usize = 4096;
 const WARM_UP: usize = 100;
+
+const THREADS: usize = 16;
+const ROUNDS: usize = 9;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -44,15 +50,34 @@ fn print(name: &str, mut values: Vec<f64>) {
     println!("{name} {:.1} {:.1} {:.1}", at(0.5), at(0.1), at(0.9));
 }
 
+/// How long a put takes of those that the threads do together, in microseconds.
+fn put_together(store: &Store, count: usize, state: &mut u64) -> Outcome<f64> {
+    let mut blobs = vec![vec![0; SIZE]; count / THREADS * THREADS];
+    for blob in &mut blobs {
+        fill(blob, state);
+    }
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = blobs
+            .chunks(count / THREADS)
+            .map(|part| scope.spawn(|| part.iter().try_for_each(|blob| store.put(blob.as_slice()).map(drop))))
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a thread that puts does not panic"))
+    })?;
+    Ok(micros(start) / blobs.len() as f64)
+}
+
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
-    let root = arguments.next().ok_or("usage: bench_small DIRECTORY [COUNT]")?;
+    let root = arguments.next().ok_or("usage: bench_small DIRECTORY [COUNT [LAYOUT]]")?;
     let count: usize = arguments.next().map_or(Ok(500), |text| text.parse())?;
+    let layout = arguments.next().unwrap_or_else(|| "files".to_owned());
     let root = Path::new(&root);
     let files = root.join("files");
     std::fs::create_dir_all(&files)?;
     let directory = File::open(&files)?;
-    let store = Store::open(root.join("store"))?;
+    let config = Config::for_directory(root.join("store")).set("GRAVITON_BLOCK_LAYOUT", &layout)?;
+    let store = config.open()?;
 
     let mut state = u64::from(std::process::id()) << 32 | 0x9e37_79b9;
     let mut bytes = vec![0; SIZE];
@@ -90,6 +115,22 @@ fn main() -> Outcome<()> {
     print("put", put);
     print("ratio", ratio);
     print("get", get);
+    let (mut together, mut ratio) = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let start = Instant::now();
+        for number in 0..count / ROUNDS {
+            fill(&mut bytes, &mut state);
+            keep_file(&files, &directory, (round + 1) * 1_000_000 + number, &bytes)?;
+        }
+        let for_file = micros(start) / (count / ROUNDS) as f64;
+        let for_put = put_together(&store, count.max(THREADS), &mut state)?;
+        if round > 0 {
+            together.push(for_put);
+            ratio.push(for_put / for_file);
+        }
+    }
+    print("together", together);
+    print("together-ratio", ratio);
     store.close();
     Ok(())
 }
