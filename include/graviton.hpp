@@ -1,5 +1,6 @@
 /*
- * graviton.hpp: Graviton for C++17 and later, a thin layer over graviton.h and nothing else: no library of its own.
+ * graviton.hpp: Graviton for C++17 and later, only a thin layer over graviton.h, without a library of its
+ * own.
  *
  *     graviton::store store = graviton::store::open("./data");
  *     graviton::blob_id id = store.put("some bytes").id;

@@ -1,11 +1,11 @@
-//! Tests that need what is not on every machine: servers, root, a program.
+//! Tests with needs that not every machine meets: servers, root, a program.
 //!
-//! Such a test says LEFT OUT and why, and passes. `tests/run` sets `GRAVITON_TEST_EVERYTHING`, which forbids that:
-//! the test then fails.
+//! Such a test prints LEFT OUT with the reason, and passes. `tests/run` sets `GRAVITON_TEST_EVERYTHING`,
+//! which forbids that: the test then fails.
 
 use std::io::Write;
 
-/// Says that the calling test leaves something out because of `reason`. Panics where nothing may be left out.
+/// Prints that the calling test leaves something out because of `reason`. Panics if nothing may be left out.
 pub(crate) fn leave_out(what: &str, reason: &str) {
     assert!(
         std::env::var_os("GRAVITON_TEST_EVERYTHING").is_none(),

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A long stream goes in and out of the command line in bounded memory, and comes out as it went in.
+"""A long stream goes in and out of the command line in bounded memory, and comes out unchanged.
 
 usage: tests/memory.py GRAVITON MEBIBYTES [shared]
 
-The stream is made as it goes and never repeats within it, so that nothing is deduplicated. The store is made under the
-target directory and takes as much disk as the stream; with `shared`, its blocks are in S3 and its manifests in PostgreSQL,
-those of tests/servers.
+The stream is generated while it is read, and never repeats, so that nothing is deduplicated. The store is
+made under the target directory and takes as much disk space as the stream. With `shared`, its blocks are in
+S3 and its manifests in PostgreSQL, on the servers of tests/servers.
 """
 import hashlib
 import os
@@ -21,7 +21,7 @@ PIECE = 1 << 20
 
 
 def pieces(count):
-    """Random bytes are slow to make: one random piece, made different by a number in every KiB of it."""
+    """Random bytes are slow to make, so one random piece is varied by a number in every KiB of it."""
     piece = bytearray(random.Random(1).randbytes(PIECE))
     for number in range(count):
         for at in range(0, PIECE, 1024):

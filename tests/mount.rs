@@ -9,7 +9,7 @@ use crate::left_out::leave_out;
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    /// `None` where mounts cannot be had or are not wanted, which it says.
+    /// `None` if mounts are impossible or not wanted; prints the reason.
     pub(crate) fn new(place: PathBuf, arguments: &[&str]) -> Option<Mount> {
         let what = place.display().to_string();
         if std::env::var_os("GRAVITON_TEST_NO_MOUNT").is_some() {
@@ -44,7 +44,7 @@ impl Drop for Mount {
     }
 }
 
-/// Leaves no room there.
+/// Fills the disk.
 pub(crate) fn fill(disk: &Path) {
     let mut file = std::fs::File::create(disk.join("fill")).unwrap();
     assert!(std::io::copy(&mut std::io::repeat(1), &mut file).is_err());

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """Runs the commands and programs of the documentation word for word.
 
-In README.md and the pages of docs/, a comment says what happens to the block of code behind it:
+In README.md and the pages of docs/, a comment says how to treat the block of code after it:
 
-  <!-- run -->        an `sh` or `python` block is executed; Python is that of the virtual environment `.venv`, which
-                      a command has made
+  <!-- run -->        an `sh` or `python` block is executed; Python is that of the virtual environment
+                      `.venv`, which a command has made
   <!-- save NAME -->  the block becomes a file of that name, for the blocks after it
   <!-- file NAME -->  the block is the content of that file of the repository
 
-Each page runs in a copy of the checkout of its own, in order, and leaves nothing behind here. The copies stand at one
-place, with the times of the files, and share one target directory (CARGO_TARGET_DIR, by default ./target) with the
-checkout. So cargo builds each program once, however many pages ask for it, and not at all if the release is there.
+Each page runs in its own copy of the checkout, in order, and leaves nothing behind here. The copies have the
+same path, keep the times of the files, and share one target directory (CARGO_TARGET_DIR, by default ./target)
+with the checkout. So cargo builds each program once for all pages, and not at all if the release exists.
 
-Links must lead to a file and a heading that exist, and so must paths such as `graviton-core/src`.
+Links must lead to an existing file and heading, and paths such as `graviton-core/src` must exist.
 
 Needs PostgreSQL, and the ports that the pages name.
 
@@ -48,7 +48,8 @@ def pages():
 
 
 def fresh_copy(to, target):
-    """Copies every file that is or could be committed. `target` leads to the shared target directory."""
+    """Copies every file that is or could be committed. `target` becomes a link to the shared target
+    directory."""
     shutil.rmtree(to, ignore_errors=True)
     listed = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY)
     for name in filter(None, listed.decode().split("\0")):
@@ -60,7 +61,7 @@ def fresh_copy(to, target):
 
 
 def run(language, block, **options):
-    """The exit code."""
+    """Runs a block. Returns the exit code."""
     process = subprocess.Popen([*INTERPRETERS[language], block], stdin=subprocess.DEVNULL, start_new_session=True, **options)
     try:
         return process.wait(SECONDS_EACH)
@@ -71,7 +72,7 @@ def run(language, block, **options):
 
 
 def end(process):
-    """Asks it to stop what it started, then kills what is left of its session."""
+    """Asks it to stop its children, then kills the rest of its session."""
     process.terminate()
     try:
         process.wait(30)
@@ -85,7 +86,7 @@ def end(process):
 
 
 def anchors(text):
-    """The anchors of the headings of a page, as GitHub makes them."""
+    """The anchors of the headings of a page, as on GitHub."""
     found = []
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
@@ -113,7 +114,7 @@ def broken_links(page):
 
 
 def run_page(page, copy, environment):
-    """The number of blocks that ran, and what went wrong."""
+    """The number of blocks that ran, and the failures."""
     text = (REPOSITORY / page).read_text()
     blocks = BLOCK.findall(text)
     ran, wrong = 0, list(broken_links(page))
@@ -149,7 +150,7 @@ def main():
     copy = target / "readme"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment["CARGO_TARGET_DIR"] = str(target)
-    # Each block has a shell of its own, so what a block adds to the path is gone in the next.
+    # Each block has its own shell, so a change of the path in one block is lost in the next.
     environment["PATH"] = f"{copy}/target/release:{environment['PATH']}"
     passed, failures = 0, []
     for page in sys.argv[1:] or pages():

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""An independent client looks at what `graviton put` leaves in a bucket: the exact keys, the exact bytes, nothing else.
+"""An independent client checks the objects that `graviton put` leaves in a bucket: exact keys, exact bytes,
+nothing else.
 
 usage: tests/servers tests/python tests/s3_layout.py GRAVITON
 
-The keys are computed here, with other implementations of the hashes. The settings are those of an existing deployment
-(QUASAR_MINIO_URL and PG_JDBC_URL with their credentials), against SeaweedFS and moto.
+The keys are computed here, with other implementations of the hashes. The settings are those of an existing
+deployment (QUASAR_MINIO_URL and PG_JDBC_URL with their credentials), against SeaweedFS and moto.
 """
 import hashlib
 import os
@@ -20,7 +21,7 @@ import boto3
 
 BLOCK = 65536
 HASHES = {"blake3": lambda data: blake3.blake3(data).hexdigest(), "sha256": lambda data: hashlib.sha256(data).hexdigest()}
-# What the setting is, and what every key begins with.
+# Pairs of the setting and the prefix of every key.
 PREFIXES = [(None, "cas/blocks/"), ("/", ""), ("plain", "plain/"), ("with/slash/", "with/slash/"), ("ü/a b+c~", "ü/a b+c~/")]
 
 OWN = ("GRAVITON_", "QUASAR_", "MINIO_", "PG_", "AWS_")
@@ -28,7 +29,7 @@ ALWAYS = {name: value for name, value in os.environ.items() if not name.startswi
 
 
 def contents():
-    """Of every interesting number of blocks of that size, and two that share one."""
+    """Blobs with every interesting number of blocks of that size, and two that share a block."""
     noise = random.Random(3)
     for size in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 20 * BLOCK + 7):
         yield noise.randbytes(size)
@@ -47,7 +48,7 @@ def expected_objects(prefix, algo):
 
 
 class Place:
-    """A bucket and a database of their own, and the settings for them."""
+    """A bucket and a database for one test, and their settings."""
     number = 0
 
     def __init__(self, endpoint, graviton):
@@ -67,7 +68,7 @@ class Place:
             "PG_USERNAME": postgres.username, "PG_PASSWORD": postgres.password, "GRAVITON_CHUNKER": f"fixed:{BLOCK}"}
 
     def run(self, *arguments):
-        # Where a store that keeps files by mistake would leave them.
+        # The directory where a store would wrongly keep files.
         with tempfile.TemporaryDirectory() as directory:
             done = subprocess.run([self.graviton, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   cwd=directory, env=self.environment, timeout=120)
@@ -80,7 +81,7 @@ class Place:
         return self.run("put", *sources).decode().split()
 
     def objects(self):
-        """All there are: key, bytes, and when each was written."""
+        """All objects: key, bytes, and the time of each write."""
         found, times = {}, {}
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
             for entry in page.get("Contents", []):
@@ -111,7 +112,7 @@ def check(endpoint, graviton, sources, setting, prefix):
     for key, block in found.items():
         assert block == expected[key], f"{key} has other bytes"
 
-    # All of it again writes nothing again.
+    # Another put of everything writes nothing.
     place.put_all(sources)
     assert place.objects()[1] == times, "an object was written again"
     assert b"blobs" in place.run("stats")

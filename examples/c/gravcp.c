@@ -1,4 +1,4 @@
-/* gravcp: copies files into a store and blobs out of it. `gravcp --help` says how. */
+/* gravcp: copies files into a store and blobs out of it. See `gravcp --help`. */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@ static const char help[] =
     "STORE is a directory, which is created if it does not exist. FILE appears only when it is complete.\n"
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 corrupt or missing data.\n";
 
-/* Says why a call failed, and gives the exit code. Takes the error. */
+/* Prints why a call failed, and returns the exit code. Takes the error. */
 static int report(const char *what, graviton_error *error)
 {
     const graviton_status code = graviton_error_code(error);
@@ -59,7 +59,7 @@ static int put(const graviton_store *store, const char *name)
     return printf("%s  %s\n", id, name) < 0 || fflush(stdout) != 0 ? report_errno("standard output") : DONE;
 }
 
-/* To a file beside the target, which gets its name when it is complete. */
+/* Writes to a file beside the target, which gets the target's name when it is complete. */
 static int get_to_file(const graviton_store *store, const graviton_blob_id *id, const char *name)
 {
     graviton_error *error = NULL;

@@ -1,4 +1,5 @@
-/* Writes a blob to a file with several threads, each of which takes the next piece: range_reader DIRECTORY ID TARGET THREADS
+/* Writes a blob to a file with several threads, each of which takes the next piece:
+ * range_reader DIRECTORY ID TARGET THREADS
  *
  * All threads share one reader: any number of threads may call graviton_reader_read_at at once. */
 #define _POSIX_C_SOURCE 200809L
@@ -22,7 +23,7 @@ struct work {
     int failed;                 /* under the lock */
 };
 
-/* The next piece that nobody has taken; the size of the blob if there is none, or somebody has failed. */
+/* The next free piece; the size of the blob if there is none or a thread has failed. */
 static uint64_t take(struct work *work)
 {
     pthread_mutex_lock(&work->lock);

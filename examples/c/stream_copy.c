@@ -1,4 +1,5 @@
-/* Copies a file into a store and back out, piece by piece, and says how far it is: stream_copy DIRECTORY SOURCE TARGET
+/* Copies a file into a store and back out, piece by piece, and prints its progress:
+ * stream_copy DIRECTORY SOURCE TARGET
  *
  * Writers and readers accept pieces of any size, so the program never holds the whole file. */
 #include <graviton.h>
@@ -44,7 +45,7 @@ static graviton_blob_id copy_in(const graviton_store *store, FILE *file, uint8_t
         say("in ", done += count, whole);
     }
     if (ferror(file)) {
-        fail("cannot read the source");         /* and nothing is stored, for the writer is not finished */
+        fail("cannot read the source");         /* nothing is stored, because the writer is not finished */
     }
     check(graviton_writer_finish(writer, &put, &error));
     graviton_writer_free(writer);

@@ -1,6 +1,7 @@
-// Writes a blob to a file with several threads, each of which takes the next piece: range_reader DIRECTORY ID TARGET THREADS
+// Writes a blob to a file with several threads, each of which takes the next piece:
+// range_reader DIRECTORY ID TARGET THREADS
 //
-// All threads share one reader: reader::read_at may be called by any number of threads at once.
+// All threads share one reader: any number of threads may call reader::read_at at once.
 #include <atomic>
 #include <cstdlib>
 #include <exception>

@@ -1,6 +1,7 @@
-// Copies a file into a store and back out, piece by piece, and shows the progress: stream_copy DIRECTORY SOURCE TARGET
+// Copies a file into a store and back out, piece by piece, and shows the progress:
+// stream_copy DIRECTORY SOURCE TARGET
 //
-// It never holds the whole file: in with a progress callback, out through a std::istream.
+// It never holds the whole file: it reads with a progress callback, and writes through a std::istream.
 #include <fstream>
 #include <graviton.hpp>
 #include <iostream>

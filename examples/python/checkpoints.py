@@ -19,7 +19,8 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def save(store: graviton.Store, weights: Weights) -> graviton.PutReceipt:
-    """Any serializer works. Unchanged data keeps its bytes, wherever it moves, as long as it is not compressed."""
+    """Any serializer works. Unchanged data keeps its bytes, wherever it moves, as long as it is not
+    compressed."""
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **weights)
     return store.put_receipt(file.getbuffer())

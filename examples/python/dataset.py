@@ -28,13 +28,14 @@ def records() -> Iterator[bytes]:
 
 
 def begin(store: graviton.Store) -> None:
-    """In each worker, once. The store came in a pickle, which says where it is, without secrets, and opened it again."""
+    """Runs once in each worker. The store came in a pickle, which has its location but no secrets, and was
+    opened again."""
     global _store
     _store = store
 
 
 def work(id: str, first: int) -> float:
-    """One batch: the bytes of its records, and of the file only the blocks that they are in, verified."""
+    """One batch: the bytes of its records. Only the blocks that contain them are read and verified."""
     data = _store.read_range(id, first * RECORD.size, BATCH * RECORD.size)
     return float(sum(value for _, value in RECORD.iter_unpack(data)))
 

@@ -1,5 +1,5 @@
-"""Downloads from the web into a store, many at once. Known content takes no space, and a download that fails or is
-interrupted leaves nothing.
+"""Downloads from the web into a store, many at once. Known content takes no space, and a download that fails
+or is interrupted leaves nothing.
 
     python download.py DIRECTORY URL...
 """
@@ -15,7 +15,8 @@ import graviton.aio
 
 
 async def download(store: graviton.aio.Store, url: str) -> graviton.PutReceipt:
-    """The store asks for the next piece when it has room for it, so memory stays small however large the file is."""
+    """The store asks for the next piece when it has room for it, so memory stays small for a file of any
+    size."""
     # The standard library has no asynchronous client. With another one, put its stream the same way.
     with await asyncio.to_thread(urllib.request.urlopen, url, timeout=60) as response:
         return await store.put_receipt(response)

@@ -25,7 +25,8 @@ assert store.get(id) == b"hello, graviton"
 id.algo, id.size, store.read_range(id, 7, 8)
 
 # %% [markdown]
-# A text is edited at its start. Only the blocks around the edit are new, because the content decides the block boundaries.
+# A text is edited at its start. Only the blocks around the edit are new, because the content decides the
+# block boundaries.
 
 # %%
 first = random.Random(1).randbytes(1_000_000)
@@ -36,7 +37,7 @@ assert after.fresh_bytes < 100_000
 after
 
 # %% [markdown]
-# The picture of a manifest shows which blocks were there before.
+# The picture of a manifest shows the blocks that were stored before.
 
 # %%
 picture = store.manifest(after.id).against(store.manifest(before.id))

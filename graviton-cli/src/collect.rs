@@ -1,4 +1,4 @@
-//! `gc`: what nothing refers to goes, or, with `--dry-run`, is named.
+//! `gc`: deletes blocks that nothing refers to or, with `--dry-run`, prints them.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn print(context: &Context, report: &GcReport, limited: bool) -> Result<(), Fail
     lines.flush()
 }
 
-/// `limited`: if something is left, a limit of the command line may be why.
+/// `limited`: if something is left, a limit of the command line may be the reason.
 fn text(report: &GcReport, limited: bool) -> Vec<String> {
     let mut lines = vec![format!("freed {} in {}", amount(report), seconds(report.seconds))];
     for (number, what, why) in [
@@ -106,7 +106,7 @@ fn text(report: &GcReport, limited: bool) -> Vec<String> {
             lines.push(format!("{} {why}", count(number, what)));
         }
     }
-    // An error of the whole collection is told on standard error.
+    // If the whole collection failed, its error is printed on standard error instead.
     if !report.failure.is_empty() && report.blocks > 0 {
         lines.push(format!("why the first block was kept: {}", report.failure));
     }

@@ -1,4 +1,4 @@
-//! Everything that a command needs: the configuration, signals, and how to print.
+//! The context of a command: the configuration, signals, and how to print.
 
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
@@ -29,7 +29,7 @@ impl Context {
         Ok(Context { config: configure(common)?, interrupt, json: common.json, quiet: common.quiet })
     }
 
-    /// Does something with the store, opened so that nothing is written, and closes it.
+    /// Runs `work` on the store, opened without writing anything, and closes it.
     pub(crate) async fn reading<T>(
         &self,
         work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
@@ -41,7 +41,7 @@ impl Context {
         result
     }
 
-    /// Does something that changes the store, which must exist, and closes it.
+    /// Runs `work` that changes the store, which must exist, and closes it.
     pub(crate) async fn changing<T>(
         &self,
         work: impl AsyncFnOnce(&AsyncStore) -> Result<T, Failure>,
@@ -49,7 +49,7 @@ impl Context {
         self.working(self.config.open_existing_async(), work).await
     }
 
-    /// Opens a store, does something with it that asks whether to go on, and closes it.
+    /// Opens a store, runs work on it that asks whether to continue, and closes it.
     pub(crate) async fn working<T>(
         &self,
         opening: impl Future<Output = Result<AsyncStore, Error>>,
@@ -61,8 +61,8 @@ impl Context {
         result
     }
 
-    /// Runs work that tells how far it got, and asks whether to go on. Returns the last report, also of work
-    /// that was interrupted or failed, and how it ended.
+    /// Runs work that reports its progress and asks whether to continue. Returns the last report and the
+    /// result, even if the work was interrupted or failed.
     pub(crate) async fn reporting<R: Clone + Send>(
         &self,
         what: &'static str,
@@ -93,10 +93,10 @@ impl Context {
     }
 }
 
-/// Is told how far the work got; says whether it goes on.
+/// Receives the progress of the work, and decides whether it continues.
 pub(crate) type Tell<'a, R> = dyn FnMut(&R) -> ControlFlow<()> + Send + 'a;
 
-/// The environment, and what the command line says over it.
+/// The environment, overridden by the command line.
 fn configure(common: &Common) -> Result<Config, Error> {
     let mut config = Config::from_env()?;
     if let Some(root) = &common.root

@@ -1,21 +1,21 @@
-//! Takes note of damage that a command found which opens the store only to read.
+//! Records damage found by a command that opens the store only to read.
 //!
-//! Such a command changes nothing and works where nothing can be written. **A read that ends at a damaged
-//! block is made again there by a store that may write**, which notes the damage in the row of the block
-//! (`graviton_core`, `engine::damage`): the next put of that content writes the block. Where that is not
-//! possible (a read-only disk, a user who may only read, a copy of the database), the note is left out:
-//! `verify` is for that.
+//! Such a command changes nothing and also works where nothing can be written. **If a read ends at a damaged
+//! block, the same read is repeated there with a store that may write**, which records the damage in the row
+//! of the block (`graviton_core`, `engine::damage`): the next put of that content writes the block. If that
+//! is not possible (a read-only disk, a user who may only read, a copy of the database), the damage is not
+//! recorded; `verify` does that.
 
 use graviton_core::BlobId;
 
 use crate::context::Context;
 
-/// Takes note of damage to the block of this blob that the byte at `position` is in, if it can.
+/// Records damage to the block of this blob that contains the byte at `position`, if it can.
 pub(crate) async fn note(context: &Context, id: &BlobId, position: u64) {
     let noting = async {
         let store = context.config.open_existing_async().await?;
         let noted = async {
-            // A copy of the database is not written to, not even here.
+            // A copy of the database is never written to, not even here.
             store.check_writes().await?;
             let mut reader = store.reader(id).await?;
             reader.seek(position);
@@ -25,6 +25,6 @@ pub(crate) async fn note(context: &Context, id: &BlobId, position: u64) {
         store.close().await;
         Ok(noted?)
     };
-    // The command ends with the error of its read.
+    // If this fails, the command still ends with the error of its read.
     let _ = context.interrupt.or(noting).await;
 }

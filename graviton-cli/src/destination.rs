@@ -1,11 +1,11 @@
-//! Where `get` writes to.
+//! The destination of `get`.
 //!
-//! A file appears whole or not at all: it is written without a name, where the filesystem can do that,
-//! and named when it is complete, so that not even `kill -9` leaves a part of it. Elsewhere it is a
-//! temporary file in the same directory, removed on failure. It replaces what was there; a symbolic link
-//! stays, and what it points to is replaced. It is not synced: a copy can be made again.
+//! A file appears whole or not at all. It is written without a name, if the filesystem supports that, and
+//! named when it is complete, so not even `kill -9` leaves a part of it. Otherwise it is a temporary file in
+//! the same directory, removed on failure. It replaces an existing file; a symbolic link stays, and its
+//! target is replaced. It is not synced, because a copy can be made again.
 //!
-//! Devices and pipes are written straight.
+//! Devices and pipes are written to directly.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Seek};
@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::output::{self, Reader};
 
-/// Makes a call again for as long as a signal ends it.
+/// Repeats a call as long as a signal interrupts it.
 fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -32,7 +32,7 @@ fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// As many as the kernel follows.
+/// The kernel follows this many.
 const MOST_LINKS: usize = 40;
 
 /// An open destination.
@@ -42,7 +42,7 @@ pub(crate) enum Destination {
     Atomic { file: Unfinished, target: PathBuf, name: String },
 }
 
-/// A file that nobody sees yet.
+/// A file that is not visible yet.
 pub(crate) enum Unfinished {
     Unnamed(File),
     Named(NamedTempFile),
@@ -95,7 +95,7 @@ impl Destination {
         }
     }
 
-    /// Makes a file appear under its name.
+    /// Publishes the file under its name.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         match self {
             Destination::Stdout | Destination::Straight { .. } => Ok(()),
@@ -107,13 +107,12 @@ impl Destination {
 }
 
 impl Unfinished {
-    /// A file for that place. It has the permissions of the file that it replaces, or those that any new
-    /// file has.
+    /// A file for that place. It has the permissions of the file that it replaces, or those of any new file.
     fn create(target: &Path, replaced: Option<&Metadata>) -> io::Result<Unfinished> {
         let unfinished = match unnamed_beside(target) {
             Ok(file) => Unfinished::Unnamed(file.into()),
-            // Some filesystems cannot, and some old kernels say so in other words. Without the
-            // directory, a file with a name cannot be made either.
+            // Some filesystems cannot do this, and some old kernels report that with other errors. If the
+            // directory is missing, creating a file with a name fails too.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS | Errno::NOENT) => {
                 Unfinished::Named(named_beside(target)?)
             }
@@ -141,12 +140,12 @@ impl Unfinished {
             Unfinished::Named(file) => return Ok(file.persist(target).map(drop)?),
         };
         match link(&file, target) {
-            // A link replaces nothing, a rename does.
+            // A link cannot replace a file; a rename can.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let named = temporary_name().make_in(directory_of(target), |path| link(&file, path))?;
                 Ok(named.persist(target).map(drop)?)
             }
-            // Some filesystems have unnamed files, and let nobody link.
+            // Some filesystems have unnamed files but refuse links.
             Err(error) if error.raw_os_error().is_some_and(is_refused) => {
                 let mut named = named_beside(target)?;
                 set_permissions(named.as_file(), file.metadata()?.permissions())?;
@@ -159,7 +158,7 @@ impl Unfinished {
     }
 }
 
-/// Gives a file permissions, where the filesystem has any to give: on some, all files have the same.
+/// Sets the permissions of a file. Does nothing on filesystems where all files have the same permissions.
 fn set_permissions(file: &File, permissions: Permissions) -> io::Result<()> {
     match file.set_permissions(permissions) {
         Err(error)
@@ -188,7 +187,7 @@ fn named_beside(target: &Path) -> io::Result<NamedTempFile> {
 }
 
 fn unnamed_beside(target: &Path) -> Result<OwnedFd, Errno> {
-    // Without /proc it could never be named.
+    // Without /proc the file could never be named.
     retry_on_intr(|| rustix::fs::stat("/proc/self/fd")).map_err(|_| Errno::OPNOTSUPP)?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     retry_on_intr(|| rustix::fs::openat(CWD, directory_of(target), flags, Mode::from_raw_mode(0o666)))
@@ -205,13 +204,13 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The place that a path means once its last part is no symbolic link, whether anything is there or not.
+/// The path behind symbolic links in the last component. Nothing needs to exist there.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
         match retried(|| std::fs::read_link(&path)) {
             Ok(next) => path = directory_of(&path).join(next),
-            // It is no link, or it is not there.
+            // The path is not a link, or nothing exists there.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
                 return Ok(path);
             }
@@ -232,7 +231,7 @@ mod tests {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// The filesystems that tests run on can do without names, so this way is not taken there.
+    /// The filesystems under the tests have unnamed files, so no other test takes this path.
     #[test]
     fn a_file_that_needs_a_name_appears_whole_as_well() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! What ends a command: an error of the library with the exit code it means here.
+//! The failure of a command: an error of the library with its exit code.
 //!
-//! The exit code is that of the error's code, except that 3 says that a blob or a store is not there.
-//! A file of the user's own that is not there is a plain failure, exit code 1.
+//! The exit code is that of the error's code, except that 3 means that a blob or a store does not exist. A
+//! missing file of the user's own is a plain failure, exit code 1.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use graviton_core::{Code, Error};
 
-/// An error, and the exit code of the process if nothing else goes wrong.
+/// An error, and the exit code of the process if no other error follows.
 #[derive(Debug)]
 pub(crate) struct Failure {
     error: Error,
@@ -23,7 +23,7 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// A failure with the user's own files, where "not found" says nothing of the store.
+    /// A failure with the user's own files, where "not found" does not concern the store.
     pub(crate) fn outside(error: Error) -> Failure {
         let exit_code = match error.code() {
             Code::NotFound => 1,
@@ -32,20 +32,20 @@ impl Failure {
         Failure { error, exit_code }
     }
 
-    /// A failed system call on the user's own files: what was being done to what, as in
-    /// `cannot write copy.md`.
+    /// A failed system call on the user's own files. `tried` names the action and the file, as in `cannot
+    /// write copy.md`.
     pub(crate) fn io(tried: impl Display, error: io::Error) -> Failure {
         Failure::outside(Error::io(tried, error))
     }
 
-    /// The user or the system asked this process to end.
+    /// The failure of a process that the user or the system asked to end.
     pub(crate) fn interrupted(exit_code: u8) -> Failure {
         let error = Error::new(Code::Cancelled, "interrupted before the end")
             .with_advice("nothing is there in part; run the same command again");
         Failure { error, exit_code }
     }
 
-    /// The same failure, naming the file it is about if it does not yet.
+    /// The same failure, with the file's name if it has none yet.
     pub(crate) fn naming(self, path: &Path) -> Failure {
         let path = path.display().to_string();
         if path == "-" || self.error.to_string().contains(&path) {
@@ -54,7 +54,7 @@ impl Failure {
         Failure { error: self.error.within(format!("cannot put {path}")), ..self }
     }
 
-    /// The same failure with something better to do about it.
+    /// The same failure with better advice.
     pub(crate) fn advising(self, advice: impl Into<String>) -> Failure {
         Failure { error: self.error.with_advice(advice), ..self }
     }
@@ -69,18 +69,18 @@ impl Failure {
         self.exit_code
     }
 
-    /// The message and the advice on standard error. If that is closed there is nobody to tell.
+    /// Prints the message and the advice on standard error. If that is closed, nobody can be told.
     pub(crate) fn report(&self) {
         let mut text = format!("error[{}]: {}\n", self.error.code(), printable(&self.error.to_string()));
         if let Some(advice) = self.error.advice() {
             text.extend(["  help: ", &printable(advice), "\n"]);
         }
-        // One write, so that nothing comes between the lines.
+        // One write, so that no other output comes between the lines.
         let _ = io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// What was not found among several, while the others were seen to.
+/// The exit code of a command on several blobs that continues after one is not found.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     exit_code: u8,
@@ -92,13 +92,13 @@ impl Tally {
         self.exit_code = failure.exit_code();
     }
 
-    /// The exit code if nothing else goes wrong.
+    /// The exit code if no other error follows.
     pub(crate) fn exit_code(&self) -> u8 {
         self.exit_code
     }
 }
 
-/// Names of files may hold anything; what would move the cursor or fake a line is shown escaped.
+/// Names of files may contain anything. Characters that would move the cursor or fake a line are escaped.
 fn printable(text: &str) -> String {
     let show = |letter: char| -> String {
         if letter.is_control() { letter.escape_default().collect() } else { letter.into() }

@@ -1,7 +1,7 @@
 //! `get`: a blob, or a part of it, to standard output or to a file.
 //!
-//! The blob is found before the destination is touched. Blocks are written from the memory that they were
-//! verified in. A reader that closes the pipe has had enough: that is success.
+//! The blob is found before the destination is touched. Blocks are written from the memory in which they were
+//! verified. If the reader closes the pipe early, that is success.
 
 use graviton_core::{BlobId, BlobReader, Code, Error};
 

@@ -1,6 +1,7 @@
-//! `stat`, `ls`, `manifest` and `stats`: what is in the store, for people or one JSON object a line.
+//! `stat`, `ls`, `manifest` and `stats`: the contents of the store, for people or as one JSON object per
+//! line.
 //!
-//! Listings are read and printed a page at a time, whatever their length.
+//! Listings of any length are read and printed a page at a time.
 
 use std::io::Write;
 
@@ -135,7 +136,7 @@ fn stat_as_json(stat: &BlobStat) -> String {
     json(&fields(stat))
 }
 
-/// The id comes first, for `cut`; behind it what people look for, in columns for sizes of up to ten digits.
+/// The id comes first, for `cut`. The rest is for people, in columns for sizes of up to ten digits.
 fn stat_as_line(stat: &BlobStat) -> String {
     let (id, created) = (stat.id.to_string(), rfc3339(stat.created_at_ms));
     let size = HumanBytes(stat.id.size()).to_string();

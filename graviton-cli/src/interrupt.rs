@@ -1,9 +1,9 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first asks, the second ends the process at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks the process to end, the second ends it at once.
 //!
-//! Asking raises a flag. Work that waits in tokio is dropped where it waits ([`Interrupt::or`]); work that
-//! blocks its thread looks at the flag between two pieces. Whoever is stuck in a system call longer than
-//! [`PATIENCE`] is not waited for. Leaving without ceremony loses nothing: what is not committed is not
-//! visible, and files on their way are unnamed.
+//! The first raises a flag. Work that waits in tokio is dropped where it waits ([`Interrupt::or`]); work that
+//! blocks its thread checks the flag between two pieces. After [`PATIENCE`] the process ends even if a thread
+//! is still stuck in a system call. Such an end loses nothing: uncommitted blobs are not visible, and
+//! unfinished files are unnamed.
 //!
 //! A signal that was ignored when the process started stays ignored, as `nohup` and shells without job
 //! control expect.
@@ -19,24 +19,25 @@ use tokio::sync::watch;
 
 use crate::failure::Failure;
 
-/// So long a blocked system call is waited for.
+/// How long a blocked system call may delay the end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// So long work is waited for that was asked to end. Less than the above, for what it did is still to be told.
+/// How long work may continue after it was asked to end. Shorter than `PATIENCE`, because its results must
+/// still be printed.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Whether this process was asked to end. Clones are one.
+/// Whether this process was asked to end. Clones share this state.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt {
-    /// The exit code that the signal means; 0 for none so far.
+    /// The exit code of the signal that arrived; 0 if none arrived.
     exit_code: Arc<AtomicU8>,
     raised: watch::Receiver<bool>,
 }
 
 impl Interrupt {
-    /// Listens to the signals from now on. Needs a tokio runtime.
+    /// Handles the signals from now on. Needs a tokio runtime.
     pub(crate) fn listen() -> io::Result<Interrupt> {
-        // Told to the write that meets the limit on the size of files, instead of ending the process.
+        // With a handler, a write that exceeds the limit on file size fails, and the process does not end.
         drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let ignored = ignored_signals();
         let exit_code = Arc::new(AtomicU8::new(0));
@@ -70,26 +71,26 @@ impl Interrupt {
         }
     }
 
-    /// Why work is not complete, if that is because the process was asked to end.
+    /// The reason for incomplete work, if the process was asked to end.
     pub(crate) fn of_unfinished(&self, complete: bool) -> Option<Failure> {
         if complete { None } else { self.check().err() }
     }
 
-    /// For work that asks whether to go on.
+    /// The answer to work that asks whether to continue.
     pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
     /// Waits until the process is asked to end.
     pub(crate) async fn wait(&self) -> Failure {
-        // Where no signal is listened to, nobody will ask.
+        // If no signal is handled, this waits for ever.
         if self.raised.clone().wait_for(|raised| *raised).await.is_err() {
             std::future::pending::<()>().await;
         }
         Failure::interrupted(self.exit_code.load(Ordering::SeqCst))
     }
 
-    /// The work, dropped where it waits if the process is asked to end.
+    /// Runs the work, and drops it where it waits if the process is asked to end.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         tokio::select! {
             biased;
@@ -98,7 +99,7 @@ impl Interrupt {
         }
     }
 
-    /// The same for work that asks whether to go on: it has a moment to end by itself.
+    /// The same for work that asks whether to continue: it has [`MOMENT`] to end by itself.
     pub(crate) async fn or_soon<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -119,8 +120,8 @@ async fn end_after(patience: Duration, exit_code: u8) {
     std::process::exit(i32::from(exit_code));
 }
 
-/// The signals that were ignored at the start, as a mask in which bit 0 is signal 1. The kernel tells in
-/// text what `sigaction` tells only to unsafe code.
+/// The signals that were ignored at the start, as a mask in which bit 0 is signal 1. The kernel prints this
+/// as text; `sigaction` would need unsafe code.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

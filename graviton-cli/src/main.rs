@@ -7,9 +7,9 @@
 //!                   -> remove (rm, restore), collect (gc), repack, verify, upgrade,
 //!                      transfer (copy, repair, backup)
 //! ```
-//! Commands run on the main thread, which may block; the engine's tasks, and the task that listens to
-//! signals, have threads of their own. The process leaves through `exit`, for a thread that is stuck in a
-//! read from a terminal or a pipe must not hold it up.
+//! Commands run on the main thread, which may block. The engine's tasks and the task that handles signals
+//! have threads of their own. The process ends through `exit`, so that a thread that is stuck in a read from
+//! a terminal or a pipe cannot delay it.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::of_this_process() {
         Ok(arguments) => arguments,
         Err(answer) => {
-            // Help that nobody reads any more is no error.
+            // A closed pipe while help is printed is no error.
             let _ = answer.print();
             return ExitCode::from(if answer.use_stderr() { 2 } else { 0 });
         }
@@ -81,7 +81,7 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Many files are open at once during a put, and the usual limit is for programs that use `select`.
+/// A put opens many files at once, and the usual limit is meant for programs that use `select`.
 fn allow_many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const PLENTY: u64 = 4096;
@@ -89,7 +89,7 @@ fn allow_many_files() {
     let most = limit.maximum.map_or(PLENTY, |maximum| maximum.min(PLENTY));
     if limit.current.is_some_and(|current| current < most) {
         limit.current = Some(most);
-        // Without it, less is done at once.
+        // If it fails, less work runs at once.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }

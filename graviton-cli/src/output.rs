@@ -1,6 +1,6 @@
-//! What goes to standard output: whole lines, or the bytes of a blob.
+//! Standard output: whole lines, or the bytes of a blob.
 //!
-//! Nothing here panics or complains when the reader has closed the pipe: it has had what it wanted, and
+//! Nothing here panics or complains when the reader has closed the pipe: it has read enough, and
 //! [`Lines::closed`] lets a listing stop early. Every other failure is an error.
 
 use std::io;
@@ -16,13 +16,13 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 
-/// Lines are written when so many bytes have come together.
+/// Lines are written once this many bytes are waiting.
 const ENOUGH: usize = 64 << 10;
 
-/// How long a wait may last until the interrupt is looked at.
+/// The longest time a wait lasts before it checks for an interrupt.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Lines on their way to standard output.
+/// Lines that wait to be written to standard output.
 #[derive(Debug)]
 pub(crate) struct Lines {
     waiting: Vec<u8>,
@@ -35,7 +35,7 @@ impl Lines {
         Lines { waiting: Vec::new(), closed: false, interrupt: interrupt.clone() }
     }
 
-    /// Adds a line. It is written with the next [`flush`](Lines::flush), or before.
+    /// Adds a line. It is written with the next [`flush`](Lines::flush) or earlier.
     pub(crate) fn add(&mut self, line: &str) -> Result<(), Failure> {
         self.waiting.extend_from_slice(line.as_bytes());
         self.waiting.push(b'\n');
@@ -56,13 +56,13 @@ impl Lines {
         Ok(())
     }
 
-    /// Whether nobody reads any more.
+    /// Whether the reader has closed the pipe.
     pub(crate) fn closed(&self) -> bool {
         self.closed
     }
 }
 
-/// Whether somebody reads what is written.
+/// Whether the other end of a pipe is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     Listening,
@@ -84,7 +84,7 @@ pub(crate) fn write(
         match rustix::io::write(to.as_fd(), bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(Errno::INTR) => interrupt.check()?,
-            // Somebody else made this end of a shared pipe non-blocking.
+            // Another process made this end of a shared pipe non-blocking.
             Err(Errno::AGAIN) => wait(to.as_fd(), PollFlags::OUT, interrupt)?,
             Err(Errno::PIPE) => return Ok(Reader::Gone),
             Err(error) => return Err(Failure::io(format!("cannot write {name}"), error.into())),
@@ -129,7 +129,7 @@ pub(crate) fn json(fields: &[(&str, Value)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// The fields of a report, in the order of its declaration. Lists are numbers here; samples have lines of
+/// The fields of a report, in the order of its declaration. A list becomes its length; samples have lines of
 /// their own.
 pub(crate) fn fields<R: Report>(report: &R) -> Vec<(&'static str, Value)> {
     let fields = report.entries().filter_map(|(field, value)| {
@@ -162,7 +162,7 @@ pub(crate) fn summary<R: Report>(report: &R) -> String {
 
 /// `2026-02-03T04:05:06.789Z`.
 pub(crate) fn rfc3339(milliseconds: i64) -> String {
-    // A time that no calendar has is shown as the number that the database gave.
+    // A time outside the calendar is shown as the number in the database.
     jiff::Timestamp::from_millisecond(milliseconds)
         .map_or_else(|_| milliseconds.to_string(), |time| format!("{time:.3}"))
 }

@@ -1,7 +1,7 @@
-//! A progress bar with rate and time left on the terminal, for work that takes over a second.
+//! A progress bar with rate and remaining time on the terminal, for work that takes over a second.
 //!
-//! It is drawn on standard error, only if that is a terminal, and is gone when the work is done. What is
-//! printed meanwhile goes through [`Progress::pause`], or it would end up inside the bar.
+//! It is drawn on standard error, only if that is a terminal, and disappears when the work is done. Output
+//! during the work must go through [`Progress::pause`], or it would end up inside the bar.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -18,16 +18,16 @@ const OPEN_END: &str = "{msg} {spinner} {bytes}  {binary_bytes_per_sec}  {elapse
 const TOLD: &str = "{msg} {spinner} {prefix}  {elapsed}";
 const WAITING: &str = "{msg} {spinner} {elapsed}";
 
-/// What is known beforehand of the work.
+/// The size of the work, as far as it is known in advance.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Extent {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
-    /// Bytes, nobody knows how many.
+    /// An unknown number of bytes.
     OpenEnd,
-    /// What the work tells of itself.
+    /// The work describes its progress itself.
     Told,
-    /// Nothing that could be counted.
+    /// Nothing can be counted.
     Unknown,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A bar that appears when it is worth it, and never if it is not `wanted` or there is no terminal.
+    /// A bar that appears after [`NOTICEABLE`], and never if it is not `wanted` or there is no terminal.
     /// Needs a tokio runtime.
     pub(crate) fn new(wanted: bool, what: &'static str, extent: Extent) -> Progress {
         if !wanted || !io::stderr().is_terminal() {
@@ -66,24 +66,24 @@ impl Progress {
         Progress { bar, appearing: Some(appearing) }
     }
 
-    /// Nothing to be seen.
+    /// A progress that is never shown.
     pub(crate) fn none() -> Progress {
         Progress { bar: ProgressBar::hidden(), appearing: None }
     }
 
-    /// So many bytes more are done.
+    /// Adds bytes that are done.
     pub(crate) fn add(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
 
-    /// So far it is; the words are made only if somebody may see them.
+    /// Shows these words as the progress. `words` is called only if a bar may be visible.
     pub(crate) fn tell(&self, words: impl FnOnce() -> String) {
         if self.appearing.is_some() {
             self.bar.set_prefix(words());
         }
     }
 
-    /// Does something that prints, without the bar in between.
+    /// Runs something that prints, with the bar hidden meanwhile.
     pub(crate) fn pause<T>(&self, printing: impl FnOnce() -> T) -> T {
         self.bar.suspend(printing)
     }

@@ -1,18 +1,18 @@
-//! `put`: many files at once, their ids in the order in which they were given.
+//! `put`: many files at once, their ids in the order of the arguments.
 //!
-//! Commits that come together share a transaction and a sync, so many small files are in flight at once;
-//! what bounds them is memory and open files. Long files use a window of memory each, so only a few run.
-//! Pipes all run at once: one program may feed several of them, and would wait for ever for the one that is
-//! not read. Each stream has a thread of its own, for the store's threads must not wait for each other.
+//! Commits that arrive together share a transaction and a sync, so many small files are in flight at once;
+//! memory and open files bound their number. Long files use a window of memory each, so only a few run. All
+//! pipes run at once: a program that feeds several of them would wait for ever for one that is not read. Each
+//! stream has a thread of its own, because the store's threads must not wait for each other.
 //!
 //! Workers take sources in order and send results, which wait here for their turn. A line is written only
-//! after its blob is committed, and as soon as every earlier one is settled; lines that are ready at the
-//! same moment are one write. With `--json`, where each line names its path, none waits for another.
+//! after its blob is committed, and as soon as every earlier one is settled; lines that are ready at the same
+//! moment are one write. With `--json`, where each line names its path, no line waits for another.
 //!
-//! However the run ends, the lines of all that was committed are written: workers that were asked to end have
-//! a moment for what they are just committing.
+//! However the run ends, the lines of all committed blobs are written: workers that were asked to end have a
+//! moment to finish their commits.
 //!
-//! A reader of the ids that goes away does not end the storing, which is what was asked for.
+//! If the reader of the ids closes the pipe, storing continues.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,17 +41,18 @@ const SMALL_BYTES_AT_ONCE: usize = 32 << 20;
 /// Long files in flight: each may use 64 MiB.
 const LARGE_AT_ONCE: usize = 2;
 
-/// Pipes, devices and standard input, which are all in flight.
+/// Pipes, devices and standard input; all of them are in flight.
 const MOST_PIPES: usize = 64;
 
-/// Memory of each stream, and memory that they share, where many are in flight.
+/// Memory of each stream, and memory that streams share if many are in flight.
 const SMALL_WINDOW: usize = 8 << 20;
 const SHARED_WINDOW: usize = 64 << 20;
 
-/// The time that workers have to end. A stream can be stuck in a system call, and is not waited for.
+/// The time that workers have to end. A stream can be stuck in a system call, and then the process does not
+/// wait for it.
 const MOMENT: Duration = Duration::from_secs(2);
 
-/// The unit in which memory is counted, and what a file takes beside its bytes.
+/// The unit in which memory is counted, and the overhead of a file beside its bytes.
 const PAGE: usize = 4 << 10;
 const PAGES_OF_A_FILE: usize = 4;
 
@@ -62,7 +63,7 @@ struct Stored {
     elapsed: Duration,
 }
 
-/// Stores what the arguments name; the exit code.
+/// Stores the paths in the arguments. Returns the exit code.
 pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure> {
     let expected = arguments.expect.as_deref().map(str::parse::<BlobId>).transpose()?;
     let mut report = Report::new(context, &arguments.paths);
@@ -74,7 +75,7 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
         }
     }
     if sources.is_empty() {
-        // A store is not created for nothing.
+        // If no source is usable, no store is created.
         report.print_what_is_settled()?;
         report.lines.flush()?;
         return Ok(report.exit_code);
@@ -114,7 +115,7 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
     let result = context.interrupt.or(report.receive(&mut settled)).await;
     if result.is_err() {
         workers.stop().await;
-        // If it fails, that is not why the run ended.
+        // If this fails, the run has still ended for another reason.
         let _ = report.print_what_was_committed(&mut settled);
     }
     store.close().await;
@@ -132,12 +133,12 @@ struct Work {
     small: Queue,
     large: Queue,
     pipes: Queue,
-    /// Set when no more sources are to be begun.
+    /// Set when no more sources must be started.
     ending: Arc<AtomicBool>,
     results: mpsc::UnboundedSender<(usize, Outcome)>,
 }
 
-/// Sources of one kind with their places among the arguments, taken in order.
+/// Sources of one kind with their indices among the arguments, taken in order.
 #[derive(Default)]
 struct Queue {
     sources: Vec<(usize, Source)>,
@@ -156,13 +157,13 @@ impl Work {
         if self.ending.load(Ordering::Relaxed) { None } else { queue.take() }
     }
 
-    /// Stores small files until there are no more.
+    /// Stores small files until none are left.
     async fn store_small(self: Arc<Self>) {
         let options = PutOptions::new().expect(self.expected);
         while let Some((index, source)) = self.take(&self.small) {
             let size = source.size().unwrap_or(0);
             let pages = size as usize / PAGE + PAGES_OF_A_FILE;
-            // Never closed, so never without a permit.
+            // Never closed, so this always gets a permit.
             let _memory = self.memory.acquire_many(pages as u32).await;
             let started = Instant::now();
             let put = self.store.put_with(&options).file(&source.path).await;
@@ -171,7 +172,7 @@ impl Work {
         }
     }
 
-    /// Stores streams until there are no more. Blocks its thread.
+    /// Stores streams until none are left. Blocks its thread.
     fn store_streams(&self, queue: &Queue, runtime: &Handle) {
         while let Some((index, source)) = self.take(queue) {
             let started = Instant::now();
@@ -187,7 +188,7 @@ impl Work {
             Err(failure) if self.expected.is_some() => Err(failure),
             Err(failure) => Err(failure.naming(&source.path)),
         };
-        // Without a receiver, the command has failed already.
+        // If there is no receiver, the command has already failed.
         let _ = self.results.send((index, outcome));
     }
 }
@@ -214,7 +215,7 @@ impl Workers {
         }
         for place in 0..work.large.sources.len().min(LARGE_AT_ONCE) {
             match spawn_streams(&mut all, &work, |work| &work.large) {
-                // The first does the work of the others.
+                // The first worker does the work of those that could not start.
                 Err(_) if place > 0 => break,
                 spawned => spawned?,
             }
@@ -225,11 +226,11 @@ impl Workers {
         Ok(Workers { ending: Arc::clone(&work.ending), all })
     }
 
-    /// Begins nothing more, and gives what is under way a moment to end.
+    /// Starts nothing more, and gives running work a moment to end.
     async fn stop(mut self) {
         self.ending.store(true, Ordering::Relaxed);
         let ending = async { while self.all.join_next().await.is_some() {} };
-        // Small puts that are left end where they are; nobody waits for the threads of streams.
+        // Remaining small puts are dropped. The threads of streams are not waited for.
         let _ = tokio::time::timeout(MOMENT, ending).await;
     }
 }
@@ -259,7 +260,7 @@ struct Report<'a> {
     json: bool,
     /// The outcomes that are not printed yet.
     outcomes: Vec<Option<Outcome>>,
-    /// The place of the first that is not printed, if they are printed in order.
+    /// The index of the first outcome that is not printed, if they are printed in order.
     next: usize,
     printed: usize,
     lines: Lines,
@@ -281,7 +282,7 @@ impl Report<'_> {
         }
     }
 
-    /// Prints results as they come until there are no more.
+    /// Prints results as they arrive until there are no more.
     async fn receive(
         &mut self,
         results: &mut mpsc::UnboundedReceiver<(usize, Outcome)>,
@@ -311,7 +312,7 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// In the order given; with `--json` all that is there.
+    /// In the order of the arguments; with `--json`, everything that has arrived.
     fn print_what_is_settled(&mut self) -> Result<(), Failure> {
         for index in self.next..self.outcomes.len() {
             match self.outcomes[index].take() {
@@ -335,7 +336,7 @@ impl Report<'_> {
             Err(failure) => {
                 self.flush()?;
                 self.progress.pause(|| failure.report());
-                // Of several, no single code says more than that not all went well.
+                // With several paths, no single code says more than that something failed.
                 self.exit_code = if self.paths.len() == 1 { failure.exit_code() } else { 1 };
             }
         }
@@ -343,7 +344,7 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// When the run has ended before its end: in the order given, without those that are missing.
+    /// After an early end: in the order of the arguments, without missing outcomes.
     fn print_what_was_committed(
         &mut self,
         results: &mut mpsc::UnboundedReceiver<(usize, Outcome)>,
@@ -364,14 +365,14 @@ impl Report<'_> {
         if !self.json {
             return receipt.id.to_string();
         }
-        // Microseconds are as exact as it makes sense.
+        // Microseconds are precise enough.
         let seconds = stored.elapsed.as_micros() as f64 / 1e6;
         let mut line = vec![("path", path.to_string_lossy().into())];
         if path.to_str().is_none() {
-            // Of names that are no text, several look the same.
+            // Different paths that are not valid text may look the same.
             line.push(("path_base64", STANDARD.encode(path.as_os_str().as_encoded_bytes()).into()));
         }
-        // A receipt has no `created` here: `fresh_blocks` is what people ask for.
+        // A receipt has no `created` here: `fresh_blocks` is the number that people ask for.
         line.extend(fields(receipt).into_iter().filter(|(name, _)| *name != "created"));
         line.push(("seconds", seconds.into()));
         json(&line)

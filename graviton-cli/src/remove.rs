@@ -1,7 +1,7 @@
-//! `rm` and `restore`: blobs go, and come back as long as no collection has taken them.
+//! `rm` and `restore`: delete blobs, and bring them back as long as no collection has taken them.
 //!
-//! Ids are parsed before anything is done. One that is not there is an error of its own; the others are seen to all
-//! the same.
+//! Ids are parsed before anything is done. An id that is not found is an error of its own, and the other
+//! blobs are still processed.
 
 use graviton_core::{AsyncStore, BlobId, Code, Error};
 
@@ -42,7 +42,7 @@ async fn each(
                         } else {
                             id
                         })?;
-                        // What is printed is done, however this goes on.
+                        // A printed id is final, even if a later one fails.
                         lines.flush()?;
                     }
                     Err(error) if error.code() == Code::NotFound => tally.report(&error.into()),

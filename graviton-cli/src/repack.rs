@@ -30,7 +30,7 @@ fn moved(report: &RepackReport) -> String {
     format!("{}, {}", count(report.blocks, "block"), HumanBytes(report.bytes))
 }
 
-/// `ended`: nobody stopped it.
+/// `ended`: the repack was not interrupted.
 fn print(context: &Context, report: &RepackReport, ended: bool) -> Result<(), Failure> {
     let mut lines = Lines::new(&context.interrupt);
     if context.json {

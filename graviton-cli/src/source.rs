@@ -1,7 +1,7 @@
-//! What is to be stored: looked at beforehand, and read where the engine does not read by itself.
+//! The sources of `put`: examined in advance, and read here if the engine does not read them itself.
 //!
-//! Small regular files are left to the engine, which groups them. Everything else is a stream: long
-//! files, for their progress can be shown, and pipes, devices and standard input, for a read from them may
+//! Small regular files are left to the engine, which groups them. Everything else is a stream: long files,
+//! because their progress can be shown, and pipes, devices and standard input, because a read from them may
 //! take for ever and must end with Ctrl-C. A stream is read on a thread that may block.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::output::wait;
 use crate::progress::Progress;
 
-/// Up to so many bytes a file is small: the engine holds it in memory as a whole.
+/// The largest small file. The engine holds small files in memory as a whole.
 const SMALL: u64 = 2 << 20;
 
 /// One argument of `put`.
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
 }
 
 impl Source {
-    /// Looks at what the path names. What cannot be stored is an error already.
+    /// Examines the path. Fails already if it cannot be stored.
     pub(crate) fn look(path: &Path) -> Result<Source, Failure> {
         let source = |kind| Source { path: path.to_owned(), kind };
         if path.as_os_str() == "-" {
@@ -64,7 +64,7 @@ impl Source {
         }))
     }
 
-    /// The bytes to come, as far as anybody knows.
+    /// The number of bytes to come, if it is known.
     pub(crate) fn size(&self) -> Option<u64> {
         match self.kind {
             Kind::Small(size) | Kind::Large(size) => Some(size),
@@ -80,8 +80,8 @@ impl Source {
         let mut options = File::options();
         options.read(true);
         if matches!(self.kind, Kind::Pipe) {
-            // Opened at once, whether or not somebody writes to it: a program that opens several of them
-            // waits for each to have a reader. The first poll waits for the writer.
+            // Opened at once, even without a writer: a program that opens several pipes waits until each has
+            // a reader. The first poll waits for the writer.
             options.custom_flags(OFlags::NONBLOCK.bits() as i32);
         }
         let opened = options.open(&self.path);
@@ -89,7 +89,7 @@ impl Source {
         Ok(Input { file: Some(file), name })
     }
 
-    /// Stores a stream. The calling thread blocks in reads, and drives the rest on its tokio runtime.
+    /// Stores a stream. The calling thread blocks in reads, and runs the rest on its tokio runtime.
     pub(crate) async fn stream(
         &self,
         store: &AsyncStore,
@@ -112,7 +112,7 @@ impl Source {
             }
         };
         let writer = interrupt.or(writing).await?;
-        // A commit that is under way is waited for, for its id is to be printed.
+        // Waits for a running commit, because its id must be printed.
         interrupt.or_soon(async { Ok(writer.finish().await?) }).await
     }
 }

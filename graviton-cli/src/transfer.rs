@@ -1,6 +1,6 @@
 //! `copy`, `repair` and `backup`: between this store and another place.
 //!
-//! The other store is only read, so that a wrong name never creates one.
+//! The other store is opened only to read, so a wrong name never creates one.
 
 use std::path::Path;
 use std::time::Instant;
@@ -61,7 +61,7 @@ pub(crate) async fn copy(context: &Context, arguments: &Copy) -> Result<u8, Fail
     Ok(if damaged.is_empty() { tally.exit_code() } else { Code::CorruptBlock.exit_code() })
 }
 
-/// The report without its list, which may be long and is told with every blob.
+/// The report without its list, which may be long and is passed on with every blob.
 fn copy_counts(report: &CopyReport) -> CopyReport {
     let mut counts = CopyReport::default();
     counts.blobs = report.blobs;
@@ -124,7 +124,7 @@ pub(crate) async fn repair(context: &Context, arguments: &Repair) -> Result<u8, 
     Ok(if lost.is_empty() { 0 } else { Code::CorruptBlock.exit_code() })
 }
 
-/// The report without its list, which may be long and is told with every block.
+/// The report without its list, which may be long and is passed on with every block.
 fn repair_counts(report: &RepairReport) -> RepairReport {
     let mut counts = RepairReport::default();
     counts.checked = report.checked;
@@ -143,9 +143,9 @@ fn repaired(report: &RepairReport) -> String {
     )
 }
 
-/// Prints a line for each thing of a kind, and then the last line. The kind comes with the field that holds
-/// a thing's name in JSON, the last line with whether the work is complete. An interruption is an error with
-/// this advice, after the lines.
+/// Prints one line for each of `things`, and then the last line. A kind comes with the name of the JSON field
+/// that holds a thing's name; the last line comes with a flag for complete work. An interruption is an error
+/// with this advice, after the lines.
 fn finish(
     context: &Context,
     (kind, field, things): (&str, &str, &[impl ToString]),
@@ -170,7 +170,7 @@ fn finish(
     interrupted.map_or(Ok(()), |interrupted| Err(interrupted.advising(advice)))
 }
 
-/// Does something with the other store, opened to be read.
+/// Runs something with the other store, opened only to read.
 async fn with_other<T>(
     context: &Context,
     path: &Path,

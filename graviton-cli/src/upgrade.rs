@@ -1,4 +1,4 @@
-//! `graviton upgrade`: brings the database of a store that an older version made up to date.
+//! `graviton upgrade`: updates the database of a store that an older version made.
 
 use crate::context::Context;
 use crate::failure::Failure;

@@ -1,6 +1,7 @@
-//! `verify`: is everything there and intact? A line for each finding as it is made, and a summary.
+//! `verify`: checks that everything is there and intact. Prints a line for each finding as it is made, and a
+//! summary.
 //!
-//! Who may only read a store can verify it; what is bad is then named and not marked.
+//! A user who may only read a store can verify it; bad blocks are then printed but not marked.
 
 use std::ops::ControlFlow;
 
@@ -62,7 +63,7 @@ pub(crate) async fn verify(context: &Context, arguments: &Verify) -> Result<u8, 
     Ok(if damaged { Code::CorruptBlock.exit_code() } else { tally.exit_code() })
 }
 
-/// For writing, so that bad blocks are marked; for reading, where that is all one may.
+/// Opens the store for writing, so that bad blocks are marked, or only to read if the user may not write.
 async fn open(context: &Context, arguments: &Verify) -> Result<AsyncStore, Error> {
     let config = context.config.clone().adopt(arguments.adopt).take_over(arguments.take_over);
     match config.open_existing_async().await {
@@ -73,7 +74,7 @@ async fn open(context: &Context, arguments: &Verify) -> Result<AsyncStore, Error
     }
 }
 
-/// Those of the blobs that are there; the others are reported.
+/// The blobs that exist; missing ones are reported.
 pub(crate) async fn present(
     store: &AsyncStore,
     ids: Vec<BlobId>,
@@ -90,7 +91,7 @@ pub(crate) async fn present(
     Ok(present)
 }
 
-/// What hears of findings and prints them.
+/// Receives findings and prints them.
 struct Listener<'a> {
     context: &'a Context,
     lines: Lines,

@@ -1,18 +1,18 @@
 //! Work that blocks or computes, kept off the threads that drive futures.
 //!
-//! There are three ways, and what they do depends on the thread's [`Mode`]:
-//! - [`run`]: a closure. It runs on the caller's thread if that may block, which saves two thread switches
-//!   (tens of microseconds, much of what a small put costs), and otherwise on one of our own [`threads`]. If
-//!   the system starts none, that is an error.
-//! - [`run_waiting`]: a closure that may have to wait for another process. It does not wait on a thread whose
-//!   caller may want to end the call, and it waits no longer than somebody waits for its answer.
+//! There are three ways. Each of them depends on the thread's [`Mode`]:
+//! - [`run`]: a closure. It runs on the caller's thread if that thread may block, which saves two thread
+//!   switches (tens of microseconds, a large part of a small put). Otherwise it runs on one of our own
+//!   [`threads`]. It is an error if the system cannot start one.
+//! - [`run_waiting`]: a closure that may have to wait for another process. It never waits on a thread whose
+//!   caller may want to end the call, and it stops waiting once nobody waits for its answer.
 //! - [`Task`]: a closure or a future that always runs on other threads, and ends with its handle.
 //!
-//! [`at_once`] polls a call once on this thread: it answers if it can without waiting, and otherwise begins
-//! nothing.
+//! [`at_once`] polls a call once on this thread: the call answers if it can do so without waiting, and
+//! otherwise begins nothing.
 //!
-//! The mode is one thread-local. The check of an interruptible call is another (`interrupt`): it is a closure
-//! of the caller's, and outlives the calls that it is about.
+//! The mode is one thread-local. The check of an interruptible call is another (`interrupt`): a closure that
+//! the caller supplies, and that outlives the calls it applies to.
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -37,11 +37,12 @@ enum Mode {
     /// The thread drives a future that is polled only once: nothing may block, wait, or be left to other
     /// threads.
     AtOnce,
-    /// The thread may block: it is the caller's own inside of the synchronous store, or one of [`threads`].
+    /// The thread may block: it is the caller's own thread inside the synchronous store, or one of
+    /// [`threads`].
     Blocking(Wait),
 }
 
-/// How long a blocking call may wait for another process: for its transaction, for its lock.
+/// How long a blocking call may wait for another process, that is, for its transaction or its lock.
 #[derive(Debug, Clone)]
 enum Wait {
     Forever,
@@ -50,7 +51,7 @@ enum Wait {
     Until(Arc<AtomicBool>),
 }
 
-/// The mode of this thread until it is dropped, which brings the one before back.
+/// Sets the mode of this thread until it is dropped, which restores the previous mode.
 pub(crate) struct Entered {
     before: Mode,
 }
@@ -67,8 +68,8 @@ impl Drop for Entered {
     }
 }
 
-/// Lets this thread block until the guard is dropped. How long it may wait for other processes stays as it
-/// is.
+/// Lets this thread block until the guard is dropped. The limit on waiting for other processes does not
+/// change.
 pub(crate) fn may_block() -> Entered {
     let wait = MODE.with_borrow(|mode| match mode {
         Mode::Driving => Wait::Forever,
@@ -83,8 +84,8 @@ pub(crate) fn may_block_here() -> bool {
     MODE.with_borrow(|mode| matches!(mode, Mode::Blocking(_)))
 }
 
-/// Whether the call that asks this is polled only once: it has to answer without waiting, or stay pending
-/// without having begun anything.
+/// Whether the current call is polled only once: it must answer without waiting, or stay pending without
+/// having begun anything.
 pub fn is_at_once() -> bool {
     MODE.with_borrow(|mode| matches!(mode, Mode::AtOnce))
 }
@@ -105,17 +106,17 @@ pub(crate) fn is_given_up() -> bool {
     )
 }
 
-/// Polls the future once on this thread, which need not be one that may block. `None` if it has to wait, for
-/// whatever, or needs another thread; then it has begun nothing.
+/// Polls the future once on this thread, which need not be one that may block. Returns `None` if the future
+/// has to wait for anything or needs another thread; it has then begun nothing.
 ///
-/// What makes that true stands where work begins: [`run`] and [`run_waiting`] in here, and [`begins`] where a
-/// backend talks to a network.
+/// Each place where work begins upholds this: [`run`] and [`run_waiting`] in this module, and [`begins`] in
+/// backends that talk to a network.
 pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     let _entered = Entered::new(Mode::AtOnce);
     future.now_or_never()
 }
 
-/// Stays pending if the caller polls only once: for what is about to begin something that takes longer.
+/// Stays pending if the caller polls only once. To be called before anything that takes longer begins.
 pub(crate) async fn begins() {
     if is_at_once() {
         pending::<()>().await;
@@ -141,14 +142,14 @@ fn start<T: Send + 'static>(
     threads::start(work, unless)
 }
 
-/// Work that nobody waits for, if there is a thread for it.
+/// Runs work that nobody waits for, if there is a thread for it.
 pub(crate) fn run_beside(work: impl FnOnce() + Send + 'static) {
     drop(start(work, || false));
 }
 
-/// Like [`run`], for work that may have to wait for others: it returns `None` if it would have to and [may
-/// not](may_wait). Another thread waits for a caller that may [end the call](crate::interruptible); once the
-/// future is dropped, nobody waits any more.
+/// Like [`run`], for work that may have to wait for others. The work returns `None` if it would have to wait
+/// and [may not](may_wait). If the caller may [end the call](crate::interruptible), another thread does the
+/// waiting; it stops once the future is dropped.
 pub(crate) async fn run_waiting<T: Send + 'static>(
     work: impl Fn() -> Option<T> + Send + 'static,
 ) -> Result<T> {
@@ -194,7 +195,7 @@ pub(crate) fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) 
     })
 }
 
-/// Work on other threads that ends with its handle; a closure that has begun runs to its end.
+/// Work on other threads that ends when its handle is dropped; a closure that has begun runs to its end.
 #[derive(Debug)]
 pub(crate) struct Task<T>(Kind<T>);
 
@@ -206,7 +207,8 @@ enum Kind<T> {
 }
 
 impl<T: Send + 'static> Task<T> {
-    /// Runs a closure on another thread, beside what the caller does. If there is none, its result is that.
+    /// Runs a closure on another thread, beside what the caller does. If no thread can be started,
+    /// [`Task::join`] returns that error.
     pub(crate) fn blocking(work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
         let given_up = GivenUp(Arc::default());
         let flag = Arc::clone(&given_up.0);
@@ -219,7 +221,7 @@ impl<T: Send + 'static> Task<T> {
         Task(Kind::Future(tokio::spawn(future)))
     }
 
-    /// Waits for its result.
+    /// Waits for the result.
     pub(crate) async fn join(mut self) -> Result<T> {
         match &mut self.0 {
             Kind::Thread(Ok(running), _) => running.join().await,

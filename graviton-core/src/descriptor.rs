@@ -1,9 +1,9 @@
-//! Descriptors above 0, 1 and 2.
+//! File descriptors other than 0, 1 and 2.
 //!
 //! A program may close its standard streams, and some part of it may still write to them. The next file or
-//! socket that the process opens gets such a number, and a line of a log lands in it. So no file of the store
-//! has a descriptor below 3: a stream that is found closed becomes `/dev/null` and stays that. SQLite does
-//! the same for its own files.
+//! socket that the process opens gets such a number, and a log line lands in it. So no file of the store has
+//! a descriptor below 3: a standard stream that is found closed becomes `/dev/null` and stays that. SQLite
+//! does the same for its own files.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -1,7 +1,7 @@
-//! The two digest algorithms: what names a block and a blob.
+//! The two digest algorithms that name blocks and blobs.
 //!
-//! Both give 32 bytes, written as 64 lower-case hex digits. A [`Digest`] is a type of its own and
-//! never a string, so that nothing unparsed can become a path.
+//! Both give 32 bytes, written as 64 lower-case hex digits. A [`Digest`] is a type of its own and never a
+//! string, so that nothing unparsed can become a path.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,8 +1,7 @@
-//! Directories and names that survive a power cut: made, opened, synced, given.
+//! Directories and names that survive a power cut: creating, opening, syncing and naming them.
 //!
-//! Filesystems lack things (CIFS, FUSE, Android, some of HPC): to sync a directory or the whole filesystem,
-//! to lock, to link, to rename without replacing. Each of these is asked for here, and here alone it is known
-//! what is done without it.
+//! Some filesystems (CIFS, FUSE, Android, some of HPC) cannot sync a directory or the whole filesystem, lock,
+//! link, or rename without replacing. This module makes all these calls, and it alone has the fallbacks.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;

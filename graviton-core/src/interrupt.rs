@@ -1,7 +1,7 @@
-//! Interrupting a synchronous call: for a signal, a cancel button, or an exception of another language.
+//! Interrupts a synchronous call: for a signal, a cancel button, or an exception of another language.
 //!
-//! The caller's own thread asks, so that the check may look at what belongs to that thread (an interpreter,
-//! say). An ended call is dropped like a future: what it had begun is cleaned up as after any failed call.
+//! The check runs on the caller's own thread, so that it may use the state of that thread (of an interpreter,
+//! say). An ended call is dropped like a future: its partial work is cleaned up as after any failed call.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;

@@ -1,9 +1,9 @@
-//! The names of things: [`BlobId`] for a whole stream, [`BlockKey`] for one block of it.
+//! The names of blobs and blocks: [`BlobId`] for a whole stream, [`BlockKey`] for one block of it.
 //!
-//! Both are (algorithm, digest, size). Parsing is strict, so that one thing has one name: an unknown
-//! algorithm, upper-case hex, a digest of another length, a sign or leading zero in the size, or
-//! anything behind it is an error. A path or object name is only ever made from a parsed key.
-//! The text forms are fixed by the storage layout (`docs/FORMAT.md`).
+//! Both are (algorithm, digest, size). Parsing is strict, so that each blob or block has one name: an unknown
+//! algorithm, upper-case hex, a digest of another length, a sign or leading zero in the size, or anything
+//! after it is an error. A path or object name is only ever made from a parsed key. The text forms are fixed
+//! by the storage layout (`docs/FORMAT.md`).
 
 use std::fmt;
 use std::str::FromStr;

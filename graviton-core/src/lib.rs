@@ -21,14 +21,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Guaranteed: a put that returned is there (after `kill -9`, and with
-//! [`Durability::Full`] after power loss); one that failed is not; no byte is handed out that is not the
-//! one that was put; any number of processes may share a store.
-//! Not provided: encryption, names for blobs, protection against who may write to the directory.
+//! Guaranteed: the blob of a put that returned is there (after `kill -9`, and with [`Durability::Full`] after
+//! power loss); the blob of a failed put is not; every byte that is read is the one that was put; any number
+//! of processes may share a store. Not provided: encryption, names for blobs, protection from other writers
+//! to the directory.
 //!
-//! A thread that calls the store needs 256 KiB of stack. Where the system gives no memory, the process is
-//! aborted, as by any Rust program; where it gives no thread or no descriptor, the call fails with
-//! [`Code::BackendUnavailable`] and may be made again.
+//! A thread that calls the store needs 256 KiB of stack. If the system has no memory, the process is aborted,
+//! like any Rust program. If it has no thread or no descriptor, the call fails with
+//! [`Code::BackendUnavailable`] and may be repeated.
 //!
 //! Dependencies between the modules point one way: errors, digests and keys, then [`chunker`], [`block`]
 //! stores and [`manifest`] repositories, then [`report`]s, then the engine ([`AsyncStore`]), then [`Store`].

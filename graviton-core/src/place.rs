@@ -1,7 +1,7 @@
 //! Where the bytes of a block are: under the block's own name, or in a pack.
 //!
-//! The row of a block says which. A [`Place`] is that of a block in a pack; a block without one is under its
-//! own name (`docs/FORMAT.md`, "Packs").
+//! The row of a block says which. A [`Place`] is a position in a pack; a block without one is under its own
+//! name (`docs/FORMAT.md`, "Packs").
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! The process that opened something. A forked child has a copy of its parent's memory, but none of its
-//! threads and locks, so that it must not use what the parent opened.
+//! The process that opened a store or a handle. A forked child has a copy of its parent's memory, but none of
+//! its threads and locks, so it must not use what the parent opened.
 
 use std::sync::OnceLock;
 

@@ -1,7 +1,8 @@
-//! Durations and amounts of bytes as people write them: `30m`, `10MiB`. One number, one unit, nothing
-//! else, so that nobody has to guess what was understood.
+//! Durations and amounts of bytes as people write them: `30m`, `10MiB`. They are one number and one unit and
+//! nothing else, so that the meaning is never in doubt.
 //!
-//! Parsed here, because `humantime`, `bytesize` and `parse-size` accept more: `1h 30m`, `1.5h`, `10M`.
+//! We parse them ourselves, because `humantime`, `bytesize` and `parse-size` accept more: `1h 30m`, `1.5h`,
+//! `10M`.
 
 use std::time::Duration;
 

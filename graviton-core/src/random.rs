@@ -1,8 +1,8 @@
-//! Random numbers, from the system: for what nobody else may have.
+//! Random numbers from the system, for ids that nobody else may have.
 
 use crate::error::{Code, Error, Result};
 
-/// So many random bytes.
+/// Returns `N` random bytes.
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)

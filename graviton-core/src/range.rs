@@ -1,19 +1,19 @@
 //! Byte ranges as HTTP writes them: `FIRST-LAST`, `FIRST-`, `-N`.
 //!
-//! A range is satisfiable, as in RFC 9110 section 14.1.2, if it starts before the end of the blob, or is
-//! a suffix of at least one byte; it is then cut to what the blob has.
+//! A range is satisfiable, as in RFC 9110 section 14.1.2, if it starts before the end of the blob, or is a
+//! suffix of at least one byte; it is then cut to the size of the blob.
 
 use std::ops::Range;
 use std::str::FromStr;
 
-/// Which bytes are wanted of a blob whose size is not known yet.
+/// The bytes that are wanted of a blob whose size is not known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByteRange {
     /// From this offset to the end.
     From(u64),
     /// From the first to the last, both included.
     Between(u64, u64),
-    /// So many at the end.
+    /// The last bytes of the blob, this many.
     Suffix(u64),
 }
 
@@ -33,14 +33,15 @@ impl FromStr for ByteRange {
     }
 }
 
-/// Digits only. What u64 cannot hold is behind the end of every blob, and so is the largest u64.
+/// Parses digits only. A number that u64 cannot hold becomes the largest u64: both lie beyond the end of
+/// every blob.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 impl ByteRange {
-    /// The bytes of a blob of this size; `None` if the range cannot be satisfied.
+    /// The bytes of a blob of this size that the range covers; `None` if the range cannot be satisfied.
     pub fn of(self, size: u64) -> Option<Range<u64>> {
         match self {
             ByteRange::From(first) => (first < size).then_some(first..size),

@@ -1,8 +1,9 @@
-//! Calls that a signal ended before they did anything (`EINTR`) are made again.
+//! Repeats calls that a signal ended before they did anything (`EINTR`).
 //!
-//! Disks never say that; network filesystems, FUSE and some in containers do. A signal is no failure of the
-//! disk, so it must neither end an operation nor latch the store. `rustix::io::retry_on_intr` is the same for
-//! calls of rustix. The standard library repeats what opens, reads, writes and syncs, and nothing else.
+//! Disks never return that error; network filesystems, FUSE and some filesystems in containers do. A signal
+//! is no failure of the disk, so it must neither end an operation nor latch the store.
+//! `rustix::io::retry_on_intr` does the same for calls of rustix. The standard library repeats only opens,
+//! reads, writes and syncs.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,20 +1,20 @@
-//! Reports: what calls on a store give back. Each is declared once, in `reports!` below.
+//! Reports: the results of calls on a store. Each is declared once, in `reports!` below.
 //!
 //! The declaration makes the public struct and its [`Report`] implementation, which lists the fields and
 //! their values. Every other form reads that list: the C structs and their `_INIT` macros, the Python
 //! classes, the JSON of the command line, and the JSON and the schemas of the server.
 //!
 //! To add a field:
-//! 1. Add it below, with its documentation, at the place that it takes in JSON. `name: Kind` is a field of
-//!    the struct; `name: Kind = method()` is computed from the others. The documentation is a sentence
+//! 1. Add it below, with its documentation, at the position that it has in the JSON. `name: Kind` is a field
+//!    of the struct; `name: Kind = method()` is computed from the others. The documentation is a sentence
 //!    that reads well in every language: `Whether …; false if …` for a flag.
-//! 2. Fill it in where the engine makes the report.
-//! 3. Renew what is committed: `GRAVITON_UPDATE=1 cargo test -p graviton-header`,
+//! 2. Set it where the engine makes the report.
+//! 3. Renew the committed files; the tests fail until that is done:
+//!    `GRAVITON_UPDATE=1 cargo test -p graviton-header`,
 //!    `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports`, and
 //!    `cargo run --bin graviton-server -- openapi > graviton-server/openapi.json`.
-//!    The tests fail until that is done.
 //!
-//! The order is that of the JSON. A C struct keeps the fields that it has where they are, and new ones follow
+//! The order is that of the JSON. In a C struct, existing fields keep their positions, and new ones follow
 //! them.
 
 mod cursor;
@@ -24,7 +24,7 @@ pub use cursor::VerifyCursor;
 
 use crate::key::{BlobId, BlockKey};
 
-/// What a field means, and so which form it takes in each language.
+/// The meaning of a field, which decides its form in each language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -46,9 +46,9 @@ pub enum Kind {
     Ids,
     /// Keys of blocks; only their number in C and JSON.
     Keys,
-    /// Ids of some of the blobs that another field counts; only their number in C, and left out in JSON.
+    /// Ids of some of the blobs that another field counts: only their number in C, left out in JSON.
     Sample,
-    /// Where a verification goes on, if it does.
+    /// The position from which an interrupted verification continues, if there is one.
     Cursor,
     /// Text.
     Text,
@@ -65,9 +65,9 @@ pub struct Field {
     pub name: &'static str,
     /// One sentence or more about it.
     pub doc: &'static str,
-    /// What it means.
+    /// The meaning of the value.
     pub kind: Kind,
-    /// How Rust reads it from the struct: the name, or a call such as `is_clean()`.
+    /// How Rust reads the field from the struct: its name, or a call such as `is_clean()`.
     pub path: &'static str,
 }
 

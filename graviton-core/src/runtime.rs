@@ -1,11 +1,11 @@
-//! The tokio runtime of the synchronous facade: one for each process, made when it is first needed.
+//! The tokio runtime of the synchronous facade: one for each process, created when it is first needed.
 //!
-//! [`drive`] runs a future on the caller's own thread and parks it in between; timers, tasks and sockets are
-//! driven by the runtime's threads. Since it is not tokio's own `block_on`, it also works on a thread that
-//! belongs to another tokio runtime, where that one panics; it then blocks that thread, as any synchronous
-//! call does, and cannot deadlock, for nothing that it waits for needs that thread.
+//! [`drive`] runs a future on the caller's own thread and parks the thread while it waits; the runtime's
+//! threads drive timers, tasks and sockets. Unlike tokio's own `block_on`, which panics there, it also works
+//! on a thread that belongs to another tokio runtime. It then blocks that thread, as any synchronous call
+//! does, and cannot deadlock, because nothing that it waits for needs that thread.
 //!
-//! A forked child has none of its parent's threads. It makes a runtime of its own when it opens a store.
+//! A forked child has none of its parent's threads. It creates its own runtime when it opens a store.
 
 use std::future::Future;
 use std::pin::pin;

@@ -1,7 +1,7 @@
-//! The synchronous face of the engine: [`Store`], and its reader and writer.
+//! The synchronous API of the engine: [`Store`], and its reader and writer.
 //!
-//! Every call drives the engine on the caller's thread until it is done. Errors of `Read`, `Write` and
-//! `Seek` hold the [`Error`], which `Error::from(io_error)` brings back.
+//! Every call drives the engine on the caller's thread until it is done. Errors of `Read`, `Write` and `Seek`
+//! contain the [`Error`], which `Error::from(io_error)` returns.
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};

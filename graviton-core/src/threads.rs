@@ -1,13 +1,13 @@
 //! Threads for work that blocks or computes.
 //!
-//! tokio has such threads, too. Where the system starts no more of them it panics, or leaves the work in a
-//! queue that nobody takes from. Here that is an error that the caller gets, `backend-unavailable`, unless
-//! there is a thread that will come to the work.
+//! tokio has such threads, too. If the system can start no more of them, tokio panics, or leaves the work in
+//! a queue that no thread reads. Here the caller gets an error, `backend-unavailable`, unless there is a
+//! thread that will come to the work.
 //!
-//! So work on these threads never waits for other work on them: what it needs from the store runs on the same
-//! thread (`blocking::may_block`). A thread that had nothing to do for a while ends, but for the last one.
+//! So work on these threads never waits for other work on them: the calls of the store that it needs run on
+//! the same thread (`blocking::may_block`). A thread without work ends after a while, except the last one.
 //!
-//! A forked child has none of its parent's threads, and begins anew.
+//! A forked child has none of its parent's threads, and starts new ones.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

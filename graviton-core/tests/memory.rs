@@ -1,5 +1,5 @@
-//! Memory is bounded by the window, whatever the blob's size: a put and a get of a stream in a process of its
-//! own, whose largest resident size the kernel keeps.
+//! The window bounds memory, whatever the size of the blob: a put and a get of a stream run in a process of
+//! their own, and the kernel records its largest resident size.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -15,10 +15,10 @@ const TASK: &str = "GRAVITON_TEST_TASK";
 const BYTES: &str = "put of bytes";
 const GIB: &str = "GRAVITON_MEMORY_GIB";
 
-/// What issue 2 promises.
+/// The limit that issue 2 promises.
 const MOST_MIB: u64 = 192;
 
-/// A pattern again and again: little on the disk, and no blocks in a row that are the same.
+/// A repeated pattern: it takes little disk space, and has no equal blocks in a row.
 struct Repeated {
     pattern: Vec<u8>,
     at: u64,
@@ -27,7 +27,7 @@ struct Repeated {
 
 impl Repeated {
     fn new(size: u64) -> Repeated {
-        // Not a multiple of a buffer, so that it is cut in other places each time until it settles.
+        // Not a multiple of a buffer, so that it is cut at other positions each time until it settles.
         Repeated { pattern: "xof:memory:20000003".parse::<Recipe>().unwrap().bytes(), at: 0, size }
     }
 }
@@ -76,11 +76,11 @@ fn child() {
     assert!(after_get < MOST_MIB, "{after_put} MiB after the put, {after_get} MiB after the get");
 }
 
-/// A put of what is in memory needs little beside it: no copy, and no buffers.
+/// A put of bytes in memory needs little memory beside them: no copy, and no buffers.
 fn put_bytes() {
     let store = Config::from_env().unwrap().open().unwrap();
     let content = "xof:bytes:200000003".parse::<Recipe>().unwrap().bytes();
-    // What it took to make the content is not counted (proc(5)).
+    // The memory for generating the bytes does not count (proc(5)).
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = most_resident();
     store.put_bytes(content).unwrap();
@@ -94,7 +94,7 @@ fn assert_a_long_stream_takes_little_memory(pair: &Pair) {
     assert_little_memory("put and get", "MiB after the get", pair);
 }
 
-/// Does the task in a process of its own, which says this if it got to its end.
+/// Does the task in a process of its own, which prints these last words if it reaches its end.
 fn assert_little_memory(task: &str, last_words: &str, pair: &Pair) {
     let output = child::command(module_path!())
         .env(TASK, task)

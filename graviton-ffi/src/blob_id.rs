@@ -1,4 +1,4 @@
-//! Blob ids and block keys: plain data, and their text.
+//! Blob ids and block keys: plain data, and their text form.
 
 use std::ffi::c_char;
 use std::str::FromStr;
@@ -25,8 +25,8 @@ pub const GRAVITON_BLOCK_SIZE_MAX: usize = 16_777_216;
 /// The size of a buffer for the text of any blob id or block key with its NUL, in bytes.
 pub const GRAVITON_BLOB_ID_TEXT_MAX: usize = 92;
 
-/// The name of a blob: the digest and length of its whole content. Plain data of a fixed size that will never grow; to be
-/// copied and kept like a number. Two ids are equal if all their bytes are.
+/// The name of a blob: the digest and length of its whole content. Plain data of a fixed size that will never
+/// grow; copy and keep it like a number. Two ids are equal if all their bytes are.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_blob_id {
@@ -89,7 +89,7 @@ impl From<&BlobId> for graviton_blob_id {
 }
 
 impl graviton_block_key {
-    /// What a structure holds that is about no block.
+    /// The key in a structure that does not concern a block.
     pub(crate) const NONE: graviton_block_key =
         graviton_block_key { size: 0, algo: 0, reserved: 0, digest: [0; 32] };
 
@@ -129,7 +129,7 @@ pub(crate) unsafe fn read_id(id: *const graviton_blob_id, name: &str) -> Result<
     unsafe { borrow(id, name) }?.to_core()
 }
 
-/// An id that the caller need not give.
+/// An optional id from the caller.
 ///
 /// # Safety
 /// As [`borrow`].
@@ -138,7 +138,7 @@ pub(crate) unsafe fn read_id_if_given(id: *const graviton_blob_id, name: &str) -
     if id.is_null() { Ok(None) } else { unsafe { read_id(id, name) }.map(Some) }
 }
 
-/// Ids from the caller; `None` for null, which is something else than none of them.
+/// Ids from the caller; `None` for null, which differs from an empty list.
 ///
 /// # Safety
 /// As [`slice`].
@@ -183,9 +183,9 @@ pub unsafe extern "C" fn graviton_blob_id_parse(
     }
 }
 
-/// Writes the text of an id and a NUL into `buffer` of `capacity` bytes, where GRAVITON_BLOB_ID_TEXT_MAX is always enough,
-/// and its length without the NUL into `*length`. `buffer` may be NULL if `capacity` is 0: to ask for the length. `length`
-/// may be NULL. Never blocks.
+/// Writes the text of an id and a NUL into `buffer` of `capacity` bytes, where GRAVITON_BLOB_ID_TEXT_MAX is
+/// always enough, and its length without the NUL into `*length`. `buffer` may be NULL if `capacity` is 0, to
+/// get only the length. `length` may be NULL. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_blob_id_format(
     id: *const graviton_blob_id,
@@ -224,7 +224,8 @@ pub unsafe extern "C" fn graviton_blob_id_of(
     }
 }
 
-/// Compares two ids in the order of listings (algorithm, digest, size): `*order` becomes -1, 0 or 1. Never blocks.
+/// Compares two ids in the order of listings (algorithm, digest, size): `*order` becomes -1, 0 or 1. Never
+/// blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_blob_id_compare(
     left: *const graviton_blob_id,
@@ -242,7 +243,8 @@ pub unsafe extern "C" fn graviton_blob_id_compare(
     }
 }
 
-/// Like graviton_blob_id_parse, for the key of a block: `<algo>:<hex>:<size>`, with a size of 1 to 16 MiB. Never blocks.
+/// Like graviton_blob_id_parse, for the key of a block: `<algo>:<hex>:<size>`, with a size of 1 to 16 MiB.
+/// Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_block_key_parse(
     text: *const c_char,
@@ -260,8 +262,8 @@ pub unsafe extern "C" fn graviton_block_key_parse(
     }
 }
 
-/// Like graviton_blob_id_format, for the key of a block: `<algo>:<hex>:<size>`. `buffer` may be NULL if `capacity` is 0.
-/// `length` may be NULL. Never blocks.
+/// Like graviton_blob_id_format, for the key of a block: `<algo>:<hex>:<size>`. `buffer` may be NULL if
+/// `capacity` is 0. `length` may be NULL. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_block_key_format(
     key: *const graviton_block_key,
@@ -291,7 +293,7 @@ mod tests {
             assert_eq!(graviton_blob_id::from(&id).to_core().unwrap(), id);
         }
         assert_eq!(GRAVITON_BLOCK_SIZE_MAX, graviton_core::MAX_BLOCK_SIZE);
-        // No padding, so that the bytes of equal ids are equal.
+        // There is no padding, so that the bytes of equal ids are equal.
         assert_eq!(size_of::<graviton_blob_id>(), 8 + 4 + 4 + GRAVITON_DIGEST_SIZE);
     }
 }

@@ -1,4 +1,4 @@
-//! Blocks by themselves.
+//! Single blocks.
 
 use crate::blob_id::{graviton_block_key, read_key};
 use crate::error::graviton_error;

@@ -1,8 +1,9 @@
-//! Calls back into the program: progress, sources of bytes, and the question whether to go on.
+//! Callbacks into the program: progress, sources of bytes, and cancellation.
 //!
-//! A callback runs on the thread that called the function it was given to (for a question: that uses the handle), holds no
-//! lock of ours but that of a reader or writer in use, and may itself call into the library. What it returns, if it is not
-//! 0, ends the call and comes back in the error object; it never ends the calls that another callback makes.
+//! A callback runs on the thread that called the function it was passed to (a cancel callback: the function
+//! that uses the handle). It holds no lock of ours except that of a reader or writer in use, and may itself
+//! call into the library. A return value other than 0 ends the call and is stored in the error object; it
+//! never ends the calls that another callback makes.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -44,13 +45,14 @@ pub type graviton_read_callback = Option<
 /// quick, must use neither the handle nor the buffers of the call, and must return: no exception, no longjmp.
 pub type graviton_cancel_callback = Option<unsafe extern "C" fn(userdata: *mut c_void) -> i32>;
 
-/// The program's pointer, which it gets back.
+/// The program's pointer, which is passed back to it.
 ///
-/// Handles that hold one move between threads: what the pointer points to is the program's business, as the header says.
+/// Handles that contain one move between threads: the program is responsible for the data behind the pointer,
+/// as the header says.
 #[derive(Clone, Copy)]
 pub(crate) struct Userdata(pub(crate) *mut c_void);
 
-// SAFETY: never used here but to hand it back.
+// SAFETY: it is only passed back, and never used here.
 unsafe impl Send for Userdata {}
 // SAFETY: as above.
 unsafe impl Sync for Userdata {}
@@ -66,7 +68,7 @@ pub(crate) fn cancelled(by: &str) -> Error {
     Error::new(Code::Cancelled, format!("the {by} callback ended it"))
 }
 
-/// The question whether to go on.
+/// The cancel callback of a handle.
 #[derive(Clone, Copy)]
 pub(crate) struct Cancel {
     callback: unsafe extern "C" fn(*mut c_void) -> i32,
@@ -79,11 +81,12 @@ impl Cancel {
     }
 
     fn ask(&self) -> i32 {
-        // SAFETY: the caller gave both, and keeps them good for as long as the handle is used.
+        // SAFETY: the caller passed both, and keeps them valid for as long as the handle is used.
         unsafe { (self.callback)(self.userdata.get()) }
     }
 
-    /// Makes a call, which asks now and then on this thread, and which the questions of no other call end.
+    /// Makes a call that asks the cancel callback from time to time, on this thread. The cancel callbacks of
+    /// other calls do not end it.
     pub(crate) fn watch<T>(
         cancel: Option<Cancel>,
         call: impl FnOnce(Option<&Question>) -> Result<T>,
@@ -96,7 +99,7 @@ impl Cancel {
     }
 }
 
-/// The question of one call, which remembers a no.
+/// The cancel callback of one call, which remembers that the call was cancelled.
 #[derive(Clone)]
 pub(crate) struct Question {
     cancel: Cancel,
@@ -112,13 +115,13 @@ impl Question {
     }
 }
 
-/// Told how far it is, if the program wants to know.
+/// Reports progress, if the program wants to know it.
 pub(crate) struct Progress {
     callback: graviton_progress_callback,
     userdata: Userdata,
     done: u64,
     total: u64,
-    /// What the callback returned.
+    /// The return value of the callback.
     pub(crate) code: i32,
 }
 
@@ -127,22 +130,22 @@ impl Progress {
         Progress { callback, userdata: Userdata(userdata), done: 0, total, code: 0 }
     }
 
-    /// So many bytes more are done.
+    /// Reports that this many more bytes are done.
     pub(crate) fn advance(&mut self, count: usize) -> Result<()> {
         self.done += count as u64;
         let Some(callback) = self.callback else { return Ok(()) };
-        // SAFETY: the caller gave both for this call.
+        // SAFETY: the caller passed both for this call.
         self.code = unsafe { callback(self.userdata.get(), self.done, self.total) };
         if self.code == 0 { Ok(()) } else { Err(cancelled("progress")) }
     }
 }
 
-/// What a callback of a long work wants.
+/// Converts the return value of a progress callback of a long operation.
 pub(crate) fn flow(returned: i32) -> ControlFlow<()> {
     if returned == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
-/// An abort by a callback of a long work, which the engine takes for an orderly end.
+/// Detects an abort by the callback of a long operation, which looks like an orderly end to the engine.
 pub(crate) fn check_stop(returned: i32) -> Outcome<()> {
     if returned == 0 || returned == GRAVITON_STOP {
         return Ok(());

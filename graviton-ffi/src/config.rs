@@ -1,4 +1,4 @@
-//! Configuration: names and texts, as in the environment, and the ways to open a store.
+//! Configuration: names and values as in the environment, and the ways to open a store.
 
 use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
@@ -66,7 +66,8 @@ pub unsafe extern "C" fn graviton_config_new(
     }
 }
 
-/// The defaults, with the store in this directory: `path` of `path_length` bytes, in any encoding. Never blocks.
+/// The defaults, with the store in this directory: `path` of `path_length` bytes, in any encoding. Never
+/// blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_for_directory(
     path: *const c_char,
@@ -126,8 +127,8 @@ pub unsafe extern "C" fn graviton_config_set(
 }
 
 /// Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length
-/// without the NUL into `*length`. A secret reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to
-/// ask for the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT,
+/// without the NUL into `*length`. A secret reads as an ellipsis. `buffer` may be NULL if `capacity` is 0, to
+/// get only the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT,
 /// an unknown name GRAVITON_ERROR_CONFIG. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_get(
@@ -149,8 +150,8 @@ pub unsafe extern "C" fn graviton_config_get(
     }
 }
 
-/// Limits the memory of one put, in bytes, whatever the blob's size. The default is 64 MiB; a program with
-/// many puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB. Never blocks.
+/// Limits the memory of one put, in bytes, for blobs of any size. The default is 64 MiB; a program with many
+/// puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_set_put_window(
     config: *mut graviton_config,
@@ -161,9 +162,9 @@ pub unsafe extern "C" fn graviton_config_set_put_window(
     unsafe { guard(error, || borrow(config, "config")?.change(|config| Ok(config.put_window(bytes)))) }
 }
 
-/// With 1, opening for writing makes a copy of the database the one that owns the blocks: a restored backup,
-/// a copy in another place, a standby that was promoted. End everything that uses the other database first:
-/// from then on that is the one that is refused. Not for every opening. The default is 0. Never blocks.
+/// With 1, opening for writing makes a copy of the database the owner of the blocks: a restored backup, a
+/// copy in another place, a standby that was promoted. First end everything that uses the other database:
+/// from then on, the other one is refused. Not for every opening. The default is 0. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_config_take_over(
     config: *mut graviton_config,

@@ -1,4 +1,4 @@
-//! Blobs and blocks from another store.
+//! Copies and repairs from another store.
 
 use std::ffi::c_void;
 

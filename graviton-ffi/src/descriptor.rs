@@ -1,9 +1,10 @@
-//! A file descriptor as a source or a place for bytes.
+//! File descriptors as sources and destinations of bytes.
 //!
-//! It is neither closed nor moved but by what is read or written. What is not a file (a pipe, a socket, a device) is waited for
-//! with time-outs before each step, and steps are small enough not to block, so that the caller is asked whether to go on also
-//! where its other end is silent, in blocking mode as well. What this cannot help: two that read one pipe, where the other one
-//! takes what there was.
+//! A descriptor is never closed, and its position moves only by the bytes that are read or written. For a
+//! descriptor that is not a file (a pipe, a socket, a device), each step first polls with a time-out, and
+//! steps are small enough not to block. The cancel callback is therefore asked even if the other end is
+//! silent, in blocking mode too. One case remains: two readers of one pipe, where the other reader takes the
+//! available bytes.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -18,7 +19,7 @@ use rustix::net::SendFlags;
 use crate::pointer::invalid;
 use crate::session::{PERIOD, Waiting};
 
-/// What a pipe takes without blocking once it takes anything (PIPE_BUF).
+/// The number of bytes that a pipe accepts without blocking once it accepts any (PIPE_BUF).
 const PIECE: usize = 4096;
 
 pub(crate) struct Descriptor<'a> {
@@ -27,11 +28,11 @@ pub(crate) struct Descriptor<'a> {
     name: String,
     kind: Kind,
     mode: OFlags,
-    /// Whether a write to it may wait for its other end, which has to be kept from that.
+    /// Whether a write may wait for the other end, which must be prevented.
     blocks: bool,
-    /// Whether the system writes to it without waiting when told so: to pipes, since Linux 6.5.
+    /// Whether the system can write without waiting on request: to pipes, since Linux 6.5.
     writes_at_once: Cell<bool>,
-    /// What is left of a file.
+    /// The remaining bytes of a file.
     remaining: Option<u64>,
 }
 
@@ -44,7 +45,7 @@ enum Kind {
 }
 
 impl Descriptor<'_> {
-    /// The caller's, by its number.
+    /// The caller's descriptor with this number.
     ///
     /// # Safety
     /// Nobody closes it for as long as the result is used. It need not be open.
@@ -56,13 +57,14 @@ impl Descriptor<'_> {
         if number < 0 {
             return Err(wrong());
         }
-        // SAFETY: not -1, and by the contract nobody closes it meanwhile; one that is not open is found out next.
+        // SAFETY: the number is not -1, and by the contract nobody closes it meanwhile; the next call detects
+        // one that is not open.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         rustix::io::fcntl_getfd(fd).map_err(|_| wrong())?;
         Descriptor::of(fd, format!("file descriptor {number}"))
     }
 
-    /// One of ours.
+    /// A descriptor of ours.
     pub(crate) fn of(fd: BorrowedFd<'_>, name: String) -> Result<Descriptor<'_>> {
         let failed = |error: Errno| Error::io(format!("cannot look at {name}"), error.into());
         let stat = rustix::fs::fstat(fd).map_err(failed)?;
@@ -80,12 +82,12 @@ impl Descriptor<'_> {
         Ok(Descriptor { fd, name, kind, mode, blocks, writes_at_once: Cell::new(true), remaining })
     }
 
-    /// The size of the file behind it, if it is one, from the place that is read next.
+    /// The number of bytes from the current position to the end, if the descriptor is a file.
     pub(crate) fn remaining(&self) -> Option<u64> {
         self.remaining
     }
 
-    /// Returns when something can be done with it.
+    /// Waits until the descriptor is ready.
     fn wait(&self, flags: PollFlags, waiting: &Waiting<'_>) -> Result<()> {
         loop {
             waiting.go_on()?;
@@ -101,7 +103,7 @@ impl Descriptor<'_> {
         }
     }
 
-    /// Whether it is open in the other direction, which poll would wait for until all is over.
+    /// Whether it is open only in the other direction; poll would then wait until everything is closed.
     fn is(&self, other: OFlags) -> bool {
         self.mode & OFlags::RWMODE == other
     }
@@ -121,7 +123,7 @@ impl Descriptor<'_> {
         Ok(())
     }
 
-    /// Writes what it takes without waiting, now that it takes something.
+    /// Writes the bytes that it accepts without waiting, now that it is ready.
     fn write_some(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
         if self.kind == Kind::Socket {
             return rustix::net::send(self.fd, bytes, SendFlags::DONTWAIT);
@@ -130,7 +132,7 @@ impl Descriptor<'_> {
             return rustix::io::write(self.fd, bytes);
         }
         if self.writes_at_once.get() {
-            // The offset -1 is where it is.
+            // The offset -1 means the current position.
             let written =
                 rustix::io::pwritev2(self.fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
             match written {

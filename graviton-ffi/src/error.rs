@@ -1,4 +1,4 @@
-//! The error object: everything that is known of a failure, owned by the caller.
+//! The error object: everything that is known about a failure, owned by the caller.
 
 use std::ffi::{CString, c_char};
 

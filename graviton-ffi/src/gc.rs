@@ -1,4 +1,4 @@
-//! Collection of what nothing refers to.
+//! Collection of unreferenced blocks.
 
 use std::ffi::c_void;
 use std::time::Duration;

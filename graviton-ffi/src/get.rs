@@ -1,4 +1,4 @@
-//! Blobs coming out as a whole, or a range of one, into the caller's memory or file descriptor.
+//! Reads a whole blob, or a range of one, into the caller's memory or file descriptor.
 
 use std::ffi::c_void;
 
@@ -26,7 +26,8 @@ pub struct graviton_get_options {
     pub progress_userdata: *mut c_void,
 }
 
-// SAFETY: begins with its size, and pointers and nullable functions are valid for any bytes that a caller may put there.
+// SAFETY: begins with its size; pointers and nullable functions are valid for any bytes that a caller may put
+// there.
 unsafe impl Versioned for graviton_get_options {
     const NAME: &'static str = "graviton_get_options";
 }

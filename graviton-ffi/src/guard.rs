@@ -1,4 +1,4 @@
-//! The boundary that no panic crosses, and that turns a failure into a status and an error object.
+//! The boundary that no panic crosses. It turns a failure into a status and an error object.
 
 use crate::error::graviton_error;
 use crate::panic::{Outcome, catch};

@@ -1,19 +1,22 @@
 //! libgraviton: the engine as a C library.
 //!
-//! What callers see is `include/graviton.h`, which cbindgen makes from the comments and signatures here
-//! (`tests/header`), so the comments on exported items speak to C programmers. A file for each type of handle, over
+//! Callers see `include/graviton.h`, which cbindgen generates from the comments and signatures here
+//! (`tests/header`), so the comments on exported items address C programmers. Each type of handle has a file.
+//! They use:
 //! - [`panic`]: every function runs in [`panic::guard`], which turns errors and panics into a status;
-//! - [`pointer`]: every pointer is checked there before it is used, and [`versioned`]: every structure;
-//! - [`session`]: what the handles of one open store share, and the checks for forks and closed stores; [`sticky`]: what an
-//!   error sticks to;
-//! - [`callback`]: calls back into the program, and cancellation.
+//! - [`pointer`], which checks every pointer before it is used, and [`versioned`], which checks every
+//!   structure;
+//! - [`session`]: the state that the handles of one open store share, and the checks for forks and closed
+//!   stores;
+//! - [`sticky`]: handles that keep an error;
+//! - [`callback`]: callbacks into the program, and cancellation.
 //!
-//! Nothing is kept in thread-local or global variables, but for tables of constant text.
+//! There is no thread-local or global state except tables of constant text.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 // Types and functions have the names that C programs see.
 #![allow(non_camel_case_types)]
-// What callers must keep to is in the header, once for all functions.
+// The header states the duties of callers, once for all functions.
 #![allow(clippy::missing_safety_doc)]
 
 mod blob_id;

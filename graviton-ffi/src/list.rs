@@ -15,7 +15,7 @@ use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 use crate::versioned::versioned_needed;
 
-/// How many are asked for at once.
+/// How many are requested at once.
 const PAGE: usize = 256;
 
 /// An iterator over the blobs of a store. Owned; free it with graviton_list_free. One thread at a time: a
@@ -55,8 +55,8 @@ pub unsafe extern "C" fn graviton_list_open(
     }
 }
 
-/// The next blob: `*found` becomes 1 and `stat` is filled in, or `*found` becomes 0 at the end and `stat` stays as it is.
-/// After an error it can be called again. Blocks.
+/// The next blob: `*found` becomes 1 and `stat` is filled in, or `*found` becomes 0 at the end and `stat`
+/// stays as it is. After an error it can be called again. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_list_next(
     list: *mut graviton_list,

@@ -1,4 +1,4 @@
-//! A callback that hears of long work: a report and a list, while the work runs and when it is over.
+//! A callback that reports on long work: it gets a report and a list, during the work and at its end.
 
 use std::ffi::c_void;
 use std::ops::ControlFlow;

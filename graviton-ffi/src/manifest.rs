@@ -13,16 +13,16 @@ use crate::session::Session;
 use crate::status::graviton_status;
 use crate::store::{graviton_store, session_of};
 
-/// How many are asked for at once.
+/// How many are requested at once.
 const PAGE: usize = 512;
 
-/// A block's place in a blob. Plain data of a fixed size that will never grow.
+/// The position of a block in a blob. Plain data of a fixed size that will never grow.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct graviton_manifest_entry {
     /// Where the block starts in the blob, in bytes.
     pub offset: u64,
-    /// Which block; its size is in the key.
+    /// The block; its size is in the key.
     pub key: graviton_block_key,
 }
 
@@ -64,8 +64,8 @@ pub unsafe extern "C" fn graviton_manifest_open(
     }
 }
 
-/// The next block: `*found` becomes 1 and `entry` is filled in, or `*found` becomes 0 at the end and `entry` stays as it is.
-/// After an error it can be called again. Blocks.
+/// The next block: `*found` becomes 1 and `entry` is filled in, or `*found` becomes 0 at the end and `entry`
+/// stays as it is. After an error it can be called again. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_manifest_next(
     manifest: *mut graviton_manifest,

@@ -1,6 +1,6 @@
-//! Every pointer, length and number that comes from a caller, checked before it is used: what can be seen to be wrong is
-//! `invalid-argument` and not undefined. What cannot be seen (a dangling pointer) is the caller's word, given by keeping to
-//! the header; that is what the `unsafe` of these functions means.
+//! Checks every pointer, length and number that comes from a caller before it is used: a detectable mistake
+//! is `invalid-argument` and not undefined behaviour. The caller guarantees the rest (no dangling pointers)
+//! by obeying the header; this is the meaning of `unsafe` on these functions.
 
 use std::ffi::{OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -29,7 +29,7 @@ pub(crate) fn check<T>(pointer: *const T, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a pointer of the caller's points to.
+/// The value behind a caller's pointer.
 ///
 /// # Safety
 /// Null or misaligned, or valid to read for as long as the result is used.
@@ -39,7 +39,7 @@ pub(crate) unsafe fn borrow<'a, T>(pointer: *const T, name: &str) -> Result<&'a 
     Ok(unsafe { &*pointer })
 }
 
-/// A place for a result.
+/// A destination for a result.
 pub(crate) struct Out<T>(*mut T);
 
 /// # Safety
@@ -48,7 +48,7 @@ pub(crate) unsafe fn out<T>(pointer: *mut T, name: &str) -> Result<Out<T>> {
     check(pointer, name).map(|()| Out(pointer))
 }
 
-/// Like [`out`], for a result that the caller need not want.
+/// Like [`out`], for an optional result.
 ///
 /// # Safety
 /// As [`out`].
@@ -59,25 +59,26 @@ pub(crate) unsafe fn out_if_wanted<T>(pointer: *mut T, name: &str) -> Result<Opt
 
 impl<T> Out<T> {
     pub(crate) fn set(self, value: T) {
-        // SAFETY: checked when it was made, and valid to write by the contract there. What was there has no destructor.
+        // SAFETY: checked on creation, and valid to write by the contract there. The old value has no
+        // destructor.
         unsafe { self.0.write(value) };
     }
 }
 
 impl<T> Out<*mut T> {
-    /// Gives a new handle to the caller.
+    /// Passes a new handle to the caller.
     pub(crate) fn give(self, value: T) {
         self.set(Box::into_raw(Box::new(value)));
     }
 }
 
-/// Takes a handle back and drops it; nothing for null.
+/// Takes a handle back and drops it. Null does nothing.
 ///
 /// # Safety
 /// Null, or from [`Out::give`] and not freed before.
 pub(crate) unsafe fn free<T>(handle: *mut T) {
     if !handle.is_null() && handle.is_aligned() {
-        // SAFETY: by the contract it is a box that was given away.
+        // SAFETY: by the contract it is a box that was passed out before.
         contain((), || drop(unsafe { Box::from_raw(handle) }));
     }
 }
@@ -90,58 +91,61 @@ fn check_length<T>(pointer: *const T, length: usize, name: &str) -> Result<()> {
     if length > 0 { check(pointer, name) } else { Ok(()) }
 }
 
-/// `length` values to read; null is as good as any for none.
+/// `length` values to read; any pointer, null too, is fine for no values.
 ///
 /// # Safety
-/// Null or misaligned, or so many values that nobody changes while the result is used.
+/// Null or misaligned, or points to this many values, which nobody changes while the result is used.
 pub(crate) unsafe fn slice<'a, T>(pointer: *const T, length: usize, name: &str) -> Result<&'a [T]> {
     check_length(pointer, length, name)?;
     // SAFETY: not null, aligned, of a possible length, and valid by the contract.
     Ok(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length) } })
 }
 
-/// The first of them, or null: a dangling pointer for none would invite to read it.
+/// The address of the first value, or null without any: a dangling pointer would invite a read.
 pub(crate) fn first<T>(values: &[T]) -> *const T {
     if values.is_empty() { std::ptr::null() } else { values.as_ptr() }
 }
 
-/// Room for bytes of the caller's. It is no slice, for no reference to it may be alive while the caller's own code runs, which
-/// may look at what is there.
+/// The caller's memory for bytes. It is not a slice, because no reference to it may exist while the caller's
+/// own code runs, which may read it.
 pub(crate) struct Room {
     place: *mut u8,
     pub(crate) length: usize,
 }
 
-/// `length` bytes to be filled; null is as good as any for none.
+/// `length` bytes to be filled; any pointer, null too, is fine for no bytes.
 ///
 /// # Safety
-/// Null, or so many bytes, to be written for as long as the result is used.
+/// Null, or points to this many bytes, which are valid to write for as long as the result is used.
 pub(crate) unsafe fn room(pointer: *mut u8, length: usize, name: &str) -> Result<Room> {
     check_length(pointer, length, name)?;
     Ok(Room { place: pointer, length })
 }
 
 impl Room {
-    /// Copies bytes there. They fit.
+    /// Copies bytes there, which must fit.
     pub(crate) fn fill(&self, at: usize, bytes: &[u8]) {
         assert!(at <= self.length && bytes.len() <= self.length - at, "the bytes do not fit");
         if !bytes.is_empty() {
-            // SAFETY: inside of what is valid to write by the contract of `room`; ours are elsewhere.
+            // SAFETY: the range lies within memory that is valid to write by the contract of `room`; our
+            // bytes do not overlap it.
             unsafe { self.place.add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         }
     }
 
-    /// All of it, for what runs nothing of the caller's but its cancel callback, which must leave it alone.
+    /// All of it, for calls that run no code of the caller except its cancel callback, which must not touch
+    /// it.
     pub(crate) fn all(&mut self) -> &mut [u8] {
         if self.length == 0 {
             return &mut [];
         }
-        // SAFETY: not null, of a possible length, and valid by the contract of `room`; bytes need no initial value.
+        // SAFETY: not null, of a possible length, and valid by the contract of `room`; bytes need no initial
+        // value.
         unsafe { std::slice::from_raw_parts_mut(self.place, self.length) }
     }
 }
 
-/// Text in UTF-8, without a NUL behind it.
+/// Text in UTF-8; no NUL follows it.
 ///
 /// # Safety
 /// As [`slice`].
@@ -174,7 +178,7 @@ pub(crate) fn truth(value: i32, name: &str) -> Result<bool> {
     }
 }
 
-/// A handle that one thread uses at a time: a second one is told so, and does not wait.
+/// A handle for one thread at a time: a second thread gets an error, and does not wait.
 pub(crate) fn exclusive<'a, T>(value: &'a Mutex<T>, what: &str) -> Result<MutexGuard<'a, T>> {
     match value.try_lock() {
         Ok(guard) => Ok(guard),
@@ -189,8 +193,8 @@ pub(crate) fn exclusive<'a, T>(value: &'a Mutex<T>, what: &str) -> Result<MutexG
     }
 }
 
-/// Copies text and a NUL behind it into an array of the caller's structure. Text that is too long is cut
-/// between two characters.
+/// Copies text and a NUL into an array of the caller's structure. Text that is too long is cut between two
+/// characters.
 pub(crate) fn fill_text<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
     let text = &text[..text.floor_char_boundary(N - 1)];
@@ -200,7 +204,8 @@ pub(crate) fn fill_text<const N: usize>(text: &str) -> [c_char; N] {
     array
 }
 
-/// Gives text to a caller who may only want to know its length: what the `_get` and `_format` functions have in common.
+/// Copies text to a caller that may only want its length: the shared part of the `_get` and `_format`
+/// functions.
 ///
 /// # Safety
 /// As [`room`], and [`out_if_wanted`] for `length`.

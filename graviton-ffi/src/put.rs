@@ -1,4 +1,4 @@
-//! Whole blobs going in: from memory, a file descriptor, a path or a callback.
+//! Puts of whole blobs: from memory, a file descriptor, a path or a callback.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
@@ -40,12 +40,13 @@ pub struct graviton_put_options {
     pub progress_userdata: *mut c_void,
 }
 
-// SAFETY: begins with its size, and pointers and nullable functions are valid for any bytes that a caller may put there.
+// SAFETY: begins with its size; pointers and nullable functions are valid for any bytes that a caller may put
+// there.
 unsafe impl Versioned for graviton_put_options {
     const NAME: &'static str = "graviton_put_options";
 }
 
-/// What is left of the options, checked.
+/// The options after the checks.
 struct Wanted {
     expected: Option<BlobId>,
     progress: graviton_progress_callback,
@@ -65,11 +66,11 @@ unsafe fn wanted(options: *const graviton_put_options) -> Result<Wanted> {
     }
 }
 
-/// Where the bytes of a put come from.
+/// The source of a put's bytes.
 trait Source {
-    /// How many there are, if that is known.
+    /// The number of bytes, if it is known.
     fn total(&self) -> u64;
-    /// Some of them; none at the end.
+    /// Some of the bytes; none at the end.
     fn read(&mut self, buffer: &mut [u8], waiting: &Waiting<'_>) -> io::Result<usize>;
 }
 
@@ -93,7 +94,7 @@ impl Source for Descriptor<'_> {
     }
 }
 
-/// A source that tells how far it is.
+/// A source that reports its progress.
 struct Watched<'a, S> {
     source: &'a mut S,
     waiting: &'a Waiting<'a>,
@@ -172,12 +173,12 @@ pub unsafe extern "C" fn graviton_store_put_fd(
     }
 }
 
-/// Opens a file to read it, whatever it is.
+/// Opens a file of any kind for reading.
 fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-    // A FIFO to which nobody writes would block here, where nobody is asked.
+    // A FIFO without a writer would block here, where the cancel callback is not asked.
     let opened = match rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty()) {
-        // Another process has a lease on it, and is now being asked for it.
+        // Another process has a lease on the file, and is now asked to release it.
         Err(Errno::AGAIN) => rustix::fs::open(path, flags, Mode::empty()),
         opened => opened,
     };
@@ -218,7 +219,7 @@ pub unsafe extern "C" fn graviton_store_put_path(
 struct Called<'a> {
     callback: unsafe extern "C" fn(*mut c_void, *mut u8, usize, *mut usize) -> i32,
     userdata: Userdata,
-    /// What the callback returned.
+    /// The return value of the callback.
     code: &'a Cell<i32>,
 }
 
@@ -229,7 +230,7 @@ impl Source for Called<'_> {
 
     fn read(&mut self, buffer: &mut [u8], _waiting: &Waiting<'_>) -> io::Result<usize> {
         let mut count = 0;
-        // SAFETY: the caller gave both for this call; the buffer has so many bytes.
+        // SAFETY: the caller passed both for this call; the buffer has this length.
         let code = unsafe {
             (self.callback)(self.userdata.get(), buffer.as_mut_ptr(), buffer.len(), &raw mut count)
         };

@@ -1,4 +1,4 @@
-//! A blob coming out: in order, from any offset, and at any offset from many threads.
+//! Reading a blob: in order, from any offset, and at any offset from many threads.
 
 use std::io::{BufRead, Seek, SeekFrom};
 

@@ -1,4 +1,4 @@
-//! Blocks that move into packs, or out of them.
+//! Moves blocks into packs, or out of them.
 
 use std::ffi::{c_char, c_void};
 

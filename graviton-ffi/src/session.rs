@@ -1,5 +1,5 @@
-//! What the handles of one open store share: the store, whether it is closed, the process it belongs to, and the question
-//! whether to go on.
+//! The state that the handles of one open store share: the store, whether it is closed, the process that it
+//! belongs to, and the cancel callback.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use graviton_core::{Code, Error, Process, Result, Store, uninterrupted};
 use crate::callback::{Cancel, Question, cancelled};
 use crate::panic::Outcome;
 
-/// How long a call goes without asking.
+/// The interval at which a call asks its cancel callback.
 pub(crate) const PERIOD: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 pub(crate) struct Session {
     store: Store,
-    /// The core refuses calls to a closed store; this is for readers and writers, which hold parts of it.
+    /// The core refuses calls to a closed store; this flag is for readers and writers, which hold parts of
+    /// it.
     closed: Arc<AtomicBool>,
     process: Process,
     cancel: Option<Cancel>,
@@ -28,12 +29,12 @@ impl Session {
         Session { store, closed: Arc::default(), process: Process::this(), cancel }
     }
 
-    /// The same store, with another question whether to go on.
+    /// The same store with another cancel callback.
     pub(crate) fn with_cancel(&self, cancel: Option<Cancel>) -> Session {
         Session { cancel, ..self.clone() }
     }
 
-    /// Whether it can be used here and now.
+    /// Whether the store can be used now, in this process.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_process()?;
         self.check_open()
@@ -50,23 +51,24 @@ impl Session {
         self.process.check("this store")
     }
 
-    /// The store, without a check: for calls that were checked.
+    /// The store, for calls that were checked before.
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Calls the engine, which asks now and then whether to go on.
+    /// Calls the engine, which asks the cancel callback from time to time.
     pub(crate) fn run<T>(&self, call: impl FnOnce(&Store) -> Result<T>) -> Outcome<T> {
         self.check()?;
         self.run_checked(|| call(&self.store))
     }
 
-    /// The same for who has checked: which process it is, is a question to the kernel, and there are many small reads.
+    /// Like `run`, for callers that have already checked: the process id is a system call, and there are many
+    /// small reads.
     pub(crate) fn run_checked<T>(&self, call: impl FnOnce() -> Result<T>) -> Outcome<T> {
         Cancel::watch(self.cancel, |_| call())
     }
 
-    /// The same for a call that also waits for what is not the engine's.
+    /// Like `run`, for a call that also waits for something outside the engine.
     pub(crate) fn run_waiting<T>(&self, call: impl FnOnce(&Store, &Waiting<'_>) -> Result<T>) -> Outcome<T> {
         self.check()?;
         Cancel::watch(self.cancel, |question| {
@@ -78,7 +80,7 @@ impl Session {
     pub(crate) fn close(&self) -> Result<()> {
         self.check_process()?;
         self.closed.store(true, Ordering::Release);
-        // To the end, whatever call this one is made from.
+        // The close runs to its end, whatever call it is made from.
         uninterrupted(|| self.store.close());
         Ok(())
     }
@@ -92,7 +94,7 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Whether to go on, if it is time to ask.
+    /// Asks the cancel callback, if it is time to.
     pub(crate) fn go_on(&self) -> Result<()> {
         if self.asked.get().elapsed() < PERIOD {
             return Ok(());

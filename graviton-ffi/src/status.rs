@@ -110,7 +110,7 @@ fn find(status: graviton_status) -> Option<&'static (Code, CString)> {
     NAMES.iter().find(|(code, _)| code.integer() == status)
 }
 
-/// Its name; null for a number that is no status.
+/// The name of a status; null for an unknown number.
 pub(crate) fn name_of(status: graviton_status) -> *const c_char {
     match find(status) {
         Some((_, name)) => name.as_ptr(),
@@ -139,8 +139,8 @@ pub extern "C" fn graviton_status_count() -> usize {
     NAMES.len()
 }
 
-/// The error code at an index from 0 to graviton_status_count() - 1, in the order -1, -2, …; GRAVITON_OK for any other.
-/// Never blocks.
+/// The error code at an index from 0 to graviton_status_count() - 1, in the order -1, -2, …; GRAVITON_OK for
+/// any other. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_status_at(index: usize) -> graviton_status {
     NAMES.get(index).map_or(GRAVITON_OK, |(code, _)| code.integer())

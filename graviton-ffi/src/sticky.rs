@@ -1,4 +1,4 @@
-//! What one thread at a time uses, and what an error sticks to: the position of a reader, and a writer.
+//! A value for one thread at a time that keeps its first error: the position of a reader, or a writer.
 
 use std::sync::Mutex;
 
@@ -10,14 +10,14 @@ use crate::session::Session;
 
 pub(crate) struct Sticky<T> {
     session: Session,
-    /// For messages: what it is.
+    /// The kind of value, for messages.
     what: &'static str,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     value: T,
-    /// After an error, which every later call gets again.
+    /// The error that every later call gets again.
     failed: Option<Failure>,
 }
 
@@ -30,9 +30,10 @@ impl<T> Sticky<T> {
         &self.session
     }
 
-    /// Uses it. An error of the call sticks; use by two threads at once, or of a closed store, does not.
+    /// Uses the value. An error of the call is kept; use by two threads at once, or of a closed store, is
+    /// not.
     pub(crate) fn with<R>(&self, call: impl FnOnce(&mut T) -> Result<R>) -> Outcome<R> {
-        // First, for in a forked child the lock may be held by a thread that is not there.
+        // This check comes first: in a forked child, the lock may be held by a thread that does not exist.
         self.session.check()?;
         let mut state = exclusive(&self.state, self.what)?;
         let State { value, failed } = &mut *state;

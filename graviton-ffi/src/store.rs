@@ -1,4 +1,4 @@
-//! The store: opened, asked, changed and closed.
+//! The store: opening, queries, changes and closing.
 
 use std::ffi::{c_char, c_void};
 
@@ -14,8 +14,9 @@ use crate::session::Session;
 use crate::status::graviton_status;
 use crate::versioned::versioned_needed;
 
-/// An open store. Owned; free it with graviton_store_free. Any number of threads may use it at once, and any number of
-/// processes may have the same store open. Readers, writers and iterators keep what they need of it: free in any order.
+/// An open store. Owned; free it with graviton_store_free. Any number of threads may use it at once, and any
+/// number of processes may have the same store open. Readers, writers and iterators keep what they need of
+/// it: free in any order.
 pub struct graviton_store {
     session: Session,
 }
@@ -26,7 +27,7 @@ impl graviton_store {
     }
 }
 
-/// What is behind a caller's handle.
+/// The session behind a caller's handle.
 ///
 /// # Safety
 /// As [`borrow`].
@@ -194,8 +195,8 @@ pub unsafe extern "C" fn graviton_store_stats_get(
     }
 }
 
-/// Writes a consistent copy of the manifests to a new file (`path` of `path_length` bytes), while the store is in use. Only
-/// for manifests in SQLite: elsewhere it is GRAVITON_ERROR_UNSUPPORTED. Blocks.
+/// Writes a consistent copy of the manifests to a new file (`path` of `path_length` bytes), while the store
+/// is in use. Only for manifests in SQLite: elsewhere it is GRAVITON_ERROR_UNSUPPORTED. Blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_backup(
     store: *const graviton_store,

@@ -1,4 +1,4 @@
-//! Verification: what is missing, damaged or not needed.
+//! Verification: reports missing, damaged and unneeded data.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -57,18 +57,18 @@ pub struct graviton_verify_options {
     pub struct_size: usize,
     /// 1: hash every byte. 0: check only lengths.
     pub deep: i32,
-    /// 1: hand blocks without a row to the collector. A running put whose blocks they are writes them again.
+    /// 1: hand blocks without a row to the collector. A running put that owns such blocks writes them again.
     /// 0: only report them.
     pub adopt: i32,
     /// The blobs to verify; none if `id_count` is 0. NULL with an `id_count` of 0: the whole store.
     pub ids: *const graviton_blob_id,
-    /// How many of them.
+    /// The number of ids at `ids`.
     pub id_count: usize,
     /// The maximum number of bytes to read in a second. 0: no limit.
     pub bytes_per_second: u64,
     /// The `cursor` of an earlier report, to continue there. NULL: from the start.
     pub from: *const c_char,
-    /// The length of it in bytes; 0 for the start.
+    /// The length of `from` in bytes; 0 for the start.
     pub from_length: usize,
     /// 1: copy blocks that are missing or damaged from packs without a row, after the database was restored
     /// from a backup. Only of the whole store. 0: do not look into them.
@@ -116,17 +116,17 @@ pub struct graviton_verify_event {
 pub type graviton_verify_callback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, event: *const graviton_verify_event) -> i32>;
 
-/// What is to be done; `None` for nothing.
+/// The options for the core; `None` if there is nothing to do.
 ///
 /// # Safety
-/// As [`versioned`], and [`read_ids`] and [`text`] for what is in it.
+/// As [`versioned`], and [`read_ids`] and [`text`] for the pointers in it.
 unsafe fn to_core(options: *const graviton_verify_options) -> Result<Option<VerifyOptions>> {
     // SAFETY: the same contract.
     unsafe {
         let Some(options) = versioned(options)? else { return Ok(Some(VerifyOptions::default())) };
         let from = text(options.from, options.from_length, "from")?;
         let ids = read_ids(options.ids, options.id_count)?;
-        // The engine takes no names for all.
+        // The engine takes an empty list for the whole store.
         let nothing = ids.as_ref().is_some_and(Vec::is_empty);
         let options = VerifyOptions {
             deep: truth(options.deep, "deep")?,
@@ -141,7 +141,7 @@ unsafe fn to_core(options: *const graviton_verify_options) -> Result<Option<Veri
 }
 
 /// # Safety
-/// The callback and its userdata are good.
+/// The callback and its userdata are valid.
 unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &VerifyEvent<'_>) -> i32 {
     let Some(callback) = callback else { return 0 };
     let mut told = graviton_verify_event {
@@ -157,7 +157,7 @@ unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &V
     };
     let c_ids = |ids: &[BlobId]| ids.iter().map(Into::into).collect::<Vec<graviton_blob_id>>();
     let c_text = |text: &str| CString::new(text.replace('\0', "\\0")).unwrap_or_default();
-    // What the event points to.
+    // The event points to these.
     let (mut blobs, mut words, report);
     words = CString::default();
     blobs = Vec::new();
@@ -202,18 +202,18 @@ unsafe fn tell(callback: graviton_verify_callback, userdata: Userdata, event: &V
             told.length = *offset;
             words = c_text(&format!("pack {pack}: {why}"));
         }
-        // The core's list is open; a finding that this file has no number for is in the report all the same.
+        // The core's list may grow; a finding without a number here is still counted in the report.
         VerifyEvent::Found(_) => return 0,
     }
     (told.blobs, told.blob_count) = (first(&blobs), blobs.len());
     told.text = words.as_ptr();
-    // SAFETY: by the contract; all of it lives until it returns.
+    // SAFETY: by the contract; all of it lives until the callback returns.
     unsafe { callback(userdata.get(), &raw const told) }
 }
 
-/// Checks that everything is there and intact, and reports what is not. Findings are not errors:
-/// `report->clean` says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL.
-/// `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
+/// Checks that everything is there and intact, and reports the rest. Findings are not errors: `report->clean`
+/// says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL. `userdata` may be
+/// NULL. `report` may be NULL. Blocks, possibly for hours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_verify(
     store: *const graviton_store,

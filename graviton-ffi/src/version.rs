@@ -1,4 +1,4 @@
-//! Which version this is: of the header when a program is compiled, and of the library when it runs.
+//! The versions: of the header when a program is compiled, and of the library when it runs.
 
 use std::ffi::c_char;
 
@@ -21,7 +21,8 @@ pub extern "C" fn graviton_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The version of the library that is running, composed like GRAVITON_VERSION_NUMBER. Cannot fail, never blocks.
+/// The version of the library that is running, composed like GRAVITON_VERSION_NUMBER. Cannot fail, never
+/// blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_version_number() -> i32 {
     GRAVITON_VERSION_NUMBER
@@ -31,7 +32,7 @@ pub extern "C" fn graviton_version_number() -> i32 {
 /// nothing; smaller ones down to a few KiB lose little. Cannot fail, never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn graviton_recommended_buffer_size() -> usize {
-    // A block of the default chunker is 256 KiB on average, and a read gives no more than the rest of its block.
+    // A block of the default chunker is 256 KiB on average, and a read returns at most the rest of its block.
     256 << 10
 }
 

@@ -1,5 +1,6 @@
-//! Structures that say their own size in front, so that a later version of the library can have longer ones: a program goes on
-//! with a library that is newer than its header, and with an older one as long as it asks for nothing that this does not know.
+//! Structures that begin with their own size, so that they can grow in a later version of the library. A
+//! program keeps working with a library that is newer than its header, and with an older one as long as it
+//! uses nothing that the older one does not know.
 
 use std::mem::MaybeUninit;
 
@@ -7,22 +8,23 @@ use graviton_core::Result;
 
 use crate::pointer::{check, invalid, null};
 
-/// A structure that says its own size in front, so that a later version can be longer. Fields are only ever added, behind the
-/// others, and 0 means what there was before them.
+/// A structure that begins with its own size, so that it can grow in a later version. New fields are only
+/// added at the end, and 0 in them means the behaviour before them.
 ///
 /// # Safety
-/// `repr(C)`, begins with a `usize`, and is valid for any bytes that a caller may put there, and for zeros.
+/// The type is `repr(C)`, begins with a `usize`, and is valid for any bytes that a caller may put there, and
+/// for zeros.
 pub(crate) unsafe trait Versioned: Copy {
     /// Its name in C.
     const NAME: &'static str;
-    /// How long it was in earlier versions, if it was shorter. To be added to when a field is.
+    /// Its sizes in earlier versions, where it was shorter. Add the old size here when a field is added.
     const EARLIER: &'static [usize] = &[];
 }
 
-/// No structure is longer; what says so was not initialised.
+/// No structure is longer than this; a larger size means that the structure was not initialised.
 const LONGEST: usize = 4096;
 
-/// How long the caller's structure is.
+/// The size of the caller's structure.
 ///
 /// # Safety
 /// Null or misaligned, or points to a structure at least as long as its first field says.
@@ -42,8 +44,9 @@ unsafe fn their_size<T: Versioned>(pointer: *const T) -> Result<usize> {
     .with_advice("initialise it with its _INIT macro"))
 }
 
-/// A structure from the caller; `None` for null. Of one of an earlier version the rest is 0. Of one of a later version the
-/// rest must be 0: what is set there is not known here, and must not be passed over.
+/// A structure from the caller; `None` for null. If it is of an earlier version, the missing fields are 0. If
+/// it is of a later version, its extra bytes must be 0: a value there is unknown here, and must not be
+/// ignored.
 ///
 /// # Safety
 /// Null, misaligned, or points to a structure at least as long as its first field says.
@@ -52,7 +55,8 @@ pub(crate) unsafe fn versioned<T: Versioned>(pointer: *const T) -> Result<Option
         return Ok(None);
     }
     let mut value = MaybeUninit::<T>::zeroed();
-    // SAFETY: so many bytes are there by the contract, and any of them and zeros are a value by that of the trait.
+    // SAFETY: the pointer has this many bytes by the contract, and any bytes and zeros are a value by the
+    // trait's contract.
     unsafe {
         let size = their_size(pointer)?;
         let known = size.min(size_of::<T>());
@@ -73,10 +77,10 @@ pub(crate) struct Report<T> {
     size: usize,
 }
 
-/// The place of a structure to be filled in; `None` for null.
+/// The destination of a structure to be filled in; `None` for null.
 ///
 /// # Safety
-/// As [`versioned`], to be written for as long as the result is used.
+/// As [`versioned`], and valid to write for as long as the result is used.
 pub(crate) unsafe fn versioned_out<T: Versioned>(pointer: *mut T) -> Result<Option<Report<T>>> {
     if pointer.is_null() {
         return Ok(None);
@@ -86,7 +90,7 @@ pub(crate) unsafe fn versioned_out<T: Versioned>(pointer: *mut T) -> Result<Opti
     Ok(Some(Report { place: pointer, size }))
 }
 
-/// The same for one that must be there.
+/// Like [`versioned_out`], for a structure that is required.
 ///
 /// # Safety
 /// As [`versioned_out`].
@@ -96,10 +100,10 @@ pub(crate) unsafe fn versioned_needed<T: Versioned>(pointer: *mut T, name: &str)
 }
 
 impl<T: Versioned> Report<T> {
-    /// All but the size, which stays theirs.
+    /// Writes everything except the size, which stays the caller's.
     pub(crate) fn set(self, value: &T) {
         let (size, front) = (self.size.min(size_of::<T>()), size_of::<usize>());
-        // SAFETY: checked when it was made, and valid to write by the contract there.
+        // SAFETY: checked on creation, and valid to write by the contract there.
         unsafe {
             let (from, to) = (std::ptr::from_ref(value).cast::<u8>(), self.place.cast::<u8>());
             to.add(front).copy_from_nonoverlapping(from.add(front), size - front);
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
     use graviton_core::Code;
 
-    /// As it was in a first version.
+    /// The structure in a first version.
     #[repr(C)]
     #[derive(Clone, Copy, Debug, PartialEq)]
     struct Old {
@@ -121,7 +125,7 @@ mod tests {
         flag: i32,
     }
 
-    /// With what a second one added.
+    /// The structure with the fields that a second version added.
     #[repr(C)]
     #[derive(Clone, Copy, Debug, PartialEq)]
     struct New {
@@ -148,7 +152,7 @@ mod tests {
         unsafe { versioned(std::ptr::from_ref(theirs).cast::<T>()) }.map(Option::unwrap)
     }
 
-    /// What the program finds after this library has filled its structure in.
+    /// The program's structure after this library has filled it in.
     fn filled<T: Versioned, U>(value: &T, mut theirs: U) -> U {
         // SAFETY: as above.
         let report = unsafe { versioned_out((&raw mut theirs).cast::<T>()) };
@@ -160,7 +164,7 @@ mod tests {
     fn a_program_that_is_older_than_the_library_gets_what_it_knows_and_defaults_for_the_rest() {
         let old = Old { struct_size: size_of::<Old>(), number: 7, flag: 1 };
         let new = New { struct_size: size_of::<Old>(), number: 7, flag: 1, limit: 0 };
-        // What lies behind it is somebody else's.
+        // The bytes behind it do not belong to the structure.
         assert_eq!(read::<New, _>(&[old, old]).unwrap(), new);
         let report = New { struct_size: size_of::<New>(), number: 8, flag: 0, limit: 9 };
         let expected = Old { struct_size: size_of::<Old>(), number: 8, flag: 0 };
@@ -173,7 +177,7 @@ mod tests {
         assert_eq!(read::<Old, _>(&new).unwrap(), Old { struct_size: size_of::<New>(), number: 7, flag: 1 });
         new.limit = 1 << 63;
         assert_eq!(read::<Old, _>(&new).unwrap_err().code(), Code::InvalidArgument);
-        // What it does not know in a report stays as it was.
+        // Fields that it does not know stay unchanged in a report.
         let report = Old { struct_size: size_of::<Old>(), number: 8, flag: 0 };
         assert_eq!(filled(&report, new), New { number: 8, flag: 0, ..new });
     }
@@ -184,7 +188,7 @@ mod tests {
             let theirs = New { struct_size: size, number: 0, flag: 0, limit: 0 };
             assert_eq!(read::<New, _>(&theirs).unwrap_err().code(), Code::InvalidArgument, "{size}");
         }
-        // SAFETY: null is for nothing.
+        // SAFETY: null is allowed.
         assert!(unsafe { versioned::<New>(std::ptr::null()) }.unwrap().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! A blob going in piece by piece.
+//! Writes a blob piece by piece.
 
 use std::io::Write;
 

@@ -21,7 +21,7 @@ use crate::lent::Lent;
 use crate::{errors, lent};
 
 /// The most calls of a store that run at once: enough to share a transaction and a sync, or to fill a
-/// network, and few enough for the threads that they take. The others wait without a thread.
+/// network, and few enough for the threads that they need. Further calls wait without a thread.
 const AT_ONCE: usize = 64;
 
 /// The semaphore that limits the calls of a store.
@@ -32,8 +32,8 @@ pub(crate) fn turns() -> Arc<Semaphore> {
 /// Converts the result of a call into a Python object. Runs on the event loop's thread.
 type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
-/// An `asyncio.Future`. The answer takes it, or the cancellation; after that, nothing holds the future or its
-/// event loop.
+/// An `asyncio.Future`. Either the answer or the cancellation takes it; after that, nothing holds the future
+/// or its event loop.
 type PendingFuture = Arc<Mutex<Option<Lent<Py<PyAny>>>>>;
 
 fn take(waiting: &PendingFuture) -> Option<Lent<Py<PyAny>>> {
@@ -45,7 +45,7 @@ struct Completion {
     answer: Answer,
 }
 
-/// The answers for one event loop. The loop holds it while it listens; answers that cannot be delivered any
+/// The answers for one event loop. The loop holds this while it listens. Answers that cannot be delivered any
 /// more are dropped with it.
 #[pyclass(frozen, weakref, module = "graviton._graviton")]
 pub(crate) struct AnswerQueue {
@@ -93,7 +93,7 @@ impl AnswerQueue {
 
     /// Delivers the answers in the queue. Called on the event loop's thread, when the socket can be read.
     fn deliver(&self, py: Python<'_>) -> PyResult<()> {
-        // Read before the queue is emptied: a later answer writes again.
+        // Read before the queue is emptied, because a later answer writes again.
         let mut bytes = [0; 64];
         loop {
             match (&self.inner.listen).read(&mut bytes) {
@@ -106,7 +106,7 @@ impl AnswerQueue {
             std::mem::take(&mut *self.inner.completions.lock().unwrap_or_else(PoisonError::into_inner));
         let mut failed = Ok(());
         for completion in completions {
-            // An error of one future does not keep the others from their answers.
+            // An error of one future does not delay the answers of the others.
             failed = failed.and(completion.complete(py));
         }
         lent::take_back(py);
@@ -118,7 +118,7 @@ impl Completion {
     fn complete(self, py: Python<'_>) -> PyResult<()> {
         let Some(future) = take(&self.waiting) else { return Ok(()) };
         let future = future.back(py).into_bound(py);
-        // Nobody waits for a cancelled one.
+        // A cancelled future has no waiter.
         if future.call_method0(intern!(py, "done"))?.is_truthy()? {
             return Ok(());
         }
@@ -130,19 +130,20 @@ impl Completion {
     }
 }
 
-/// A call under way.
+/// A running call.
 #[pyclass(frozen, module = "graviton._graviton")]
 pub(crate) struct Task {
     handle: Held<AbortHandle>,
-    /// Not held, for the future leads back to this, which Python's collector could not see.
+    /// Weak, because the future refers back to this, and Python's collector could not see that cycle.
     waiting: Weak<Mutex<Option<Lent<Py<PyAny>>>>>,
 }
 
 #[pymethods]
 impl Task {
-    /// Drops the call, where it is, and its future, which gets no answer. Nothing happens if it has ended.
+    /// Drops the call at its current point, and its future, which gets no answer. Does nothing if the call
+    /// has ended.
     fn abort(&self, py: Python<'_>) {
-        // In a forked child, the call is the parent's.
+        // In a forked child, the call belongs to the parent.
         let Ok(handle) = self.handle.get() else { return };
         handle.abort();
         drop(self.waiting.upgrade().and_then(|waiting| take(&waiting)));
@@ -150,8 +151,8 @@ impl Task {
     }
 }
 
-/// The destination of an answer. Every call has one, and every one gets an answer, unless the caller has
-/// ended the call; without it, the caller would wait for ever.
+/// The destination of an answer. Every call has one and gets an answer, unless the caller has ended the call;
+/// otherwise the caller would wait for ever.
 pub(crate) struct Reply {
     queue: Arc<Inner>,
     waiting: Option<PendingFuture>,
@@ -174,7 +175,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        // An answer that nobody takes is not posted: its event loop may be gone.
+        // An answer without a receiver is not posted, because its event loop may be gone.
         let unanswered =
             |waiting: &PendingFuture| waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if let Some(waiting) = self.waiting.take().filter(unanswered) {
@@ -187,7 +188,7 @@ impl Drop for Reply {
     }
 }
 
-/// Begins a call. `convert` makes what Python code sees of its result.
+/// Begins a call. `convert` turns its result into a Python object.
 pub(crate) fn start<T, C>(
     py: Python<'_>,
     mut reply: Reply,
@@ -201,14 +202,14 @@ where
 {
     let turns = turns.map(Arc::clone);
     let runtime = graviton_core::runtime().map_err(|error| {
-        // Raised, and not also posted.
+        // The error is raised here, and must not be posted too.
         reply.waiting = None;
         errors::exception(py, &error)
     })?;
     let waiting = reply.waiting.as_ref().map(Arc::downgrade).unwrap_or_default();
     let task = runtime.spawn(async move {
         let result = {
-            // Never closed, so never without a turn.
+            // Never closed, so this always gets a turn.
             let _turn = match &turns {
                 Some(turns) => turns.acquire().await.ok(),
                 None => None,
@@ -226,7 +227,7 @@ where
 /// A part of the engine that Python code holds. It is dropped on the runtime, which it may need to clean up.
 /// In a forked child it is never dropped, because its threads and locks are the parent's.
 pub(crate) struct Held<T> {
-    /// As the errors call it, with its article.
+    /// The name in errors, with its article.
     name: &'static str,
     process: Process,
     value: Option<T>,

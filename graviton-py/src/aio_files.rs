@@ -1,7 +1,7 @@
-//! Blobs as files for asyncio: what `graviton.aio.BlobReader` and `graviton.aio.BlobWriter` are made of.
+//! Blobs as files for asyncio: the basis of `graviton.aio.BlobReader` and `graviton.aio.BlobWriter`.
 //!
-//! Calls on one of them run one at a time. A call that is dropped before its end does no harm to a reader,
-//! and aborts a writer.
+//! Calls on one of them run one at a time. Dropping a call before its end does not harm a reader, but aborts
+//! a writer.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::errors::exception;
 use crate::lent::Lent;
 use crate::reports::values;
 
-/// The most bytes that are copied on the event loop's thread, which is faster than another task. More bytes
-/// are written directly into memory of Python, on the engine's threads.
+/// The most bytes that are copied on the event loop's thread, which is faster than another task. The engine's
+/// threads write larger results directly into Python's memory.
 pub(crate) const AT_HAND: u64 = 1 << 20;
 
 type Shared<T> = Arc<Held<Mutex<Option<T>>>>;
@@ -46,9 +46,9 @@ impl AioReader {
     }
 }
 
-/// The next bytes: some of them that are at hand, or `all` of them, as many as the blob has.
+/// The next bytes: some bytes that are at hand, or `all` bytes up to `most` or the end of the blob.
 pub(crate) async fn read(reader: &mut BlobReader, from: u64, most: u64, all: bool) -> Result<Vec<Bytes>> {
-    // Of a block that is at hand this costs nothing.
+    // Free if the block is at hand.
     reader.seek(from);
     let mut pieces = Vec::new();
     let mut left = most;
@@ -68,7 +68,7 @@ impl AioReader {
         self.size
     }
 
-    /// Up to `most` bytes from there on: some, or `all` of them as far as the blob goes; `b""` at the end.
+    /// Up to `most` bytes from `from_offset` on: some, or `all` up to the end of the blob; `b""` at the end.
     fn read(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -106,7 +106,7 @@ impl AioReader {
         start(queue.py(), Reply::new(queue, future), Some(&self.turns), work, joined)
     }
 
-    /// Lets go of the blob, once no call uses it.
+    /// Releases the blob, once no call uses it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let reader = Arc::clone(&self.reader);
         let runtime = graviton_core::runtime().map_err(|error| exception(py, &error))?;
@@ -119,7 +119,7 @@ impl AioReader {
     }
 }
 
-/// Memory of all pieces, copied once, on the event loop's thread: not for many.
+/// The bytes of all pieces, copied once on the event loop's thread, so only for few bytes.
 pub(crate) fn joined(py: Python<'_>, pieces: Vec<Bytes>) -> PyResult<Bound<'_, PyAny>> {
     let length = pieces.iter().map(Bytes::len).sum();
     let mut bytes = FreshBytes::new(py, length)?;
@@ -146,7 +146,7 @@ impl AioWriter {
 
 #[pymethods]
 impl AioWriter {
-    /// Takes all of the bytes, or fails or is dropped half-way, and then the writer is aborted.
+    /// Takes all of the bytes. If it fails or is dropped half-way, the writer is aborted.
     fn write(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -157,7 +157,7 @@ impl AioWriter {
         let work = async move {
             let data = data.as_ref();
             let mut place = shared.get()?.lock().await;
-            // Out of its place: what happens before it is back there drops it.
+            // The writer is taken out of its slot; if this ends early, the writer is dropped.
             let mut writer = place.take().ok_or_else(|| closed("writer"))?;
             writer.write(data).await?;
             *place = Some(writer);
@@ -167,7 +167,7 @@ impl AioWriter {
         start(queue.py(), reply, Some(&self.turns), work, |py, count| count.into_bound_py_any(py))
     }
 
-    /// Stores what was written; what came of it.
+    /// Stores the written bytes. Returns the receipt.
     fn finish(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let shared = Arc::clone(&self.writer);
         let work = async move {
@@ -178,7 +178,7 @@ impl AioWriter {
         start(queue.py(), reply, Some(&self.turns), work, |py, put| Ok(values(py, &put)?.into_any()))
     }
 
-    /// Forgets what was written, once no call uses it.
+    /// Discards the written bytes, once no call uses the writer.
     fn abort(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let shared = Arc::clone(&self.writer);
         let work = async move {

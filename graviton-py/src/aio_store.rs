@@ -1,4 +1,4 @@
-//! A store's calls for asyncio. Each begins at once and gives a [`Task`]; its answer completes the future.
+//! A store's calls for asyncio. Each begins at once and returns a [`Task`]; its answer completes the future.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ impl Store {
         start(queue.py(), reply, Some(&self.turns), work(self.store.as_async().clone()), convert)
     }
 
-    /// Begins a call that gives a report.
+    /// Begins a call that returns a report.
     fn begin_report<R, F>(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -55,7 +55,7 @@ impl Store {
     }
 }
 
-/// The bytes that were asked for, or a reader for them.
+/// The requested bytes, or a reader for them.
 enum Got {
     Pieces(Vec<Bytes>),
     Reader(Box<BlobReader>),
@@ -76,7 +76,7 @@ fn parsed(py: Python<'_>, id: &str) -> PyResult<BlobId> {
 
 #[pymethods]
 impl Store {
-    /// Opens the store that the settings describe; as `open`.
+    /// Opens the store that the settings describe, like `open`.
     #[staticmethod]
     fn aio_open(
         queue: &Bound<'_, AnswerQueue>,
@@ -111,18 +111,18 @@ impl Store {
         start(queue.py(), reply, None, work, |py, store| Store::new(store).into_bound_py_any(py))
     }
 
-    /// Closes it in an orderly way.
+    /// Closes the store in an orderly way.
     fn aio_close(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let store = self.store.as_async().clone();
         let work = async move {
             store.close().await;
             Ok(())
         };
-        // Not behind the calls that are under way, which it ends.
+        // Must not wait for running calls, because it ends them.
         start(queue.py(), Reply::new(queue, future), None, work, |py, ()| ().into_bound_py_any(py))
     }
 
-    /// Stores these bytes, if they have that id.
+    /// Stores these bytes; fails if their id is not the expected one.
     fn aio_put(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -136,7 +136,7 @@ impl Store {
         self.begin_report(queue, future, work)
     }
 
-    /// Stores a file, which must have that id if one is given.
+    /// Stores a file; fails if its id is not the expected one.
     fn aio_put_file(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -149,7 +149,7 @@ impl Store {
         self.begin_report(queue, future, work)
     }
 
-    /// A blob to be written, only with this id if one is given.
+    /// A writer for a blob, which must get the expected id if one is given.
     fn aio_writer(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -162,7 +162,7 @@ impl Store {
         self.begin(queue, future, work, |py, writer| AioWriter::new(writer, turns).into_bound_py_any(py))
     }
 
-    /// A blob to be read.
+    /// A reader for a blob.
     fn aio_reader(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
         let id = parsed(queue.py(), &id)?;
         let turns = Arc::clone(&self.turns);
@@ -170,7 +170,7 @@ impl Store {
         self.begin(queue, future, work, |py, reader| AioReader::new(reader, turns).into_bound_py_any(py))
     }
 
-    /// All bytes of a blob, or of a large one its reader.
+    /// All bytes of a blob, or a reader if it is large.
     fn aio_get(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
         let id = parsed(queue.py(), &id)?;
         let turns = Arc::clone(&self.turns);
@@ -184,7 +184,7 @@ impl Store {
         self.begin(queue, future, work, |py, got| got.shown(py, turns))
     }
 
-    /// Up to `length` bytes of a blob from `offset`; a reader instead if those are many.
+    /// Up to `length` bytes of a blob from `offset`, or a reader if those are many.
     fn aio_read_range(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -212,14 +212,14 @@ impl Store {
         self.begin_report(queue, future, work)
     }
 
-    /// Whether the blob is there.
+    /// Whether the blob exists.
     fn aio_exists(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
         let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.exists(&id).await };
         self.begin(queue, future, work, |py, found| found.into_bound_py_any(py))
     }
 
-    /// Up to `limit` blobs behind that one.
+    /// Up to `limit` blobs after this one.
     fn aio_list(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -234,7 +234,7 @@ impl Store {
         })
     }
 
-    /// Up to `limit` entries of a manifest from there on: offset and key.
+    /// Up to `limit` entries of a manifest from this offset: offset and key.
     fn aio_manifest(
         &self,
         queue: &Bound<'_, AnswerQueue>,
@@ -248,7 +248,7 @@ impl Store {
         self.begin(queue, future, work, |py, entries| rows(&entries).into_bound_py_any(py))
     }
 
-    /// Sums over the store.
+    /// The totals of the store.
     fn aio_stats(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>) -> PyResult<Task> {
         let work = |store: AsyncStore| async move { store.stats().await };
         self.begin_report(queue, future, work)
@@ -261,7 +261,7 @@ impl Store {
         self.begin(queue, future, work, |py, ()| ().into_bound_py_any(py))
     }
 
-    /// Brings a deleted blob back.
+    /// Restores a deleted blob.
     fn aio_restore(&self, queue: &Bound<'_, AnswerQueue>, future: Py<PyAny>, id: Text) -> PyResult<Task> {
         let id = parsed(queue.py(), &id)?;
         let work = |store: AsyncStore| async move { store.restore(&id).await };

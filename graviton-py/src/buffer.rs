@@ -1,8 +1,8 @@
 //! Memory of Python objects: any C-contiguous buffer, to store from or to read into.
 //!
-//! While a buffer is held, its memory stays where it is, but Python code may change it: the GIL is not held
-//! during a call. So no Rust slice is made of it. Its bytes are copied once, into or out of memory of our own, and
-//! what is hashed and stored is that copy. Only `bytes` never change, and are read in place.
+//! While a buffer is held, its memory stays where it is, but Python code may change it, because a call does
+//! not hold the GIL. So no Rust slice of it is ever made. Its bytes are copied once, into or out of memory of
+//! our own, and that copy is hashed and stored. Only `bytes` never change, and are read in place.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int};
@@ -24,17 +24,18 @@ use rustix::mm::{Advice, madvise};
 use crate::call::{Interrupts, Stop, call};
 use crate::lent::Lent;
 
-/// Copied with the GIL held: to give it up and to wait for it takes longer.
+/// Copied with the GIL held: releasing it and waiting for it again takes longer.
 const AT_ONCE: usize = 64 << 10;
 
-/// What is larger has a mapping of its own, whatever the allocator learned, and all of it is fresh: each page of it is found
-/// and cleared by the system when it is first touched, which takes longer than to read, verify and copy what goes there.
-/// Another thread touches them, so many bytes at a time. (Huge pages took a third of that where the system had some, and three
-/// times as long on a virtual machine whose host had to find them: 3 s a GiB.)
+/// Larger memory has a mapping of its own, whatever the allocator learned, and all of it is fresh. The system
+/// finds and clears each page when it is first touched, which takes longer than reading, verifying and
+/// copying the bytes for it. So another thread touches the pages, this many bytes at a time. (Huge pages took
+/// a third of that time where the system had some, and three times as long on a virtual machine whose host
+/// had to find them: 3 s per GiB.)
 const TOUCHED_ASIDE: usize = 32 << 20;
 const TOUCHED_AT_ONCE: usize = 2 << 20;
 
-/// What an object shows of its memory, held until this is dropped.
+/// The memory that an object exposes, held until this is dropped.
 pub(crate) enum Buffer<'py> {
     Bytes(Bound<'py, PyBytes>),
     View(View<'py>),
@@ -42,7 +43,7 @@ pub(crate) enum Buffer<'py> {
 
 /// Memory by the buffer protocol. pyo3's own type refuses ctypes arrays, whose strides are not given.
 pub(crate) struct View<'py> {
-    /// In its own place: it may point into itself.
+    /// Boxed, because it may point into itself.
     view: Box<ffi::Py_buffer>,
     held: PhantomData<Python<'py>>,
 }
@@ -50,18 +51,18 @@ pub(crate) struct View<'py> {
 impl<'py> View<'py> {
     fn of(object: &Bound<'py, PyAny>, flags: c_int) -> PyResult<View<'py>> {
         let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::uninit());
-        // SAFETY: the object is alive, and the place is one for a `Py_buffer`.
+        // SAFETY: the object is alive, and `view` has room for a `Py_buffer`.
         let result = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), flags) };
         if result != 0 {
             return Err(PyErr::fetch(object.py()));
         }
-        // SAFETY: filled in, since the call succeeded.
+        // SAFETY: the call succeeded and filled it in.
         let view = View { view: unsafe { Box::from_raw(Box::into_raw(view).cast()) }, held: PhantomData };
-        // SAFETY: a view that is held.
+        // SAFETY: this view is held.
         if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.view, b'C' as _) } == 0 {
             return Err(PyBufferError::new_err("the memory is not C-contiguous; copy it first"));
         }
-        // SAFETY: a format, where there is one, is a C string that lives as long as the view.
+        // SAFETY: a format that is not null is a C string that lives as long as the view.
         let format = (!view.view.format.is_null()).then(|| unsafe { CStr::from_ptr(view.view.format) });
         if format.is_some_and(|format| format.to_bytes().contains(&b'O')) {
             return Err(PyTypeError::new_err(
@@ -86,13 +87,14 @@ impl<'py> View<'py> {
 
 impl Drop for View<'_> {
     fn drop(&mut self) {
-        // SAFETY: it was filled in by `PyObject_GetBuffer`, is released once, and the GIL is held, as `held` says.
+        // SAFETY: `PyObject_GetBuffer` filled this in, it is released once, and `held` proves that the GIL is
+        // held.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
     }
 }
 
 impl<'py> Buffer<'py> {
-    /// The memory of the object, to be read.
+    /// The memory of the object, for reading.
     pub(crate) fn to_read(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
         match object.cast::<PyBytes>() {
             Ok(bytes) => Ok(Buffer::Bytes(bytes.clone())),
@@ -100,7 +102,7 @@ impl<'py> Buffer<'py> {
         }
     }
 
-    /// The memory of the object, to be written.
+    /// The memory of the object, for writing.
     pub(crate) fn to_fill(object: &Bound<'py, PyAny>) -> PyResult<Buffer<'py>> {
         let refused = match View::of(object, ffi::PyBUF_FULL) {
             Ok(view) if view.is_writable() => return Ok(Buffer::View(view)),
@@ -108,7 +110,7 @@ impl<'py> Buffer<'py> {
             Err(raised) => Some(raised),
         };
         match (refused, View::of(object, ffi::PyBUF_FULL_RO)) {
-            // Not because it is read-only.
+            // The object refused for another reason than read-only memory.
             (_, Err(raised)) => Err(raised),
             (Some(raised), Ok(view)) if view.is_writable() => Err(raised),
             _ => Err(PyBufferError::new_err(
@@ -124,7 +126,7 @@ impl<'py> Buffer<'py> {
         }
     }
 
-    /// Its bytes, to be read within this call.
+    /// Its bytes, for reading within this call.
     pub(crate) fn source(&self) -> Source<'_> {
         let data = match self {
             Buffer::Bytes(bytes) => bytes.as_bytes().as_ptr(),
@@ -133,7 +135,7 @@ impl<'py> Buffer<'py> {
         Source { data, left: self.len(), fixed: matches!(self, Buffer::Bytes(_)), held: PhantomData }
     }
 
-    /// Its bytes, to be written within this call.
+    /// Its bytes, for writing within this call.
     pub(crate) fn sink(&self) -> Sink<'_> {
         match self {
             Buffer::Bytes(_) => Sink { data: ptr::null_mut(), left: 0, held: PhantomData },
@@ -145,7 +147,7 @@ impl<'py> Buffer<'py> {
     }
 }
 
-/// Bytes of a buffer that are still to be taken.
+/// The bytes of a buffer that are not taken yet.
 pub(crate) struct Source<'buffer> {
     data: *const u8,
     left: usize,
@@ -153,11 +155,11 @@ pub(crate) struct Source<'buffer> {
     held: PhantomData<&'buffer ()>,
 }
 
-// SAFETY: the memory is valid for as long as the buffer is held, which the lifetime says, whatever the thread.
+// SAFETY: the memory is valid on any thread as long as the buffer is held, as the lifetime says.
 unsafe impl Send for Source<'_> {}
 
 impl<'buffer> Source<'buffer> {
-    /// The next bytes, at most so many: in place if nobody can change them, else copied into `scratch`.
+    /// The next bytes, at most `most`: in place if nobody can change them, otherwise copied into `scratch`.
     pub(crate) fn piece<'a>(&mut self, most: usize, scratch: &'a mut Vec<u8>) -> &'a [u8]
     where
         'buffer: 'a,
@@ -167,7 +169,8 @@ impl<'buffer> Source<'buffer> {
             return &[];
         }
         if self.fixed {
-            // SAFETY: these bytes of a `bytes` object are inside it, never change, and live as long as it is held.
+            // SAFETY: these bytes are inside a `bytes` object. They never change, and live as long as the
+            // object is held.
             let piece = unsafe { std::slice::from_raw_parts(self.data, count) };
             self.skip(count);
             return piece;
@@ -180,20 +183,21 @@ impl<'buffer> Source<'buffer> {
     fn copy_to(&mut self, to: &mut [u8]) -> usize {
         let count = self.left.min(to.len());
         if count > 0 {
-            // SAFETY: `count` bytes are left in the buffer, which is held, and `to` is memory of our own. Python code that
-            // writes there meanwhile makes bytes of either kind, as in any C extension; they are read once only.
+            // SAFETY: `count` bytes are left in the buffer, which is held, and `to` is memory of our own. If
+            // Python code writes there meanwhile, the copy mixes old and new bytes, as in any C extension;
+            // each byte is read only once.
             unsafe { ptr::copy_nonoverlapping(self.data, to.as_mut_ptr(), count) };
             self.skip(count);
         }
         count
     }
 
-    /// Copies as many as fit there.
+    /// Copies as many bytes as fit.
     fn pour(&mut self, to: &mut Sink<'_>) {
         let count = self.left.min(to.left);
         if count > 0 {
-            // SAFETY: `count` bytes are left in both, which are held. They may be the same memory of Python code, and as in
-            // `copy_to`, may change meanwhile.
+            // SAFETY: `count` bytes are left in both, which are held. They may be the same memory of Python
+            // code, which may change meanwhile, as in `copy_to`.
             unsafe { ptr::copy(self.data, to.data, count) };
             self.skip(count);
             to.skip(count);
@@ -201,13 +205,13 @@ impl<'buffer> Source<'buffer> {
     }
 
     fn skip(&mut self, count: usize) {
-        // SAFETY: at most one behind the end of the buffer.
+        // SAFETY: at most one past the end of the buffer.
         self.data = unsafe { self.data.add(count) };
         self.left -= count;
     }
 }
 
-/// A source that is read by the engine, straight into its own memory.
+/// A source that the engine reads directly into its own memory.
 pub(crate) struct Reading<'a> {
     pub(crate) source: Source<'a>,
     pub(crate) interrupts: &'a Interrupts,
@@ -220,14 +224,14 @@ impl Read for Reading<'_> {
     }
 }
 
-/// Memory of a buffer that is still to be filled.
+/// The memory of a buffer that is not filled yet.
 pub(crate) struct Sink<'buffer> {
     data: *mut u8,
     left: usize,
     held: PhantomData<&'buffer ()>,
 }
 
-// SAFETY: the memory is valid for as long as the buffer is held, which the lifetime says, whatever the thread.
+// SAFETY: the memory is valid on any thread as long as the buffer is held, as the lifetime says.
 unsafe impl Send for Sink<'_> {}
 
 impl Sink<'_> {
@@ -235,18 +239,20 @@ impl Sink<'_> {
         self.left
     }
 
-    /// Copies as many of the bytes as fit; how many those were.
+    /// Copies as many bytes as fit. Returns their number.
     pub(crate) fn fill(&mut self, from: &[u8]) -> usize {
         let count = self.left.min(from.len());
         if count > 0 {
-            // SAFETY: `count` bytes are left in the buffer, which is held and writable; `from` is memory of our own.
+            // SAFETY: `count` bytes are left in the buffer, which is held and writable, and `from` is memory
+            // of our own.
             unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.data, count) };
             self.skip(count);
         }
         count
     }
 
-    /// Does the work that fills it; if it is large, beside a thread that touches its pages. For fresh memory of our own.
+    /// Runs `work`, which fills the memory. If the memory is large, another thread touches its pages
+    /// meanwhile. Only for fresh memory of our own.
     pub(crate) fn touched_aside<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         if self.left <= TOUCHED_ASIDE {
             return work(self);
@@ -254,33 +260,33 @@ impl Sink<'_> {
         let stop = Stop::default();
         let untouched = Untouched { data: self.data, length: self.left, stopped: Arc::clone(&stop.0) };
         thread::scope(|scope| {
-            // Where there are no more threads, it only takes longer.
+            // If no thread can be started, the work only takes longer.
             let _touching = thread::Builder::new().spawn_scoped(scope, move || untouched.touch());
-            // Also where a panic ends the work.
+            // Stops the thread even if the work panics.
             let _stop = stop;
             work(self)
         })
     }
 
     fn skip(&mut self, count: usize) {
-        // SAFETY: at most one behind the end of the buffer.
+        // SAFETY: at most one past the end of the buffer.
         self.data = unsafe { self.data.add(count) };
         self.left -= count;
     }
 }
 
-/// A `bytes` object that nobody else has seen yet, to be filled before it is handed out.
+/// A `bytes` object that is filled before any other code sees it.
 pub(crate) struct FreshBytes<'py> {
     bytes: Bound<'py, PyBytes>,
 }
 
 impl<'py> FreshBytes<'py> {
-    /// `MemoryError` if there is no room for so many.
+    /// Raises `MemoryError` if there is not enough memory.
     pub(crate) fn new(py: Python<'py>, length: usize) -> PyResult<FreshBytes<'py>> {
         let length =
             isize::try_from(length).map_err(|_| PyMemoryError::new_err("the bytes do not fit in memory"))?;
-        // SAFETY: with a null pointer this makes an object of that length, or raises. Its bytes are filled before anybody
-        // reads them (`finish`).
+        // SAFETY: with a null pointer this makes an object of that length, or raises. Its bytes are filled
+        // before anything reads them (`finish`).
         let bytes = unsafe {
             let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
@@ -290,19 +296,19 @@ impl<'py> FreshBytes<'py> {
 
     /// All of it, to be filled within this call.
     pub(crate) fn sink(&mut self) -> Sink<'_> {
-        // SAFETY: the object is a `bytes` of our own.
+        // SAFETY: the object is our own `bytes`.
         let data = unsafe { ffi::PyBytes_AsString(self.bytes.as_ptr()) };
         // SAFETY: as above.
         let length = unsafe { ffi::PyBytes_Size(self.bytes.as_ptr()) };
         Sink { data: data.cast(), left: length as usize, held: PhantomData }
     }
 
-    /// The object, of which `left` bytes at the end were not filled.
+    /// The object without its last `left` bytes, which were not filled.
     pub(crate) fn finish(self, left: usize) -> Bound<'py, PyBytes> {
         if left == 0 {
             return self.bytes;
         }
-        // SAFETY: the object is a `bytes` of our own.
+        // SAFETY: the object is our own `bytes`.
         let length = unsafe { ffi::PyBytes_Size(self.bytes.as_ptr()) } as usize;
         // SAFETY: these bytes were filled.
         let filled = unsafe {
@@ -313,14 +319,14 @@ impl<'py> FreshBytes<'py> {
     }
 }
 
-/// Memory that is touched from its front to its end, unless that is stopped before.
+/// Memory that is touched from its start to its end, unless that is stopped.
 struct Untouched {
     data: *mut u8,
     length: usize,
     stopped: Arc<AtomicBool>,
 }
 
-// SAFETY: the kernel alone looks at the memory, which is mapped for as long as the scope of the thread lasts.
+// SAFETY: only the kernel accesses the memory, which is mapped as long as the scope of the thread lasts.
 unsafe impl Send for Untouched {}
 
 impl Untouched {
@@ -328,9 +334,10 @@ impl Untouched {
         let mut at = self.data.align_offset(rustix::param::page_size());
         while at < self.length && !self.stopped.load(Ordering::Relaxed) {
             let length = TOUCHED_AT_ONCE.min(self.length - at);
-            // SAFETY: from a page that begins inside the memory to its end at most. What is there stays as it is.
+            // SAFETY: from a page that begins inside the memory, at most to its end. The call does not change
+            // the bytes.
             if unsafe { madvise(self.data.add(at).cast(), length, Advice::LinuxPopulateWrite) }.is_err() {
-                // Kernels before 5.14 cannot; whoever fills the memory touches it.
+                // Kernels before 5.14 cannot do this; the code that fills the memory then touches it.
                 return;
             }
             at += length;
@@ -338,7 +345,7 @@ impl Untouched {
     }
 }
 
-/// A `bytes` object with these bytes. Many are copied without the GIL.
+/// A `bytes` object with these bytes. A large one is copied without the GIL.
 pub(crate) fn copied<'py>(py: Python<'py>, from: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     if from.len() <= AT_ONCE {
         return Ok(PyBytes::new(py, from));
@@ -352,7 +359,8 @@ pub(crate) fn copied<'py>(py: Python<'py>, from: &[u8]) -> PyResult<Bound<'py, P
     Ok(bytes.finish(left))
 }
 
-/// A `bytes` object of this length, which the work fills without the GIL; shorter if it does not fill all of it.
+/// A `bytes` object of this length, which `work` fills without the GIL; shorter if `work` does not fill all
+/// of it.
 pub(crate) fn filled(
     py: Python<'_>,
     length: u64,
@@ -367,18 +375,18 @@ pub(crate) fn filled(
     Ok(bytes.finish(left))
 }
 
-/// A `bytes` object that is filled by and by, on any thread and without the GIL.
+/// A `bytes` object that is filled step by step, on any thread and without the GIL.
 pub(crate) struct Filling {
     bytes: Lent<Py<PyBytes>>,
     sink: Sink<'static>,
 }
 
 impl Filling {
-    /// `MemoryError` if there is no room for so many.
+    /// Raises `MemoryError` if there is not enough memory.
     pub(crate) fn new(py: Python<'_>, length: usize) -> PyResult<Filling> {
         let mut fresh = FreshBytes::new(py, length)?;
         let Sink { data, left, .. } = fresh.sink();
-        // The memory stays where it is for as long as the object is held, which is beside it.
+        // The memory stays where it is as long as the object is held, and the object is held beside the sink.
         let sink = Sink { data, left, held: PhantomData };
         Ok(Filling { bytes: Lent::new(fresh.bytes.unbind()), sink })
     }
@@ -387,14 +395,14 @@ impl Filling {
         &mut self.sink
     }
 
-    /// The object, as `FreshBytes::finish` gives it.
+    /// The object, as from `FreshBytes::finish`.
     pub(crate) fn finish(self, py: Python<'_>) -> Bound<'_, PyBytes> {
         let left = self.sink.left();
         FreshBytes { bytes: self.bytes.back(py).into_bound(py) }.finish(left)
     }
 }
 
-/// A copy of up to `most` bytes of any memory that can be stored, from there on.
+/// A copy of up to `most` bytes of any readable memory, from `from_offset` on.
 #[pyfunction]
 pub(crate) fn piece_of<'py>(
     data: &Bound<'py, PyAny>,
@@ -411,7 +419,7 @@ pub(crate) fn piece_of<'py>(
     Ok(bytes.finish(left))
 }
 
-/// Copies the bytes into any memory that can be written, from there on, as far as they fit; how many those are.
+/// Copies as many of the bytes as fit into any writable memory, from `offset` on. Returns their number.
 #[pyfunction]
 pub(crate) fn fill_at(
     buffer: &Bound<'_, PyAny>,

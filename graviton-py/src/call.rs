@@ -1,8 +1,8 @@
 //! Calls into the engine: without the GIL, and ended within 100 ms by a signal whose handler raises.
 //!
-//! While the engine waits, it asks [`Interrupts`] about every 50 ms; loops over pieces of data ask it
-//! between pieces. Python runs signal handlers on its main thread only; on others the question costs next to
-//! nothing and the answer is to go on.
+//! While the engine waits, it asks [`Interrupts`] about every 50 ms; loops over pieces of data ask it between
+//! pieces. Python runs signal handlers only on its main thread. On other threads the check costs almost
+//! nothing, and the answer is always to continue.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,11 @@ use pyo3::prelude::*;
 
 use crate::{errors, lent};
 
-/// How often Python is asked whether there was a signal.
+/// How often Python is asked for pending signals.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The exception of Python code during a call: of a signal handler, or of a function that the call was given.
+/// An exception of Python code during a call: of a signal handler, or of a function that was passed to the
+/// call.
 #[derive(Clone)]
 pub(crate) struct Interrupts(Arc<Mutex<State>>);
 
@@ -31,7 +32,7 @@ impl Interrupts {
         Interrupts(Arc::new(Mutex::new(State { raised: None, asked: Instant::now() })))
     }
 
-    /// Ends the call with what a signal handler has raised. Asks no more often than is needed.
+    /// Ends the call with the exception of a signal handler. Asks no more often than necessary.
     pub(crate) fn check(&self) -> Result<()> {
         if self.state().asked.elapsed() < PATIENCE {
             return Ok(());
@@ -48,10 +49,10 @@ impl Interrupts {
         self.python(|py| py.check_signals())
     }
 
-    /// Runs Python code. An exception of it ends the call, and the call raises it.
+    /// Runs Python code. An exception in it ends the call, and the call raises it.
     pub(crate) fn python<T>(&self, code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
         let result = Python::try_attach(|py| code(py).map_err(|raised| self.keep(raised)));
-        // `None` if the interpreter is on its way out.
+        // `None` if the interpreter is shutting down.
         result.and_then(std::result::Result::ok).ok_or_else(cancelled)
     }
 
@@ -61,13 +62,13 @@ impl Interrupts {
         if state.raised.is_none() {
             state.raised = Some(raised);
         } else {
-            // Its end may run Python code.
+            // Dropping an exception may run Python code.
             drop(state);
             drop(raised);
         }
     }
 
-    /// Never held while Python code runs.
+    /// Never locked while Python code runs.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,7 +78,7 @@ fn cancelled() -> Error {
     Error::new(Code::Cancelled, "the call was interrupted")
 }
 
-/// Ends what goes on on a thread of its own, when whoever waits for it drops this.
+/// Ends the work of another thread when the thread that waits for it drops this.
 #[derive(Default)]
 pub(crate) struct Stop(pub(crate) Arc<AtomicBool>);
 

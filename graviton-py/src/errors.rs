@@ -9,15 +9,15 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// Causes further down are of no use to anybody.
+/// Deeper causes help nobody.
 const DEEPEST: usize = 8;
 
-/// Of every code: its name, its class, and whether trying again may help.
+/// For every code: its name, its class, and whether a retry may help.
 pub(crate) fn codes() -> Vec<(&'static str, &'static str, bool)> {
     Code::all().map(|code| (code.name(), code.python_class(), code.is_retryable())).collect()
 }
 
-/// Of every code: the exit code of a command that it ends.
+/// For every code: the exit code of a command that fails with it.
 pub(crate) fn exit_codes() -> Vec<(&'static str, u8)> {
     Code::all().map(|code| (code.name(), code.exit_code())).collect()
 }

@@ -1,5 +1,5 @@
-//! Many files at once: commits that come together share a transaction and a sync, so files are in flight
-//! beside each other, as many as their memory allows. Ids come back in the order of the paths.
+//! Many files at once. Commits that arrive together share a transaction and a sync, so many files are in
+//! flight at once, as many as their memory allows. Ids are returned in the order of the paths.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use crate::reports::values;
 use crate::store::Store;
 use crate::text::Text;
 
-/// Files in flight at most: each is open, and so are the blocks made of it.
+/// The most files in flight: each is open, and so are the blocks made of it.
 const AT_ONCE: usize = 64;
 
-/// Memory of the puts in flight, in pages, what a put takes of it at most, and what beside the file's bytes.
+/// The memory of all puts in flight, in pages; the most that one put may take of it; and the overhead beside
+/// a file's bytes.
 const PAGE: u64 = 4 << 10;
 const PAGES: u32 = 32 << 10;
 const PAGES_OF_A_PUT: u64 = 16 << 10;
@@ -27,8 +28,8 @@ const PAGES_BESIDE: u64 = 4;
 
 #[pymethods]
 impl Store {
-    /// Stores files, which must have that id if one is given. `progress` gets the bytes of each stored file.
-    /// The first failure is raised and ends the running puts; files that were stored before stay.
+    /// Stores files; fails if an id is given and a file has another. `progress` gets the bytes of each stored
+    /// file. The first failure is raised and ends the running puts; files that were stored before stay.
     #[pyo3(signature = (paths, expect=None, progress=None))]
     fn put_files<'py>(
         &self,
@@ -39,7 +40,8 @@ impl Store {
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let puts = call(py, |interrupts| {
             let expected: Option<BlobId> = expect.as_deref().map(str::parse).transpose()?;
-            // Checked here: a store of the parent process is refused before this waits for a thread of it.
+            // Checked here: a store of the parent process must be refused before this waits for one of its
+            // threads.
             if paths.is_empty() {
                 return Ok(Vec::new());
             }
@@ -64,14 +66,14 @@ fn put_all(
             let (engine, memory, stored) = (engine.clone(), Arc::clone(&memory), stored.clone());
             async move {
                 let put = put_one(&engine, &memory, path, expected).await?;
-                // Nobody waits for it when the call was interrupted.
+                // If the call was interrupted, there is no receiver.
                 let _ = stored.send(put.id.size());
                 Ok(put)
             }
         });
         stream::iter(puts).buffered(AT_ONCE).try_collect::<Vec<PutReceipt>>().await
     });
-    // The channel closes when the task has let go of everything, whether it ended or was ended.
+    // The channel closes when the task has released everything, whether it finished or was ended.
     let mut result = Ok(());
     loop {
         let told = match sizes.recv_timeout(PATIENCE) {
@@ -100,11 +102,11 @@ async fn put_one(
     path: PathBuf,
     expected: Option<BlobId>,
 ) -> Result<PutReceipt> {
-    // The put reports a file without metadata. A device has no size, and may be endless.
+    // If there is no metadata, the put reports the error. A device has no size, and may be endless.
     let size =
         std::fs::metadata(&path).map_or(0, |found| if found.is_file() { found.len() } else { u64::MAX });
     let pages = (size / PAGE + PAGES_BESIDE).min(PAGES_OF_A_PUT);
-    // Never closed, so never without a permit.
+    // Never closed, so this always gets a permit.
     let _memory = memory.acquire_many(pages as u32).await;
     engine.put_with(&PutOptions::new().expect(expected)).file(&path).await
 }

@@ -1,16 +1,16 @@
 //! The interpreter that a program runs in. One process may have several (`Py_NewInterpreter`, as mod_wsgi
-//! does), and this module keeps classes and callbacks of Python for the process: those of one interpreter
-//! must not be met in another. So only the main one may import it.
+//! does). This module keeps Python classes and callbacks per process, and those of one interpreter must not
+//! appear in another. So only the main interpreter may import it.
 
 #![allow(unsafe_code)]
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
-/// Raises `ImportError` in any interpreter but the main one.
+/// Raises `ImportError` in every interpreter except the main one.
 #[pyfunction]
 pub(crate) fn check_interpreter(_py: Python<'_>) -> PyResult<()> {
-    // SAFETY: this thread holds the GIL, as `_py` proves, so that it has an interpreter, which lives.
+    // SAFETY: `_py` proves that this thread holds the GIL, so it has a live interpreter.
     let number = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
     if number == 0 {
         return Ok(());

@@ -1,17 +1,19 @@
-//! `graviton._graviton`: what the Python package `graviton` is made of.
+//! `graviton._graviton`: the engine under the Python package `graviton`.
 //!
-//! The package has the names, types and documentation that programs see; here is what needs the engine.
-//! Values go over as plain objects (ids are text, reports are tuples), and the package names them.
+//! The package has the names, types and documentation that programs see; this module has the parts that need
+//! the engine. Values cross as plain objects (ids are text, reports are tuples), and the package gives them
+//! names.
 //!
 //! ```text
 //! settings -> store -> reader, writer, files (many at once), upkeep
 //!                ├── aio: answers for asyncio -> aio_store, aio_files
-//!                └── call: without the GIL, ended by signals;  turn: one thread at a time;  buffer;  text;  errors
+//!                └── call: without the GIL, ended by signals;  turn: one thread at a time;
+//!                    buffer;  text;  errors
 //!                      └── lent: Python objects that the engine's threads hold
 //! ```
 //! Rules: no call holds the GIL while it waits, for the engine or for another thread's turn. No Rust
-//! reference is made to memory that Python code may change meanwhile. An error leaves as the exception of its
-//! code, and what Python code raised leaves as it came.
+//! reference points to memory that Python code may change meanwhile. An error leaves as the exception of its
+//! code, and an exception of Python code leaves unchanged.
 
 #![deny(unsafe_code)]
 #![allow(clippy::needless_pass_by_value, reason = "arguments of Python functions arrive as values")]
@@ -34,7 +36,7 @@ mod turn;
 mod upkeep;
 mod writer;
 
-/// The engine of the package `graviton`, which is what to import.
+/// The engine of the package `graviton`. Programs import that package.
 #[pyo3::pymodule]
 mod _graviton {
     use pyo3::prelude::*;

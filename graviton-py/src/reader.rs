@@ -1,4 +1,4 @@
-//! A blob being read: what `graviton.BlobReader` is made of.
+//! A blob being read: the basis of `graviton.BlobReader`.
 
 use std::io::{Seek, SeekFrom};
 
@@ -32,7 +32,7 @@ impl Reader {
         self.size
     }
 
-    /// Fills the buffer, unless the blob ends before; how many bytes that were.
+    /// Fills the buffer, unless the blob ends first. Returns the number of bytes.
     fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let buffer = Buffer::to_fill(buffer)?;
         let mut sink = buffer.sink();
@@ -51,7 +51,8 @@ impl Reader {
         })
     }
 
-    /// Moves; `whence` is 0 for the start, 1 for the position, 2 for the end. The new position.
+    /// Moves the position; `whence` is 0 for the start, 1 for the position, 2 for the end. Returns the new
+    /// position.
     fn seek(&self, py: Python<'_>, offset: i64, whence: u8) -> PyResult<u64> {
         let to = match whence {
             0 => u64::try_from(offset).map(SeekFrom::Start).map_err(|_| format!("cannot seek to {offset}")),
@@ -65,13 +66,13 @@ impl Reader {
         })
     }
 
-    /// Lets go of the blob.
+    /// Releases the blob.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         call(py, |interrupts| self.reader.close(interrupts).map(drop))
     }
 }
 
-/// Fills the memory from the position on, unless the blob ends before.
+/// Fills the memory from the position on, unless the blob ends first.
 pub(crate) fn fill(
     reader: &mut graviton_core::Reader,
     sink: &mut Sink<'_>,
@@ -89,7 +90,7 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// All of a blob whose first block was read.
+/// All of a blob whose first block is already read.
 pub(crate) fn all_of<'py>(
     py: Python<'py>,
     first: &Bytes,

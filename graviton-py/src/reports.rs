@@ -1,4 +1,4 @@
-//! Reports as tuples, which the classes of `graviton._reports` take.
+//! Reports as tuples, for the classes of `graviton._reports`.
 
 use graviton_core::report::{Report, Value};
 use graviton_core::{Code, Error};
@@ -9,7 +9,7 @@ use pyo3::types::PyTuple;
 use crate::errors::exception;
 
 /// The values of the fields that the report stores, in the order of its declaration. The class computes the
-/// others. Ids and keys are text, times are milliseconds.
+/// other fields. Ids and keys are text, times are milliseconds.
 pub(crate) fn values<'py>(py: Python<'py>, report: &impl Report) -> PyResult<Bound<'py, PyTuple>> {
     let stored = report.entries().filter(|(field, _)| !field.is_computed());
     let values: Vec<_> = stored.map(|(_, value)| object(py, value)).collect::<PyResult<_>>()?;

@@ -1,4 +1,4 @@
-//! Settings and ids as text, checked by the engine.
+//! Settings and ids as text; the engine checks them.
 
 use std::path::PathBuf;
 
@@ -10,21 +10,21 @@ use crate::call::call;
 use crate::errors::exception;
 use crate::text::Text;
 
-/// Names and values, as they were given.
+/// Names and values, as given.
 pub(crate) type Settings = Vec<(String, String)>;
 
-/// The configuration that these make, with the store in the directory `path` if there is one.
+/// The configuration with these settings, and with the store in the directory `path` if one is given.
 pub(crate) fn config(settings: &Settings, path: Option<PathBuf>) -> Result<Config> {
     let start = path.map_or_else(Config::new, Config::for_directory);
     settings.iter().try_fold(start, |config, (name, value)| config.set(name, value))
 }
 
-/// Of every setting: its name, its default and its meaning.
+/// For every setting: its name, its default and its meaning.
 pub(crate) fn all() -> Vec<(&'static str, &'static str, &'static str)> {
     SETTINGS.iter().map(|setting| (setting.name, setting.default, setting.meaning)).collect()
 }
 
-/// The settings in the environment, checked; those that do not matter are left out.
+/// The settings in the environment, checked; irrelevant ones are left out.
 #[pyfunction]
 pub(crate) fn environment(py: Python<'_>) -> PyResult<Settings> {
     Config::from_env().map_err(|error| exception(py, &error))?;
@@ -36,7 +36,7 @@ pub(crate) fn environment(py: Python<'_>) -> PyResult<Settings> {
     Ok(used.filter_map(|setting| Some((setting.name.to_owned(), value(setting.name)?))).collect())
 }
 
-/// The names of those settings whose values must not be shown or pickled.
+/// The names of the settings whose values must not be shown or pickled.
 #[pyfunction]
 pub(crate) fn secrets(py: Python<'_>, settings: Settings) -> PyResult<Vec<String>> {
     let found = config(&settings, None).and_then(|config| {
@@ -51,14 +51,14 @@ pub(crate) fn secrets(py: Python<'_>, settings: Settings) -> PyResult<Vec<String
     found.map_err(|error| exception(py, &error))
 }
 
-/// The blob id that is written like this, as it is always written.
+/// The blob id in its canonical form.
 #[pyfunction]
 pub(crate) fn blob_id(py: Python<'_>, text: Text) -> PyResult<String> {
     let id: BlobId = text.parse().map_err(|error| exception(py, &error))?;
     Ok(id.to_string())
 }
 
-/// The id that these bytes have.
+/// The id of these bytes.
 #[pyfunction]
 pub(crate) fn blob_id_of(py: Python<'_>, data: &Bound<'_, PyAny>, algo: Text) -> PyResult<String> {
     let buffer = Buffer::to_read(data)?;

@@ -1,4 +1,4 @@
-//! An open store: what `graviton.Store` is made of.
+//! An open store: the basis of `graviton.Store`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::settings::{Settings, config};
 use crate::text::Text;
 use crate::writer::Writer;
 
-/// The options of a put, with the id that its content must have if one is given.
+/// The options of a put. The content must have the id `expect`, if one is given.
 pub(crate) fn put_options(expect: Option<Text>) -> Result<PutOptions> {
     let id: Option<BlobId> = expect.map(|id| id.parse()).transpose()?;
     Ok(PutOptions::new().expect(id))
@@ -30,7 +30,7 @@ pub(crate) fn put_options(expect: Option<Text>) -> Result<PutOptions> {
 #[pyclass(frozen, module = "graviton._graviton")]
 pub(crate) struct Store {
     pub(crate) store: graviton_core::Store,
-    /// Of the calls for asyncio.
+    /// Limits the calls for asyncio.
     pub(crate) turns: Arc<Semaphore>,
 }
 
@@ -40,7 +40,7 @@ impl Store {
     }
 }
 
-/// Entries of a manifest as rows: offset and key.
+/// Entries of a manifest as rows of offset and key.
 pub(crate) fn rows(entries: &[ManifestEntry]) -> Vec<(u64, String)> {
     entries.iter().map(|entry| (entry.offset, entry.key.to_string())).collect()
 }
@@ -71,7 +71,7 @@ impl Store {
         Ok(Store::new(store))
     }
 
-    /// Closes it in an orderly way.
+    /// Closes the store in an orderly way.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         call(py, |_| {
             self.store.close();
@@ -79,7 +79,7 @@ impl Store {
         })
     }
 
-    /// Stores these bytes, if they have that id.
+    /// Stores these bytes; fails if their id is not the expected one.
     #[pyo3(signature = (data, expect=None))]
     fn put<'py>(
         &self,
@@ -89,7 +89,7 @@ impl Store {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let options = move || put_options(expect);
         if let Ok(bytes) = data.cast::<PyBytes>() {
-            // They never change, and are stored from where they are.
+            // `bytes` never change, and are stored from their own memory.
             let bytes = Bytes::from_owner(Lent::new(PyBackedBytes::from(bytes.clone())));
             let put = call(py, |_| self.store.put_with(&options()?).bytes(bytes))?;
             return values(py, &put);
@@ -103,14 +103,14 @@ impl Store {
         values(py, &put)
     }
 
-    /// A blob to be written, only with this id if one is given.
+    /// A writer for a blob, which must get the expected id if one is given.
     #[pyo3(signature = (expect=None))]
     fn writer(&self, py: Python<'_>, expect: Option<Text>) -> PyResult<Writer> {
         let writer = call(py, |_| self.store.put_with(&put_options(expect)?).writer())?;
         Ok(Writer::new(writer))
     }
 
-    /// A blob to be read.
+    /// A reader for a blob.
     fn reader(&self, py: Python<'_>, id: Text) -> PyResult<Reader> {
         let reader = call(py, |_| self.store.reader(&id.parse()?))?;
         Ok(Reader::new(reader))
@@ -125,7 +125,7 @@ impl Store {
         all_of(py, &first, reader)
     }
 
-    /// All bytes of a blob, into the buffer; how many they are.
+    /// Reads all bytes of a blob into the buffer. Returns their number.
     fn get_into(&self, py: Python<'_>, id: Text, buffer: &Bound<'_, PyAny>) -> PyResult<u64> {
         let buffer = Buffer::to_fill(buffer)?;
         let mut sink = buffer.sink();
@@ -160,12 +160,12 @@ impl Store {
         values(py, &found)
     }
 
-    /// Whether the blob is there.
+    /// Whether the blob exists.
     fn exists(&self, py: Python<'_>, id: Text) -> PyResult<bool> {
         call(py, |_| self.store.exists(&id.parse()?))
     }
 
-    /// Up to `limit` blobs behind that one.
+    /// Up to `limit` blobs after this one.
     fn list<'py>(
         &self,
         py: Python<'py>,
@@ -179,7 +179,7 @@ impl Store {
         page.iter().map(|found| values(py, found)).collect()
     }
 
-    /// Up to `limit` entries of a manifest from there on: offset and key.
+    /// Up to `limit` entries of a manifest from this offset: offset and key.
     fn manifest(
         &self,
         py: Python<'_>,
@@ -196,7 +196,7 @@ impl Store {
         call(py, |_| self.store.delete(&id.parse()?))
     }
 
-    /// Brings a deleted blob back.
+    /// Restores a deleted blob.
     fn restore(&self, py: Python<'_>, id: Text) -> PyResult<()> {
         call(py, |_| self.store.restore(&id.parse()?))
     }

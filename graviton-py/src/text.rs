@@ -1,5 +1,5 @@
-//! Text of Python objects, which may have what no Unicode text has: half of a surrogate pair, of a file name
-//! say.
+//! Text of Python objects. It may contain half of a surrogate pair, for example from a file name, which no
+//! Unicode text contains.
 
 use std::ops::Deref;
 
@@ -7,8 +7,8 @@ use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-/// Text that the engine parses. A character that is not Unicode is replaced by one that no valid text has, so
-/// that the text is refused like any other, with the same message and exception.
+/// Text that the engine parses. A character that is not Unicode is replaced by one that no valid text
+/// contains, so the text is refused like any other invalid text, with the same message and exception.
 pub(crate) struct Text(String);
 
 impl Deref for Text {

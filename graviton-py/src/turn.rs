@@ -1,7 +1,7 @@
-//! A thing that one thread uses at a time, while the others wait without the GIL and without being deaf to
-//! signals.
+//! A value that one thread uses at a time. The other threads wait without the GIL, and still handle signals.
 //!
-//! A plain mutex would do neither, and would hang where a signal handler calls the very object that its
+//! A plain mutex does neither, and would hang if a signal handler calls the object that its own thread is
+//! using, or if a fork copied the mutex while another thread held it.
 //! thread is using, or where a fork copied it while another thread had it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,9 @@ use graviton_core::{Code, Error, Process, Result};
 
 use crate::call::{Interrupts, PATIENCE};
 
-/// A `T` until it is closed.
+/// A `T`, until it is closed.
 pub(crate) struct Turn<T> {
-    /// As the errors call it, with its article.
+    /// The name in errors, with its article.
     name: &'static str,
     process: Process,
     state: Mutex<State<T>>,
@@ -32,7 +32,7 @@ impl<T> Turn<T> {
         Turn { name, process: Process::this(), state, changed: Condvar::new() }
     }
 
-    /// Waits for its turn and does this.
+    /// Waits for its turn, and runs `work` on the value.
     pub(crate) fn with<R>(
         &self,
         interrupts: &Interrupts,
@@ -48,7 +48,7 @@ impl<T> Turn<T> {
         }
     }
 
-    /// Waits for its turn and takes it out for good; `None` if it was closed before.
+    /// Waits for its turn, and takes the value out for good; `None` if it was already closed.
     pub(crate) fn close(&self, interrupts: &Interrupts) -> Result<Option<T>> {
         let value = self.acquire(interrupts)?;
         *self.lock() = State::Closed;
@@ -77,7 +77,7 @@ impl<T> Turn<T> {
                     state =
                         self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
                     if matches!(*state, State::Taken(_)) {
-                        // Signal handlers may come back here.
+                        // Signal handlers may call back into this.
                         drop(state);
                         interrupts.check()?;
                         state = self.lock();
@@ -92,7 +92,7 @@ impl<T> Turn<T> {
     }
 }
 
-/// Gives the value back, also when the work panics.
+/// Returns the value, even if the work panics.
 struct Taken<'a, T> {
     turn: &'a Turn<T>,
     value: Option<T>,

@@ -14,7 +14,7 @@ use crate::reports::values;
 use crate::store::Store;
 use crate::text::Text;
 
-/// Kind, what it is about, what is wrong, and the blobs that are hurt.
+/// The kind, the subject, the fault, and the affected blobs.
 type Found = (&'static str, String, String, Vec<String>);
 
 fn found(finding: &Finding) -> Found {
@@ -55,7 +55,7 @@ fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
     value.map(duration).transpose()
 }
 
-/// Tells Python code of progress, if it wants to know; what it raises ends the call.
+/// Passes progress to Python code, if a function was given. An exception in it ends the call.
 fn tell<'a>(
     interrupts: &'a Interrupts,
     progress: Option<&'a Py<PyAny>>,
@@ -73,13 +73,13 @@ fn tell<'a>(
 
 #[pymethods]
 impl Store {
-    /// Sums over the store.
+    /// The totals of the store.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let stats = call(py, |_| self.store.stats())?;
         values(py, &stats)
     }
 
-    /// Frees what nothing refers to. Times are in seconds; `progress` gets blocks and bytes so far.
+    /// Frees blocks that nothing refers to. Times are in seconds; `progress` gets blocks and bytes so far.
     #[allow(clippy::too_many_arguments, reason = "all are keywords where programs see them")]
     fn gc<'py>(
         &self,
@@ -121,8 +121,8 @@ impl Store {
         values(py, &report)
     }
 
-    /// Looks whether everything is there and intact. `finding` gets what is not, `progress` blocks and bytes
-    /// so far.
+    /// Checks that everything is there and intact. `finding` gets each fault, and `progress` gets blocks and
+    /// bytes so far.
     #[allow(clippy::too_many_arguments, reason = "all are keywords where programs see them")]
     fn verify<'py>(
         &self,
@@ -153,7 +153,7 @@ impl Store {
         values(py, &report)
     }
 
-    /// Brings blobs from another store, all of them if none is named.
+    /// Copies blobs from another store; all of them if none is named.
     fn copy_from<'py>(
         &self,
         py: Python<'py>,

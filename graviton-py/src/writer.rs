@@ -1,4 +1,4 @@
-//! A blob being written: what `graviton.BlobWriter` is made of.
+//! A blob being written: the basis of `graviton.BlobWriter`.
 
 use std::io::Write;
 
@@ -10,10 +10,10 @@ use crate::call::call;
 use crate::reports::values;
 use crate::turn::Turn;
 
-/// Bytes of one write that are handed over at once.
+/// Bytes of one write that are passed on at once.
 const PIECE: usize = 1 << 20;
 
-/// Takes bytes until it is finished, which stores them, or aborted or dropped, which does not.
+/// Takes bytes. Finishing stores them; aborting or dropping discards them.
 #[pyclass(frozen, module = "graviton._graviton")]
 pub(crate) struct Writer {
     writer: Turn<graviton_core::Writer>,
@@ -27,7 +27,7 @@ impl Writer {
 
 #[pymethods]
 impl Writer {
-    /// Takes all of the bytes or fails; how many they are. After a failure it is to be aborted.
+    /// Takes all of the bytes or fails. Returns their number. After a failure, the caller must abort it.
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let buffer = Buffer::to_read(data)?;
         let mut source = buffer.source();
@@ -47,12 +47,12 @@ impl Writer {
         Ok(buffer.len())
     }
 
-    /// How many bytes were taken so far.
+    /// The number of bytes taken so far.
     fn size(&self, py: Python<'_>) -> PyResult<u64> {
         call(py, |interrupts| self.writer.with(interrupts, |writer| Ok(writer.size())))
     }
 
-    /// Stores what was written; what came of it, or `None` if it was finished or aborted before.
+    /// Stores the written bytes. Returns the receipt, or `None` if it was already finished or aborted.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let put = call(py, |interrupts| match self.writer.close(interrupts)? {
             Some(writer) => writer.finish().map(Some),
@@ -61,7 +61,7 @@ impl Writer {
         put.map(|put| values(py, &put)).transpose()
     }
 
-    /// Forgets what was written.
+    /// Discards the written bytes.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         call(py, |interrupts| self.writer.close(interrupts).map(drop))
     }

@@ -1,5 +1,5 @@
-"""Stores for the tests. A test that asks for a ``place`` or a ``store`` runs twice: with blocks in files and manifests in
-SQLite, and with blocks in S3 and manifests in PostgreSQL, on the servers of ``tests/servers``."""
+"""Stores for the tests. A test with a ``place`` or a ``store`` runs twice: with blocks in files and manifests
+in SQLite, and with blocks in S3 and manifests in PostgreSQL, on the servers of ``tests/servers``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Place:
-    """Where a store can be opened, any number of times."""
+    """A place where a store can be opened, any number of times."""
 
     path: Path
     settings: Settings = field(default_factory=Settings)
@@ -36,7 +36,7 @@ class Place:
         return "blob_backend" not in self.settings
 
     def open(self, *, read_only: bool = False, create: bool = True) -> graviton.Store:
-        """The store there."""
+        """Open the store there."""
         return graviton.open(self.path, read_only=read_only, create=create, **self.settings)
 
     def environment(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ def new_database() -> str:
 
 
 def cluster(path: Path) -> Place:
-    """A place on S3 and PostgreSQL that nobody has used."""
+    """An unused place on S3 and PostgreSQL."""
     return Place(
         path,
         {
@@ -115,7 +115,7 @@ Main = Callable[[graviton.aio.Store], Coroutine[Any, Any, None]]
 
 
 def run(place: Place, main: Main) -> None:
-    """Opens the store there for asyncio, and runs this with it."""
+    """Opens the store there for asyncio, and runs this coroutine function with it."""
 
     async def opened() -> None:
         async with graviton.aio.open(place.path, **place.settings) as store:

@@ -1,14 +1,14 @@
-"""Fuzzes what parses: ids, settings, paths of fsspec, the command line, cursors of verify, pickles' places. Whatever comes
-in, the answer is a value or one of the exceptions that belong there, and the same twice; never another exception, a
-panic or a hang.
+"""Fuzzes parsers: ids, settings, paths of fsspec, the command line, cursors of verify, pickled places. For
+any input, the answer is a value or one of the expected exceptions, and the same the second time; never
+another exception, a panic or a hang.
 
     python tests/fuzz.py [--seconds N] [--seed N] [--runs N]
 
-With atheris, guided by coverage of the package's Python code. A failure prints the input and ends with another exit
-code. tests/py/run has a short leg; a long one is ``--seconds 36000``.
+It uses atheris, guided by coverage of the package's Python code. A failure prints the input and ends with
+another exit code. tests/py/run has a short leg; a long one is ``--seconds 36000``.
 """
 
-# atheris and fsspec have no types, and what is inferred of them is not so.
+# atheris and fsspec have no types, and the inferred ones are wrong.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ with atheris.instrument_imports(include=["graviton"]):
     from graviton._settings import _NAMES, Place
 
 ID = str(BlobId.of(b"hello"))
-# What makes a string look like something that is known.
+# Pieces that make a string look like valid input.
 WORDS = ["blake3", "sha256", ":", "-", ID, "5", "graviton://", "new", "fastcdc:64:256:1024", "fixed:", "delimiter:0a:", "sqlite:",
          "postgres://", "jdbc:postgresql://", "user:secret@", "host", "1h", "0", "s3", "fs", "true", "--root", "--set",
          "GRAVITON_HASH=sha256", "--json", "--range", "--grace", "put", "get", "stat", "ls", "rm", "\x00", "\ud800", "%00"]
 
 
 def text(data: Any) -> str:
-    """Some text: words that mean something, and anything."""
+    """Some text: meaningful words, and any other text."""
     pieces = []
     for _ in range(data.ConsumeIntInRange(0, 5)):
         if data.ConsumeBool():
@@ -96,7 +96,7 @@ def configuration(data: Any, _store: graviton.Store) -> None:
         repr(place)
     except graviton.ConfigError:
         return
-    # A password is in a setting of its own, or in a URL; other values are no secret, however they look.
+    # A password is in a setting of its own, or in a URL; other values are no secret, whatever they look like.
     urls = [name for name in rest.settings if name.endswith("_URL") and not rest.settings[name].startswith("sqlite:")]
     assert not any("secret@" in rest.settings[name] for name in urls), rest
     assert not any(name.endswith("PASSWORD") for name in rest.settings), rest
@@ -122,7 +122,7 @@ def paths(data: Any, store: graviton.Store) -> None:
 
 
 def commands(data: Any, store: graviton.Store) -> None:
-    # Looks and changes nothing outside.
+    # These commands change nothing outside of the store.
     safe = ["get", "stat", "ls", "rm", "restore", "stats", "nonsense"]
     arguments = [safe[data.ConsumeIntInRange(0, len(safe) - 1)]]
     arguments += [text(data) for _ in range(data.ConsumeIntInRange(0, 4))]
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    # libFuzzer leaves its process without a word to Python. It has much to say, of which the end matters.
+    # libFuzzer ends its process without telling Python. It prints a lot, and only the end is needed.
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile("w+", errors="replace") as log:
         work = os.fork()
         if work == 0:

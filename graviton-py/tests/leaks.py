@@ -1,4 +1,4 @@
-"""Calls everything again and again, and prints how much resident memory grew after a warm-up.
+"""Calls everything again and again, and prints the growth of resident memory after a warm-up.
 
 usage: leaks.py CALLS DIRECTORY
 """

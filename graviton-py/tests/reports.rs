@@ -1,7 +1,7 @@
 //! The classes of `python/graviton/_reports.py` have the fields and the documentation that `graviton_core`
 //! declares.
 //!
-//! `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports` writes what is made from the declaration.
+//! `GRAVITON_UPDATE=1 cargo test -p graviton-py --test reports` writes the generated parts.
 
 use std::fmt::Write;
 use std::fs;
@@ -30,7 +30,7 @@ fn the_classes_are_as_they_are_declared() {
     fs::write(FILE, wanted).unwrap();
 }
 
-/// Replaces the part of the file that is made from a report's declaration, and checks the part that is not.
+/// Replaces the part of the file that a report's declaration generates, and checks the rest.
 fn renew<R: Report>(file: &mut String) {
     let from = format!("# report: {}\n", R::NAME);
     let (before, rest) = file.split_once(&from).unwrap_or_else(|| panic!("_reports.py has no line {from:?}"));
@@ -43,7 +43,7 @@ fn renew<R: Report>(file: &mut String) {
     *file = format!("{before}{from}{}    # end\n{after}", class::<R>());
 }
 
-/// The class of a report, as far as its declaration tells.
+/// The generated part of a report's class.
 fn class<R: Report>() -> String {
     let mut text = format!("@dataclass(frozen=True, slots=True)\nclass {}:\n", R::NAME);
     text += &docstring(R::DOC, 4);
@@ -66,7 +66,7 @@ fn class<R: Report>() -> String {
     text
 }
 
-/// The values of the engine as arguments: one by one up to the last that is converted, and then all others.
+/// The values of the engine as arguments: one by one up to the last converted one, and then all others.
 fn arguments(stored: &[&Field]) -> String {
     let value = |at: usize| format!("values[{at}]");
     let converted: Vec<_> =
@@ -84,13 +84,13 @@ fn arguments(stored: &[&Field]) -> String {
     arguments.join(", ")
 }
 
-/// The lines of a computed property before the one that computes it.
+/// The lines of a computed property before its expression.
 fn property(field: &Field) -> String {
     let head = format!("    @property\n    def {}(self) -> {}:\n", name(field), python(field.kind));
     head + &docstring(&words(field), 8)
 }
 
-/// Python has a type for times, so that no name needs to say what they count.
+/// Python has a type for times, so no name needs a unit.
 fn name(field: &Field) -> &'static str {
     match field.kind {
         Kind::Time => field.name.trim_end_matches("_ms"),
@@ -114,7 +114,7 @@ fn python(kind: Kind) -> &'static str {
     }
 }
 
-/// The type that the extension module gives for it.
+/// The type in the extension module.
 fn engine(kind: Kind) -> &'static str {
     match kind {
         Kind::Id => "str",
@@ -124,7 +124,7 @@ fn engine(kind: Kind) -> &'static str {
     }
 }
 
-/// The expression that makes the value of a field out of that, where they differ.
+/// The expression that converts the engine's value into the field's value, if they differ.
 fn converted(kind: Kind, value: &str) -> Option<String> {
     match kind {
         Kind::Id => Some(format!("known({value})")),
@@ -155,6 +155,6 @@ fn docstring(text: &str, indent: usize) -> String {
             lines.push(format!("{:indent$}{word}", ""));
         }
     }
-    // The closing marks are no word of their own.
+    // The closing marks are not a word of their own.
     lines.join("\n") + "\"\"\"\n"
 }

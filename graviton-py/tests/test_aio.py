@@ -78,7 +78,7 @@ def test_what_goes_in_comes_out(place: Place, tmp_path: Path) -> None:
         await store.restore(id)
         assert await store.exists(id)
         await store.delete(id)
-        # And the rows of the puts that found it there.
+        # It also collects the rows of the puts that found the blob there.
         assert (await store.gc(grace=0)).blobs >= 1
         if place.is_files:
             assert (await store.repack("packs")).complete

@@ -40,7 +40,7 @@ def test_a_cancelled_put_leaves_nothing(place: Place) -> None:
                 await task
             begun += 1
         assert [blob async for blob in store] == []
-        # It goes on working.
+        # The store remains usable.
         assert await store.get(await store.put(b"after")) == b"after"
 
     run(place, main)
@@ -50,7 +50,7 @@ def test_a_cancelled_put_leaves_nothing(place: Place) -> None:
 
 
 def test_what_was_cancelled_does_not_go_on(files: Place) -> None:
-    """A put that the engine does by itself, and that nothing but its end can end."""
+    """A put that the engine does by itself, and that ends only when it is done."""
 
     async def main(store: graviton.aio.Store) -> None:
         task = asyncio.create_task(store.put_file("/dev/urandom"))
@@ -59,7 +59,7 @@ def test_what_was_cancelled_does_not_go_on(files: Place) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        # Its blocks are referenced for as long as it goes on. Its remains are cleaned up afterwards.
+        # Its blocks are referenced as long as it runs. Its remains are cleaned up afterwards.
         for _ in range(200):
             await store.gc(grace=0)
             if (await store.stats()).blocks == 0:
@@ -84,7 +84,7 @@ def test_cancelled_at_any_moment_a_put_is_done_or_not(files: Place) -> None:
             except asyncio.CancelledError:
                 pass
             outcomes.add(await store.exists(BlobId.of(data)))
-            # In either case, it can be put.
+            # In both cases it can be put.
             assert await store.get(await store.put(data)) == data
         assert False in outcomes
 
@@ -162,7 +162,7 @@ def test_timeouts_and_task_groups(files: Place) -> None:
 def test_cancelled_maintenance_ends(files: Place) -> None:
     async def main(store: graviton.aio.Store) -> None:
         await asyncio.gather(*(store.put(os.urandom(20_000)) for _ in range(100)))
-        # So slow that it would take an hour.
+        # Slow enough to take an hour.
         task = asyncio.create_task(store.verify(deep=True, bytes_per_second=500))
         await asyncio.sleep(0.1)
         before = threads()
@@ -237,7 +237,7 @@ def test_a_cancelled_close_can_be_repeated(files: Place) -> None:
 
 
 def test_the_loop_goes_on_while_a_file_is_written(files: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To open, write, sync and rename it may take long."""
+    """Opening, writing, syncing and renaming it may take long."""
     called: set[tuple[str, bool]] = set()
     for name in ("open", "fsync", "replace", "unlink"):
 
@@ -269,7 +269,7 @@ def test_a_named_pipe_is_waited_for_and_can_be_given_up(files: Place, tmp_path: 
 
     async def main(store: graviton.aio.Store) -> None:
         id = await store.put(data)
-        # Before anybody reads it, and when nobody reads on.
+        # Without a reader, and with a reader that reads no further.
         for has_reader in (False, True):
             reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) if has_reader else -1
             task = asyncio.ensure_future(store.get_to(id, pipe))
@@ -312,7 +312,7 @@ def test_a_cancelled_get_leaves_no_file(files: Place, tmp_path: Path) -> None:
             task.cancel()
             done = await asyncio.gather(task, return_exceptions=True)
             left = {path.name for path in tmp_path.iterdir()} - {"store"}
-            # At its very end, it may have been done.
+            # A cancellation at the very end may come too late.
             assert left <= {"target"} and (left == set() or (tmp_path / "target").stat().st_size == 3_000_000), done
             (tmp_path / "target").unlink(missing_ok=True)
 

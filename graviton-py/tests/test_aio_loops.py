@@ -67,7 +67,7 @@ def test_loops_one_after_the_other_and_beside_each_other(files: Place) -> None:
         thread.start()
     for thread in beside:
         thread.join()
-    # A loop that is gone takes its socket with it.
+    # A collected loop closes its socket.
     import gc
 
     gc.collect()
@@ -89,7 +89,7 @@ def test_a_loop_that_ends_early_hurts_nobody(files: Place) -> None:
 
 
 def _of_loops() -> int:
-    """How many files are open of those that event loops have; the engine opens others when it likes."""
+    """The number of open files that belong to event loops; the engine may open others at any time."""
     count = 0
     for file in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -98,7 +98,7 @@ def _of_loops() -> int:
 
 
 def test_a_loop_is_let_go_of_with_its_calls(files: Place) -> None:
-    """Whether they were cancelled at its very end, or left undone."""
+    """The calls are cancelled at the very end of the loop, or left unfinished."""
     loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
     with files.open() as synchronous:
         id = synchronous.put(os.urandom(3_000_000))
@@ -126,7 +126,7 @@ def test_a_loop_is_let_go_of_with_its_calls(files: Place) -> None:
 
         for _ in range(8):
             turn()
-        # An object that a thread of the engine released goes with the next call of it.
+        # An object that a thread of the engine released is dropped by the next call.
         while gc.collect() or len(loops) or _of_loops() > before:
             synchronous.exists(id)
             time.sleep(0.01)
@@ -147,7 +147,7 @@ def test_one_future_does_not_cost_the_others_their_answers(files: Place) -> None
         futures: list[asyncio.Future[Any]] = [Bad(), loop.create_future(), Bad(), loop.create_future()]
         for future in futures:
             store._engine.aio_exists(queue, future, id)
-        # All are there before the loop looks.
+        # All of them arrive before the loop runs again.
         for _ in range(4):
             store.synchronous.stat(id)
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Memory that goes in, and memory that is filled."""
+"""Memory to store from, and memory to fill."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_buffer_is_held_while_it_is_used_and_no_longer(local: Store) -> None:
 
 
 def test_memory_that_changes_is_stored_as_it_was_hashed(store: Store) -> None:
-    """Whatever another thread writes meanwhile, the id is that of what can be read."""
+    """The id is that of the readable content, even if another thread writes meanwhile."""
     data = bytearray(2 << 20)
     done = threading.Event()
 

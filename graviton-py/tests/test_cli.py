@@ -75,7 +75,7 @@ def test_exit_codes_are_those_of_the_command_line(run: Run, tmp_path: Path) -> N
     run("put", "-", "--expect", missing, input=b"something else", code=1)
     done = run("rm", missing, id, code=3)
     assert done.stdout.decode().strip() == id
-    # One that is malformed deletes nothing.
+    # A malformed id deletes nothing.
     done = run("rm", BlobId.of(b"other"), "nonsense", code=graviton_exit_code("invalid-id"))
     assert not done.stdout
     run("get", BlobId.of(b"other"), "--range", "5-", code=graviton_exit_code("range-not-satisfiable"))
@@ -168,7 +168,7 @@ def test_ctrl_c(files: Place) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    # Under way once it has written blocks.
+    # The put is running once it has written blocks.
     blocks = files.path / "cas/blocks/blake3"
     while not (blocks.exists() and any(blocks.iterdir())):
         assert process.poll() is None

@@ -212,7 +212,7 @@ def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(graviton.ConfigError):
         graviton.open(tmp_path / "file")
-    # The kernel says that a part of this is not there, also where all of it is.
+    # The kernel reports that a part of this path is missing, even if all of it exists.
     with pytest.raises(graviton.NotFoundError, match="/proc/store"):
         graviton.open("/proc/store")
 
@@ -232,7 +232,7 @@ def test_errors_about_files_name_them(store: Store, tmp_path: Path) -> None:
         assert (error.filename, error.errno, error.strerror) == (str(missing), errno.ENOENT, os.strerror(errno.ENOENT))
         again = pickle.loads(pickle.dumps(error))
         assert again.filename == str(missing)
-        # The text is ours, as before.
+        # The text is our own, as before.
         assert str(error).startswith("cannot read ")
     with pytest.raises(GravitonError) as other:
         store.get("blake3:no")

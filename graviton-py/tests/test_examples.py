@@ -1,4 +1,4 @@
-"""The programs of examples/python do what they say, and nothing is left running."""
+"""The programs of examples/python work as described, and leave no process running."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_what_a_reader_says_of_itself(local: Store) -> None:
     for offset, whence in ((-1, 0), (-6, 2), (-1, 1), (0, 3)):
         with pytest.raises(ValueError):
             raw.seek(offset, whence)
-    # As a file of the standard library, for code that looks for the start.
+    # Like a file of the standard library, for code that looks for the start.
     for offset, whence in ((-1, 0), (-6, 2), (-1, 1)):
         with pytest.raises(OSError) as refused:
             raw.seek(offset, whence)

@@ -1,4 +1,4 @@
-"""``graviton://`` as a filesystem, modelled on fsspec's own suite, and what reads through it."""
+"""``graviton://`` as a filesystem, modelled on fsspec's own suite, and libraries that read through it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fs(store: graviton.Store) -> Iterator[Any]:
     yield GravitonFileSystem(store=store)
 
 
-# ---- Where it is found
+# ---- How fsspec finds it
 
 
 def test_it_is_registered(files: Place) -> None:
@@ -111,7 +111,7 @@ def test_nothing_of_it_has_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert other.cat_file(id) == b"hello" and other == fs
 
 
-# ---- Looking
+# ---- Metadata
 
 
 def test_info_and_listings(fs: Any) -> None:
@@ -408,7 +408,7 @@ def test_rm(fs: Any) -> None:
         fs.rm_file(ids[1])
 
 
-# ---- What reads through it
+# ---- Libraries that read through it
 
 
 def test_pandas_and_pyarrow_read_a_parquet_file(local: graviton.Store) -> None:

@@ -1,4 +1,4 @@
-"""Blob ids: text that has been checked."""
+"""Blob ids: validated text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory stays where it is, however often everything is called: `GRAVITON_PY_CALLS=1000000` is the long leg."""
+"""Memory does not grow, however often everything is called: `GRAVITON_PY_CALLS=1000000` is the long leg."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 CALLS = int(os.environ.get("GRAVITON_PY_CALLS", "12000"))
-# What allocators keep; a leak of a hundred bytes a call is more in the long leg, of one object a cycle in the short.
+# Memory that allocators keep. A leak of 100 bytes per call exceeds it in the long leg, and a leak of one
+# object per cycle in the short leg.
 SLACK = 6 << 20
 
 
@@ -25,7 +26,7 @@ def test_resident_memory_stays_flat(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _long() -> None:
-    """The long leg takes longer than anything that hangs."""
+    """The long leg takes longer than the limit for hanging tests."""
     import faulthandler
 
     faulthandler.cancel_dump_traceback_later()

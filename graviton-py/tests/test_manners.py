@@ -1,4 +1,4 @@
-"""How a well-bred module behaves: quiet at import and at exit, documented, and its examples work."""
+"""A well-behaved module: quiet at import and at exit, documented, and with examples that work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import graviton.aio
 import pytest
 from conftest import Place
 
-# What the extras bring, or a program is.
+# All modules of the package except its program.
 MODULES = [
     importlib.import_module(f"graviton.{module.name}")
     for module in pkgutil.iter_modules(graviton.__path__)
@@ -28,7 +28,7 @@ MODULES = [
 
 
 def python(program: str, *arguments: str, code: int = 0) -> str:
-    """Runs a program with all warnings as errors, and returns what it wrote anywhere."""
+    """Runs a program with all warnings as errors, and returns everything that it wrote."""
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == code, done.stdout
@@ -39,7 +39,7 @@ def test_import_and_exit_are_quiet(tmp_path: Path) -> None:
     assert python("import graviton") == ""
     path = str(tmp_path / "store")
     open_all = "import graviton, sys; s = graviton.open(sys.argv[1]); r = s.open(s.put(b'x' * 100_000)); r.read(5)"
-    # Whatever is left open, in whatever order it goes.
+    # Any object may be left open, and they may be dropped in any order.
     for program in (open_all, f"{open_all}; del s", f"{open_all}; del r", f"{open_all}; s.close()", f"{open_all}; s.me = s; s.r = r"):
         assert python(program, path) == ""
 
@@ -90,14 +90,14 @@ def test_the_interpreter_can_be_started_again_in_a_thread(tmp_path: Path) -> Non
 
 
 def public(module: ModuleType) -> list[tuple[str, Any]]:
-    """What a module offers, with the methods of its classes."""
+    """The public names of a module, with the methods of its classes."""
     found: list[tuple[str, Any]] = [(module.__name__, module)]
     for name in getattr(module, "__all__", []):
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isroutine(value):
             found.append((name, value))
         if inspect.isclass(value):
-            # Of the class and of those that the package gives it as bases.
+            # Of the class, and of its bases in the package.
             classes = [base for base in value.__mro__ if base.__module__.partition(".")[0] == "graviton"]
             members = [member for base in classes for member in vars(base).items()]
             found += [(f"{name}.{member}", thing) for member, thing in members if is_public_member(member, thing)]
@@ -119,7 +119,7 @@ def test_everything_has_a_docstring() -> None:
 def test_help_reads_well() -> None:
     import pydoc
 
-    # Long signatures are on several lines from Python 3.13 on.
+    # From Python 3.13 on, long signatures take several lines.
     text = " ".join(pydoc.plain(pydoc.render_doc(graviton)).split())
     for expected in ("class Store", "class BlobId", "progress: ", "NotFoundError", "Return the content of a blob"):
         assert expected in text

@@ -1,5 +1,5 @@
-"""A store beside a dictionary that should hold the same, through random programs. Longer: ``GRAVITON_MODEL_EXAMPLES=1000``
-and ``GRAVITON_MODEL_STEPS=200``."""
+"""A store beside a dictionary that should hold the same, through random programs. For longer runs:
+``GRAVITON_MODEL_EXAMPLES=1000`` and ``GRAVITON_MODEL_STEPS=200``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STREAMS = [random.Random(seed).randbytes(4000) for seed in range(3)] + [b"\n\n\n
 
 
 class Model(RuleBasedStateMachine):
-    """``live`` and ``dead`` are what the store should hold; every id that ever was is in ``ids``."""
+    """``live`` and ``dead`` are the blobs that the store should hold; ``ids`` has every id so far."""
 
     ids: Bundle[BlobId] = Bundle("ids")
     writers: Bundle[tuple[graviton.BlobWriter, bytearray]] = Bundle("writers")

@@ -1,4 +1,4 @@
-"""What notebooks and prompts show."""
+"""Views for notebooks and prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graviton._html import MOST_BLOCKS, NEW, REPEATED, SHARED, WIDTH
 
 
 class Page(HTMLParser):
-    """Every tag is closed, and nothing but what is wanted is there."""
+    """Checks that every tag is closed and that only expected tags occur."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Page(HTMLParser):
         self.text += data
 
     def width(self, colour: str) -> float:
-        """How much of the picture has this colour."""
+        """The width of all parts of the picture with this colour."""
         found = [float(rect["width"] or 0) for rect in self.rectangles if rect["fill"] == colour]
         return sum(found)
 
@@ -68,7 +68,7 @@ def test_receipts(local: graviton.Store) -> None:
     shown = page(again)
     assert shown.width(NEW) < 1 and shown.width(SHARED) == pytest.approx(WIDTH, abs=1)
     assert str(again.id) in shown.text and "was there already" in shown.text
-    # Nothing is no division by zero.
+    # An empty blob causes no division by zero.
     assert page(local.put_receipt(b"")).rectangles == []
     assert repr(again).startswith("PutReceipt(id=BlobId('blake3:")
 

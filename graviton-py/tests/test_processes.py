@@ -1,5 +1,5 @@
-"""Processes: a store that its process inherited by a fork says so at once, and one that was pickled is opened again.
-Nothing ever hangs, whatever the parent's threads were doing when it forked."""
+"""Processes: a store that a process inherited by a fork is refused at once, and a pickled store is opened
+again. Nothing ever hangs, whatever the parent's threads were doing at the fork."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ROUNDS = 20
 def forked(child: Callable[[], None]) -> None:
     """Runs this in a forked child, which must end well."""
     with warnings.catch_warnings():
-        # Python 3.12 and later warn of threads; that is what is tested here.
+        # Python 3.12 and later warn about threads, which this test needs.
         warnings.simplefilter("ignore", DeprecationWarning)
         process = os.fork()
     if process == 0:
-        # A child that hangs ends, and does not hang its parent.
+        # The alarm ends a child that hangs, so that its parent does not hang.
         signal.alarm(60)
         try:
             child()
@@ -45,7 +45,7 @@ def forked(child: Callable[[], None]) -> None:
 
 
 def forked_beside(count: int, work: Callable[[int], None], child: Callable[[], None]) -> None:
-    """Runs the child a hundred times, beside so many threads that do the work again and again."""
+    """Runs the child a hundred times, while this many threads repeat the work."""
     done = threading.Event()
 
     def again(number: int) -> None:
@@ -129,7 +129,7 @@ def test_a_child_opens_stores_of_its_own(place: Place, tmp_path: Path) -> None:
             own = graviton.open(tmp_path / f"own-{os.getpid()}")
             assert own.get(own.put(b"mine")) == b"mine"
             if place.is_files:
-                # SQLite's locks do not hold across a fork.
+                # SQLite's locks do not survive a fork.
                 with pickle.loads(pickled) as refused:
                     for call in (lambda: refused.get(id), refused.stats, lambda: own.copy_from(refused)):
                         with pytest.raises(ForkedError):
@@ -190,7 +190,7 @@ def put_here(place: Place, data: bytes) -> str:
 
 
 def pool_of(place: Place, method: str) -> concurrent.futures.ProcessPoolExecutor:
-    """Two workers that find the secrets in their environment, where a pickled store looks for them."""
+    """Two workers that find the secrets in their environment, as a pickled store does."""
     secrets = {name: value for name, value in place.environment().items() if "PASSWORD" in name or "URL" in name}
     context = multiprocessing.get_context(method)
     return concurrent.futures.ProcessPoolExecutor(2, context, remember, (secrets,))
@@ -253,12 +253,12 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 @pytest.mark.parametrize("code", ["forked", "config"])
 def test_a_map_of_forks_says_why(code: str, tmp_path: Path) -> None:
-    """And loses no task, for which it would wait for ever."""
+    """It loses no task either, for which it would wait for ever."""
     program = MAP_WITH_FORKS if code == "forked" else MAP_WITHOUT_A_SECRET
     environment = os.environ | (cluster(tmp_path / "store").environment() if code == "config" else {})
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, str(tmp_path / "store")]
     pipe = subprocess.PIPE
-    # In a group of its own, so that one that hangs is ended with its workers.
+    # In a group of its own, so that a hanging program is ended with its workers.
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, process_group=0, env=environment) as process:
         try:
             assert process.communicate(timeout=60) == (f"{code}\n", "")
@@ -268,7 +268,7 @@ def test_a_map_of_forks_says_why(code: str, tmp_path: Path) -> None:
 
 
 def test_a_store_that_was_opened_after_the_fork_is_the_childs(place: Place) -> None:
-    """The usual way with a server that forks its workers: nothing is opened before."""
+    """The usual way for a server that forks its workers: nothing is opened before."""
 
     def child() -> None:
         with place.open() as store:
@@ -281,7 +281,7 @@ def test_a_store_that_was_opened_after_the_fork_is_the_childs(place: Place) -> N
 
 
 def test_a_store_that_was_closed_before_the_fork_opens_in_the_child(files: Place) -> None:
-    """As with ``gunicorn --preload``, and for everybody who was told to close before a fork."""
+    """As with ``gunicorn --preload``, for users who were told to close before a fork."""
     with files.open() as store:
         before = store.put(b"before")
 

@@ -1,4 +1,4 @@
-"""Putting and getting, in every form that a program may have or want the bytes in."""
+"""Putting and getting, with bytes in every supported form."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Boom(Exception):
 
 def test_a_response_that_was_cut_short_is_not_stored(local: Store) -> None:
     def answer(announced: int) -> str:
-        """The address of a server that announces so many bytes, and sends five."""
+        """The address of a server that announces this many bytes and sends five."""
         listener = socket.create_server(("127.0.0.1", 0))
 
         def serve() -> None:
@@ -183,7 +183,7 @@ def test_many_files_keep_their_order(store: Store, tmp_path: Path) -> None:
     assert store.put_many(paths) == [BlobId.of(path.read_bytes()) for path in paths]
     assert store.put_many(str(path) for path in paths[:3]) == store.put_many(paths[:3])
     assert store.put_many([]) == []
-    # Seeds repeat only where sizes differ.
+    # Seeds repeat only for different sizes.
     assert store.stats().blobs == 200
 
 
@@ -415,7 +415,7 @@ def test_an_id_is_text_that_is_an_id(local: Store, call: str) -> None:
 
 
 def test_a_blob_of_many_megabytes_comes_back_whole(local: Store) -> None:
-    """In memory of its own mapping, on which advice is given."""
+    """The memory has a mapping of its own, on which advice is given."""
     data = os.urandom(1 << 20) * 34 + b"the end"
     id = local.put(data)
     assert local.get(id) == data

@@ -150,7 +150,7 @@ def test_a_pickle_has_no_secrets_and_says_what_is_missing(tmp_path: Path, monkey
         id = store.put(b"data")
         pickled = pickle.dumps(store)
         assert secret.encode() not in pickled and secret not in repr(store)
-        # Not when it is unpickled: a worker of a pool would end, and its task be lost.
+        # Not raised when it is unpickled: that would end a worker of a pool and lose its task.
         without = pickle.loads(pickled)
         with pytest.raises(graviton.ConfigError, match="is not set"):
             without.get(id)
@@ -161,7 +161,7 @@ def test_a_pickle_has_no_secrets_and_says_what_is_missing(tmp_path: Path, monkey
             elsewhere.stats()
         assert secret not in str(wrong.value) + str(wrong.value.advice)
         monkeypatch.setenv("GRAVITON_MANIFEST_URL", url)
-        # One that could not be opened knows what it takes all the same.
+        # A store that could not be opened still knows its missing secrets.
         for each in (pickled, pickle.dumps(without), pickle.dumps(elsewhere)):
             with pickle.loads(each) as again:
                 assert again.get(id) == b"data"
@@ -187,7 +187,7 @@ def test_a_url_is_pickled_if_it_surely_has_no_password(url: str, kept: bool) -> 
         "blob_backend": "minio",
         "quasar_minio_url": "http://localhost:9000",
         "minio_root_user": "user",
-        # However it looks.
+        # Even if it looks like a URL.
         "minio_root_password": "postgres://xyzzy/xyzzy",
     }
     place, secret = Place.of("store", options, "create", adopt=False, take_over=False).without_secrets()

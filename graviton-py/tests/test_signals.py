@@ -1,7 +1,7 @@
-"""Signals: a handler that raises ends any call, however long that would have taken.
+"""Signals: a handler that raises ends any call, however long the call would take.
 
-None of these calls would ever end by itself, so that a test that passes was interrupted. Each is repeated, with the signal
-at other moments.
+None of these calls ever ends by itself, so a test that passes was interrupted. Each is repeated, with the
+signal at other moments.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def interrupted(call: Callable[[], object]) -> None:
     try:
         for number in range(ROUNDS):
             with pytest.raises(Alarm):
-                # Again every 5 s, in case that somebody has caught it.
+                # Repeats every 5 s, in case other code has caught the exception.
                 signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.03 * number, 5)
                 while True:
                     call()
@@ -47,7 +47,7 @@ def interrupted(call: Callable[[], object]) -> None:
 
 @pytest.fixture
 def mute() -> Iterator[int]:
-    """The port of a server that takes connections and never says anything."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=500) as server:
         yield server.getsockname()[1]
 
@@ -55,7 +55,7 @@ def mute() -> Iterator[int]:
 def test_a_put_of_a_file_that_never_ends(local: Store, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    # Held open, so that opening it returns and reading it does not.
+    # Held open, so that opening the pipe returns and reading it does not.
     held = os.open(fifo, os.O_RDWR)
     try:
         interrupted(lambda: local.put(fifo))
@@ -139,7 +139,7 @@ def test_waiting_for_another_threads_turn(local: Store, tmp_path: Path) -> None:
 
 
 def test_a_handler_that_uses_what_it_interrupted(local: Store) -> None:
-    """It is refused, and does not wait for itself."""
+    """The handler's call is refused; it does not wait for itself."""
     refused: list[BaseException] = []
 
     def ring(number: int, frame: object) -> None:
@@ -148,7 +148,8 @@ def test_a_handler_that_uses_what_it_interrupted(local: Store) -> None:
         except graviton.GravitonError as error:
             refused.append(error)
 
-    # Zeros that were never touched take no memory. A call looks for signals every 50 ms: this one takes much longer.
+    # Zeros that were never touched take no memory. A call checks for signals every 50 ms, and this one takes
+    # much longer.
     data = bytes(1 << 30)
     before = signal.signal(signal.SIGALRM, ring)
     try:
@@ -157,7 +158,7 @@ def test_a_handler_that_uses_what_it_interrupted(local: Store) -> None:
             while not refused:
                 writer.write(data)
     except graviton.ClosedError:
-        # The handler's own failed write has aborted it.
+        # The handler's own failed write has aborted the writer.
         pass
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

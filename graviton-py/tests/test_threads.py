@@ -1,4 +1,4 @@
-"""Threads: 32 of them use one store for everything at once, and calls do not hold each other up."""
+"""Threads: 32 of them use one store for everything at once, and calls do not delay each other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_everything_at_once(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_call_that_waits_holds_up_nobody(local: Store, tmp_path: Path) -> None:
-    """While puts wait for a source that gives nothing, all else goes on."""
+    """While puts wait for a source without data, all other calls continue."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     held = os.open(fifo, os.O_RDWR)
@@ -69,7 +69,7 @@ def test_a_call_that_waits_holds_up_nobody(local: Store, tmp_path: Path) -> None
     os.close(held)
     for thread in threads:
         thread.join()
-    # One of them got the bytes, and the other the end; or one both parts of them.
+    # One of them got the bytes and the other the end, or one got both parts.
     assert sum(id.size for id in ids) == 4
 
 

@@ -1,4 +1,4 @@
-"""Deleting, collecting, verifying, repairing, copying, and what is told and logged of it."""
+"""Deleting, collecting, verifying, repairing, copying, and the progress and logs of these calls."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def test_what_an_aborted_put_leaves_is_planned_and_freed(store: Store) -> None:
                 file.write(os.urandom(1_000_000))
             raise Boom
 
-    # One may end before any block of it was on its way, but not if it is longer than what a writer holds.
+    # A put may end before any of its blocks was sent, unless it is longer than a writer's window.
     megabytes = 5
     while store.gc(grace=0, dry_run=True).bytes == 0:
         aborted(megabytes)
         megabytes *= 2
     id = store.put(os.urandom(30_000))
     store.delete(id)
-    # A put ends before the last of its abort, so the plan grows until all of them have ended.
+    # A put ends before the last step of its abort, so the plan grows until all of them have ended.
     plan, since = store.gc(grace=0, dry_run=True), time.monotonic()
     while time.monotonic() - since < 5:
         time.sleep(0.2)
         again = store.gc(grace=0, dry_run=True)
         if again.bytes != plan.bytes:
             plan, since = again, time.monotonic()
-    # What was announced is planned, whether or not it was written; what was written is reclaimable.
+    # The plan has every announced block, written or not; written blocks are reclaimable.
     assert 30_000 <= store.stats().reclaimable_bytes <= plan.bytes
     assert plan.bytes > 30_000
     assert 30_000 <= store.gc(grace=0).bytes <= plan.bytes
-    # How full its directory is does not go back.
+    # The share of its directory does not go down.
     found = store.stats()
     nothing = graviton.StoreStats(0, 0, 0, 0, 0, 0, 0, 0, found.directory_share, 0, 0, 0, 0, 0, 0, 0, 0)
     assert found == nothing

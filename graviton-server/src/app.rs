@@ -18,13 +18,13 @@ use crate::sessions::Sessions;
 use crate::settings::{Limits, Settings};
 use crate::upload_slots::{UploadSlot, UploadSlots};
 
-/// The most connections that linger after their end, and the most that are told that there are too many.
+/// The most connections that linger after their end, and the most that receive a refusal at the same time.
 const LEAVING: usize = 64;
 
 /// A session expires after this time without a call.
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(600);
 
-/// An upload waits for a slot for this long at most.
+/// The longest wait of an upload for a slot.
 const SLOT_WAIT: Duration = Duration::from_secs(10);
 
 /// The state that all requests of a server share.
@@ -103,7 +103,7 @@ impl App {
         &self.jobs
     }
 
-    /// The `Cache-Control` of content that never changes. A shared cache may not keep what needs a token.
+    /// The `Cache-Control` of immutable content. A shared cache may not keep content that needs a token.
     pub(crate) fn caching(&self) -> &'static str {
         if self.auth.is_on() {
             "private, max-age=31536000, immutable"
@@ -126,12 +126,12 @@ impl App {
         self.started.elapsed()
     }
 
-    /// Whether the store answered when it was asked last.
+    /// The last answers of the store to the readiness check.
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// The sessions that clients have open.
+    /// The open sessions of clients.
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
     }
@@ -141,22 +141,22 @@ impl App {
         &self.connections
     }
 
-    /// The number of uploads that have a slot, and the number of downloads.
+    /// The number of uploads that hold a slot, and the number of downloads.
     pub(crate) fn transfers(&self) -> (usize, usize) {
         (self.upload_slots.taken(), self.downloads.load(Ordering::Relaxed))
     }
 
-    /// Waits for an upload slot, but no longer than a client may keep the server waiting.
+    /// Waits for an upload slot, for `SLOT_WAIT` or the body timeout, whichever is shorter.
     pub(crate) async fn upload_slot(&self, caller: &Caller) -> Result<UploadSlot, Problem> {
         self.upload_slots.take(caller, self.limits().body_timeout.min(SLOT_WAIT)).await
     }
 
-    /// Memory for what comes in: bodies that are held as a whole, and uploads without a slot.
+    /// Memory for incoming bytes: bodies that are held as a whole, and uploads without a slot.
     pub(crate) fn incoming(&self) -> &Arc<Budget> {
         &self.incoming
     }
 
-    /// Memory for what goes out, and for blocks that are read for a commit.
+    /// Memory for outgoing bytes, and for blocks that are read for a commit.
     pub(crate) fn outgoing(&self) -> &Arc<Budget> {
         &self.outgoing
     }
@@ -166,12 +166,12 @@ impl App {
         self.incoming.is_short() || self.upload_slots.are_short()
     }
 
-    /// A permit for each connection that has ended and lingers.
+    /// One permit for each connection that lingers after its end.
     pub(crate) fn leaving(&self) -> &Arc<Semaphore> {
         &self.leaving
     }
 
-    /// A permit for each connection that is told that there are too many.
+    /// One permit for each connection that is being refused because there are too many.
     pub(crate) fn refusing(&self) -> &Arc<Semaphore> {
         &self.refusing
     }
@@ -190,7 +190,7 @@ pub(crate) struct Downloading {
 }
 
 impl Downloading {
-    /// This download's share of what all downloads have together.
+    /// This download's share of the `of_all` bytes that all downloads have together.
     pub(crate) fn share(&self, of_all: u64) -> u64 {
         of_all / self.all.load(Ordering::Relaxed).max(1) as u64
     }

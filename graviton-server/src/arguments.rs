@@ -13,11 +13,11 @@ use graviton_server::settings::SETTINGS as SERVER;
 
 /// A content-addressed blob store over HTTP.
 ///
-/// Without any settings it serves the store in ./.graviton on 127.0.0.1:8081 to every user of this machine. The page
-/// `/docs` explains every route; `/api/openapi.json` describes them for programs.
+/// Without any settings it serves the store in ./.graviton on 127.0.0.1:8081 to every user of this machine.
+/// The page `/docs` explains every route; `/api/openapi.json` describes them for programs.
 ///
-/// SIGTERM and SIGINT shut the server down after running requests have finished. SIGHUP reloads certificates, tokens and
-/// keys.
+/// SIGTERM and SIGINT shut the server down after running requests have finished. SIGHUP reloads certificates,
+/// tokens and keys.
 #[derive(Debug, Parser)]
 #[command(name = "graviton-server", version, after_long_help = settings(), subcommand_negates_reqs = true)]
 #[command(after_help = "`graviton-server --help` lists all settings.")]
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Allow any address without authentication: everyone who can reach the server can read, write and delete
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// Use the blocks that are there although their store-id is gone, as `graviton verify --adopt` does
+    /// Use the existing blocks although their store-id is gone, as `graviton verify --adopt` does
     #[arg(long)]
     pub(crate) adopt: bool,
     /// Make this copy of the database the one that owns the blocks, as `graviton verify --take-over` does;
@@ -44,10 +44,10 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create a bearer token and print it; its line for the token file goes to --file, or to standard error
+    /// Create a bearer token and print it; the line for the token file goes to --file, or to standard error
     ///
-    /// The token file (GRAVITON_HTTP_TOKENS) contains only a hash of each token. A running server reads the file again on
-    /// SIGHUP. To revoke a token, remove its line.
+    /// The token file (GRAVITON_HTTP_TOKENS) contains only a hash of each token. A running server reads the
+    /// file again on SIGHUP. To revoke a token, remove its line.
     Token(Token),
     /// Print the OpenAPI document
     Openapi,

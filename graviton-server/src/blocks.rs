@@ -3,8 +3,8 @@
 //! ```text
 //! POST /api/blocks/missing -> PUT /api/blocks/{key} (each missing one) -> POST /api/manifests
 //! ```
-//! A session connects these calls. It is a writer in the database, so that every server can continue it. The client sends
-//! it as `Graviton-Session`, and each call extends it.
+//! These calls share a session. A session is a writer in the database, so any server can continue it. The
+//! client sends it as `Graviton-Session`, and each call extends it.
 
 use std::fmt;
 
@@ -124,7 +124,7 @@ fn session(app: &Shared, headers: &HeaderMap) -> Result<Option<Session>, Problem
     }
 }
 
-/// The limit on uploads holds for blobs made of blocks, too.
+/// The limit on the size of uploads also applies to blobs made of blocks.
 fn not_too_large(app: &App, size: u64) -> Result<(), Problem> {
     let most = app.limits().max_body;
     if size <= most {
@@ -210,7 +210,7 @@ async fn put(
     let _slot = if size > SMALL { Some(app.upload_slot(&caller).await?) } else { None };
     let _held = app.incoming().take_soon(size).await?;
     let bytes = match body.all().await {
-        // The limit came from the key, not from a setting.
+        // The limit comes from the key, not from a setting.
         Err(problem) if problem.code() == Code::TooLarge => return Err(longer()),
         all => all?,
     };
@@ -311,7 +311,7 @@ async fn commit(
     let mut reserved = app.quota().reserve(app.store()).await?;
     let rows = keys.len() as u64 * REFERENCE;
     reserved.grow(rows)?;
-    // However short the request is, every block of the blob is read.
+    // The request may be short, but every block of the blob is read.
     let _slot = if id.size() > SMALL { Some(app.upload_slot(&caller).await?) } else { None };
     let largest = keys.iter().map(|key| key.size() as u64).max().unwrap_or(0);
     let _blocks = app.outgoing().take_soon(id.size().min(COMMIT_AHEAD.max(largest) + largest)).await?;

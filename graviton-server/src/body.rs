@@ -1,5 +1,5 @@
-//! The body of a request as it arrives: limited in size, in time without a byte, and to a least rate. The
-//! last two limits are stricter while other requests wait for memory or an upload slot.
+//! The body of a request as it arrives. It is limited in size, in time without a byte, and by a minimum rate.
+//! The last two limits are stricter while other requests wait for memory or an upload slot.
 //!
 //! Only the time that the server waits for the *client* counts, not the time that the store takes.
 
@@ -18,11 +18,11 @@ use crate::declared::Declared;
 use crate::memory::Held;
 use crate::problem::Problem;
 
-/// While others wait, the body must arrive this many times as fast, and its next byte this many times as
-/// soon.
+/// While others wait, the body must arrive at this many times the rate, and the time without a byte is
+/// divided by this.
 const HURRY: u32 = 4;
 
-/// The memory of JSON as a multiple of its text: the text, and the values made from it.
+/// The memory of JSON as a multiple of its text: the text, and the values parsed from it.
 const JSON_TAKES: u64 = 2;
 
 /// Memory for JSON is taken in steps of this size: most JSON is short or arrives in small pieces.
@@ -39,7 +39,7 @@ pub(crate) struct Incoming<'a> {
     is_content: bool,
 }
 
-/// The bytes of the current window. The rate is measured in each window, so that a fast start does not excuse
+/// The bytes of the current window. Each window is measured separately, so a fast start does not make up for
 /// a slow end.
 #[derive(Default)]
 struct Window {
@@ -48,8 +48,7 @@ struct Window {
 }
 
 impl<'a> Incoming<'a> {
-    /// A body of at most `most` bytes. If its `Content-Length` is larger, it is refused before a byte of it
-    /// is read.
+    /// A body of at most `most` bytes. Refuses a larger `Content-Length` before it reads a byte.
     pub(crate) fn new(
         body: Body,
         headers: &HeaderMap,
@@ -64,9 +63,9 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Like [`new`](Incoming::new), of content that is stored as it is. A body that has the content in it, or
-    /// a part of it, is refused: it would be stored as something that nobody asked for. One that has another
-    /// digest than the headers declare fails at its end.
+    /// Like [`new`](Incoming::new), for content that is stored as it arrives. Refuses a body that wraps the
+    /// content or is a part of it, because the store would keep bytes that no client meant. A body whose
+    /// digest differs from a declared one fails at its end.
     pub(crate) fn content(
         body: Body,
         headers: &HeaderMap,
@@ -118,7 +117,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Refuses what would have to be known before the content; other trailers are ignored.
+    /// Refuses trailers that would have to be known before the content, and ignores other trailers.
     fn check_trailers(&self, trailers: Option<&HeaderMap>) -> Result<(), Problem> {
         match trailers {
             Some(trailers) if self.is_content => Declared::none_in(trailers),
@@ -126,7 +125,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// The next frame. The client has the body timeout for it, and less while others wait.
+    /// The next frame. The client has the body timeout to send it, and less time while others wait.
     async fn frame(&mut self) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
         let limits = self.app.limits();
         let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut self.body).poll_frame(context));
@@ -143,7 +142,7 @@ impl<'a> Incoming<'a> {
         Ok(None)
     }
 
-    /// Checks the rate at the end of a window, which is as long as a client may send nothing.
+    /// Checks the rate at the end of a window, which is as long as the body timeout.
     fn check_rate(&mut self) -> Result<(), Problem> {
         let limits = self.app.limits();
         let hurry = if self.app.uploads_wait() { HURRY } else { 1 };
@@ -159,7 +158,7 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// The whole body. The caller has taken the memory for it.
+    /// The whole body. The caller has already taken the memory for it.
     pub(crate) async fn all(mut self) -> Result<Bytes, Problem> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
         let mut all = BytesMut::from(first);
@@ -169,7 +168,7 @@ impl<'a> Incoming<'a> {
         Ok(all.freeze())
     }
 
-    /// The whole body, parsed as JSON, and its memory, which is taken as the body arrives.
+    /// The whole body, parsed as JSON. Takes memory as the body arrives.
     pub(crate) async fn json<T: DeserializeOwned>(
         mut self,
         headers: &HeaderMap,
@@ -191,7 +190,7 @@ impl<'a> Incoming<'a> {
             }
             all.extend_from_slice(&bytes);
         }
-        // serde would accept an array as the fields in their order.
+        // serde would accept an array as the list of fields, in order.
         if all.trim_ascii_start().first() != Some(&b'{') {
             return Err(Problem::new(Code::InvalidArgument, "the request body must be a JSON object"));
         }
@@ -202,8 +201,8 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// Refuses a body that is not the content byte for byte, as far as its headers say so, in any of their lines:
-/// a form or a package around it, a coding of it, a part of it.
+/// Refuses a body that is not the content byte for byte, if any line of its headers says so: a form or a
+/// package around the content, an encoding of it, or a part of it.
 fn check_is_content(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |why: &str| {
         let why = format!("{why}; send the bytes of the content as they are, alone and complete");

@@ -1,12 +1,12 @@
 //! The client of a request: its address, and the host and scheme that it used, also behind proxies.
 //!
-//! A proxy is believed only if its own address is trusted (`GRAVITON_HTTP_TRUSTED_PROXIES`), and only in the
-//! headers that the operator has chosen (`GRAVITON_HTTP_PROXY_HEADERS`): a proxy that writes one kind hands
-//! on the other kind as the client sent it. The list of addresses is read from its end, where the nearest
-//! proxy wrote: the client is the first address that is not a trusted proxy's. All before it is the client's
-//! own claim.
+//! A proxy is trusted only if its own address is listed (`GRAVITON_HTTP_TRUSTED_PROXIES`), and only in the
+//! headers that the operator chose (`GRAVITON_HTTP_PROXY_HEADERS`): a proxy that writes one kind of header
+//! passes on the other kind as the client sent it. The list of addresses is read from its end, which the
+//! nearest proxy wrote. The client is the first address that does not belong to a trusted proxy. Everything
+//! before it is the client's own claim.
 //!
-//! The crates for `Forwarded` (RFC 7239) do not read a list from its end, element by element.
+//! The crates for `Forwarded` (RFC 7239) cannot read a list from its end, element by element.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Client<'a> {
     pub(crate) address: IpAddr,
-    /// The host of the address that it asked, with a port if it named one; empty if it named no host.
+    /// The requested host, with a port if the client named one; empty if the client named no host.
     pub(crate) host: &'a str,
-    /// The host that the request itself names: a page in a browser beside the server can say anything in a
-    /// header, but not there.
+    /// The host that the request itself names. A page in a browser can set any header, but not this one; that
+    /// matters where the browser runs on the machine of a trusted proxy.
     pub(crate) named: &'a str,
     pub(crate) is_https: bool,
 }
@@ -62,7 +62,7 @@ impl<'a> Client<'a> {
                 break;
             }
         }
-        // The last is what the nearest proxy says.
+        // The nearest proxy wrote the last element.
         if let Some(host) = elements(headers, &FORWARDED_HOST, false).next_back() {
             self.host = host;
         }
@@ -97,13 +97,13 @@ pub(crate) struct Requester {
     pub(crate) request: HeaderValue,
 }
 
-/// Whether this is the address of a proxy that is believed.
+/// Whether this is the address of a trusted proxy.
 pub(crate) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The part of the address that limits count by. A client of IPv6 has a whole network of 64 bits.
+/// The part of the address by which limits count. An IPv6 client owns a whole 64-bit network.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -111,8 +111,9 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The elements of a list that may be spread over several headers. Commas in quotes do not separate, where
-/// there are quotes, and where each is closed: a client that opens one hides nothing that a proxy adds.
+/// The elements of a list that may be spread over several headers. With `has_quotes`, commas in quotes do not
+/// separate, unless a quote of the header is never closed: so a client that opens a quote hides nothing that
+/// a proxy adds.
 fn elements<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -127,14 +128,14 @@ fn elements<'a>(
             is_quoted ^= *byte == b'"' && has_quotes && is_closed;
             *byte == b',' && !is_quoted
         });
-        // A piece that is no text is nobody's address.
+        // A piece that is not valid text is no address.
         let texts = pieces.map(|piece| std::str::from_utf8(piece).map_or("?", str::trim));
         elements.extend(texts.filter(|element| !element.is_empty()));
     }
     elements.into_iter()
 }
 
-/// The pieces between these separators, but for those in quotes.
+/// The pieces between these separators, ignoring separators in quotes.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
     text.split(move |letter| {
@@ -143,7 +144,7 @@ fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The words of one proxy in `Forwarded`.
+/// The parameters that one proxy wrote in `Forwarded`.
 #[derive(Default)]
 struct Hop<'a> {
     node: Option<&'a str>,
@@ -160,7 +161,7 @@ impl<'a> Hop<'a> {
                 Some(rest) => rest.strip_suffix('"')?,
                 None => value,
             };
-            // No address, host or scheme has such a letter: it is escaped, or broken.
+            // No address, host or scheme contains such a character: the value is escaped or broken.
             if value.contains(['"', '\\']) {
                 return None;
             }
@@ -175,7 +176,7 @@ impl<'a> Hop<'a> {
     }
 }
 
-/// The address of a node, which may have a port. None for `unknown` and for made-up names.
+/// The address of a node, which may have a port. `None` for `unknown` and for obfuscated names.
 fn address(node: &str) -> Option<IpAddr> {
     let bare = node.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(node);
     let address = bare.parse().ok().or_else(|| Some(node.parse::<SocketAddr>().ok()?.ip()));
@@ -234,12 +235,12 @@ mod tests {
             ("[2001:db9::1]:80", "2001:db9::1"),
             ("[2001:db9::1]", "2001:db9::1"),
             ("2001:db9::1, ::ffff:10.0.0.1", "2001:db9::1"),
-            // All of them are proxies: the farthest.
+            // All of these are proxies: the farthest counts.
             ("10.0.0.2, 10.0.0.1", "10.0.0.2"),
             // An element that cannot be read ends the list.
             ("192.0.2.1, unknown", "127.0.0.1"),
             ("192.0.2.1, , 10.0.0.1,", "192.0.2.1"),
-            // Quotes mean nothing here.
+            // Quotes have no meaning in this header.
             ("\", 192.0.2.1", "192.0.2.1"),
             ("\"a, 192.0.2.1", "192.0.2.1"),
             ("", "127.0.0.1"),
@@ -252,7 +253,7 @@ mod tests {
             ("x-forwarded-host", "evil.example, store.example:8443"),
             ("x-forwarded-proto", "https"),
             ("host", "inside"),
-            // The client's own: this proxy hands it on.
+            // The client sent this header, and the proxy passes it on.
             ("forwarded", "for=203.0.113.9;host=evil.example"),
         ];
         assert_client(&settings, "::ffff:127.0.0.1", &said, ("192.0.2.1", "store.example:8443", true));
@@ -278,7 +279,7 @@ mod tests {
             ("for=192.0.2.1, for=_hidden;proto=https", ("127.0.0.1", "", true)),
             ("for=192.0.2.1, nonsense", ("127.0.0.1", "", false)),
             ("for=\"192.0.2.1", ("127.0.0.1", "", false)),
-            // A client that opens a quote does not hide what the proxy adds.
+            // A client that opens a quote cannot hide the addition of a proxy.
             ("for=\", for=192.0.2.1", ("192.0.2.1", "", false)),
             ("for=\"a, for=\"[2001:db9::1]\"", ("2001:db9::1", "", false)),
             ("for=\"192.0.2.1\\\"\"", ("127.0.0.1", "", false)),

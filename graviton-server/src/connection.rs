@@ -1,8 +1,10 @@
-//! The state of one connection that the parts of the server share: its peer, its requests, and when it was last active.
+//! The state of one connection that the parts of the server share: its peer, its requests, and when it was
+//! last active.
 //!
-//! The server closes a connection whose client neither sends requests nor reads responses ([`Connection::verdict`]). It
-//! sees the client's reading by the progress of downloads: hyper asks a body for its next piece only when there is room,
-//! on HTTP/1.1 in the socket and on HTTP/2 in the stream's window, and drops each piece once it is sent.
+//! The server closes a connection whose client neither sends requests nor reads responses
+//! ([`Connection::verdict`]). It infers the client's reading from the progress of downloads. hyper asks a
+//! body for its next piece only when there is room, on HTTP/1.1 in the socket and on HTTP/2 in the stream's
+//! window, and drops each piece once it is sent.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -15,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// After a refusal, the server reads on for this time and this many bytes, on as many connections as there are permits.
+/// After a refusal, the server continues to read for at most this time and this many bytes, on at most as
+/// many connections as there are permits.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
 pub(crate) const LINGER_BYTES: u64 = 64 << 20;
 
@@ -32,7 +35,7 @@ pub(crate) struct Connection {
     last: AtomicU64,
     transfers: Mutex<Vec<Weak<Progress>>>,
     lingers: Arc<AtomicBool>,
-    /// A permit for each connection that lingers after its end.
+    /// One permit for each connection that lingers after its end.
     leaving: Arc<Semaphore>,
 }
 
@@ -48,7 +51,7 @@ pub(crate) struct Progress {
 /// While this exists, a download waits for the server and not for the client.
 pub(crate) struct Ours<'a>(&'a Progress);
 
-/// What the server makes of a connection.
+/// The judgement of [`Connection::verdict`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Fine,
@@ -104,17 +107,20 @@ impl Connection {
         progress
     }
 
-    /// Makes the server read on for a moment after the connection ends. If it closed at once while the client still sends
-    /// an upload, the connection would be reset, and the client would lose the answer.
+    /// Makes the server read on for a moment after the connection ends. If the server closed the connection
+    /// at once while the client still sends an upload, the connection would be reset, and the client would
+    /// lose the answer.
     pub(crate) fn linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
     }
 
-    /// Judges the connection: the first request must come within `to_ask`, and later ones, and progress of downloads, within
-    /// `idle`. While others wait for memory (`short`), a download must make progress sooner.
+    /// Judges the connection: the first request must come within `to_ask`, and later requests, and progress
+    /// of downloads, within `idle`. While others wait for memory (`short`), a download must make progress
+    /// sooner.
     ///
-    /// A stalled download ends its connection, unless the connection is otherwise active and nobody waits for memory: on
-    /// HTTP/2 the server cannot end a single stream, because hyper does not poll a body whose window is closed.
+    /// A stalled download ends its connection, unless the connection is otherwise active and nobody waits for
+    /// memory. On HTTP/2 the server cannot end a single stream, because hyper does not poll a body whose
+    /// window is closed.
     pub(crate) fn verdict(&self, to_ask: Duration, idle: Duration, short: bool) -> Verdict {
         let most = if self.asked.load(Ordering::Relaxed) { idle } else { to_ask };
         let before = |age| self.opened.elapsed().saturating_sub(age).as_millis() as u64;

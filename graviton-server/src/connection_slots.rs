@@ -1,5 +1,5 @@
-//! The open connections: so many in all, and so many from one address, so that one client leaves room for
-//! the others.
+//! The open connections. Their number is limited, in all and for one address, so that one client leaves room
+//! for others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use graviton_core::Code;
 use crate::client::network;
 use crate::problem::Problem;
 
-/// How many connections there may be, and the open ones.
+/// The limits on connections, and the open connections.
 pub(crate) struct ConnectionSlots {
     most: usize,
     most_each: usize,
@@ -43,8 +43,8 @@ impl ConnectionSlots {
         self.open().all
     }
 
-    /// A slot for a connection from this address, or why it gets none. Connections of a proxy that is
-    /// believed have no address: they are those of many clients.
+    /// A slot for a connection from this address, or the reason for refusing it. Connections of a trusted
+    /// proxy have no address, because they belong to many clients.
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionSlot, Problem> {
         let client = address.map(network);
         let mut open = self.open();

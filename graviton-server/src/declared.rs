@@ -1,9 +1,9 @@
-//! The digest of the content that a request declares in a header: `Content-Digest` and `Repr-Digest`
-//! (RFC 9530), the older `Digest` (RFC 3230), or the SHA-256 of S3's clients (`X-Amz-Content-Sha256`,
+//! The digest of the content that a request declares in a header: `Content-Digest` and `Repr-Digest` (RFC
+//! 9530), the older `Digest` (RFC 3230), or the SHA-256 of S3 clients (`X-Amz-Content-Sha256`,
 //! `X-Amz-Checksum-Sha256`). Content that differs is refused, and nothing of it is kept.
 //!
-//! A request that declares digests of other kinds alone is refused as well, and one that declares them behind
-//! the content, in a trailer: its client would take the answer for a check.
+//! A request is also refused if it declares only digests of other kinds, or declares them after the content,
+//! in a trailer: its client would take the answer for a check.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,15 +13,15 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::problem::Problem;
 
-/// A body that is sent as it is has one representation: the first two mean the same.
+/// A body that is sent unchanged has one representation, so the first two mean the same.
 const HEADERS: [&str; 3] = ["content-digest", "repr-digest", "digest"];
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// In hexadecimal digits, unless it is a word such as `UNSIGNED-PAYLOAD`.
+/// Holds hexadecimal digits, or a word such as `UNSIGNED-PAYLOAD`.
 const AMAZON_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 
-/// The beginning of the names of S3's other checksums, each in base64.
+/// The prefix of the names of S3's other checksums, which are in base64.
 const AMAZON_CHECKSUM: &str = "x-amz-checksum-";
 
 /// Names the checksum that comes in a trailer.
@@ -37,7 +37,7 @@ enum Check {
 }
 
 impl Declared {
-    /// The digests that these headers declare, if they declare any.
+    /// The digests that these headers declare; may be none.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Declared, Problem> {
         if headers.contains_key(CONTENT_MD5) {
             return Err(refused("Content-MD5 is not checked"));
@@ -77,7 +77,7 @@ impl Declared {
         for (name, value) in headers {
             let Some(kind) = name.as_str().strip_prefix(AMAZON_CHECKSUM) else { continue };
             match (kind, STANDARD.decode(value.as_bytes())) {
-                // Says no more than that it is of the whole.
+                // Says only that the checksum is of the whole object.
                 ("type", _) => {}
                 ("sha256", Ok(wanted)) if wanted.len() == 32 => {
                     self.add(Check::Sha256(Sha256::new(), wanted))?;
@@ -92,7 +92,7 @@ impl Declared {
         Ok(())
     }
 
-    /// Refuses digests that come behind the content: nothing was computed along with it.
+    /// Refuses digests that come after the content: the server computed none along with it.
     pub(crate) fn none_in(trailers: &HeaderMap) -> Result<(), Problem> {
         let is_digest = |name: &HeaderName| {
             HEADERS.contains(&name.as_str())
@@ -105,7 +105,7 @@ impl Declared {
         }
     }
 
-    /// At most one of each kind: each is computed over all of the content.
+    /// At most one digest of each kind, because each is computed over all of the content.
     fn add(&mut self, check: Check) -> Result<(), Problem> {
         for known in &self.0 {
             match (known, &check) {
@@ -129,7 +129,7 @@ impl Declared {
         }
     }
 
-    /// Fails unless the content, which is complete, has the declared digests.
+    /// Fails unless the content, now complete, has the declared digests.
     pub(crate) fn finish(&mut self) -> Result<(), Problem> {
         for check in self.0.drain(..) {
             let (name, holds) = match check {
@@ -157,7 +157,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 fn check(header: &str, member: &str) -> Result<Option<Check>, Problem> {
     let malformed = || refused(&format!("`{header}` is malformed"));
     let (algorithm, value) = member.split_once('=').ok_or_else(malformed)?;
-    // The older header has the base64 alone.
+    // The older header has plain base64.
     let text = match header {
         "digest" => value,
         _ => value.strip_prefix(':').and_then(|rest| rest.strip_suffix(':')).ok_or_else(malformed)?,

@@ -1,4 +1,4 @@
-//! Extractors for handlers, which answer with a [`Problem`] where something is missing or malformed.
+//! Extractors for handlers. They answer with a [`Problem`] if something is missing or malformed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,7 +41,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A whole number in JSON within these bounds. `7.0` is one, too, as JSON Schema defines it.
+/// A whole number in JSON within these bounds. `7.0` counts as one, as in JSON Schema.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Whole<const LEAST: u64, const MOST: u64>(pub(crate) u64);
 

@@ -1,5 +1,5 @@
-//! Jobs: garbage collections, repacks and verifications, which outlast a request. One of each kind runs at a
-//! time; clients can watch and cancel it.
+//! Jobs: garbage collections, repacks and verifications, which outlast a request. One job of each kind runs
+//! at a time. Clients can watch and cancel it.
 //!
 //! A server keeps its most recent jobs in memory, and no other server knows them. Jobs of several servers may
 //! run at the same time, and a job may end at any moment.
@@ -28,7 +28,7 @@ use crate::timestamp::rfc3339;
 const REMEMBERED: usize = 20;
 const MOST_FINDINGS: usize = 1_000;
 
-/// The most blobs that all findings of a job name together: about a megabyte.
+/// The most blobs that all findings of a job name together: about 1 MB.
 const MOST_NAMES: usize = 10_000;
 
 /// The jobs of a server.
@@ -42,7 +42,7 @@ pub(crate) struct Jobs {
 pub(crate) struct Job {
     id: u64,
     kind: Kind,
-    /// Its options, to tell another order from the same one.
+    /// Its options, to tell a different order from the same one.
     order: Order,
     started_at: i64,
     cancelled: AtomicBool,
@@ -97,7 +97,7 @@ pub(crate) struct View {
     /// When it started, in UTC
     #[schema(format = "date-time")]
     started_at: String,
-    /// What it has done so far
+    /// Its counts so far
     report: Report,
     /// The findings of a verification
     findings: Vec<Found>,
@@ -124,7 +124,7 @@ pub(crate) struct Found {
     kind: &'static str,
     /// The block, blob or pack concerned; null for the database
     subject: Option<String>,
-    /// What is wrong with it
+    /// The fault
     why: Option<String>,
     /// The blobs affected, at most 1,000; at most 10,000 in all findings of a job
     blobs: Vec<String>,
@@ -160,7 +160,7 @@ impl From<Finding> for Found {
 }
 
 impl Jobs {
-    /// Starts a garbage collection, or returns the running one and `false`. One that runs with other options
+    /// Starts a garbage collection, or returns the running one and `false`. A running one with other options
     /// is a conflict: a client that asked for a dry run must not watch a collection.
     pub(crate) fn collect(
         &self,
@@ -183,7 +183,8 @@ impl Jobs {
         })
     }
 
-    /// Starts a repack, or returns the running one and `false`. One into the other layout is a conflict.
+    /// Starts a repack, or returns the running one and `false`. A running one into the other layout is a
+    /// conflict.
     pub(crate) fn repack(&self, store: &AsyncStore, to: BlockLayout) -> Result<(Arc<Job>, bool), Problem> {
         let store = store.clone();
         let begun = Report::Repack(Repacked(RepackReport::default()));
@@ -197,7 +198,7 @@ impl Jobs {
         })
     }
 
-    /// Starts a verification, or returns the running one and `false`. One that runs with other options is a
+    /// Starts a verification, or returns the running one and `false`. A running one with other options is a
     /// conflict.
     pub(crate) fn verify(
         &self,

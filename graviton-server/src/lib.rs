@@ -13,8 +13,9 @@
 //!         app                   the state that all requests share     -> auth, jobs, memory, quota
 //!           problem, settings   failures as clients see them, limits
 //! ```
-//! Everything runs on tokio over [`graviton_core::AsyncStore`]; no handler blocks. Several servers may share one database
-//! and one block store: what a server keeps for itself (jobs, rate limits) concerns only itself.
+//! Everything runs on tokio over [`graviton_core::AsyncStore`]; no handler blocks. Several servers may share
+//! one database and one block store: the state that a server keeps in memory (jobs, rate limits) concerns
+//! only itself.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! The log: lines on standard error, as text or JSON, each request with its ID.
 //!
-//! A separate thread writes them, so that requests do not wait when the reader of standard error stalls or its disk is
-//! full. The queue of lines is bounded; further lines are dropped, and their number is logged once there is room again. At
-//! the end of the process, [`Log`] waits until the queue is written.
+//! A separate thread writes them, so that requests do not wait when the reader of standard error stalls or
+//! its disk is full. The queue of lines is bounded; further lines are dropped, and their number is logged
+//! once there is room again. At the end of the process, [`Log`] waits until the queue is written.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (written, is_written) = sync_channel(1);
-        // A full queue may become free while it is written.
+        // The queue may get room while it is written.
         while self.lines.try_send(Message::End(written.clone())).is_err() {
             if Instant::now() >= deadline {
                 return;
@@ -177,7 +177,7 @@ mod tests {
             writeln!(lines.make_writer(), "line {number}").unwrap();
         }
         drop(closed);
-        // The queue empties; then there is room for the last line.
+        // The queue empties, and then has room for the last line.
         while lines.sender.try_send(Message::Line(b"after\n".to_vec())).is_err() {}
         drop(log);
         let text = String::from_utf8(target.text.lock().unwrap().clone()).unwrap();

@@ -1,7 +1,9 @@
-//! `graviton-server`, the blob store over HTTP: settings, signals, exit code. The server itself is the library.
+//! `graviton-server`, the blob store over HTTP: settings, signals, exit code. The server itself is the
+//! library.
 //!
-//! SIGTERM and SIGINT let running requests finish; a second one aborts them. SIGHUP reloads certificates, tokens and keys.
-//! Exit codes: 0 after a clean shutdown, 1 if the server could not start or aborted requests, 2 for wrong usage.
+//! SIGTERM and SIGINT let running requests finish; a second one aborts them. SIGHUP reloads certificates,
+//! tokens and keys. Exit codes: 0 after a clean shutdown, 1 if the server could not start or aborted
+//! requests, 2 for wrong usage.
 
 #![forbid(unsafe_code)]
 
@@ -46,12 +48,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (config, settings) = configure(arguments)?;
     let _log = logs::install(&settings)?;
     allow_many_files();
-    // It is never shut down: a system call that hangs must not delay the exit.
+    // The runtime is never shut down: a system call that hangs must not delay the exit.
     graviton_core::runtime()?.block_on(serve(config, settings))
 }
 
 async fn serve(config: Config, settings: Settings) -> Result<()> {
-    // Told to the write that meets the limit on the size of files, instead of ending the process.
+    // With a handler, a write that exceeds the limit on file size fails, and the process does not end.
     drop(listen_to(SignalKind::from_raw(SIGXFSZ))?);
     let mut hangups = listen_to(SignalKind::hangup())?;
     let mut interrupts = listen_to(SignalKind::interrupt())?;
@@ -80,7 +82,7 @@ async fn serve(config: Config, settings: Settings) -> Result<()> {
         .with_advice("raise GRAVITON_HTTP_DRAIN to give them more time"))
 }
 
-/// The signal of a write beyond the limit on the size of files.
+/// The signal for a write beyond the limit on file size.
 const SIGXFSZ: i32 = rustix::process::Signal::XFSZ.as_raw();
 
 fn reload(control: &Control) {
@@ -117,10 +119,12 @@ fn configure(arguments: &Arguments) -> Result<(Config, Settings)> {
 /// Memory of an upload: less than the default of the library, so that 64 concurrent uploads stay below 1 GiB.
 const WINDOW: usize = 8 << 20;
 
-/// Memory that uploads share beyond that: the library's default for one put. Without it a lone upload takes a tenth longer.
+/// Memory that uploads share beyond that: the library's default for one put. Without it, a lone upload takes
+/// a tenth longer.
 const SHARED_WINDOW: usize = 64 << 20;
 
-/// Each connection and each block being read needs a descriptor; the usual soft limit is meant for programs with `select`.
+/// Each connection and each block being read needs a descriptor; the usual soft limit is meant for programs
+/// that use `select`.
 fn allow_many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,11 +1,13 @@
-//! Accounts for the memory of requests and blobs in transit. A task takes bytes from a [`Budget`] before it holds them, and
-//! returns them by dropping its [`Held`].
+//! Accounts for the memory of requests and blobs in transit. A task takes bytes from a [`Budget`] before it
+//! holds them, and returns them by dropping its [`Held`].
 //!
-//! There are two budgets, for uploads and for downloads, so that slow uploads take nothing from downloads. A budget serves
-//! tasks in the order in which they ask. When it is used up, downloads whose clients have not read for a moment give up
-//! the bytes that they keep for the next piece ([`Parked`]) and fetch them again later.
+//! There are two budgets, for uploads and for downloads, so that slow uploads take nothing from downloads. A
+//! budget serves tasks in the order in which they ask. When it is used up, downloads whose clients have not
+//! read for a moment give up the bytes that they keep for the next piece ([`Parked`]), and fetch them again
+//! later.
 //!
-//! Not accounted for: the buffers of large uploads, which the upload slots bound, and the buffers of connections.
+//! Not accounted for: the buffers of large uploads, which the upload slots bound, and the buffers of
+//! connections.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,8 +24,8 @@ const UNIT: u64 = 1 << 10;
 /// How long a request waits before it is refused as `overloaded`.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// While a task waits, the budget scans for reclaimable memory every `SCAN`; a download is reclaimable `AWAY` after its
-/// client last read.
+/// While a task waits, the budget scans for reclaimable memory every `SCAN`; a download is reclaimable `AWAY`
+/// after its client last read.
 const SCAN: Duration = Duration::from_millis(100);
 const AWAY: Duration = Duration::from_millis(250);
 
@@ -39,9 +41,9 @@ pub(crate) struct Budget {
 
 /// A holder of bytes that can be fetched again.
 pub(crate) trait Parked: Send + Sync {
-    /// When the client last read; `None` if the bytes are in use, or there are none.
+    /// When the client last read; `None` if the bytes are in use or there are none.
     fn since(&self) -> Option<Instant>;
-    /// Gives the bytes up, unless they are in use by now, and returns their number.
+    /// Gives up the bytes, unless they are in use by now, and returns their number.
     fn give_back(&self) -> u64;
 }
 
@@ -59,7 +61,7 @@ impl Held {
         }
     }
 
-    /// Splits off this many bytes, or all there are.
+    /// Splits off this many bytes, or all of them if there are fewer.
     pub(crate) fn split(&mut self, bytes: u64) -> Held {
         let Some(permit) = &mut self.0 else { return Held::default() };
         let units = (bytes.div_ceil(UNIT) as usize).min(permit.num_permits());
@@ -90,13 +92,14 @@ impl Budget {
         u32::try_from(bytes.div_ceil(UNIT).min(self.total)).unwrap_or(u32::MAX)
     }
 
-    /// Takes this many bytes, if they are free.
+    /// Takes this many bytes if they are free.
     pub(crate) fn try_take(&self, bytes: u64) -> Option<Held> {
         let taken = Arc::clone(&self.free).try_acquire_many_owned(self.units(bytes));
         taken.ok().map(|permit| Held(Some(permit)))
     }
 
-    /// Takes this many bytes, however long that takes. A task that waits here must hold nothing that others wait for.
+    /// Takes this many bytes, and waits as long as necessary. A task that waits here must hold nothing that
+    /// others wait for.
     pub(crate) async fn take(&self, bytes: u64) -> Held {
         if let Some(held) = self.try_take(bytes) {
             return held;
@@ -148,7 +151,8 @@ impl Budget {
         all.push(weak);
     }
 
-    /// Reclaims about as many bytes as tasks wait for, first from the client that has not read for the longest time.
+    /// Reclaims about as many bytes as tasks wait for, starting with the client that has not read for the
+    /// longest time.
     fn take_back(&self) {
         {
             let mut scanned = self.scanned.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,7 +17,7 @@ use crate::schemas::Common;
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// How often histograms are summed up; without it they would grow where nobody reads them.
+/// How often histograms are summed up. Without this they grow if nobody reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The buckets of request durations, in seconds.
@@ -37,7 +37,7 @@ pub(crate) fn install() -> Result<()> {
     handle.as_ref().map(|_| ()).ok_or_else(failed)
 }
 
-/// Sums up histograms periodically, for ever.
+/// Sums up histograms periodically; never returns.
 pub(crate) async fn keep_up() {
     let mut interval = tokio::time::interval(UPKEEP);
     loop {

@@ -1,9 +1,9 @@
-//! Answers where there is no request: bytes that are not HTTP, headers too large to read, plain HTTP where
-//! TLS is spoken, and a connection over the limit.
+//! Answers where there is no valid request: bytes that are not HTTP, headers too large to read, plain HTTP on
+//! a TLS port, and a connection over the limit.
 //!
 //! hyper answers the first two itself, with a status alone. [`Explained`] replaces that by a problem
-//! document. It does so only before the first request of a connection, when all that is written is hyper's
-//! own and never content.
+//! document. It does so only before the first request of a connection, when the only bytes written are
+//! hyper's own and never content.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -47,9 +47,9 @@ pub(crate) async fn is_plain(stream: &TcpStream) -> bool {
 pub(crate) struct Explained<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// That of the server's paths.
+    /// The prefix of the server's paths.
     prefix: String,
-    /// The replacement, and how much of it is written.
+    /// The replacement, and the number of its bytes already written.
     instead: Option<(Vec<u8>, usize)>,
 }
 

@@ -1,9 +1,10 @@
-//! The bytes of a download: a block, or a blob block by block, in pieces that the client reads one after the other.
+//! The bytes of a download: a block, or a blob block by block, in pieces that the client reads one after the
+//! other.
 //!
-//! A download takes memory from the [`Budget`] before it fetches: for the current block, as long as a piece of it exists,
-//! and for blocks fetched ahead. While memory is scarce, it fetches nothing ahead and gives the connection one small piece
-//! at a time, a copy, so that the block can be released if the client stops reading. It is fetched again when the client
-//! reads on.
+//! A download takes memory from the [`Budget`] before it fetches: for the current block, as long as a piece
+//! of it exists, and for blocks fetched ahead. While memory is scarce, it fetches nothing ahead and gives the
+//! connection one small piece at a time. That piece is a copy, so the block can be released if the client
+//! stops reading. The block is fetched again when the client reads on.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,16 +101,16 @@ impl Source {
 /// A download in progress.
 pub(crate) struct Outgoing {
     budget: Arc<Budget>,
-    /// What is kept for the next piece while the client reads the last one.
+    /// The state for the next piece, kept while the client reads the last one.
     parked: Arc<Parking>,
     downloading: Downloading,
     taking: Arc<Taking>,
     requester: Requester,
-    /// The bytes that are still to be sent, once the rest of the download is in the hands of the connection.
+    /// The bytes that are still to be sent, known once the rest of the download belongs to the connection.
     rest: Option<u64>,
 }
 
-/// How the client reads the pieces that the connection was given.
+/// How the client reads the pieces that the connection holds.
 struct Taking {
     progress: Arc<Progress>,
     /// The number of pieces that are not sent yet.
@@ -117,7 +118,7 @@ struct Taking {
     gone: Notify,
 }
 
-/// What a download keeps from one piece to the next.
+/// The state that a download keeps from one piece to the next.
 struct Kept {
     source: Source,
     /// The current block, and its memory, which its pieces share.
@@ -133,7 +134,7 @@ impl Kept {
     fn release(&mut self) -> u64 {
         self.source.release();
         let ahead = std::mem::take(&mut self.ahead).bytes();
-        // Pieces that the connection still holds keep the block.
+        // Pieces that the connection still holds keep the block in memory.
         let block = self.held.take().and_then(Arc::into_inner).map_or(0, |held| held.bytes());
         self.block = 0..0;
         ahead + block
@@ -171,7 +172,8 @@ impl Parked for Parking {
     }
 }
 
-/// A piece in the hands of the connection. Until it is dropped, its memory is held and the client has something to read.
+/// A piece that the connection holds. Until it is dropped, its memory is held and the client has something to
+/// read.
 struct Piece {
     bytes: Bytes,
     _held: Arc<Held>,
@@ -193,8 +195,8 @@ impl Drop for Piece {
 }
 
 impl Outgoing {
-    /// Starts a download. Waits for the memory of its first block, unless `held` is that memory, and fails with `overloaded`
-    /// if there is none for a while.
+    /// Starts a download. Waits for the memory of its first block, unless `held` is that memory, and fails
+    /// with `overloaded` if there is none for a while.
     pub(crate) async fn new(
         app: &App,
         requester: Requester,
@@ -223,8 +225,8 @@ impl Outgoing {
         })
     }
 
-    /// The download has more than one piece, and so many bytes are still to be sent: from now on, what it
-    /// keeps while the client does not read is reclaimable.
+    /// For a download of more than one piece, with `rest` bytes still to be sent: from now on, the bytes that
+    /// it keeps are reclaimable while the client does not read.
     pub(crate) fn park(&mut self, rest: u64) {
         self.rest = Some(rest);
         self.budget.register(&self.parked);
@@ -247,12 +249,12 @@ impl Outgoing {
         }
         // From here on the client waits for the server.
         let _ours = taking.progress.ours();
-        // Only an earlier error leaves nothing here; the download has ended then.
+        // Only after an earlier error is there nothing here; the download has ended then.
         let Some(mut kept) = self.parked.take() else { return Ok(None) };
         let next = match self.next_of(&mut kept).await {
             Ok(next) => next,
             Err(error) => {
-                // It is not the client who gives up.
+                // The server ends the download, not the client.
                 self.rest = None;
                 return Err(error);
             }
@@ -299,7 +301,7 @@ impl Outgoing {
             let share = self.downloading.share(self.budget.figures().0 / 4).min(MOST_AHEAD);
             let wanted = if share < LEAST_AHEAD || self.budget.is_half_taken() { 0 } else { share };
             if kept.ahead.bytes() < wanted {
-                // The last block fetched may reach beyond the limit.
+                // The last block fetched may extend beyond the limit.
                 let more = self.budget.try_take(wanted + size - kept.ahead.bytes().min(wanted));
                 kept.ahead.add(more.unwrap_or_default());
             }

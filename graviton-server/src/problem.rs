@@ -1,8 +1,10 @@
-//! Every failure as RFC 9457 `application/problem+json`, with a code from the closed list that all languages share.
+//! Every failure as RFC 9457 `application/problem+json`, with a code from the closed list that all languages
+//! share.
 //!
-//! Mistakes of the client are explained to the client. Internal failures are explained in the log, under the ID of the
-//! request; the client gets the code and a general sentence, so that no path, address or text of a backend leaves the
-//! server. The engine's `forbidden` means that a backend refused the server, and never becomes a client's 403.
+//! Mistakes of the client are explained to the client. Internal failures are explained in the log, under the
+//! ID of the request. The client gets the code and a general sentence, so that no path, address or text of a
+//! backend leaves the server. The engine's `forbidden` means that a backend refused the server, and never
+//! becomes a client's 403.
 
 use axum::response::{IntoResponse, Response};
 use graviton_core::{Code, Error};
@@ -24,9 +26,9 @@ struct Inner {
     status: StatusCode,
     detail: String,
     headers: HeaderMap,
-    /// The blocks to put first.
+    /// The blocks that the client must put first.
     missing: Option<Vec<String>>,
-    /// The explanation for the log, if it says more than the client may know.
+    /// The explanation for the log, if it has more detail than the client may see.
     internal: Option<String>,
 }
 
@@ -44,7 +46,7 @@ pub(crate) struct Body<'a> {
     /// The status of the response
     #[schema(minimum = 400, maximum = 599, example = 404)]
     status: u16,
-    /// What went wrong and what to do about it
+    /// The cause, and how to fix it
     detail: &'a str,
     /// The kind of failure, from a closed list
     #[schema(example = "not-found", pattern = "^[a-z]+(-[a-z]+)*$")]
@@ -88,7 +90,7 @@ pub const CODES: &[(Code, &str)] = &[
 ];
 
 impl Problem {
-    /// A problem that the client sees in these words: what is wrong, and what to do.
+    /// A problem with this text for the client: the cause, and how to fix it.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Problem {
         let mut headers = HeaderMap::new();
         if matches!(code, Code::BackendUnavailable | Code::WriterExpired | Code::Overloaded) {
@@ -108,7 +110,7 @@ impl Problem {
         }))
     }
 
-    /// A problem whose explanation only the log gets.
+    /// A problem whose explanation goes only to the log.
     pub(crate) fn internal(code: Code, why: impl Into<String>) -> Problem {
         let detail = "internal error; the server log explains it under the ID of this request";
         let mut problem = Problem::new(code, detail);
@@ -121,13 +123,13 @@ impl Problem {
         self
     }
 
-    /// The same with another status, where HTTP has a more specific one.
+    /// The same problem with another status, where HTTP has a more specific one.
     pub(crate) fn with_status(mut self, status: StatusCode) -> Problem {
         self.0.status = status;
         self
     }
 
-    /// The same, with the blocks to put first.
+    /// The same problem, with the blocks that the client must put first.
     pub(crate) fn naming_missing(mut self, keys: Vec<String>) -> Problem {
         self.0.missing = Some(keys);
         self
@@ -138,7 +140,7 @@ impl Problem {
         self.0.code
     }
 
-    /// The explanation for the log, if it says more than the client may know.
+    /// The explanation for the log, if it has more detail than the client may see.
     pub(crate) fn for_the_log(&self) -> Option<&str> {
         self.0.internal.as_deref()
     }
@@ -147,8 +149,8 @@ impl Problem {
         self.0.status
     }
 
-    /// The response, once the ID of the request is known. `prefix` is that of the server's paths, and `allow`
-    /// lists the methods of the path, for a 405.
+    /// The response, once the ID of the request is known. `prefix` is the prefix of the server's paths, and
+    /// `allow` lists the methods of the path, for a 405.
     pub(crate) fn render(self, prefix: &str, request_id: &str, allow: Option<HeaderValue>) -> Response {
         let body = self.body(prefix, request_id);
         let mut response = Response::new(axum::body::Body::from(body));
@@ -187,7 +189,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         let is_clients = match error.code() {
             Code::InvalidId | Code::DigestMismatch | Code::RangeNotSatisfiable | Code::Conflict => true,
-            // With an error of the operating system behind it, it is about a file of the server.
+            // If the error comes from the operating system, it concerns a file of the server.
             Code::NotFound | Code::InvalidArgument | Code::TooLarge => error.errno().is_none(),
             _ => false,
         };
@@ -207,7 +209,8 @@ impl From<Error> for Problem {
             Code::BackendUnavailable | Code::Timeout => {
                 "the database or the block store is unavailable; try again"
             }
-            // It has changed since the server opened it: the database is a copy, the disk another one.
+            // The state changed after the server opened it: the database is now a copy, or the disk another
+            // one.
             Code::Config => {
                 "the store is not as it was set up, and cannot be used now; the server's log says why"
             }

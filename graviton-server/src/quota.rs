@@ -1,8 +1,9 @@
 //! The quota: the most bytes that may be stored.
 //!
-//! The server asks the database for the stored bytes periodically, because other servers write too, and before an upload
-//! if its last answer is some seconds old. In between it adds what it stored itself. An upload in progress counts in full,
-//! because only its end shows how much of it is new: close to the quota, a large upload of stored content can be refused.
+//! The server asks the database for the stored bytes periodically, because other servers write too, and
+//! before an upload if its last answer is some seconds old. In between it adds the bytes that it stored
+//! itself. An upload in progress counts in full, because only its end shows how much of it is new: close to
+//! the quota, a large upload of stored content can be refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +14,11 @@ use tokio::sync::Mutex;
 
 use crate::problem::Problem;
 
-/// The bytes that a block of a manifest takes in the database: the blocks that many manifests share take
-/// next to nothing themselves.
+/// The bytes that one block of a manifest takes in the database. Blocks that many manifests share take almost
+/// no space themselves.
 pub(crate) const REFERENCE: u64 = 100;
 
-/// How long an answer of the database stays good enough; shorter within the last tenth of the quota.
+/// How long an answer of the database counts as current; shorter within the last tenth of the quota.
 const FRESH: Duration = Duration::from_secs(5);
 const FRESH_IF_CLOSE: Duration = Duration::from_secs(1);
 const CLOSE: u64 = 10;
@@ -28,7 +29,7 @@ pub(crate) struct Quota {
     limit: Option<u64>,
     /// The last answer of the database.
     stored: AtomicU64,
-    /// New bytes that this server stored since that question.
+    /// New bytes that this server stored after that answer.
     added: AtomicU64,
     /// Bytes of uploads in progress.
     coming: AtomicU64,
@@ -88,8 +89,8 @@ impl Quota {
         Ok(reserved)
     }
 
-    /// Fails if the quota is used up, as far as this server knows, once so many blocks are kept by sessions:
-    /// each is a row like one of a manifest, and is counted as that only when the blob is committed.
+    /// Fails if, as far as this server knows, sessions that keep this many blocks use up the quota. Each kept
+    /// block is a row like a block of a manifest, but counts as one only when the blob is committed.
     pub(crate) fn check_kept(&self, blocks: u64) -> Result<(), Problem> {
         self.check(blocks.saturating_mul(REFERENCE))
     }
@@ -147,7 +148,7 @@ mod tests {
         store.put(&vec![7; 600_000][..]).await.unwrap();
         let other: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
         store.put(&other[..]).await.unwrap();
-        // By what is known there is room.
+        // By the known numbers there is room.
         assert!(quota.reserve(&store).await.is_ok());
         *quota.asked.lock().await = Instant::now().checked_sub(FRESH);
         assert_eq!(quota.reserve(&store).await.unwrap_err().code(), Code::QuotaExceeded);

@@ -1,14 +1,14 @@
-//! The last answers of the store, for the readiness check. Nobody needs a token to ask, so the store is asked
-//! a few times in a second at most, and by one request at a time.
+//! The last answers of the store, for the readiness check. The check needs no token, so the store is asked at
+//! most a few times per second, and by one request at a time.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-/// How long an answer is given again.
+/// How long an answer is reused.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// Whether the store answered when it was asked last, for reading and for writing.
+/// The last answers of the store, for reading and for writing.
 #[derive(Default)]
 pub(crate) struct Readiness {
     pub(crate) reading: LastAnswer,
@@ -20,7 +20,7 @@ pub(crate) struct Readiness {
 pub(crate) struct LastAnswer(Mutex<Option<(Instant, bool)>>);
 
 impl LastAnswer {
-    /// The last answer, if it is fresh, and otherwise a new one.
+    /// The last answer if it is fresh, otherwise a new one.
     pub(crate) async fn ask<A: Future<Output = bool>>(&self, question: impl FnOnce() -> A) -> bool {
         let mut last = self.0.lock().await;
         if let Some((since, answer)) = *last

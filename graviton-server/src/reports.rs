@@ -1,7 +1,7 @@
 //! The engine's reports in responses: their JSON and their OpenAPI schemas.
 //!
-//! Both read the declaration in graviton-core (`Report`), so that a new field appears here by itself.
-//! A sample is left out: the blobs that a collection would delete may be many.
+//! Both read the declaration in graviton-core (`Report`), so a new field appears here automatically. The
+//! sample of blobs that a collection would delete is left out, because it may be large.
 
 use std::borrow::Cow;
 

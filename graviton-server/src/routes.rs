@@ -1,4 +1,4 @@
-//! The table of routes, what answers where there is none, and the OpenAPI document made from the table.
+//! The table of routes, the answers for unknown routes, and the OpenAPI document made from the table.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -23,7 +23,7 @@ use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::{admin, blobs, blocks, docs, health, metrics};
 
-/// For how long a browser may remember the answer to a preflight request.
+/// How long a browser may remember the answer to a preflight request.
 const PREFLIGHT: Duration = Duration::from_secs(3_600);
 
 /// Every route, and the document that describes them.
@@ -42,7 +42,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .merge(documents)
 }
 
-/// JSON and the files of `/docs`. Most blobs are compressed already, and the other responses are small.
+/// JSON and the files of `/docs`. Most blobs are already compressed, and the other responses are small.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
     let kinds: [&[u8]; 4] = [b"application/json", b"text/html", b"text/css", b"text/javascript"];
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
@@ -62,7 +62,7 @@ pub fn openapi_json() -> &'static str {
     &OPENAPI
 }
 
-/// The same for a server that is published under this prefix.
+/// The same document for a server that is published under this prefix.
 fn published_at(prefix: &str) -> Bytes {
     if prefix.is_empty() {
         return Bytes::from_static(openapi_json().as_bytes());
@@ -102,7 +102,7 @@ static PARAMETERS: LazyLock<HashMap<(&str, Method), BTreeSet<&str>>> = LazyLock:
     let mut all = HashMap::new();
     for (path, item) in &DOCUMENT.paths.paths {
         let operations = [
-            // A GET can be asked for its head.
+            // A HEAD request is valid for a route with GET.
             (Method::HEAD, item.head.as_ref().or(item.get.as_ref())),
             (Method::GET, item.get.as_ref()),
             (Method::PUT, item.put.as_ref()),
@@ -116,9 +116,10 @@ static PARAMETERS: LazyLock<HashMap<(&str, Method), BTreeSet<&str>>> = LazyLock:
     all
 });
 
-/// Refuses query parameters that the route does not have: a misspelt one would be taken for its default.
+/// Refuses query parameters that the route does not have: otherwise a misspelt one would silently get its
+/// default.
 async fn check_query(request: Request, next: Next) -> Response {
-    // Most requests have none.
+    // Most requests have no query.
     if request.uri().query().is_some()
         && let Some(path) = request.extensions().get::<MatchedPath>()
         && let Some(known) = PARAMETERS.get(&(path.as_str(), request.method().clone()))
@@ -134,13 +135,13 @@ async fn check_query(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Answers requests that were not admitted with the [`Problem`] among their extensions. Like the routes, it
+/// Answers requests that were not admitted, with the [`Problem`] among their extensions. Like the routes, it
 /// lets pages of allowed origins read the answer.
 pub(crate) fn refusals(app: &Shared) -> Router {
     with_cors(Router::new().fallback(async |Extension(problem): Extension<Problem>| problem), app.settings())
 }
 
-/// Tells browsers which pages may use the server, if any of other origins may.
+/// Tells browsers which pages may use the server, if pages of other origins may.
 fn with_cors(router: Router, settings: &Settings) -> Router {
     let origins = &settings.cors;
     if origins.is_empty() {

@@ -58,7 +58,7 @@ fn whole_number(most: u64) -> String {
     if digits.len() > 1 {
         forms.push(format!("[1-9][0-9]{{0,{}}}", digits.len() - 2));
     }
-    // The numbers of the same length: equal up to a digit, smaller there, and any digits behind it.
+    // The numbers of the same length: equal up to a digit, smaller at that digit, and any digits after it.
     for (index, digit) in digits.bytes().enumerate() {
         let least = if index == 0 { b'1' } else { b'0' };
         if digit > least {

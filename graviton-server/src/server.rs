@@ -1,8 +1,9 @@
 //! The server: it listens, accepts connections and supervises them until it is told to stop.
 //!
-//! Each connection has a task. It ends when the client disconnects, when the connection was idle or stalled
-//! for too long (`connection`), or when the server stops. It stops in stages: for `GRAVITON_HTTP_DRAIN_DELAY`
-//! it only says that it is not ready, then running requests have `GRAVITON_HTTP_DRAIN` to finish.
+//! Each connection has a task. The task ends when the client disconnects, when the connection was idle or
+//! stalled for too long (`connection`), or when the server stops. The server stops in stages: for
+//! `GRAVITON_HTTP_DRAIN_DELAY` it only reports that it is not ready, and then running requests have
+//! `GRAVITON_HTTP_DRAIN` to finish.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -36,14 +37,15 @@ const BACKLOG: i32 = 4096;
 /// How often the server refreshes the quota and forgets old clients of the rate limit.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// How long the server stops accepting when accept fails, above all when there are no descriptors left.
+/// How long the server stops accepting after a failed accept; the usual cause is that no descriptors are
+/// left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long closing the store may take after all connections have ended.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// A port that the server has. To be had before the store is opened, so that a server whose port is taken
-/// makes no database.
+/// A port that the server holds. It is taken before the store is opened, so that a server whose port is in
+/// use creates no database.
 pub struct Port {
     listener: TcpListener,
     address: SocketAddr,
@@ -59,7 +61,7 @@ pub struct Server {
 
 /// Checks whether a server could start with these settings, without opening the store, which would create it.
 /// Fails with `config` if the settings contradict each other or name an unusable file, and if the server
-/// would serve everyone beyond loopback without having been told to.
+/// would be open to everyone beyond loopback although no setting allows it.
 pub fn check(settings: &Settings) -> Result<()> {
     prepare(settings).map(drop)
 }
@@ -104,7 +106,7 @@ pub struct Control {
 }
 
 impl Port {
-    /// The port of these settings. Fails where [`check`] does. To be called in a tokio runtime.
+    /// The port of these settings. Fails where [`check`] fails. Must be called in a tokio runtime.
     pub fn take(settings: &Settings) -> Result<Port> {
         check(settings)?;
         let wanted = settings.address;
@@ -127,7 +129,7 @@ impl Port {
 }
 
 impl Server {
-    /// A server of this store, ready to [`run`](Server::run). Fails where [`check`] does.
+    /// A server of this store, ready to [`run`](Server::run). Fails where [`check`] fails.
     pub async fn new(port: Port, store: AsyncStore, settings: Settings) -> Result<Server> {
         let (auth, tls) = prepare(&settings)?;
         let app = App::new(store, auth, settings).await?;
@@ -141,13 +143,13 @@ impl Server {
         self.port.address
     }
 
-    /// Controls it while it runs.
+    /// The control of this server while it runs.
     pub fn control(&self) -> Control {
         Control { app: Arc::clone(&self.app), tls: Arc::clone(&self.tls), stage: self.stage.clone() }
     }
 
-    /// Serves until told to stop, lets running requests finish, and closes the store. False if it aborted
-    /// requests.
+    /// Serves until told to stop, lets running requests finish, and closes the store. Returns false if it
+    /// aborted requests.
     pub async fn run(self) -> bool {
         let routers = (routes::router(&self.app), routes::refusals(&self.app));
         let background = [
@@ -284,7 +286,7 @@ impl Server {
                 }
             };
             if let Err(aborted) = served {
-                // If the channel is full, another connection has reported it.
+                // If the channel is full, another connection has already reported it.
                 let _ = open.try_send(aborted);
             }
         });
@@ -300,12 +302,12 @@ impl Control {
     }
 
     /// Reloads tokens, keys and certificates; open connections keep their certificate. If a token file or a
-    /// key is unusable, nothing changes; if only a certificate is, the tokens and keys change and the
-    /// certificate stays.
+    /// key is unusable, nothing changes. If only a certificate is unusable, the tokens and keys change and
+    /// the certificate stays.
     pub fn reload(&self) -> Result<()> {
         let paths = self.app.settings().tls.as_ref();
         let tls = paths.map(|(certificates, key)| tls::read(certificates, key)).transpose();
-        // Authentication does not depend on the certificates: a revoked token is revoked even if they are
+        // Authentication does not depend on the certificates: a revoked token stays revoked even if they are
         // unusable.
         self.app.auth().reload()?;
         if let Some(tls) = tls? {
@@ -329,7 +331,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Refreshes the quota and the rate limit, and looks at the directories of blocks, periodically, for ever.
+/// Refreshes the quota and the rate limit, and checks the directories of blocks, periodically; never returns.
 async fn refresh(app: Shared) {
     let mut interval = tokio::time::interval(REFRESH);
     let mut was_nearly_full = false;
@@ -342,7 +344,7 @@ async fn refresh(app: Shared) {
         {
             tracing::warn!(code = %error.code(), %error, "cannot read the stored bytes; the quota uses the last known number");
         }
-        // Where it cannot be seen, puts say so.
+        // If the share cannot be read, puts report it.
         let share = app.store().directory_share().await.unwrap_or_default();
         metrics::gauge!("graviton_directory_share").set(share);
         let is_nearly_full = share >= NEARLY_FULL_DIRECTORY;
@@ -353,7 +355,7 @@ async fn refresh(app: Shared) {
     }
 }
 
-/// Once the server is told to stop: says for a while that it is not ready, then lets it drain.
+/// Once the server is told to stop: reports for a while that it is not ready, then starts draining.
 async fn leave(app: Shared, stage: watch::Sender<Stage>) {
     reached(stage.subscribe(), Stage::Leaving).await;
     app.drain();
@@ -371,12 +373,12 @@ async fn leave(app: Shared, stage: watch::Sender<Stage>) {
     });
 }
 
-/// Waits until the server has come to this stage.
+/// Waits until the server has reached this stage.
 async fn reached(mut stage: watch::Receiver<Stage>, wanted: Stage) {
     let _ = stage.wait_for(|stage| *stage >= wanted).await;
 }
 
-/// Answers a connection that is not served with the problem.
+/// Refuses a connection with the problem as the answer.
 async fn refuse(mut stream: TcpStream, problem: &Problem, prefix: &str) {
     let answer = not_http::response(problem, prefix, &request_id::fresh());
     let answering = async {
@@ -420,7 +422,7 @@ async fn serve(
     let mut check = tokio::time::interval(limits.idle_timeout.min(limits.header_timeout) / 4);
     let mut asked_to_end = false;
     if *stage.borrow() >= Stage::Draining {
-        // It was accepted at the last moment, and must see the stage like all others.
+        // The connection was accepted at the last moment, and must see the stage like all others.
         stage.mark_changed();
     }
     loop {

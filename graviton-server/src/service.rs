@@ -1,5 +1,5 @@
-//! One request, from the connection to the router and back: its ID, its admission, its metrics and its line
-//! in the log, and the form of its failure.
+//! One request, from the connection to the router and back: its ID, its admission, its metrics, its line in
+//! the log, and the form of its failure.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -30,7 +30,7 @@ use crate::problem::Problem;
 use crate::request_id;
 use crate::watched_body::WatchedBody;
 
-/// Says which pages may load the answer (Fetch, section 3.7).
+/// States which pages may load the answer (Fetch, section 3.7).
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Answers the requests of one connection.
@@ -131,7 +131,7 @@ impl ConnectionService {
         response
     }
 
-    /// The response that tells the client of a problem.
+    /// The response that reports a problem to the client.
     fn render(&self, problem: Problem, id: &HeaderValue, outer: &HeaderMap) -> Response {
         if let Some(why) = problem.for_the_log() {
             tracing::error!(request = %Shown(id), code = %problem.code(), "{why}");
@@ -151,15 +151,15 @@ impl ConnectionService {
     fn guard(&self, headers: &mut HeaderMap, caller: Option<&Caller>) {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         self.make_public(headers);
-        // Without other origins that are allowed, a browser keeps the answer from their pages, also as a
-        // picture. A link may be in any page.
+        // Unless other origins are allowed, a browser hides the answer from their pages, even as a picture. A
+        // link may be in any page.
         let is_linked = matches!(caller, Some(Caller::Link(_)));
         let is_for_all = is_linked || !self.app.settings().cors.is_empty();
         let readers = if is_for_all { "cross-origin" } else { "same-origin" };
         headers.insert(RESOURCE_POLICY, HeaderValue::from_static(readers));
     }
 
-    /// Makes the path in `Location` the one under which a proxy publishes it.
+    /// Replaces the path in `Location` by the path under which a proxy publishes it.
     fn make_public(&self, headers: &mut HeaderMap) {
         let prefix = &self.app.settings().prefix;
         if let Some(path) = headers.get(LOCATION).filter(|_| !prefix.is_empty())
@@ -170,7 +170,7 @@ impl ConnectionService {
     }
 }
 
-/// Tells of a request whose connection ended before the answer: then hyper drops it, wherever it is.
+/// Logs a request whose connection ended before the answer: hyper then drops its future, wherever that waits.
 struct GivenUp<'a> {
     is_answered: bool,
     id: HeaderValue,
@@ -204,8 +204,8 @@ fn remove_body(response: &mut Response) {
     *response.body_mut() = Body::empty();
 }
 
-/// Refuses headers that are too large, and what HTTP/1.1 forbids but hyper accepts: a proxy in front of the
-/// server may read it differently.
+/// Refuses headers that are too large, and forms that HTTP/1.1 forbids but hyper accepts: a proxy in front of
+/// the server may read them differently.
 fn check_head(request: &Request<Incoming>, most: usize) -> Result<(), Problem> {
     let headers = request.headers();
     let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());

@@ -1,13 +1,13 @@
-//! The sessions that clients have open: each keeps blocks, and every one that it keeps is a row of the
-//! database, stored or not. So the blocks that the sessions of one client keep together are bounded, and so
-//! is the number of sessions.
+//! The open sessions of clients. Each session keeps blocks, and every kept block is a row of the database,
+//! stored or not. So both the number of blocks that the sessions of one client keep together and the number
+//! of sessions are bounded.
 //!
-//! The server counts for itself. It adds up what it was asked, and asks the database only when that is too
-//! much: a client may ask about the same block again. For the same reason the last question may go beyond the
-//! bound. Where several servers share a store, each has its own count.
+//! The server counts for itself. It adds up the requested blocks, and asks the database only when the sum
+//! exceeds the bound, because a client may ask about the same block again. For the same reason the last
+//! question may exceed the bound. Where several servers share a store, each counts separately.
 //!
-//! A session that is not used makes room for another one of the same client. A call that is under way uses
-//! its session, however long it takes ([`InUse`]).
+//! A session that is not used makes room for another session of the same client. A running call uses its
+//! session, however long it takes ([`InUse`]).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,10 +18,10 @@ use graviton_core::{Code, Session};
 use crate::auth::Caller;
 use crate::problem::Problem;
 
-/// The most sessions of one client. One more ends the one that was not used for the longest time.
+/// The most sessions of one client. One more ends the session that was not used for the longest time.
 const MOST_EACH: usize = 1_024;
 
-/// A session that was not used for so long makes room for others.
+/// A session that was not used for this time makes room for others.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The open sessions, as far as this server has seen them.
@@ -37,12 +37,12 @@ pub(crate) struct Sessions {
 struct Seen {
     token: String,
     session: Session,
-    /// It keeps so many blocks, or fewer; not known until the database was asked.
+    /// An upper bound on the blocks that it keeps; unknown until the database was asked.
     blocks: Option<u64>,
-    /// All blocks that calls were let add so far, and those of calls that are under way.
+    /// All blocks that calls were allowed to add so far, and those of running calls.
     added: u64,
     pending: u64,
-    /// How many calls are under way.
+    /// The number of running calls.
     calls: usize,
     used: Instant,
 }
@@ -57,10 +57,10 @@ pub(crate) struct InUse<'a> {
 
 /// The answer to a call that wants to add blocks.
 enum Answer {
-    /// It may, once these sessions have made room.
+    /// The call may add them, after these sessions have ended.
     Yes(Vec<Session>),
     No,
-    /// Nobody knows whether it may.
+    /// Only the database can tell.
     AskTheDatabase,
 }
 
@@ -69,7 +69,7 @@ impl Sessions {
         Sessions { lifetime, idle: IDLE, most, seen: Mutex::default() }
     }
 
-    /// Uses a session, for a call that adds no blocks to it. May end another one of the client.
+    /// Uses a session for a call that adds no blocks to it. May end another session of the client.
     pub(crate) async fn enter<'a>(&'a self, caller: &'a Caller, session: &Session) -> InUse<'a> {
         let token = session.token();
         let ended = self.begin(caller, session, &token);
@@ -77,8 +77,8 @@ impl Sessions {
         InUse { sessions: self, caller, token, more: 0 }
     }
 
-    /// Uses a session, and lets it keep so many blocks more, or says why not. May end other sessions of the
-    /// client.
+    /// Uses a session and lets it keep `more` further blocks, or returns the reason for refusing. May end
+    /// other sessions of the client.
     pub(crate) async fn keep<'a>(
         &'a self,
         caller: &'a Caller,
@@ -88,7 +88,7 @@ impl Sessions {
         let mut in_use = self.enter(caller, session).await;
         let mut answer = self.add(caller, &in_use.token, more, None);
         if matches!(answer, Answer::AskTheDatabase) {
-            // A call that is under way may have written its rows, or not.
+            // A running call may have written its rows already, or not yet.
             let (pending, added) = self.figures(caller, &in_use.token);
             let kept = session.kept().await?;
             if kept > self.most {
@@ -115,7 +115,7 @@ impl Sessions {
         self.seen().values().flatten().map(|seen| seen.blocks.unwrap_or(seen.added)).sum()
     }
 
-    /// Forgets sessions that are over.
+    /// Forgets expired sessions.
     pub(crate) fn forget_old(&self) {
         self.seen().retain(|_, sessions| {
             sessions.retain(|seen| seen.calls > 0 || seen.used.elapsed() < self.lifetime);
@@ -127,7 +127,7 @@ impl Sessions {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a call uses the session. The sessions that there are no places for.
+    /// Notes that a call uses the session. Returns the sessions that exceed [`MOST_EACH`].
     fn begin(&self, caller: &Caller, session: &Session, token: &str) -> Vec<Session> {
         let mut seen = self.seen();
         let sessions = seen.entry(caller.clone()).or_default();
@@ -154,15 +154,15 @@ impl Sessions {
         ended
     }
 
-    /// The blocks of calls that are under way, and all that were added so far.
+    /// The blocks of running calls, and all blocks that were added so far.
     fn figures(&self, caller: &Caller, token: &str) -> (u64, u64) {
         let seen = self.seen();
         let own = seen.get(caller).and_then(|sessions| sessions.iter().find(|seen| seen.token == token));
         own.map_or((0, 0), |own| (own.pending, own.added))
     }
 
-    /// Lets the session keep so many blocks more, if it may. `counted` is what the database says, with the
-    /// blocks of calls that were under way, and all that had been added by then.
+    /// Lets the session keep `more` further blocks, if the bound allows it. `counted` is the count of the
+    /// database plus the blocks of calls that were running then, and all blocks that had been added by then.
     fn add(&self, caller: &Caller, token: &str, more: u64, counted: Option<(u64, u64)>) -> Answer {
         let mut seen = self.seen();
         let Some(sessions) = seen.get_mut(caller) else { return Answer::No };
@@ -187,8 +187,8 @@ impl Sessions {
         Answer::Yes(ended)
     }
 
-    /// Takes out as many unused sessions as makes the others keep no more than they may; none if that is not
-    /// enough.
+    /// Removes unused sessions until the rest keep at most the bound. Returns `None`, and removes nothing, if
+    /// that is not enough.
     fn make_room(&self, sessions: &mut Vec<Seen>) -> Option<Vec<Session>> {
         let mut together: u64 = sessions.iter().filter_map(|seen| seen.blocks).sum();
         let mut unused: Vec<&Seen> =
@@ -222,7 +222,7 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// The place of the session that was not used for the longest time.
+/// The index of the session that was not used for the longest time.
 fn longest_unused(sessions: &[Seen]) -> Option<usize> {
     let unused = sessions.iter().enumerate().filter(|(_, seen)| seen.calls == 0);
     unused.min_by_key(|(_, seen)| seen.used).map(|(place, _)| place)
@@ -272,20 +272,20 @@ mod tests {
         let sessions = Sessions::new(LIFETIME, 10);
         let (one, other) = (session(&store).await, session(&store).await);
         ask(&sessions, &caller(1), &one, &keys(0, 6)).await.unwrap();
-        // The same blocks again are no more blocks.
+        // The same blocks again do not count as more blocks.
         for _ in 0..5 {
             ask(&sessions, &caller(1), &one, &keys(2, 6)).await.unwrap();
         }
         assert_eq!(one.kept().await.unwrap(), 6);
         ask(&sessions, &caller(1), &one, &keys(6, 11)).await.unwrap();
         assert_eq!(ask(&sessions, &caller(1), &one, &keys(0, 1)).await, Err(Code::TooLarge));
-        // However often it is refused, it is not forgotten what the first one keeps.
+        // Refusals never make the server forget the blocks of the first session.
         for _ in 0..3 {
             assert_eq!(ask(&sessions, &caller(1), &other, &keys(6, 11)).await, Err(Code::Overloaded));
             assert_eq!(ask(&sessions, &caller(1), &one, &keys(0, 1)).await, Err(Code::TooLarge));
         }
         ask(&sessions, &caller(2), &other, &keys(6, 11)).await.unwrap();
-        // A server that has not seen the session counts what it keeps.
+        // A server that has not seen the session counts its blocks too.
         let elsewhere = Sessions::new(LIFETIME, 10);
         assert_eq!(ask(&elsewhere, &caller(1), &one, &keys(0, 1)).await, Err(Code::TooLarge));
     }
@@ -300,14 +300,14 @@ mod tests {
         ask(&sessions, &caller(1), &other, &keys(0, 6)).await.unwrap();
         assert_eq!(one.missing(&[]).await.unwrap_err().code(), Code::WriterExpired);
         other.missing(&[]).await.unwrap();
-        // One that a call uses is not ended, however long that takes.
+        // A session in use is never ended, however long its call takes.
         let user = caller(1);
         let _call = sessions.enter(&user, &other).await;
         ask(&sessions, &caller(1), &other, &keys(6, 11)).await.unwrap();
         let third = session(&store).await;
         assert_eq!(ask(&sessions, &caller(1), &third, &keys(0, 6)).await, Err(Code::Overloaded));
         other.missing(&[]).await.unwrap();
-        // However many a client opens, so many are left.
+        // A client may open any number, but only this many remain.
         let many = Sessions::new(LIFETIME, 10);
         for _ in 0..=MOST_EACH {
             many.enter(&caller(1), &session(&store).await).await;
@@ -324,7 +324,7 @@ mod tests {
         let store = Config::for_directory(directory.path()).open_async().await.unwrap();
         let sessions = Sessions::new(LIFETIME, 10);
         let (one, caller) = (session(&store).await, caller(1));
-        // Nothing of it is written yet: the database knows of none.
+        // None of its rows are written yet, so the database knows no block of it.
         let first = sessions.keep(&caller, &one, 6).await.unwrap();
         let second = sessions.keep(&caller, &one, 6).await.unwrap();
         assert_eq!(

@@ -87,9 +87,9 @@ pub struct Settings {
     /// The path under which a proxy publishes the server; empty, or `/` and a name, without a slash at the
     /// end.
     pub prefix: String,
-    /// The proxies that are believed.
+    /// The trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
-    /// The headers in which they are believed.
+    /// The headers that trusted proxies write.
     pub proxy_headers: ProxyHeaders,
     /// The file of keys that sign links.
     pub link_keys: Option<PathBuf>,
@@ -99,7 +99,7 @@ pub struct Settings {
     pub log_json: bool,
 }
 
-/// The headers in which proxies say who the client is.
+/// The headers in which proxies name the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeaders {
     /// `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto`.
@@ -306,7 +306,7 @@ impl Values<'_> {
 
     fn memory(&self, name: &str) -> Result<u64> {
         let bytes = self.bytes(name)?;
-        // A quarter of it must hold the largest block.
+        // A quarter of the memory must hold the largest block.
         if !(64 << 20..=1 << 40).contains(&bytes) {
             return Err(invalid(name, "out of range", "use 64MiB to 1TiB"));
         }

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, datetime};
 
-/// In UTC. Not a `jiff::Timestamp`: that has no last day of the year 9999, which a token file may name.
+/// In UTC. Not a `jiff::Timestamp`, which lacks the last day of the year 9999; a token file may name that
+/// day.
 const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 
 /// Milliseconds since 1970, by this host's clock.
@@ -14,13 +15,13 @@ pub(crate) fn now() -> i64 {
     since.as_millis() as i64
 }
 
-/// `2026-02-03T04:05:06.789Z`. A time beyond the calendar is the nearest one in it.
+/// `2026-02-03T04:05:06.789Z`. A time beyond the calendar becomes the nearest time in it.
 pub fn rfc3339(milliseconds: i64) -> String {
     format!("{:.3}Z", EPOCH.saturating_add(SignedDuration::from_millis(milliseconds)))
 }
 
-/// The milliseconds of text like `2026-02-03T04:05:06Z`, with or without a fraction. Every other form that RFC 3339 and
-/// `jiff` allow is refused.
+/// The milliseconds of text like `2026-02-03T04:05:06Z`, with or without a fraction. Refuses every other form
+/// that RFC 3339 and `jiff` allow.
 pub fn parse(text: &str) -> Option<i64> {
     let text = text.strip_suffix('Z')?;
     let time: DateTime = text.parse().ok()?;

@@ -1,5 +1,5 @@
-//! Slots for large uploads and for commits of large blobs. Their number is limited, and so is the number
-//! that one client may have, so that no client keeps all others out.
+//! Slots for large uploads and for commits of large blobs. The number of slots is limited, in all and for one
+//! client, so that no client keeps all others out.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub(crate) struct UploadSlots {
     all: Arc<Semaphore>,
     total: usize,
     each: usize,
-    /// The slots of each client that has or wants one.
+    /// The slots of each client that holds or waits for one.
     callers: Mutex<HashMap<Caller, Arc<Semaphore>>>,
     waiting: AtomicUsize,
 }
@@ -30,7 +30,7 @@ pub(crate) struct UploadSlot {
 }
 
 impl UploadSlots {
-    /// This many slots, and this many of them for each client.
+    /// `total` slots, and at most `each` of them for one client.
     pub(crate) fn new(total: usize, each: usize) -> UploadSlots {
         UploadSlots {
             all: Arc::new(Semaphore::new(total)),
@@ -71,7 +71,7 @@ impl UploadSlots {
     fn slots_of(&self, caller: &Caller) -> Arc<Semaphore> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() == callers.capacity() {
-            // Forget clients that neither have nor want a slot.
+            // Forget clients that neither hold nor wait for a slot.
             callers.retain(|_, own| Arc::strong_count(own) > 1);
         }
         let own = callers.entry(caller.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each)));

@@ -1,9 +1,9 @@
-//! The body of a request, watched for its end: if the server did not read all of it, the next bytes on an
-//! HTTP/1.1 connection may belong to it and not to the next request.
+//! The body of a request, watched for its end. If the server did not read all of it, the next bytes on an
+//! HTTP/1.1 connection may belong to the body and not to the next request.
 //!
-//! On HTTP/2 the stream of a body that is dropped is reset, and clients that are still sending report that
-//! and not the answer. So the server reads on for a moment there, too, as it does after the end of an
-//! HTTP/1.1 connection (`connection`).
+//! On HTTP/2, dropping a body resets its stream, and a client that is still sending reports the reset and not
+//! the answer. So the server reads on for a moment there too, as it does after the end of an HTTP/1.1
+//! connection (`connection`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ pub(crate) struct WatchedBody {
     /// `None` only while it is dropped.
     body: Option<Incoming>,
     ended: Arc<AtomicBool>,
-    /// A permit for each body that is read on, if this one is to be.
+    /// One permit for each body that the server reads on; `None` if it does not read this one on.
     leaving: Option<Arc<Semaphore>>,
 }
 
 impl WatchedBody {
-    /// The watched body, and a flag that is set once all of it was read.
+    /// The watched body, and a flag that is set once all of the body was read.
     pub(crate) fn new(
         body: Incoming,
         version: Version,

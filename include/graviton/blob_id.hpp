@@ -22,16 +22,17 @@ enum class algorithm : std::int32_t { blake3 = GRAVITON_ALGO_BLAKE3, sha256 = GR
 
 namespace detail {
 
-/// What ids of blobs and keys of blocks have in common: an algorithm, a digest and a length. Ordered by these, as listings are.
+/// The common part of blob ids and block keys: an algorithm, a digest and a length. They are ordered by
+/// these, as listings are.
 template <class Raw, graviton_status (*Format)(const Raw *, char *, std::size_t, std::size_t *, graviton_error **)>
 class name_of_content {
 public:
     /// An empty name. Calls refuse it with errc::invalid_argument.
     name_of_content() noexcept = default;
-    /// The one of graviton.h.
+    /// From the struct of graviton.h.
     name_of_content(const Raw &raw) noexcept : raw_(raw) {}
 
-    /// The one of graviton.h.
+    /// The struct of graviton.h.
     const Raw &raw() const noexcept { return raw_; }
     /// The length in bytes.
     std::uint64_t size() const noexcept { return raw_.size; }
@@ -74,7 +75,7 @@ public:
     }
     friend std::ostream &operator<<(std::ostream &stream, const name_of_content &name) { return stream << name.to_string(); }
 
-    /// For std::hash: a digest is as evenly distributed as can be.
+    /// For std::hash: a digest is distributed as evenly as possible.
     std::size_t hash() const noexcept
     {
         std::size_t value = 0;
@@ -105,7 +106,7 @@ class block_key : public detail::name_of_content<graviton_block_key, graviton_bl
 public:
     using name_of_content::name_of_content;
 
-    /// Parses what to_string gives, strictly; errc::invalid_id for anything else.
+    /// Parses the form of to_string, strictly; errc::invalid_id for anything else.
     static outcome<block_key> parse(std::string_view text)
     {
         graviton_block_key raw{};
@@ -120,7 +121,7 @@ class blob_id : public detail::name_of_content<graviton_blob_id, graviton_blob_i
 public:
     using name_of_content::name_of_content;
 
-    /// Parses what to_string gives, strictly; errc::invalid_id for anything else.
+    /// Parses the form of to_string, strictly; errc::invalid_id for anything else.
     static outcome<blob_id> parse(std::string_view text)
     {
         graviton_blob_id raw{};
@@ -143,15 +144,15 @@ public:
 
 namespace detail {
 
-/// A pointer as graviton.h takes it for "or none".
+/// A pointer, or NULL for no id, as graviton.h expects it.
 inline const graviton_blob_id *or_null(const std::optional<blob_id> &id) noexcept { return id ? &id->raw() : nullptr; }
 
-/// As graviton.h takes several of them: their pointer, and their number.
+/// Several ids, as graviton.h expects them: a pointer and their number.
 class raw_ids {
 public:
     explicit raw_ids(const std::vector<blob_id> &ids) : count_(ids.size())
     {
-        // One more than there are: a null pointer would mean all that there are.
+        // One more than needed: without ids the pointer would be null, which means all blobs.
         raw_.reserve(ids.size() + 1);
         for (const blob_id &id : ids) {
             raw_.push_back(id.raw());

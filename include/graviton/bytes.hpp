@@ -1,4 +1,4 @@
-// Part of graviton.hpp: bytes that somebody else owns.
+// Part of graviton.hpp: views of bytes that the caller owns.
 
 #ifndef GRAVITON_BYTES_HPP
 #define GRAVITON_BYTES_HPP
@@ -25,12 +25,12 @@ inline constexpr bool is_byte = std::is_same_v<T, char> || std::is_same_v<T, sig
 #endif
     ;
 
-/// Whether a T is, or becomes, a pointer to text. (A null pointer constant is none.)
+/// Whether a T is, or becomes, a pointer to text. (A null pointer constant does not count.)
 template <class T, class Char>
 inline constexpr bool is_text_of =
     std::is_convertible_v<const T &, const Char *> && !std::is_array_v<T> && !std::is_null_pointer_v<T>;
 
-/// Whether a T is an array that text may be in.
+/// Whether a T is an array that may contain text.
 template <class T>
 inline constexpr bool is_text_array = std::is_array_v<T>
     && (std::is_same_v<std::remove_cv_t<std::remove_extent_t<T>>, char>
@@ -39,7 +39,7 @@ inline constexpr bool is_text_array = std::is_array_v<T>
 #endif
     );
 
-/// Text in an array: up to its NUL, and no further than the array.
+/// The length of text in an array: up to its NUL, or to the end of the array.
 template <class Char>
 std::size_t text_length(const Char *text, std::size_t most) noexcept
 {
@@ -47,7 +47,7 @@ std::size_t text_length(const Char *text, std::size_t most) noexcept
     return end == nullptr ? most : static_cast<std::size_t>(end - text);
 }
 
-/// What std::data of a T points to; void if it has none.
+/// The element type that std::data of a T points to; void if it has none.
 template <class T, class = void>
 struct element {
     using type = void;
@@ -63,12 +63,12 @@ using element_t = typename element<T>::type;
 
 } // namespace detail
 
-/// Bytes somewhere, to be read: a pointer and a length, which own nothing. Made from strings, and from everything contiguous
-/// of char, unsigned char or std::byte: std::vector, std::array, std::span, arrays.
+/// A view of bytes to read: a pointer and a length, which own nothing. Made from strings, and from everything
+/// contiguous of char, unsigned char or std::byte: std::vector, std::array, std::span, arrays.
 ///
-/// What is text is read up to its NUL: `const char *`, and literals, that is const arrays of char, of which nothing behind the
-/// array is touched. An array of char that can be changed may hold a text or be a buffer, so nothing is made from it: say
-/// which with `std::string_view(array)` or `bytes_view(array, length)`.
+/// Text is read up to its NUL: `const char *`, and literals, that is, const arrays of char; no byte behind
+/// the array is touched. A mutable array of char may be text or a buffer, so nothing is made from it: choose
+/// with `std::string_view(array)` or `bytes_view(array, length)`.
 class bytes_view {
 public:
     constexpr bytes_view() noexcept = default;
@@ -84,7 +84,7 @@ public:
     bytes_view(const char (&text)[Size]) noexcept : bytes_view(text, detail::text_length(text, Size))
     {
     }
-    /// A text, or a buffer? Say which.
+    /// A mutable array may be text or a buffer: choose explicitly.
     template <std::size_t Size>
     bytes_view(char (&)[Size]) = delete;
 #ifdef __cpp_char8_t
@@ -98,7 +98,7 @@ public:
     bytes_view(const char8_t (&text)[Size]) noexcept : bytes_view(text, detail::text_length(text, Size))
     {
     }
-    /// A text, or a buffer? Say which.
+    /// A mutable array may be text or a buffer: choose explicitly.
     template <std::size_t Size>
     bytes_view(char8_t (&)[Size]) = delete;
 #endif
@@ -120,8 +120,8 @@ private:
     std::size_t size_ = 0;
 };
 
-/// Bytes somewhere, to be written: a pointer and a length, which own nothing. Made from everything contiguous of char, unsigned
-/// char or std::byte that can be changed; of an array, all of it.
+/// A view of bytes to write: a pointer and a length, which own nothing. Made from everything contiguous of
+/// mutable char, unsigned char or std::byte; from an array, all of it.
 class bytes_span {
 public:
     constexpr bytes_span() noexcept = default;

@@ -1,4 +1,5 @@
-// Part of graviton.hpp, and not of its interface: how calls into C are made, and callbacks from it. No exception passes through C.
+// Part of graviton.hpp, and not of its interface: calls into C, and callbacks from C. No exception passes
+// through C.
 
 #ifndef GRAVITON_CALL_HPP
 #define GRAVITON_CALL_HPP
@@ -15,10 +16,10 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 /// The decision of a callback.
 enum class flow : std::int32_t {
-    /// Go on.
+    /// Continue.
     go_on = 0,
-    /// For gc, verify and the like: stop early, with a report that says so. Elsewhere the same
-    /// as cancel.
+    /// For gc, verify and similar calls: stop early, with a report that says so. Elsewhere the same as
+    /// cancel.
     stop = GRAVITON_STOP,
     /// End with errc::cancelled.
     cancel = 1
@@ -51,15 +52,15 @@ template <class T>
     throw why;
 }
 
-/// What a callback threw during the call that this thread makes: it must not pass through C, and a callback runs on the thread
-/// that makes the call.
+/// The exception of a callback during the call that this thread makes. It must not pass through C, and a
+/// callback runs on the thread that makes the call.
 inline std::exception_ptr &thrown() noexcept
 {
     static thread_local std::exception_ptr slot;
     return slot;
 }
 
-/// Runs a callback. Once one has thrown, no other is run until the call is over.
+/// Runs a callback. Once one has thrown, no other one runs until the call is over.
 template <class Body>
 std::int32_t call_back(Body body) noexcept
 {
@@ -74,7 +75,7 @@ std::int32_t call_back(Body body) noexcept
     }
 }
 
-/// After each call: throws on what a callback threw.
+/// Called after each call: rethrows the exception of a callback.
 inline void rethrow()
 {
     if (thrown()) {
@@ -82,7 +83,7 @@ inline void rethrow()
     }
 }
 
-/// After a call that may not throw.
+/// Called after a call that may not throw.
 inline void forget() noexcept
 {
     thrown() = nullptr;
@@ -90,7 +91,7 @@ inline void forget() noexcept
 
 #endif
 
-/// Makes a call, and then gives what `value` makes of it.
+/// Makes a call, and returns the result of `value`.
 template <class T, class Call, class Value>
 outcome<T> run(Call call, Value value)
 {
@@ -105,14 +106,14 @@ outcome<T> run(Call call, Value value)
     return value();
 }
 
-/// Makes a call that gives nothing.
+/// Makes a call without a result.
 template <class Call>
 outcome<void> run(Call call)
 {
     return run<void>(call, [] { return outcome<void>(); });
 }
 
-/// What graviton.h takes as flags.
+/// A flag as graviton.h expects it.
 inline std::int32_t flag(bool value) noexcept { return value ? 1 : 0; }
 
 } // namespace detail

@@ -1,4 +1,4 @@
-// Part of graviton.hpp, and not of its interface: the functions that C calls, which call what the program gave.
+// Part of graviton.hpp, and not of its interface: functions that C calls, which call the program's callbacks.
 
 #ifndef GRAVITON_CALLBACK_HPP
 #define GRAVITON_CALLBACK_HPP
@@ -17,11 +17,11 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 namespace detail {
 
-/// The cancel callback of a store, kept for as long as a handle may ask it.
+/// The cancel callback of a store, which lives as long as a handle may call it.
 using cancel_keeper = std::shared_ptr<const cancel_callback>;
 
-/// Frees a handle, and then what that may have asked: a unique_ptr that is assigned to frees what it had before it lets go of
-/// the old one of these.
+/// Frees a handle, and then the cancel callback that the handle may have called. An assignment to a
+/// unique_ptr frees the old handle before it releases the old one of these.
 template <class Raw, void (*Free)(Raw *)>
 struct freed_by {
     cancel_keeper cancel;
@@ -62,7 +62,7 @@ inline std::int32_t tell_progress(void *userdata, std::uint64_t done, std::uint6
     });
 }
 
-/// Options of a put, as graviton.h takes them; borrows from `options`.
+/// Options of a put, as graviton.h expects them; borrows from `options`.
 inline graviton_put_options raw(const put_options &options) noexcept
 {
     graviton_put_options raw = GRAVITON_PUT_OPTIONS_INIT;
@@ -74,7 +74,7 @@ inline graviton_put_options raw(const put_options &options) noexcept
     return raw;
 }
 
-/// Options of a get, as graviton.h takes them; borrows from `progress`.
+/// Options of a get, as graviton.h expects them; borrows from `progress`.
 inline graviton_get_options raw(const progress_callback &progress) noexcept
 {
     graviton_get_options raw = GRAVITON_GET_OPTIONS_INIT;
@@ -94,7 +94,7 @@ inline std::int32_t read_source(void *userdata, std::uint8_t *buffer, std::size_
     });
 }
 
-/// Copies what both sides know of a structure: that of another version of the library has another length.
+/// Copies the fields of a structure that both sides know: another version of the library has another length.
 template <class Raw>
 void take(Raw &ours, const Raw &theirs) noexcept
 {
@@ -102,7 +102,7 @@ void take(Raw &ours, const Raw &theirs) noexcept
     ours.struct_size = sizeof(Raw);
 }
 
-/// A long work under way: its report with the names that come with it, and who is told.
+/// A long operation in progress: its report with the names in it, and the callback.
 template <class Report, class Raw, class Name, std::vector<Name> Report::*Names, std::size_t Raw::*Count>
 struct work {
     Report report;

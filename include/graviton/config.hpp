@@ -1,4 +1,4 @@
-// Part of graviton.hpp: where a store is and how it works.
+// Part of graviton.hpp: the location and the settings of a store.
 
 #ifndef GRAVITON_CONFIG_HPP
 #define GRAVITON_CONFIG_HPP
@@ -15,7 +15,7 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 /// The location and the settings of a store, and the way to open it:
 /// `graviton::config("./data").set("GRAVITON_HASH", "sha256").open()`. Without exceptions, the first failure
-/// is kept, and comes back from get and the opening functions. One thread at a time.
+/// is kept, and is returned by get and the opening functions. One thread at a time.
 class config {
 public:
     /// The defaults: a store in `./.graviton`.
@@ -56,8 +56,8 @@ public:
     }
     config &&adopt(bool adopt = true) && { return std::move(this->adopt(adopt)); }
 
-    /// Whether opening for writing makes a copy of the database the one that owns the blocks: a restored
-    /// backup, for instance. End everything that uses the other database first. Not for every opening.
+    /// Whether opening for writing makes a copy of the database the owner of the blocks: a restored backup,
+    /// for instance. First end everything that uses the other database. Not for every opening.
     config &take_over(bool take_over = true) &
     {
         return keep([&](auto error) {
@@ -125,7 +125,7 @@ private:
         raw_.reset(raw);
     }
 
-    /// Throws a failure, or keeps the first.
+    /// Throws the failure, or keeps the first one.
     template <class Call>
     config &keep(Call call)
     {

@@ -1,4 +1,4 @@
-// Part of graviton.hpp: why a call failed.
+// Part of graviton.hpp: errors of calls.
 
 #ifndef GRAVITON_ERROR_HPP
 #define GRAVITON_ERROR_HPP
@@ -13,11 +13,11 @@
 #include <vector>
 
 #if !defined(GRAVITON_NO_EXCEPTIONS) && !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
-/// Defined where failures come back as result<T> instead of being thrown.
+/// Defined where failures are returned as result<T> instead of being thrown.
 #define GRAVITON_NO_EXCEPTIONS 1
 #endif
 
-// Two names for the linker, since files with and without exceptions have other types of the same name.
+// Two names for the linker, because files with and without exceptions have different types of the same name.
 #ifdef GRAVITON_NO_EXCEPTIONS
 #define GRAVITON_ERROR_STYLE by_result
 #else
@@ -62,7 +62,7 @@ enum class errc : std::int32_t {
     conflict = GRAVITON_ERROR_CONFLICT
 };
 
-/// The stable name of a code, such as "not-found"; empty for a number that is no code.
+/// The stable name of a code, such as "not-found"; empty for an unknown number.
 inline std::string_view name(errc code) noexcept
 {
     const char *text = graviton_status_name(static_cast<graviton_status>(code));
@@ -85,10 +85,10 @@ inline std::vector<errc> error_codes()
     return codes;
 }
 
-/// Why a call failed. Copies share what they hold and may be used by any thread.
+/// The reason why a call failed. Copies share their content and may be used by any thread.
 class error : public std::exception {
 public:
-    /// Takes over an error of graviton.h, which may be NULL, of a call that returned `status`.
+    /// Takes over an error of graviton.h, which may be NULL, from a call that returned `status`.
     error(graviton_status status, graviton_error *raw) : raw_(raw, graviton_error_free), code_(static_cast<errc>(status)) {}
 
     /// The error code.

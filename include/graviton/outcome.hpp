@@ -1,4 +1,4 @@
-// Part of graviton.hpp: what a function that can fail returns.
+// Part of graviton.hpp: the result of a function that can fail.
 
 #ifndef GRAVITON_OUTCOME_HPP
 #define GRAVITON_OUTCOME_HPP
@@ -79,7 +79,7 @@ private:
     std::optional<graviton::error> error_;
 };
 
-/// What a function that can fail returns.
+/// The result of a function that can fail.
 template <class T>
 using outcome = result<T>;
 

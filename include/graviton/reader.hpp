@@ -1,4 +1,4 @@
-// Part of graviton.hpp: a blob coming out.
+// Part of graviton.hpp: reading a blob.
 
 #ifndef GRAVITON_READER_HPP
 #define GRAVITON_READER_HPP
@@ -46,8 +46,8 @@ public:
             [&] { return count; });
     }
 
-    /// Moves the position by `offset` bytes from the start, the position (std::ios_base::cur) or the end, and returns the new
-    /// one.
+    /// Moves the position by `offset` bytes from the start, the current position (std::ios_base::cur) or the
+    /// end, and returns the new position.
     outcome<std::uint64_t> seek(std::int64_t offset, std::ios_base::seekdir from = std::ios_base::beg)
     {
         std::uint64_t position = 0;

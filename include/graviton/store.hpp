@@ -17,7 +17,8 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 namespace detail {
 
-/// Keeps a stream from throwing while it is read to its end, as its exceptions() may say; later it throws again.
+/// Keeps a stream from throwing while it is read to its end, even if its exceptions() ask for that. Later it
+/// throws again.
 class silenced {
 public:
     explicit silenced(std::istream &stream) : stream_(stream), asked_(stream.exceptions())
@@ -29,14 +30,14 @@ public:
     ~silenced()
     {
         if (stream_.eof() && !stream_.bad()) {
-            // The last piece was short, which is no failure here.
+            // The last read was short, which is no failure here.
             stream_.clear(std::ios_base::eofbit);
         }
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)
         try {
             stream_.exceptions(asked_);
         } catch (...) {
-            // For the state that it is in already. It is set all the same.
+            // The exception is about the state that the stream already has, which is set nevertheless.
         }
 #else
         if ((stream_.rdstate() & asked_) == 0) {
@@ -125,13 +126,13 @@ public:
 
     /// Stores everything from the current position of a stream to its end. A stream that has failed or goes
     /// bad is errc::cancelled, and nothing is stored. Afterwards the stream is eof(); it throws nothing for
-    /// that, whatever its exceptions() are.
+    /// that, for any value of its exceptions().
     outcome<put_receipt> put_stream(std::istream &stream, const put_options &options = {}) const
     {
         const detail::silenced silence(stream);
         return put_callback(
             [&](bytes_span room) -> std::optional<std::size_t> {
-                // One that was never opened has failed without an end.
+                // A stream that was never opened has failed without reaching an end.
                 const auto failed = [&] { return stream.bad() || (stream.fail() && !stream.eof()); };
                 if (failed()) {
                     return std::nullopt;
@@ -144,8 +145,8 @@ public:
             options);
     }
 
-    /// A whole blob in memory, as std::vector<std::uint8_t>, std::string or any other container of bytes with resize(). For
-    /// large blobs, open_reader.
+    /// Reads a whole blob into memory, as std::vector<std::uint8_t>, std::string or any other container of
+    /// bytes with resize(). For large blobs, use open_reader.
     template <class Bytes = std::vector<std::uint8_t>>
     outcome<Bytes> get(const blob_id &id, const progress_callback &progress = nullptr) const
     {
@@ -153,7 +154,8 @@ public:
         Bytes bytes;
         return detail::run<Bytes>(
             [&](auto error) {
-                // An id may be made up: before there is memory for all the bytes that it speaks of, see whether it is there.
+                // An id may be invented: check that the blob exists before allocating memory for the size in
+                // its id.
                 graviton_blob_stat stat = GRAVITON_BLOB_STAT_INIT;
                 constexpr std::uint64_t much = 1 << 20;
                 const auto known = id.size() < much ? GRAVITON_OK : graviton_store_stat(raw_.get(), &id.raw(), &stat, error);
@@ -206,7 +208,7 @@ public:
         std::vector<std::uint8_t> bytes;
         return detail::run<std::vector<std::uint8_t>>(
             [&](auto error) {
-                // Made up, it may be too large; the call then says so.
+                // An invented key may be too large; the call then reports that.
                 bytes.resize(key.size() <= GRAVITON_BLOCK_SIZE_MAX ? static_cast<std::size_t>(key.size()) : 0);
                 return graviton_store_read_block(raw_.get(), &key.raw(), bytes.data(), bytes.size(), nullptr, error);
             },
@@ -297,13 +299,13 @@ public:
     {
         graviton_gc_options raw = GRAVITON_GC_OPTIONS_INIT;
         if (options.grace) {
-            // Less than nothing is an error, and must not be taken for GRAVITON_GC_NO_GRACE.
+            // A negative grace is an error, and must not be confused with GRAVITON_GC_NO_GRACE.
             const auto grace = options.grace->count();
             raw.grace_ms = grace == 0 ? GRAVITON_GC_NO_GRACE
                            : grace < 0 ? std::numeric_limits<std::int64_t>::min()
                                        : grace;
         }
-        // A time that is over already is a short one; 0 would be no limit.
+        // A negative time becomes a short one; 0 would mean no limit.
         raw.max_time_ms = options.max_time.count() < 0 ? 1 : static_cast<std::uint64_t>(options.max_time.count());
         raw.max_blocks = options.max_blocks;
         raw.max_bytes = options.max_bytes;

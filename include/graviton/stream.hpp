@@ -19,8 +19,9 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 namespace detail {
 
-/// What the stream buffers do with a failure. With exceptions they throw the graviton::error, which a stream turns into badbit
-/// (and throws on, if its exceptions() say so) and a plain user of the buffer gets; without, they set badbit of their stream.
+/// Failures of the stream buffers. With exceptions they throw the graviton::error: a stream turns it into
+/// badbit (and rethrows it, if its exceptions() say so), and a direct user of the buffer gets it. Without
+/// exceptions they set badbit of their stream.
 class failing_buffer : public std::streambuf {
 public:
     /// The failure, if there was one.
@@ -62,7 +63,7 @@ protected:
 
 private:
     std::optional<graviton::error> failure_;
-    // Where there are exceptions, the stream sees them.
+    // With exceptions, the stream notices failures itself.
     [[maybe_unused]] std::ios *stream_;
 };
 
@@ -71,13 +72,13 @@ private:
 /// A std::streambuf over a reader, which it owns. Seekable. Large reads go straight into the caller's memory.
 class reader_buffer : public detail::failing_buffer {
 public:
-    /// `stream`, if any, gets badbit where there are no exceptions.
+    /// `stream`, if any, gets badbit if there are no exceptions.
     explicit reader_buffer(graviton::reader reader, std::ios *stream = nullptr)
         : failing_buffer(stream), reader_(std::move(reader)), buffer_(recommended_buffer_size())
     {
     }
 
-    /// The reader; its position is behind what is buffered.
+    /// The reader; its position is behind the buffered bytes.
     graviton::reader &reader() noexcept { return reader_; }
 
 protected:
@@ -124,7 +125,7 @@ protected:
         std::uint64_t position = 0;
         graviton_status status = GRAVITON_OK;
         if (from == std::ios_base::cur && offset == 0) {
-            // To ask for the place, which must not cost what is buffered.
+            // A query of the position, which must not discard the buffered bytes.
             status = graviton_reader_tell(reader_.c_handle(), &position, nullptr);
             position -= static_cast<std::uint64_t>(ahead);
         } else {
@@ -135,7 +136,7 @@ protected:
             }
         }
         detail::rethrow();
-        // A place that cannot be is no failure of the blob; it is failbit of the stream.
+        // An impossible position is no failure of the blob; it sets failbit of the stream.
         return status == GRAVITON_OK ? pos_type(static_cast<off_type>(position)) : pos_type(off_type(-1));
     }
 
@@ -152,14 +153,14 @@ private:
 /// A std::streambuf over a writer, which it owns. Large writes go straight from the caller's memory.
 class writer_buffer : public detail::failing_buffer {
 public:
-    /// `stream`, if any, gets badbit where there are no exceptions.
+    /// `stream`, if any, gets badbit if there are no exceptions.
     explicit writer_buffer(graviton::writer writer, std::ios *stream = nullptr)
         : failing_buffer(stream), writer_(std::move(writer)), buffer_(recommended_buffer_size())
     {
         setp(buffer_.data(), buffer_.data() + buffer_.size());
     }
 
-    /// Writes what is buffered and commits the blob.
+    /// Writes the buffered bytes and commits the blob.
     outcome<put_receipt> finish()
     {
 #ifdef GRAVITON_NO_EXCEPTIONS
@@ -203,7 +204,7 @@ protected:
 
     int sync() override { return flush() ? 0 : -1; }
 
-    /// Only to ask for the place: what is written is written.
+    /// Supports only a query of the position: written bytes cannot change.
     pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode which) override
     {
         std::uint64_t written = 0;
@@ -218,7 +219,8 @@ private:
     bool flush()
     {
         const bytes_view waiting(pbase(), static_cast<std::size_t>(pptr() - pbase()));
-        // Before it can fail: what a failure interrupts is not written twice.
+        // The buffer is reset first, because the write can fail: bytes of a failed write are not written
+        // twice.
         setp(buffer_.data(), buffer_.data() + buffer_.size());
         return write(waiting);
     }
@@ -239,8 +241,8 @@ private:
     std::vector<char> buffer_;
 };
 
-/// A blob as a std::istream: `graviton::istream in(store.open_reader(id));`. bad() after a failure, which failure() then gives;
-/// with `in.exceptions(std::ios::badbit)` it is thrown as graviton::error.
+/// A blob as a std::istream: `graviton::istream in(store.open_reader(id));`. After a failure, bad() is true
+/// and failure() returns it; with `in.exceptions(std::ios::badbit)` it is thrown as graviton::error.
 class istream : public std::istream {
 public:
     /// Takes over the reader.
@@ -254,14 +256,14 @@ private:
 };
 
 /// A std::ostream that makes a blob: `graviton::ostream out(store.open_writer()); out << ...; auto put =
-/// out.finish();`. An unfinished blob leaves nothing. Failures are as with istream; finish fails after one
+/// out.finish();`. An unfinished blob leaves nothing. Failures are as with istream; after one, finish fails
 /// too.
 class ostream : public std::ostream {
 public:
     /// Takes over the writer.
     explicit ostream(graviton::writer writer) : std::ostream(nullptr), buffer_(std::move(writer), this) { rdbuf(&buffer_); }
 
-    /// Writes what is buffered and commits the blob.
+    /// Writes the buffered bytes and commits the blob.
     outcome<put_receipt> finish() { return buffer_.finish(); }
 
     /// The failure behind bad(), if there was one.

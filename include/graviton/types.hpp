@@ -1,4 +1,4 @@
-// Part of graviton.hpp: what calls take and give, and what there is besides stores.
+// Part of graviton.hpp: the arguments and results of calls, and everything besides stores.
 
 #ifndef GRAVITON_TYPES_HPP
 #define GRAVITON_TYPES_HPP
@@ -26,7 +26,7 @@ using read_callback = std::function<std::optional<std::size_t>(bytes_span room)>
 /// Must be quick, and must not use the handle of the call.
 using cancel_callback = std::function<flow()>;
 
-/// How to put.
+/// Options of a put.
 struct put_options {
     /// The id that the content must have; other content is errc::digest_mismatch and stores nothing.
     std::optional<blob_id> expected = std::nullopt;
@@ -50,7 +50,7 @@ struct put_receipt {
     std::uint64_t fresh_stored_bytes = 0;
 
     put_receipt() = default;
-    /// The one of graviton.h.
+    /// From the struct of graviton.h.
     explicit put_receipt(const graviton_put_receipt &raw)
         : id(raw.id), blocks(raw.blocks), fresh_blocks(raw.fresh_blocks), fresh_bytes(raw.fresh_bytes), created(raw.created != 0),
           fresh_stored_bytes(raw.fresh_stored_bytes)
@@ -70,22 +70,22 @@ struct blob_stat {
     std::string chunker;
 
     blob_stat() = default;
-    /// The one of graviton.h.
+    /// From the struct of graviton.h.
     explicit blob_stat(const graviton_blob_stat &raw)
         : id(raw.id), blocks(raw.blocks), created_at(std::chrono::milliseconds(raw.created_at_ms)), chunker(raw.chunker)
     {
     }
 };
 
-/// A block's place in a blob.
+/// The position of a block in a blob.
 struct manifest_entry {
     /// Where the block starts in the blob, in bytes.
     std::uint64_t offset = 0;
-    /// Which block; its size is in the key.
+    /// The block; its size is in the key.
     block_key key;
 
     manifest_entry() = default;
-    /// The one of graviton.h.
+    /// From the struct of graviton.h.
     explicit manifest_entry(const graviton_manifest_entry &raw) : offset(raw.offset), key(raw.key) {}
 };
 
@@ -180,13 +180,13 @@ struct verify_event {
     std::uint64_t length;
     /// For verify_kind::block: the damaged blobs, up to a thousand of them. For ::manifest: the blob.
     std::vector<blob_id> blobs;
-    /// For verify_kind::manifest and ::database: a description; for ::pack: its name. Valid until the callback
-    /// returns.
+    /// For verify_kind::manifest and ::database: a description; for ::pack: the name of the pack. Valid until
+    /// the callback returns.
     std::string_view text;
     /// For verify_kind::progress: the report so far, otherwise null. Valid until the callback returns.
     const verify_report *report;
 
-    /// The one of graviton.h.
+    /// From the struct of graviton.h.
     explicit verify_event(const graviton_verify_event &raw)
         : kind(static_cast<verify_kind>(raw.kind)), damage(static_cast<graviton::damage>(raw.damage)), block(raw.block),
           length(raw.length), blobs(detail::copied<blob_id>(raw.blobs, raw.blob_count)),
@@ -201,7 +201,7 @@ struct setting {
     std::string_view name;
     /// Its default; empty if it has none.
     std::string_view default_value;
-    /// What it means, in English.
+    /// Its meaning, in English.
     std::string_view meaning;
 };
 

@@ -1,4 +1,4 @@
-// Part of graviton.hpp: going over the blobs of a store, and the blocks of a blob.
+// Part of graviton.hpp: iteration over the blobs of a store, and the blocks of a blob.
 
 #ifndef GRAVITON_WALK_HPP
 #define GRAVITON_WALK_HPP
@@ -15,7 +15,7 @@ inline namespace GRAVITON_ERROR_STYLE {
 
 namespace detail {
 
-/// One step of a walk, so that an error is an element where it cannot be thrown, and the last one.
+/// One step of an iteration. Where an error cannot be thrown, it is an element, and the last one.
 template <class Walk>
 std::optional<outcome<typename Walk::value_type>> step(Walk &walk)
 {
@@ -30,7 +30,7 @@ std::optional<outcome<typename Walk::value_type>> step(Walk &walk)
 #endif
 }
 
-/// Goes over a list or manifest once.
+/// Iterates over a list or manifest once.
 template <class Walk>
 class walk_iterator {
 public:

@@ -1,4 +1,4 @@
-// Part of graviton.hpp: a blob going in.
+// Part of graviton.hpp: writing a blob.
 
 #ifndef GRAVITON_WRITER_HPP
 #define GRAVITON_WRITER_HPP
@@ -14,7 +14,7 @@ public:
     /// Takes over a handle of graviton.h.
     explicit writer(graviton_writer *raw, detail::cancel_keeper cancel = nullptr) noexcept : raw_(raw, {std::move(cancel)}) {}
 
-    /// Writes the next bytes: all of them, or it fails, and then every later call fails too.
+    /// Writes all of the next bytes, or fails; after a failure every later call fails too.
     outcome<void> write(bytes_view bytes)
     {
         return detail::run(

@@ -1,5 +1,5 @@
--- Why batches go to Postgres as JSON and not as arrays: how long the same look-up of 256 keys takes with each, in
--- milliseconds. Run by hand: psql -f tests/bench/batches.sql URL
+-- The reason why batches go to PostgreSQL as JSON and not as arrays: the time of the same look-up of 256 keys
+-- with each, in milliseconds. Run by hand: psql -f tests/bench/batches.sql URL
 \set QUIET on
 SET search_path = pg_temp;
 CREATE TEMPORARY TABLE block (

@@ -1,5 +1,5 @@
-/* The C side of tests/bench/c; tests/tools/src/bin/bench_boundary.rs is the same program in Rust, step by step, and says
- * how it is called. */
+/* The C side of tests/bench/c. tests/tools/src/bin/bench_boundary.rs is the same program in Rust, step by
+ * step, and describes its arguments. */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
 #include <graviton.h>

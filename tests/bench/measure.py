@@ -1,4 +1,5 @@
-"""What the benchmarks share: one process with its time and memory, two sides in turns, and the table of ratios."""
+"""The shared parts of the benchmarks: one process with its time and memory, two sides in turns, and the table
+of ratios."""
 import json
 import os
 import statistics
@@ -11,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Run:
-    """One finished process: how long it took, its processor time, its largest resident memory, what it printed."""
+    """One finished process: its duration, its processor time, its largest resident memory, its output."""
 
     def __init__(self, command, stdout=subprocess.DEVNULL, cwd=None, env=None):
         start = time.perf_counter()
@@ -22,7 +23,7 @@ class Run:
         self.seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         self.processor = usage.ru_utime + usage.ru_stime
-        # At least that of this process, which the kernel counts from before the exec.
+        # At least the memory of this process, which the kernel counts from before the exec.
         self.peak_mib = usage.ru_maxrss / 1024
         if process.returncode != 0:
             sys.exit(f"{Path(str(command[0])).name} failed: exit code {process.returncode}")
@@ -39,7 +40,8 @@ class Table:
         self.load = os.getloadavg()[0]
 
     def turns(self, *sides):
-        """Runs all in turns, each at every place of the order as often as the count allows, and gives the seconds of each."""
+        """Runs all sides in turns, each at every position of the order as often as the count allows. Returns
+        the seconds of each."""
         for side in sides:
             side()
         times = [[] for _ in sides]
@@ -53,7 +55,7 @@ class Table:
         return times
 
     def row(self, what, peer, us, them, at_least=None, at_most=None):
-        """A ratio of throughputs that is to be at least, or of times that is to be at most; or with no target."""
+        """A ratio of throughputs with a minimum, or of times with a maximum, or without a target."""
         ratios = [u / t if at_most else t / u for u, t in zip(us, them)]
         middle = statistics.median(ratios)
         target, met = "none", True
@@ -81,19 +83,19 @@ class Table:
 
 
 def release(*what):
-    """Builds it as it is shipped, and gives the directory of what was built."""
+    """Builds the release as it is shipped. Returns the directory of the build."""
     subprocess.run(["cargo", "build", "--profile", "dist", "--quiet", *what], cwd=REPOSITORY, check=True)
     return target() / "dist"
 
 
 def target():
-    """Where cargo builds."""
+    """The target directory of cargo."""
     metadata = subprocess.check_output(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=REPOSITORY)
     return Path(json.loads(metadata)["target_directory"])
 
 
 def random_file(path, mebibytes):
-    """A file of random bytes, made if it is not there, in the page cache."""
+    """A file of random bytes in the page cache, made if it does not exist."""
     if not path.exists():
         with open(path, "wb") as file:
             for _ in range(mebibytes):
@@ -106,7 +108,7 @@ def random_file(path, mebibytes):
 
 
 def need_disk(place, gibibytes):
-    """Ends if the directory is no place to measure in."""
+    """Exits if the directory is unsuitable for measurements."""
     place.mkdir(parents=True, exist_ok=True)
     have = os.statvfs(place)
     have = have.f_bavail * have.f_frsize / 2**30

@@ -1,7 +1,7 @@
-/* A program with another static library of Rust beside libgraviton: both unwind. */
+/* A program with another static library of Rust beside libgraviton. Both unwind. */
 #include "check.h"
 
-/* Of beside.rs. */
+/* Defined in beside.rs. */
 int beside_catches(void);
 
 int main(int count, char **arguments)

@@ -1,4 +1,5 @@
-//! Another static library of Rust, which unwinds by itself: both have the same private parts of Rust's own.
+//! Another static library of Rust, which unwinds by itself. Both libraries contain the same private parts of
+//! Rust's standard library.
 
 /// Whether a panic was caught.
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives the shared library as a binding would that nobody here prepared: cffi reads the shipped header, ctypes knows nothing.
+"""Uses the shared library like an unprepared binding: cffi reads the shipped header, ctypes knows nothing.
 
 usage: binding.py LIBRARY HEADER DIRECTORY
 """
@@ -70,7 +70,7 @@ def fails(name, function, *arguments):
     raise AssertionError(f"{name} was expected")
 
 
-# The table of codes, walked, is the header's.
+# A walk over the table of codes gives the header's codes.
 walked = {ffi.string(lib.graviton_status_name(lib.graviton_status_at(i))).decode(): lib.graviton_status_at(i)
           for i in range(lib.graviton_status_count())}
 written = {name[len("GRAVITON_ERROR_"):].lower().replace("_", "-"): int(value) for name, value in constants.items()
@@ -124,12 +124,12 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-# Before the reader, which does not mind.
+# Released before the reader, which still works.
 ffi.release(store)
 read(1)
 fails("invalid-argument", lib.graviton_reader_read_at, NULL, 0, NULL, 0, NULL)
 
-# ctypes, with the least that one has to say.
+# ctypes, with the fewest possible declarations.
 plain = ctypes.CDLL(library)
 plain.graviton_error_message.restype = plain.graviton_version.restype = ctypes.c_char_p
 plain.graviton_error_message.argtypes = plain.graviton_error_free.argtypes = [ctypes.c_void_p]

@@ -1,4 +1,5 @@
-/* Callbacks: they abort with codes of their own, stop in an orderly way, call into the library, and end calls that wait. */
+/* Callbacks: they abort with codes of their own, stop in an orderly way, call into the library, and end
+ * calls that wait. */
 #include <pthread.h>
 #include <sys/socket.h>
 #include <netinet/in.h>
@@ -8,7 +9,7 @@
 #include "check.h"
 
 #define LARGE ((size_t)8 * 1000 * 1000)
-/* What no machine writes before a cancel callback is asked, every time. */
+/* More bytes than any machine writes before it asks a cancel callback. */
 #define MUCH ((size_t)96 * 1000 * 1000)
 
 static unsigned char *large;
@@ -74,7 +75,7 @@ static void aborts(graviton_store *store)
     free(room);
 }
 
-/* What callbacks that call in need. */
+/* The state of callbacks that call into the library. */
 struct inside_call {
     graviton_store *store;
     graviton_blob_id id;
@@ -83,7 +84,7 @@ struct inside_call {
     int most;
 };
 
-/* Everything that a callback might do with the store that it is called by. */
+/* All calls that a callback might make on the store that calls it. */
 static void call_in(struct inside_call *call)
 {
     char text[32];
@@ -91,7 +92,7 @@ static void call_in(struct inside_call *call)
     graviton_writer *writer = NULL;
     graviton_put_receipt receipt = GRAVITON_PUT_RECEIPT_INIT;
     OK(graviton_store_stat(call->store, &call->id, &stat, &error));
-    /* What is new is behind what a walk has reached, and would keep it busy for ever. */
+    /* New blobs are behind the position of a walk, which would otherwise never end. */
     if (call->calls >= call->most) {
         return;
     }
@@ -184,7 +185,7 @@ static void call_into_the_store(const char *directory)
     call.code = GRAVITON_STOP;
     OK(graviton_store_verify(store, &verify, verify_calls_in, &call, &verified, &error));
     CHECK(verified.complete == 0 && verified.cursor[0] != 0);
-    /* It goes on from there. */
+    /* The verification continues from there. */
     char cursor[GRAVITON_VERIFY_CURSOR_MAX];
     strcpy(cursor, verified.cursor);
     verify.from = cursor;
@@ -224,7 +225,7 @@ static void call_into_the_store(const char *directory)
     graviton_store_free(store);
 }
 
-/* A writer from a callback of its own: seen, not a deadlock. */
+/* A writer used from its own callback: detected, not a deadlock. */
 static graviton_writer *own;
 
 static int32_t use_own_writer(void *userdata)
@@ -251,7 +252,7 @@ struct silence {
     int accepted;
 };
 
-/* A database that accepts, and never says a word. */
+/* A database that accepts connections and never answers. */
 static void *silent_server(void *userdata)
 {
     struct silence *silence = userdata;
@@ -304,7 +305,7 @@ static void cancel_handles(graviton_store *store)
     /* A put that would never end. */
     CANCELLED(graviton_store_put_callback(watched, endless, &calls, NULL, NULL, &error), 42);
     CHECK(asked == 1 && calls > 0);
-    /* One write that takes long, in a writer that then only gives that error. */
+    /* One long write, in a writer that then only returns that error. */
     unsigned char *much = some(MUCH, 9);
     graviton_writer *writer = NULL;
     graviton_status status = GRAVITON_OK;
@@ -320,7 +321,7 @@ static void cancel_handles(graviton_store *store)
     CANCELLED(graviton_writer_write(writer, much, 1, &error), 42);
     graviton_writer_free(writer);
 
-    /* The handle that asks nobody goes on; and one that is never told to end. */
+    /* The handle without a cancel callback continues; so does one that is never told to end. */
     put(store, "not asked", 9);
     graviton_store *patient = NULL, *plain = NULL;
     asked = 0;
@@ -346,7 +347,8 @@ static void cancel_handles(graviton_store *store)
     graviton_store_free(plain);
 }
 
-/* What a callback calls is not ended by the question about the call that it is part of; and each has its own code. */
+/* The cancel callback of a call does not end calls that its other callbacks make, and each call has its
+ * own code. */
 static graviton_store *unwatched, *impatient;
 
 /* Says no as soon as the callback of the call has begun. */
@@ -367,7 +369,7 @@ static int32_t read_and_call(void *userdata, uint8_t *buffer, size_t capacity, s
     *(int *)userdata = 1;
     memset(buffer, 'n', capacity);
     *count = capacity;
-    /* Long enough that the outer question would be due. */
+    /* Long enough for the outer cancel callback to be due. */
     usleep(60000);
     graviton_blob_id id = put(unwatched, large, LARGE);
     graviton_writer *writer = NULL;

@@ -1,7 +1,7 @@
-/* What the tests in C have in common: checks that say where they failed, and stores to play with.
+/* Shared parts of the tests in C: checks that print where they failed, and stores.
  *
- * A test is a program that gets an empty directory as its first argument, and ends with 0 if all is well. `error` is the place
- * for every call's error; OK and FAILS look at it and free it. */
+ * A test is a program that gets an empty directory as its first argument, and ends with 0 if all is well.
+ * `error` holds every call's error; OK and FAILS check it and free it. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -35,7 +35,7 @@ static inline void failed(const char *file, int line, const char *what)
         }                                                                                                              \
     } while (0)
 
-/* The call fails with this code, in its status and in its error, which has words. */
+/* The call fails with this code, in its status and in its error, which has a message. */
 #define FAILS(call, expected)                                                                                          \
     do {                                                                                                               \
         graviton_status status_ = (call);                                                                              \
@@ -64,7 +64,7 @@ static inline void set(graviton_config *config, const char *name, const char *va
     OK(graviton_config_set(config, name, strlen(name), value, strlen(value), &error));
 }
 
-/* Bytes that look random and depend on the seed alone: xorshift64*. */
+/* Bytes that look random and depend only on the seed: xorshift64*. */
 static inline void noise(unsigned char *bytes, size_t length, unsigned long long seed)
 {
     unsigned long long state = seed * 2654435769u + 88172645463325252ull;
@@ -76,7 +76,7 @@ static inline void noise(unsigned char *bytes, size_t length, unsigned long long
     }
 }
 
-/* `malloc`ed bytes, of exactly this length, so that a checker sees one byte too far. */
+/* `malloc`ed bytes of exactly this length, so that a checker detects an access one byte past the end. */
 static inline unsigned char *some(size_t length, unsigned long long seed)
 {
     unsigned char *bytes = malloc(length ? length : 1);
@@ -103,7 +103,7 @@ static inline void expect_blob(graviton_store *store, const graviton_blob_id *id
     free(got);
 }
 
-/* A path inside of the test's directory; in a buffer that the next call but one uses again. */
+/* A path inside the test's directory, in a buffer that is reused by the next call but one. */
 static inline const char *inside(const char *directory, const char *name)
 {
     static char paths[2][4096];

@@ -1,6 +1,7 @@
-/* The codes that a program can meet, each provoked: those that functions.c has not met already. Unauthorized, quota-exceeded,
- * method-not-allowed, timeout, length-required, unsupported and rate-limited come from servers alone, and internal from bugs: a
- * test in graviton-ffi/src/error.rs takes all of the core's codes through the error object. */
+/* The codes that a program can meet, each provoked: those that functions.c has not covered. Unauthorized,
+ * quota-exceeded, method-not-allowed, timeout, length-required, unsupported and rate-limited come only
+ * from servers, and internal only from bugs. A test in graviton-ffi/src/error.rs passes all of the core's
+ * codes through the error object. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -77,7 +78,7 @@ static void damaged_blocks(const char *directory)
     OK(graviton_reader_open(store, &id, &reader, &error));
     FAILS(graviton_reader_read_at(reader, 0, room, sizeof room, &count, &error), GRAVITON_ERROR_CORRUPT_BLOCK);
     FAILS(graviton_reader_read(reader, room, sizeof room, &count, &error), GRAVITON_ERROR_CORRUPT_BLOCK);
-    /* It sticks for what uses the position, and for nothing else. */
+    /* The error sticks for calls that use the position, and for no others. */
     change_byte(block_of(place), 500);
     FAILS(graviton_reader_read(reader, room, sizeof room, &count, &error), GRAVITON_ERROR_CORRUPT_BLOCK);
     FAILS(graviton_reader_seek(reader, 0, GRAVITON_SEEK_SET, NULL, &error), GRAVITON_ERROR_CORRUPT_BLOCK);
@@ -114,7 +115,7 @@ static void expired_writer(const char *directory)
     snprintf(place, sizeof place, "%s/expired", directory);
     graviton_store *store = open_store(place);
     OK(graviton_writer_open(store, NULL, &writer, &error));
-    /* More than a small blob: its row is there before it is finished. */
+    /* More than a small blob, so its row exists before it is finished. */
     OK(graviton_writer_write(writer, bytes, 40000000, &error));
     sql(place, "UPDATE blob SET state = 2, deleted_at = 1 WHERE state = 0");
     CHECK(graviton_writer_finish(writer, NULL, &error) == GRAVITON_ERROR_WRITER_EXPIRED);
@@ -158,7 +159,7 @@ static void databases(const char *directory)
     graviton_store_free(store);
     store = NULL;
 
-    /* Nobody listens there. */
+    /* Nothing listens there. */
     OK(graviton_config_for_directory(directory, strlen(directory), &config, &error));
     set(config, "GRAVITON_MANIFEST_URL", "postgres://nobody@127.0.0.1:1/none");
     CHECK(graviton_config_open(config, &store, &error) == GRAVITON_ERROR_BACKEND_UNAVAILABLE);
@@ -211,7 +212,7 @@ static void descriptors(const char *directory)
     INVALID(graviton_store_put_path(store, "", 0, NULL, NULL, &error));
     FAILS(graviton_store_put_path(store, GRAVITON_LITERAL("/no/such/file"), NULL, NULL, &error),
           GRAVITON_ERROR_NOT_FOUND);
-    /* Open for the other direction. */
+    /* Open in the wrong direction. */
     int fd = open(inside(directory, "written"), O_WRONLY | O_CREAT, 0600);
     CHECK(graviton_store_put_fd(store, fd, NULL, NULL, &error) == GRAVITON_ERROR_IO);
     CHECK(graviton_error_errno(error) == EBADF);
@@ -240,7 +241,8 @@ static void descriptors(const char *directory)
     graviton_store_free(store);
 }
 
-/* SQLite syncs through this one. After a failed sync nothing can be trusted but a store that is opened again. */
+/* SQLite syncs through this function. After a failed sync, only a store that is opened again can be
+ * trusted. */
 static int fail_syncs;
 
 int fdatasync(int fd)
@@ -267,7 +269,7 @@ static void latched(const char *directory)
     graviton_store_free(store);
 }
 
-/* Plain data with numbers that nothing has. */
+/* Plain data with invalid numbers. */
 static void wrong_numbers(const char *directory)
 {
     graviton_store *store = open_store(inside(directory, "wrong"));
@@ -292,7 +294,8 @@ static void wrong_numbers(const char *directory)
     INVALID(graviton_blob_id_of(0, room, 1, &bad, &error));
     INVALID(graviton_config_adopt(NULL, 0, &error));
     INVALID(graviton_config_take_over(NULL, 0, &error));
-    /* Structures of a size that no version has, and of a later version, which gets what this one knows. */
+    /* Structures of a size that no version has, and of a later version, for which this version fills in
+     * the fields that it knows. */
     for (size_t size = 0; size < 8192; size++) {
         stat.struct_size = size;
         if (size < sizeof stat || size > 4096 || size % sizeof(size_t) != 0) {
@@ -318,12 +321,12 @@ static void wrong_numbers(const char *directory)
     OK(graviton_store_put(store, (const unsigned char *)"grown", 5, &asks.known, NULL, &error));
     asks.later[1] = 1;
     INVALID(graviton_store_put(store, (const unsigned char *)"grown", 5, &asks.known, NULL, &error));
-    /* NULL inside of structures: an option that is not set, or a promise that is not kept. */
+    /* NULL inside structures: an unset option, or a broken promise. */
     graviton_verify_options verify = GRAVITON_VERIFY_OPTIONS_INIT;
     OK(graviton_store_verify(store, &verify, NULL, NULL, NULL, &error));
     verify.from_length = 5;
     INVALID(graviton_store_verify(store, &verify, NULL, NULL, NULL, &error));
-    /* Lengths that are negative numbers in truth. */
+    /* Lengths that are really negative numbers. */
     INVALID(graviton_store_put(store, room, (size_t)-1, NULL, NULL, &error));
     INVALID(graviton_store_put(store, room, (size_t)PTRDIFF_MAX + 1, NULL, NULL, &error));
     INVALID(graviton_store_read_range(store, &id, 0, room, (size_t)-1, &count, &error));
@@ -348,7 +351,7 @@ static void wrong_numbers(const char *directory)
     copy.ids = odd;
     copy.id_count = 1;
     INVALID(graviton_store_copy_from(store, store, &copy, NULL, NULL, NULL, &error));
-    /* Of the place for the error only the status can tell, and nothing was done. */
+    /* If the pointer for the error is invalid, only the status can tell, and the call did nothing. */
     int32_t exists = 7;
     memset(misaligned, 0x55, sizeof misaligned);
     CHECK(graviton_store_exists(store, &id, &exists, odd) == GRAVITON_ERROR_INVALID_ARGUMENT && exists == 7);
@@ -362,7 +365,7 @@ static void wrong_numbers(const char *directory)
     CHECK(graviton_error_callback_code(odd) == 0);
     graviton_error_free(odd);
     graviton_store_free(odd);
-    /* A name or value that is not UTF-8, or holds a NUL. */
+    /* A name or value that is not UTF-8, or contains a NUL. */
     graviton_config *config = NULL;
     OK(graviton_config_new(&config, &error));
     INVALID(graviton_config_set(config, "\xff", 1, "x", 1, &error));

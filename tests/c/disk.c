@@ -23,7 +23,7 @@ static void full(const char *directory)
     CHECK(graviton_error_errno(error) == ENOSPC && receipt.id.size == 0);
     graviton_error_free(error);
     error = NULL;
-    /* A writer finds out while it writes or when it finishes, and keeps saying so. */
+    /* A writer fails when it writes or when it finishes, and the error sticks. */
     OK(graviton_writer_open(store, NULL, &writer, &error));
     for (size_t at = 0; at < LARGE && status == GRAVITON_OK; at += 1000000) {
         status = graviton_writer_write(writer, large + at, 1000000, &error);
@@ -36,10 +36,10 @@ static void full(const char *directory)
     error = NULL;
     FAILS(graviton_writer_finish(writer, &receipt, &error), GRAVITON_ERROR_NO_SPACE);
     graviton_writer_free(writer);
-    /* Not a byte left: reading goes on. */
+    /* No free byte is left, but reading continues. */
     snprintf(fill, sizeof fill, "%s/fill", directory);
     int fd = open(fill, O_WRONLY | O_CREAT, 0600);
-    /* Writes that were under way when the writer failed may free their space a moment later. */
+    /* Writes that were running when the writer failed may free their space a moment later. */
     for (int quiet = 0; quiet < 10; quiet++) {
         while (write(fd, byte, sizeof byte) > 0 || write(fd, byte, 1) > 0) {
             quiet = 0;
@@ -49,7 +49,7 @@ static void full(const char *directory)
     close(fd);
     expect_blob(store, &before, large, 100000);
     FAILS(graviton_store_put(store, large + 7, 200000, NULL, NULL, &error), GRAVITON_ERROR_NO_SPACE);
-    /* And with some space, writing. */
+    /* With some space, writing works again. */
     CHECK(unlink(fill) == 0);
     put(store, large + 7, 200000);
     expect_blob(store, &before, large, 100000);

@@ -1,4 +1,5 @@
-/* After a fork: the parent's handles are refused in the child, freeing them is harmless, and a child's own store works. */
+/* After a fork: the parent's handles are refused in the child, freeing them is harmless, and a child's own
+ * store works. */
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,7 +34,8 @@ int main(int count, char **arguments)
     OK(graviton_manifest_open(store, &id, 0, &manifest, &error));
     OK(graviton_config_for_directory(ours, strlen(ours), &config, &error));
 
-    /* The allocator of clang's sanitizer leaves the child the locks of other threads (before LLVM 17). */
+    /* The allocator of clang's sanitizer leaves the child with the locks of other threads (before LLVM
+     * 17). */
     if (GRAVITON_TEST_ADDRESS_SANITIZER)
         sleep(1);
     pid_t child = fork();
@@ -57,9 +59,9 @@ int main(int count, char **arguments)
         FAILS(graviton_writer_finish(writer, &receipt, &error), GRAVITON_ERROR_FORKED);
         FAILS(graviton_list_next(list, &stat, &found, &error), GRAVITON_ERROR_FORKED);
         FAILS(graviton_manifest_next(manifest, &entry, &found, &error), GRAVITON_ERROR_FORKED);
-        /* The very file that the parent has open; the configuration itself works. */
+        /* The same file that the parent has open; the configuration itself works. */
         FAILS(graviton_config_open(config, &other, &error), GRAVITON_ERROR_FORKED);
-        /* Freed in the child: nothing happens to the parent's. */
+        /* Freed in the child, without effect on the parent's handles. */
         graviton_store_free(store);
         graviton_reader_free(reader);
         graviton_writer_free(writer);
@@ -78,7 +80,7 @@ int main(int count, char **arguments)
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 
-    /* The parent goes on where it was. */
+    /* The parent continues at its position. */
     size_t at = read;
     OK(graviton_reader_read(reader, room, sizeof room, &read, &error));
     CHECK(read > 0 && memcmp(room, bytes + at, read) == 0);

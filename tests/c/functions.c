@@ -1,4 +1,4 @@
-/* Every function does what the header says. */
+/* Every function works as the header says. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -43,7 +43,7 @@ static void versions_and_tables(void)
 
 static void errors(void)
 {
-    /* Of no error, and nothing to free. */
+    /* No error: nothing to read, and nothing to free. */
     CHECK(graviton_error_code(NULL) == GRAVITON_OK && strcmp(graviton_error_name(NULL), "ok") == 0);
     CHECK(graviton_error_message(NULL)[0] == 0 && graviton_error_advice(NULL)[0] == 0);
     CHECK(graviton_error_is_retryable(NULL) == 0 && graviton_error_errno(NULL) == 0);
@@ -56,10 +56,10 @@ static void errors(void)
     CHECK(graviton_error_is_retryable(error) == 0 && graviton_error_errno(error) == 0);
     CHECK(graviton_error_callback_code(error) == 0);
     graviton_error_free(error);
-    /* A success writes NULL, whatever was there. */
+    /* A success writes NULL over any earlier value. */
     error = (graviton_error *)(void *)&id;
     OK(graviton_blob_id_of(GRAVITON_ALGO_SHA256, NULL, 0, &id, &error));
-    /* Whoever does not want the error need not take it. */
+    /* A caller that does not need the error may pass NULL. */
     CHECK(graviton_blob_id_parse("x", 1, &id, NULL) == GRAVITON_ERROR_INVALID_ID);
 
     graviton_store *store = NULL;
@@ -88,7 +88,7 @@ static void ids(void)
     CHECK(order == -1);
     OK(graviton_blob_id_compare(&other, &id, &order, &error));
     CHECK(order == 1);
-    /* Only the length; exact room; one byte too little. */
+    /* Only the length; exact space; one byte too little. */
     OK(graviton_blob_id_format(&id, NULL, 0, &length, &error));
     OK(graviton_blob_id_format(&id, text, length + 1, NULL, &error));
     INVALID(graviton_blob_id_format(&id, text, length, &length, &error));
@@ -128,7 +128,7 @@ static void configuration(const char *directory)
     FAILS(graviton_config_set(config, GRAVITON_LITERAL("GRAVITON_HUSH"), "x", 1, &error), GRAVITON_ERROR_CONFIG);
     FAILS(graviton_config_set(config, GRAVITON_LITERAL("GRAVITON_HASH"), "x", 1, &error), GRAVITON_ERROR_CONFIG);
     FAILS(graviton_config_get(config, GRAVITON_LITERAL("X"), NULL, 0, NULL, &error), GRAVITON_ERROR_CONFIG);
-    /* What failed left it as it was. */
+    /* A failed call changed nothing. */
     OK(graviton_config_get(config, GRAVITON_LITERAL("GRAVITON_HASH"), value, sizeof value, NULL, &error));
     CHECK(strcmp(value, "sha256") == 0);
     OK(graviton_config_adopt(config, 1, &error));
@@ -195,7 +195,7 @@ static int32_t give(void *userdata, uint8_t *buffer, size_t capacity, size_t *co
     return 0;
 }
 
-/* Each way in gives one blob, and tells how far it is. */
+/* Every kind of put makes one blob, and reports its progress. */
 static void puts_and_gets(const char *directory, graviton_store *store)
 {
     uint64_t last[2] = { 0, LARGE };
@@ -238,7 +238,7 @@ static void puts_and_gets(const char *directory, graviton_store *store)
     OK(graviton_store_put_fd(store, fd, NULL, NULL, &error));
     close(fd);
 
-    /* The wrong content stores nothing. */
+    /* Wrong content stores nothing. */
     wrong = id;
     wrong.digest[0] ^= 1;
     options.expected = &wrong;
@@ -278,7 +278,7 @@ static void puts_and_gets(const char *directory, graviton_store *store)
     CHECK(strncmp(stat.chunker, "fastcdc:", 8) == 0);
     FAILS(graviton_store_stat(store, &wrong, &stat, &error), GRAVITON_ERROR_NOT_FOUND);
 
-    /* The manifest tiles the blob, and one that begins inside of a block begins with it. */
+    /* The manifest tiles the blob. A manifest from an offset inside a block begins with that block. */
     graviton_manifest *manifest = NULL;
     graviton_manifest_entry entry;
     int32_t found = 1;
@@ -307,7 +307,7 @@ static void puts_and_gets(const char *directory, graviton_store *store)
     graviton_manifest_free(manifest);
     graviton_manifest_free(NULL);
 
-    /* The blocks by themselves, put together. */
+    /* Single blocks, put together. */
     size_t together = 0, block = 0;
     OK(graviton_manifest_open(store, &id, 0, &manifest, &error));
     for (;;) {
@@ -347,13 +347,13 @@ static void writers(graviton_store *store)
     OK(graviton_writer_write(writer, NULL, 0, &error));
     OK(graviton_writer_finish(writer, &receipt, &error));
     CHECK(receipt.id.size == LARGE && receipt.created == 0);
-    /* Use after finish is seen, and harmless. */
+    /* Use after finish is detected and harmless. */
     INVALID(graviton_writer_write(writer, large, 1, &error));
     INVALID(graviton_writer_finish(writer, &receipt, &error));
     INVALID(graviton_writer_size(writer, &size, &error));
     graviton_writer_free(writer);
 
-    /* Aborted: nothing is there. */
+    /* Aborted: no blob exists. */
     graviton_blob_id id;
     int32_t exists = 1;
     OK(graviton_writer_open(store, NULL, &writer, &error));
@@ -364,7 +364,7 @@ static void writers(graviton_store *store)
     OK(graviton_store_exists(store, &id, &exists, &error));
     CHECK(exists == 0);
 
-    /* Too much for what is expected: the error sticks. */
+    /* More bytes than the expected id has: the error sticks. */
     OK(graviton_writer_open(store, &id, &writer, &error));
     FAILS(graviton_writer_write(writer, (const unsigned char *)"gone!", 5, &error), GRAVITON_ERROR_DIGEST_MISMATCH);
     FAILS(graviton_writer_write(writer, NULL, 0, &error), GRAVITON_ERROR_DIGEST_MISMATCH);
@@ -527,7 +527,7 @@ static void lists_and_collection(const char *directory)
     CHECK(report.complete == 1 && report.blobs == 2 && report.blocks == 2 && report.bytes == 18 && calls > 1);
     FAILS(graviton_store_restore(store, &ids[1], &error), GRAVITON_ERROR_NOT_FOUND);
     OK(graviton_store_gc(store, &options, NULL, NULL, NULL, &error));
-    /* Another grace, and limits that do not bind. */
+    /* Another grace, and limits that are not reached. */
     options.grace_ms = 1;
     options.max_time_ms = 600000;
     options.max_blocks = options.max_bytes = options.blocks_per_second = 1000000;
@@ -563,7 +563,7 @@ static void lists_and_collection(const char *directory)
     CHECK(copied.blobs == 5 && copied.present == 0 && copied.blocks == 5 && copied.bytes == 45 && copied.complete == 1);
     OK(graviton_store_copy_from(other, store, NULL, NULL, NULL, &copied, &error));
     CHECK(copied.blobs == 593 && copied.present == 5 && copied.damaged_count == 0 && copied.complete == 1);
-    /* A list without a name in it is not the same as no list. */
+    /* An empty list is not the same as no list. */
     graviton_verify_options verify_none = GRAVITON_VERIFY_OPTIONS_INIT;
     graviton_verify_report verified = GRAVITON_VERIFY_REPORT_INIT;
     graviton_store *nothing = open_store(inside(directory, "nothing"));

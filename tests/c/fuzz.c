@@ -1,6 +1,8 @@
-/* Random input from a seed: the text of ids, configurations, and how writes cut up a stream.
+/* Random input from a seed: the text of ids, configurations, and streams cut into writes.
  *
- * usage: fuzz DIRECTORY id|config|writer SEED COUNT      COUNT cases from SEED on; prints the seed of a case that fails */
+ * usage: fuzz DIRECTORY id|config|writer SEED COUNT
+ *
+ * It runs COUNT cases from SEED on, and prints the seed of a case that fails. */
 #include <signal.h>
 
 #include "check.h"
@@ -47,7 +49,7 @@ static size_t mutate(char *text, size_t length, size_t capacity)
     return length;
 }
 
-/* Whatever is accepted is the one text of its id; but for "sha-256:", which is read as "sha256:". */
+/* Accepted text is the canonical text of its id, except for "sha-256:", which is read as "sha256:". */
 static size_t without_hyphen(char *text, size_t length)
 {
     if (length > 7 && memcmp(text, "sha-256", 7) == 0) {
@@ -84,7 +86,7 @@ static void fuzz_id(void)
     free(exact);
 }
 
-/* Whatever is accepted comes back as it was set, or as an ellipsis. */
+/* An accepted value comes back as it was set, or as an ellipsis. */
 static void fuzz_config(void)
 {
     static const char *const values[] = { "fs", "s3", "minio", "blake3", "sha256", "fixed:4096", "fastcdc:64:256:1024",
@@ -123,7 +125,7 @@ static void fuzz_config(void)
     graviton_config_free(config);
 }
 
-/* However a stream is cut into writes, it is one blob. */
+/* A stream makes the same blob for any division into writes. */
 static void fuzz_writer(const char *directory)
 {
     static const char *const chunkers[] = { "fastcdc:64:256:1024", "fixed:4096", "delimiter:0a:65536",
@@ -149,7 +151,7 @@ static void fuzz_writer(const char *directory)
     }
     size_t length = number(1ull << number(which == 0 ? 16 : 21)), at = 0;
     unsigned char *bytes = some(length, number(1000000));
-    /* Runs that repeat, so that blocks do. */
+    /* Repeated runs, so that blocks repeat. */
     for (size_t copies = number(4); copies > 0 && length > 2; copies--) {
         size_t run = number(length / 2), from = number(length - run), to = number(length - run);
         memmove(bytes + to, bytes + from, run);
@@ -164,7 +166,7 @@ static void fuzz_writer(const char *directory)
     while (at < length) {
         size_t count = number(1ull << scale);
         count = count < length - at ? count : length - at;
-        /* Of exactly this length, and gone as soon as it was taken. */
+        /* Of exactly this length, and freed as soon as it was taken. */
         unsigned char *piece = malloc(count ? count : 1);
         memcpy(piece, bytes + at, count);
         OK(graviton_writer_write(writer, piece, count, &error));
@@ -173,7 +175,7 @@ static void fuzz_writer(const char *directory)
         OK(graviton_writer_size(writer, &size, &error));
         CHECK(size == at);
         if (number(200) == 0) {
-            /* Given up half-way. */
+            /* Abandoned half-way. */
             graviton_writer_free(writer);
             free(bytes);
             return;

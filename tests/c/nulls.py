@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes a C program that calls every function of graviton.h with NULL for each of its pointers in turn.
 
-What a description does not allow ("`name` may be NULL") must be invalid-argument, what it allows must work, and nothing may
-crash. Knows a good value for each parameter by its type and name, and stops at one that it does not know.
+If a description does not allow NULL ("`name` may be NULL"), the call must return invalid-argument; otherwise
+it must work. Nothing may crash. The script knows a good value for each parameter by its type and name, and
+stops at an unknown parameter.
 
 usage: nulls.py HEADER > nulls.c
 """
@@ -137,13 +138,13 @@ def main():
                 continue
             checked += 1
             given = [("NULL" if other is parameter else value(name, other)) for other in parameters]
-            # The compiler may take a path's length before it has made the path.
+            # The compiler may evaluate the length of a path before the path itself.
             before = next((v for v in (value(name, p) for p in parameters) if v.endswith("()")), None)
             given = ["path_text" if v == before else v for v in given]
             call = f"{name}({', '.join(given)})"
             lines = [f"    {before};"] if before else []
             if result != "graviton_status" or parameter.name == "error":
-                # Cannot fail, or fails as well without a place for the error.
+                # The call has no status, or this is the place for the error, which may be NULL.
                 if result == "graviton_status" and name != "graviton_error_code":
                     call = f"CHECK({call} == GRAVITON_OK)"
                 lines.append(f"    {call};" if "CHECK" in call or result == "void" else f"    (void){call};")
@@ -152,7 +153,7 @@ def main():
                 lengths = {"capacity": "0", "length": "0"}
                 given = [lengths.get(o.name, v) if not o.is_pointer else v for o, v in zip(parameters, given)]
                 if name == "graviton_store_get":
-                    # There is room for the empty blob only.
+                    # There is space only for the empty blob.
                     lines.append(f"    INVALID({name}({', '.join(given)}));")
                 else:
                     lines.append(f"    OK({name}({', '.join(given)}));")
@@ -174,7 +175,7 @@ def main():
     print(f"{checked} pointers of {total} functions", file=sys.stderr)
 
 
-# "NULL removes it" and "With NULL, the handle has no cancel callback" say it in other words.
+# "NULL removes it" and "With NULL, the handle has no cancel callback" say the same in other words.
 IMPLIED = {("graviton_config_set_cancel", "callback"), ("graviton_store_with_cancel", "callback")}
 
 

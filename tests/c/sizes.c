@@ -1,4 +1,5 @@
-/* Every length from 0, in memory of exactly that length, so that a checker sees one byte too far. */
+/* Every length from 0, in memory of exactly that length, so that a checker detects an access one byte past
+ * the end. */
 #include "check.h"
 
 static void blobs(graviton_store *store, size_t length)
@@ -47,7 +48,7 @@ int main(int count, char **arguments)
         blobs(store, edges[index]);
     }
 
-    /* Text: to be parsed without a byte behind it, and formatted into every room. */
+    /* Text: parsed without a byte after it, and formatted into space of every size. */
     graviton_blob_id id = put(store, "text", 4), back;
     char text[GRAVITON_BLOB_ID_TEXT_MAX];
     size_t length = 0;

@@ -1,4 +1,4 @@
-/* Many threads on one handle, closing beside all else, and freeing in any order. */
+/* Many threads on one handle, closing during other calls, and freeing in any order. */
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -14,7 +14,7 @@ static graviton_reader *reader;
 static graviton_writer *writer;
 static atomic_int begun, refused, ended;
 
-/* Errors of a thread are its own. */
+/* Each thread has its own errors. */
 #define MINE(call, expected)                                                                                           \
     do {                                                                                                               \
         graviton_error *mine = NULL;                                                                                   \
@@ -48,7 +48,7 @@ static void *read_anywhere(void *userdata)
     return NULL;
 }
 
-/* Some get through, the others are told; nobody gets a wrong byte. */
+/* Some reads succeed, the others are refused; no read returns a wrong byte. */
 static void *read_in_order(void *userdata)
 {
     (void)userdata;
@@ -102,7 +102,7 @@ static void *write_all_the_same(void *userdata)
     return NULL;
 }
 
-/* Two threads in one writer: each write is whole or refused, and the size says which. */
+/* Two threads in one writer: each write is whole or refused, and the size tells which. */
 static void one_writer(void)
 {
     pthread_t threads[4];
@@ -135,7 +135,7 @@ static void *put_and_get(void *userdata)
     return NULL;
 }
 
-/* Works until the store is closed, which must be the only thing that goes wrong. */
+/* Works until the store is closed, which must be the only failure. */
 static void *until_closed(void *userdata)
 {
     int kind = (int)(size_t)userdata;

@@ -1,5 +1,5 @@
-/* Descriptors whose other end is silent: a call that waits for one can be cancelled, and a close ends it, in whatever mode the
- * descriptor is. And what comes in pieces comes whole. */
+/* Descriptors whose other end is silent: a call that waits for one can be cancelled, and a close ends it,
+ * in every mode of the descriptor. Data that arrives in pieces is stored whole. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,7 +23,7 @@ static int32_t enough(void *userdata)
     return ++asked == 2 ? 42 : 0;
 }
 
-/* The call ends because of the question, with its code. */
+/* The cancel callback ends the call, with its code. */
 #define CANCELLED(call)                                                                                                \
     do {                                                                                                               \
         asked = 0;                                                                                                     \
@@ -33,7 +33,7 @@ static int32_t enough(void *userdata)
         error = NULL;                                                                                                  \
     } while (0)
 
-/* Both ends of something, where the first is read from and the second written to. */
+/* Both ends of a pipe or a socket pair: the first is read from and the second written to. */
 enum kind { PIPE, SOCKET, KINDS };
 
 static void connected(enum kind kind, int flags, int ends[2])
@@ -59,7 +59,7 @@ static void cancelled(const char *directory)
         for (int mode = 0; mode < 2; mode++) {
             connected(kind, modes[mode], ends);
             CANCELLED(graviton_store_put_fd(watched, ends[0], NULL, NULL, &error));
-            /* Also in the middle, and nothing is stored. */
+            /* The same in the middle of a stream; nothing is stored. */
             CHECK(write(ends[1], "begun", 5) == 5);
             CANCELLED(graviton_store_put_fd(watched, ends[0], NULL, NULL, &error));
             CANCELLED(graviton_store_get_fd(watched, &id, ends[1], NULL, &error));
@@ -75,7 +75,7 @@ static void cancelled(const char *directory)
     CANCELLED(graviton_store_put_path(watched, fifo, strlen(fifo), NULL, NULL, &error));
 }
 
-/* Closes once the other thread has had time to wait. If it has not begun yet, it is refused all the same. */
+/* Closes once the other thread has had time to wait. A call that has not begun by then is refused too. */
 static void *close_soon(void *userdata)
 {
     usleep(200000);
@@ -109,7 +109,7 @@ struct other_end {
     unsigned char *room;
 };
 
-/* Writes all, in pieces of many sizes, sometimes after a while. */
+/* Writes all, in pieces of many sizes, sometimes after a pause. */
 static void *write_pieces(void *userdata)
 {
     struct other_end *end = userdata;
@@ -153,7 +153,8 @@ static void *read_pieces(void *userdata)
     return NULL;
 }
 
-/* What goes through in pieces and with pauses is whole, and who is asked is not counted, for that is a matter of time. */
+/* Data that arrives in pieces and with pauses is stored whole. The calls of this callback are not counted,
+ * because their number depends on timing. */
 static int32_t go_on(void *userdata)
 {
     (void)userdata;
@@ -195,7 +196,7 @@ static void whole(const char *directory)
     graviton_store_free(patient);
 }
 
-/* Open for the other direction, for which nothing ever comes. */
+/* Open in the wrong direction, so no data ever comes. */
 static void wrong_direction(void)
 {
     int ends[2];
@@ -218,7 +219,7 @@ static void give_back(int signal)
     fcntl(leased, F_SETLEASE, F_UNLCK);
 }
 
-/* A file that somebody holds a lease on is read once that was given back. */
+/* A file with a lease of another process is read once the lease was returned. */
 static void lease(const char *directory)
 {
     const char *path = inside(directory, "leased");

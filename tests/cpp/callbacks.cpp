@@ -1,4 +1,4 @@
-// Callbacks: told how far it is, aborting, ending early, and throwing, from every place where one is called.
+// Callbacks: progress, aborting, ending early, and throwing, from every place that calls one.
 
 #include "check.hpp"
 
@@ -56,7 +56,7 @@ void cancelling(const graviton::store &store, const std::filesystem::path &direc
 {
     std::atomic<bool> over = false;
     std::atomic<int> asked = 0;
-    // What is assigned to lets go of what it had, and what then asks is the other's callback.
+    // Assignment releases the old handle, and later calls ask the other handle's callback.
     auto assigned = OK(OK(store.with_cancel([] { return flow::go_on; })).open_writer());
     OK(assigned.write("dropped"));
     assigned = OK(OK(store.with_cancel([] { return flow::go_on; })).open_writer());
@@ -69,7 +69,7 @@ void cancelling(const graviton::store &store, const std::filesystem::path &direc
     }));
     const auto id = OK(patient.put(large)).id;
     over = true;
-    // Handles keep the callback, also without the store that had it.
+    // Handles keep the callback, even without the store that had it.
     std::optional<graviton::store> gone = OK(store.with_cancel([kept = std::vector<flow>(100, flow::go_on)] { return kept[99]; }));
     auto reader = OK(gone->open_reader(id));
     auto list = OK(gone->list());
@@ -78,7 +78,7 @@ void cancelling(const graviton::store &store, const std::filesystem::path &direc
     CHECK(OK(reader.read(room)) > 0 && OK(list.next()));
     auto config = graviton::config(directory).set_cancel([&] { return flow::cancel; }).set_cancel(nullptr);
     CHECK(!OK(OK(config.open()).exists(id)));
-    // Enough that no machine writes it before it asks.
+    // More bytes than any machine writes before it asks.
     const auto much = noise(96'000'000, 3);
     FAILS(cancelled, patient.put(much));
     CHECK(asked > 0 && !OK(store.exists(OK(graviton::blob_id::of(much)))));
@@ -99,7 +99,7 @@ void cancelling(const graviton::store &store, const std::filesystem::path &direc
 
 #ifndef GRAVITON_NO_EXCEPTIONS
 
-/// What nothing but a test throws.
+/// An exception that only a test throws.
 struct thrown {
     int number;
 };
@@ -131,12 +131,12 @@ void throwing(const graviton::store &store, const graviton::store &other)
     CHECK(number_of([&] { other.repair_from(store, [](const graviton::repair_report &) -> flow { throw thrown{6}; }); }) == 6);
     const auto questioned = store.with_cancel([]() -> flow { throw thrown{7}; });
     CHECK(number_of([&] { questioned.put(much); }) == 7);
-    // The last call, whose answer nobody looks at, too. (How many there are before, depends on what else is being tidied up.)
+    // The last call too, whose answer is ignored. (The number of earlier calls depends on other cleanup.)
     CHECK(number_of([&] {
         store.gc({}, [&](const graviton::gc_report &report) { return report.complete == 0 ? flow::go_on : throw thrown{8}; });
     }) == 8);
 
-    // One inside another: what the inner call is ended by comes out of it, and may be caught there.
+    // One inside another: the exception that ends the inner call leaves it, and may be caught there.
     options.progress = [&](std::uint64_t, std::optional<std::uint64_t>) {
         CHECK(number_of([&] { store.put_callback([](graviton::bytes_span) -> std::size_t { throw thrown{9}; }); }) == 9);
         CHECK(store.exists(id));
@@ -148,14 +148,14 @@ void throwing(const graviton::store &store, const graviton::store &other)
         return flow::go_on;
     };
     CHECK(number_of([&] { store.put(noise(300'000, 6), options); }) == 10);
-    // The library's own errors pass through as themselves.
+    // The library's own errors pass through unchanged.
     options.progress = [&](std::uint64_t, std::optional<std::uint64_t>) {
         store.get(graviton::blob_id::of("nothing"));
         return flow::go_on;
     };
     FAILS(not_found, store.put(noise(300'000, 7), options));
 
-    // Each thread has its own.
+    // Each thread has its own exception.
     std::vector<std::thread> threads;
     std::vector<int> numbers(8, -1);
     for (int number = 0; number < 8; ++number) {
@@ -174,7 +174,7 @@ void throwing(const graviton::store &store, const graviton::store &other)
     for (int number = 0; number < 8; ++number) {
         CHECK(numbers[static_cast<std::size_t>(number)] == number);
     }
-    // Nothing is left behind that a later call would throw.
+    // No exception remains that a later call would throw.
     CHECK(store.get(id) == large && store.exists(id));
     store.verify();
 }
@@ -194,7 +194,7 @@ int main(int, char **arguments)
 #ifndef GRAVITON_NO_EXCEPTIONS
     throwing(store, other);
 #else
-    // Stops by themselves are all that there is.
+    // Without exceptions, a callback can only stop.
     CHECK(OK(other.copy_from(store, [](const graviton::copy_report &) { return flow::stop; })).complete == 0);
 #endif
     return 0;

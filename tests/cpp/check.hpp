@@ -1,5 +1,6 @@
-// What the tests in C++ have in common. Each is a program that gets an empty directory as its argument and ends with 0 if all is
-// well, and is built both with exceptions and without: OK takes what a call gives, FAILS the error that it has to end in.
+// Shared parts of the tests in C++. Each test is a program that gets an empty directory as its argument and
+// ends with 0 if all is well. It is built both with and without exceptions: OK takes the result of a call,
+// FAILS the error with which it must end.
 
 #ifndef CHECK_HPP
 #define CHECK_HPP
@@ -60,7 +61,7 @@ graviton::error must_fail(Call call, const char *file, int line, const char *wha
 
 #endif
 
-// The call fails with this code, in words.
+// The call fails with this code, and with a message.
 #define FAILS(expected, ...)                                                                                           \
     do {                                                                                                               \
         const graviton::error error_ = ERROR_OF(__VA_ARGS__);                                                          \
@@ -69,7 +70,7 @@ graviton::error must_fail(Call call, const char *file, int line, const char *wha
         }                                                                                                              \
     } while (0)
 
-// Bytes that look random and depend on the seed alone: xorshift64*.
+// Bytes that look random and depend only on the seed: xorshift64*.
 inline std::vector<std::uint8_t> noise(std::size_t length, std::uint64_t seed)
 {
     std::vector<std::uint8_t> bytes(length);

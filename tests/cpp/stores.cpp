@@ -1,4 +1,5 @@
-// Everything that is done with a store: in and out, walks, deletion and collection, verification, copies and repair, threads.
+// All operations of a store: put and get, walks, deletion and collection, verification, copies and repair,
+// threads.
 
 #include "check.hpp"
 
@@ -47,7 +48,7 @@ void put_and_get(const fs::path &directory)
     CHECK(OK(store.get_into(put.id, room)) == large.size() && std::equal(large.begin(), large.end(), room.begin()));
     FAILS(invalid_argument, store.get_into(put.id, {room.data(), large.size() - 1}));
 
-    // A made-up id takes no memory of its size.
+    // A made-up id allocates no memory of its size.
     graviton_blob_id huge = put.id.raw();
     huge.size = 1ULL << 62;
     FAILS(not_found, store.get(huge));
@@ -139,7 +140,7 @@ void readers_and_writers(const fs::path &directory)
     CHECK(OK(reader.read_at(1'000'000, room)) == room.size() && OK(reader.tell()) == 7);
     CHECK(std::equal(room.begin(), room.end(), large.begin() + 1'000'000) && OK(reader.read_at(4'000'000, room)) == 0);
 
-    // Many threads at one reader, and all of them beside the one that moves.
+    // Many threads on one reader, all beside the one that moves it.
     const auto &shared = reader;
     std::vector<std::thread> threads;
     std::vector<int> wrong(16);
@@ -159,7 +160,7 @@ void readers_and_writers(const fs::path &directory)
     }
     CHECK(wrong == std::vector<int>(16));
 
-    // What was opened goes on without the handle that it came from, and not after a close.
+    // Open readers and writers work without the handle that opened them, but not after a close.
     auto unfinished = OK(store.open_writer());
     auto other = OK(store.with_cancel(nullptr));
     store = OK(graviton::store::open(directory / "elsewhere"));
@@ -241,7 +242,7 @@ void deletion(const fs::path &directory)
     OK(store.restore(id));
     OK(store.remove(id));
 
-    // Within the grace nothing goes.
+    // Nothing is collected within the grace.
     CHECK(OK(store.gc()).blobs == 0);
     graviton::gc_options options;
     options.grace = std::chrono::milliseconds(-1);
@@ -278,9 +279,9 @@ void deletion(const fs::path &directory)
 
     OK(store.backup(directory / "backup.db"));
     CHECK(fs::file_size(directory / "backup.db") > 0);
-    // Never over a file that is there.
+    // A backup never replaces an existing file.
     FAILS(invalid_argument, store.backup(directory / "backup.db"));
-    // It does not pass for the database, until it is told to take over.
+    // It is not accepted as the database until it is told to take over.
     auto of_the_backup = graviton::config(directory / "store");
     of_the_backup.set("GRAVITON_MANIFEST_URL", "sqlite:" + (directory / "backup.db").string());
     const auto copy = OK(of_the_backup.open());
@@ -313,7 +314,7 @@ void damage(const fs::path &directory)
     CHECK(copied.blobs == 2 && copied.blocks == 31 && copied.complete == 1 && copied.damaged.empty());
     CHECK(!told.empty() && told.back().blobs == 2);
     CHECK(OK(mirror.copy_from(store, {id})).present == 1);
-    // A vector without a name in it is not the same as none.
+    // An empty vector is not the same as none.
     const auto untouched = open(directory / "untouched");
     const std::vector<blob_id> nobody;
     CHECK(OK(untouched.copy_from(store, nobody)).complete == 1 && OK(untouched.stats()).blobs == 0);
@@ -324,7 +325,7 @@ void damage(const fs::path &directory)
     const auto clean = OK(store.verify());
     CHECK(clean.clean == 1 && clean.complete == 1 && clean.blobs == 2 && clean.blocks == 31 && clean.bytes == 0);
 
-    // One block goes, one gets shorter, one gets other bytes, and one comes.
+    // One block is removed, one shortened, one changed, and one added.
     std::vector<graviton::block_key> keys;
     auto manifest = OK(store.manifest(id));
     while (const auto entry = OK(manifest.next())) {
@@ -368,7 +369,7 @@ void damage(const fs::path &directory)
     options.ids = std::vector{other_id};
     CHECK(OK(store.verify(options)).clean == 1);
 
-    // Ended early, and gone on with.
+    // Ended early, and continued.
     options.ids.reset();
     auto early = OK(store.verify(options, [](const graviton::verify_event &) { return flow::stop; }));
     CHECK(early.complete == 0 && early.cursor[0] != 0);
@@ -378,7 +379,7 @@ void damage(const fs::path &directory)
     FAILS(invalid_argument, store.verify(options));
     FAILS(cancelled, store.verify({}, [](const graviton::verify_event &) { return flow::cancel; }));
 
-    // What has no whole copy is left out, and named.
+    // A blob without a whole copy is left out, and named.
     const auto empty = open(directory / "empty");
     const auto left_out = OK(empty.copy_from(store));
     CHECK(left_out.damaged == std::vector<blob_id>{id} && left_out.damaged_count == 1 && left_out.blobs == 1);

@@ -1,5 +1,5 @@
-// Blobs as standard streams: reading and writing in all ways that streams have, seeking, and failures, which never look like an
-// end.
+// Blobs as standard streams: every way to read and write a stream, seeking, and failures, which never look
+// like an end.
 
 #include "check.hpp"
 
@@ -31,7 +31,7 @@ void reading(const graviton::store &store)
     CHECK(std::string(std::istreambuf_iterator<char>(in), {}) == text && !in.failure());
     in.clear();
 
-    // Every size of pieces, over the edges of the buffer.
+    // Every size of pieces, across the edges of the buffer.
     for (const std::size_t piece : {std::size_t{1}, std::size_t{777}, graviton::recommended_buffer_size() - 1,
                                     graviton::recommended_buffer_size(), graviton::recommended_buffer_size() * 2 + 3}) {
         in.clear();
@@ -98,7 +98,7 @@ void writing(const graviton::store &store)
         dropped << "dropped" << std::flush;
     }
     CHECK(!OK(store.exists(OK(blob_id::of("dropped")))));
-    // The place: what is buffered counts, and there is none after the end.
+    // The position includes buffered bytes; there is none after the end.
     graviton::ostream told(OK(store.open_writer()));
     CHECK(told.tellp() == std::ostream::pos_type(0));
     told << "12345";
@@ -113,7 +113,8 @@ void writing(const graviton::store &store)
     CHECK(buffer.sputn("plain", 5) == 5 && OK(buffer.finish()).id == OK(blob_id::of("plain")));
 }
 
-// Streams that throw where others only say so. To reach the end is what put_stream is for.
+// Streams that throw instead of only setting a flag. put_stream is meant to reach the end, so it does not
+// throw there.
 void throwing(const graviton::store &store)
 {
     using ios = std::ios_base;
@@ -181,7 +182,7 @@ void failing(const std::filesystem::path &directory)
     CHECK(strict.fail());
     CHECK(plain.sgetc() == std::streambuf::traits_type::eof() && plain.failure());
 #else
-    // Thrown as what it is, to whom asks for that.
+    // Thrown with its own type, if the caller asks for that.
     strict.exceptions(std::ios::badbit);
     FAILS(closed, strict.read(rest.data(), 5'000'000));
     FAILS(closed, plain.sgetc());

@@ -1,4 +1,4 @@
-// What is not about a store: views of bytes, ids, errors, settings, and what a moved handle does.
+// Values without a store: views of bytes, ids, errors, settings, and moved handles.
 
 #include "check.hpp"
 
@@ -33,7 +33,8 @@ void views()
     CHECK(is_hello(array));
     CHECK(is_hello(plain));
     CHECK(is_hello({text.data(), 5}));
-    // Text in an array ends with its NUL or with the array; what may be a buffer is not guessed at.
+    // Text in an array ends with its NUL or with the array; the class does not guess whether an array is a
+    // buffer.
     static const char unended[5] = {'h', 'e', 'l', 'l', 'o'};
     static const char ended[9] = "hello";
     CHECK(is_hello(unended) && is_hello(ended) && is_hello("hello\0more"));
@@ -88,7 +89,7 @@ void ids()
     FAILS(invalid_argument, blob_id::of("hello", static_cast<graviton::algorithm>(7)));
     CHECK(blob_id().to_string().empty() && blob_id() == blob_id() && blob_id() != id);
 
-    // In the order of C, and of listings.
+    // In the order of C and of listings.
     std::vector<blob_id> all = {id, sha, OK(blob_id::of("")), OK(blob_id::of("other"))};
     graviton_blob_id longer = id.raw();
     longer.size += 1;

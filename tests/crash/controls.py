@@ -1,27 +1,28 @@
 """The null control: without any one sync or any one rule of order, some power cut must do harm.
 
-Every sync that the workloads do is of a class: what is synced, in which kind of step. Each class is taken out of what was
-recorded, and the states after it are judged until one is wrong. What is redundant is named here with its reason.
+Every sync in the workloads belongs to a class: its file, and the kind of step that made it. Each class is
+removed from the recording, and the states after it are judged until one is wrong. Redundant classes are
+listed here with their reasons.
 """
 import power
 
-# Between them they do every sync there is.
+# Together they make every kind of sync.
 WORKLOADS = ("put A; put B; delete A; gc; put A", "put C; delete C; gc", "relaxed; put A; full; put D",
-             # The second log is not synced before it is checkpointed, and does not hold every page.
+             # The second log is not synced before its checkpoint, and does not contain every page.
              "relaxed; put A; relaxed; put B; relaxed; put C; delete B; gc")
 
 REDUNDANT = {
-    # SQLite's own order, not the store's. Not proven redundant: only no state that was tried shows harm, for the log that is
-    # left holds the pages that a checkpoint overwrites.
+    # SQLite's own order, not the store's. Not proven redundant: no tried state shows harm, because the
+    # remaining log holds the pages that a checkpoint overwrites.
     ("manifests.db-wal", "closing"): "what a step promised was synced by the step",
-    # Only a file that a put beside the collection relies on has to be found there. These workloads are one
-    # process; the model of files has such puts (mutant `NoSyncMoved`).
+    # Only a file that a concurrent put relies on must be found there. These workloads have one process; the
+    # model of files has such puts (mutant `NoSyncMoved`).
     (".doomed/", "gc"): "no put relies on what is set aside",
     ("blocks/", "gc"): "of `.doomed`, in which no put relies on anything; and a smaller generation only finds out fewer copies",
 }
 
 
-# Of packs only.
+# Only for packs.
 REDUNDANT_IN_PACKS = {
     ("a pack", "closing"): "puts have synced it; in `relaxed` the judge verifies all before it relies on anything. The model of "
                            "packs has those that rely on it at once (mutant `SealsUnsynced`)",
@@ -49,7 +50,8 @@ def without(events, numbers):
 
 
 def later(events, moved, behind):
-    """What `moved` accepts, each behind the next run of what `behind` accepts in the same step. None if none is so."""
+    """The events that `moved` accepts, each moved after the next series that `behind` accepts in the same
+    step; None if there are none."""
     target, last = {}, None
     for number in reversed(range(len(events))):
         event = events[number]
@@ -67,13 +69,13 @@ def later(events, moved, behind):
     for number, event in enumerate(events):
         if number not in waiting:
             result.append(event)
-        # They cover all that was done before, for they begin here now.
+        # They now cover everything before them, because they begin here.
         result.extend((*events[one][:-2], event[-1] + 1, event[-1] + 1) for one in target.get(number, ()))
     return result
 
 
 def orders(labels, layout):
-    """Name, and what breaks the order."""
+    """Pairs of a name and a function that breaks the order."""
     def sync_of(*what):
         return lambda event: event[0] == "sync" and labels[event[1]] in what
 
@@ -121,7 +123,7 @@ def orders(labels, layout):
 
 
 def search(site, events, after):
-    """Looks for a wrong state: first where something was acknowledged, where most is expected."""
+    """Searches for a wrong state, first after acknowledgements, where most is expected."""
     acknowledged = {number for number, event in enumerate(events) if event[0] == "say"}
     seen = set()
     judged, wrong = power.judge_cuts(site, events, 16, lambda n: n >= after and n in acknowledged, 120, 0, seen)
@@ -134,8 +136,8 @@ def search(site, events, after):
 
 
 def controls(recorded, layout):
-    """{name: (reason why it is redundant or None, [(events, first event that matters)])}. With everything in place, the
-    same search finds nothing: that is the first."""
+    """{name: (reason why it is redundant or None, [(events, first event that matters)])}. The first entry
+    leaves nothing out, and the same search must find nothing."""
     found = {"nothing is left out": ("as it is", [(events, 0) for events, _ in recorded])}
     redundant = REDUNDANT | (REDUNDANT_IN_PACKS if layout == "packs" else {})
     for events, labels in recorded:
@@ -146,7 +148,7 @@ def controls(recorded, layout):
             tries = found.setdefault(name, (None, []))[1]
             other = broken(events)
             if other is not None:
-                # Shortly before what was moved comes to lie.
+                # Shortly before the new position of the moved events.
                 known = set(events)
                 landed = next(number for number, event in enumerate(other) if event not in known)
                 first = next(number for number, (one, two) in enumerate(zip(events, other)) if one != two)

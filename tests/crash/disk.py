@@ -1,11 +1,13 @@
-"""A disk that may lose its power: what is synced and what is not, kept apart, and the states that a cut may leave.
+"""A disk that may lose its power. It keeps synced and unsynced changes apart, and knows the states that a cut
+may leave.
 
-What is assumed, and it is less than any filesystem promises:
-- A synced file has its bytes, if a name leads to it. That its own sync makes its name durable is not assumed.
-- A synced directory has its names. Those that were given or taken since its last sync may each be there or not; of
-  one name, what happened later only if what happened earlier did.
-- Of a file's writes since its last sync any may be there: none, all, some, the last one in part, or its length alone.
-- A renaming may leave both names, or none.
+It assumes less than any filesystem promises:
+- A synced file has its bytes, if a name leads to it. Its own sync need not make its name durable.
+- A synced directory has its names. Each name that was given or taken since its last sync may be there or not;
+  for one name, a later change is there only if the earlier ones are.
+- Any of a file's writes since its last sync may be there: none, all, some, the last one in part, or its
+  length alone.
+- A rename may leave both names, or none.
 """
 import itertools
 
@@ -76,11 +78,11 @@ class Disk:
         if isinstance(node, File) and len(node.done) > 1:
             node.done = [("write", 0, written(node.done))]
 
-    # -- what may be left
+    # -- States after a cut
 
     def choices(self, random):
-        """Where it is open what is left: (node, name or None, the possibilities). The first is that nothing of it is, the
-        last that everything is."""
+        """The open points of the state after a cut: (node, name or None, the possibilities). The first
+        possibility is that no change is left, the last that every change is."""
         found, todo, seen = [], [0], {0}
         while todo:
             number = todo.pop()
@@ -104,7 +106,7 @@ class Disk:
     def contents(file, random):
         changes = [change for change, _ in file.waiting]
         possible = [file.done]
-        # The length is there, the bytes are not.
+        # The length is there, but the bytes are not.
         possible.append([*file.done, ("cut", len(written([*file.done, *changes])))])
         for count in random.sample(range(len(changes)), min(len(changes), 4)):
             part = [*file.done, *changes[:count]]
@@ -119,7 +121,7 @@ class Disk:
         return list(distinct)
 
     def states(self, most, random):
-        """Trees, as {path: bytes, or None for a directory}: all there are, or so many of them."""
+        """Trees, as {path: bytes, or None for a directory}: all of them, or at most this many."""
         choices = self.choices(random)
         number = 1
         for _, _, possible in choices:
@@ -140,7 +142,7 @@ class Disk:
 
     @staticmethod
     def some(sizes, most, random):
-        """Nothing, everything; all but one and only one; and others at random."""
+        """Nothing and everything; all but one and only one; and random choices."""
         nothing, everything = [0] * len(sizes), [size - 1 for size in sizes]
         singles = []
         for ends in (everything, nothing):
@@ -162,7 +164,7 @@ class Disk:
             names = dict(node.names)
             names.update({name: chosen.get((number, name), names.get(name)) for name, _, _ in node.waiting})
             for name, target in names.items():
-                # The shared memory of SQLite is no more than that.
+                # The shared memory of SQLite is never durable.
                 if target is None or name.endswith("-shm"):
                     continue
                 at = f"{path}/{name}"

@@ -1,8 +1,8 @@
 """Failing system calls: each call that changes the disk fails once, at each of its occurrences in a workload.
 
-The program must end by itself with steps that are done or have failed with a fitting error, say `latched` or the I/O error
-after a failed sync, and never panic; what it acknowledged must be there, and all that is judged after a power cut is
-judged here too.
+The program must end by itself. Its steps must be done or have failed with a fitting error, say `latched` or
+the I/O error after a failed sync, and it must never panic. Everything that it acknowledged must be there, and
+everything that is judged after a power cut is judged here too.
 """
 import collections
 import random
@@ -17,13 +17,13 @@ CALLS = ("openat", "write", "pwrite64", "pwritev", "fallocate", "fsync", "fdatas
          "mkdir", "ftruncate")
 SYNCS = ("fsync", "fdatasync", "syncfs")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "EROFS")
-# `NotFound` is of deleting what could not be put.
+# `NotFound` comes from deleting a blob that could not be put.
 FITTING = {"Io", "NoSpace", "QuotaExceeded", "Latched", "BackendUnavailable", "Forbidden", "NotFound", "Config"}
 SECONDS = 30
 
 
 def sensible(call, error):
-    """Which call fails how."""
+    """Whether a call can fail with this error."""
     if call in SYNCS:
         return error in ("EIO", "ENOSPC", "EDQUOT")
     return error != "EMFILE" or call == "openat"
@@ -40,17 +40,18 @@ def run(site, workload, *options):
 
 
 def tasks(site, most, seed):
-    """[(workload, call, how it fails, which occurrence)], so many at most, of each call and error alike."""
+    """[(workload, call, error, occurrence)], at most this many, with an equal share for each call and
+    error."""
     found = collections.defaultdict(list)
     for workload in WORKLOADS:
         _, trace = run(site, workload)
-        # Occurrences are counted in each thread: the same number may strike in several.
+        # Each thread counts occurrences separately, so the same number may strike in several.
         counts, elsewhere, here = collections.Counter(), set(), set()
         for line in trace.splitlines():
             if match := re.match(r"(\d+) +(\w+)\(", line):
                 counts[match.groups()] += 1
                 at = (match.group(2), counts[match.groups()])
-                # What is said on standard output does not fail, nor what the loader opens.
+                # Writes to standard output do not fail, nor do opens of the dynamic loader.
                 (here if str(site.base) in line else elsewhere).add(at)
         for call, occurrence in sorted(here - elsewhere):
             for how in [f"error={error}" for error in ERRORS if sensible(call, error)]:
@@ -74,7 +75,7 @@ def fail_calls(site, workload, call, how, occurrence):
         return name, 1, 0, f"it did not end within {SECONDS} s"
     struck = [line for line in trace.splitlines() if "(INJECTED)" in line]
     if not all(str(site.base) in line for line in struck):
-        # Another thread's, on what is no file of the store.
+        # The fault struck another thread, on a file that is not in the store.
         return name, 1, 0, None
     lines = done.stdout.splitlines()
     failed = [line for line in lines if line.startswith("failed")]
@@ -94,7 +95,7 @@ def judge(site, done, lines, failed, call, trace):
         if line.startswith("failed open"):
             line = lines[number - 1].replace("begin", "failed") + ":"
         if line.startswith("failed put"):
-            # One of two at once may be there.
+            # One of two concurrent puts may be there.
             names = set(re.match(r"failed put ([\w|]+)", line).group(1).split("|"))
             expected.may |= names - expected.must
         elif line.startswith("failed delete"):
@@ -102,10 +103,10 @@ def judge(site, done, lines, failed, call, trace):
             expected.may |= {name} - expected.deleted - expected.gone
         elif line.startswith("failed gc"):
             expected.may |= expected.deleted
-    # A collection that could not delete something says so and leaves it for the next one.
+    # A collection that could not delete something reports it and leaves it to the next one.
     expected.gone = set() if failed or "INJECTED" in trace else expected.gone
     if call in SYNCS:
-        # Until the store is closed, of course; a failed opening leaves nothing that could be latched.
+        # Only until the store is closed; after a failed opening nothing can be latched.
         at = next((number for number, line in enumerate(lines) if re.match(r"failed (?!open)[^:]*: Io:", line)), len(lines))
         if any(line.startswith("done put") for line in lines[at:]):
             return "a sync failed, and a later put of the same store did not"

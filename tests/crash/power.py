@@ -1,4 +1,4 @@
-"""Power cuts: every state that the disk may be in after a cut, in a workload, and what the store makes of it."""
+"""Power cuts: every state of the disk after a cut in a workload, and the store's reaction to it."""
 import os
 import random
 import shutil
@@ -12,14 +12,14 @@ import trace
 
 
 class Expected:
-    """What the program under test has said, and so what is to be there."""
+    """The output of the program under test, and the blobs that it promises."""
 
     def __init__(self):
         self.must, self.may, self.gone, self.phase, self.deleted = set(), set(), set(), "open", set()
         self.full, self.relaxed_before = True, False
 
     def hear(self, text):
-        """True if more is expected now."""
+        """True if this line adds an expectation."""
         what, _, step = text.partition(" ")
         verb, _, names = step.partition(" ")
         names = set(names.split("|")) - {""}
@@ -59,8 +59,8 @@ class Expected:
 
 
 class Site:
-    """A directory in memory where a workload is recorded and where each state is laid out, under the same path, for
-    stores note where they are; and the program that judges them."""
+    """A directory in memory in which a workload is recorded and each state is laid out, under the same path,
+    because stores record their location; and the program that judges the states."""
 
     def __init__(self, program, within, layout):
         self.layout = layout
@@ -77,17 +77,17 @@ class Site:
         replay = trace.Replay(str(self.base))
         events = replay.run(calls)
         failed = [event[1] for event in events if event[0] == "say" and event[1].startswith("failed")]
-        # To delete what is not there is no mistake here.
+        # Deleting a missing blob is no mistake here.
         if any("NotFound" not in line for line in failed):
             raise RuntimeError(f"{workload}: {failed}")
         return events, replay.labels
 
     def ask(self, tree, line):
-        """Empty if all is well."""
+        """Judges a tree. Returns the empty text if all is well."""
         shutil.rmtree(self.base, ignore_errors=True)
         self.base.mkdir()
         if "/store" in tree:
-            # Space that nothing reads; so that not every state makes it anew.
+            # Space that nothing reads, so that not every state creates it again.
             tree = {**tree, "/store/reserve": b""}
         for path, data in sorted(tree.items()):
             at = Path(f"{self.base}{path}")
@@ -98,7 +98,7 @@ class Site:
         return self.ask_here(line)
 
     def ask_here(self, line):
-        """The same about what is there."""
+        """The same for the current tree."""
         if self.judge is None:
             self.judge = subprocess.Popen([self.program, "check", self.base / "store"], stdin=subprocess.PIPE,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
@@ -113,7 +113,7 @@ class Site:
 
 
 def cuts(events):
-    """(Number of the event, the disk, what is expected) wherever a cut may leave what none before could."""
+    """(Number of the event, the disk, the expectation) for each point where a cut may leave a new state."""
     now, expected = disk.Disk(), Expected()
     for number, event in enumerate(events):
         if event[0] == "say":
@@ -127,7 +127,7 @@ def cuts(events):
 
 
 def judge_cuts(site, events, most, wanted=lambda number: True, limit=None, seed=0, seen=None):
-    """Cuts the power wherever it is wanted. Gives how many states were judged, and what the first wrong one is."""
+    """Cuts the power at every wanted point. Returns the number of judged states, and the first wrong one."""
     seen = set() if seen is None else seen
     judged = 0
     for number, now, expected in cuts(events):

@@ -1,8 +1,9 @@
-"""What a program did to the filesystem: `strace` runs it, and its calls become events of `disk.py`, in order.
+"""The changes of a program to the filesystem: `strace` runs it, and its calls become events of `disk.py`, in
+order.
 
-Only what is below one directory counts. Descriptors are followed by number, for all threads share them; an unnamed file
-(`O_TMPFILE`) has no path to go by anyway. An event is the call's end; of a sync the beginning counts too, for it covers
-only what had ended before.
+Only files below one directory count. Descriptors are followed by number, because all threads share them; an
+unnamed file (`O_TMPFILE`) has no path anyway. An event happens at the end of its call. For a sync the
+beginning counts too, because it covers only calls that had ended before.
 """
 import os
 import re
@@ -14,7 +15,7 @@ CALLS = ("openat,open,creat,close,write,writev,pwrite64,pwritev,lseek,fsync,fdat
 LINE = re.compile(r"^(\d+) +(.*)$")
 CALL = re.compile(r"^(\w+)\((.*)\)\s+= (-?\d+|\?)(.*)$", re.S)
 STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
-# More than anything that matters writes at once.
+# More than any relevant write.
 LONGEST = 1 << 16
 
 
@@ -26,12 +27,12 @@ class Call:
         return [bytes.fromhex(found.group(1).replace("\\x", "")) for found in STRING.finditer(self.arguments)]
 
     def words(self):
-        """The arguments, each string as `"`."""
+        """The arguments, with each string as `"`."""
         return [word.strip() for word in STRING.sub('"', self.arguments).split(",")]
 
 
 def record(command, file, environment):
-    """Runs a command and gives its calls and what it said."""
+    """Runs a command. Returns its calls and its output."""
     done = subprocess.run(["strace", "-f", "-qq", "-xx", "-s", str(LONGEST), "-e", "signal=none", "-e", "trace=" + CALLS,
                            "-o", file, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           timeout=60, env=environment)
@@ -57,7 +58,7 @@ def calls(file):
             if call:
                 name, arguments, result, _ = call.groups()
                 found.append(Call(name, arguments, -1 if result == "?" else int(result), begin, number))
-    # A descriptor is free from the beginning of its close on: another thread may get the number before the end.
+    # A descriptor is free once its close begins: another thread may get the number before the close ends.
     found.sort(key=lambda call: call.begin if call.name == "close" else call.end)
     return found
 
@@ -70,9 +71,10 @@ class Open:
 
 
 class Replay:
-    """Turns calls into events, but for those of the reserve, which is only space: ("say", text), ("made", node, directory?), ("write", file, offset, bytes), ("cut", file, length), ("name", directory,
-    name, node), ("unname", directory, name), ("sync", node) and ("syncall",), each with where it began and ended. Nodes
-    are numbers; 0 is the directory that everything is below, which a power cut leaves."""
+    """Turns calls into events: ("say", text), ("made", node, directory?), ("write", file, offset, bytes),
+    ("cut", file, length), ("name", directory, name, node), ("unname", directory, name), ("sync", node) and
+    ("syncall",), each with the times of its begin and end. Calls on the reserve are left out, because it is
+    only space. Nodes are numbers; 0 is the root directory, which a power cut leaves."""
 
     def __init__(self, base):
         self.base = base
@@ -95,10 +97,10 @@ class Replay:
     def emit(self, call, *event):
         self.events.append((*event, call.begin, call.end))
 
-    # -- names
+    # -- Names
 
     def place(self, at, path):
-        """The directory's node and the name; None if it is elsewhere."""
+        """The directory's node and the name; None if it is outside."""
         path = os.fsdecode(path)
         if path.startswith("/"):
             if not (path + "/").startswith(self.base + "/"):
@@ -132,7 +134,7 @@ class Replay:
         return node
 
     def label(self, place, directory):
-        """What the node is, for people and for the null control."""
+        """A description of the node, for people and for the null control."""
         if place is None:
             return "a block"
         name = place[1]
@@ -140,7 +142,7 @@ class Replay:
             return "the root" if place[0] == 0 else f"{name}/"
         if name.endswith(".pack"):
             return "a pack"
-        # A database is made under a name of its own, which is another one in each run.
+        # A database is created under a temporary name, which differs in each run.
         made = {"store-id": "store-id", "reserve": "reserve", "collection": "collection", "manifests-": "manifests.db"}
         return next((what for start, what in made.items() if name.startswith((start, "." + start))), name)
 
@@ -154,7 +156,7 @@ class Replay:
         if self.labels[node] != "reserve":
             self.emit(call, "unname", place[0], place[1])
 
-    # -- calls
+    # -- Calls
 
     def opened(self, call, at, path, flags):
         place = self.place(at, path)
@@ -253,7 +255,7 @@ class Replay:
     do_sync = do_syncfs
 
     def do_sync_file_range(self, call):
-        """Promises nothing."""
+        """A call without effect on durability."""
 
     def do_mkdir(self, call):
         if place := self.place("", call.strings()[0]):

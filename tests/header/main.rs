@@ -48,7 +48,7 @@ fn made() -> String {
     text
 }
 
-/// The text of a committed file, after it was made anew if that is wanted.
+/// The text of a committed file, after renewing it if that is requested.
 fn committed(path: &PathBuf, made: &str) -> String {
     if std::env::var_os("GRAVITON_UPDATE").is_some() {
         std::fs::write(path, made).unwrap();
@@ -117,7 +117,7 @@ fn everything_in_the_header_is_documented() {
     assert!(checked > 250, "only {checked} declarations: this test has lost them");
 }
 
-/// Whether the line goes on with the parameters of a function.
+/// Whether the line continues the parameters of a function.
 fn inside_parameters(lines: &[&str], index: usize) -> bool {
     lines[..index].iter().rev().find(|line| !line.starts_with(' ')).is_some_and(|line| line.contains('('))
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The server in a real browser: a page of another origin fetches with Range, and the documentation at /docs loads
-nothing from elsewhere. Chromium runs both and prints what became of them.
+"""The server in a real browser: a page of another origin fetches with Range, and the documentation at /docs
+loads nothing from other origins. Chromium runs both and prints the results.
 
 usage: tests/python tests/http/browser.py graviton-server
 """
@@ -86,7 +86,8 @@ def pixel():
 
 
 def check_pictures(program, work):
-    """A page of another origin does not find out whether a blob is here by loading it, unless it may."""
+    """A page of another origin cannot find out whether a blob is stored by loading it, unless it is
+    allowed."""
     pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
     origin = f"http://127.0.0.1:{pages.server_port}"
     threading.Thread(target=pages.serve_forever, daemon=True).start()
@@ -103,7 +104,7 @@ def check_pictures(program, work):
 
 
 def check_links(program, work, origin):
-    """A page of another origin shows a blob of a server that asks for tokens, if it has a link."""
+    """A page of another origin shows a blob of a server with tokens, if it has a link."""
     keys, tokens = Path(work) / "keys", Path(work) / "tokens"
     keys.write_text("0123456789abcdef0123456789abcdef")
     command = [program, "token", "page", "--scopes", "read,write", "--file", tokens]
@@ -122,14 +123,14 @@ def check_links(program, work, origin):
 
 
 def chromium(work, address, *flags):
-    """Opens a page, waits for its scripts, and prints the document that they made."""
+    """Opens a page, waits for its scripts, and prints the resulting document."""
     command = ["chromium", "--headless", "--disable-gpu", "--no-sandbox", f"--user-data-dir={work}/profile",
                "--virtual-time-budget=20000", "--enable-logging=stderr", *flags, "--dump-dom", address]
     return subprocess.run(command, env={**os.environ, "HOME": work}, capture_output=True, text=True, timeout=120)
 
 
 def check_docs(work, url):
-    """The page shows every route, its Markdown is rendered, and it asks no other origin for anything."""
+    """The page shows every route, its Markdown is rendered, and it sends no request to another origin."""
     log = Path(work) / "net-log.json"
     done = chromium(work, f"{url}/docs#not-found", f"--log-net-log={log}")
     document = httpx.get(f"{url}/api/openapi.json").raise_for_status().json()

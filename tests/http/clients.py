@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Clients that know nothing of the server: httpx over HTTP/1.1 and HTTP/2, curl that resumes, takes ranges in
-parallel and is refused, aria2c that resumes after it was killed.
+"""Clients that know nothing about the server: httpx over HTTP/1.1 and HTTP/2; curl that resumes, takes ranges
+in parallel and is refused; aria2c that resumes after it was killed.
 
 usage: tests/python tests/http/clients.py graviton-server
 """
@@ -32,7 +32,7 @@ def run(*command, **options):
 
 def with_httpx(url, content, blob):
     for http2 in (False, True):
-        # Over plain HTTP, HTTP/2 has to be agreed on beforehand.
+        # Over plain HTTP, the client must know in advance that the server speaks HTTP/2.
         with httpx.Client(base_url=url, http1=not http2, http2=http2, timeout=120) as client:
             def pieces():
                 for start in range(0, len(content), 100_003):
@@ -48,7 +48,7 @@ def with_httpx(url, content, blob):
             check(wrong.status_code == 422 and wrong.json()["code"] == "digest-mismatch", "a wrong put was taken")
             again = client.get(f"/api/blobs/{blob}", headers={"If-None-Match": got.headers["etag"]})
             check(again.status_code == 304, "what the client has was sent again")
-    # Nobody has gone away before the end.
+    # No client has disconnected early.
     given_up = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("graviton_http_given_up_downloads")]
     check(not given_up or given_up[0].endswith(" 0"), f"whole downloads count as given up: {given_up}")
     print("httpx: put, get, range, wrong content and cache, on HTTP/1.1 and HTTP/2")
@@ -94,7 +94,7 @@ def with_aria2(url, content, blob, work):
 
 
 def with_refusals(program, work):
-    """An upload that is refused early: curl, which sends on, shows the answer and no broken stream."""
+    """An upload that is refused early: curl continues to send, and shows the answer and no broken stream."""
     source = work / "refused"
     source.write_bytes(random.Random(3).randbytes(3 * MIB))
 
@@ -114,8 +114,8 @@ def with_refusals(program, work):
                                "-X", "POST", f"{server.url}/api/blobs"]
                     answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
                     check(answer.stdout == str(expected), f"curl {version}: {answer.stdout} in the place of {expected}")
-                    # When curl has the answer it ends its upload, and the server may see that before curl has
-                    # closed the stream: less came than was announced. Seen once in 1,500 times.
+                    # Once curl has the answer, it ends its upload. The server may see that before curl has
+                    # closed the stream, and then fewer bytes came than announced. Seen once in 1,500 runs.
                     check(answer.returncode in (0, 92), f"curl {version}: {answer.stderr}")
                     broken += answer.returncode == 92
                 check(broken <= (version != "--http1.1"), f"curl {version}: {broken} of 20 streams were broken off")

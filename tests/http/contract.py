@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Contract tests that schemathesis makes from the OpenAPI document: no 5xx, every answer as documented, what is malformed
-refused, what needs a token closed without one. GRAVITON_CONTRACT_SECONDS is how long it goes on at most,
-GRAVITON_CONTRACT_SEED makes it try the same requests again; it is a random number without it.
+"""Contract tests that schemathesis makes from the OpenAPI document: no 5xx, every answer as documented,
+malformed requests refused, and protected routes closed without a token. GRAVITON_CONTRACT_SECONDS is the
+longest time that it runs. GRAVITON_CONTRACT_SEED repeats the requests of an earlier run; by default it is
+random.
 
 usage: tests/python tests/http/contract.py graviton-server
 """
@@ -29,7 +30,7 @@ def main():
             seconds = os.environ.get("GRAVITON_CONTRACT_SECONDS", "120")
             seed = os.environ.get("GRAVITON_CONTRACT_SEED")
             again = ["--seed", seed] if seed else []
-            # A request may wait for a job for 60 s, and a job that was told to be slow goes on for longer.
+            # A request may wait for a job for 60 s, and a job that is deliberately slow takes longer.
             done = subprocess.run(
                 [Path(sys.executable).with_name("schemathesis"), "--config-file", HERE / "schemathesis.toml", "run",
                  f"{server.url}/api/openapi.json", "--header", f"Authorization: Bearer {token}", "--max-time", seconds,

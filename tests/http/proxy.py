@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""graviton-server behind a real nginx that publishes it under a path: each client has limits of its own and
-its address in the log, and every address that the server gives leads back through nginx.
+"""graviton-server behind a real nginx that publishes it under a path. Each client has its own limits and its
+own address in the log, and every address from the server leads back through nginx.
 
 usage: tests/python tests/http/proxy.py graviton-server
 """
@@ -26,7 +26,7 @@ TOO_LONG = 60
 
 
 def nginx(work, server):
-    """Starts nginx; its address and the process."""
+    """Starts nginx. Returns its address and the process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,14 +59,15 @@ def nginx(work, server):
 
 
 def client(number, **options):
-    """A client with an address of its own, which claims another one."""
+    """A client with its own address, which claims another one."""
     transport = httpx.HTTPTransport(local_address=f"127.0.1.{number}")
     return httpx.Client(transport=transport, timeout=TOO_LONG, headers={"X-Forwarded-For": "192.0.2.1"}, **options)
 
 
 def upload_at_once(server, address, expected):
-    """All clients upload at once; how many are let in. An upload ends when the expected number of uploads is
-    under way and all others have been refused; until then it sends on, so that it is not cut off as slow."""
+    """All clients upload at once. Returns the number of accepted uploads. An upload ends when the expected
+    number of uploads is running and all others have been refused. Until then it keeps sending, so that it is
+    not cut off as slow."""
     over = threading.Event()
 
     def content(number):
@@ -89,7 +90,7 @@ def upload_at_once(server, address, expected):
                 break
             time.sleep(0.2)
         over.set()
-        # nginx may say of a 503 that came before the upload's end that it is a 502.
+        # nginx may turn a 503 that came before the end of the upload into a 502.
         return [one.result() for one in uploads].count(201)
 
 

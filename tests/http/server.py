@@ -1,4 +1,4 @@
-"""A graviton-server of one's own: started on a free port, ended when it is no longer needed."""
+"""A graviton-server for one test: started on a free port, and ended when it is no longer needed."""
 import ctypes
 import os
 import signal
@@ -24,7 +24,7 @@ class Server:
         self.log = open(log or os.devnull, "ab")
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.log, preexec_fn=_dies_with_us)
-        # Whatever comes first: its address, or the end.
+        # The first line has the address, or the output ends.
         line = self.process.stdout.readline().decode()
         if not line.startswith("listening on "):
             raise SystemExit(f"graviton-server did not start: {self.process.wait()}")
@@ -36,7 +36,7 @@ class Server:
         self.process.wait()
 
     def stop(self, seconds=60):
-        """Its exit code after SIGTERM."""
+        """Stops it with SIGTERM. Returns its exit code."""
         self.process.terminate()
         return self.process.wait(seconds)
 

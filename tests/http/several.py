@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Several servers on one PostgreSQL and one bucket, under puts, reads, deletions and collections, with one of them killed
-(kill -9) every few seconds. At the end every blob that was acknowledged and not deleted is there, byte for byte, and a deep
-verification finds nothing wrong.
+"""Several servers on one PostgreSQL and one bucket, under puts, reads, deletions and collections, with one of
+them killed (kill -9) every few seconds. At the end every blob that was acknowledged and not deleted is there,
+byte for byte, and a deep verification finds nothing wrong.
 
 usage: tests/servers tests/python tests/http/several.py graviton-server
 """
@@ -39,7 +39,7 @@ def settings():
 
 
 class Load:
-    """What the clients know: blobs that were acknowledged, and those that may be deleted or not."""
+    """The knowledge of the clients: acknowledged blobs, and blobs that may be deleted or not."""
 
     def __init__(self, servers):
         self.servers, self.lock, self.ended = servers, threading.Lock(), threading.Event()
@@ -57,7 +57,7 @@ class Load:
                 try:
                     self.step(client, chance)
                 except (httpx.TransportError, OSError):
-                    # The server was killed: what was not acknowledged may be there or not.
+                    # The server was killed, so a put without an acknowledgement may be there or not.
                     self.count("failed")
                     time.sleep(0.05)
                 except Exception as error:
@@ -70,7 +70,7 @@ class Load:
         with self.lock:
             known = list(self.there.items())
         if dice < 0.5 or len(known) < 10:
-            # Common parts, so that blocks are shared by blobs that come and go.
+            # Common parts, so that blobs share blocks while they come and go.
             content = chance.randbytes(chance.choice([10, 5_000, 100_000]))
             content += random.Random(chance.randrange(20)).randbytes(200_000) * chance.randrange(3)
             blob = f"blake3:{blake3.blake3(content).hexdigest()}:{len(content)}"
@@ -96,7 +96,7 @@ class Load:
                 self.wrong.append(f"get: {got.status_code} {got.text}")
             self.count("get")
         elif dice < 0.97:
-            # Nobody else is to take it for lost.
+            # No other client may report it as lost.
             with self.lock:
                 blob = chance.choice(list(self.there))
                 del self.there[blob]

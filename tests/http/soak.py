@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A server under mixed load for as long as you like (GRAVITON_SOAK_SECONDS), with flat memory and descriptors: the largest
-figures of the second half are hardly above those of the first.
+"""A server under mixed load for any time (GRAVITON_SOAK_SECONDS), with flat memory and descriptors: the
+largest figures of the second half are hardly above those of the first.
 
 usage: tests/python tests/http/soak.py graviton-server
 """
@@ -38,7 +38,7 @@ def client(server, seed, ended, failed):
                 elif dice < 0.8:
                     client.get("/api/blobs/nonsense")
                 elif dice < 0.9:
-                    # A client that goes away in the middle.
+                    # A client that disconnects in the middle.
                     with client.stream("GET", f"/api/blobs/{chance.choice(known)}") as got:
                         next(got.iter_raw(), None)
                 elif dice < 0.95:
@@ -68,7 +68,7 @@ def main():
             ended.set()
             for one in clients:
                 one.join(60)
-            # The first sixth warms caches up.
+            # The first sixth warms up caches.
             figures = figures[len(figures) // 6:]
             half = len(figures) // 2
             for name, index, spare in (("memory", 0, 48 * MIB), ("descriptors", 1, 40)):

@@ -1,7 +1,7 @@
 //! The command line as clap sees it: commands, options, help.
 //!
-//! Clap refuses only what is malformed as a command line (exit code 2). Ids and settings are parsed
-//! behind it, so that their errors are those of the library.
+//! Clap refuses only malformed command lines (exit code 2). Ids and settings are parsed later, so that their
+//! errors are those of the library.
 
 mod upkeep;
 
@@ -59,7 +59,7 @@ Exit codes:
     text
 }
 
-/// What every command takes, before or after its name.
+/// The options of every command, before or after its name.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
@@ -272,7 +272,7 @@ pub(crate) struct Sums {
 }
 
 impl Arguments {
-    /// The arguments of this process, or what clap has to say instead: help, the version, wrong usage.
+    /// The arguments of this process, or clap's own answer: help, the version, wrong usage.
     pub(crate) fn of_this_process() -> Result<Arguments, clap::Error> {
         let arguments = Arguments::try_parse()?;
         if let Command::Put(put) = &arguments.command {
@@ -287,7 +287,7 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// What was said before and after the command, together. What came later wins.
+    /// The common options before and after the command. The later one wins.
     pub(crate) fn common(&self) -> Common {
         let inner = match &self.command {
             Command::Put(put) => &put.common,

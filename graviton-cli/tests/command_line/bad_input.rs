@@ -1,4 +1,4 @@
-//! What is wrong from outside is a clear error, and nothing is lost or half-done.
+//! Wrong input gives a clear error, and nothing is lost or half-done.
 
 use crate::scene::{Scene, noise};
 

@@ -1,5 +1,5 @@
-//! Blocks that are damaged: after a `get` has found it, the next `put` of the content writes the block. And
-//! what the error advises works.
+//! Damaged blocks: after a `get` has found one, the next `put` of the content writes it again. The advice in
+//! the error works too.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::left_out::leave_out;
 use crate::scene::{Scene, damage, noise};
 
-/// The one file of packs.
+/// The only pack file.
 fn pack(scene: &Scene) -> PathBuf {
     let packs = std::fs::read_dir(scene.path(".graviton/cas/blocks-packs")).unwrap();
     packs.map(|entry| entry.unwrap().path()).next().unwrap()
@@ -25,7 +25,7 @@ fn shorten(path: &Path) {
 
 const LOSSES: [fn(&Path); 3] = [damage, remove, shorten];
 
-/// For each layout and each kind of damage: what is to be done then, and whether the blob is whole after it.
+/// Runs `then` for each layout and each kind of damage, and checks that the blob is whole after it.
 fn for_each_loss(then: impl Fn(&Scene, &str)) {
     for layout in ["files", "packs"] {
         for (kind, lose) in LOSSES.into_iter().enumerate() {
@@ -46,7 +46,7 @@ fn for_each_loss(then: impl Fn(&Scene, &str)) {
 fn a_put_writes_what_a_get_has_found_damaged() {
     for_each_loss(|scene, id| {
         assert_eq!(scene.run(&["get", id, "-o", "out"]).code, 4);
-        // A damaged pack has more than one such block, and a get ends at the first.
+        // A damaged pack has several such blocks, and a get ends at the first one.
         for _ in 0..20 {
             scene.run(&["put", "content"]).succeeded();
             if scene.run(&["get", id, "-o", "out"]).code == 0 {
@@ -94,7 +94,7 @@ fn delete_objects(scene: &Scene, settings: &[String], id: &str, endpoint: &str, 
     }
 }
 
-/// A part of the bucket that is this test's own.
+/// A prefix in the bucket that only this test uses.
 fn prefix(scene: &Scene) -> String {
     let path = scene.path("damaged");
     let own = path.parent().and_then(Path::file_name).unwrap();
@@ -137,7 +137,7 @@ fn a_put_writes_objects_that_a_get_has_found_missing() {
     run(&["get", &id, "-o", "out"]).failed(4, "missing-block", &id);
     let again = run(&["--json", "put", "content"]).succeeded().json().remove(0);
     assert!(again["fresh_blocks"].as_u64().unwrap() >= 1, "{again}");
-    // The others are found by a verification, as the error says.
+    // A verification finds the others, as the error advises.
     assert_eq!(run(&["verify"]).code, 4);
     run(&["put", "content"]).succeeded();
     assert!(run(&["get", &id]).succeeded().stdout == content);

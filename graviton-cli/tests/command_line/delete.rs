@@ -1,4 +1,4 @@
-//! `rm`, `restore` and `gc`: what goes, what comes back, what stays.
+//! `rm`, `restore` and `gc`: deletion, restoration, collection.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{Scene, finish, noise, signal, until};
 
-/// A blob that is nowhere.
+/// The id of a blob that exists nowhere.
 pub(crate) fn absent() -> String {
     format!("blake3:{}:5", "0".repeat(64))
 }
@@ -16,7 +16,7 @@ fn field(value: &Value, name: &str) -> u64 {
     value[name].as_u64().unwrap_or_else(|| panic!("{name}: {value}"))
 }
 
-/// Collects without a grace; the summary.
+/// Collects without a grace. Returns the summary.
 fn collect(scene: &Scene) -> Value {
     scene.run(&["gc", "--grace", "0", "--json"]).succeeded().json().remove(0)
 }
@@ -34,7 +34,7 @@ fn what_is_removed_is_gone_until_it_is_restored() {
     let restored = scene.run(&["restore", &id]).succeeded();
     assert_eq!(restored.lines(), [id.as_str()]);
     assert_eq!(scene.run(&["get", &id]).succeeded().stdout, b"content");
-    // One that is live stays so.
+    // A live blob stays live.
     scene.run(&["restore", &id]).succeeded();
     for (command, state) in [("rm", "deleted"), ("restore", "live")] {
         let outcome = scene.run(&[command, "--json", &id]).succeeded();
@@ -54,7 +54,7 @@ fn several_ids_are_seen_to_although_some_are_not_there() {
     let outcome = scene.run(&["restore", &first, &absent(), &second]);
     assert_eq!((outcome.code, outcome.lines()), (3, vec![first.clone(), second]), "{outcome:?}");
     scene.assert_blobs(2);
-    // A malformed one among them deletes nothing.
+    // If one id is malformed, nothing is deleted.
     let outcome = scene.run(&["rm", &first, "blake3:no"]);
     outcome.failed(1, "invalid-id", "is not a blob id");
     scene.assert_blobs(2);
@@ -79,7 +79,7 @@ fn gc_frees_what_was_deleted_and_nothing_else() {
     let all = scene.blocks().len() as u64;
     scene.run(&["rm", &first]).succeeded();
 
-    // Within the grace, an hour by default, all of it stays.
+    // During the grace, an hour by default, everything stays.
     let text = scene.run(&["gc"]).succeeded();
     assert!(text.text().starts_with("freed 0 blobs, 0 blocks, 0 B in 0."), "{}", text.text());
     scene.run(&["restore", &first]).succeeded();
@@ -172,7 +172,7 @@ fn limits_end_a_collection_and_the_next_one_goes_on() {
     };
     assert_eq!(limited(&["--max-blocks", "10"]), 10);
     assert_eq!(scene.blocks().len(), 50);
-    // About so many bytes: it ends after the batch that reaches them.
+    // The byte limit is approximate: gc ends after the batch that reaches it.
     assert_eq!(limited(&["--max-bytes", "2kB", "--blocks-per-second", "1"]), 2);
     assert_eq!(limited(&["--max-seconds", "1", "--blocks-per-second", "5"]), 5);
     let text = scene.run(&["gc", "--grace", "0", "--max-blocks", "8"]).succeeded();
@@ -217,7 +217,7 @@ fn what_a_killed_put_left_goes_with_its_lease() {
     until("blocks are written", || scene.blocks().len() > 1);
     signal(&child, Signal::KILL);
     child.wait().unwrap();
-    // Its lease of a minute holds still: nobody knows that it is dead.
+    // Its lease of one minute has not expired, so nobody knows that it is dead.
     assert_eq!(field(&collect(&scene), "abandoned_puts"), 0);
     scene.python("UPDATE writer SET expires_at = 0");
     let plan = scene.run(&["gc", "--dry-run"]).succeeded();
@@ -239,7 +239,7 @@ fn settings_decide_the_grace_and_the_option_goes_before() {
     assert_eq!(field(&outcome.json()[0], "blobs"), 1);
 }
 
-/// A collection needs what the first version did not have.
+/// A collection needs tables that the first version did not have.
 #[test]
 fn a_store_of_an_older_version_is_brought_up_to_date() {
     let scene = Scene::new();

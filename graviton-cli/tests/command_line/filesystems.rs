@@ -1,5 +1,5 @@
-//! Filesystems that lack something, and stores that a group shares. `strace` makes calls fail as they do
-//! there.
+//! Filesystems that lack a feature, and stores that a group shares. `strace` makes calls fail as such
+//! filesystems do.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -10,7 +10,7 @@ use rustix::fs::Mode;
 use crate::left_out::leave_out;
 use crate::scene::{Outcome, Scene, finish, noise};
 
-/// Runs the program with calls that fail; `None` where there is no `strace`.
+/// Runs the program with failing calls; `None` without `strace`.
 fn with_failing(scene: &Scene, faults: &[&str], arguments: &[&str]) -> Option<Outcome> {
     if Command::new("strace").arg("--version").output().is_err() {
         leave_out("failing calls", "there is no strace");
@@ -68,7 +68,7 @@ fn a_filesystem_that_lets_nobody_link_is_written_to_by_renaming() {
         );
         graviton(&["backup", &format!("{place}.db")]).unwrap().succeeded();
         graviton(&["backup", &format!("{place}.db")]).unwrap().failed(1, "invalid-argument", "there already");
-        // Nor does it rename without replacing.
+        // This filesystem also cannot rename without replacing.
         let rename = "inject=renameat2:error=EINVAL";
         let arguments = ["--root", &root, "backup", &format!("{place}-2.db")];
         with_failing(&scene, &[&fault, rename], &arguments).unwrap().succeeded();
@@ -90,7 +90,7 @@ fn a_call_that_a_signal_interrupts_is_made_again() {
     for call in ["fsync", "syncfs", "linkat"] {
         let fault = format!("inject={call}:error=EINTR:when=1+2");
         let root = format!("store-{call}");
-        // SQLite syncs its own files.
+        // SQLite syncs its own files, so only these paths are traced.
         let blocks = scene.path(&root).join("cas/blocks/blake3").display().to_string();
         let tmp = scene.path(&root).join("cas/blocks/.tmp").display().to_string();
         scene.run(&["--root", &root, "stats"]);
@@ -100,7 +100,7 @@ fn a_call_that_a_signal_interrupts_is_made_again() {
     }
 }
 
-/// SQLite does not repeat its own syncs, and the standard library repeats neither of the others.
+/// SQLite does not repeat its own syncs, and the standard library repeats none of the other calls.
 #[test]
 fn a_call_of_sqlite_or_about_a_directory_is_made_again_as_well() {
     let scene = Scene::new();
@@ -111,8 +111,8 @@ fn a_call_of_sqlite_or_about_a_directory_is_made_again_as_well() {
         ["fsync,fdatasync,syncfs", "openat", "unlink,unlinkat,rmdir", "mkdir,mkdirat", "statx,newfstatat"]
     {
         let root = format!("store-{}", calls.replace(',', "-"));
-        // The loader of programs does not repeat; and what runs a whole transaction again must not meet the
-        // same fault each time.
+        // The dynamic loader does not repeat calls. A transaction that is run again must not meet the same
+        // fault each time.
         let when = if calls.contains("open") || calls.contains("stat") { "30+89" } else { "1+7" };
         let fault = format!("inject={calls}:error=EINTR:when={when}");
         let graviton =
@@ -164,12 +164,12 @@ fn a_filesystem_that_cannot_be_synced_as_a_whole_is_synced_file_by_file() {
             let Some(put) = graviton(&["put", "large"]) else { return };
             put.succeeded();
         }
-        // The next store that is not relaxed syncs all that a relaxed one left.
+        // The next store that is not relaxed syncs everything that a relaxed one left unsynced.
         let relaxed = ["--root", &root, "--set", "GRAVITON_DURABILITY=relaxed", "put", "large"];
         with_filter(&scene, &rules, &relaxed).unwrap().succeeded();
         with_filter(&scene, &rules, &["--root", &root, "put", "large"]).unwrap().succeeded();
     }
-    // Without a word for a directory's sync.
+    // The filesystem rejects the sync of a directory.
     let blocks = scene.path(".graviton/cas/blocks/blake3").display().to_string();
     scene.put(b"makes the directories");
     let fault = "inject=fsync:error=ENOSYS";
@@ -193,7 +193,7 @@ fn a_copy_is_written_where_names_and_permissions_cannot_be_had() {
     }
     for error in ["EPERM", "ENOSYS", "EOPNOTSUPP"] {
         let fault = format!("inject=chmod,fchmod,fchmodat:error={error}");
-        // The second replaces the first, and would take its permissions over.
+        // The second run replaces the first file, and would take over its permissions.
         for _ in 0..2 {
             let Some(got) = with_failing(&scene, &[&fault], &["get", &id, "-o", "copy"]) else { return };
             got.succeeded();
@@ -203,7 +203,7 @@ fn a_copy_is_written_where_names_and_permissions_cannot_be_had() {
     }
 }
 
-/// A limit on the size of files, which the system also tells by a signal that ends a program.
+/// A limit on file size. The system also sends a signal for it, which ends a program by default.
 #[test]
 fn a_limit_on_the_size_of_files_is_a_lack_of_space() {
     let scene = Scene::new();
@@ -215,13 +215,13 @@ fn a_limit_on_the_size_of_files_is_a_lack_of_space() {
     scene.run(&["put", "large"]).succeeded();
 }
 
-/// The database cannot grow, and SQLite calls it a failure of the disk.
+/// The database cannot grow, which SQLite reports as a failure of the disk.
 #[test]
 fn a_quota_that_the_database_meets_is_a_lack_of_space() {
     let scene = Scene::new();
     let id = scene.put(b"that is to be deleted");
     for (error, saying) in [("EDQUOT", "quota is used up"), ("ENOSPC", "no space left")] {
-        // The database alone is written to at places.
+        // Only the database uses `pwrite64`.
         let fault = format!("inject=pwrite64:error={error}");
         let Some(removed) = with_failing(&scene, &[&fault], &["rm", &id]) else { return };
         removed.failed(1, "no-space", saying);
@@ -229,7 +229,7 @@ fn a_quota_that_the_database_meets_is_a_lack_of_space() {
     scene.run(&["rm", &id]).succeeded();
 }
 
-/// Two users, of whom one has made the store, in a directory of their group.
+/// Two users; one of them made the store, in a directory of their group.
 #[test]
 fn a_group_shares_a_store() {
     const USERS: [u32; 2] = [12_341, 12_342];
@@ -243,7 +243,7 @@ fn a_group_shares_a_store() {
     std::fs::create_dir(&shared).unwrap();
     chown(&shared, None, Some(GROUP)).unwrap();
     std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o2775)).unwrap();
-    // Where others may run it.
+    // A directory in which the other users may run it.
     let program = scene.path("graviton");
     std::fs::copy(env!("CARGO_BIN_EXE_graviton"), &program).unwrap();
     let run = |user: u32, umask: u32, arguments: &[&str]| {
@@ -261,7 +261,7 @@ fn a_group_shares_a_store() {
     run(USERS[1], 0o002, &["rm", &id]).succeeded();
     run(USERS[1], 0o002, &["gc", "--grace", "0"]).succeeded();
     run(USERS[0], 0o002, &["verify", "--deep"]).succeeded();
-    // A block that its writer kept for himself is written again by who may not read it.
+    // A block that only its writer may read is written again by the user who cannot read it.
     run(USERS[0], 0o077, &["put", "one"]).succeeded();
     let again = run(USERS[1], 0o002, &["put", "one"]).succeeded().lines().remove(0);
     assert_eq!(again, id);
@@ -281,9 +281,9 @@ fn a_group_shares_a_store() {
     run(USERS[1], 0o002, &["verify", "--deep"]).succeeded();
 }
 
-/// Runs a program whose calls of some kinds fail, by a filter of the kernel (seccomp). A rule is the number
-/// of the call on x86-64 and on aarch64, an argument, the bits of it that are looked at, their value, and the
-/// error. `strace` cannot tell a lock from the other uses of `fcntl`.
+/// Runs a program in which some calls fail, by a filter of the kernel (seccomp). A rule has the number of the
+/// call on x86-64 and on aarch64, an argument, the bits of it to compare, their value, and the error.
+/// `strace` cannot tell a lock from the other uses of `fcntl`.
 const FILTER: &str = r#"
 import ctypes, os, platform, struct, sys
 step = lambda code, true, false, value: struct.pack("HBBI", code, true, false, value)
@@ -304,7 +304,7 @@ if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, pointer, 0, 0):
 os.execv(sys.argv[2], sys.argv[2:])
 "#;
 
-/// Runs the program under these rules; `None` where there is no Python.
+/// Runs the program under these rules; `None` without Python.
 fn with_filter(scene: &Scene, rules: &str, arguments: &[&str]) -> Option<Outcome> {
     if Command::new("python3").arg("--version").output().is_err() {
         leave_out("a filesystem that lacks something", "there is no python3");
@@ -315,7 +315,7 @@ fn with_filter(scene: &Scene, rules: &str, arguments: &[&str]) -> Option<Outcome
     Some(finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
 }
 
-/// To lock without waiting (`F_SETLK`), and to share memory (`MAP_SHARED`).
+/// Locking without waiting (`F_SETLK`), and shared memory (`MAP_SHARED`).
 const LOCKS: &str = "72/25:1:0xffffffff:6";
 const SHARED_MEMORY: &str = "9/222:3:1:1";
 
@@ -329,7 +329,7 @@ fn a_database_needs_locks_and_shared_memory() {
     if Command::new("python3").arg("--version").output().is_err() {
         return leave_out("a filesystem without locks", "there is no python3");
     }
-    // ENOLCK, which is what NFS says, and ENOSYS, EOPNOTSUPP and EINVAL, which others say.
+    // ENOLCK, which NFS returns, and ENOSYS, EOPNOTSUPP and EINVAL, which other filesystems return.
     for error in [37, 38, 95, 22] {
         without(LOCKS, error, &["get", &id]).failed(1, "unsupported", "no locks");
         let new = format!("new-{error}");
@@ -345,7 +345,7 @@ fn a_database_needs_locks_and_shared_memory() {
     scene.run(&["get", &id]).succeeded();
 }
 
-/// The kind of a filesystem is all that says that it is a network's.
+/// Only the type of a filesystem tells that it is on a network.
 #[test]
 fn a_database_is_not_put_on_a_network_filesystem_unless_one_host_has_it() {
     let scene = Scene::new();

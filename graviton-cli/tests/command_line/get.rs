@@ -1,4 +1,4 @@
-//! `get`: the whole and ranges, to standard output, files, links, devices and pipes.
+//! `get`: whole blobs and ranges, to standard output, files, links, devices and pipes.
 
 use std::fs::File;
 use std::io::Read;
@@ -64,7 +64,7 @@ fn a_file_that_is_there_is_replaced_and_keeps_its_permissions() {
     assert_eq!(std::fs::read(scene.path("old")).unwrap(), b"new");
     assert_eq!(scene.path("old").metadata().unwrap().permissions().mode() & 0o7777, 0o640);
     assert_eq!(scene.names(), ["old"]);
-    // Who has the old file open still reads the old file: it was replaced and not written over.
+    // A process with the old file open still reads the old content: the file was replaced, not overwritten.
     let mut old = String::new();
     before.read_to_string(&mut old).unwrap();
     assert_eq!(old, "old content");
@@ -97,7 +97,7 @@ fn pipes_are_written_straight() {
     let scene = Scene::new();
     let content = noise(3, 300_000);
     let id = scene.put(&content);
-    // Not through /dev/stdout: a program that is wrong here, run as root, replaces what it is given.
+    // Not through /dev/stdout: a faulty program that runs as root would replace it.
     assert!(scene.run(&["get", &id, "-o", "/proc/self/fd/1"]).succeeded().stdout == content);
     assert!(scene.run(&["get", &id, "-o", "-"]).succeeded().stdout == content);
     make_pipe(&scene.path("pipe"));
@@ -157,7 +157,7 @@ fn damaged_data_is_never_written_as_if_it_were_whole() {
         assert_eq!(std::fs::read(scene.path("out")).unwrap(), b"before");
         scene.run(&["get", &id, "-o", "new"]).failed(4, code, &id);
         assert_eq!(scene.names(), ["out"]);
-        // What is not touched can still be read.
+        // A range without the damaged block can still be read.
         let before = format!("0-{}", offset - 1);
         assert!(scene.run(&["get", &id, "--range", &before]).succeeded().stdout == content[..offset]);
     };
@@ -167,7 +167,7 @@ fn damaged_data_is_never_written_as_if_it_were_whole() {
     check("corrupt-block");
     std::fs::remove_file(&block).unwrap();
     check("missing-block");
-    // Putting the same content again mends it.
+    // Putting the same content again repairs it.
     assert_eq!(scene.put(&content), id);
     assert!(scene.run(&["get", &id]).succeeded().stdout == content);
 }

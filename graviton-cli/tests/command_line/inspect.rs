@@ -66,7 +66,7 @@ fn ls_goes_through_all_pages_in_order() {
     let lines = scene.run(&["ls"]).succeeded().lines();
     let firsts: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert!(firsts == ids);
-    // A reader that leaves is no error; the list does not fit into a pipe.
+    // A reader that closes the pipe is no error. The list does not fit into a pipe.
     let mut child = scene.start(&["ls"]);
     drop(child.stdout.take());
     finish(child).succeeded();
@@ -123,7 +123,7 @@ fn stats_add_up() {
     assert_eq!(keys(stats).len(), 18);
     let blocks = |id: &str| scene.run(&["manifest", id]).succeeded().lines().len();
     assert_eq!(stats["references"], blocks(&first) + blocks(&second));
-    // A directory of ext4 has a limit, and others have none.
+    // A directory of ext4 has a limit; other filesystems have none.
     let share = stats["directory_share"].as_f64().unwrap();
     assert!((0.0..0.1).contains(&share), "{share}");
     assert_eq!((&stats["dead_blobs"], &stats["reclaimable_bytes"]), (&0.into(), &0.into()));

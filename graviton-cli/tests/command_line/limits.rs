@@ -6,10 +6,10 @@ use std::process::Stdio;
 
 use crate::scene::{Outcome, Scene, finish, noise};
 
-/// Runs the program under a limit of `ulimit`, as an ordinary user: root has no limit on threads.
+/// Runs the program under a limit of `ulimit`, as an ordinary user, because root has no limit on threads.
 fn limited(scene: &Scene, limit: &str, arguments: &[&str]) -> Outcome {
     const NOBODY: u32 = 65_534;
-    // Where others may run it.
+    // A directory in which the other user may run it.
     let program = scene.path("graviton");
     if !program.exists() {
         std::fs::copy(env!("CARGO_BIN_EXE_graviton"), &program).unwrap();
@@ -38,7 +38,7 @@ fn without_threads_it_says_so() {
     limited(&scene, "-u 1000", &["put", "file"]).succeeded();
 }
 
-/// However many threads can be had: the work is done, or the error says what is lacking; it never hangs.
+/// With any number of threads the command succeeds, or its error names the missing resource; it never hangs.
 #[test]
 fn with_few_threads_it_stores_or_says_so() {
     const FEWEST: usize = 2;
@@ -61,7 +61,7 @@ fn with_few_threads_it_stores_or_says_so() {
     assert!(refused > 0 && stored > 0, "{refused} refused, {stored} stored");
 }
 
-/// Wherever the last descriptor goes: the error says what is lacking, and nothing else.
+/// Whichever call gets no descriptor, the error says only that descriptors are missing.
 #[test]
 fn without_descriptors_it_says_so() {
     let scene = Scene::new();
@@ -72,7 +72,7 @@ fn without_descriptors_it_says_so() {
         if outcome.code == 0 {
             continue;
         }
-        // The shell and the loader of programs need some, too.
+        // The shell and the dynamic loader need some descriptors too.
         if outcome.code > 100 && !outcome.stderr.contains("panicked") {
             continue;
         }

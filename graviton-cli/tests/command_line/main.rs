@@ -1,8 +1,8 @@
-//! The command line as a program: the real binary in temporary directories, seen only through its
+//! The command line as a program: the real binary in temporary directories, tested only through its
 //! arguments, streams, signals, files and exit code.
 //!
-//! Some tests mount a small filesystem, for which they must be root: elsewhere, and with
-//! `GRAVITON_TEST_NO_MOUNT=1`, they say LEFT OUT.
+//! Some tests mount a small filesystem, which only root may do. For other users, and with
+//! `GRAVITON_TEST_NO_MOUNT=1`, they print LEFT OUT.
 
 mod bad_input;
 mod damaged;

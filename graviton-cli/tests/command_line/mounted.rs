@@ -1,4 +1,4 @@
-//! A full disk, and one that is mounted read-only: with real mounts.
+//! A full disk, and a disk that is mounted read-only: with real mounts.
 
 use std::os::unix::fs::FileTypeExt;
 use std::process::Command;
@@ -16,7 +16,7 @@ fn a_full_disk_says_so_and_loses_nothing() {
     scene.file("large", &noise(2, 32_000_000));
     scene.file("middle", &noise(3, 1_900_000));
     let id = scene.run(&["--root", "disk/store", "put", "before"]).succeeded().lines().remove(0);
-    // SQLite makes the index of its log now; what happens without is the next test.
+    // Makes SQLite create the index of its log now. A later test covers a store without it.
     scene.run(&["--root", "disk/store", "ls"]).succeeded();
     let intact = |blobs: usize| {
         let listed = scene.run(&["--root", "disk/store", "ls"]).succeeded();
@@ -60,7 +60,7 @@ fn a_directory_that_takes_no_more_files_is_not_a_full_disk() {
     };
     let empty = stats();
     assert!(share(&empty) < 0.05 && !empty.stderr.contains("warning"), "{empty:?}");
-    // A file has no more than 65,000 names. One part of the index is full before the others are.
+    // A file has at most 65,000 names. One part of the index is full before the others.
     let mut refused = 0;
     for number in 0..200_000 {
         if number % 50_000 == 49_999 {
@@ -84,7 +84,7 @@ fn a_directory_that_takes_no_more_files_is_not_a_full_disk() {
     scene.run(&["--root", "disk/store", "get", &id]).succeeded();
 }
 
-/// To delete is to write, and there is no room to write: what was kept for this is given free.
+/// A deletion writes, but the disk has no room. It frees the reserve for that.
 #[test]
 fn a_full_disk_is_made_empty_by_deleting() {
     let scene = Scene::new();
@@ -99,7 +99,7 @@ fn a_full_disk_is_made_empty_by_deleting() {
     graviton(&["put", "large", "--set", "GRAVITON_HASH=sha256"]).failed(1, "no-space", "no space left");
     graviton(&["rm", &id]).succeeded();
     fill(&scene.path("disk"));
-    // Nothing is left for a second time, and it is said so.
+    // The reserve is used up, and the error says that no space is left.
     graviton(&["rm", &kept]).failed(1, "no-space", "no space left");
     std::fs::remove_file(scene.path("disk/fill")).unwrap();
     graviton(&["gc"]).succeeded();
@@ -116,7 +116,7 @@ fn a_full_disk_is_made_empty_by_deleting() {
     assert!(graviton(&["get", &kept]).succeeded().stdout == noise(7, 1_000_000));
 }
 
-/// SQLite cannot make `manifests.db-shm`, which it wants for reading too.
+/// SQLite cannot create `manifests.db-shm`, which it needs even to read.
 #[test]
 fn a_store_on_a_disk_without_a_free_byte_can_be_read() {
     let scene = Scene::new();
@@ -126,7 +126,7 @@ fn a_store_on_a_disk_without_a_free_byte_can_be_read() {
     fill(&scene.path("disk"));
     scene.file("other", b"y");
     scene.run(&["--root", "disk/store", "put", "other"]).failed(1, "no-space", "no space left");
-    // Nothing of this one has to be written.
+    // This put writes nothing.
     assert_eq!(scene.run(&["--root", "disk/store", "put", "file"]).succeeded().lines(), [id.as_str()]);
     assert_eq!(scene.run(&["--root", "disk/store", "get", &id]).succeeded().stdout, b"x");
 }
@@ -155,7 +155,7 @@ fn a_get_onto_a_full_disk_leaves_no_part_of_a_file() {
     assert_eq!(std::fs::read_dir(scene.path("disk")).unwrap().count(), 1);
 }
 
-/// Devices of its own: a program that is wrong here, run as root, would replace those of the machine.
+/// Devices of the test's own: a faulty program that runs as root would replace those of the machine.
 #[test]
 fn devices_are_written_straight() {
     let scene = Scene::new();
@@ -202,7 +202,7 @@ fn a_store_on_a_read_only_disk_can_be_read() {
     }
 }
 
-/// Who may only read can find out about damage; nothing is marked.
+/// A user who may only read can find damage; nothing is marked.
 #[test]
 fn damage_on_a_read_only_disk_is_found() {
     let scene = Scene::new();
@@ -227,7 +227,7 @@ fn a_collection_that_cannot_delete_anything_says_why_in_its_summary_too() {
     let scene = Scene::new();
     let id = scene.put(b"content");
     scene.run(&["rm", &id]).succeeded();
-    // A file that is mounted over cannot be moved.
+    // A file with a mount over it cannot be moved.
     let block = scene.blocks().remove(0);
     let bind = ["--bind", block.to_str().unwrap()];
     let Some(mount) = Mount::new(block.clone(), &bind) else { return };

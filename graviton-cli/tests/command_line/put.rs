@@ -1,4 +1,4 @@
-//! `put`: ids in order, receipts, standard input, many files, bad ones among them.
+//! `put`: ids in order, receipts, standard input, many files, and unusable ones among them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -111,7 +111,7 @@ fn a_named_pipe_is_read_to_its_end() {
     assert_eq!(finish(child).succeeded().lines(), [id_of(&content)]);
 }
 
-/// A program that writes to several pipes waits for each of them to be opened, and to be read.
+/// A program that writes to several pipes waits until each of them is opened and read.
 #[test]
 fn one_program_may_feed_several_pipes() {
     let scene = Scene::new();
@@ -128,7 +128,7 @@ fn one_program_may_feed_several_pipes() {
     assert_eq!(finish(child).succeeded().lines(), vec![id_of(&content); 5]);
     finish(tee).succeeded();
 
-    // Pipes that were written to before they are opened, by programs that are gone already.
+    // Pipes that were written before they are opened; their writers have already ended.
     let shell = scene
         .through(
             "bash",
@@ -174,7 +174,7 @@ fn a_line_of_json_waits_for_no_other() {
     make_pipe(&scene.path("pipe"));
     let mut child = scene.start(&["put", "--json", "pipe", "file"]);
     let mut line = String::new();
-    // The pipe has not even been opened by who writes to it.
+    // No writer has even opened the pipe yet.
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("{\"path\":\"file\","), "{line}");
     File::create(scene.path("pipe")).unwrap().write_all(b"pipe").unwrap();
@@ -218,7 +218,7 @@ fn a_name_that_is_no_text_is_no_obstacle() {
     let outcome = scene.run(&["put".as_ref(), "--json".as_ref(), name]).succeeded();
     assert_eq!(outcome.json()[0]["path"], "\u{fffd}\"\n");
     assert_eq!(outcome.json()[0]["path_base64"], "/yIK");
-    // Nor is the name of a store.
+    // The name of a store need not be valid text either.
     for number in [0x80, 0x81] {
         let root = std::ffi::OsStr::from_bytes(&[b'r', number]).to_owned();
         let run = |arguments: &[&str]| {
@@ -246,7 +246,7 @@ fn a_name_that_is_no_text_is_no_obstacle() {
     }
     let other = std::ffi::OsStr::from_bytes(b"--set=GRAVITON_HASH=\xff");
     scene.run(&[other, "ls".as_ref()]).failed(1, "config", "GRAVITON_HASH is not Unicode text");
-    // A hyphen at the front is a matter of `--`, or of the directory.
+    // A leading hyphen needs `--` or a directory before it.
     scene.file("-x", b"y");
     scene.run(&["put", "--", "-x"]).succeeded();
     scene.run(&["put", "./-x"]).succeeded();
@@ -302,7 +302,7 @@ fn an_identical_file_twice_in_one_run_is_stored_once() {
     scene.file("a", b"same");
     scene.file("b", b"same");
     let outcome = scene.run(&["put", "--json", "a", "b"]).succeeded();
-    // Which of the two is called fresh is a matter of time; there is one blob and one file.
+    // Timing decides which of the two counts as fresh; there is one blob and one file.
     assert_eq!(outcome.json()[0]["id"], outcome.json()[1]["id"]);
     assert_eq!(scene.blocks().len(), 1);
     scene.assert_blobs(1);
@@ -316,7 +316,7 @@ fn a_finished_put_leaves_the_store_tidy() {
     scene.run(&["put", "small", "large", "missing"]);
     let mut names: Vec<_> = scene.snapshot(".graviton").into_keys().collect();
     names.retain(|path| path.parent().unwrap().ends_with(".graviton") && path.is_file());
-    // The log was brought into the database and removed.
+    // The log was merged into the database and removed.
     assert!(names.iter().all(|path| !path.to_string_lossy().contains("-wal")), "{names:?}");
     assert_eq!(std::fs::read_dir(scene.path(".graviton/cas/blocks/.tmp")).unwrap().count(), 0);
     let program = "import sqlite3; c = sqlite3.connect('.graviton/manifests.db'); \

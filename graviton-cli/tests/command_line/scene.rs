@@ -1,4 +1,4 @@
-//! A temporary directory with a store in it, and what the tests do to both.
+//! A temporary directory with a store in it, and the helpers of the tests.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Longer than anything here takes, shorter than anybody's patience.
+/// Longer than every test takes, but short enough to wait for.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// A directory to work in; the store is `.graviton` in it.
@@ -18,7 +18,7 @@ pub(crate) struct Scene {
     directory: tempfile::TempDir,
 }
 
-/// What a finished process left.
+/// The result of a finished process.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
@@ -42,12 +42,12 @@ impl Scene {
         path
     }
 
-    /// The program, in this directory, with no settings from outside.
+    /// The program in this directory, without settings from outside.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         self.through(env!("CARGO_BIN_EXE_graviton"), arguments)
     }
 
-    /// Another program in the same surroundings.
+    /// Another program in the same environment.
     pub(crate) fn through<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
@@ -77,14 +77,14 @@ impl Scene {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Puts this content; its id.
+    /// Puts this content. Returns its id.
     pub(crate) fn put(&self, content: &[u8]) -> String {
         let outcome = self.feed(&["put", "-"], content);
         assert_eq!(outcome.code, 0, "{outcome:?}");
         outcome.lines().remove(0)
     }
 
-    /// Asserts that there are so many blobs.
+    /// Asserts that there are this many blobs.
     pub(crate) fn assert_blobs(&self, count: usize) {
         let outcome = self.run(&["ls"]);
         assert_eq!((outcome.code, outcome.lines().len()), (0, count), "{outcome:?}");
@@ -96,7 +96,7 @@ impl Scene {
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// The file of the blob's block that comes at this place of its manifest.
+    /// The file of the block at this index of the blob's manifest.
     pub(crate) fn block(&self, id: &str, place: usize) -> PathBuf {
         let manifest = self.run(&["manifest", "--json", id]).json();
         let key = manifest[place]["key"].as_str().unwrap().to_owned();
@@ -114,7 +114,7 @@ impl Scene {
         assert!(self.through("python3", &["-c", &program]).status().unwrap().success());
     }
 
-    /// Every file under a directory with its content and the time it was changed.
+    /// Every file under a directory, with its content and modification time.
     pub(crate) fn snapshot(&self, name: &str) -> BTreeMap<PathBuf, (std::time::SystemTime, Vec<u8>)> {
         let mut found = BTreeMap::new();
         let mut directories = vec![self.path(name)];
@@ -160,14 +160,15 @@ impl Outcome {
         self.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Asserts that it did its work and said nothing else.
+    /// Asserts success and an empty standard error.
     #[track_caller]
     pub(crate) fn succeeded(self) -> Outcome {
         assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{:?}", self.text().lines().next());
         self
     }
 
-    /// Asserts that it failed with one error of this code, which says this, and then what to do.
+    /// Asserts that it failed with exactly one error of this code, which contains this text, followed by
+    /// advice.
     #[track_caller]
     pub(crate) fn failed(&self, exit_code: i32, code: &str, saying: &str) {
         let lines: Vec<&str> = self.stderr.lines().collect();
@@ -207,7 +208,7 @@ fn send_to(process: u32, signal: Signal) {
     kill_process(Pid::from_raw(process as i32).unwrap(), signal).unwrap();
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -236,7 +237,7 @@ pub(crate) fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    // Block files are read-only, and only to root that makes no difference.
+    // Block files are read-only, which stops every user but root.
     std::fs::remove_file(path).unwrap();
     std::fs::write(path, bytes).unwrap();
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::scene::{Scene, finish, make_pipe, noise, signal, until};
 
-/// A put from standard input that is well under way: nearly all of this went into it.
+/// A put from standard input that has read nearly all of this content.
 fn put_under_way(scene: &Scene) -> (Child, Vec<u8>) {
     let mut child = scene.start(&["put", "-"]);
     let content = noise(1, 12_000_000);
@@ -39,7 +39,7 @@ fn an_interrupted_put_leaves_nothing_and_can_be_done_again() {
     }
 }
 
-/// The first is never written to, and the ids of the others would wait for its turn for ever.
+/// Nothing is ever written to the pipe, and the ids of the other sources would wait for its turn for ever.
 #[test]
 fn an_interrupted_put_prints_the_ids_of_what_it_stored() {
     for json in [false, true] {
@@ -93,7 +93,7 @@ fn what_was_ignored_at_the_start_stays_ignored() {
     assert_eq!(finish(child).succeeded().lines().len(), 1);
 }
 
-/// A `get` that waits for a block, because a pipe that nobody writes is in its place.
+/// A `get` that waits for a block, because a pipe without a writer is in its place.
 fn get_under_way(scene: &Scene, signals: &[Signal]) {
     let content = noise(4, 3_000_000);
     let id = scene.put(&content);
@@ -124,7 +124,7 @@ fn a_killed_get_leaves_no_file() {
     get_under_way(&Scene::new(), &[Signal::KILL]);
 }
 
-/// A `get` that is stuck in a write to a pipe that nobody reads.
+/// A `get` that is stuck in a write to a pipe without a reader.
 fn stuck(scene: &Scene) -> Child {
     let id = scene.put(&noise(5, 3_000_000));
     let child = scene.start(&["get", &id]);
@@ -154,7 +154,7 @@ fn a_second_interrupt_ends_it_at_once() {
     assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
 }
 
-/// Waits without reading what it writes.
+/// Waits without reading the output.
 fn wait(mut child: Child) -> (i32, Duration) {
     let started = Instant::now();
     until("it ends", || child.try_wait().unwrap().is_some());

@@ -1,4 +1,4 @@
-//! Progress: on a terminal, for what takes over a second, and nowhere else.
+//! Progress: on a terminal, for work that takes over a second, and in no other case.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,7 +14,7 @@ def read(fd):
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], read)))
 ";
 
-/// Puts a pipe whose second half comes late.
+/// Puts from a pipe whose second half comes late.
 fn slow_put(scene: &Scene, terminal: bool, options: &[&str], pause: Duration) -> Outcome {
     make_pipe(&scene.path("pipe"));
     let mut arguments = vec![env!("CARGO_BIN_EXE_graviton"), "put", "pipe"];

@@ -101,7 +101,7 @@ fn another_store_is_a_directory_or_a_file_of_settings_and_never_made() {
     }
     assert_eq!(scene.names(), names);
     assert!(std::fs::read_dir(scene.path("empty")).unwrap().next().is_none());
-    // A store is not made for nothing either.
+    // A failed copy creates no store either.
     scene.run(&["--root", "target", "copy", "--from", "missing"]).failed(3, "not-found", "missing");
     scene.run(&["--root", "target", "copy", "--from", "other", &absent()]).failed(3, "not-found", "0000");
     assert!(!scene.path("target").exists());
@@ -150,7 +150,7 @@ fn bad_blocks_are_replaced_by_those_of_another_store() {
     scene.run(&["repair", "--from", "other"]).succeeded();
 }
 
-/// A store whose third block is a pipe that nobody writes: whoever reads it waits.
+/// A store whose third block is a pipe without a writer, so a read of it waits.
 fn other_with_a_pipe(scene: &Scene) -> String {
     let there = Scene::new();
     there.file("file", &noise(6, 3_000_000));
@@ -223,7 +223,8 @@ fn a_backup_is_made_while_others_put_and_is_a_store_again() {
     assert!(report["bytes"].as_u64().unwrap() >= size && report["seconds"].is_number());
     assert_eq!(scene.names(), ["also kept", "kept"], "something else is left");
 
-    // As docs/operations.md says. What was put since has no row, and its blocks are known again when it is put again.
+    // As in docs/operations.md. Blobs that were put after the backup have no rows; their blocks are known
+    // again after another put.
     for name in ["manifests.db-wal", "manifests.db-shm"] {
         let _ = std::fs::remove_file(scene.path(".graviton").join(name));
     }
@@ -250,7 +251,7 @@ fn a_backup_replaces_nothing_and_needs_a_place() {
     assert!(!Path::new("/dev/kept").exists());
 }
 
-/// The program that another version of the sqlite3 library brings along can read it too.
+/// Another version of the SQLite library can read it too.
 #[test]
 fn a_backup_is_a_plain_sqlite_database() {
     let scene = Scene::new();

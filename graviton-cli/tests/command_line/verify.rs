@@ -1,4 +1,4 @@
-//! `verify`: damage is found, named with the blobs that it hurts, and mended by the next put.
+//! `verify`: damage is found, listed with the affected blobs, and repaired by the next put.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ fn every_kind_of_damage_to_a_block_is_found_and_healed_by_a_put() {
     let shared = noise(2, 2_000_000);
     let contents = [[&shared[..], b"one"].concat(), [&shared[..], b"two"].concat(), noise(3, 1_000_000)];
     let ids: Vec<String> = contents.iter().map(|content| scene.put(content)).collect();
-    // A flipped byte in what two blobs share, a short file and a file that is gone in the third.
+    // A flipped byte in a block that two blobs share, and a short and a missing file in the third blob.
     let (flipped, short, gone) = (scene.block(&ids[0], 1), scene.block(&ids[2], 0), scene.block(&ids[2], 1));
     damage(&flipped);
     let length = short.metadata().unwrap().len() / 2;
@@ -55,7 +55,7 @@ fn every_kind_of_damage_to_a_block_is_found_and_healed_by_a_put() {
     std::fs::remove_file(&gone).unwrap();
     let (flipped, short, gone) = (key(&flipped), key(&short), key(&gone));
 
-    // Lengths alone do not tell of the flipped byte.
+    // The lengths alone do not show the flipped byte.
     let outcome = scene.run(&["verify"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (4, ""));
     let in_third = format!("  in blob {}", ids[2]);
@@ -86,7 +86,7 @@ fn every_kind_of_damage_to_a_block_is_found_and_healed_by_a_put() {
     assert_eq!(found[2], json!({"kind": "missing", "key": gone, "length": null, "blobs": [ids[2]]}));
     assert_eq!((&found[3]["clean"], &found[3]["corrupt"]), (&json!(false), &json!(2)));
 
-    // Only what is asked for.
+    // Only the given blob is verified.
     scene.run(&["verify", &ids[0]]).succeeded();
     assert_eq!(scene.run(&["verify", "--deep", &ids[0]]).code, 4);
     assert_eq!(scene.run(&["verify", &ids[0], &ids[2]]).code, 4);
@@ -117,7 +117,7 @@ fn what_no_blob_needs_is_no_damage_and_goes_when_it_is_adopted() {
     let found = scene.run(&["verify", "--json"]).succeeded().json();
     assert_eq!(found[0], json!({"kind": "unreferenced", "key": key(&place), "length": 10_000}));
     assert_eq!(found[1]["unreferenced_bytes"], 10_000);
-    // Nobody deletes it unless asked.
+    // It is deleted only after `--adopt`.
     scene.run(&["gc", "--grace", "0"]).succeeded();
     assert!(place.exists());
     scene.run(&["verify", "--adopt"]).succeeded();
@@ -127,7 +127,7 @@ fn what_no_blob_needs_is_no_damage_and_goes_when_it_is_adopted() {
     assert_eq!(scene.run(&["verify"]).succeeded().lines().len(), 1);
 }
 
-/// The block of this content is in a pack that the database does not know, and not where its row says.
+/// The block of this content is in a pack that the database does not know, and not at the place in its row.
 fn restored(scene: &Scene, content: &[u8]) -> String {
     let database = scene.path(".graviton/manifests.db");
     let packed = |arguments: &[&str], input: &[u8]| {
@@ -158,7 +158,7 @@ fn blocks_are_rebuilt_from_packs_that_a_restored_database_does_not_know() {
     lost.failed(4, "missing-block", "is missing");
     assert!(lost.stderr.contains("graviton verify --rebuild"), "{}", lost.stderr);
     assert_eq!(scene.run(&["verify", "--rebuild", &id]).code, 2);
-    // As the advice says.
+    // The advice works.
     let outcome = scene.run(&["verify", "--rebuild"]).succeeded();
     assert!(outcome.text().contains("rebuilt 1 block (9.77 KiB) from packs"), "{}", outcome.text());
     assert!(scene.run(&["get", &id]).succeeded().stdout == content);
@@ -205,13 +205,13 @@ fn broken_manifests_and_a_damaged_database_are_damage() {
     let found = scene.run(&["verify", "--json", &id]);
     assert_eq!((found.code, &found.json()[0]["kind"]), (4, &json!("manifest")));
 
-    // A reference to a row that is not there.
+    // A reference to a missing row.
     std::fs::write(scene.path(".graviton/manifests.db"), &original).unwrap();
     scene.python("DELETE FROM data_block WHERE id = 1");
     let outcome = scene.run(&["verify", "--json"]);
     assert_eq!((outcome.code, &outcome.json()[0]["kind"]), (4, &json!("database")), "{outcome:?}");
 
-    // Whichever page of the file is overwritten, it is damage or does not matter.
+    // Whichever page of the file is overwritten, verify reports damage or the page does not matter.
     let pages = original.len() / 4096;
     let (mut damaged, mut both) = (0, 0);
     for page in 1..pages {
@@ -224,7 +224,7 @@ fn broken_manifests_and_a_damaged_database_are_damage() {
         let found = outcome.text().contains("database: ");
         let stopped = outcome.stderr.starts_with("error[corrupt-database]");
         assert_eq!(found || stopped, outcome.code == 4, "page {page}: {outcome:?}");
-        // What was found before it could not go on is told, although nothing else had been looked at.
+        // Findings from before the failure are printed, even if nothing else was verified.
         both += usize::from(found && stopped && !outcome.text().contains("verified "));
     }
     assert!(damaged > pages / 2 && both > 0, "{damaged} and {both} of {pages}");
@@ -260,7 +260,7 @@ fn an_interrupted_verification_tells_where_to_go_on() {
         arguments.extend(json.then_some("--json"));
         let mut child = scene.start(&arguments);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // A finding is printed when it is made.
+        // A finding is printed as soon as it is made.
         let first = lines.next().unwrap().unwrap();
         assert!(first.contains("corrupt"), "{first}");
         let started = Instant::now();
@@ -286,7 +286,7 @@ fn an_interrupted_verification_tells_where_to_go_on() {
     }
 }
 
-/// As the message advises.
+/// The advice of the message works.
 #[test]
 fn blocks_whose_id_is_gone_are_used_again_when_they_are_adopted() {
     let scene = Scene::new();
@@ -300,7 +300,7 @@ fn blocks_whose_id_is_gone_are_used_again_when_they_are_adopted() {
     assert!(scene.run(&["get", &id]).succeeded().stdout == b"content");
 }
 
-/// As the message and the documentation advise.
+/// The advice of the message and the documentation works.
 #[test]
 fn a_backup_that_was_put_back_takes_over() {
     let scene = Scene::new();

@@ -1,6 +1,6 @@
--- The schema of docs/FORMAT.md, Postgres' dialect; the tables live in the schema `graviton`, which is the search path.
--- Times are milliseconds since 1970 by this database's clock. Algorithms: 1 blake3, 2 sha256. States of a blob:
--- 0 pending, 1 live, 2 deleted.
+-- The schema of docs/FORMAT.md in PostgreSQL's dialect; the tables are in the schema `graviton`, which is the
+-- search path. Times are milliseconds since 1970 by the clock of this database. Algorithms: 1 blake3, 2
+-- sha256. States of a blob: 0 pending, 1 live, 2 deleted.
 
 CREATE TABLE store (
     id TEXT PRIMARY KEY,
@@ -26,7 +26,7 @@ CREATE TABLE block (
     UNIQUE (algo, digest, size)
 );
 
--- What collection costs is what was deleted, not what is stored.
+-- The cost of a collection is proportional to what was deleted, not to what is stored.
 CREATE INDEX block_candidate ON block (id) WHERE candidate;
 
 CREATE TABLE blob (

@@ -1,5 +1,5 @@
--- What the collector and an undeletion look for, by index: deleted blobs that still have their name, by age and by name,
--- and those that lost it.
+-- Indexes for the collector and for undeletion: deleted blobs that still have their name, by age and by name,
+-- and deleted blobs that have lost it.
 
 DROP INDEX blob_deleted;
 CREATE INDEX blob_deleted ON blob (deleted_at) WHERE state = 2 AND digest IS NOT NULL;

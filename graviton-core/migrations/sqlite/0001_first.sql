@@ -1,5 +1,5 @@
--- The schema of docs/FORMAT.md, SQLite's dialect. Times are milliseconds since 1970 by this database's
--- clock. Algorithms: 1 blake3, 2 sha256. States of a blob: 0 pending, 1 live, 2 deleted.
+-- The schema of docs/FORMAT.md in SQLite's dialect. Times are milliseconds since 1970 by the clock of this
+-- database. Algorithms: 1 blake3, 2 sha256. States of a blob: 0 pending, 1 live, 2 deleted.
 
 CREATE TABLE store (
     id TEXT PRIMARY KEY,
@@ -25,7 +25,7 @@ CREATE TABLE block (
     UNIQUE (algo, digest, size)
 ) STRICT;
 
--- What collection costs is what was deleted, not what is stored.
+-- The cost of a collection is proportional to what was deleted, not to what is stored.
 CREATE INDEX block_candidate ON block (id) WHERE candidate;
 
 CREATE TABLE blob (

@@ -1,4 +1,4 @@
-//! Work that blocks on a disk need, and that a server does by itself.
+//! Operations that blocks on a disk need, and that a server does by itself.
 
 use async_trait::async_trait;
 

@@ -1,5 +1,5 @@
-//! The owner of the blocks: the id of its database, and the number that tells it from its copies
-//! (`engine::owner`).
+//! The owner of the blocks: the id of its database, and the number that distinguishes that database from its
+//! copies (`engine::owner`).
 
 use async_trait::async_trait;
 

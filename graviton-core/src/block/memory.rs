@@ -1,4 +1,4 @@
-//! Blocks in memory: for tests, and the simplest thing that is a [`BlockStore`].
+//! Blocks in memory: for tests, and as the simplest [`BlockStore`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

@@ -1,12 +1,13 @@
-//! Where the bytes of blocks live.
+//! Block stores: the bytes of blocks.
 //!
-//! A [`BlockStore`] keeps canonical blocks under their keys and knows nothing of blobs, references or
-//! garbage. The engine above it decides what is written, verifies what is read, and never trusts a block
-//! for being there: only a row that says `stored` proves a block (`docs/FORMAT.md`, "Order of writes").
+//! A [`BlockStore`] keeps blocks under their keys and knows nothing of blobs, references or garbage. The
+//! engine above it decides which blocks are written, verifies the bytes that it reads, and never trusts a
+//! block only because it exists: only a row that says `stored` proves a block (`docs/FORMAT.md`, "Order of
+//! writes").
 //!
-//! Each store has an [`Identity`]. Some have [`Asides`], which keep a block that was removed until it is
-//! known that nobody relies on it. Some are on a [`Disk`], which can be full, loses unsynced bytes in a power
-//! cut, and keeps half-written files of processes that died.
+//! Each store has an [`Identity`]. Some have [`Asides`], which keep a removed block until it is known that no
+//! put relies on it. Some are on a [`Disk`], which can be full, loses unsynced bytes in a power cut, and
+//! keeps half-written files of processes that died.
 //!
 //! Nothing outside this folder may assume that one block is one file or object: a later store packs many
 //! small blocks into one.
@@ -42,7 +43,7 @@ pub use removal::{Aside, Asides, Removal, Removed};
 #[cfg(feature = "s3")]
 pub use s3::S3BlockStore;
 
-/// A block on its way into a store: its bytes, and their key, which the engine computed from them.
+/// A block to be stored: its bytes, and their key, which the engine computed from them.
 #[derive(Debug, Clone)]
 pub struct Block {
     /// The name of the bytes.
@@ -51,65 +52,64 @@ pub struct Block {
     pub bytes: Bytes,
 }
 
-/// Canonical blocks under their keys.
+/// Blocks under their keys.
 ///
-/// All methods may be called from any number of tasks at once, on the same keys too. A call whose future
-/// is dropped may take effect or not. Implementations retry what is worth retrying, and report a failed
-/// backend as an error, never as an absent block.
+/// All methods may be called from any number of tasks at once, on the same keys too. A call whose future is
+/// dropped may take effect or not. Implementations retry transient failures, and report a failed backend as
+/// an error, never as an absent block.
 ///
-/// Where blocks are local, the engine polls [`get`](BlockStore::get) once on a thread that drives futures
-/// before it calls it in the usual way. If [`is_at_once`] says so, a call answers only if it need not block,
-/// wait or start anything on another thread, and is pending otherwise. A store that wraps another one just
+/// If blocks are local, the engine polls [`get`](BlockStore::get) once on a thread that drives futures before
+/// it calls it in the usual way. While [`is_at_once`] is true, a call answers only if it need not block, wait
+/// or start anything on another thread, and is pending otherwise. A store that wraps another one just calls
+/// it.
 /// calls it.
 #[async_trait]
 pub trait BlockStore: Identity + fmt::Debug + Send + Sync + 'static {
-    /// Writes the blocks, whatever was under their keys before, and returns once they are durable to the
-    /// degree that the store was opened with. On an error some may be there and some not, and none is to
-    /// be relied on. A block is never visible in part, at any moment or after a crash.
+    /// Writes the blocks over any earlier content of their keys, and returns once they are durable to the
+    /// degree that the store was opened with. After an error some blocks may exist and others not, and none
+    /// can be relied on. A block is never partly visible, at any moment or after a crash.
     ///
-    /// The keys are different from each other, and the memory of a block's bytes may be released as soon
-    /// as they are written.
+    /// The keys are distinct, and the memory of a block's bytes may be released as soon as they are written.
     async fn put(&self, blocks: Vec<Block>) -> Result<Published>;
 
-    /// The whole content of the block, or this range of it, as it is now: not verified, but exactly as
-    /// long as asked for. A block that is not there is `missing-block`, one of another length is
-    /// `corrupt-block`.
+    /// The whole block, or this range of it, as it is now: not verified, but exactly as long as requested. An
+    /// absent block is `missing-block`, a block of another length is `corrupt-block`.
     async fn get(&self, key: &BlockKey, range: Option<Range<usize>>) -> Result<Bytes>;
 
-    /// The length of what is stored under the key, `None` if nothing is.
+    /// The length of the bytes under the key; `None` if there are none.
     async fn length(&self, key: &BlockKey) -> Result<Option<u64>>;
 
-    /// For blocks whose rows say `stored`: whether each is worth relying on, as far as that can be told
-    /// for next to nothing. A local store looks at the file's length; a remote one sends no request and
-    /// says yes. Where the answer is no, a put writes the block again.
+    /// For blocks whose rows say `stored`: whether each seems intact, as far as a nearly free check can tell.
+    /// A local store checks the file's length; a remote one sends no request and says yes. If the answer is
+    /// no, a put writes the block again.
     async fn seems_intact(&self, keys: &[BlockKey]) -> Result<Vec<bool>>;
 
-    /// Where this block is or would be, for messages.
+    /// The place of this block, whether it exists or not, for messages.
     fn place(&self, key: &BlockKey) -> String;
 
-    /// Prepares the removal of these blocks, and begins none. Where blocks are not set aside, the requests
-    /// are dated now, and the server refuses those that are older than `valid`. To be called before the doom
-    /// is sent: then no removal outlasts a doom that is twice as long.
+    /// Prepares the removal of these blocks without starting it. Where blocks are not set aside, the requests
+    /// are dated now, and the server refuses them once they are older than `valid`. Called before the doom is
+    /// sent, so that no removal outlasts a doom that is twice as long.
     async fn prepare_removal(&self, blocks: &[Aside], valid: Duration) -> Result<Box<dyn Removal>>;
 
     /// Everything that is stored under the name of a block.
     async fn list(&self) -> Result<Box<dyn Listing>>;
 
-    /// Whether the work is done on the calling thread, by local system calls, so that to hash what was read
-    /// right there is cheapest. Otherwise calls wait for a network.
+    /// Whether the work is done on the calling thread, by local system calls, where hashing the bytes at once
+    /// is cheapest. Otherwise calls wait for a network.
     fn is_local(&self) -> bool;
 
-    /// The blocks that are set aside. None where a block that is removed is gone at once.
+    /// The blocks that are set aside; `None` if a removed block is gone at once.
     fn asides(&self) -> Option<Box<dyn Asides>>;
 
-    /// The disk that the blocks are on. None where a server keeps them.
+    /// The disk that the blocks are on; `None` if a server keeps them.
     fn disk(&self) -> Option<Box<dyn Disk>>;
 
-    /// The packs. None where each block is one file or object.
+    /// The packs; `None` if each block is one file or object.
     fn packs(&self) -> Option<Arc<dyn Packs>>;
 
-    /// Whether [`Published`] can tell that blocks are still in place. If so, a small blob is written
-    /// before it is referenced, in one transaction instead of two (`engine::small`).
+    /// Whether [`Published`] can prove that blocks are still in place. If so, a small blob is written before
+    /// it is referenced, in one transaction instead of two (`engine::small`).
     fn proves_publication(&self) -> bool;
 }
 
@@ -122,31 +122,31 @@ pub struct Listed {
     pub length: u64,
 }
 
-/// A walk over all blocks, in no order. It may or may not meet blocks that are put or deleted meanwhile.
+/// An iteration over all blocks, in no order. Blocks that are put or deleted meanwhile may or may not appear.
 #[async_trait]
 pub trait Listing: Send {
     /// The next blocks, up to a few thousand; none at the end.
     async fn next(&mut self) -> Result<Vec<Listed>>;
 }
 
-/// The proof that [`BlockStore::put`] gives of the blocks that it wrote; it holds for as long as it is kept.
+/// The proof of [`BlockStore::put`] about the blocks that it wrote; it is valid for as long as it is kept.
 pub struct Published(Option<Box<StillThere>>);
 
 type StillThere = dyn Fn(&BlockKey) -> bool + Send + Sync;
 
 impl Published {
-    /// A proof that asks this function. It is called inside a transaction and must be quick.
+    /// A proof that calls this function, inside a transaction: it must be quick.
     pub fn proven_by(still_there: impl Fn(&BlockKey) -> bool + Send + Sync + 'static) -> Published {
         Published(Some(Box::new(still_there)))
     }
 
-    /// For stores that cannot tell.
+    /// For stores without a proof.
     pub fn without_proof() -> Published {
         Published(None)
     }
 
-    /// Whether the block that the call wrote under this key, durably, is the very one that is there now:
-    /// neither deleted since nor written again by somebody else, whose writing may not be durable yet.
+    /// Whether the block under this key is still the one that the call wrote durably: neither deleted since
+    /// nor written again by another process, whose write may not be durable yet.
     pub fn is_in_place(&self, key: &BlockKey) -> bool {
         self.0.as_ref().is_some_and(|still_there| still_there(key))
     }

@@ -1,5 +1,5 @@
-//! The removal of blocks, step by step: prepared before the doom, then removed, and, where a block is set
-//! aside, ended once it is known whether anybody relies on it (`docs/FORMAT.md`, "Collecting").
+//! The removal of blocks, step by step: prepared before the doom, then removed. Where blocks are set aside,
+//! the removal ends once it is known whether a put relies on them (`docs/FORMAT.md`, "Collecting").
 
 use async_trait::async_trait;
 

@@ -1,13 +1,13 @@
-//! Blocks that end with a delimiter, which belongs to the block it ends, or at the largest size.
+//! Blocks that end with a delimiter, or at the largest size. A delimiter belongs to the block that it ends.
 //!
-//! For content made of records (lines, mail boxes, log files): a changed record changes its own block.
+//! For data made of records (lines, mailboxes, log files): a changed record changes only its own block.
 
 use super::cut::Chunker;
 
 pub(super) struct Delimiter {
     ending: Vec<u8>,
     max: usize,
-    /// So many bytes of the current block hold no delimiter that starts among them.
+    /// No delimiter starts within this many bytes of the current block.
     scanned: usize,
 }
 

@@ -1,12 +1,13 @@
 //! Content-defined blocks: FastCDC (Xia et al., "The Design of Fast Content-Defined Chunking for Data
 //! Deduplication Based Storage Systems", 2020), normalisation level 1, seed 0.
 //!
-//! The boundaries are exactly those of the `fastcdc` crate's `v2020` module, whose tables this uses and whose
-//! code is the oracle in the test below. The scan is ours because it is faster. A gear hash, `hash = (hash <<
-//! 1) + gear[byte]`, is one long chain of dependent additions that leaves most of a core idle; but a byte is
-//! shifted out after 64 steps, so the hash at any place depends on the 64 bytes before it alone. Hence four
-//! places of the block are scanned at once, each started 64 bytes early: 1.05 to 1.3 times the speed of the
-//! reference, more with larger blocks. `cargo bench -p graviton-core --bench chunker` prints both speeds.
+//! The boundaries are exactly those of the `fastcdc` crate's `v2020` module. This code uses that module's
+//! tables, and the module is the oracle in the test below. The scan is ours because it is faster. A gear
+//! hash, `hash = (hash << 1) + gear[byte]`, is one long chain of dependent additions that leaves most of a
+//! core idle. But a byte is shifted out after 64 steps, so the hash at any position depends only on the 64
+//! bytes before it. Hence four positions of the block are scanned at once, each started 64 bytes early: 1.05
+//! to 1.3 times the speed of the reference, more with larger blocks. `cargo bench -p graviton-core --bench
+//! chunker` prints both speeds.
 
 use fastcdc::v2020::{Normalization, get_gear_with_seed, select_masks};
 

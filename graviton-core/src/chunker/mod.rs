@@ -1,12 +1,12 @@
-//! Cutting a stream into blocks.
+//! Chunkers cut a stream into blocks.
 //!
-//! A [`ChunkerSpec`] is the setting (`GRAVITON_CHUNKER`), parsed and checked; a [`Chunker`] is the
-//! running state of one stream. Boundaries depend on the bytes and the setting only, never on the sizes
-//! of the reads that feed them: a chunker is shown the bytes from the start of the block it is at, and
-//! either finds the end or asks for more.
+//! A [`ChunkerSpec`] is the setting (`GRAVITON_CHUNKER`), parsed and checked; a [`Chunker`] is the running
+//! state of one stream. Boundaries depend only on the bytes and the setting, never on the sizes of the reads
+//! that deliver them: a chunker gets the bytes from the start of the current block, and either finds its end
+//! or asks for more.
 //!
-//! Boundaries are part of the format: two stores share blocks only if they cut alike. A changed
-//! algorithm is another name, never another behaviour of an old one (`tests/vectors/chunks.json`).
+//! Boundaries are part of the format: two stores share blocks only if they cut alike. A changed algorithm
+//! gets another name and never changes the behaviour of an old one (`tests/vectors/chunks.json`).
 
 mod cut;
 mod delimiter;

@@ -1,5 +1,4 @@
-//! Which database keeps the manifests: `GRAVITON_MANIFEST_URL`, or the `PG_*` settings of an existing
-//! deployment.
+//! The database of the manifests: `GRAVITON_MANIFEST_URL`, or the `PG_*` settings of an existing deployment.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
-//! One vocabulary of settings, in every language and in the environment.
+//! The settings, which have the same names in every language and in the environment.
 //!
 //! A [`Config`] is plain data: names and texts, checked when they are set and again together when the store
-//! is opened. The library reads the environment only in [`Config::from_env`], and, where blocks are in AWS,
-//! the standard `AWS_*` variables at open.
+//! is opened. The library reads the environment only in [`Config::from_env`], and, if blocks are in AWS, the
+//! standard `AWS_*` variables at open.
 
 mod database;
 mod other;

@@ -1,9 +1,8 @@
-//! The settings of a second store, to copy from or to repair from: a directory, or a file that holds
-//! settings.
+//! The settings of a second store, for a copy or a repair from it: a directory, or a file of settings.
 //!
 //! The file has a line `NAME=VALUE` for each setting, as `docker --env-file` and systemd's `EnvironmentFile`
-//! read it: the value is everything behind the first `=`, without the blanks at the end of the line; empty
-//! lines, and lines that begin with `#`, mean nothing. Relative paths in it are relative to the working
+//! read it: the value is everything after the first `=`, without the blanks at the end of the line. Empty
+//! lines, and lines that begin with `#`, are ignored. Relative paths in it are relative to the working
 //! directory, as they are in the environment. The environment itself is not read: it describes another store.
 
 use std::fs::File;

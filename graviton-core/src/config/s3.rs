@@ -1,8 +1,8 @@
 //! The settings of blocks in S3.
 //!
 //! `minio` is a server of one's own and needs its URL and both credentials. `s3` is the same as soon as one
-//! of the three is set, and AWS otherwise: then credentials, region and the rest are what the standard
-//! `AWS_*` variables say. That is the one case in which opening a store looks at the environment.
+//! of these three is set. Otherwise it is AWS, and credentials, region and the rest come from the standard
+//! `AWS_*` variables. Only in this case does opening a store read the environment.
 
 use std::sync::Arc;
 

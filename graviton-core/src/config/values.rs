@@ -1,4 +1,4 @@
-//! The table of settings, and the values that were given to them.
+//! The table of settings, and their values.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The last steps of the removal of blocks that a collection has set aside (`remove`): by the collection, or
-//! by a store that finds them after it died.
+//! The last steps of the removal of blocks that a collection has set aside (`remove`): by the collection, or,
+//! if it died, by a store that finds them.
 
 use std::collections::HashSet;
 use std::sync::Arc;

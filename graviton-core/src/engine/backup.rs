@@ -1,4 +1,5 @@
-//! A copy of the manifests, made while the store is in use, which does not pass for the database.
+//! A copy of the manifests, made while the store is in use. The copy is marked, so that it is not taken for
+//! the database itself.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,12 +2,12 @@
 //!
 //! A source fills the body of a buffer. The cutter moves the bytes that do not make a whole block yet into
 //! the headroom in front of the next buffer's body, so that every block is one slice of one buffer and is
-//! copied no more. A buffer is free again when the last slice of it is dropped. The number of a put's buffers
-//! is its window: a source that is faster than the disk waits for one. Beyond its window a put may use
+//! never copied again. A buffer is free again when its last slice is dropped. The number of a put's buffers
+//! is its window: a source that is faster than the disk waits for a buffer. Beyond its window a put may use
 //! buffers that all puts share, while some are free.
 //!
-//! A stream that is in memory already needs no buffers. Its parts count as buffers in the window all the
-//! same, which bounds the work under way.
+//! A stream that is already in memory needs no buffers. Its parts still count as buffers in the window, which
+//! bounds the work in progress.
 //!
 //! Fresh memory is slow (the system clears each page), so buffers are kept for the next put.
 
@@ -20,8 +20,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Code, Error, Result};
 
-/// So many bytes of a stream are read, cut and hashed as one piece of work; less in a small window, but never
-/// less than a small blob has.
+/// How many bytes of a stream are read, cut and hashed as one piece of work. A small window has less, but
+/// never less than a small blob.
 const BODY: usize = 4 << 20;
 const LEAST_BODY: usize = 1 << 20;
 
@@ -32,7 +32,7 @@ pub(super) struct Buffers {
     body: usize,
     /// How many buffers a put may have in any case.
     window: usize,
-    /// Those that puts may have beyond that, and how many there are.
+    /// The buffers that puts may use beyond their windows, and how many of them there are.
     shared: Arc<Semaphore>,
     most_shared: usize,
     free: Mutex<Vec<Vec<u8>>>,
@@ -60,7 +60,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffers {
-    /// Buffers for blocks of up to `max_block` bytes, of which a put uses `window` bytes, but at least three
+    /// Buffers for blocks of up to `max_block` bytes. A put uses `window` bytes of them, but at least three
     /// buffers: one being filled, one being cut, one being written. All puts share another `shared` bytes.
     pub(super) fn new(max_block: usize, window: usize, shared: usize) -> Buffers {
         let body = BODY.min(window / 4).max(LEAST_BODY).max(max_block);
@@ -84,14 +84,15 @@ impl Buffers {
         Window { own: Arc::new(Semaphore::new(self.window)), source: Arc::default() }
     }
 
-    /// Blocks of so many bytes may wait for others, so that they are pinned together: when the source waits,
-    /// little enough that it finds a buffer of its own as soon as what does not wait is written.
+    /// How many bytes of blocks may wait for others, so that they are pinned together. While the source waits
+    /// for a buffer, the number is small enough that it gets one of its own as soon as the blocks that do not
+    /// wait are written.
     pub(super) fn batch_bytes(&self, window: &Window) -> usize {
         let shared = if window.source_waits() { 0 } else { self.most_shared };
         ((self.window + shared - 2) * self.body / 3).max(1)
     }
 
-    /// The next buffer of a put, as soon as one is free that it may have.
+    /// The next buffer of a put, as soon as one is free for it.
     pub(super) async fn take(self: &Arc<Self>, window: &Window) -> Result<Buffer> {
         let permit = self.permit(window).await?;
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -99,8 +100,8 @@ impl Buffers {
         Ok(Buffer { bytes, pool: Arc::clone(self), _permit: permit })
     }
 
-    /// The part of these bytes from `start` on that is as long as a buffer's, as soon as the put may have
-    /// another buffer.
+    /// The part of `whole` from `start` on, as long as a buffer's body, as soon as the put may have another
+    /// buffer.
     pub(super) async fn part(&self, window: &Window, whole: &Bytes, start: usize) -> Result<Filled> {
         let permit = self.permit(window).await?;
         let range = start..whole.len().min(start + self.body);
@@ -132,19 +133,19 @@ impl Window {
         self.source.waits.load(Ordering::SeqCst)
     }
 
-    /// Waits until the source begins to wait for a buffer.
+    /// Waits until the source starts to wait for a buffer.
     pub(super) async fn until_source_waits(&self) {
         self.source.begins_to_wait.notified().await;
     }
 }
 
 impl Buffer {
-    /// Where the source's bytes go.
+    /// The memory that the source fills.
     pub(super) fn body(&mut self) -> &mut [u8] {
         &mut self.bytes[self.pool.headroom..]
     }
 
-    /// The bytes of the stream from `carried` on: these, and the first `filled` of the body.
+    /// The bytes of the stream from `carried` on: `carried` itself, and the first `filled` bytes of the body.
     fn freeze(mut self, carried: &[u8], filled: usize) -> Bytes {
         let start = self.pool.headroom - carried.len();
         let end = self.pool.headroom + filled;
@@ -161,7 +162,7 @@ pub(super) enum Filled {
     Part(Part, Range<usize>),
 }
 
-/// Memory that has all of a stream, and a part's place in the window.
+/// Memory that holds the whole stream, and a part's place in the window.
 #[derive(Debug)]
 pub(super) struct Part {
     whole: Bytes,
@@ -177,7 +178,7 @@ impl Filled {
         }
     }
 
-    /// The bytes of the stream from `carried` on, which came right before these.
+    /// The bytes of the stream from `carried` on; `carried` came right before these.
     pub(super) fn after(self, carried: &[u8]) -> Bytes {
         match self {
             Filled::Buffer(buffer, filled) => buffer.freeze(carried, filled),
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(taken.len(), buffers.window + buffers.most_shared);
         assert!(one.source_waits() && !other.source_waits());
         one.until_source_waits().await;
-        // A put that comes later has its own buffers all the same.
+        // A put that comes later still has its own buffers.
         let own: Vec<Buffer> = (0..buffers.window).filter_map(|_| take_now(&buffers, &other)).collect();
         assert_eq!(own.len(), buffers.window);
         assert!(take_now(&buffers, &other).is_none());

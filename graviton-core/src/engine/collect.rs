@@ -1,12 +1,13 @@
-//! The collector: deletes what nothing refers to, beside any number of writers, readers and other collectors.
+//! The collector: deletes unreferenced blocks, while any number of writers, readers and other collectors
+//! work.
 //!
-//! 1. *Expire*: puts of writers that are gone become deleted blobs.
+//! 1. *Expire*: pending blobs of dead writers become deleted blobs.
 //! 2. *Reap*: deleted blobs whose grace is over lose their names, then their references. A block that loses a
 //!    reference becomes a candidate, so that the work is proportional to what was deleted, not to what is
 //!    stored.
-//! 3. Blocks that nothing refers to are removed (`remove`).
+//! 3. Unreferenced blocks are removed (`remove`).
 //!
-//! It may be interrupted anywhere: each step leaves rows that the next collection goes on with.
+//! It may be interrupted anywhere: each step leaves rows from which the next collection continues.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -30,25 +31,27 @@ use crate::manifest::{BlobRow, BlockRecord, BlockRow};
 use crate::place::PackRow;
 use crate::report::GcReport;
 
-/// Rows that one transaction is about.
+/// The rows of one transaction.
 const ROWS: usize = 1_024;
 
-/// Blocks that are removed together. Of files so many that the syncs of a batch do not count, and that the
-/// database is free again soon; of objects, a request each, few enough for a put that waits for the doom.
+/// Blocks that are removed together. For files, enough that the syncs of a batch do not matter, and few
+/// enough that the database is soon free again. For objects, which are a request each, few enough for a put
+/// that waits for the doom.
 const FILES: usize = 2_048;
 const OBJECTS: usize = 256;
 
-/// Blobs that a plan names.
+/// The most blobs that a plan names.
 const NAMED: usize = 10_000;
 
 /// The limits of a collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcOptions {
-    /// Blobs that were deleted longer ago go; by default as the store is configured (`GRAVITON_GC_GRACE`).
+    /// Blobs that were deleted longer ago are collected; by default the configured value
+    /// (`GRAVITON_GC_GRACE`).
     pub grace: Option<Duration>,
-    /// Only find out what there is to do.
+    /// Only report the work that there is.
     pub dry_run: bool,
-    /// No step begins after so long.
+    /// No step begins after this time.
     pub max_time: Option<Duration>,
     /// The most blocks that are deleted.
     pub max_blocks: Option<u64>,
@@ -85,7 +88,8 @@ pub(super) async fn gc(
         {
             done = run.all(&mut report, &mut progress).await;
         }
-        // The caller gets no report, and has what was told last, if something was.
+        // The caller gets no report on an error, so it gets the last state through `progress`, if it was
+        // called before.
         if let Err(error) = &done
             && report.seconds > 0.0
         {
@@ -110,11 +114,11 @@ struct Run<'a> {
     removals: u64,
     /// Blocks whose removal got no answer: they stay doomed.
     unanswered: u64,
-    /// Why the first block was kept that could not be removed.
+    /// The reason why the first block that could not be removed was kept.
     failure: Option<Error>,
-    /// The last step of the batch before.
+    /// The last step of the previous batch.
     ending: Option<JoinHandle<Result<()>>>,
-    /// Candidates in packs whose files are there still.
+    /// Candidates in packs whose files still exist.
     named: HashSet<BlockRow>,
 }
 
@@ -141,7 +145,7 @@ impl<'a> Run<'a> {
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
     ) -> Result<()> {
         let done = self.steps(report, progress).await;
-        // However they ended, nothing of them is under way any more.
+        // However the steps ended, none of their work is still running after this.
         done.and(self.end_batch().await)?;
         if report.complete {
             self.give_pages_back(report, progress).await;
@@ -153,7 +157,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The collection has done its work without it: a lack of space or time is no failure of it.
+    /// The collection has done its work without this step: a lack of space or time here is not its failure.
     async fn give_pages_back(
         &self,
         report: &mut GcReport,
@@ -234,7 +238,7 @@ impl<'a> Run<'a> {
         report.kept_doomed = manifests.doomed_by_others(self.by).await? + self.unanswered;
         report.complete = report.kept_failed + self.unanswered == 0;
         match self.failure.take() {
-            // Else a collection that frees nothing would look like one that had nothing to free.
+            // Otherwise a collection that frees nothing would look like one that had nothing to free.
             Some(error) if report.blocks == 0 => Err(error),
             failure => {
                 report.failure = failure.map(|error| error.to_string()).unwrap_or_default();
@@ -281,7 +285,7 @@ impl<'a> Run<'a> {
         while let Some((pack, sealed)) = upkeep::seal_found(core, &**packs, after).await? {
             after = pack;
             if let Err(error) = sealed {
-                // The others are none the worse for it.
+                // The other packs are not affected.
                 report.kept_failed += 1;
                 self.failure = self.failure.take().or(Some(error));
             }
@@ -314,8 +318,8 @@ impl<'a> Run<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Removes the files that a repack left which died between its transaction and their removal. Those that
-    /// stay for now are noted: their blocks stay candidates.
+    /// Removes the files that a dead repack left between its transaction and their removal. Files that stay
+    /// for now are noted: their blocks stay candidates.
     async fn remove_names(
         &mut self,
         report: &mut GcReport,
@@ -364,7 +368,7 @@ impl<'a> Run<'a> {
         if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Waits until more may be deleted, and looks meanwhile whether the run is to end.
+    /// Waits until more may be deleted, and checks meanwhile whether the run should end.
     async fn slow_down(
         &self,
         report: &mut GcReport,
@@ -386,7 +390,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Step 3 for the next candidates; where they end, or nothing if there are no more.
+    /// Step 3 for the next candidates. Returns the last one, or nothing if there are no more.
     async fn remove_next(&mut self, after: BlockRow, report: &mut GcReport) -> Result<Option<BlockRow>> {
         let core = &self.engine.core;
         // A collection may take hours.
@@ -402,8 +406,8 @@ impl<'a> Run<'a> {
         let Some((last, _)) = candidates.last().copied() else { return Ok(None) };
         let batch = Batch { by: self.by, first: self.removals, candidates, doom: self.engine.timing.doom };
         self.removals += limit as u64;
-        // A task of its own, which nobody cancels: what is set aside is settled at once, and not by the next
-        // collection.
+        // A separate task, which nobody cancels: blocks that are set aside are settled at once, and not by
+        // the next collection.
         let removing = tokio::spawn(remove::remove(Arc::clone(core), batch));
         let removed = blocking::joined(removing.await)??;
         report.kept_referenced += removed.referenced;
@@ -418,7 +422,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Those of the blocks that have a file under their names.
+/// The blocks that have a file under their names.
 async fn with_files(core: &Core, mut records: Vec<BlockRecord>) -> Result<Vec<BlockRecord>> {
     let keys: Vec<BlockKey> = records.iter().map(|record| record.key).collect();
     let mut there = core.blocks.seems_intact(&keys).await?.into_iter();
@@ -426,8 +430,8 @@ async fn with_files(core: &Core, mut records: Vec<BlockRecord>) -> Result<Vec<Bl
     Ok(records)
 }
 
-/// The first of the candidates, as many as have together no more than so many bytes; one at least, so that a
-/// small limit does not keep a collection from going on.
+/// The first candidates whose sizes add up to at most this many bytes; at least one, so that a small limit
+/// does not stop a collection.
 fn within<T>(
     mut candidates: Vec<(BlockRow, T)>,
     most: Option<u64>,

@@ -1,7 +1,7 @@
-//! From one store to another, of whatever kinds: copies of blobs, and blocks that replace damaged ones.
+//! Copies blobs from another store of any kind, and repairs damaged blocks with blocks of another store.
 //!
 //! Everything goes through the put protocol of the receiving store: blocks are pinned first, so that no
-//! collector takes them away. Blocks that are there already are not fetched from the other store.
+//! collector deletes them. Blocks that already exist are not fetched from the other store.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;

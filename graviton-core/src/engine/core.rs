@@ -1,9 +1,9 @@
-//! The ground that every part of the engine stands on: [`Core`], which reads and writes blocks and rows, and
-//! [`Engine`], which adds the groups and buffers that puts share and the identity of the store.
+//! The base of all parts of the engine: [`Core`], which reads and writes blocks and rows, and [`Engine`],
+//! which adds the groups and buffers that puts share and the identity of the store.
 //!
 //! One database, one block location: two databases over one location would collect each other's blocks. So
-//! the id of the database stands beside the blocks (`store-id`), and is compared before anything is written
-//! or collected.
+//! the id of the database is stored beside the blocks (`store-id`), and is compared before anything is
+//! written or collected.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -32,7 +32,7 @@ use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, HeldPack, ManifestRepo, StoreRecord};
 use crate::place::{Located, PackName, Place};
 
-/// Requests for lengths of blocks that are under way at once.
+/// The most requests for lengths of blocks at once.
 const LOOKS: usize = 32;
 
 /// The part that reading and writing share.
@@ -48,7 +48,7 @@ pub(super) struct Core {
     pub(super) read_only: bool,
     pub(super) latch: Arc<Latch>,
     pub(super) packs: Option<Arc<dyn Packs>>,
-    /// Writes blocks into packs, where there are any.
+    /// Writes blocks into packs, if the store has packs.
     pub(super) appender: Option<Arc<Appender>>,
     layout: BlockLayout,
     /// Blocks that a read found altered: the next put of them writes them again.
@@ -78,11 +78,11 @@ pub(super) struct Engine {
     writable: OnceCell<()>,
 }
 
-/// The `store-id` beside the blocks, as far as it is known before the database is asked.
+/// The `store-id` beside the blocks, as known before the database is queried.
 pub(crate) enum Seen {
-    /// Nobody has looked.
+    /// Nobody has looked for it.
     NotYet,
-    /// There was none.
+    /// There was no `store-id`.
     Nothing,
     StoreId(String),
 }
@@ -104,7 +104,7 @@ fn too_old_for_packs() -> Error {
         .with_advice("end the programs that use it, and run graviton upgrade (in Rust: Config::upgrade)")
 }
 
-/// The error for a blob that is not there.
+/// The error for an absent blob.
 pub(super) fn not_found(id: &BlobId) -> Error {
     Error::new(Code::NotFound, format!("there is no blob {id} in this store")).with_advice("check the id")
 }
@@ -149,12 +149,12 @@ impl Core {
         })
     }
 
-    /// Writes new blocks into packs, if the store is to.
+    /// The appender, if new blocks go into packs.
     pub(super) fn new_blocks(&self) -> Option<&Arc<Appender>> {
         self.appender.as_ref().filter(|_| self.layout == BlockLayout::Packs)
     }
 
-    /// Whether packs are objects, so that to look at one is a request.
+    /// Whether packs are objects, where every check of one is a request.
     pub(super) fn has_objects_of_packs(&self) -> bool {
         self.packs.as_ref().is_some_and(|packs| !packs.grows())
     }
@@ -163,12 +163,12 @@ impl Core {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a block was read and is altered.
+    /// Notes that a read found the block altered.
     pub(super) fn suspect(&self, key: BlockKey) {
         self.suspects().insert(key);
     }
 
-    /// Of blocks whose rows say `stored`, those that a put has to write again all the same.
+    /// The blocks whose rows say `stored` and that a put must write again nevertheless.
     pub(super) async fn damaged(&self, blocks: &[StoredBlock]) -> Result<Vec<BlockKey>> {
         if blocks.is_empty() {
             return Ok(Vec::new());
@@ -190,8 +190,8 @@ impl Core {
         Ok(damaged)
     }
 
-    /// Whether a put may rely on the record. Of a pack that is neither sealed nor its own, all of it is
-    /// verified: its maker may have been a relaxed one, that a power cut ended.
+    /// Whether a put may rely on the record. In a pack that is neither sealed nor the store's own, the whole
+    /// record is verified: its maker may have been a relaxed store that a power cut ended.
     async fn is_intact_in_pack(&self, key: &BlockKey, located: &Located) -> Result<bool> {
         let packs = self.packs(key)?;
         let own = match &self.appender {
@@ -206,7 +206,7 @@ impl Core {
         match looked {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => Ok(false),
-            // A sector that cannot be read, a file that this user may not read.
+            // A sector that cannot be read, or a file that this user may not read.
             Err(error) if self.blocks.is_local() && matches!(error.code(), Code::Io | Code::Forbidden) => {
                 Ok(false)
             }
@@ -219,7 +219,7 @@ impl Core {
         self.packs.as_ref().ok_or_else(|| read::no_packs(key))
     }
 
-    /// The whole block, or this range of one that is under its own name; its digest is not compared.
+    /// The whole block, or this range of one that is under its own name; the digest is not compared.
     pub(super) async fn get(
         &self,
         key: &BlockKey,
@@ -231,7 +231,7 @@ impl Core {
         Ok(range.map_or_else(|| bytes.clone(), |range| bytes.slice(range)))
     }
 
-    /// Where the block is or would be, for messages.
+    /// The place of the block, whether it exists or not, for messages.
     pub(super) fn place(&self, key: &BlockKey, located: Option<&Located>) -> String {
         match (located, &self.packs) {
             (Some(Located { place, .. }), Some(packs)) => {
@@ -241,7 +241,7 @@ impl Core {
         }
     }
 
-    /// Like [`damaged`](Core::damaged), and looks at the length of each block also where that is a request.
+    /// Like [`damaged`](Core::damaged), but checks the length of each block even if that is a request.
     pub(super) async fn damaged_at_a_closer_look(&self, blocks: &[StoredBlock]) -> Result<Vec<BlockKey>> {
         let mut damaged = self.damaged(blocks).await?;
         if self.blocks.is_local() {
@@ -261,7 +261,7 @@ impl Core {
         Ok(damaged)
     }
 
-    /// Those of the blocks whose packs are gone or too short, by one request for each pack.
+    /// The blocks whose packs are gone or too short, found with one request for each pack.
     async fn damaged_in_objects(&self, blocks: &[StoredBlock]) -> Result<Vec<BlockKey>> {
         let placed: Vec<(BlockKey, Place)> =
             blocks.iter().filter_map(|(key, located)| Some((*key, located.as_ref()?.place))).collect();
@@ -298,7 +298,7 @@ impl Core {
         Ok(result)
     }
 
-    /// Leaves packs that were found not to be held any more.
+    /// Abandons packs that this store was found not to hold any more.
     pub(super) async fn forget_packs(&self, packs: &[HeldPack]) {
         if let Some(appender) = self.appender.as_ref().filter(|_| !packs.is_empty()) {
             appender.forget(packs).await;
@@ -313,7 +313,7 @@ impl Core {
     }
 
     /// Makes a store durable that was written to with `relaxed`. It syncs before it records that, and again
-    /// for what was written in between.
+    /// for blocks that were written in between.
     pub(super) async fn make_durable(&self) -> Result<()> {
         self.latch.watch(self.sync_blocks().await)?;
         self.latch.watch(self.manifests.set_durability(Durability::Full).await)?;
@@ -323,7 +323,7 @@ impl Core {
     async fn sync_blocks(&self) -> Result<()> {
         match self.blocks.disk() {
             Some(disk) => disk.sync_all().await,
-            // Each answer of a server says that the block is durable.
+            // Each answer of a server means that the block is durable.
             None => Ok(()),
         }
     }
@@ -338,7 +338,7 @@ impl Core {
         Ok(())
     }
 
-    /// Whether the error is a full disk and the space that is kept for deletions could be freed.
+    /// Whether the error is a full disk and the space that is reserved for deletions could be freed.
     pub(super) async fn makes_room(&self, error: &Error) -> bool {
         let (Code::NoSpace, Some(disk)) = (error.code(), self.blocks.disk()) else { return false };
         if let Some(appender) = &self.appender {
@@ -347,7 +347,7 @@ impl Core {
         disk.release_reserve().await.unwrap_or(false)
     }
 
-    /// Only a full disk needs the reserve: without it everything else works.
+    /// Errors are ignored: only a full disk needs the reserve.
     pub(super) async fn keep_reserve(&self) {
         if let Some(disk) = self.blocks.disk() {
             let _ = disk.keep_reserve().await;
@@ -361,7 +361,7 @@ impl Core {
 }
 
 impl Engine {
-    /// A store that `record` names. Its identity is not checked yet.
+    /// The store of this `record`. Its identity is not checked yet.
     pub(super) fn new(
         core: Arc<Core>,
         leases: Arc<Leases>,
@@ -430,7 +430,7 @@ impl Engine {
             None => blocks.has_blocks().await?,
         };
         if occupied && !self.adopt {
-            // Another process may have created the store meanwhile. Its id is there before its first block.
+            // Another process may have created the store meanwhile. It writes the id before its first block.
             if blocks.store_id().await?.as_deref() == Some(record.id.as_str()) {
                 return Ok(());
             }
@@ -443,7 +443,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Does once what only a store that writes has to do.
+    /// Does once what only a writing store needs.
     pub(super) async fn prepare_to_write(&self) -> Result<()> {
         let core = &self.core;
         core.check_writable()?;
@@ -457,7 +457,7 @@ impl Engine {
         self.core.latch.watch(self.owner.check().await)
     }
 
-    /// The same during what may take long.
+    /// The same check, repeated during long work.
     pub(super) async fn check_owner_again(&self) -> Result<()> {
         self.core.latch.watch(self.owner.check_generation().await)
     }
@@ -469,7 +469,7 @@ impl Engine {
         let is_recorded = record.block_location == location;
         if is_recorded {
             self.owner.check().await?;
-            // It was there when the store was opened. A disk that was unmounted since gets no new one.
+            // The id was there when the store was opened. A disk that was unmounted since gets no new one.
             if !self.adopt && core.blocks.store_id().await?.is_none() {
                 return Err(store_id_gone(&location));
             }
@@ -481,7 +481,7 @@ impl Engine {
         if !is_recorded {
             self.owner.record().await?;
         }
-        // No put relies on it: a file that only could not be moved must not keep anybody from putting.
+        // No put relies on it: a file that could not be moved must not prevent puts.
         if let Err(error) = aside::tidy(&core.blocks, &core.manifests).await
             && error.code() == Code::Io
         {

@@ -1,4 +1,4 @@
-//! Deletion: one row update. The collector takes what the blob was made of, after the grace.
+//! Deletion: one row update. The collector removes the references and blocks of the blob after the grace.
 
 use super::core::{Engine, not_found};
 use crate::error::{Code, Error, Result};

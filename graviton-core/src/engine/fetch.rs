@@ -1,8 +1,8 @@
-//! Blocks coming out: fetched from where their rows say, and verified before a byte of them is handed on.
+//! Fetches blocks from where their rows say, and verifies them before any byte is returned.
 //!
-//! A block may move after its row was read, from a file into a pack or to another one. So where it is not
-//! right, its row is read again, and only a block that is still there counts as missing or damaged; that is
-//! noted in its row.
+//! A block may move after its row was read, from a file into a pack or to another pack. So if its bytes are
+//! not right, its row is read again, and only a block that is still at the same place counts as missing or
+//! damaged. That is recorded in its row.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Calls that share work: a call that comes while a batch runs is in the next one.
+//! Groups of calls that share work: a call that arrives while a batch runs joins the next one.
 //!
-//! A commit costs one sync however many blobs it commits, and a batch of small files one flush. Nobody waits
-//! for a group to fill: the first caller leads at once, with the callers that are there.
+//! A commit costs one sync for any number of blobs, and a batch of small files one flush. No call waits for a
+//! group to fill: the first caller leads at once, with the callers that are waiting then.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ struct Shared<T, R> {
 /// How much a group does at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// A batch weighs at most so much, but for a single member that weighs more.
+    /// The largest weight of a batch, except for a single member that weighs more.
     pub(super) weight: usize,
     /// How many batches run at once: more than one where a batch computes while another waits for the disk.
     pub(super) batches: usize,
@@ -43,7 +43,7 @@ struct Waiting<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
-    /// A group whose batches are run by `run`, which answers in the order of the members.
+    /// A group whose batches `run` processes; its answers are in the order of the members.
     pub(super) fn new<F>(
         weigh: fn(&T) -> usize,
         limits: Limits,
@@ -67,8 +67,8 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
     pub(super) async fn join_all(&self, members: Vec<T>) -> Result<Vec<R>> {
         let (senders, receivers): (Vec<_>, Vec<_>) = members.iter().map(|_| oneshot::channel()).unzip();
         if let Some(leader) = self.0.enter(members.into_iter().zip(senders)) {
-            // On a thread that may block, the first batch needs no task of its own, which is two thread
-            // switches: many times what a small put costs otherwise.
+            // On a thread that may block, the first batch needs no separate task. A task would be two thread
+            // switches, many times the other cost of a small put.
             if blocking::may_block_here() {
                 Leading(Some(Box::pin(leader.run()))).await;
             } else {
@@ -92,7 +92,7 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds members; if there are fewer leaders than may be, the caller is one.
+    /// Adds members. If fewer leaders exist than allowed, the caller becomes one.
     fn enter(self: &Arc<Self>, members: impl Iterator<Item = Member<T, R>>) -> Option<Leader<T, R>> {
         let mut waiting = self.waiting();
         waiting.members.extend(members);
@@ -103,7 +103,7 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
         Some(Leader { shared: Arc::clone(self), resigned: false })
     }
 
-    /// The next batch; nothing if another leader has taken all that was waiting.
+    /// The next batch; empty if another leader has taken all waiting members.
     fn take_batch(&self) -> Vec<Member<T, R>> {
         let mut waiting = self.waiting();
         let mut weight = 0;
@@ -117,7 +117,7 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
     }
 }
 
-/// The duty to run batches until nobody waits. It must not get lost: others count on it.
+/// The duty to run batches until nobody waits. It must not get lost, because other callers depend on it.
 struct Leader<T, R> {
     shared: Arc<Shared<T, R>>,
     resigned: bool,
@@ -135,7 +135,7 @@ impl<T: Send + 'static, R: Send + 'static> Leader<T, R> {
         while self.run_one().await {}
     }
 
-    /// Runs one batch. Returns whether there is more to do; if not, this leader is none any more.
+    /// Runs one batch. Returns whether there is more to do; if not, this leader stops being one.
     async fn run_one(&mut self) -> bool {
         let (members, senders): (Vec<T>, Vec<_>) = self.shared.take_batch().into_iter().unzip();
         if !members.is_empty() {
@@ -154,7 +154,8 @@ impl<T: Send + 'static, R: Send + 'static> Leader<T, R> {
     }
 }
 
-/// A batch under way, which goes on in a task if the caller that leads it ends its call: others count on it.
+/// A running batch. It continues in a task if its leading caller ends its call, because other callers depend
+/// on it.
 struct Leading(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Future for Leading {

@@ -1,6 +1,6 @@
-//! After a failed sync nobody knows what is on the disk: the kernel may have dropped the pages and forget the
-//! error at the next try. So the first such failure latches the store, and every later write is refused until
-//! the store is opened again. A full disk or a lost connection is no such failure.
+//! After a failed sync the content of the disk is unknown: the kernel may have dropped the pages and may not
+//! report the error again. So the first such failure latches the store, and every later write is refused
+//! until the store is opened again. A full disk or a lost connection does not latch it.
 
 use std::sync::OnceLock;
 

@@ -1,8 +1,8 @@
-//! A store's life as a writer: the row that says its pending blobs are not abandoned.
+//! The lease of an open store as a writer: the row that keeps its pending blobs from being abandoned.
 //!
-//! It is registered at the first put that needs it, renewed every 15 s to 60 s ahead, and removed at a clean
-//! close. A store that could not renew in time (a stopped process, a lost database) finds its row gone. Then
-//! every put in flight fails with `writer-expired`, and the next one registers anew.
+//! The row is registered at the first put that needs it, renewed every 15 s to 60 s ahead, and removed at a
+//! clean close. A store that could not renew in time (a stopped process, a lost database) finds its row gone.
+//! Then every put in progress fails with `writer-expired`, and the next one registers a new row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{BlobRow, ManifestRepo, WriterId};
 use crate::place::{PackName, PackRow};
 
-/// No lease is longer: one that ends later was written by a clock that was ahead.
+/// The longest lease: one that ends later was written by a clock that was ahead.
 pub(super) const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 
 /// The current lease of an open store, if it has one.
@@ -33,7 +33,7 @@ struct Renewed {
     renewal: JoinHandle<()>,
 }
 
-/// The lease that a put in flight depends on.
+/// The lease that a running put depends on.
 #[derive(Debug)]
 pub(super) struct Lease {
     writer: WriterId,
@@ -41,7 +41,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// That of a writer whose lease somebody else renews.
+    /// The lease of a writer that somebody else renews.
     pub(super) fn of(writer: WriterId) -> Lease {
         Lease { writer, lost: AtomicBool::new(false) }
     }
@@ -50,8 +50,8 @@ impl Lease {
         self.writer
     }
 
-    /// Fails once the row was found to be gone. That it was not yet found proves nothing: a commit looks
-    /// at its own pending row.
+    /// Fails once the row was found to be gone. Success proves nothing, because the loss may not have been
+    /// noticed yet: a commit checks its own pending row.
     pub(super) fn check(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) { Err(expired()) } else { Ok(()) }
     }
@@ -118,7 +118,7 @@ impl Leases {
         Ok((lease, row))
     }
 
-    /// Gives the lease up. The collector takes the blobs that are pending under it.
+    /// Gives the lease up. The collector takes its pending blobs.
     pub(super) async fn close(&self) {
         if let Some(renewed) = self.current.lock().await.take() {
             renewed.renewal.abort();

@@ -2,13 +2,12 @@
 //!
 //! ```text
 //! put: writer -> small, or pipeline -> pinned      read: manifest windows, blocks fetched ahead, verified
-//! session: blocks that a client cut, pinned        delete, collect: what is dead goes
-//! verify, copy: what is wrong is found and mended  core: what all of them stand on
+//! session: blocks that a client cut, pinned        delete, collect: unused blobs and blocks are removed
+//! verify, copy: damage is found and repaired       core: the base of all of them
 //! ```
-//! The engine decides what is durable when, and in which order; it is the only one that does. It runs on the
-//! tokio runtime of whoever calls it, and its methods never wait on their thread: what takes a few
-//! microseconds there (a small blob that is in memory) is done at once, all else on other threads. The
-//! synchronous [`crate::Store`] drives it.
+//! Only the engine decides what is durable, when, and in which order. It runs on the caller's tokio runtime,
+//! and its methods never block their thread: work of a few microseconds (a small blob that is in memory) is
+//! done at once, everything else on other threads. The synchronous [`crate::Store`] drives it.
 //!
 //! This file is the facade only: a method checks that the store is open and calls the function that does it.
 
@@ -75,8 +74,8 @@ pub use verify::{Finding, VerifyEvent, VerifyOptions};
 
 /// A content-addressed blob store, for tokio.
 ///
-/// Cheap to clone; clones are one store. [`close`](AsyncStore::close) it to leave it tidy; a store that is
-/// dropped or whose process dies loses nothing that was committed.
+/// Cheap to clone; clones are one store. [`close`](AsyncStore::close) ends it cleanly; a store that is
+/// dropped or whose process dies loses no committed data.
 ///
 /// ```
 /// # #[tokio::main] async fn main() -> graviton_core::Result<()> {
@@ -100,8 +99,8 @@ struct Open {
 }
 
 impl AsyncStore {
-    /// A store over these two. Checks that they belong together, and writes nothing if the store was
-    /// written to before.
+    /// A store over these two. Checks that they belong together, and writes nothing if the store was written
+    /// to before.
     pub async fn new(
         blocks: Arc<dyn BlockStore>,
         manifests: Arc<ManifestRepo>,
@@ -160,7 +159,7 @@ impl AsyncStore {
         AsyncPut { store: self, options }
     }
 
-    /// Puts everything that the source gives, with default options.
+    /// Puts all bytes of the source, with default options.
     pub async fn put(&self, source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
         self.put_with(&PutOptions::new()).source(source).await
     }
@@ -175,12 +174,12 @@ impl AsyncStore {
         self.put_with(&PutOptions::new()).file(path).await
     }
 
-    /// A blob to be written piece by piece, with default options.
+    /// Opens a writer for a blob, with default options.
     pub async fn writer(&self) -> Result<BlobWriter> {
         self.put_with(&PutOptions::new()).writer().await
     }
 
-    /// Opens a session that lives for so long after each call, 1 s to a day.
+    /// Opens a session that ends this long after its last call; 1 s to a day.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> graviton_core::Result<()> {
@@ -208,18 +207,18 @@ impl AsyncStore {
         session::open(self.engine()?, lifetime).await
     }
 
-    /// The session with this token, which any store over the same database gave. `invalid-argument` for a
-    /// token that none gave; whether the session still lives is seen by its next call.
+    /// The session with this token, from any store over the same database. An invalid token is
+    /// `invalid-argument`; the next call of the session shows whether it is still alive.
     pub fn session(&self, token: &str) -> Result<Session> {
         session::with_token(self.engine()?, token)
     }
 
-    /// A blob to be read.
+    /// Opens a blob for reading.
     pub async fn reader(&self, id: &BlobId) -> Result<BlobReader> {
         read::open(self.core()?, id).await
     }
 
-    /// These bytes of a blob, as many of them as it has. Touches only the blocks that hold them.
+    /// This range of a blob, cut to its size. Reads only the blocks that contain it.
     pub async fn read_range(&self, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
         read::range(self.core()?, id, range).await
     }
@@ -234,55 +233,54 @@ impl AsyncStore {
         fetch::has_block(self.core()?, key).await
     }
 
-    /// A blob's size, number of blocks, chunker and time; `not-found` if it is not there.
+    /// A blob's size, number of blocks, chunker and time; `not-found` if there is no such blob.
     pub async fn stat(&self, id: &BlobId) -> Result<BlobStat> {
         stat::stat(self.core()?, id).await
     }
 
-    /// Whether the blob is there.
+    /// Whether the blob exists.
     pub async fn exists(&self, id: &BlobId) -> Result<bool> {
         Ok(stat::find(self.core()?, id).await?.is_some())
     }
 
-    /// Up to `limit` entries of the blob's manifest, from the one that holds the byte at `from` on. The next
-    /// page starts at the [`end`](ManifestEntry::end) of the last entry; behind the end of the blob there
-    /// are none.
+    /// Up to `limit` entries of the blob's manifest, starting with the one that contains the byte at `from`.
+    /// The next page starts at the [`end`](ManifestEntry::end) of the last entry; beyond the end of the blob
+    /// there are none.
     pub async fn manifest(&self, id: &BlobId, from: u64, limit: usize) -> Result<Vec<ManifestEntry>> {
         stat::manifest(self.core()?, id, from, limit).await
     }
 
-    /// Up to `limit` blobs behind `after`, ordered by algorithm, digest and size. The next page starts
-    /// behind the last one, whether or not that is deleted meanwhile.
+    /// Up to `limit` blobs after `after`, ordered by algorithm, digest and size. The next page starts after
+    /// the last one, whether or not that is deleted meanwhile.
     pub async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobStat>> {
         stat::list(self.core()?, after, limit).await
     }
 
-    /// Sums over the store. Costs time proportional to what is stored.
+    /// Sums over the store. Takes time proportional to the number of blobs and blocks.
     pub async fn stats(&self) -> Result<StoreStats> {
         stat::stats(self.core()?).await
     }
 
-    /// Deletes a blob: once this has returned, no process finds it any more. Reads that are under way go on
-    /// for the grace, and so long it can be [`restore`](AsyncStore::restore)d. One that is not there is
-    /// `not-found`.
+    /// Deletes a blob: once this has returned, no process finds it any more. For the grace, running reads
+    /// continue, and [`restore`](AsyncStore::restore) can bring it back. An absent blob is `not-found`.
     ///
-    /// Its space comes back with the next [`gc`](AsyncStore::gc) after the grace.
+    /// The next [`gc`](AsyncStore::gc) after the grace frees its space.
     pub async fn delete(&self, id: &BlobId) -> Result<()> {
         delete::delete(self.engine()?, id).await
     }
 
-    /// Brings a deleted blob back, as long as no collection has begun with it: within the grace it is
-    /// certain. One that is live already stays so; one that is not there, or no more, is `not-found`.
+    /// Restores a deleted blob, unless a collection has begun with it; within the grace none has. A live blob
+    /// stays as it is; an absent or collected one is `not-found`.
     pub async fn restore(&self, id: &BlobId) -> Result<()> {
         delete::restore(self.engine()?, id).await
     }
 
-    /// Deletes what nothing refers to: the blocks of blobs that were deleted longer than the grace ago, and
-    /// of puts whose process is gone. Any number of them may run at once, beside everything else; it may be
-    /// stopped at any moment, by `progress` (called after each step with what was done so far) or by being
-    /// dropped.
+    /// Deletes unreferenced blocks: those of blobs that were deleted longer than the grace ago, and those of
+    /// puts whose process is gone. Any number of collections may run at once, beside all other work. A
+    /// collection may be stopped at any moment, by `progress` (called after each step with the work so far)
+    /// or by being dropped.
     ///
-    /// On a full disk it first gives the space free that is kept for this.
+    /// On a full disk it first releases the space that is reserved for this.
     pub async fn gc(
         &self,
         options: &GcOptions,
@@ -291,14 +289,14 @@ impl AsyncStore {
         collect::gc(self.engine()?, options, progress).await
     }
 
-    /// Moves all stored blocks into packs, or out of them into files of their own, beside everything else.
-    /// `progress` may end it; another call goes on with the rest. A damaged block is no error: it is marked
+    /// Moves all stored blocks into packs, or out of them into files of their own, beside all other work.
+    /// `progress` may end it; another call continues with the rest. A damaged block is no error: it is marked
     /// as not stored, and counted. Blocks that a running put uses stay where they are, and are counted as
     /// [`remaining`](RepackReport::remaining).
     ///
-    /// New blocks go where the store is configured to write them (`GRAVITON_BLOCK_LAYOUT`), whatever a repack
-    /// moves. Only for blocks on a filesystem: elsewhere it is `unsupported`. A store that an older version
-    /// made is to be upgraded first ([`Config::upgrade`](crate::Config::upgrade)).
+    /// New blocks go where the store is configured to write them (`GRAVITON_BLOCK_LAYOUT`), independent of a
+    /// repack. Only for blocks on a filesystem: elsewhere it is `unsupported`. A store that an older version
+    /// made must be upgraded first ([`Config::upgrade`](crate::Config::upgrade)).
     pub async fn repack(
         &self,
         to: BlockLayout,
@@ -307,10 +305,10 @@ impl AsyncStore {
         repack::repack(self.engine()?, to, progress).await
     }
 
-    /// Looks whether everything is there and intact, and tells of what is not. `tell` may end it early.
+    /// Checks that everything is there and intact, and reports the rest. `tell` may end it early.
     ///
     /// Nothing is changed, except that a bad block is marked as not stored, so that the next put of it writes
-    /// it anew (in a store that was opened only to be read, or that may not be written to, not even that).
+    /// it again. A store that was opened read-only, or that may not be written to, is not changed at all.
     pub async fn verify(
         &self,
         options: &VerifyOptions,
@@ -319,9 +317,9 @@ impl AsyncStore {
         verify::verify(self.engine()?, options, tell).await
     }
 
-    /// Brings blobs with their manifests from another store, verified: every block, and each blob as a whole.
-    /// Of a blob that is here already, it looks at the length of each block (in S3, a request each), and
-    /// brings those that are gone; so what was interrupted can be called again. One that is damaged in the
+    /// Copies blobs with their manifests from another store, and verifies every block and each whole blob.
+    /// For a blob that already exists here, it checks the length of each block (in S3, a request each), and
+    /// copies the missing ones; so an interrupted copy can be called again. A blob that is damaged in the
     /// other store is named in the report, and the others are copied. `progress` may end it.
     pub async fn copy_from(
         &self,
@@ -332,8 +330,8 @@ impl AsyncStore {
         copy::copy(self.engine()?, other.core()?, options, progress).await
     }
 
-    /// Looks at every block that a live blob needs, and replaces those that are missing or damaged by those
-    /// of another store, after verifying them. `progress` may end it.
+    /// Checks every block that a live blob needs, and replaces missing and damaged ones by verified blocks of
+    /// another store. `progress` may end it.
     pub async fn repair_from(
         &self,
         other: &AsyncStore,
@@ -345,38 +343,38 @@ impl AsyncStore {
     /// Writes a consistent copy of the manifests to a new file, while the store is in use. Only for manifests
     /// in SQLite: elsewhere it is `unsupported`.
     ///
-    /// The copy can be read at once. It is refused for writing and collecting, beside the same blocks, until
+    /// The copy can be read at once. Beside the same blocks, it is refused for writing and collecting until
     /// it is told to [take over](crate::Config::take_over).
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
         backup::backup(self.engine()?, to.as_ref().to_owned()).await
     }
 
-    /// Asks the database and the block store something small each: whether they answer, and whether the
-    /// blocks are there that this database belongs to (`config` if not, as when a disk is not mounted).
+    /// Sends a small query to the database and to the block store: checks that they answer, and that the
+    /// blocks of this database are there (`config` if not, as when a disk is not mounted).
     pub async fn ping(&self) -> Result<()> {
         stat::ping(self.engine()?).await
     }
 
-    /// Whether a put would be taken now: the database takes changes and owns the blocks, and the disk of the
-    /// blocks is neither full nor read-only. Waits for whoever is writing to SQLite. Of blocks in S3 it
+    /// Whether a put would be accepted now: the database accepts changes and owns the blocks, and the disk of
+    /// the blocks is neither full nor read-only. Waits for a running write in SQLite. For blocks in S3 it
     /// cannot tell whether they may be written.
     pub async fn check_writes(&self) -> Result<()> {
         stat::check_writes(self.engine()?).await
     }
 
-    /// How full the index of the fullest directory of blocks is, as [`stats`](AsyncStore::stats) says it,
-    /// without the rest. Warn from [`NEARLY_FULL_DIRECTORY`] on.
+    /// How full the index of the fullest directory of blocks is, as in [`stats`](AsyncStore::stats), without
+    /// the rest. Warn from [`NEARLY_FULL_DIRECTORY`] on.
     pub async fn directory_share(&self) -> Result<f64> {
         stat::directory_share(self.core()?).await
     }
 
-    /// The connections to the database; for SQLite, those that read.
+    /// The connections to the database; for SQLite, the reading ones.
     pub fn connections(&self) -> Connections {
         self.0.engine.core.manifests.connections()
     }
 
-    /// Ends the lease and closes the database in an orderly way. Calls that come later, on any clone, are
-    /// `closed`; puts in flight fail.
+    /// Ends the lease and closes the database in an orderly way. Later calls, on any clone, are `closed`;
+    /// puts in progress fail.
     pub async fn close(&self) {
         if self.0.process.is_this() && !self.0.closed.swap(true, Ordering::AcqRel) {
             if let Some(appender) = &self.0.engine.core.appender {
@@ -397,7 +395,7 @@ impl fmt::Debug for AsyncStore {
     }
 }
 
-/// A put that has its options and waits for its content; made by [`AsyncStore::put_with`].
+/// A put that has its options and still needs its content; made by [`AsyncStore::put_with`].
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing is put before the content is given"]
 pub struct AsyncPut<'a> {
@@ -406,13 +404,13 @@ pub struct AsyncPut<'a> {
 }
 
 impl AsyncPut<'_> {
-    /// Puts everything that the source gives.
+    /// Puts all bytes of the source.
     pub async fn source(self, source: impl AsyncRead + Unpin) -> Result<PutReceipt> {
         writer::fill(self.writer().await?, source).await
     }
 
-    /// Puts these bytes without copying them. Their owner is held until the call has ended. If it
-    /// fails or is dropped, they may be held a moment longer, until the work that was begun is done.
+    /// Puts these bytes without copying them. Their owner is kept until the call has ended. If the call fails
+    /// or is dropped, they may be kept a moment longer, until the work that was begun is done.
     pub async fn bytes(self, bytes: impl Into<Bytes>) -> Result<PutReceipt> {
         self.writer().await?.put_bytes(bytes.into()).await
     }
@@ -423,7 +421,7 @@ impl AsyncPut<'_> {
         writer::fill_from_file(self.writer().await?, path).await
     }
 
-    /// A blob to be written piece by piece.
+    /// Opens a writer for a blob.
     pub async fn writer(self) -> Result<BlobWriter> {
         BlobWriter::open(self.store.engine()?, self.options).await
     }

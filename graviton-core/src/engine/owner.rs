@@ -1,10 +1,10 @@
-//! Whether the database of an open store owns its blocks, and is no copy of the database that does.
+//! Checks that the database of an open store owns its blocks, and is not a copy of the owner.
 //!
-//! A copy collects what the database that went on may refer to. So a copy may be read, and is refused when it
-//! would be written to or collect, until it is told to take over (`manifest::ownership` says how it is found
-//! out). It is looked at before the first write, by each collection, and at most once an hour by a writer: a
-//! put in between costs nothing. A collection or a copy, which may take long, compares the generation beside
-//! the blocks with its own again and again.
+//! A copy would collect blocks that the original database may reference. So a copy may be read, and is
+//! refused for writing and collecting until it is told to take over (`manifest::ownership` says how a copy is
+//! detected). The check runs before the first write, in each collection, and at most once an hour in a
+//! writer, so that a put in between costs nothing. Collections and copies, which may take long, also compare
+//! the generation beside the blocks with their own repeatedly.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{Claim, EPOCH_BITS, ManifestRepo, Owned, Ownership, Refusal, Whereabouts};
 use crate::random;
 
-/// For so long a refusal is given again without another look. Not for ever: the database may take over by
-/// another process.
+/// A refusal is repeated for this long without another check. Not for ever: the database may take over
+/// through another process.
 const REFUSED: Duration = Duration::from_secs(2);
 
-/// Watches over one open store.
+/// The ownership checks of one open store.
 #[derive(Debug)]
 pub(super) struct Owner {
     blocks: Arc<dyn BlockStore>,
@@ -30,12 +30,13 @@ pub(super) struct Owner {
     /// How long a generation lasts, unless a collection or a backup ends it.
     interval: Duration,
     opened: Instant,
-    /// When it was looked at last, in milliseconds since it was opened; 0 if never, or if it was refused.
+    /// The time of the last check, in milliseconds since the store was opened; 0 for none, and after a
+    /// refusal.
     looked_at: AtomicU64,
-    /// The generation that was found then.
+    /// The generation at the last check.
     generation: AtomicU64,
     looking: tokio::sync::Mutex<()>,
-    /// Why it does not own the blocks, and when that was found out.
+    /// The reason why the database does not own the blocks, and when it was found.
     refused: Mutex<Option<(Instant, Error)>>,
 }
 
@@ -59,8 +60,8 @@ impl Owner {
         }
     }
 
-    /// Fails if the database does not own the blocks, as far as it was known within the last hour. A database
-    /// that nothing was ever put into owns none, and passes.
+    /// Fails if the database does not own the blocks, as of a check within the last hour. A database without
+    /// any put owns none, and passes.
     pub(super) async fn check(&self) -> Result<()> {
         let looked_at = self.looked_at.load(Ordering::Acquire);
         if looked_at != 0 && self.now() - looked_at < self.interval.as_millis() as u64 {
@@ -78,21 +79,21 @@ impl Owner {
             }
             return Box::pin(self.look(self.interval, self.whereabouts().await?, false)).await;
         }
-        // Of many puts one looks, and the others go on. Where the database is was seen when it was opened: a
-        // standby that was promoted meanwhile is not refused here, but to a collection and to whoever opens
-        // it.
+        // One of many puts checks, and the others continue. The location of the database was checked at open:
+        // a standby that was promoted meanwhile is not refused here, but for a collection and for its next
+        // opener.
         let Ok(_looking) = self.looking.try_lock() else { return Ok(()) };
         Box::pin(self.look(self.interval, Whereabouts::default(), false)).await
     }
 
-    /// Records the places of the database and of its blocks with the first put, or the first after a move.
+    /// Records the places of the database and of its blocks at the first put, or the first one after a move.
     pub(super) async fn record(&self) -> Result<()> {
         let _looking = self.looking.lock().await;
         Box::pin(self.look(self.interval, self.whereabouts().await?, true)).await
     }
 
-    /// Fails if another database has taken over since it was looked at last. Costs a look at the number
-    /// beside the blocks.
+    /// Fails if another database has taken over since the last check. Costs a read of the number beside the
+    /// blocks.
     pub(super) async fn check_generation(&self) -> Result<()> {
         if self.blocks.generation().await? <= self.generation.load(Ordering::Acquire) {
             return Ok(());
@@ -102,12 +103,12 @@ impl Owner {
         Box::pin(self.look(self.interval, Whereabouts::default(), false)).await
     }
 
-    /// How often a database took over these blocks, as far as it is known here.
+    /// How often a database took over these blocks, as far as this store knows.
     pub(super) fn epoch(&self) -> u64 {
         self.generation.load(Ordering::Acquire) >> EPOCH_BITS
     }
 
-    /// Ends the present generation: every copy that was made up to now is behind.
+    /// Ends the present generation: every copy that was made before is then behind.
     pub(super) async fn raise(&self) -> Result<()> {
         let _looking = self.looking.lock().await;
         Box::pin(self.look(Duration::ZERO, self.whereabouts().await?, false)).await
@@ -126,9 +127,9 @@ impl Owner {
         self.manifests.whereabouts(location.strip_prefix("fs:").map(PathBuf::from)).await
     }
 
-    /// Large, so that callers box it: most of them never come here.
+    /// The future is large, so callers box it: most of them never get here.
     async fn look(&self, interval: Duration, at: Whereabouts, first: bool) -> Result<()> {
-        // In this order: another process may raise both meanwhile, the database first.
+        // The order matters: another process may raise both meanwhile, the database first.
         let beside = self.blocks.generation().await?;
         let ownership = self.manifests.ownership().await?;
         if !first && ownership.store.block_location.is_empty() {
@@ -149,7 +150,7 @@ impl Owner {
         };
         let mut generation = ownership.generation;
         if !ownership.stands(&claim) {
-            // A copy is not written to, so that a copy on a read-only filesystem says why as well.
+            // A copy is not written to, so that a copy on a read-only filesystem reports the reason as well.
             if let Some(refusal) = ownership.refusal(&claim.at, beside)
                 && take_over.is_none()
             {
@@ -171,12 +172,13 @@ impl Owner {
         Ok(())
     }
 
-    /// Puts the generation beside the blocks that this database takes over with. From here on every other one
-    /// is refused.
+    /// Writes the generation with which this database takes over beside the blocks. From here on every other
+    /// database is refused.
     async fn announce(&self, ownership: &Ownership, beside: u64) -> Result<u64> {
         let generation = ownership.above(beside, u32::from_le_bytes(random::bytes()?));
         self.blocks.raise_generation(generation).await?;
-        // It stays if another database takes over meanwhile with a larger one: that one owns the blocks.
+        // If another database takes over meanwhile with a larger generation, that one stays and owns the
+        // blocks.
         let there = self.blocks.generation().await?;
         if there != generation {
             let refusal = Refusal::Behind { generation, beside: there };

@@ -1,12 +1,12 @@
-//! Keeps long work to a rate and to portions, and lets the caller end it while it waits.
+//! Limits the rate and the size of the steps of long work, and lets the caller end it during a wait.
 
 use std::time::{Duration, Instant};
 
-/// The longest sleep: a caller that ends the work waits no longer.
+/// The longest sleep: a caller that ends the work waits at most this long.
 const STEP: Duration = Duration::from_millis(100);
 
-/// When `done`, at `per_second`, may be done if the work began at `started`; `None` if no clock goes that
-/// far.
+/// The time at which `done`, at `per_second`, is allowed if the work began at `started`; `None` if it is
+/// beyond the range of clocks.
 pub(super) fn due(started: Instant, done: u64, per_second: u64) -> Option<Instant> {
     let after = Duration::try_from_secs_f64(done as f64 / per_second.max(1) as f64).ok()?;
     started.checked_add(after)
@@ -22,8 +22,8 @@ pub(super) async fn sleep_a_step(due: Option<Instant>) -> bool {
     true
 }
 
-/// How many of the first items have together no more than so many bytes; one at least, however large, so that
-/// the work goes on.
+/// How many of the first items have sizes that add up to at most this many bytes; at least one, of any size,
+/// so that the work makes progress.
 pub(super) fn fitting<T>(items: &[T], most: u64, size: impl Fn(&T) -> u64) -> usize {
     let mut bytes = 0;
     let fits = |item: &&T| {

@@ -1,12 +1,12 @@
-//! A blob coming out: its blocks in order, each verified before a byte of it leaves.
+//! Reads a blob: its blocks in order, each verified before any of its bytes is returned.
 //!
-//! The manifest is read in windows, each a query of its own, so that nothing is locked or held between them
-//! and no reader holds a whole manifest. Blocks are fetched ahead, more the longer the reading goes straight
-//! on, and verified in parallel. A jump costs one block, or, over a network and without verification, the
-//! wanted part of it.
+//! The manifest is read in windows, each with its own query, so that nothing is locked or held between them
+//! and no reader holds a whole manifest. Blocks are fetched ahead, more the longer the reads are sequential,
+//! and verified in parallel. A seek costs one block, or, over a network and without verification, only the
+//! requested part of it.
 //!
-//! A hole in the manifest and a block that is missing, short, long or altered are errors that name the block
-//! and the blob. They are never the end of the stream.
+//! A gap in the manifest and a block that is missing, too short, too long or altered are errors that name the
+//! block and the blob. They are never the end of the stream.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -24,51 +24,51 @@ use crate::key::BlobId;
 use crate::manifest::{BlobRecord, PlacedEntry};
 use crate::runtime;
 
-/// Entries of the manifest that come with the first query, with the first one after a jump, and with a later
-/// one at most: each brings twice as many as the one before.
+/// Entries of the manifest that come with the first query, with the first one after a seek, and with later
+/// ones at most: each brings twice as many as the one before.
 pub(super) const FIRST_ENTRIES: usize = 64;
 const ENTRIES_AFTER_JUMP: usize = 4;
 const MOST_ENTRIES: usize = 512;
 
-/// Bytes that are fetched ahead at most, and blocks: small blocks are many files. From over a network more,
-/// as an answer takes its time; with the largest blocks, what is fetched and what is handed out are 64 MiB.
+/// The most bytes and blocks that are fetched ahead: small blocks are many files. Over a network more,
+/// because an answer takes time; with the largest blocks, fetched and returned blocks together are 64 MiB.
 const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_REMOTE: u64 = 32 << 20;
 const AHEAD_BLOCKS: usize = 64;
 
-/// Neighbours in an object are read together, up to so many bytes of the blob.
+/// Neighbours in an object are read together, up to this many bytes of the blob.
 const TOGETHER_BYTES: u64 = 8 << 20;
 
-/// A blob of up to so many bytes, that is here, is looked up and read at once on the thread that asks if it
-/// is in memory, and otherwise as one piece of work: to hand work to another thread and back takes longer
-/// than either.
+/// A local blob of up to this many bytes is looked up and read at once on the calling thread if it is in
+/// memory, and otherwise as one piece of work: handing work to another thread and back takes longer than
+/// either.
 const SMALL: u64 = 64 << 10;
 
-/// Reads one blob, from its start or any other place.
+/// Reads one blob, from its start or any other position.
 ///
-/// It goes on for the grace (`GRAVITON_GC_GRACE`) after the blob was deleted. After an error it gives the
-/// same error again until it is moved by [`seek`](BlobReader::seek).
+/// Reading continues for the grace (`GRAVITON_GC_GRACE`) after the blob was deleted. After an error, the
+/// reader returns the same error until [`seek`](BlobReader::seek) moves it.
 #[derive(Debug)]
 pub struct BlobReader {
     core: Arc<Core>,
     record: BlobRecord,
     position: u64,
-    /// The blob is read up to here.
+    /// The blob is read up to this offset.
     end: u64,
-    /// Manifest entries behind those that are being fetched, in order.
+    /// Manifest entries after those that are being fetched, in order.
     entries: VecDeque<PlacedEntry>,
     /// How many entries the next query asks for.
     window: usize,
-    /// Where the next entry must start.
+    /// The offset at which the next entry must start.
     next_entry: u64,
     ahead: VecDeque<(Piece, Fetching)>,
-    /// How many bytes may be fetched ahead: grows as long as the reading goes straight on.
+    /// How many bytes may be fetched ahead: grows while the reads are sequential.
     allowance: u64,
-    /// It grows no further than to this.
+    /// The limit of the growth.
     most_ahead: u64,
-    /// The position is where the reading jumped to: whether it goes straight on from there is not known yet.
+    /// The position was reached by a seek: whether reads are sequential from there is not known yet.
     jumped: bool,
-    /// The piece that holds the position, or held it last.
+    /// The piece that contains the position, or contained it last.
     current: Option<(Piece, Bytes)>,
     failed: Option<Error>,
 }
@@ -100,7 +100,7 @@ impl BlobReader {
         }
     }
 
-    /// Whether it holds the byte at this offset in memory.
+    /// Whether the byte at this offset is in memory.
     pub(crate) fn holds(&self, offset: u64) -> bool {
         self.current.as_ref().is_some_and(|(piece, _)| piece.range.contains(&offset))
     }
@@ -125,27 +125,27 @@ impl BlobReader {
         self.position
     }
 
-    /// Moves to this offset; behind the end there is nothing to read. Costs nothing by itself.
+    /// Moves to this offset; beyond the end there is nothing to read. Costs nothing by itself.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
         self.failed = None;
     }
 
-    /// Reads no further than to this offset: it is the end now, and no block behind it is fetched.
+    /// Ends reading at this offset: no block after it is fetched.
     pub fn limit(&mut self, end: u64) {
         self.end = end.min(self.size());
     }
 
-    /// Fetches at most about so many bytes ahead of what was handed out, and never more than it would by
-    /// itself. For whoever has many readers at once, and little memory.
+    /// Limits the bytes that are fetched ahead to about `most`, and never raises the usual limit. For
+    /// programs with many readers and little memory.
     pub fn limit_ahead(&mut self, most: u64) {
         let usual = if self.core.blocks.is_local() { AHEAD_BYTES } else { AHEAD_BYTES_REMOTE };
         self.most_ahead = most.min(usual);
         self.allowance = self.allowance.min(self.most_ahead);
     }
 
-    /// Where the block that holds the position begins and ends in the blob; `None` at the end. Nothing is
-    /// fetched for it but rows of the manifest: for whoever has to find room for the block before
+    /// The start and end in the blob of the block that contains the position; `None` at the end. It fetches
+    /// only rows of the manifest, so that a caller can find room for the block before
     /// [`next`](BlobReader::next) fetches it.
     pub async fn block(&mut self) -> Result<Option<Range<u64>>> {
         if let Some(error) = &self.failed {
@@ -166,13 +166,13 @@ impl BlobReader {
         Ok(ahead.or(self.entries.front()).map(|entry| entry.offset..entry.end()))
     }
 
-    /// How many bytes are being fetched ahead, or were and are not yet asked for.
+    /// How many bytes are being fetched ahead, or were fetched and not yet read.
     pub fn ahead(&self) -> u64 {
         self.ahead.iter().map(|(piece, _)| piece.range.end - piece.range.start).sum()
     }
 
-    /// Gives back the memory of what was fetched. Reading goes on at the position; what is needed is fetched
-    /// again.
+    /// Releases the memory of the fetched blocks. Reading continues at the position; needed blocks are
+    /// fetched again.
     pub fn release(&mut self) {
         self.ahead.clear();
         self.entries.clear();
@@ -181,7 +181,7 @@ impl BlobReader {
         self.window = ENTRIES_AFTER_JUMP;
     }
 
-    /// The bytes from the position to the end of its block, and moves behind them. `None` at the end.
+    /// Returns the bytes from the position to the end of its block, and moves past them. `None` at the end.
     ///
     /// They are not copied: the result shares the memory that the block was read into.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
@@ -216,7 +216,7 @@ impl BlobReader {
         let key = entry.key;
         let entry = *entry;
         let Some(read) = blocking::at_once(self.core.get(&key, entry.located.as_ref(), None)) else { return };
-        // The next read finds an error again, and may take the time to note it.
+        // The next read meets the same error, and may take the time to note it.
         if let Ok(bytes) = read.and_then(|bytes| verified(&self.core, &entry, bytes)) {
             self.entries.clear();
             self.next_entry = entry.end();
@@ -224,7 +224,7 @@ impl BlobReader {
         }
     }
 
-    /// Takes note of an error at the position.
+    /// Records an error at the position.
     fn fail(&mut self, error: Error) -> Error {
         let error = error.within(format!("cannot read blob {} at {}", self.record.id, self.position));
         self.failed = Some(error.clone());
@@ -253,14 +253,14 @@ impl BlobReader {
         };
         if !std::mem::take(&mut self.jumped) {
             self.allowance = (self.allowance * 2).max(bytes.len() as u64).min(self.most_ahead);
-            // An error further on is reported when the reading gets there.
+            // An error further on is reported when reading gets there.
             let _ = self.fetch_ahead().await;
         }
         self.current = Some((piece.clone(), bytes.clone()));
         Ok((piece, bytes))
     }
 
-    /// Drops what is before the position, and everything if the position is elsewhere.
+    /// Drops the bytes before the position, and everything if the position is elsewhere.
     async fn skip_to_position(&mut self) -> Result<()> {
         while self.ahead.front().is_some_and(|(piece, _)| piece.range.end <= self.position) {
             self.ahead.pop_front();
@@ -273,7 +273,7 @@ impl BlobReader {
         if !straight_on {
             self.ahead.clear();
             self.allowance = 0;
-            // Where there is a limit, all up to it is wanted.
+            // With a limit, all bytes up to it are wanted.
             self.jumped = self.end == self.size();
         }
         while self.entries.front().is_some_and(|entry| entry.end() <= self.position) {
@@ -296,7 +296,7 @@ impl BlobReader {
         Ok(())
     }
 
-    /// Begins to fetch what may be fetched; at least the first block is planned.
+    /// Begins to fetch as much as allowed; at least the first block is planned.
     async fn fetch_ahead(&mut self) -> Result<()> {
         let mut bytes = self.ahead();
         while self.may_fetch(bytes) {
@@ -315,13 +315,13 @@ impl BlobReader {
         Ok(())
     }
 
-    /// Whether more is to be fetched beside so many bytes.
+    /// Whether more may be fetched in addition to this many bytes.
     fn may_fetch(&self, bytes: u64) -> bool {
         if self.ahead.is_empty() {
             return true;
         }
         match self.entries.front() {
-            // Enough at once that it is worth a request.
+            // Enough at once to be worth a request.
             Some(entry) if self.is_in_object(entry) => {
                 self.allowance.saturating_sub(bytes) >= (self.allowance / 2).clamp(1, TOGETHER_BYTES)
             }
@@ -345,8 +345,8 @@ impl BlobReader {
         if self.entries.is_empty() && entry.end() < self.size() {
             self.entries = self.manifest(entry.end()).await?.into();
         }
-        // An entry whose offset was changed is whole in itself; only what comes next shows that it lies
-        // elsewhere.
+        // An entry whose offset was changed looks right by itself; only the next entry shows that it is in
+        // the wrong position.
         let next = self.entries.front().map_or(self.size(), |next| next.offset);
         if entry.offset != self.next_entry || entry.end() != next {
             return Err(hole());
@@ -380,8 +380,8 @@ impl BlobReader {
 
     fn piece_of(&self, entry: PlacedEntry) -> Piece {
         let whole = entry.offset..entry.end();
-        // The digest is one of the whole block: to verify a byte takes all the others. And from a file, the
-        // bytes around those that are wanted cost next to nothing.
+        // The digest covers the whole block: verifying one byte takes all the others. And in a file, the
+        // bytes around the wanted ones cost almost nothing.
         let range = if self.core.verify_reads || self.core.blocks.is_local() || entry.located.is_some() {
             whole
         } else {

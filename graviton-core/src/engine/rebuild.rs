@@ -1,11 +1,10 @@
-//! Blocks are rebuilt from packs: those that blobs need, and that are not where their rows say.
+//! Rebuilds blocks from packs: blocks that blobs need, and that are not where their rows say.
 //!
-//! A database that was restored from a backup may say that a block is at a place that was given up since,
-//! and know nothing of the pack that the block was moved to. So the records of packs without a row are read,
-//! and of packs in which records may be that no row points at. A record of a block that is missing or
-//! damaged is verified, and *copied* as a put does it: pinned, written anew, synced, marked. The row never
-//! gets the place of the record itself, which a collector that is late may give up (`docs/FORMAT.md`,
-//! "Rebuilding"; mutant `RebuildsInPlace`).
+//! A database that was restored from a backup may say that a block is at a place that was given up since, and
+//! not know the pack that the block was moved to. So the records of packs without a row are read, and those
+//! of packs that may contain records without a row. A record of a missing or damaged block is verified, and
+//! *copied* as in a put: pinned, written anew, synced, marked. The row never gets the place of the record
+//! itself, which a late collector may give up (`docs/FORMAT.md`, "Rebuilding"; mutant `RebuildsInPlace`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,15 +27,16 @@ use crate::place::{PackName, PackRow, Place};
 const RECORDS: usize = 512;
 const TOGETHER: u64 = 8 << 20;
 
-/// Packs that one query is about.
+/// The packs of one query.
 const PACKS: usize = 512;
 
-/// A pack to look through.
+/// A pack to search.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source {
     pub(super) name: PackName,
     pub(super) length: u64,
-    /// It has a row. It may be written to at this moment and have holes, so that its defects are no findings.
+    /// Whether it has a row. It may then be written at this moment and have holes, so its defects are no
+    /// findings.
     is_known: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Unusable {
 /// The result of one step through a pack.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// Where the next one begins; `None` at the end of the pack.
+    /// The offset of the next step; `None` at the end of the pack.
     pub(super) next: Option<u64>,
     /// Blocks that were rebuilt, and their bytes.
     pub(super) rebuilt: (u64, u64),
@@ -73,7 +73,7 @@ pub(super) async fn sources(engine: &Engine, from: Option<PackName>) -> Result<V
     let mut sources = Vec::new();
     for part in listed.chunks(PACKS) {
         let names: Vec<PackName> = part.iter().map(|(name, _)| *name).collect();
-        // Asked after the packs were listed: the row of a new pack is there before its file.
+        // Queried after the packs were listed: the row of a new pack exists before its file.
         let known = core.manifests.known_packs(&names).await?;
         for (name, length) in part.iter().copied() {
             let is_known = match known.get(&name) {
@@ -88,26 +88,26 @@ pub(super) async fn sources(engine: &Engine, from: Option<PackName>) -> Result<V
     Ok(sources)
 }
 
-/// The id of the store that a pack belongs to, if it is another one. A pack whose header is gone is nobody
-/// else's.
+/// The id of the store that a pack belongs to, if it is another one. A pack without a header does not count
+/// as another store's.
 pub(super) async fn stranger(packs: &dyn Packs, store_id: &str, name: PackName) -> Result<Option<String>> {
     let header = match packs.read(&name, 0..HEADER).await {
-        // A pack that cannot be read tells so to whoever reads on.
+        // A pack that cannot be read is reported by the reads that follow.
         Err(error) if matches!(error.code(), Code::Io | Code::Forbidden) => return Ok(None),
         header => header?.unwrap_or_default(),
     };
     Ok(read_pack_header(&header).map(|(id, _)| id).filter(|id| id != store_id))
 }
 
-/// Looks through some records of a pack, from this offset on, and rebuilds blocks from them. With `deep`, the
-/// bytes of blocks that are where their rows say are hashed as well.
+/// Reads some records of a pack, from this offset on, and rebuilds blocks from them. With `deep`, blocks that
+/// are where their rows say are hashed as well.
 pub(super) async fn step(engine: &Engine, source: Source, from: u64, deep: bool) -> Result<Step> {
     let core = &engine.core;
     let Some(packs) = &core.packs else { return Ok(Step::default()) };
     engine.check_owner_again().await?;
     let mut pass = Pass { core, packs: &**packs, source, deep, step: Step::default() };
     match pass.run(engine, from).await {
-        // One pack that cannot be read keeps nobody from the others.
+        // A pack that cannot be read does not prevent the others from being read.
         Err(error) if is_unreadable(core, &error) => {
             pass.note(from, None, error.to_string());
             pass.step.next = None;
@@ -181,13 +181,13 @@ impl Pass<'_> {
         }
     }
 
-    /// The verified bytes of those records whose blocks are needed and not where their rows say.
+    /// The verified bytes of records whose blocks are needed and are not where their rows say.
     async fn blocks_to_rebuild(&mut self, records: &[(u64, Header)]) -> Result<Vec<(BlockKey, Bytes)>> {
         let mut keys: Vec<BlockKey> = records.iter().map(|(_, header)| header.key).collect();
         keys.sort_unstable();
         keys.dedup();
         let wanted = self.core.manifests.wanted_blocks(&keys).await?;
-        // Not yet looked at, or found to be bad.
+        // True: found to be bad. False: not yet checked.
         let mut wanted: HashMap<BlockKey, (BlockRecord, bool)> =
             wanted.into_iter().map(|record| (record.key, (record, false))).collect();
         let mut blocks = Vec::new();
@@ -209,14 +209,14 @@ impl Pass<'_> {
         Ok(blocks)
     }
 
-    /// Whether the row points at this very record, of which there is nothing to copy.
+    /// Whether the row points at this very record, so that there is nothing to copy.
     fn is_at(&self, record: &BlockRecord, offset: u64) -> bool {
         let is_here = |place: Place| (place.name, place.offset) == (self.source.name, offset);
         record.located.is_some_and(|located| is_here(located.place))
     }
 
-    /// Whether a block has to be written anew; its row says so then. A block whose row does not say `stored`
-    /// may still be there: after a database took over the objects of another one, no row says it.
+    /// Whether a block has to be written again, as its row then says. A block whose row does not say `stored`
+    /// may still exist: after a database took over the objects of another one, no row says so.
     async fn is_bad(&self, record: &BlockRecord) -> Result<bool> {
         let deep = self.deep || !record.stored;
         match look(self.core, record.key, record.located, deep).await {
@@ -229,7 +229,7 @@ impl Pass<'_> {
     /// The bytes of a record, if they are those of the block.
     async fn read(&mut self, offset: u64, header: &Header) -> Result<Option<Bytes>> {
         let Header { key, codec, stored_size, .. } = *header;
-        // It has no row: only its name counts.
+        // The pack has no row: only its name matters.
         let place = Place { pack: PackRow(0), name: self.source.name, offset, stored_size, codec };
         self.step.hashed += key.size() as u64;
         let error = match read::verified(self.packs, &key, &place).await {
@@ -237,7 +237,7 @@ impl Pass<'_> {
             Err(error) => error,
         };
         let why = match error.code() {
-            // The pack went meanwhile.
+            // The pack was removed meanwhile.
             Code::MissingBlock => return Ok(None),
             Code::CorruptBlock => "its bytes are not those of the block".to_owned(),
             Code::Unsupported => error.to_string(),

@@ -1,20 +1,20 @@
-//! Removes blocks that nothing refers to, beside puts that may refer to them again at any moment.
+//! Removes unreferenced blocks, while puts may reference them again at any moment.
 //!
-//! 1. *Doom*, one synced transaction: candidates that nothing refers to, looked up under their row locks, are
-//!    not stored any more.
+//! 1. *Doom*, one synced transaction: candidates that are unreferenced under their row locks are no longer
+//!    stored.
 //! 2. *Remove*, under no transaction: no slow disk or server holds up the database. A file is set aside
 //!    (`.doomed`), an object is deleted.
-//! 3. *Settle*, one transaction: the rows that this collection still dooms go.
-//! 4. A file that was set aside and has a row without a doom moves back: a put refers to that block. The
-//!    others are unlinked. This goes on beside the next batch, whose syncs leave the processor idle.
+//! 3. *Settle*, one transaction: the rows that this collection still dooms are deleted.
+//! 4. A file that was set aside and has a row without a doom moves back: a put references that block. The
+//!    others are unlinked. This overlaps with the next batch, whose syncs leave the processor idle.
 //!
-//! Where files are set aside, no put waits: a pin takes the doom away. A removal may be as late as it likes,
-//! after its session was lost and the block was put again: what it moves, it moves back. If its process dies,
+//! Where files are set aside, no put waits: a pin removes the doom. A removal may be arbitrarily late, after
+//! its session was lost and the block was put again: it moves back what it moved. If its process dies,
 //! [`aside::tidy`] does steps 3 and 4.
 //!
 //! A deleted object does not come back. So its doom outlasts every request that was sent for it, and until it
-//! ends no put relies on the block or writes it. It ends early if every request was answered. Nobody ends the
-//! dooms of a process that died: its requests may be on their way.
+//! ends, no put relies on the block or writes it. It ends early if every request was answered. The dooms of a
+//! process that died are never ended early: its requests may still be in transit.
 //!
 //! The models are `tests/model/src/files` and `tests/model/src/objects.rs`; each rule has a mutant there.
 

@@ -1,21 +1,23 @@
-//! Repack: moves the blocks of a store into packs, or out of them, beside everything else.
+//! Repack: moves the blocks of a store into packs, or out of them, beside all other work.
 //!
 //! *To packs*, a batch at a time:
 //!
 //! 1. Read the files, compare their digests, and append the blocks to an own pack, synced in every mode.
 //! 2. *Move*, one synced transaction: a row that says `stored`, and has neither a place nor a doom, gets the
-//!    place, and the block's name is doomed. A block that a put under way refers to stays for later: that put
+//!    place, and the block's name is doomed. A block that a running put references stays for later: that put
 //!    may be about to write the name.
 //! 3. *Set aside*, under no transaction: the file moves to `.doomed`, as in a collection ([`remove`]).
-//! 4. *Settle*: the file is unlinked if the row still says that the block is in a pack and no put under way
-//!    refers to it; otherwise it moves back. The doom is lifted.
+//! 4. *Settle*: the file is unlinked if the row still says that the block is in a pack and no running put
+//!    references it; otherwise it moves back. The doom is lifted.
 //!
-//! *To files*: the blocks are pinned under a pending blob, as in a put, so that nobody dooms their names.
-//! Then the records are read and compared, and published as files. A row that still has the old place loses
-//! it, in a synced transaction that requires the pins. The old bytes stay as they are, as after a compaction.
+//! *To files*: the blocks are pinned under a pending blob, as in a put, so that no collector dooms their
+//! names. Then the records are read and compared, and published as files. A row that still has the old place
+//! loses it, in a synced transaction that requires the pins. The old bytes stay as they are, as after a
+//! compaction.
 //!
-//! A repack may end anywhere: a row says where its block is, so the next one goes on with the others. A file
-//! that one left behind is found by the next collection, for its block is a candidate, or by the next repack.
+//! A repack may end anywhere: a row says where its block is, so the next one continues with the others. The
+//! next collection finds a file that was left behind, because its block is a candidate; so does the next
+//! repack.
 //!
 //! The model is `tests/model/src/repack`, with a mutant for each rule.
 

@@ -1,10 +1,9 @@
 //! A put in pieces, by a client that asks which blocks are missing before it sends any.
 //!
-//! A session is a writer row of its own, with one pending blob that pins every block that the session was
-//! asked about or was sent. So the guarantee of a put holds for it (`manifest`): no collector takes such a
-//! block away while the session lives. All of its state is in the database and its token, so that each
-//! request may go to another process. Every call moves the session's end. A session that is not used is
-//! collected like a put whose process died.
+//! A session is a writer row of its own, with one pending blob that pins every block that the session asked
+//! for or sent. So it has the guarantee of a put (`manifest`): no collector deletes such a block while the
+//! session lives. All of its state is in the database and its token, so that each request may go to another
+//! process. Every call extends the session. An unused session is collected like a put whose process died.
 //!
 //! ```text
 //! open_session -> missing(keys) -> put_block(each) -> commit(keys, id)
@@ -53,7 +52,8 @@ pub struct Session {
     /// The pending blob that holds the pins.
     pins: BlobRow,
     lifetime: Duration,
-    /// That of the database that opened it. In another copy of the database, these rows may be others.
+    /// The epoch of the database that opened it. In another copy of the database, these rows may be different
+    /// ones.
     epoch: u64,
 }
 
@@ -62,12 +62,12 @@ pub struct Session {
 pub enum SessionCommit {
     /// The blob is live.
     Committed(PutReceipt),
-    /// These blocks are not there, or damaged, each named once; nothing was committed. Put them and commit
+    /// These blocks are missing or damaged, each named once; nothing was committed. Put them and commit
     /// again.
     Missing(Vec<BlockKey>),
 }
 
-/// Opens a session that lives for so long after each call.
+/// Opens a session that ends this long after its last call.
 pub(super) async fn open(engine: &Arc<Engine>, lifetime: Duration) -> Result<Session> {
     if !LIFETIMES.contains(&lifetime) {
         let why = format!("a session cannot live for {} s", lifetime.as_secs_f64());
@@ -95,7 +95,7 @@ pub(super) fn with_token(engine: &Arc<Engine>, token: &str) -> Result<Session> {
     let mut numbers = said.split('.').map(str::parse::<u64>);
     let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or_else(unknown);
     let (writer, pins, lifetime) = (next()?, next()?, next()?);
-    // Tokens of older versions have none.
+    // Tokens of older versions have no epoch.
     let epoch = next().unwrap_or(0);
     Ok(Session {
         engine: Arc::clone(engine),
@@ -106,8 +106,8 @@ pub(super) fn with_token(engine: &Arc<Engine>, token: &str) -> Result<Session> {
     })
 }
 
-/// The authentication code of a token, which only processes that share the database can make: nobody guesses
-/// a token.
+/// The authentication code of a token, which only processes that share the database can make, so that nobody
+/// can guess a token.
 fn mac(engine: &Engine, said: &str) -> blake3::Hash {
     let key = blake3::derive_key("graviton 2026 session token", engine.store_id.as_bytes());
     blake3::keyed_hash(&key, said.as_bytes())
@@ -121,18 +121,18 @@ impl Session {
         format!("{said}.{}", mac(&self.engine, &said))
     }
 
-    /// When it ends if no call comes: milliseconds since 1970-01-01 UTC by this host's clock. Its real end is
-    /// by the database's.
+    /// The end of the session if no call comes: milliseconds since 1970-01-01 UTC by this host's clock. Its
+    /// real end is by the database's clock.
     pub fn expires_at_ms(&self) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         (now + self.lifetime).as_millis() as i64
     }
 
-    /// Moves the session's end. `writer-expired` if it is over.
+    /// Extends the session. `writer-expired` if it is over.
     pub async fn renew(&self) -> Result<()> {
         self.engine.check_owner().await?;
         if self.epoch != self.engine.owner.epoch() {
-            // Another process may know more.
+            // Another process may know a newer epoch.
             self.engine.check_owner_again().await?;
         }
         if self.epoch != self.engine.owner.epoch() {
@@ -145,8 +145,8 @@ impl Session {
         Err(over())
     }
 
-    /// Those of the keys whose blocks are not there, each named once, in their order. All of them are pinned:
-    /// those that are there stay there.
+    /// The keys whose blocks are missing, each named once, in their order. All of the keys are pinned:
+    /// existing blocks stay.
     pub async fn missing(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
         self.renew().await?;
         let mut put = self.resume();
@@ -160,13 +160,13 @@ impl Session {
         Ok(missing.keys)
     }
 
-    /// How many blocks it keeps. Takes time in proportion.
+    /// How many blocks the session keeps. Takes time in proportion.
     pub async fn kept(&self) -> Result<u64> {
         self.core().manifests.references(self.pins).await
     }
 
     /// Stores a block, durably, and pins it. Bytes that do not have this key are `digest-mismatch`. Returns
-    /// whether they were written; false if they were there.
+    /// whether they were written; false if they already existed.
     pub async fn put_block(&self, key: &BlockKey, bytes: Bytes) -> Result<bool> {
         let (key, algo) = (*key, key.algo());
         let (bytes, is) = blocking::run(move || {
@@ -185,11 +185,11 @@ impl Session {
         put.keep().await.map_err(named)
     }
 
-    /// Makes a blob of blocks that are there, after reading all of them: their content has to have this id,
-    /// or it is `digest-mismatch`. The sizes of the keys have to add up to the blob's.
+    /// Makes a blob of existing blocks, after reading all of them: their content must have this id, otherwise
+    /// it is `digest-mismatch`. The sizes of the keys must add up to the blob's.
     ///
-    /// Takes as long as reading the blob does, and memory for [`COMMIT_AHEAD`] or one block, and one block
-    /// more. The session goes on.
+    /// Takes as long as reading the blob, and memory for [`COMMIT_AHEAD`] or one block, and one block more.
+    /// The session continues.
     pub async fn commit(&self, keys: &[BlockKey], id: &BlobId) -> Result<SessionCommit> {
         let entries = tiled(keys, id)?;
         self.renew().await?;
@@ -200,7 +200,7 @@ impl Session {
         let mut hasher = Hasher::new(id.algo());
         let mut renewed = Instant::now();
         for entries in entries.chunks(PIN_BLOCKS) {
-            // All of them are read: whether they look intact does not matter.
+            // All of them are read, so it does not matter whether they look intact.
             let pinned = put.pin(entries).await.map_err(named)?;
             let absent = entries.iter().zip(&pinned).filter(|(_, block)| !block.stored);
             missing.extend(absent.map(|(entry, _)| entry.key));
@@ -208,7 +208,7 @@ impl Session {
                 // All missing blocks are reported together, without reading the rest.
                 continue;
             }
-            // Owned, so that the future is `Send` for whoever spawns it.
+            // Owned, so that the future is `Send` and can be spawned.
             let blocks = runs(entries, pinned);
             let largest = entries.iter().map(|entry| entry.key.size() as u64).fold(1, u64::max);
             let together = ((COMMIT_AHEAD / largest) as usize).clamp(1, TOGETHER);
@@ -237,7 +237,7 @@ impl Session {
                         .await?;
                     }
                     Err(error) if matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) => {
-                        // So that whoever is asked next knows it too.
+                        // The next caller then knows it too.
                         core.latch.watch(recheck(core, pinned.row).await)?;
                         missing.extend([key]);
                     }
@@ -258,7 +258,7 @@ impl Session {
         Ok(SessionCommit::Committed(put.commit(&self.engine, *id).await.map_err(named)?))
     }
 
-    /// Ends the session: what it pinned and nothing else needs can be collected. One that is over is no
+    /// Ends the session: blocks that only it pinned can be collected. A session that is already over is no
     /// error.
     pub async fn close(&self) -> Result<()> {
         let core = self.core();
@@ -303,7 +303,7 @@ impl Missing {
     }
 }
 
-/// The blocks in order, and how many times each follows itself: a block of zeros is read once.
+/// The blocks in order, each with the number of its repetitions in a row: a block of zeros is read once.
 fn runs(entries: &[ManifestEntry], pinned: Vec<PinnedBlock>) -> Vec<(BlockKey, PinnedBlock, usize)> {
     let mut runs: Vec<(BlockKey, PinnedBlock, usize)> = Vec::new();
     for (entry, block) in entries.iter().zip(pinned) {
@@ -320,14 +320,14 @@ fn over() -> Error {
         .with_advice("open another one and ask again what is missing")
 }
 
-/// The error of a put under a session, in the session's words.
+/// The error of a put under a session, in the terms of sessions.
 fn named(error: Error) -> Error {
     if error.code() == Code::WriterExpired { over() } else { error }
 }
 
-/// The pin of a block: its place among the pins is its own, whoever asks, however often. Two keys that
-/// collide there can be made, at the cost of 2^31 hashes; then one of the two is not pinned, and may be
-/// missing at the commit.
+/// The pin of a block. Its position among the pins depends only on the key, not on the caller or the number
+/// of calls. Two keys that collide there can be made, at the cost of 2^31 hashes; then one of the two is not
+/// pinned, and may be missing at the commit.
 fn pin_of(key: &BlockKey) -> ManifestEntry {
     let hash = blake3::hash(key.to_string().as_bytes());
     let mut start = [0; 8];
@@ -335,7 +335,7 @@ fn pin_of(key: &BlockKey) -> ManifestEntry {
     ManifestEntry { offset: u64::from_le_bytes(start) >> 1, key: *key }
 }
 
-/// The blocks one behind the other, if they are as long as the blob.
+/// The blocks one after another, if they are as long as the blob.
 fn tiled(keys: &[BlockKey], id: &BlobId) -> Result<Vec<ManifestEntry>> {
     let entries = ManifestEntry::tiling(0, keys.iter().copied());
     let size = entries.last().map_or(0, ManifestEntry::end);

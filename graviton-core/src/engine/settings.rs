@@ -1,4 +1,4 @@
-//! The settings of the engine, and the times that the protocol is built on.
+//! The settings of the engine, and the times that the protocol depends on.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,46 +9,46 @@ use crate::digest::Algo;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Durability;
 
-/// The settings of the engine; the places of blocks and manifests are not among them.
+/// The settings of the engine, without the locations of blocks and manifests.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Settings {
-    /// The algorithm of what is written.
+    /// The algorithm of new blobs and blocks.
     pub algo: Algo,
-    /// How it is cut.
+    /// The chunker of new blobs.
     pub chunker: ChunkerSpec,
     /// Where new blocks are written.
     pub layout: BlockLayout,
     /// How new blocks in packs are compressed.
     pub compression: Compression,
-    /// How durable a returned put is.
+    /// The durability of a returned put.
     pub durability: Durability,
-    /// Whether every block is hashed again before a byte of it is handed out.
+    /// Whether every block is hashed again before any of its bytes is returned.
     pub verify_reads: bool,
-    /// How many bytes of memory a put may use, whatever the blob's size.
+    /// How many bytes of memory a put may use, for blobs of any size.
     pub window: usize,
-    /// How many bytes more puts may use that find them unused, all together.
+    /// How many more bytes all puts together may use while these are free.
     pub shared_window: usize,
-    /// Whether nothing is to be written.
+    /// Whether the store is read-only.
     pub read_only: bool,
     /// Whether blocks without a `store-id` beside them are taken over.
     pub adopt: bool,
-    /// Whether the database becomes the one that owns the blocks, although it is a copy.
+    /// Whether the database becomes the owner of the blocks, although it is a copy.
     pub take_over: bool,
-    /// How long a deleted blob is kept, unless a collection is told otherwise.
+    /// How long a deleted blob is kept, unless a collection has another grace.
     pub grace: Duration,
-    /// The times that the protocol is built on, the same in every process that shares the database. Not to be
-    /// changed but by tests that cannot wait for a minute.
+    /// The times that the protocol depends on, the same in every process that shares the database. Only tests
+    /// that cannot wait for a minute may change them.
     pub timing: Timing,
 }
 
-/// Where new blocks are written. Blocks of both kinds can always be read, in one store.
+/// The layout of new blocks. Blocks of both layouts can always be read, in one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BlockLayout {
-    /// Each is a file or an object of its own.
+    /// Each block is a file or an object of its own.
     #[default]
     Files,
-    /// Many of them share a file.
+    /// Many blocks share a file.
     Packs,
 }
 
@@ -66,22 +66,23 @@ impl FromStr for BlockLayout {
     }
 }
 
-/// The times that the protocol is built on. The database's clock must not jump.
+/// The times that the protocol depends on. The database's clock must not jump.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// For how long a writer counts as alive without a word from it.
+    /// How long a writer counts as alive after its last renewal.
     pub lease: Duration,
-    /// How often it says so.
+    /// The interval of renewals.
     pub renewal: Duration,
-    /// For how long nobody puts a block in S3 that a collector is about to delete. Its requests are valid for
-    /// half of that; by the other half the clocks of client and server may differ.
+    /// For blocks in S3, how long a block stays doomed that a collector is about to delete; no put writes it
+    /// meanwhile. The requests are valid for half of that; the other half covers the difference between the
+    /// clocks of client and server.
     pub doom: Duration,
-    /// How long a generation of the database lasts that a writer begins.
+    /// How long a generation lasts that a writer begins.
     pub generation: Duration,
 }
 
 impl Timing {
-    /// The times that every store uses which shares a database.
+    /// The times of every store that shares a database.
     pub(crate) const USUAL: Timing = Timing {
         lease: Duration::from_secs(60),
         renewal: Duration::from_secs(15),

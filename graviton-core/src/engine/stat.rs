@@ -1,4 +1,4 @@
-//! Queries: about one blob, about all blobs, and sums over the store.
+//! Queries: one blob, all blobs, and sums over the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! Blocks and packs without a row in the database: what a put left that was killed before its row was there,
-//! and blocks of puts that are running.
+//! Blocks and packs without a row in the database: left by a put that was killed before its rows existed, or
+//! written by a running put.
 //!
-//! No collection removes them by itself, for nothing in the database leads to them; a verification with
-//! `adopt` lists all of them, and gives them rows. A collection counts them, so that somebody hears of them.
-//! It looks at [`MOST`] names at most, so that it takes no longer in a large store, and not at objects, whose
-//! listing is paid for.
+//! No collection removes them by itself, because nothing in the database leads to them; a verification with
+//! `adopt` lists all of them, and gives them rows. A collection counts them, so that its report shows them.
+//! It checks at most [`MOST`] names, so that it takes no longer in a large store, and no objects, because
+//! listing them costs money.
 
 use super::core::Core;
 use crate::block::Listed;

@@ -1,15 +1,15 @@
-//! Verification: checks that everything is there which the database says, and that no byte has changed.
+//! Verification: checks that everything in the database is really stored, and that no byte has changed.
 //!
-//! 1. The database's own check of itself.
+//! 1. The self-check of the database.
 //! 2. *Manifests*: the entries of every live blob tile it exactly.
 //! 3. *Packs*, on request: blocks are rebuilt from packs that the database does not know (`rebuild`).
-//! 4. *Blocks*: each one that is said to be stored is there with its length; with `deep` every byte is hashed
+//! 4. *Blocks*: each block whose row says `stored` exists with its length; with `deep`, every byte is hashed
 //!    again.
-//! 5. *Listing*: what the block store holds that no row knows.
+//! 5. *Listing*: blocks in the block store without a row.
 //!
-//! It runs beside everything else. A finding is checked again where nobody can have changed it meanwhile: a
-//! block under its row lock, a manifest after its blob was found live again. A block that is bad there is
-//! marked as not stored, so that the next put of it writes it anew. A failed backend is an error, never a
+//! It runs beside all other work. A finding is checked again under protection from concurrent changes: a
+//! block under its row lock, a manifest after its blob was found live again. A block that is still bad is
+//! marked as not stored, so that the next put of it writes it again. A failed backend is an error, never a
 //! finding.
 
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
-//! A batch of values for one statement, as JSON text: `{"keys": [["1", ...]], ...}` without the need to
-//! quote, for all that goes in is numbers, hexadecimal and chunker settings.
+//! A batch of values for one statement, as JSON text: `{"keys": [["1", ...]], ...}`. Nothing has to be
+//! quoted, because all values are numbers, hexadecimal and chunker settings.
 
 use super::Mark;
 use crate::digest::{Algo, Digest};

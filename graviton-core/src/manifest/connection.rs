@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey, MAX_BLOCK_SIZE};
 use crate::place::{Codec, Located, PackRow, Place};
 
-/// Why an operation failed: the error of its database, or our own.
+/// The reason why an operation failed: an error of its database, or our own.
 pub(super) enum Problem {
     Sqlite(rusqlite::Error),
     #[cfg(feature = "postgres")]
@@ -54,12 +54,12 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'static> {
-    /// How many rows at most.
+    /// The most rows to return.
     pub(super) fn limit(rows: usize) -> Value<'static> {
         Value::Number(i64::try_from(rows).unwrap_or(i64::MAX))
     }
 
-    /// A duration that is longer than the database can count is the longest that it can.
+    /// A duration that is longer than the database can count becomes the longest one that it can.
     pub(super) fn milliseconds(duration: Duration) -> Value<'static> {
         Value::Number(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
     }
@@ -74,7 +74,7 @@ pub(super) fn text<'a>(text: impl Into<Cow<'a, str>>) -> Value<'a> {
     Value::Text(text.into())
 }
 
-/// The columns of a row that was found, from 0.
+/// The columns of a row that a query found, numbered from 0.
 pub(super) enum Columns<'r> {
     Sqlite(&'r rusqlite::Row<'r>),
     #[cfg(feature = "postgres")]
@@ -138,7 +138,7 @@ impl Columns<'_> {
     pub(super) fn located(&self, first: usize) -> Result<Option<Located>, Problem> {
         let Some(pack) = self.optional(first)? else { return Ok(None) };
         let (offset, stored_size) = (self.number(first + 2)?, self.number(first + 3)?);
-        // A row that was tampered with must not ask for memory, nor lead out of a pack.
+        // A row that was tampered with must not make us allocate memory, nor read outside a pack.
         let is_possible =
             (1..=MAX_OFFSET).contains(&offset) && (1..=MAX_BLOCK_SIZE as i64).contains(&stored_size);
         if !is_possible {
@@ -160,7 +160,7 @@ impl Columns<'_> {
     }
 }
 
-/// No pack is as long.
+/// An upper bound: no pack is this long.
 const MAX_OFFSET: i64 = 1 << 40;
 
 /// The error for a row that no Graviton wrote.
@@ -180,7 +180,7 @@ pub(super) enum Connection<'c> {
 
 impl Connection<'_> {
     /// Whether others write at the same time, so that rows have to be locked before they are read. In SQLite
-    /// a transaction that writes has the database to itself.
+    /// a writing transaction has the database to itself.
     pub(super) fn is_shared(&self) -> bool {
         !matches!(self, Connection::Sqlite(..))
     }
@@ -260,13 +260,13 @@ impl<T> Ending<T> {
     }
 }
 
-/// An operation under way. In a box, because on stable Rust there is no other way to ask that the future of a
-/// closure, which borrows the connection, is `Send`.
+/// An operation in progress. It is boxed because stable Rust has no other way to require that the future of a
+/// closure that borrows the connection is `Send`.
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<Ending<T>, Problem>> + Send + 'c>>;
 
-/// What an operation does with a connection and its arguments. It may run several times until it gets
-/// through, and leaves the same behind as if it had run once. The arguments stand beside it and not in it, so
-/// that each run borrows them.
+/// The function that runs an operation on a connection, with its arguments. It may run several times until it
+/// gets through, and leaves the same state behind as if it had run once. The arguments are passed to it
+/// rather than captured, so that each run borrows them.
 pub(super) trait Work<A, T>:
     for<'c> Fn(Connection<'c>, &'c A) -> Running<'c, T> + Send + Sync + 'static
 {

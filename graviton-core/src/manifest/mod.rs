@@ -1,9 +1,9 @@
-//! Which blocks make up which blob: the database.
+//! The manifests: the database that says which blocks make up which blob.
 //!
-//! A [`ManifestRepo`] holds the rows of `docs/FORMAT.md` and makes the steps of the put protocol atomic.
-//! The protocol in one sentence: *the reference is the pin*. A put inserts its references, under a blob
-//! row that is still pending, before it relies on any block, and a collector deletes only what nothing
-//! references. Every method is one transaction or one query; none is held open between calls.
+//! A [`ManifestRepo`] holds the rows of `docs/FORMAT.md` and makes the steps of the put protocol atomic. The
+//! protocol in one sentence: *the reference is the pin*. A put inserts its references, under a blob row that
+//! is still pending, before it relies on any block, and a collector deletes only blocks without a reference.
+//! Every method is one transaction or one query; none is held open between calls.
 //!
 //! An operation is spelled twice: its statements (`sql`), and one method (`put`, `read`, `collect`,
 //! `verify`), which runs them on a connection to either database.
@@ -69,7 +69,7 @@ pub struct BlockRow(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(pub i64);
 
-/// How much of what was put survives.
+/// How much of the data that was put survives a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// A returned put survives power loss.
@@ -89,21 +89,22 @@ impl Durability {
     }
 }
 
-/// What opening a repository may do to its database.
+/// How opening a repository may change its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// It is made if it is not there.
+    /// The database is created if it does not exist.
     Create,
-    /// One that is not there is `not-found`. An older schema is brought up to date.
+    /// A database that does not exist is `not-found`. An older schema is brought up to date.
     Existing,
-    /// The same, and nothing is written at all: an older schema is read as it is.
+    /// Like `Existing`, but nothing is written at all: an older schema is read as it is.
     ToRead,
 }
 
 /// The one row of `store`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// Random, made with the database, and written beside the blocks: one database, one block location.
+    /// Random, generated with the database, and also written beside the blocks: one database, one block
+    /// location.
     pub id: String,
     /// Where the blocks are, as [`Identity::location`](crate::block::Identity::location) said.
     pub block_location: String,
@@ -114,24 +115,24 @@ pub struct StoreRecord {
 /// A live blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRecord {
-    /// Its row, which its manifest hangs on.
+    /// Its row, which the entries of its manifest refer to.
     pub row: BlobRow,
     /// Its id.
     pub id: BlobId,
     /// How many blocks it has.
     pub block_count: u64,
-    /// The setting it was cut with.
+    /// The chunker setting that it was cut with.
     pub chunker: String,
     /// When it was committed: milliseconds since 1970 by the database's clock.
     pub created_at_ms: i64,
 }
 
-/// A block's place in a blob: one entry of a manifest.
+/// The position of a block in a blob: one entry of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ManifestEntry {
     /// Where the block starts in the blob, in bytes.
     pub offset: u64,
-    /// Which block; its size is in the key.
+    /// The block; its size is in the key.
     pub key: BlockKey,
 }
 
@@ -141,7 +142,7 @@ impl ManifestEntry {
         self.offset + self.key.size() as u64
     }
 
-    /// The entries of blocks that follow each other in this order, the first of them at this offset.
+    /// The entries of blocks that follow each other in this order, starting at this offset.
     pub(crate) fn tiling(offset: u64, keys: impl IntoIterator<Item = BlockKey>) -> Vec<ManifestEntry> {
         let mut offset = offset;
         let entry = |key| {
@@ -160,7 +161,7 @@ pub struct PlacedEntry {
     pub offset: u64,
     /// The block.
     pub key: BlockKey,
-    /// Where its bytes are; `None` for its own name.
+    /// Where the bytes of the block are; `None` for the block's own name.
     pub located: Option<Located>,
 }
 
@@ -184,17 +185,18 @@ impl PartialEq<ManifestEntry> for PlacedEntry {
     }
 }
 
-/// What [`ManifestRepo::pin`] found.
+/// The outcome of [`ManifestRepo::pin`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pinned {
     /// The blocks are pinned: for each one its row, and whether its bytes are known to be there.
     Blocks(Vec<PinnedBlock>),
-    /// A collector is about to delete one of them. Nothing was changed; try again when that is over.
+    /// A collector is about to delete one of the blocks. Nothing was changed; try again when the deletion is
+    /// over.
     Doomed {
-        /// After so long at the latest.
+        /// The deletion is over after this time at the latest.
         remaining: Duration,
     },
-    /// The blob is not pending any more: the writer's lease ran out. Nothing was changed.
+    /// The blob is no longer pending because the writer's lease ran out. Nothing was changed.
     Expired,
 }
 
@@ -205,11 +207,12 @@ pub struct PinnedBlock {
     pub row: BlockRow,
     /// Whether its bytes are in the block store.
     pub stored: bool,
-    /// Where they are; `None` for its own name.
+    /// Where its bytes are; `None` for the block's own name.
     pub located: Option<Located>,
-    /// Whether the put has found them damaged there. The database does not know it.
+    /// Whether the put has found its bytes damaged there. The database does not know about that.
     pub damaged: bool,
-    /// Whether a deletion of its own name may still be carried out, so that it is to be written into a pack.
+    /// Whether a deletion of the block's own name may still be carried out. The block then has to be written
+    /// into a pack.
     pub is_doomed: bool,
 }
 
@@ -220,26 +223,26 @@ impl PinnedBlock {
     }
 }
 
-/// A block that a put wrote, durably.
+/// A block that a put has written durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Its row.
     pub row: BlockRow,
-    /// Where it is now; `None` for its own name.
+    /// Where the block is now; `None` for the block's own name.
     pub place: Option<Place>,
-    /// The place of a row that says `stored`, where this put found the block damaged. If the row has it
-    /// still, it gets the new one.
+    /// The place in a row that says `stored`, if this put found the block damaged there. A row that still has
+    /// this place gets the new one.
     pub found: Option<Place>,
 }
 
 impl Mark {
-    /// Of a block under its own name.
+    /// The mark of a block under its own name.
     pub fn named(row: BlockRow) -> Mark {
         Mark { row, place: None, found: None }
     }
 }
 
-/// A pack, and the writer that has to hold it when something is marked in it.
+/// A pack, and the writer that must still hold it when a block is marked in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeldPack {
     /// The pack.
@@ -251,7 +254,7 @@ pub struct HeldPack {
 }
 
 impl HeldPack {
-    /// Each of these once.
+    /// Removes duplicates.
     pub(crate) fn each_once(packs: impl IntoIterator<Item = HeldPack>) -> Vec<HeldPack> {
         let mut packs: Vec<HeldPack> = packs.into_iter().collect();
         packs.sort_unstable_by_key(|held| (held.pack, held.writer));
@@ -260,13 +263,14 @@ impl HeldPack {
     }
 }
 
-/// Says whether a block that was written is the one that is there now.
+/// Says whether the block under its name is still the one that this put wrote.
 pub type InPlace = dyn Fn(&BlockKey) -> bool + Send + Sync;
 
-/// A block that a small blob wrote, durably: into a pack, or instead of a record that it found damaged.
+/// A block of a small blob that was written durably into a pack, or in place of a record that was found
+/// damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
-    /// Its place, and who has to hold the pack; `None` for its own name.
+    /// Its place and the pack with the writer that must hold it; `None` for the block's own name.
     pub place: Option<(Place, HeldPack)>,
     /// As in a [`Mark`].
     pub found: Option<Place>,
@@ -278,27 +282,28 @@ pub enum Commit {
     Pinned {
         /// The pending row.
         row: BlobRow,
-        /// What it turned out to be.
+        /// The id that the blob turned out to have.
         id: BlobId,
         /// How many references it has.
         block_count: u64,
         /// Blocks that are durable now and not yet marked so.
         marks: Vec<Mark>,
-        /// The packs of those.
+        /// The packs that those blocks are in.
         packs: Vec<HeldPack>,
     },
     /// A small blob whose blocks are durable and not yet referenced: begin, pin and commit in one.
     Whole {
         /// Its id.
         id: BlobId,
-        /// The setting it was cut with.
+        /// The chunker setting that it was cut with.
         chunker: Arc<str>,
         /// Its blocks in order.
         entries: Arc<[ManifestEntry]>,
-        /// Whether this block is, at this moment, the durable one that this put wrote under its own name.
-        /// Asked after the blocks' rows are locked, for each such block whose row does not say `stored`.
+        /// Whether the file under the block's own name is, at this moment, the durable one that this put
+        /// wrote. Called after the blocks' rows are locked, for each such block whose row does not say
+        /// `stored`.
         in_place: Box<InPlace>,
-        /// The blocks that this put wrote into packs, and those that it found damaged there.
+        /// The blocks that this put wrote into packs, and the ones that it found damaged there.
         packed: Arc<HashMap<BlockKey, Packed>>,
     },
 }
@@ -312,62 +317,63 @@ impl fmt::Debug for Commit {
     }
 }
 
-/// What became of a [`Commit`].
+/// The outcome of a [`Commit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     /// The blob is live now.
     Created,
     /// The blob was live already.
     Existed,
-    /// The pending row is not pending any more: the writer's lease ran out. Nothing is visible.
+    /// The row is no longer pending because the writer's lease ran out. Nothing is visible.
     Expired,
-    /// A block of the small blob is not in place, or doomed. Nothing was changed; pin it.
+    /// A block of the small blob is not in place, or is doomed. Nothing was changed; pin the blocks instead.
     NotInPlace,
-    /// Another process stored blocks that are not durable, and this store promises that they are. Nothing
-    /// was changed; sync all blocks, record that, and commit again.
+    /// Another process stored blocks that are not durable, and this store promises durability. Nothing was
+    /// changed; sync all blocks, record that, and commit again.
     NotDurable,
 }
 
-/// What is known of blobs and blocks before anything is written.
+/// The state of blobs and blocks, looked up before anything is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// For each id whether a live blob has it.
+    /// For each id, whether a live blob has it.
     pub live: Vec<bool>,
-    /// For each key whether its row says `stored` (and no collector is about to delete it); `None` where
-    /// there is no row.
+    /// For each key, whether its row says `stored` and no collector is about to delete it; `None` without a
+    /// row.
     pub stored: Vec<Option<bool>>,
-    /// For each key where its bytes are; `None` for its own name, and where there is no row.
+    /// For each key, where its bytes are; `None` for the block's own name, and without a row.
     pub located: Vec<Option<Located>>,
-    /// Whether anything that is stored may not be durable.
+    /// Whether some stored blocks may not be durable.
     pub relaxed: bool,
 }
 
-/// Connections to a database that may be used at once, by one open store: for its calls, not for its lease.
+/// The connections to a database that one open store may use at once for its calls. The one for its lease
+/// does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
     /// How many are in use.
     pub busy: usize,
-    /// How many can be.
+    /// How many there can be.
     pub most: usize,
 }
 
-/// What became of an undeletion.
+/// The outcome of an undeletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restored {
     /// The blob is live again.
     Restored,
-    /// It was live all the time, or was put again.
+    /// The blob was never deleted, or was put again.
     Live,
-    /// It is not there, or its references began to go.
+    /// The blob does not exist, or the removal of its references has begun.
     NotFound,
 }
 
-/// What [`ManifestRepo::doom`] did.
+/// The outcome of [`ManifestRepo::doom`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doomed {
     /// Blocks that are doomed now.
     pub blocks: Vec<(BlockRow, BlockKey)>,
-    /// Candidates that something refers to again: they are none any more.
+    /// Candidates that were referenced again; no longer candidates.
     pub referenced: u64,
 }
 
@@ -376,24 +382,24 @@ pub struct Doomed {
 pub struct Settled {
     /// Blocks whose rows are gone.
     pub gone: Vec<BlockKey>,
-    /// The places of blocks that have a row without a doom.
+    /// The indexes of the blocks that have a row without a doom.
     pub undoomed: Vec<usize>,
 }
 
-/// What a collection would do.
+/// A preview of a collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GarbagePlan {
-    /// Deleted blobs that it would reap, by name, as many as were asked for.
+    /// Names of deleted blobs that it would reap, at most as many as were requested.
     pub named: Vec<BlobId>,
-    /// All blobs that it would reap, abandoned puts among them.
+    /// All blobs that it would reap, including abandoned puts.
     pub blobs: u64,
-    /// Blocks that nothing would refer to then.
+    /// Blocks that would then have no reference.
     pub blocks: u64,
     /// The sum of their sizes.
     pub bytes: u64,
 }
 
-/// Looks at the bytes of a block; true if they are right. For [`ManifestRepo::recheck`].
+/// Checks the bytes of a block; true if they are right. For [`ManifestRepo::recheck`].
 pub type LookAgain =
     dyn Fn(BlockKey, Option<Located>) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> + Send + Sync;
 
@@ -404,10 +410,10 @@ pub struct BlockRecord {
     pub row: BlockRow,
     /// The block.
     pub key: BlockKey,
-    /// Whether its bytes are said to be in the block store.
+    /// Whether the row says that its bytes are in the block store.
     pub stored: bool,
     /// Whether a live blob refers to it.
     pub live: bool,
-    /// Where its bytes are; `None` for its own name.
+    /// Where its bytes are; `None` for the block's own name.
     pub located: Option<Located>,
 }

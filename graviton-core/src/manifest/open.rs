@@ -1,4 +1,4 @@
-//! Opening a repository: its tables are made or brought up to date, where that is allowed.
+//! Opens a repository: its tables are created or brought up to date, if that is allowed.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! How an operation of the repository runs, and who watches it.
+//! Runs an operation of the repository, and reports it to its observers.
 
 use std::fmt;
 use std::sync::Arc;

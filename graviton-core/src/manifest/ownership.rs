@@ -1,10 +1,10 @@
-//! Whether this database owns the blocks, or is a copy of the one that does.
+//! Detects whether this database owns the blocks, or is a copy of the owner.
 //!
-//! A copy names other blocks than the database that went on: what it collects, that one may refer to. So
-//! three things are remembered in the row of the store: where the database is, whether it was written by a
-//! backup, and its generation, a number that grows and also stands beside the blocks. Never is the one beside
-//! the blocks larger than that of the database which owns them, for it is raised after that is committed and
-//! synced.
+//! A copy and the original database come to reference different blocks: the original may reference what the
+//! copy collects. So the row of the store records three facts: where the database is, whether a backup wrote
+//! it, and its generation. The generation is a number that grows and is also stored beside the blocks. The
+//! number beside the blocks is never larger than that of the database that owns them, because it is raised
+//! only after the new number is committed and synced.
 //!
 //! A database that takes over is the exception: its number goes beside the blocks first. If its process dies
 //! in between, no database owns the blocks until one takes over, which is better than two. The number is far

@@ -1,7 +1,7 @@
-//! What a grouped commit does: the decision, apart from the database that carries it out.
+//! Plans a grouped commit: the decisions only. A database carries them out.
 //!
-//! Every condition is looked up first, in one query under the transaction's locks; a member whose condition
-//! does not hold drops out, and the others go on. So one bad member never costs the group its sync.
+//! Every condition is looked up first, in one query under the transaction's locks. A member whose condition
+//! does not hold drops out, and the others continue, so that one bad member never costs the group its sync.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use crate::place::Place;
 pub(super) const PENDING: i64 = 0;
 pub(super) const LIVE: i64 = 1;
 
-/// The group: what has to be looked up for it.
+/// The members of a group, and the rows that have to be looked up for them.
 pub(super) struct Plan<'a> {
     commits: &'a [Commit],
     rows: Vec<BlobRow>,
@@ -25,24 +25,24 @@ pub(super) struct Plan<'a> {
     blocks: Vec<BlockRow>,
 }
 
-/// What the query found.
+/// The answer of the query.
 #[derive(Default)]
 pub(super) struct Facts {
     /// Pending rows, and how many references they have.
     pending: HashMap<BlobRow, u64>,
-    /// Rows that an earlier try made live.
+    /// Rows that an earlier attempt made live.
     committed: HashSet<BlobRow>,
     live: HashSet<BlobId>,
     /// Whether the row says `stored`, and whether it is doomed.
     blocks: HashMap<BlockKey, (bool, bool)>,
     /// The packs that their writers hold.
     held: HashSet<HeldPack>,
-    /// The store holds blocks that are not durable.
+    /// Whether the store holds blocks that are not durable.
     pub(super) relaxed: bool,
 }
 
 impl Facts {
-    /// That these packs are held.
+    /// The fact that these packs are held.
     pub(super) fn of(held: HashSet<HeldPack>) -> Facts {
         Facts { held, ..Facts::default() }
     }
@@ -55,17 +55,17 @@ impl Facts {
     }
 }
 
-/// What to change.
+/// The changes to make.
 #[derive(Default)]
 pub(super) struct Changes<'a> {
     marks: Vec<Mark>,
     pinned: Vec<(BlobRow, BlobId, u64)>,
     again: Vec<BlobRow>,
     whole: Vec<&'a Commit>,
-    /// Blocks that are in place and whose rows do not say `stored`, and where.
+    /// Blocks that are in place and whose rows do not say `stored`, with their places.
     stored: BTreeMap<BlockKey, Option<Place>>,
-    /// Blocks whose rows say `stored`, and that were found damaged in a pack: where they are now, and were
-    /// then.
+    /// Blocks whose rows say `stored` and that were found damaged in a pack: their new places, and the
+    /// damaged ones.
     healed: BTreeMap<BlockKey, (Option<Place>, Place)>,
 }
 
@@ -86,13 +86,13 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        // The order in which every transaction locks blocks.
+        // Every transaction locks blocks in this order.
         plan.keys.sort_unstable();
         plan.keys.dedup();
         plan
     }
 
-    /// The batches of what has to be locked where others write at the same time: of blocks, and of blobs.
+    /// The batches to lock where others write at the same time: one of blocks, one of blobs.
     pub(super) fn to_lock(&self) -> (String, String) {
         let blocks = Batch::new().numbers("blocks", self.blocks.iter().map(|row| row.0)).rows(
             "keys",
@@ -114,7 +114,7 @@ impl<'a> Plan<'a> {
         !self.rows.is_empty()
     }
 
-    /// The packs that the commits' blocks are in, each once.
+    /// The packs that the blocks of the commits are in, each once.
     pub(super) fn packs(&self) -> Vec<HeldPack> {
         let mut packs: Vec<HeldPack> = Vec::new();
         for commit in self.commits {
@@ -128,7 +128,7 @@ impl<'a> Plan<'a> {
         HeldPack::each_once(packs)
     }
 
-    /// The batch of [`sql::CHECK`].
+    /// The arguments of [`sql::CHECK`].
     pub(super) fn question(&self) -> String {
         Batch::new()
             .numbers("rows", self.rows.iter().map(|row| row.0))
@@ -137,7 +137,7 @@ impl<'a> Plan<'a> {
             .finish()
     }
 
-    /// Takes one row of the answer.
+    /// Records one row of the answer.
     pub(super) fn learn(&self, facts: &mut Facts, what: i64, place: usize, first: i64, second: i64) {
         match what {
             0 if first == PENDING => drop(facts.pending.insert(self.rows[place], second as u64)),
@@ -156,13 +156,12 @@ impl<'a> Plan<'a> {
             .commits
             .iter()
             .map(|commit| match commit {
-                // Committed before, and the answer was lost.
+                // It was committed before, and the answer was lost.
                 Commit::Pinned { row, .. } if facts.committed.contains(row) => Committed::Created,
                 Commit::Pinned { row, id, .. } if !facts.pending.contains_key(row) && live.contains(id) => {
                     Committed::Existed
                 }
-                // A database that took the place of another one while this put went on may have only the
-                // first of its pins.
+                // A database that replaced another one during this put may have only the first of its pins.
                 Commit::Pinned { row, block_count, .. } if facts.pending.get(row) != Some(block_count) => {
                     Committed::Expired
                 }
@@ -180,7 +179,7 @@ impl<'a> Plan<'a> {
                     }
                 }
                 Commit::Whole { id, entries, .. } if live.contains(id) => {
-                    // A block without a row is not this blob's: it was cut otherwise.
+                    // A block without a row is not a block of this blob, which was cut differently.
                     for entry in entries.iter().filter(|entry| facts.blocks.contains_key(&entry.key)) {
                         if let Some(change) = change_of(commit, entry.key, facts) {
                             changes.add(entry.key, change);
@@ -189,7 +188,7 @@ impl<'a> Plan<'a> {
                     Committed::Existed
                 }
                 Commit::Whole { id, entries, .. } => {
-                    // Each is asked for once: another put may replace the file between two looks.
+                    // Each block is checked once: another put may replace the file between two checks.
                     let proven: Option<Vec<Change>> =
                         entries.iter().map(|entry| change_of(commit, entry.key, facts)).collect();
                     let Some(proven) = proven else { return Committed::NotInPlace };
@@ -206,7 +205,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Where this small blob has put the block, durably: in a pack that is held, or under its own name
+/// Where this small blob has durably written the block: in a pack that is held, or under its own name
 /// (`Some(None)`).
 #[expect(clippy::option_option, reason = "a block is nowhere, under its own name, or at a place in a pack")]
 fn place_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Option<Place>> {
@@ -220,22 +219,22 @@ fn place_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Option<Plac
 /// A statement of a commit.
 pub(super) struct Statement {
     pub(super) sql: Sql,
-    /// How many rows it has to change: with fewer, a blob would be live with a hole.
+    /// How many rows it must change: with fewer, a blob would be live with a hole.
     pub(super) rows: Option<usize>,
 }
 
-/// The row of a block gets this.
+/// The change to the row of a block.
 #[derive(Debug, Clone, Copy)]
 enum Change {
-    /// It says `stored`, and goes on to say so.
+    /// The row says `stored`, and stays as it is.
     None,
-    /// It is stored from now on: in a pack, or under its own name.
+    /// The block becomes stored: in a pack, or under its own name.
     Stored(Option<Place>),
-    /// It has this place now. The other one is where it was found damaged.
+    /// The block gets the first place. The second one is where it was found damaged.
     Healed(Option<Place>, Place),
 }
 
-/// The change to the row of a block that this small blob refers to; `None` if it cannot rely on the block.
+/// The change to the row of a block that this small blob references; `None` if it cannot rely on the block.
 fn change_of(commit: &Commit, key: BlockKey, facts: &Facts) -> Option<Change> {
     let Commit::Whole { packed, .. } = commit else { return None };
     match facts.blocks.get(&key) {
@@ -258,7 +257,8 @@ impl Changes<'_> {
         }
     }
 
-    /// The statements to run, in the order in which rows are locked, and the batch that all of them take.
+    /// The statements to run, in the order in which rows are locked, and the batch that all of them take as
+    /// argument.
     pub(super) fn statements(&self) -> (Vec<Statement>, String) {
         let mut statements = Vec::new();
         let mut run = |sql, rows| statements.push(Statement { sql, rows });

@@ -1,6 +1,6 @@
 //! The put protocol.
 //!
-//! With row locks the order is always: packs that are marked in, shared; blocks in key order; blobs. An
+//! Rows are always locked in this order: packs that are marked in, shared; blocks in key order; blobs. An
 //! operation reads the rows that it decides on in a statement after the locks are held.
 
 use std::collections::HashSet;

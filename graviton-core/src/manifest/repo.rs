@@ -1,4 +1,4 @@
-//! The repository: one of the two databases, and the one place where an operation begins and ends.
+//! The repository: one of the two databases, and the only place where operations begin and end.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The tables, as numbered migrations, each in both dialects, run at open.
+//! The tables, as numbered migrations. Each exists in both dialects and runs at open.
 //!
 //! A released migration never changes; the next one changes the tables that it made. However many processes
 //! open a new or old database at once, each migration runs once: writers queue for the file in SQLite, and
@@ -29,12 +29,13 @@ pub(super) const MIGRATIONS: &[Sql] = &[
 /// The schema that this version gives a new store.
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// The last one without packs. Programs of that version may be using the database, so that only an upgrade
+/// The last version without packs. Programs of that version may be using the database, so only an upgrade
 /// goes further ([`ManifestRepo::upgrade`](super::ManifestRepo::upgrade)).
 const WITHOUT_PACKS: i64 = 3;
 
-/// The number is the ASCII of "graviton". The schema is the one that the session was made for. One that is
-/// there is not made: that would ask for a right which the user need not have.
+/// Takes the advisory lock; its number is the ASCII of "graviton". Then creates the schema that the session
+/// was made for, if it does not exist: creating an existing one would need a right that the user need not
+/// have.
 const BEFORE: Sql = Sql::new(
     "",
     "SELECT pg_advisory_xact_lock(7454127494454865774); \
@@ -42,19 +43,19 @@ const BEFORE: Sql = Sql::new(
         EXECUTE format('CREATE SCHEMA %I', current_setting('search_path')); END IF; END $$",
 );
 
-/// What a database is to this version of Graviton.
+/// The state of a database, seen from this version of Graviton.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Schema {
     Current,
-    /// The last one without packs.
+    /// The last version without packs.
     WithoutPacks,
-    /// Of an older version, which is brought up to the last one without packs.
+    /// An older version, which is brought up to the last one without packs.
     Old,
-    /// It is empty.
+    /// The database is empty.
     Absent,
 }
 
-/// Reads which schema there is. That of a newer version is an error, and that of another program too.
+/// Reads the version of the schema. A schema of a newer version or of another program is an error.
 pub(super) async fn look(connection: &mut Connection<'_>, name: &str) -> Result<Ending<Schema>, Problem> {
     Ok(Ending::Commit(match version(connection, name).await? {
         None => Schema::Absent,
@@ -64,22 +65,22 @@ pub(super) async fn look(connection: &mut Connection<'_>, name: &str) -> Result<
     }))
 }
 
-/// How long [`migrate`] may take: it may build an index over everything.
+/// The time limit of [`migrate`]: it may build an index over everything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// How far a database is brought.
+/// The version that a database is brought to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
-    /// One that is made now is of this version; another one is brought to the last one without packs.
+    /// A new database gets this version; an existing one is brought up to the last version without packs.
     Ordinary,
-    /// To this version.
+    /// This version.
     Upgrade,
-    /// Never to packs: as the last version without them made it.
+    /// Never packs: the database is as the last version without them made it.
     #[cfg(any(test, feature = "testing"))]
     WithoutPacks,
 }
 
-/// Brings the database up to date. A store that is made now gets this `id`.
+/// Brings the database up to date. A new store gets this `id`.
 pub(super) async fn migrate(
     connection: &mut Connection<'_>,
     name: &str,
@@ -115,7 +116,7 @@ pub(super) async fn migrate(
     Ok(Ending::Commit(()))
 }
 
-/// The version of the schema; `None` where there is none.
+/// The version of the schema; `None` for an empty database.
 async fn version(connection: &mut Connection<'_>, name: &str) -> Result<Option<i64>, Problem> {
     let tables = connection.rows(sql::TABLES, &[], |row| row.text(0)).await?;
     if tables.is_empty() {

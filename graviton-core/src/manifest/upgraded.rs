@@ -1,5 +1,4 @@
-//! A database that another process upgrades while it is open: the table of blocks has another name from then
-//! on.
+//! Handles an open database that another process upgrades: from then on the table of blocks has another name.
 
 use crate::error::{Code, Error};
 

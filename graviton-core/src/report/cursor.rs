@@ -1,4 +1,4 @@
-//! The place where a verification goes on.
+//! The position at which a verification continues.
 
 use std::fmt;
 use std::str::FromStr;

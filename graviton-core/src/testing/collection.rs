@@ -33,7 +33,7 @@ fn keys(range: std::ops::Range<u32>) -> Vec<BlockKey> {
     range.map(|number| key(number, 10)).collect()
 }
 
-/// Puts a blob of these blocks and reaps it: they are candidates then.
+/// Puts a blob of these blocks and reaps it, so that they become candidates.
 async fn garbage(repo: &ManifestRepo, keys: &[BlockKey]) {
     let writer = repo.register_writer(LEASE).await.unwrap();
     let entries = entries_of(keys);
@@ -94,12 +94,12 @@ async fn a_deleted_blob_can_be_restored_until_it_loses_its_name(place: &impl Dat
     assert!(repo.delete(&id).await.unwrap());
     assert!(!other.delete(&id).await.unwrap(), "it was deleted twice");
     assert!(live(&other).await.is_empty() && other.find(&id, 9).await.unwrap().is_none());
-    // Who reads it goes on.
+    // Readers of the blob continue.
     assert_eq!(other.entries(row, 0, 9).await.unwrap(), entries);
     assert_eq!(other.restore(&id).await.unwrap(), Restored::Restored);
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
 
-    // One that was put again stays as it is, and of two deleted ones the later comes back.
+    // A blob that was put again stays as it is. Of two deleted blobs the later one comes back.
     assert!(repo.delete(&id).await.unwrap());
     let second = put(&repo, writer, id, &entries).await;
     assert_eq!(repo.restore(&id).await.unwrap(), Restored::Live);
@@ -134,7 +134,7 @@ async fn the_grace_is_kept(place: &impl DatabasePlace) {
     assert_eq!(repo.restore(&ids[4]).await.unwrap(), Restored::Restored);
 }
 
-/// A year, once for each thing that waits for a time.
+/// Sets times a year ahead, once for each kind of thing that waits for a time.
 async fn a_clock_that_was_ahead_holds_nothing_up(place: &impl DatabasePlace) {
     const YEAR: u64 = 365 * 86_400_000;
     let repo = place.open(Durability::Full).await;
@@ -158,7 +158,7 @@ async fn a_clock_that_was_ahead_holds_nothing_up(place: &impl DatabasePlace) {
     assert_eq!(repo.expire(9).await.unwrap(), 0);
     assert!(!repo.renew_writer(writer, LEASE).await.unwrap(), "its lease ended a year later");
     assert_eq!(doom(&repo, TWO).await.len(), 2, "and the doom");
-    // Right times stay.
+    // Correct times stay.
     let writer = repo.register_writer(LEASE).await.unwrap();
     assert_eq!(repo.bring_times_back(LEASE, MINUTE).await.unwrap(), 0);
     repo.expire(9).await.unwrap();
@@ -173,7 +173,7 @@ async fn abandoned_puts_expire(place: &impl DatabasePlace) {
     let (kept, _) = pinned(&repo, alive, &entries_of(&keys(0..2))).await;
     let (abandoned, _) = pinned(&repo, dead, &entries_of(&keys(1..3))).await;
     let lost = repo.begin(dead, CHUNKER).await.unwrap().unwrap();
-    // Its writer's row is gone: it cannot be alive.
+    // The row of its writer is gone, so the writer cannot be alive.
     place.sql(&format!("UPDATE blob SET writer_id = 999999 WHERE id = {}", lost.0)).await;
     assert_eq!(repo.expire(1).await.unwrap() + repo.expire(100).await.unwrap(), 2);
     assert_eq!(repo.expire(100).await.unwrap(), 0);
@@ -183,7 +183,7 @@ async fn abandoned_puts_expire(place: &impl DatabasePlace) {
         assert!(!repo.renew_writer(gone, LEASE).await.unwrap());
     }
     assert!(repo.renew_writer(alive, LEASE).await.unwrap());
-    // They never had a name, and need no grace.
+    // These blobs never had a name, and need no grace.
     assert_eq!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap(), [abandoned, lost]);
 }
 
@@ -221,7 +221,7 @@ async fn blobs_go_together_up_to_the_limit(place: &impl DatabasePlace) {
     assert_eq!(repo.reap(&rows, 7).await.unwrap(), 3, "and two references of the next one");
     assert_eq!(repo.discarded_blobs(BlobRow(0), 9).await.unwrap(), rows[3..]);
     assert_eq!(repo.entries(rows[3], 0, 99).await.unwrap().len(), 3);
-    // Exactly as many as are left: that there are no more shows the next time.
+    // Exactly as many as are left: the next call shows that there are no more.
     assert_eq!(repo.reap(&rows[3..], 3).await.unwrap(), 0);
     assert_eq!(repo.reap(&rows[3..], 3).await.unwrap(), 2);
     assert_eq!(repo.reap(&rows, 3).await.unwrap(), 5, "what is gone is gone");
@@ -236,7 +236,7 @@ async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
     put(&repo, writer, id_of("live", &entries), &entries).await;
     let (_, _) = pinned(&repo, writer, &entries_of(&keys(5..6))).await;
     garbage(&repo, &keys(0..6)).await;
-    // In parts: no candidate is looked at twice.
+    // In parts: no candidate is returned twice.
     let first = repo.candidates(BlockRow(0), 2).await.unwrap();
     let second = repo.candidates(first[1].0, 100).await.unwrap();
     assert!(repo.candidates(second.last().unwrap().0, 100).await.unwrap().is_empty());
@@ -246,14 +246,14 @@ async fn only_what_nothing_refers_to_is_doomed(place: &impl DatabasePlace) {
     assert_eq!(first.referenced + second.referenced, 3);
     assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 3);
     assert_eq!(repo.doomed_by_others(ONE).await.unwrap(), 0);
-    // The answer was lost, and it is done again.
+    // The answer was lost, and the step is repeated.
     let again = repo.doom(ONE, &rows(&first.blocks), MINUTE).await.unwrap();
     assert_eq!(again, crate::manifest::Doomed { referenced: 0, ..first.clone() });
     assert_eq!(
         stored(&repo, &keys(0..5)).await,
         [Some(false), Some(false), Some(false), Some(true), Some(true)]
     );
-    // Nobody pins one, and nobody else dooms it.
+    // No put can pin a doomed block, and no other collection can doom it.
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let pin = repo.pin(row, &entries_of(&keys(1..4))).await.unwrap();
     assert!(matches!(pin, Pinned::Doomed { .. }), "{pin:?}");
@@ -269,10 +269,10 @@ async fn what_is_settled_goes_if_it_is_still_doomed(place: &impl DatabasePlace) 
     garbage(&repo, &keys(0..4)).await;
     let doomed = doom_for(&repo, ONE, NOW).await;
     assert_eq!(doomed.len(), 4);
-    // As if the clock had been set back: no clock holds up what is a file.
+    // As if the clock had been set back: a clock never delays files.
     place.sql("UPDATE data_block SET doomed_until = doomed_until + 3600000 WHERE doomed_until > 0").await;
-    // A pin takes the doom away, and the block has to be written again. So does a commit that has seen its
-    // own file in place.
+    // A pin removes the doom, and the block has to be written again. A commit that has seen its own file in
+    // place does the same.
     let writer = repo.register_writer(LEASE).await.unwrap();
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let Pinned::Blocks(blocks) = repo.pin(row, &entries_of(&[doomed[0].1])).await.unwrap() else {
@@ -296,7 +296,7 @@ async fn what_is_settled_goes_if_it_is_still_doomed(place: &impl DatabasePlace) 
         "what is referenced stays, and the rest is gone"
     );
     assert_eq!(settle(&repo, ONE, &all).await, (Vec::new(), vec![0, 1]));
-    // Without a collection no row goes, and none is left behind.
+    // Without a collection no row is deleted or left behind.
     let absent = key(99, 10);
     let found = repo.settle(Collection(-1), &[], &[absent, all[1], all[2]]).await.unwrap();
     assert_eq!((found.gone, found.undoomed), (Vec::new(), vec![1]));
@@ -308,15 +308,15 @@ async fn a_doom_belongs_to_its_collection(place: &impl DatabasePlace) {
     garbage(&repo, &keys(0..2)).await;
     let doomed = doom(&repo, ONE).await;
     let all = keys_of(&doomed);
-    // A row that somebody dooms is neither gone nor to be relied on.
+    // A row that another collection dooms is neither gone nor to be relied on.
     assert_eq!(settle(&repo, TWO, &all).await, (Vec::new(), Vec::new()));
     repo.lift(TWO, rows(&doomed)).await.unwrap();
     assert_eq!(repo.doomed_by_others(TWO).await.unwrap(), 2);
-    // Once it has run out it is the next one's, and no longer its own.
+    // A doom that has run out belongs to the next collection, and no longer to its own.
     place.sql("UPDATE data_block SET doomed_until = 1").await;
     assert_eq!(doom(&repo, TWO).await, doomed);
     assert_eq!(settle(&repo, ONE, &all).await, (Vec::new(), Vec::new()));
-    // Lifted, it can be pinned at once, and is a candidate again.
+    // A lifted block can be pinned at once, and is a candidate again.
     repo.lift(TWO, rows(&doomed)).await.unwrap();
     assert_eq!(settle(&repo, TWO, &all).await, (Vec::new(), vec![0, 1]));
     assert_eq!(doom(&repo, ONE).await, doomed);
@@ -356,11 +356,11 @@ async fn a_bad_block_is_marked_under_its_lock(place: &impl DatabasePlace) {
     let mut by_key = repo.blocks_by_key(vec![all[2], key(99, 10), all[0]]).await.unwrap();
     by_key.sort_unstable_by_key(|record| record.row);
     assert_eq!(by_key, [records[0], records[2]]);
-    // The next put of it has to write it anew.
+    // The next put of the block has to write it again.
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     let Pinned::Blocks(blocks) = repo.pin(row, &entries_of(&[all[1]])).await.unwrap() else { panic!() };
     assert!(!blocks[0].stored);
-    // What is about to be deleted is the collector's.
+    // A block that is about to be deleted belongs to the collector.
     garbage(&repo, &keys(7..8)).await;
     let doomed = doom(&repo, ONE).await;
     assert!(!repo.recheck(doomed[0].0, looking(false)).await.unwrap());

@@ -1,10 +1,9 @@
-//! A block store and a hook for a manifest repository that kill their own process at the call they are told
-//! to.
+//! A block store and a hook for a manifest repository that kill their own process at a chosen call.
 //!
-//! Both count their calls that change something together, in the order in which they begin; to die at a read
-//! is to die after the change before it. The call that was chosen ends the process, as the system or a `kill
-//! -9` would, with nothing flushed and nothing dropped: before it has done anything, in its middle, or once
-//! it has taken effect and nobody has seen its answer.
+//! Both count their changing calls together, in the order in which they begin. Reads do not count: dying at a
+//! read is the same as dying after the change before it. The chosen call ends the process, as the system or a
+//! `kill -9` would, with nothing flushed and nothing dropped: before it has done anything, in the middle, or
+//! once it has taken effect and nobody has seen its answer.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! A database for the suites of manifest repositories, and the steps of a put that all of them take.
+//! A database for the suites of manifest repositories, and the steps of a put that all of them use.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A block store that does what disks and networks do: fails now and then, and lies.
+//! A block store that behaves as disks and networks do: it fails now and then, and returns wrong data.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::PackName;
 
-/// What a caller asks of a block store.
+/// An operation of a block store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Any of those below.
@@ -48,26 +48,26 @@ pub enum Operation {
     Punch,
 }
 
-/// What goes wrong.
+/// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// An error with this code. Of a put's blocks the first half is written before.
+    /// An error with this code. The first half of a put's blocks is written before.
     Fail(Code),
-    /// The put is done as a whole, and then an error with this code: its answer was lost.
+    /// The whole put is done, and then fails with this code: its answer was lost.
     FailAfter(Code),
-    /// A read gives one byte less than asked for.
+    /// A read returns one byte less than requested.
     Short,
-    /// A read gives bytes of which one bit is wrong.
+    /// A read returns bytes with one wrong bit.
     Flip,
     /// A read finds no block.
     Missing,
-    /// A put works, and its answer proves nothing: as if another writer had replaced the blocks since.
+    /// A put works, and its answer proves nothing, as if another writer had replaced the blocks since.
     Unproven,
     /// A put waits until the store is mended, and then works.
     Stall,
 }
 
-/// A block store over another one that fails at the operation it is told to. Clones are one store.
+/// A block store over another one that fails at a chosen operation. Clones share one store.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -93,14 +93,14 @@ struct Plan {
     fault: Option<Armed>,
     hits: u64,
     mended: u64,
-    /// What was asked so far: each kind with the number of times.
+    /// The operations so far: each kind with its count.
     asked: Vec<(Operation, u64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Armed {
     operation: Operation,
-    /// So many more operations of that kind go well.
+    /// The number of operations of that kind that still succeed.
     left: u64,
     fault: Fault,
     lasting: bool,
@@ -112,12 +112,12 @@ impl FaultyBlockStore {
         FaultyBlockStore { inner, plan: Arc::default(), mended: Arc::default() }
     }
 
-    /// Breaks the `nth` such operation from now on (1 is the next one), and only that.
+    /// Breaks the `nth` such operation from now on (1 is the next one), and no other.
     pub fn break_at(&self, operation: Operation, nth: u64, fault: Fault) {
         self.arm(operation, nth, fault, false);
     }
 
-    /// Breaks the `nth` such operation from now on and all behind it, until it is mended.
+    /// Breaks the `nth` such operation from now on and all later ones, until the store is mended.
     pub fn break_from(&self, operation: Operation, nth: u64, fault: Fault) {
         self.arm(operation, nth, fault, true);
     }
@@ -131,12 +131,12 @@ impl FaultyBlockStore {
         self.mended.notify_waiters();
     }
 
-    /// How many operations were broken so far.
+    /// The number of operations that were broken so far.
     pub fn hits(&self) -> u64 {
         self.plan().hits
     }
 
-    /// How many such operations there were so far, broken or not.
+    /// The number of such operations so far, broken or not.
     pub fn count(&self, operation: Operation) -> u64 {
         let asked = |(kind, count): &(Operation, u64)| {
             if operation == Operation::Any || operation == *kind { *count } else { 0 }
@@ -152,7 +152,7 @@ impl FaultyBlockStore {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an operation, and says what goes wrong with it.
+    /// Counts an operation, and returns its fault.
     fn next(&self, operation: Operation) -> Option<Fault> {
         let mut plan = self.plan();
         match plan.asked.iter_mut().find(|(kind, _)| *kind == operation) {
@@ -178,7 +178,7 @@ impl FaultyBlockStore {
     async fn stall(&self) {
         let before = self.plan().mended;
         loop {
-            // Made before the look, so that it is told of what comes behind.
+            // Created before the check, so that it notices everything that happens after it.
             let notified = self.mended.notified();
             if self.plan().mended != before {
                 return;
@@ -187,7 +187,7 @@ impl FaultyBlockStore {
         }
     }
 
-    /// For operations of which only a failure makes sense.
+    /// For operations where only a failure makes sense.
     fn fail(&self, operation: Operation) -> Result<()> {
         match self.next(operation) {
             Some(Fault::Fail(code) | Fault::FailAfter(code)) => Err(failure(code)),
@@ -393,7 +393,7 @@ struct FaultyRemoval {
 
 #[async_trait]
 impl Removal for FaultyRemoval {
-    /// A failure removes the first half of the blocks before, or all, and says of none that it is gone.
+    /// A failure first removes half of the blocks, or all of them, and reports none of them as gone.
     async fn remove(&self, blocks: &[Aside]) -> Vec<Removed> {
         let (sent, code) = match self.store.next(Operation::Remove) {
             Some(Fault::Fail(code)) => (&blocks[..blocks.len() / 2], code),
@@ -460,7 +460,7 @@ impl Packs for FaultyPacks {
 
     async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<u64> {
         match self.store.next(Operation::Punch) {
-            // Some filesystems cannot do it.
+            // Some filesystems cannot punch holes.
             Some(Fault::Fail(_)) => Ok(0),
             _ => self.inner.punch(name, ranges).await,
         }
@@ -497,7 +497,7 @@ struct FaultyPack {
 
 #[async_trait]
 impl OpenPack for FaultyPack {
-    /// A failure writes the first half before.
+    /// A failure first writes the first half.
     async fn write(&self, offset: u64, mut parts: Vec<Bytes>) -> Result<()> {
         match self.store.next(Operation::WritePack) {
             Some(Fault::Fail(code)) => {

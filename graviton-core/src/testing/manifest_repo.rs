@@ -1,5 +1,5 @@
-//! The rules of [`ManifestRepo`], as one suite that every manifest repository passes: what it answers.
-//! What it does at each step of the put protocol is in [`super::protocol`].
+//! The rules of [`ManifestRepo`], as one suite that every manifest repository passes: its answers. Its
+//! behaviour at each step of the put protocol is in [`super::protocol`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use crate::manifest::{
 };
 use crate::report::StoreStats;
 
-/// Holds a manifest repository to the rules of its trait. `make` makes a new, empty database each time.
+/// Tests that a manifest repository obeys the rules of its trait. `make` creates a new, empty database each
+/// time.
 pub async fn manifest_repo_conformance<P: DatabasePlace>(make: impl AsyncFn() -> P) {
     a_new_database_is_empty(&make().await).await;
     settings_of_the_store_are_kept(&make().await).await;
@@ -91,7 +92,7 @@ async fn writers_come_and_go(place: &impl DatabasePlace) {
     assert_ne!(one, two);
     assert!(repo.renew_writer(one, LEASE).await.unwrap());
 
-    // One with something pending stays, so that a collector finds what it left.
+    // A writer with a pending blob stays, so that a collector finds the blob.
     let row = repo.begin(one, CHUNKER).await.unwrap().unwrap();
     repo.remove_writer(one).await.unwrap();
     assert!(repo.renew_writer(one, LEASE).await.unwrap());
@@ -109,7 +110,7 @@ async fn listing_has_an_order_and_a_cursor(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
     // Two algorithms; digests that differ in the first and in the last byte; one digest with several sizes,
-    // among them such that compare otherwise as texts and as signed bytes, and the largest.
+    // among them sizes that compare differently as text and as signed bytes, and the largest.
     let digest = |first: u8, last: u8| {
         let mut bytes = [0; 32];
         (bytes[0], bytes[31]) = (first, last);
@@ -126,7 +127,7 @@ async fn listing_has_an_order_and_a_cursor(place: &impl DatabasePlace) {
         }
     }
     ids.sort_unstable();
-    // In some other order.
+    // In another order.
     for id in ids.iter().skip(7).step_by(2).chain(ids.iter().skip(8).step_by(2)).chain(ids.iter().take(7)) {
         put(&repo, writer, *id, &[]).await;
     }
@@ -144,7 +145,7 @@ async fn listing_has_an_order_and_a_cursor(place: &impl DatabasePlace) {
         }
         assert_eq!(seen, ids, "in pages of {page}");
     }
-    // A cursor need not exist, and may have been deleted.
+    // The blob of a cursor need not exist, and may have been deleted.
     let absent = id(Algo::Blake3, digest(0x80, 0), 100);
     let behind: Vec<BlobId> = ids.iter().copied().filter(|id| *id > absent).collect();
     let after = async |id: &BlobId| -> Vec<BlobId> {
@@ -177,7 +178,7 @@ async fn finding_gives_the_first_entries(place: &impl DatabasePlace) {
         assert_eq!((record.block_count, record.id.size()), (0, 0));
         assert_eq!(found, [] as [PlacedEntry; 0], "{count} entries of the empty blob");
     }
-    // All three parts of an id count.
+    // All three parts of an id matter.
     let other = |algo, size| BlobId::new(algo, *id.digest(), size).unwrap();
     assert_eq!(repo.find(&other(Algo::Sha256, id.size()), 1).await.unwrap(), None);
     assert_eq!(repo.find(&other(Algo::Blake3, id.size() + 1), 1).await.unwrap(), None);
@@ -186,7 +187,7 @@ async fn finding_gives_the_first_entries(place: &impl DatabasePlace) {
 async fn entries_start_anywhere(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
-    // Different sizes; one block three times, the last time at the end; in several pins.
+    // Blocks of different sizes; one block three times, the last time at the end; in several pins.
     let mut keys: Vec<BlockKey> =
         (0..2_000).map(|number| key(number, u64::from(number) * 7 % 50 + 1)).collect();
     keys[5] = keys[4];
@@ -208,7 +209,7 @@ async fn entries_start_anywhere(place: &impl DatabasePlace) {
             assert!(found == expected, "{limit} from {from}: {} entries", found.len());
         }
     }
-    // Reading goes on for the grace after a deletion.
+    // After a deletion, reading continues for the grace.
     place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {}", row.0)).await;
     assert_eq!(repo.find(&id, 1).await.unwrap(), None);
     assert_eq!(repo.entries(row, 0, 1).await.unwrap(), entries[..1]);
@@ -231,7 +232,7 @@ async fn known_answers_in_the_order_of_the_questions(place: &impl DatabasePlace)
     repo.abort(pending).await.unwrap();
 }
 
-/// Where the database is a file of this host; others need not.
+/// Applies where the database is a file of this host; other databases need not answer at once.
 async fn blocks_that_are_stored_are_told_at_once(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
@@ -255,7 +256,7 @@ async fn blocks_that_are_stored_are_told_at_once(place: &impl DatabasePlace) {
     assert_eq!(told(&repo, id_of("absent", &entries), 3), None);
     assert!(repo.delete(&other).await.unwrap());
     assert_eq!(told(&repo, other, 3), None, "deleted");
-    // What somebody stored without syncing it is enough for those who do not sync.
+    // Blocks that another store wrote without a sync are enough for a store that does not sync.
     repo.set_durability(Durability::Relaxed).await.unwrap();
     assert_eq!(told(&repo, id, 3), None, "not durable");
     assert_eq!(told(&*place.open(Durability::Relaxed).await, id, 3), local(&blocks));
@@ -296,7 +297,7 @@ async fn concurrent_puts_do_not_mix(place: &impl DatabasePlace) {
         let repo = Arc::clone(&repos[task as usize % 2]);
         puts.spawn(async move {
             let writer = repo.register_writer(LEASE).await.unwrap();
-            // Every third content is of two tasks, and all share some blocks, in different orders.
+            // Two tasks share every third blob, and all blobs share some blocks, in different orders.
             let number = task / 3 * 3 + (task % 3).max(1);
             let mut keys: Vec<BlockKey> = (0..20).map(|place| key(place * (number % 2), 10)).collect();
             keys.extend((0..20).map(|place| key(1_000 + number * 20 + place, 10)));

@@ -1,12 +1,12 @@
-//! What it takes to test a backend: conformance suites, faults, and content that is the same everywhere.
+//! Tools to test a backend: conformance suites, faults, and test data that is the same everywhere.
 //!
-//! Behind the feature `testing`, so that a third party can hold a block store or manifest repository of its
-//! own to the same rules as ours:
+//! The feature `testing` enables this module, so that a third party can test its own block store or manifest
+//! repository by the same rules as ours:
 //! - [`block_store_conformance`] and [`manifest_repo_conformance`] say in code what the traits say in words.
 //!   They panic where a rule is broken, as tests do, and assert nothing about time.
-//! - [`FaultyBlockStore`] fails when it is told to.
-//! - [`CrashingBlockStore`] and [`CrashingTransactions`] kill their process when they are told to.
-//! - [`Recipe`] makes content from a short text, for vectors and fixtures that hold no bytes.
+//! - [`FaultyBlockStore`] fails on command.
+//! - [`CrashingBlockStore`] and [`CrashingTransactions`] kill their process on command.
+//! - [`Recipe`] generates data from a short text, for vectors and fixtures that contain no bytes.
 
 #![allow(clippy::missing_panics_doc, reason = "suites panic where a test would")]
 

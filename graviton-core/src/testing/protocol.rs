@@ -56,12 +56,12 @@ fn whole(
     }
 }
 
-/// Whether each block's row says `stored`, `None` where there is no row.
+/// Whether each block's row says `stored`; `None` without a row.
 async fn stored(repo: &ManifestRepo, keys: &[BlockKey]) -> Vec<Option<bool>> {
     repo.known(&[], keys).await.unwrap().stored
 }
 
-/// What a collector does that has chosen these blocks.
+/// Acts like a collector that has chosen these blocks.
 async fn doom(place: &impl DatabasePlace, rows: &[BlockRow], until: SystemTime) {
     let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let rows: Vec<String> = rows.iter().map(|row| row.0.to_string()).collect();
@@ -97,7 +97,7 @@ async fn a_put_is_visible_from_its_commit_on(place: &impl DatabasePlace) {
     assert_eq!(stored(&other, &keys(0..3)).await, [Some(true); 3]);
     let (record, found) = other.find(&id, 10).await.unwrap().unwrap();
     assert_eq!((record.row, record.block_count, plain(&found)), (row, 3, entries));
-    // An abort that comes too late is none.
+    // An abort that comes too late changes nothing.
     repo.abort(row).await.unwrap();
     assert_eq!(live(&other).await, [id]);
 }
@@ -105,7 +105,7 @@ async fn a_put_is_visible_from_its_commit_on(place: &impl DatabasePlace) {
 async fn pins_can_be_repeated(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let writer = repo.register_writer(LEASE).await.unwrap();
-    // The largest pin; the same block at several places of it, and of two pins.
+    // The largest pin, with the same block at several positions in it and in two pins.
     let mut all = keys(0..1_024);
     (all[7], all[1_023]) = (all[3], all[3]);
     let entries = entries_of(&all);
@@ -122,7 +122,8 @@ async fn pins_can_be_repeated(place: &impl DatabasePlace) {
     let rows: Vec<BlockRow> = blocks.iter().map(|block| block.row).collect();
     assert!(repo.mark_stored(row, &marks(&rows), &[]).await.unwrap());
     assert!(repo.mark_stored(row, &marks(&rows), &[]).await.unwrap(), "marks can be repeated");
-    // The next put of the same blocks finds them stored, under the same rows, in its own order.
+    // The next put of the same blocks finds them stored, under the same rows, in the order of its own
+    // request.
     let row = repo.begin(writer, CHUNKER).await.unwrap().unwrap();
     all.reverse();
     let expected = rows
@@ -151,7 +152,7 @@ async fn a_commit_needs_all_its_pins(place: &impl DatabasePlace) {
     assert_eq!(repo.commit([commit_of(row, id, &rows)].into()).await.unwrap(), [Created]);
 }
 
-/// The ways in which a blob comes to be pending no more, and one that never was.
+/// Blobs that stopped being pending in each possible way, and one that never was.
 async fn not_pending(
     place: &impl DatabasePlace,
     repo: &ManifestRepo,
@@ -172,7 +173,7 @@ async fn not_pending(
     ]
 }
 
-/// What a collector does to a pending blob whose writer's lease is over.
+/// Acts like a collector on a pending blob whose writer's lease is over.
 async fn expire(place: &impl DatabasePlace, row: BlobRow) {
     place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {} AND state = 0", row.0)).await;
 }
@@ -213,10 +214,10 @@ async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
         "a refused pin left references"
     );
     assert_eq!(stored(&repo, &keys(3..5)).await, [None; 2], "a refused pin left blocks");
-    // Nobody may rely on what is about to be deleted.
+    // No put may rely on a block that is about to be deleted.
     assert_eq!(stored(&repo, &keys(0..3)).await, [Some(true), Some(false), Some(true)]);
 
-    // Once the doom has run out, it is over, and the bytes have to be written again.
+    // A doom that has run out is over, and the bytes have to be written again.
     doom(place, &blocks[1..2], SystemTime::now() - Duration::from_secs(10)).await;
     let Pinned::Blocks(again) = repo.pin(row, &entries_of(&keys(0..5))).await.unwrap() else {
         panic!("a doom that ran out still holds")
@@ -224,7 +225,8 @@ async fn a_doomed_block_is_not_pinned(place: &impl DatabasePlace) {
     assert_eq!(again.iter().map(|block| block.row).take(3).collect::<Vec<_>>(), blocks);
     let says: Vec<bool> = again.iter().map(|block| block.stored).collect();
     assert_eq!(says, [true, false, true, false, false]);
-    // And it is off: a doom by the clock alone would be back if the clock were set back.
+    // The doom is also removed from the row: a doom that only the clock ended would return if the clock were
+    // set back.
     place.sql("UPDATE data_block SET doomed_until = 9000000000000 WHERE doomed_by IS NOT NULL").await;
     assert!(matches!(repo.pin(row, &entries_of(&keys(0..5))).await.unwrap(), Pinned::Blocks(_)));
 }
@@ -247,7 +249,7 @@ async fn an_expired_member_does_not_hurt_its_group(place: &impl DatabasePlace) {
     let mut ids = vec![members[0].1, members[2].1, members[4].1];
     ids.sort_unstable();
     assert_eq!(live(&repo).await, ids);
-    // What an expired put wrote may have been collected since.
+    // Blocks that an expired put wrote may have been collected since.
     assert_eq!(stored(&repo, &keys(3..6)).await, [Some(false); 3]);
     assert_eq!(stored(&repo, &keys(9..12)).await, [Some(false); 3]);
     assert_eq!(stored(&repo, &keys(0..3)).await, [Some(true); 3]);
@@ -268,7 +270,7 @@ async fn one_content_is_created_once(place: &impl DatabasePlace) {
     assert_eq!(repo.commit([commit_of(three, id, &blocks)].into()).await.unwrap(), [Existed]);
     assert_eq!(live(&repo).await, [id]);
     assert_eq!(repo.find(&id, 0).await.unwrap().unwrap().0.row, one);
-    // The twins are not pending, or the writer could not go.
+    // The twin rows are not pending; otherwise the writer could not be removed.
     repo.remove_writer(writer).await.unwrap();
     assert!(!repo.renew_writer(writer, LEASE).await.unwrap());
 
@@ -332,14 +334,14 @@ async fn a_whole_blob_is_committed_at_once(place: &impl DatabasePlace) {
         assert_eq!((&plain(&found), record.block_count), (entries, entries.len() as u64));
         assert_eq!(record.chunker, CHUNKER);
     }
-    // Of blocks that are stored nothing has to be proven.
+    // Blocks that are stored need no proof.
     let three = entries_of(&keys(2..5));
     let never = |key: &BlockKey| panic!("asked for {key}, which is stored");
     let commit = whole(id_of("three", &three), &three, never);
     assert_eq!(repo.commit([commit].into()).await.unwrap(), [Created]);
 }
 
-/// Another put replaces the file of the block just after the commit has looked at it.
+/// Another put replaces the file of the block just after the commit has checked it.
 async fn a_block_that_is_replaced_during_the_commit_leaves_no_hole(place: &impl DatabasePlace) {
     let repo = place.open(Durability::Full).await;
     let entries = entries_of(&keys(0..3));
@@ -362,7 +364,7 @@ async fn a_whole_blob_not_in_place_changes_nothing(place: &impl DatabasePlace) {
     let lists = lists.map(|keys| entries_of(&keys));
     let id = |number: usize| id_of(&format!("whole {number}"), &lists[number]);
     let commits: Arc<[Commit]> = (0..4).map(|number| whole(id(number), &lists[number], in_place)).collect();
-    // Not in place; doomed; pinned by somebody and in place; fresh and in place.
+    // Not in place; doomed; pinned by another put and in place; fresh and in place.
     assert_eq!(repo.commit(Arc::clone(&commits)).await.unwrap(), [NotInPlace, NotInPlace, Created, Created]);
     let mut ids = vec![id(2), id(3)];
     ids.sort_unstable();
@@ -378,7 +380,7 @@ async fn a_whole_blob_heals_damaged_blocks(place: &impl DatabasePlace) {
     let entries = entries_of(&keys(0..3));
     let id = id_of("damaged", &entries);
     put(&repo, writer, id, &entries).await;
-    // What `verify` does about the blocks that it finds damaged.
+    // `verify` does this to the blocks that it finds damaged.
     place.sql("UPDATE data_block SET stored = FALSE").await;
     let written = key(1, 10);
     let in_place = move |key: &BlockKey| *key == written;
@@ -401,19 +403,19 @@ async fn deleted_content_can_be_put_again(place: &impl DatabasePlace) {
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
     place.sql(&format!("UPDATE blob SET state = 2, deleted_at = 1 WHERE id = {}", second.0)).await;
     let in_place = |_: &BlockKey| false;
-    // The blocks are still stored: the collector has not come.
+    // The blocks are still stored: no collector has run yet.
     assert_eq!(repo.commit([whole(id, &entries, in_place)].into()).await.unwrap(), [Created]);
     assert_eq!(repo.find(&id, 9).await.unwrap().unwrap().1, entries);
 }
 
-/// A store that promises durability does not build on blocks that another process did not sync.
+/// A store that promises durability does not rely on blocks that another process did not sync.
 async fn durability_is_noted(place: &impl DatabasePlace) {
     let (full, relaxed) = (place.open(Durability::Full).await, place.open(Durability::Relaxed).await);
     let writer = full.register_writer(LEASE).await.unwrap();
     let entries = entries_of(&keys(0..2));
     let (row, blocks) = pinned(&full, writer, &entries).await;
 
-    // To open it changes nothing; to mark or commit does.
+    // Opening the store changes nothing; a mark or a commit does.
     assert_eq!(full.store().await.unwrap().durability, Durability::Full);
     let in_place = |_: &BlockKey| true;
     let other = entries_of(&keys(2..4));

@@ -1,13 +1,13 @@
-//! Content that is the same everywhere, described by a short text instead of kept as bytes.
+//! Test data that is the same everywhere, described by a short text instead of stored as bytes.
 //!
-//! The text is what vectors and fixtures hold, and every language can make the bytes again:
+//! Vectors and fixtures contain the text, and every language can generate the bytes:
 //! - `xof:<seed>:<length>`: the first bytes of BLAKE3's extended output for the UTF-8 bytes of the seed
 //!   (`printf seed | b3sum --length <length> --raw`);
-//! - `lines:<seed>:<length>`: those bytes, each below 8 made a line feed and each other one the letter
-//!   `a` + (byte mod 26), so that lines have 32 bytes on average;
-//! - `repeat:<seed>:<period>:<length>`: the first `period` of those bytes, again and again;
+//! - `lines:<seed>:<length>`: the same bytes, where each byte below 8 becomes a line feed and each other one
+//!   the letter `a` + (byte mod 26), so that lines have 32 bytes on average;
+//! - `repeat:<seed>:<period>:<length>`: the first `period` of those bytes, repeated;
 //! - `zeros:<length>`;
-//! - any of these joined by `+`: one behind the other, so that contents can share their beginnings.
+//! - any of these joined by `+`: one after another, so that data can share a beginning.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
-//! Bit rot: whatever of a small store is damaged, every read of what it hurts is an error and never a wrong
-//! byte, `verify` names it, and to put the content again heals it.
+//! Bit rot: for any damage to a small store, every read that needs the damaged part is an error and never a
+//! wrong byte, `verify` names the damage, and putting the same bytes again heals it.
 //!
-//! Files with SQLite exhaustively; blocks in S3 and manifests in Postgres by sample.
+//! Files with SQLite exhaustively; blocks in S3 and manifests in PostgreSQL by sample.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -19,14 +19,14 @@ use tempfile::TempDir;
 
 const BLOCK: usize = 24;
 
-/// Blobs that share blocks: of one block, of several, with a short one at the end, with one twice.
+/// Blobs that share blocks: of one block, of several, with a short block at the end, with one block twice.
 fn contents() -> Vec<Vec<u8>> {
     let block = |number: u8| (0..BLOCK as u8).map(move |byte| byte.wrapping_mul(7) ^ (number << 3));
     let blocks = |numbers: &[u8]| numbers.iter().flat_map(|number| block(*number)).collect::<Vec<u8>>();
     vec![blocks(&[1]), blocks(&[1, 2, 3]), [blocks(&[3, 4]), vec![9; 7]].concat(), blocks(&[5, 2, 5])]
 }
 
-/// What verification finds: bad blocks with the blobs they hurt, and blobs with a broken manifest.
+/// The findings of a verification: bad blocks with the damaged blobs, and blobs with a broken manifest.
 #[derive(Debug, Default, PartialEq)]
 struct Found {
     blocks: Vec<(BlockKey, BTreeSet<BlobId>)>,
@@ -52,7 +52,7 @@ fn verify(store: &Store, deep: bool) -> Found {
     found
 }
 
-/// Reads every blob whole and byte by byte around each boundary. Gives those that do not read whole.
+/// Reads every blob whole and byte by byte around each boundary. Returns the blobs that do not read whole.
 fn hurt(store: &Store, blobs: &[(BlobId, Vec<u8>)]) -> BTreeSet<BlobId> {
     let fitting = [Code::CorruptBlock, Code::MissingBlock, Code::CorruptDatabase, Code::NotFound];
     let mut hurt = BTreeSet::new();
@@ -102,15 +102,15 @@ impl Rotten {
         Rotten { config, blobs, blocks }
     }
 
-    /// Judges a store in which the bytes of these blocks are wrong, and heals it. The length of all of them,
-    /// if `quick`.
+    /// Checks a store in which the bytes of these blocks are wrong, and heals it. With `quick`, the lengths
+    /// of all of them are wrong too.
     fn judge(&self, bad: &[BlockKey], quick: bool, what: &str) {
         let bad: Vec<(BlockKey, BTreeSet<BlobId>)> =
             self.blocks.iter().filter(|(key, _)| bad.contains(key)).cloned().collect();
         let expected: BTreeSet<BlobId> = bad.iter().flat_map(|(_, blobs)| blobs.clone()).collect();
         let store = self.config.open().unwrap();
         assert_eq!(hurt(&store, &self.blobs), expected, "{what}");
-        // Not the one that has read: what it remembers helps a put.
+        // Not the store that has read the blobs: its memory of damaged blocks helps a put.
         let store = self.config.open().unwrap();
         let found = verify(&store, false);
         assert_eq!(found.blocks, if quick { bad.clone() } else { Vec::new() }, "{what}, quickly");
@@ -136,7 +136,7 @@ fn file(directory: &TempDir, key: &BlockKey) -> PathBuf {
     ))
 }
 
-/// Under the same name, as rot does it: not the way the store writes.
+/// Replaces the file under the same name, as rot does: not in the way the store writes.
 fn replace(path: &PathBuf, bytes: Option<&[u8]>) {
     std::fs::remove_file(path).unwrap();
     if let Some(bytes) = bytes {
@@ -185,7 +185,7 @@ fn every_two_files_swapped_and_one_in_the_place_of_another() {
     }
 }
 
-/// What is done to the database, and whether foreign keys have to be off for it.
+/// The damage to the database, and whether foreign keys have to be off for it.
 fn statements(store: &Store, blobs: &[(BlobId, Vec<u8>)]) -> Vec<(String, BTreeSet<BlobId>)> {
     let mut statements = Vec::new();
     for (row, (id, _)) in (1..).zip(blobs) {
@@ -288,7 +288,7 @@ fn a_sample_on_every_pair() {
     }
 }
 
-/// Where a block's record is: the file of its pack, and the offset.
+/// The location of a block's record: the file of its pack, and the offset.
 fn record(pair: &Pair, key: &BlockKey) -> (PathBuf, u64) {
     pair::in_runtime(async {
         let (blocks, manifests) = halves(|name| setting(pair, name)).await;
@@ -315,7 +315,7 @@ fn every_byte_of_every_record_and_every_length_of_a_pack() {
         for at in 0..HEADER + key.size() as u64 {
             let (path, offset) = record(&pair, key);
             flip(&path, offset + at);
-            // Without a look at the payload, the header alone is seen.
+            // A verification that does not read the payload checks only the header.
             rotten.judge(&[*key], at < HEADER, &format!("{key}: byte {at} of its record flipped"));
         }
         for length in 0..HEADER + key.size() as u64 {
@@ -334,7 +334,7 @@ fn every_byte_of_every_record_and_every_length_of_a_pack() {
         assert!(bad.contains(key) && offset > 0);
         std::fs::remove_file(&path).unwrap();
         rotten.judge(&bad, true, &format!("the pack of {key} is removed"));
-        // Two records of one length change their places.
+        // Two records of the same length swap places.
         let (other, _) = rotten
             .blocks
             .iter()

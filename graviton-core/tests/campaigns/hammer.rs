@@ -1,25 +1,25 @@
-//! The real code under schedules: writers, deleters and collectors of several processes over one store, for a
-//! set time.
+//! The real code under real schedules: writers, deleters and collectors of several processes over one store,
+//! for a set time.
 //!
 //! Three processes with two threads each put, delete, restore, put again and read; two collect without grace,
-//! and one verifies every byte and adopts, again and again. All contents are made of the same few blocks,
-//! small and large ones (the short path and the long one), so that every deletion leaves blocks that others
-//! need, or are just about to.
+//! and one verifies every byte and adopts, all in a loop. All blobs consist of the same few blocks. There are
+//! small and large blobs (the short path and the long one), so that every deletion leaves blocks that other
+//! blobs need, or are about to need.
 //!
-//! Of each content it is known what must be found. Some belong to one thread: only that one puts, deletes and
-//! restores them, so it knows whether they are live, and whatever else the others do, a live one reads back.
-//! Others are everybody's: those may be gone at any moment, and then a read says so; it never gives wrong
-//! bytes.
+//! For each blob the expected result is known. Some blobs belong to one thread: only this thread puts,
+//! deletes and restores them, so it knows whether they are live, and a live one reads back whatever the other
+//! processes do. The other blobs are shared: they may disappear at any moment, and then a read reports that;
+//! it never returns wrong bytes.
 //!
-//! Meanwhile one process after the other is stopped wherever it is, for longer than its lease, and goes on.
-//! In S3 a deletion now and then gets no answer and is carried out later, up to when it is not valid any
-//! more.
+//! Meanwhile one process after another is stopped at a random point, for longer than its lease, and then
+//! continues. In S3, a deletion sometimes gets no answer and is carried out later, at the latest when it is
+//! no longer valid.
 //!
-//! After each round, beside the collectors, all live blobs read back, and they are those that their owners
-//! say. At the end, what is stored is exactly what is reachable.
+//! After each round, while the collectors run, all live blobs read back, and they are those that their owners
+//! report. At the end, exactly the reachable blocks are stored.
 //!
-//! `GRAVITON_HAMMER_SECONDS` for each pair makes it a campaign; `GRAVITON_HAMMER_SEED` repeats the choices of
-//! a run, not its schedule, which is the machine's.
+//! `GRAVITON_HAMMER_SECONDS` for each pair makes it a campaign. `GRAVITON_HAMMER_SEED` repeats the choices of
+//! a run, but not its schedule, which depends on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -35,14 +35,14 @@ use crate::support::proxy::{Fault, Proxy};
 use graviton_core::testing::Recipe;
 use graviton_core::{Algo, BlobId, Code, Config, Error, Store, Timing};
 
-/// So that few blocks are more than the first buffer of a put.
+/// Large enough that a few blocks are larger than the first buffer of a put.
 const BLOCK: usize = 16 << 10;
 
-/// Different blocks that there are.
+/// The number of different blocks.
 const POOL: usize = 160;
 
-/// Processes that put, their threads, and the contents that each of these owns, beside those that are
-/// everybody's.
+/// The writing processes, their threads, and the number of blobs that each thread owns in addition to the
+/// shared ones.
 const WRITERS: usize = 3;
 const THREADS: usize = 2;
 const OWNED: usize = 8;
@@ -60,16 +60,16 @@ const TIMING: Timing = Timing {
     generation: Duration::from_secs(1),
 };
 
-/// A process is stopped for up to so long, which is longer than a lease.
+/// The longest stop of a process, which is longer than a lease.
 const STOP: Duration = Duration::from_millis(4_500);
 
-/// A deletion is late so often, by up to so much: the signature is valid for half of a doom. As puts wait for
-/// the doom to end, it is not more often.
+/// The interval between late deletions, and their longest delay: a signature is valid for half of a doom.
+/// Puts wait for the doom to end, so the interval is not shorter.
 const LATE_EVERY: Duration = Duration::from_secs(40);
 const LATE: Duration = Duration::from_secs(20);
 
-/// Every content: blocks of the pool, chosen by its number. Of eight, six are small, one takes the long path,
-/// and one goes through the pipeline.
+/// All blobs: blocks of the pool, chosen by the blob's number. Of eight blobs, six are small, one takes the
+/// long path, and one goes through the pipeline.
 fn contents() -> Vec<(BlobId, Vec<u8>)> {
     let pool = format!("xof:pool:{}", POOL * BLOCK).parse::<Recipe>().unwrap().bytes();
     let content = |nth: usize| {
@@ -84,7 +84,7 @@ fn contents() -> Vec<(BlobId, Vec<u8>)> {
             let block = numbers.below(POOL) * BLOCK;
             bytes.extend(&pool[block..block + BLOCK]);
         }
-        // Without this, no content has a block of its own.
+        // Without this, no blob has a block of its own.
         bytes.extend(format!("content {nth}").as_bytes());
         (BlobId::of(Algo::Blake3, &bytes), bytes)
     };
@@ -106,14 +106,14 @@ fn child() {
     store.close();
 }
 
-/// What a process did, by name.
+/// Counts of a process's actions, by name.
 type Totals = BTreeMap<&'static str, u64>;
 
 fn add(totals: &mut Totals, name: &'static str, count: u64) {
     *totals.entry(name).or_default() += count;
 }
 
-/// Does it again and again until the parent closes standard input; then says how much was done.
+/// Repeats the work until the parent closes standard input, and then reports how much was done.
 fn until_told(pause: Duration, mut once: impl FnMut(&mut Totals)) {
     static OVER: AtomicBool = AtomicBool::new(false);
     std::thread::spawn(|| {
@@ -123,7 +123,7 @@ fn until_told(pause: Duration, mut once: impl FnMut(&mut Totals)) {
     let mut totals = Totals::new();
     while !OVER.load(Ordering::Relaxed) {
         once(&mut totals);
-        // Otherwise they take the processors from those that give them work.
+        // Without a pause they take the processors from the processes that give them work.
         std::thread::sleep(pause);
     }
     say_totals(&totals);
@@ -134,7 +134,7 @@ fn say_totals(totals: &Totals) {
     say(&words.join(" "));
 }
 
-/// What a busy machine may cause: an error that says that it is one to try again.
+/// An error that a busy machine may cause: it must be retryable.
 fn later(totals: &mut Totals, error: &Error) {
     match error.code() {
         Code::WriterExpired => add(totals, "expired", 1),
@@ -169,8 +169,8 @@ fn verify_once(store: &Store, totals: &mut Totals) {
     }
 }
 
-/// Rounds of so many milliseconds as the parent says; after each, the numbers of the live contents that this
-/// process owns.
+/// Rounds whose lengths in milliseconds the parent sends. After each round, prints the numbers of the live
+/// blobs that this process owns.
 fn write(store: &Store, process: usize, seed: u64) {
     let contents = contents();
     let mut hands: Vec<Hand<'_>> = (0..THREADS)
@@ -206,9 +206,9 @@ fn write(store: &Store, process: usize, seed: u64) {
 struct Hand<'a> {
     store: &'a Store,
     contents: &'a [(BlobId, Vec<u8>)],
-    /// The first of its contents.
+    /// The first of its own blobs.
     owned: usize,
-    /// Those of them that are live.
+    /// Those of its own blobs that are live.
     live: BTreeSet<usize>,
     numbers: Numbers,
     totals: Totals,
@@ -227,7 +227,7 @@ impl Hand<'_> {
             0..7 => self.put(nth),
             7..13 => {
                 self.delete(nth, owns.then(|| self.live.contains(&nth)));
-                // At once is the best chance to come before the collectors.
+                // An immediate restore has the best chance to come before the collectors.
                 if self.numbers.below(3) == 0 {
                     self.restore(nth, owns.then_some(false));
                 }
@@ -248,13 +248,13 @@ impl Hand<'_> {
                     self.live.insert(nth);
                     return;
                 }
-                // Whether it took effect is not known; the next one's is.
+                // It is unknown whether a failed put took effect; the outcome of the next one is known.
                 Err(error) => later(&mut self.totals, &error),
             }
         }
     }
 
-    /// `live` is what must be found, where that is known.
+    /// `live` is the expected result, where it is known.
     fn delete(&mut self, nth: usize, live: Option<bool>) {
         let mut unknown = live.is_none();
         loop {
@@ -304,8 +304,8 @@ impl Hand<'_> {
             }
             Err(error) if error.code() == Code::BackendUnavailable => later(&mut self.totals, &error),
             Err(error) => {
-                // Without a grace, a deletion is collected while it is read: a hole, or a block that is not
-                // there.
+                // Without a grace, a deleted blob may be collected while it is read. The read then finds a
+                // gap in the manifest, or a missing block.
                 let gone = matches!(error.code(), Code::NotFound | Code::MissingBlock);
                 assert!(gone && live != Some(true), "content {nth}, {id}: {error}");
                 add(&mut self.totals, "gone", 1);
@@ -314,7 +314,7 @@ impl Hand<'_> {
     }
 }
 
-/// Stops processes and makes deletions late until told; says how often.
+/// Stops processes and delays deletions until told to end; returns how often.
 fn disturb(brakes: &[Brake], proxy: Option<&Proxy>, seed: u64, over: &AtomicBool) -> (u64, u64) {
     let mut numbers = Numbers::new(seed);
     let mut up_to = |most: Duration| Duration::from_millis(numbers.next() % most.as_millis() as u64);
@@ -335,7 +335,7 @@ fn disturb(brakes: &[Brake], proxy: Option<&Proxy>, seed: u64, over: &AtomicBool
     (stops, late)
 }
 
-/// Rounds of writing, each with a look at everything at its end; says how many.
+/// Rounds of writing, each with a full check at its end; returns how many.
 fn rounds(
     store: &Store,
     contents: &[(BlobId, Vec<u8>)],
@@ -356,7 +356,7 @@ fn rounds(
             .flat_map(|said| said.split_whitespace())
             .map(|nth| contents[nth.parse::<usize>().unwrap()].0)
             .collect();
-        // The collectors go on; nobody deletes.
+        // The collectors continue; nobody deletes.
         let live = live_and_intact(store);
         let contested: BTreeSet<BlobId> = contents[..CONTESTED].iter().map(|(id, _)| *id).collect();
         let found: BTreeSet<BlobId> = live.difference(&contested).copied().collect();
@@ -393,7 +393,7 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
     let over = AtomicBool::new(false);
     let (rounds, disturbed) = std::thread::scope(|scope| {
         let disturbing = scope.spawn(|| disturb(&brakes, proxy.as_ref(), seed, &over));
-        // A thread, so that what disturbs ends before the processes do, also when a round fails.
+        // Runs in a thread, so that the disturbances end before the processes do, even if a round fails.
         let rounds = || rounds(&store, &contents, &mut writers, Duration::from_secs(seconds), seed);
         let rounds = scope.spawn(rounds).join();
         over.store(true, Ordering::Relaxed);
@@ -417,7 +417,7 @@ fn hammer(blocks: Blocks, manifests: Manifests) {
     }
     collect_all(&pair, &store, Duration::from_secs(60));
     assert_exact(&pair, &store);
-    // And nothing is left of nothing.
+    // An emptied store keeps nothing.
     for id in live_and_intact(&store) {
         store.delete(&id).unwrap();
     }

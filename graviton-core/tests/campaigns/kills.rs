@@ -1,18 +1,20 @@
-//! kill -9 at every point of putting, deleting, restoring, collecting, repacking and verifying, on every
-//! pair.
+//! Kills (kill -9) at every point of putting, deleting, restoring, collecting, repacking and verifying, on
+//! every pair.
 //!
 //! A process works on a store whose halves are wrapped, so that it kills itself at a chosen change of the
-//! block store or the database: before it, in the middle of its batch, or after it. Now and then it is killed
-//! from outside at a random moment instead, for what lies inside of a call. It says what it begins and what
-//! is done, and so is known what must be there afterwards. After each death another process, this one, looks:
-//! 1. at once: what was put and not deleted reads back, what was deleted stays so, and no block is missing or
-//!    damaged;
-//! 2. after every third death, once leases and dooms are over: a collection leaves exactly what is reachable.
+//! block store or the database: before it, in the middle of its batch, or after it. Sometimes it is killed
+//! from outside at a random moment instead, to reach points inside a call. It reports each operation when it
+//! begins and when it is done, so the expected state afterwards is known. After each death another process,
+//! this one, checks the store:
+//! 1. at once: blobs that were put and not deleted read back, deleted blobs stay deleted, and no block is
+//!    missing or damaged;
+//! 2. after every third death, once leases and dooms are over: a collection leaves exactly the reachable
+//!    blocks.
 //!
-//! Another process lives on beside all of them. It puts, deletes, reads and collects contents of its own,
-//! made of the same blocks, and rests only while a store is compared with what is reachable.
+//! Another process lives beside all of them. It puts, deletes, reads and collects its own blobs, made of the
+//! same blocks, and pauses only while a store is compared with the reachable blocks.
 //!
-//! Then the next life begins over the same store, mostly in the middle of what the last one left.
+//! Then the next life begins over the same store, mostly in the middle of the remains of the last one.
 //! `GRAVITON_KILL_ROUNDS` for each pair makes it a campaign; `GRAVITON_KILL_SEED` repeats the choices of a
 //! run.
 
@@ -34,19 +36,20 @@ use graviton_core::{
 
 const BLOCK: usize = 4_096;
 
-/// Small contents, which may take the short path, and large ones, which do not.
+/// Small blobs, which may take the short path, and large blobs, which do not.
 const SMALL: usize = 10;
 const LARGE: usize = 4;
 
-/// The first content of the process that lives on.
+/// The first blob of the process that lives on.
 const OWN: usize = 100;
 
-/// Operations of one life.
+/// The number of operations of one life.
 const LIFE: usize = 16;
 
 const SIGKILL: i32 = 9;
 
-/// Of a process that dies: what it leaves is over soon. Its requests are valid for two seconds.
+/// The times of a process that dies: its leases and dooms are over soon. Its requests are valid for two
+/// seconds.
 const DYING: Timing = Timing {
     lease: Duration::from_millis(1_000),
     renewal: Duration::from_millis(200),
@@ -54,7 +57,7 @@ const DYING: Timing = Timing {
     generation: Duration::from_secs(1),
 };
 
-/// Of one that collects after it, and does not die.
+/// The times of a process that collects after it, and does not die.
 const LIVING: Timing = Timing { doom: Duration::from_secs(24), ..DYING };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +71,7 @@ enum Kind {
     Verify,
 }
 
-/// What a process dies in: more often where there are more steps.
+/// The operations in which a process dies; those with more steps occur more often.
 const DEATHS: [Kind; 11] = [
     Kind::PutSmall,
     Kind::PutLarge,
@@ -86,7 +89,8 @@ const DEATHS: [Kind; 11] = [
 const KINDS: [Kind; 7] =
     [Kind::PutSmall, Kind::PutLarge, Kind::Delete, Kind::Restore, Kind::Collect, Kind::Repack, Kind::Verify];
 
-/// What one life does, by its seed: things to collect first, then anything, each kind at least once.
+/// The operations of one life, by its seed: some that leave blocks to collect first, then any, each kind at
+/// least once.
 fn life(seed: u64) -> Vec<(Kind, usize)> {
     let mut numbers = Numbers::new(seed);
     let first = [Kind::PutLarge, Kind::PutSmall, Kind::Delete, Kind::Delete];
@@ -106,7 +110,7 @@ fn life(seed: u64) -> Vec<(Kind, usize)> {
     kinds.into_iter().map(|kind| (kind, content(kind))).collect()
 }
 
-/// Blocks that all contents share, and an end of their own.
+/// Blocks that all blobs share, and an end of the blob's own.
 fn content(nth: usize) -> Vec<u8> {
     let mut numbers = Numbers::new(nth as u64);
     let pool = format!("xof:pool:{}", 100 * BLOCK).parse::<Recipe>().unwrap().bytes();
@@ -138,7 +142,7 @@ fn child() {
     runtime.block_on(live(seed, place as usize, nth, moment));
 }
 
-/// Does all of it, and dies at the `nth` call from the beginning of the operation at `place` on.
+/// Runs the whole life, and dies at the `nth` call, counted from the beginning of the operation at `place`.
 async fn live(seed: u64, place: usize, nth: u64, moment: Moment) {
     let crash = Crash::new();
     let (blocks, manifests) = halves(|name| std::env::var(name).unwrap_or_default()).await;
@@ -161,7 +165,7 @@ async fn live(seed: u64, place: usize, nth: u64, moment: Moment) {
         let live = loop {
             match operate(&store, kind, content).await {
                 Ok(live) => break live,
-                // A busy machine: the lease ran out, or the database was not to be had.
+                // The machine is busy: the lease ran out, or the database was not available.
                 Err(error) => assert!(error.is_retryable(), "{kind:?}: {error}"),
             }
         };
@@ -169,7 +173,7 @@ async fn live(seed: u64, place: usize, nth: u64, moment: Moment) {
     }
 }
 
-/// Whether the content is live afterwards.
+/// Returns whether the blob is live afterwards.
 async fn operate(store: &AsyncStore, kind: Kind, nth: usize) -> Result<bool> {
     let absent = |error: Error| if error.code() == Code::NotFound { Ok(false) } else { Err(error) };
     match kind {
@@ -187,7 +191,7 @@ async fn operate(store: &AsyncStore, kind: Kind, nth: usize) -> Result<bool> {
         Kind::Repack => {
             let to = if nth == 0 { BlockLayout::Packs } else { BlockLayout::Files };
             match store.repack(to, |_| ControlFlow::Continue(())).await {
-                // There are none in S3.
+                // Stores in S3 do not support it.
                 Err(error) if error.code() == Code::Unsupported => {}
                 report => assert_eq!(report?.damaged, 0),
             }
@@ -202,7 +206,7 @@ async fn operate(store: &AsyncStore, kind: Kind, nth: usize) -> Result<bool> {
     }
 }
 
-/// Works beside those that die, and rests when it is told to.
+/// Works beside the dying processes, and pauses on command.
 fn live_beside(seed: u64) {
     let store = Config::from_env().unwrap().timing(LIVING).open().unwrap();
     let mut numbers = Numbers::new(seed);
@@ -220,7 +224,7 @@ fn live_beside(seed: u64) {
                     assert!(store.read_range(&id(*nth), 0..u64::MAX).unwrap() == content(*nth));
                 }
                 say(&format!("rests {steps}"));
-                // Until it is to go on, or the parent has ended.
+                // Waits for the command to continue, or for the end of the parent.
                 let Ok(_) = orders.recv() else { return store.close() };
             }
             Err(mpsc::TryRecvError::Disconnected) => return store.close(),
@@ -242,7 +246,7 @@ fn step_beside(store: &Store, live: &mut BTreeSet<usize>, numbers: &mut Numbers)
         3..6 => match store.delete(&id(nth)) {
             Err(error) if error.code() == Code::NotFound => assert!(!live.contains(&nth), "{nth} was lost"),
             deleted => {
-                // Also after an error, which may come after it took effect.
+                // An error may come after the deletion took effect, so this happens after an error too.
                 live.remove(&nth);
                 deleted?;
             }
@@ -253,14 +257,14 @@ fn step_beside(store: &Store, live: &mut BTreeSet<usize>, numbers: &mut Numbers)
     Ok(())
 }
 
-/// What is known of all lives so far.
+/// The known state after all lives so far.
 #[derive(Default)]
 struct Known {
-    /// Whether a content is live; none where the process died while it changed that.
+    /// Whether a blob is live; `None` if the process died while it changed that.
     live: BTreeMap<usize, Option<bool>>,
-    /// How many calls an operation took at last.
+    /// How many calls each operation took the last time.
     calls: BTreeMap<Kind, u64>,
-    /// In what they died.
+    /// The operations in which processes died.
     deaths: BTreeMap<String, u64>,
 }
 
@@ -284,7 +288,7 @@ impl Known {
         Some(kind)
     }
 
-    /// One life, up to its death.
+    /// Runs one life, up to its death.
     fn live_once(&mut self, pair: &Pair, seed: u64) {
         let mut numbers = Numbers::new(seed ^ 0x6b69_6c6c);
         let plan = life(seed);
@@ -297,7 +301,7 @@ impl Known {
         let task =
             if from_outside { format!("{seed} 99 0 0") } else { format!("{seed} {place} {nth} {moment}") };
         let mut process = Process::start(module_path!(), pair, &task);
-        // The database and the blocks are opened, which takes longest, and then it goes quickly.
+        // Opening the database and the blocks takes longest; the rest is quick.
         assert_eq!(process.must_say(), "opens");
         let mut doing = None;
         let wait = Duration::from_micros(numbers.next() % 600_000);
@@ -316,7 +320,7 @@ impl Known {
         assert!(by.is_some() || process.succeeded(), "{task}: failed by itself, see above");
     }
 
-    /// What must be there is, and, if everything is to come to rest, the rest goes.
+    /// Checks that everything expected is there and, with `rest`, that everything else disappears.
     fn check(&mut self, pair: &Pair, when: &str, rest: bool) {
         let store = pair.config().timing(LIVING).open().unwrap();
         for (nth, live) in &self.live {
@@ -341,7 +345,7 @@ impl Known {
                 assert!(report.complete, "{when}: {report:?}");
             }
             assert_exact(pair, &store);
-            // Not before: a server may still do what the dead process has sent.
+            // Not earlier: a server may still carry out a request of the dead process.
             for (nth, live) in &mut self.live {
                 let found = store.exists(&id(*nth)).unwrap();
                 assert!(live.is_none_or(|live| live == found), "{when}: content {nth} changed by itself");
@@ -363,7 +367,7 @@ fn kill(blocks: Blocks, manifests: Manifests) {
     let mut known = Known::default();
     for round in 0..rounds {
         known.live_once(&pair, seed + round);
-        // Otherwise the next life begins among leases, dooms and blocks that nobody knows.
+        // In the other rounds, the next life begins among leases, dooms and blocks that nobody knows.
         let rest = round % 3 == 2 || round + 1 == rounds;
         if rest {
             beside.tell("rest");

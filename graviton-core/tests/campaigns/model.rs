@@ -1,4 +1,4 @@
-//! Random sequences of calls, against the simplest thing that a store could be: a map in memory.
+//! Random sequences of calls, compared with the simplest possible model of a store: a map in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,18 +13,18 @@ use graviton_core::{
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// What one run is over.
+/// The configuration of one run.
 #[derive(Debug, Clone)]
 struct Setup {
     chunker: &'static str,
     algo: Algo,
-    /// In memory by way of `AsyncStore`, or in a directory by way of `Store`.
+    /// In memory through `AsyncStore`, or in a directory through `Store`.
     memory: bool,
     durability: Durability,
 }
 
-/// The content of a put: a beginning that others share, and an end. Few of each, so that the same content
-/// and the same blocks come again.
+/// The bytes of a put: a shared beginning and an end of its own. There are few of each, so that the same
+/// blobs and the same blocks occur again.
 #[derive(Debug, Clone)]
 struct Content {
     shared: usize,
@@ -33,7 +33,7 @@ struct Content {
     own_seed: u8,
 }
 
-/// Places in a blob are chosen per mille of its size, a little beside.
+/// A position in a blob: per mille of its size, plus a small offset.
 type Place = (u16, i8);
 
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ enum Step {
     Reopen,
 }
 
-/// Around a block (5,000), the most blocks of a small blob (64), the average and largest of a small
+/// Sizes around a block (5,000), the most blocks of a small blob (64), the average and largest of a small
 /// FastCDC, and one buffer of the pipeline (2 MiB).
 const SIZES: [usize; 6] = [0, 5_000, 320_000, 256, 1_024, 2 << 20];
 
@@ -76,7 +76,7 @@ fn places() -> impl Strategy<Value = Place> {
     (prop_oneof![0_u16..=1_000, Just(0), Just(1_000)], -2_i8..=2)
 }
 
-/// A content, and what it is claimed to be: itself, another one of its size, or any other.
+/// Bytes, and the claim about them: themselves, other bytes of the same size, or any others.
 fn claims() -> impl Strategy<Value = (Content, Content)> {
     (contents(), contents(), 0..3_u8).prop_map(|(content, other, kind)| {
         let claimed = match kind {
@@ -113,14 +113,14 @@ fn setups() -> impl Strategy<Value = Setup> {
     let chunkers = ["fixed:5000", "fixed:65536", "fastcdc:64:256:1024", "fastcdc:1024:4096:16384"];
     let chunkers = chunkers.into_iter().chain(["delimiter:0a:500", "delimiter:616161:65536"]);
     let chunkers = prop::sample::select(chunkers.collect::<Vec<_>>());
-    // Syncs are most of the time, and the answers do not depend on them.
+    // Syncs take most of the time, and the answers do not depend on them.
     let durabilities = prop_oneof![3 => Just(Durability::Relaxed), 1 => Just(Durability::Full)];
     (chunkers, prop::sample::select(&Algo::ALL[..]), any::<bool>(), durabilities)
         .prop_map(|(chunker, algo, memory, durability)| Setup { chunker, algo, memory, durability })
 }
 
 impl Content {
-    /// Text, so that delimiters find something. Cut short where blocks are so small that a large content
+    /// Text, so that delimiters find matches. It is cut short where blocks are so small that a large blob
     /// would be tens of thousands of files.
     fn bytes(&self, setup: &Setup) -> Vec<u8> {
         let Content { shared, shared_seed, own, own_seed } = self;
@@ -138,7 +138,7 @@ fn place(bytes: &[u8], (per_mille, beside): Place) -> u64 {
     place.saturating_add_signed(beside.into())
 }
 
-/// The store, and what it should be.
+/// The store, and its expected state.
 struct World {
     setup: Setup,
     spec: ChunkerSpec,
@@ -146,18 +146,18 @@ struct World {
     directory: TempDir,
     blocks: MemoryBlockStore,
     blobs: BTreeMap<BlobId, Vec<u8>>,
-    /// Blocks of committed blobs; puts that failed or were dropped may leave more.
+    /// Blocks of committed blobs; failed or dropped puts may leave more.
     stored: BTreeSet<BlockKey>,
     exact: bool,
 }
 
-/// Both faces of a store, called alike.
+/// Both APIs of a store, called alike.
 enum Kind {
     Sync(Store),
     Async(AsyncStore, Arc<tokio::runtime::Runtime>),
 }
 
-/// The same call on either.
+/// Makes the same call on either.
 macro_rules! on {
     ($world:expr, $call:ident($($argument:expr),*)) => {
         match &$world.store {
@@ -177,7 +177,7 @@ impl World {
         World { setup, spec, store, directory, blocks, blobs, stored, exact: true }
     }
 
-    /// Some blob, if there is one.
+    /// Any blob, if there is one.
     fn blob(&self, number: usize) -> Option<(&BlobId, &[u8])> {
         let place = number.checked_rem(self.blobs.len())?;
         self.blobs.iter().nth(place).map(|(id, bytes)| (id, bytes.as_slice()))
@@ -208,7 +208,7 @@ impl World {
         self.blobs.insert(id, bytes);
     }
 
-    /// Writes in so many pieces, and commits or not.
+    /// Writes the bytes in this many pieces, and commits them or not.
     fn write(&mut self, content: &Content, pieces: usize, finish: bool) {
         let bytes = content.bytes(&self.setup);
         let piece = bytes.len().div_ceil(pieces).max(1);
@@ -274,7 +274,7 @@ impl World {
 
     fn put_expecting(&mut self, content: &Content, claimed: &Content) {
         let bytes = content.bytes(&self.setup);
-        // Whatever the store writes by default, an id says how it is to be hashed.
+        // The id decides the algorithm, whatever the store uses by default.
         let algo = if claimed.own_seed == 0 { Algo::Sha256 } else { Algo::Blake3 };
         let id = BlobId::of(algo, &claimed.bytes(&self.setup));
         let expected = PutOptions::new().expect(id);
@@ -339,7 +339,7 @@ impl World {
                 let mut position = 0;
                 for (to, length) in moves {
                     let target = place(bytes, *to);
-                    // All three ways, which mean the same.
+                    // All three kinds of seek, which must have the same effect.
                     let seek = match length % 3 {
                         0 => SeekFrom::Start(target),
                         1 => SeekFrom::Current(target as i64 - position as i64),
@@ -374,7 +374,7 @@ impl World {
     }
 
     fn list(&self, after: Option<(usize, bool)>, limit: usize) {
-        // A cursor that is there, or one beside it that is not.
+        // A cursor that exists, or a similar one that does not.
         let after = after.and_then(|(number, exists)| {
             let (id, _) = self.blob(number)?;
             let beside = BlobId::new(id.algo(), *id.digest(), id.size() ^ 1).unwrap();
@@ -442,7 +442,7 @@ fn on_close(store: &Kind) {
     }
 }
 
-/// A short leg; `PROPTEST_CASES` makes it longer.
+/// A short run; `PROPTEST_CASES` makes it longer.
 fn config() -> ProptestConfig {
     let default = ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::default() };
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 24 };
@@ -457,7 +457,7 @@ proptest! {
         for step in steps {
             world.step(step);
         }
-        // However it went, in the end everything is there and nothing else.
+        // After any sequence, the store has all expected blobs and nothing else.
         world.step(Step::List { after: None, limit: 1_000 });
         world.step(Step::Stats);
         world.step(Step::Reopen);

@@ -1,6 +1,6 @@
 //! Several processes over one directory, and processes that are killed.
 //!
-//! The test program starts itself again: with `--ignored`, [`child`] does the task that the environment
+//! The test program starts itself again with `--ignored`: [`child`] then does the task that the environment
 //! names.
 
 use crate::support::child;
@@ -16,7 +16,7 @@ const TASK: &str = "GRAVITON_TEST_TASK";
 const DIRECTORY: &str = "GRAVITON_TEST_DIRECTORY";
 const NUMBER: &str = "GRAVITON_TEST_NUMBER";
 
-/// What children say to their parent, among what the test harness prints.
+/// The prefix of a child's messages to its parent, among the output of the test harness.
 const SAYS: &str = "child says ";
 
 #[test]
@@ -45,27 +45,27 @@ fn spawn(task: &str, directory: &Path, number: usize) -> Child {
 }
 
 fn say(text: &str) {
-    // One write, so that a kill leaves no half of a line.
+    // A single write, so that a kill leaves no half line.
     let mut output = std::io::stdout().lock();
     output.write_all(format!("{SAYS}{text}\n").as_bytes()).unwrap();
     output.flush().unwrap();
 }
 
-/// What the child said until it ended; the last line only if it is whole.
+/// The messages of a child until it ended; the last line counts only if it is whole.
 fn said(output: impl Read) -> Vec<String> {
     let mut text = String::new();
     BufReader::new(output).read_to_string(&mut text).unwrap();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    // The harness begins a line, "test child ... ", and leaves it open.
+    // The harness begins a line, "test child ... ", and does not end it.
     whole.lines().filter_map(|line| Some(line.split_once(SAYS)?.1.to_owned())).collect()
 }
 
-/// Waits until the parent closes standard input: so that all children begin at the same time.
+/// Waits until the parent closes standard input, so that all children begin at the same time.
 fn wait_for_start() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// Starts children, lets them go at once, and gives what each of them said.
+/// Starts children, releases them at the same time, and returns the messages of each.
 fn run_together(task: &str, directory: &Path, count: usize) -> Vec<Vec<String>> {
     let mut children: Vec<Child> = (0..count).map(|number| spawn(task, directory, number)).collect();
     for child in &mut children {
@@ -106,7 +106,7 @@ fn read(store: &Store, id: &BlobId) -> Vec<u8> {
     bytes
 }
 
-/// Everything that is listed is what its id says.
+/// Checks that every listed blob has the bytes that its id names.
 fn assert_all_read_back(store: &Store) -> BTreeSet<BlobId> {
     let listed = store.list(None, 100_000).unwrap();
     for stat in &listed {
@@ -115,7 +115,7 @@ fn assert_all_read_back(store: &Store) -> BTreeSet<BlobId> {
     listed.iter().map(|stat| stat.id).collect()
 }
 
-/// What lies beside the blocks in their directory.
+/// The other entries of the directory of the blocks.
 fn beside_blocks(directory: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(directory.join("cas/blocks")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -136,7 +136,7 @@ fn create(directory: &Path, number: usize) {
 fn processes_that_create_a_store_together_create_one() {
     for _ in 0..6 {
         let directory = tempfile::tempdir().unwrap();
-        // Several levels that nobody has made yet.
+        // Several levels of directories that do not exist yet.
         let root = directory.path().join("a/b/store");
         let said = run_together("create", &root, 6);
         let ids: BTreeSet<&String> = said.iter().map(|said| &said[1]).collect();
@@ -150,14 +150,15 @@ fn processes_that_create_a_store_together_create_one() {
     }
 }
 
-/// What a child of `share` puts: some of it alone, some like all others, small and through the pipeline.
+/// The blobs that a child of `share` puts: some of its own, some common to all children, small and through
+/// the pipeline.
 fn shared_contents(number: usize) -> Vec<Vec<u8>> {
     let mut contents: Vec<Vec<u8>> =
         (0..12).map(|nth| content(&format!("xof:same{nth}:{}", nth * 900))).collect();
     contents.push(content("xof:same large:3000000"));
     contents.push(content(&format!("xof:same large:2500000+xof:{number}:200000")));
     contents.extend((0..12).map(|nth| content(&format!("xof:{number}-{nth}:{}", nth * 700 + 1))));
-    // Each child in an order of its own.
+    // Each child has an order of its own.
     let count = contents.len();
     contents.rotate_left(number * 5 % count);
     contents
@@ -172,7 +173,7 @@ fn share(directory: &Path, number: usize) {
     for (id, bytes) in ids.iter().zip(&contents) {
         assert!(read(&store, id) == *bytes, "{id} has other bytes");
     }
-    // Not closed: a process may end without.
+    // The store is not closed: a process may end without closing it.
     drop(store);
 }
 
@@ -188,14 +189,14 @@ fn processes_that_put_the_same_and_other_content_lose_nothing() {
     let logical: usize = expected.values().map(Vec::len).sum();
     let stats = store.stats().unwrap();
     assert_eq!((stats.blobs, stats.logical_bytes), (expected.len() as u64, logical as u64));
-    // To put it all once more writes nothing.
+    // Putting all of it once more writes nothing.
     for bytes in expected.values() {
         let put = store.put(&bytes[..]).unwrap();
         assert_eq!((put.created, put.fresh_blocks), (false, 0));
     }
 }
 
-/// The contents of the child that is killed: mostly small, every seventh through the pipeline; some that it
+/// The blobs of the child that is killed: mostly small, every seventh through the pipeline; some of them it
 /// has put before, in this life or an earlier one.
 fn doomed_content(life: usize, nth: usize) -> String {
     match nth % 7 {
@@ -226,7 +227,7 @@ fn what_was_put_survives_kill_9() {
     let rounds = std::env::var("GRAVITON_CRASH_ROUNDS").map_or(15, |rounds| rounds.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged: BTreeSet<BlobId> = BTreeSet::new();
-    // A different moment each time, and the same ones each run; the machine adds its own chance.
+    // A different moment each time, and the same moments in each run; the machine adds its own chance.
     let mut moments = content(&format!("xof:moments:{}", rounds * 2)).into_iter();
     for life in 0..rounds {
         let mut moment = || u64::from(moments.next().unwrap());
@@ -240,13 +241,14 @@ fn what_was_put_survives_kill_9() {
         let said = listener.join().unwrap();
         acknowledged.extend(said.iter().map(|id| id.parse::<BlobId>().unwrap()));
 
-        // Now and then the next life begins without anybody having looked.
+        // In some rounds the next life begins without a check before it.
         if life % 3 == 2 || life + 1 == rounds {
             let store = open(directory.path());
             let listed = assert_all_read_back(&store);
             let lost: Vec<&BlobId> = acknowledged.difference(&listed).collect();
             assert!(lost.is_empty(), "life {life}: committed and lost: {lost:?}");
-            // What the child was killed in can be put again, and so can what it had put.
+            // The blob that the child was putting when it was killed can be put again, and so can the earlier
+            // ones.
             for nth in said.len() / 2..said.len() / 2 + 2 {
                 let bytes = content(&doomed_content(life, nth));
                 let put = store.put(&bytes[..]).unwrap();
@@ -260,7 +262,7 @@ fn what_was_put_survives_kill_9() {
     assert!(acknowledged.len() > rounds, "the children did next to nothing: {}", acknowledged.len());
 }
 
-/// A store that has written has removed what the dead left.
+/// Checks that a store that has written has removed the files of dead processes.
 fn assert_leftovers_are_gone(directory: &Path) {
     let left: Vec<_> = std::fs::read_dir(directory.join("cas/blocks/.tmp")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -277,7 +279,7 @@ fn leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let file = std::fs::File::create(&living).unwrap();
     file.lock().unwrap();
 
-    // A store that only reads touches nothing; neither does one that was open before.
+    // A store that only reads touches nothing; neither does one that was opened before.
     let reader = Config::for_directory(directory.path()).open_read_only().unwrap();
     assert_eq!(reader.list(None, 10).unwrap().len(), 1);
     assert!(dead.exists());

@@ -1,4 +1,4 @@
-//! Cases that were once wrong, each as small as it can be.
+//! Cases that were once wrong, each as small as possible.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -157,7 +157,7 @@ fn a_put_whose_pending_row_was_expired_fails_and_leaves_nothing() {
     std::io::Write::write_all(&mut writer, &content).unwrap();
     let database = rusqlite::Connection::open(directory.path().join("manifests.db")).unwrap();
     database.busy_timeout(Duration::from_secs(30)).unwrap();
-    // What a collector does with the blobs of a writer whose lease is over.
+    // A collector does this to the blobs of a writer whose lease is over.
     let expired = database.execute("UPDATE blob SET state = 2, deleted_at = 1 WHERE state = 0", []).unwrap();
     assert_eq!(expired, 1);
     assert_eq!(writer.finish().unwrap_err().code(), Code::WriterExpired);
@@ -165,8 +165,8 @@ fn a_put_whose_pending_row_was_expired_fails_and_leaves_nothing() {
     assert!(store.put(&content[..]).unwrap().created);
 }
 
-/// Futures that are polled once and then left alone hold nothing that others need. What waits to be stored
-/// together may hold every buffer that the source could have: it must not wait for the source.
+/// Futures that are polled once and then abandoned hold nothing that others need. Blocks that wait to be
+/// stored together may hold every buffer that the source could have: they must not wait for the source.
 #[test]
 fn puts_with_small_windows_get_through_beside_each_other_whatever_they_share() {
     for (chunker, shared) in [
@@ -207,7 +207,7 @@ fn puts_that_nobody_drives_do_not_stop_others() {
             for _ in 0..3 {
                 let polled =
                     std::future::poll_fn(|context| std::task::Poll::Ready(put.as_mut().poll(context)));
-                // On a busy machine it may come to its end.
+                // On a busy machine it may reach its end.
                 if polled.await.is_ready() {
                     break;
                 }
@@ -221,7 +221,7 @@ fn puts_that_nobody_drives_do_not_stop_others() {
     });
 }
 
-/// What owns the bytes of a put, and says when nobody has them any more.
+/// The owner of the bytes of a put, which counts how often it was dropped.
 struct Owned(Vec<u8>, std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
 impl AsRef<[u8]> for Owned {
@@ -239,7 +239,8 @@ impl Drop for Owned {
 #[test]
 fn bytes_in_memory_are_stored_as_a_stream_is_and_let_go() {
     let released = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    // None, a small one, one with too many blocks to be small, a buffer and its neighbours, and many buffers.
+    // No bytes, a small blob, one with too many blocks to be small, a buffer and its neighbours, and many
+    // buffers.
     let buffer = 4 << 20;
     let few: &[usize] = &[0, 1, 70_000, 1_100_000];
     let many: &[usize] = &[0, 1, 70_000, buffer - 1, buffer, buffer + 1, 5 * buffer + 7];
@@ -260,7 +261,7 @@ fn bytes_in_memory_are_stored_as_a_stream_is_and_let_go() {
             let manifest = |store: &Store| store.manifest(&receipt.id, 0, 10_000).unwrap();
             assert_eq!(manifest(&streams), manifest(&whole), "{chunker} {size}");
             assert!(whole.read_range(&receipt.id, 0..size as u64).unwrap() == content, "{chunker} {size}");
-            // And again, this time only if they are what they are said to be.
+            // And again, this time with the expected id.
             let expected = PutOptions::new().expect(receipt.id);
             assert!(!whole.put_with(&expected).bytes(owned()).unwrap().created);
             for other in [noise(99, size + 1), noise(98, size.max(1))] {
@@ -276,8 +277,8 @@ fn bytes_in_memory_are_stored_as_a_stream_is_and_let_go() {
     }
 }
 
-/// Commits that never pause are always ahead of the thread that empties the log; it must not grow without
-/// end.
+/// Commits that never pause are always ahead of the thread that empties the log, which must not grow without
+/// bound.
 #[test]
 fn the_log_of_the_database_stays_short_and_is_gone_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
@@ -287,7 +288,7 @@ fn the_log_of_the_database_stays_short_and_is_gone_at_the_end() {
     let log = directory.path().join("manifests.db-wal");
     let length = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let mut longest = 0;
-    // Each of these changes some seven pages of 4 KiB.
+    // Each put changes about seven pages of 4 KiB.
     for number in 0..3_000_u64 {
         store.put(&number.to_le_bytes()[..]).unwrap();
         longest = longest.max(length(&log));
@@ -301,7 +302,7 @@ fn the_log_of_the_database_stays_short_and_is_gone_at_the_end() {
     assert_eq!(store.stats().unwrap().blobs, 3_000);
 }
 
-/// The stack that the documentation asks for.
+/// The stack size that the documentation requires.
 #[test]
 fn a_thread_with_a_small_stack_can_do_everything() {
     const STACK: usize = 256 << 10;

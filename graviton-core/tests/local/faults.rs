@@ -1,7 +1,7 @@
-//! The engine over a block store that fails: at every operation in turn, in every way.
+//! The engine over a failing block store: it fails at every operation in turn, in every way.
 //!
-//! Whatever happens, a failed put leaves nothing visible, the same content can be put again, and a read gives
-//! the right bytes or an error that says what is wrong, never a clean end before the end.
+//! In every case, a failed put leaves nothing visible, the same bytes can be put again, and a read returns
+//! the right bytes or an error that names the problem, never a clean end before the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use graviton_core::{
 };
 use tempfile::TempDir;
 
-/// The parts of a store, which outlive an open one.
+/// The parts of a store, which outlive an open store.
 struct Parts {
     blocks: Arc<FaultyBlockStore>,
     memory: MemoryBlockStore,
@@ -37,7 +37,7 @@ impl Parts {
         self.open_with(Settings { chunker: chunker.parse()?, ..Settings::default() }).await
     }
 
-    /// Changes rows behind the store's back.
+    /// Changes rows directly in the database.
     fn sql(&self, statement: &str) {
         let path = self.directory.path().join("manifests.db");
         let connection = rusqlite::Connection::open(path).unwrap();
@@ -101,7 +101,7 @@ async fn read_to_end(reader: &mut BlobReader) -> (Vec<u8>, Option<Error>) {
     }
 }
 
-/// The store holds exactly these blobs, and all of them whole.
+/// Checks that the store holds exactly these blobs, and all of them whole.
 async fn assert_holds_exactly(store: &AsyncStore, expected: &BTreeMap<BlobId, Vec<u8>>) {
     let listed: Vec<BlobId> = store.list(None, 1_000).await.unwrap().iter().map(|blob| blob.id).collect();
     assert_eq!(listed, expected.keys().copied().collect::<Vec<_>>());
@@ -138,7 +138,7 @@ async fn every_operation_fails(fault: Fault, code: Code) {
         assert_eq!(errors.is_empty(), !hit || nth <= 2, "operation {nth}: {errors:?}");
         assert_holds_exactly(&store, &done).await;
 
-        // What failed writes do to a store has a test of its own.
+        // The effect of failed writes on a store has a test of its own.
         let latched = code == Code::Io && store.put(&b""[..]).await.is_err();
         let store = if latched { parts.open(CHUNKER).await.unwrap() } else { store };
         assert!(put_all(&store, &contents, &mut done).await.iter().all(Result::is_ok), "operation {nth}");
@@ -190,7 +190,7 @@ async fn a_failed_write_latches_and_a_full_disk_does_not() {
     }
 }
 
-/// The first put writes who the store is. Its syncs are of the same disk as all that comes later.
+/// The first put writes the store's id. Its syncs are of the same disk as all later ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_io_error_before_the_first_block_latches_too() {
     let parts = Parts::new().await;
@@ -228,7 +228,7 @@ async fn without_a_proof_a_small_blob_goes_the_long_way() {
     assert_holds_exactly(&store, &done).await;
 }
 
-/// Small puts that come together share their writing. One that fails must not be told that it succeeded.
+/// Small puts that arrive together share their writing. A failed one must not be told that it succeeded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_puts_get_their_own_results() {
     for nth in 1..8 {
@@ -254,7 +254,7 @@ async fn concurrent_puts_get_their_own_results() {
     }
 }
 
-/// A source that is faster than the store is held back by the window.
+/// The window slows down a source that is faster than the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_store_holds_the_source_back() {
     let window = 8 << 20;
@@ -275,7 +275,7 @@ async fn a_slow_store_holds_the_source_back() {
             writer.finish().await
         })
     };
-    // Until it has come to a stop. A slow machine only makes this see less.
+    // Waits until it has stopped. On a slow machine the test only checks less.
     let mut quiet = (0, 0);
     while quiet.1 < 10 {
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
@@ -290,8 +290,8 @@ async fn a_slow_store_holds_the_source_back() {
     assert!(error.is_none() && BlobId::of(put.id.algo(), &read) == put.id);
 }
 
-/// For each read of a block: what comes out is a prefix of the content and then the error, and what follows
-/// can be read once the fault is over.
+/// For each read of a block: the output is a prefix of the blob and then the error, and the rest can be read
+/// once the fault is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_read_is_an_error_and_never_wrong_bytes() {
     let faults = [
@@ -306,8 +306,8 @@ async fn a_bad_read_is_an_error_and_never_wrong_bytes() {
     let id = store.put(&bytes[..]).await.unwrap().id;
     for (fault, code) in faults {
         for nth in 1..=96 {
-            // A fetch that an earlier reader gave up may still be under way: it is to meet the faults of its
-            // own time.
+            // A fetch that an earlier reader abandoned may still be running. The new store keeps it away from
+            // the faults of this round.
             parts.blocks = Arc::new(FaultyBlockStore::new(Arc::new(parts.memory.clone())));
             let store = parts.open("fixed:1000").await.unwrap();
             let hits = parts.blocks.hits();
@@ -329,7 +329,7 @@ async fn a_bad_read_is_an_error_and_never_wrong_bytes() {
         }
         let store = parts.open("fixed:1000").await.unwrap();
         for nth in 1..=3 {
-            // All from there on, for blocks are fetched in any order.
+            // All reads from there on fail, because blocks are fetched in any order.
             parts.blocks.break_from(Operation::Get, nth, fault);
             let read = store.read_range(&id, 1_500..3_500).await.map(|bytes| bytes.len());
             assert_eq!(read.unwrap_err().code(), code);
@@ -339,8 +339,8 @@ async fn a_bad_read_is_an_error_and_never_wrong_bytes() {
     }
 }
 
-/// A block that was damaged behind the store's back: every read that needs it says so, every other works, and
-/// to put the content again mends it where that can be seen for next to nothing.
+/// A block that was damaged directly on disk: every read that needs it reports it, every other read works,
+/// and putting the same bytes again mends it where the damage is cheap to detect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_block_is_reported_and_mended_by_the_next_put() {
     let parts = Parts::new().await;
@@ -376,12 +376,12 @@ async fn a_damaged_block_is_reported_and_mended_by_the_next_put() {
             let (read, error) = read_to_end(&mut store.reader(&id).await.unwrap()).await;
             assert!(error.is_none() && read == bytes, "{recipe} is not mended");
         }
-        // Of the right length: only a read can tell, and the store remembers what it read.
+        // The length is right, so only a read can notice, and the store remembers the result.
         parts.memory.damage(&key, Some(vec![0; 1_000].into()));
         assert_eq!(store.read_range(&id, 2_000..2_001).await.unwrap_err().code(), Code::CorruptBlock);
         assert_eq!(store.put(&bytes[..]).await.unwrap().fresh_blocks, 1);
         assert_eq!(store.read_range(&id, 2_000..3_000).await.unwrap(), bytes[2_000..3_000]);
-        // Nobody of this process has read it, and `verify` has cleared the row.
+        // No read of this process has seen the damage, and `verify` has cleared the row.
         parts.memory.damage(&key, Some(vec![0; 1_000].into()));
         parts.sql(&format!(
             "UPDATE data_block SET stored = FALSE WHERE hex(digest) = upper('{}')",
@@ -394,7 +394,7 @@ async fn a_damaged_block_is_reported_and_mended_by_the_next_put() {
     }
 }
 
-/// A range read asks for the blocks that it needs and no other: neither the one behind a range that ends
+/// A range read requests the blocks that it needs and no others: neither the block after a range that ends
 /// with its block, nor blocks ahead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_read_touches_only_its_blocks() {
@@ -413,17 +413,17 @@ async fn a_range_read_touches_only_its_blocks() {
         let before = parts.blocks.count(Operation::Get);
         let read = store.read_range(&id, start as u64..end as u64).await.unwrap();
         assert!(read == bytes[start..end]);
-        // Of what is fetched ahead nobody waits: give it time to be seen.
+        // Nobody waits for blocks that are fetched ahead; a pause gives them time to be counted.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         assert_eq!(parts.blocks.count(Operation::Get) - before, blocks, "for {start}..{end}");
     }
-    // So what is beside a range may be damaged.
+    // Blocks beside a range may therefore be damaged.
     let behind = store.manifest(&id, 2_000, 1).await.unwrap()[0].key;
     parts.memory.damage(&behind, None);
     assert!(store.read_range(&id, 0..2_000).await.unwrap() == bytes[..2_000]);
 }
 
-/// Without verification a block of another length must not end the stream early or make it panic.
+/// Without verification, a block of another length must not end the stream early or cause a panic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_read_is_an_error_without_verification_too() {
     let parts = Parts::new().await;
@@ -436,7 +436,7 @@ async fn a_short_read_is_an_error_without_verification_too() {
         parts.blocks.break_at(Operation::Get, nth, Fault::Short);
         let mut reader = store.reader(&id).await.unwrap();
         let mut read = 0;
-        // Bounded, for an empty piece moves no further.
+        // The loop is bounded, because an empty piece makes no progress.
         let error = loop {
             match reader.next().await {
                 Ok(Some(next)) if !next.is_empty() => read += next.len(),
@@ -448,7 +448,8 @@ async fn a_short_read_is_an_error_without_verification_too() {
     }
 }
 
-/// A put that is stopped for longer than its lease goes on and writes blocks that a collection has forgotten.
+/// A put that is stopped for longer than its lease continues, and writes blocks that a collection has
+/// forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_that_outlives_its_lease_leaves_nothing_for_ever() {
     let parts = Parts::new().await;

@@ -1,5 +1,5 @@
-//! Stores that released versions wrote (`tests/fixtures/`), each of which opens and reads for ever, from
-//! wherever it was moved to.
+//! Stores that released versions wrote (`tests/fixtures/`). Each of them opens and reads for ever, from any
+//! directory.
 
 use crate::support::child;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
 }
 
-/// All fixtures by name.
+/// The names of all fixtures.
 fn names() -> Vec<String> {
     let entries = std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap());
     let stores = entries.filter(|entry| entry.path().is_dir());
@@ -28,10 +28,10 @@ fn names() -> Vec<String> {
     names
 }
 
-/// Held alone by the test that opens fixtures in place: SQLite makes files there for a moment.
+/// Locked exclusively by the test that opens fixtures in place: SQLite creates files there for a moment.
 static IN_PLACE: RwLock<()> = RwLock::new(());
 
-/// A copy of a fixture, to do with as a test likes.
+/// A copy of a fixture that a test may change.
 fn copy_of(name: &str) -> TempDir {
     let _not_in_place = IN_PLACE.read().unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -43,7 +43,7 @@ fn copy_of(name: &str) -> TempDir {
     directory
 }
 
-/// All files below a directory, with what is in them.
+/// All files below a directory, with their bytes.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![directory.to_owned()];
@@ -61,7 +61,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The blobs of a fixture: id, content, the chunker's setting and the number of blocks.
+/// The blobs of a fixture: id, bytes, the chunker's setting and the number of blocks.
 fn blobs(name: &str) -> Vec<(BlobId, Vec<u8>, String, u64)> {
     let list = std::fs::read(fixtures().join(format!("{name}.json"))).unwrap();
     let list: Value = serde_json::from_slice(&list).unwrap();
@@ -109,7 +109,7 @@ fn a_moved_copy_opens_reads_and_takes_more() {
         assert_reads(&store, &name);
         let more = store.put(&b"more, by a later version"[..]).unwrap();
         for (id, bytes, chunker, _) in blobs(&name) {
-            // What is there is found to be there by the version that writes now.
+            // The current version finds the existing blobs.
             let config = Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", &chunker).unwrap();
             let expected = PutOptions::new().expect(id);
             let put = config.open().unwrap().put_with(&expected).source(&bytes[..]).unwrap();
@@ -122,7 +122,7 @@ fn a_moved_copy_opens_reads_and_takes_more() {
     }
 }
 
-/// In place, where a changed file would show up in the repository, too.
+/// Opens the fixture in place, where a changed file would also show up in the repository.
 #[test]
 fn reading_in_place_writes_nothing() {
     let _alone = IN_PLACE.write().unwrap();
@@ -134,7 +134,7 @@ fn reading_in_place_writes_nothing() {
         assert_reads(&store, &name);
         store.close();
         let after = files(&place);
-        // Tidied, so that the repository is not littered by a failure.
+        // Cleans up first, so that a failure does not litter the repository.
         let added: Vec<&PathBuf> = after.keys().filter(|path| !before.contains_key(*path)).collect();
         for path in &added {
             std::fs::remove_file(place.join(path)).unwrap();
@@ -156,7 +156,7 @@ fn reading_changes_no_file() {
         assert_eq!(error.code(), Code::Forbidden);
         store.close();
         let mut after = files(directory.path());
-        // What SQLite needs beside a database in WAL mode, for a writer could come at any moment.
+        // SQLite needs these beside a database in WAL mode, because a writer could come at any moment.
         after.remove(Path::new("manifests.db-shm"));
         let wal = after.remove(Path::new("manifests.db-wal"));
         assert!(wal.is_none_or(|wal| wal.is_empty()), "reading wrote to the log");
@@ -174,7 +174,7 @@ fn child() {
     assert_reads(&store, &name);
     println!("child has read {}", store.list(None, 1_000).unwrap().len());
     store.close();
-    // Opened to be written to, the same store says what is wrong.
+    // Opened for writing, the same store reports the problem.
     let error = Config::for_directory(&directory).open().and_then(|store| store.put(&b"x"[..])).unwrap_err();
     assert_eq!(error.code(), Code::Forbidden, "{error}");
 }
@@ -196,7 +196,7 @@ fn a_store_that_may_not_be_written_to_can_be_read() {
             parents.for_each(|parent| allow(parent, 0o555));
         }
         let before = files(directory.path());
-        // Permissions do not stop a superuser, and another user may not be able to come to this program.
+        // Permissions do not stop a superuser, and another user may not be able to reach this program.
         let program = programs.path().join("child");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         allow(programs.path(), 0o755);
@@ -236,7 +236,7 @@ fn blocks_of_another_database_are_refused() {
     }
 }
 
-/// A store of the last version without packs, and a copy of what the version after it does with it.
+/// A store of the last version without packs, and a copy of the result of opening it with the next version.
 #[test]
 fn a_store_without_packs_goes_on_in_files_until_it_is_upgraded() {
     let directory = copy_of("store-0.2");
@@ -261,10 +261,10 @@ fn a_store_without_packs_goes_on_in_files_until_it_is_upgraded() {
     let error = packs.open().unwrap_err();
     assert_eq!(error.code(), Code::Config, "{error}");
     assert!(error.advice().unwrap().contains("graviton upgrade"), "{error:?}");
-    // To read it needs no packs.
+    // Reading it needs no packs.
     packs.open_read_only().unwrap();
 
-    // A store that puts keeps the database from being upgraded.
+    // A store that puts prevents the upgrade of the database.
     let beside = config.open().unwrap();
     let mut writer = beside.writer().unwrap();
     writer.write_all(&vec![7; 9 << 20]).unwrap();
@@ -272,7 +272,7 @@ fn a_store_without_packs_goes_on_in_files_until_it_is_upgraded() {
     assert_eq!(error.code(), Code::BackendUnavailable, "{error}");
     writer.finish().unwrap();
     beside.close();
-    // It is open, and puts nothing.
+    // This store is open, and puts nothing.
     let reading = config.open().unwrap();
     assert!(config.upgrade().unwrap() && !config.upgrade().unwrap());
     let error = reading.read_range(&put.id, 0..3).unwrap_err();

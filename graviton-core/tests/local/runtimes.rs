@@ -1,6 +1,6 @@
-//! The synchronous store from wherever a program may call it: plain threads, inside a tokio runtime of any
-//! kind, and after it was closed. What a forked child sees needs `fork`, which safe Rust does not have; the
-//! Python package tests it.
+//! The synchronous store in every place where a program may call it: plain threads, inside a tokio runtime of
+//! any kind, and after it was closed. A test of a forked child needs `fork`, which safe Rust does not have;
+//! the Python package tests that.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -15,7 +15,7 @@ fn store() -> (TempDir, Store) {
     (directory, store)
 }
 
-/// Every kind of call, small and through the pipeline.
+/// Makes every kind of call, small and through the pipeline.
 fn use_everything(store: &Store, seed: &str) {
     for length in [0, 10, 2_500_000] {
         let bytes = format!("xof:{seed}:{length}").parse::<Recipe>().unwrap().bytes();
@@ -44,12 +44,12 @@ fn use_everything(store: &Store, seed: &str) {
 fn the_store_works_inside_a_runtime_of_one_thread() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // Opened, used and dropped there.
+        // The store is opened, used and dropped inside the runtime.
         let (_directory, store) = store();
         use_everything(&store, "inside");
         tokio::spawn(async move { use_everything(&store, "in a task") }).await.unwrap();
     });
-    // One without timers and sockets, too.
+    // A runtime without timers and sockets, too.
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let (_directory, store) = store();
@@ -146,7 +146,7 @@ fn a_closed_store_says_so() {
     }
     closed(writer.finish().unwrap_err());
     closed(piped.finish().unwrap_err());
-    // A reader that has its manifest may go on; it must not say that the blob ends.
+    // A reader that has its manifest may continue; it must not report the end of the blob.
     let mut read = Vec::new();
     let result: Result<usize> = reader.read_to_end(&mut read).map_err(Error::from);
     assert!(result.is_err() || read == b"before");
@@ -163,7 +163,7 @@ fn a_store_that_was_dropped_without_closing_is_whole() {
     assert_eq!(store.list(None, 9).unwrap().len(), 1);
 }
 
-/// A source that fails, and one that is interrupted or gives a byte at a time.
+/// A source that fails, and one that is interrupted or returns a byte at a time.
 #[test]
 fn sources_are_read_as_sources_are() {
     struct Source(Vec<std::io::Result<Vec<u8>>>);
@@ -194,6 +194,6 @@ fn sources_are_read_as_sources_are() {
         assert_eq!(error.code(), Code::Io);
         assert_eq!(store.list(None, 9).unwrap().len(), 1);
     }
-    // That was the source's failure and not the store's.
+    // The failure was the source's and not the store's.
     store.put(&b"next"[..]).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What collection, verification, copies and backups owe their caller, on the embedded default.
+//! The guarantees of collection, verification, copies and backups, on the embedded default.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ impl Place {
         self.directory.path().join(name)
     }
 
-    /// A store whose blocks are small, so that there are many.
+    /// A store with small blocks, so that there are many.
     fn store(&self) -> Store {
         let root = self.path("store");
         Config::new()
@@ -101,7 +101,7 @@ fn a_copy_leaves_out_what_is_damaged_there_and_brings_the_rest() {
     let report = target.copy_from(&store, &CopyOptions::default(), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.blobs, &report.damaged[..], report.complete), (4, &[bad.id][..], true));
     assert!(good.iter().all(|put| target.exists(&put.id).unwrap()) && !target.exists(&bad.id).unwrap());
-    // It is as good as the store says; nothing is left of the attempt but what a collection takes.
+    // The target is as good as it reports; a collection removes all that is left of the attempt.
     assert_eq!(target.stats().unwrap().logical_bytes, 20_000);
     let again = CopyOptions { ids: vec![bad.id, good[0].id] };
     let report = target.copy_from(&store, &again, |_| ControlFlow::Continue(())).unwrap();
@@ -151,13 +151,13 @@ fn a_store_that_must_exist_is_not_created() {
     store.put(&b"x"[..]).unwrap();
 }
 
-/// The database of a store that was emptied is small again.
+/// The database of a store that was emptied becomes small again.
 #[test]
 fn a_collection_gives_pages_of_the_database_back() {
     let place = Place::new();
     let root = place.path("store");
     let open = || Config::for_directory(&root).set("GRAVITON_CHUNKER", "fixed:16").unwrap().open().unwrap();
-    // When it is closed, all of the log is in the database.
+    // Closing it moves all of the log into the database.
     let size_after = |store: Store| {
         store.close();
         std::fs::metadata(root.join("manifests.db")).unwrap().len()

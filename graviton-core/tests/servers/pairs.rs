@@ -1,4 +1,4 @@
-//! Any block store with any database, chosen by settings alone: the same store, and one for any number of
+//! Any block store with any database, chosen by settings alone: the same behaviour, for any number of
 //! processes.
 
 use std::collections::BTreeSet;
@@ -48,7 +48,7 @@ fn every_pair_gives_back_what_it_was_given() {
         check_ranges(&store, &contents[4]);
         check_refusals(&store, &contents[4]);
 
-        // Again, in a store that was opened again: nothing is sent and nothing is new.
+        // Again, in a reopened store: nothing is sent and nothing is new.
         store.close();
         let store = pair.open();
         for bytes in &contents {
@@ -63,7 +63,7 @@ fn every_pair_gives_back_what_it_was_given() {
     }
 }
 
-/// The blocks follow each other, and are what their keys say.
+/// Checks that the blocks follow each other, and have the bytes that their keys name.
 fn check_manifest(store: &Store, id: &BlobId, bytes: &[u8]) {
     let mut end = 0;
     loop {
@@ -91,7 +91,7 @@ fn check_totals(store: &Store, contents: &[Vec<u8>], is_packed: bool) {
     assert_eq!((stats.blobs, stats.blocks), (contents.len() as u64, blocks.len() as u64));
     assert_eq!(stats.logical_bytes, contents.iter().map(Vec::len).sum::<usize>() as u64);
     let plain = blocks.iter().map(BlockKey::size).sum::<usize>() as u64;
-    // In packs, blocks are compressed: here two of zeros.
+    // In packs, blocks are compressed: here two blocks of zeros.
     let is_as_expected = if is_packed { stats.stored_bytes < plain } else { stats.stored_bytes == plain };
     assert!(is_as_expected, "{} bytes are stored of {plain}", stats.stored_bytes);
 }
@@ -126,7 +126,7 @@ fn check_ranges(store: &Store, bytes: &[u8]) {
     assert!(end == bytes[bytes.len() - 100..]);
 }
 
-/// What is not there is not found, and content that was not expected leaves nothing visible.
+/// An absent blob is not found, and a put of unexpected bytes leaves nothing visible.
 fn check_refusals(store: &Store, bytes: &[u8]) {
     let unknown = BlobId::of(Algo::Blake3, b"never put");
     assert_eq!(store.stat(&unknown).unwrap_err().code(), Code::NotFound);
@@ -176,7 +176,7 @@ fn blocks_of_one_database_are_refused_to_another() {
                 Manifests::Sqlite => format!("sqlite:{}", first.root.path().join("other.db").display()),
                 Manifests::Postgres => new_database(),
             };
-            // The same place: for files that is the directory.
+            // The same location: for files that is the directory.
             let config = first.config().set("GRAVITON_MANIFEST_URL", &url).unwrap();
             for _ in 0..2 {
                 let error = config.open().unwrap_err();
@@ -231,7 +231,7 @@ fn blocks_without_an_id_are_taken_over_only_on_request() {
     needs_servers!();
     for manifests in [Manifests::Sqlite, Manifests::Postgres] {
         let pair = Pair::new(Blocks::S3, manifests);
-        // As the seed's server left them.
+        // A block as the seed version's server left it.
         let block = b"left by the first server";
         let key = BlockKey::of(Algo::Blake3, block).unwrap();
         let prefix = pair.setting("GRAVITON_S3_BLOCK_PREFIX");
@@ -245,21 +245,21 @@ fn blocks_without_an_id_are_taken_over_only_on_request() {
         let id = store.put(&block[..]).unwrap().id;
         assert_eq!(read(&store, &id), block);
         store.close();
-        // From then on it is theirs.
+        // From then on the blocks belong to this store, and no request is needed.
         assert_eq!(read(&pair.open(), &id), block);
     }
 }
 
 const NUMBER: &str = "GRAVITON_TEST_NUMBER";
 
-/// What a child puts: some of it alone, some like all others, small and large.
+/// The blobs that a child puts: some of its own, some common to all children, small and large.
 fn shared_contents(number: usize) -> Vec<Vec<u8>> {
     let mut contents: Vec<Vec<u8>> =
         (0..10).map(|nth| content(&format!("xof:same{nth}:{}", nth * 900))).collect();
     contents.push(content("xof:same large:1000000"));
     contents.push(content(&format!("xof:same large:900000+xof:{number}:100000")));
     contents.extend((0..10).map(|nth| content(&format!("xof:{number}-{nth}:{}", nth * 700 + 1))));
-    // Each child in an order of its own.
+    // Each child has an order of its own.
     let count = contents.len();
     contents.rotate_left(number * 5 % count);
     contents
@@ -270,7 +270,7 @@ fn shared_contents(number: usize) -> Vec<Vec<u8>> {
 fn child() {
     let Ok(number) = std::env::var(NUMBER) else { return };
     let contents = shared_contents(number.parse().unwrap());
-    // The parent closes standard input when all are there.
+    // The parent closes standard input when all children are ready.
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     let store = Config::from_env().unwrap().open().unwrap();
     let ids: Vec<BlobId> = contents.iter().map(|bytes| store.put(&bytes[..]).unwrap().id).collect();
@@ -320,7 +320,7 @@ fn processes_that_put_the_same_and_other_content_at_once_lose_nothing() {
     in_runtime(check_objects(&pair, &store, &expected));
 }
 
-/// In the bucket are exactly the blocks of the blobs, and the id.
+/// Checks that the bucket contains exactly the blocks of the blobs, and the id.
 async fn check_objects(pair: &Pair, store: &Store, contents: &BTreeSet<Vec<u8>>) {
     let prefix = pair.setting("GRAVITON_S3_BLOCK_PREFIX");
     let mut expected = BTreeSet::from([format!("{prefix}/store-id")]);

@@ -1,4 +1,4 @@
-//! What happens to a store when its Postgres is cut off, restarted, or meets others' transactions.
+//! A store whose PostgreSQL is cut off or restarted, or has conflicting transactions of others.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ async fn open(root: &TempDir, url: &str) -> AsyncStore {
     config(root, url).open_async().await.unwrap()
 }
 
-/// Content that takes the long path: pinned in several batches.
+/// Bytes that take the long path: their blocks are pinned in several batches.
 fn content(seed: u32) -> Vec<u8> {
     (0..200_000_u32).flat_map(|word| (word.wrapping_mul(seed) ^ seed).to_le_bytes()).collect()
 }
@@ -34,8 +34,8 @@ async fn assert_reads_back(store: &AsyncStore, id: &graviton_core::BlobId, conte
     assert_eq!(store.read_range(id, 0..u64::MAX).await.unwrap(), content);
 }
 
-/// A user of the server of this test alone, with these rights and settings; the database with his name in its
-/// URL.
+/// A user of the server for this test alone, with these rights and settings. Returns the URL of the database
+/// with the user's name in it.
 async fn with_user(database: &TestDatabase, statements: &str) -> String {
     let name = database.url.rsplit('/').next().unwrap();
     let user = format!("user_of_{name}");
@@ -47,7 +47,7 @@ async fn with_user(database: &TestDatabase, statements: &str) -> String {
     format!("postgres://{user}:a-password@{host}")
 }
 
-/// As a careful administrator gives it: the schema is there, and the user may make no other.
+/// As a careful administrator sets it up: the schema exists, and the user may not create others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_that_the_user_owns_is_enough() {
     needs_servers!();
@@ -99,7 +99,7 @@ async fn two_schemas_are_two_stores_and_a_pool_is_as_large_as_it_is_told() {
     }
 }
 
-/// A limit that the user has on statements is for people at a prompt.
+/// A user's limit on statements is meant for people at a prompt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_on_statements_keeps_no_step_from_its_end() {
     needs_servers!();
@@ -120,12 +120,12 @@ async fn a_limit_on_statements_keeps_no_step_from_its_end() {
     assert!(collected.complete && collected.blocks == 800, "{collected:?}");
 }
 
-/// What a relay does when it sees the client send `COMMIT`.
+/// The reaction of a relay when the client sends `COMMIT`.
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {
-    /// The connection is lost before the server gets it.
+    /// The connection is lost before the server receives it.
     Before,
-    /// The server gets it, and its answer is lost.
+    /// The server receives it, and its answer is lost.
     After,
 }
 
@@ -139,9 +139,9 @@ struct Relay {
 struct RelayState {
     target: String,
     cut: Cut,
-    /// So many commits are still to be cut.
+    /// The number of commits that are still to be cut.
     cuts: AtomicU32,
-    /// How many times the client has spoken after it had an answer: round trips.
+    /// How many times the client has sent something after an answer: round trips.
     turns: AtomicU32,
 }
 
@@ -178,7 +178,7 @@ async fn pass(client: TcpStream, state: Arc<RelayState>) {
         let mut buffer = vec![0; 65_536];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             if muted.load(Ordering::SeqCst) {
-                // The server has done it; nobody hears of that.
+                // The server has committed; nobody receives the answer.
                 return;
             }
             answering.store(true, Ordering::SeqCst);
@@ -213,21 +213,21 @@ async fn pass(client: TcpStream, state: Arc<RelayState>) {
     answers.abort();
 }
 
-/// Whatever becomes of a transaction's end, the put says the truth about the blob.
+/// However the end of a transaction fails, the put tells the truth about the blob.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_out() {
     needs_servers!();
     for (cut, times) in [(Cut::After, 1), (Cut::After, 20), (Cut::Before, 1), (Cut::Before, 2)] {
         let database = TestDatabase::create().await;
         let root = tempfile::tempdir().unwrap();
-        // The tables are made, and the writer registered, without trouble.
+        // The tables are created and the writer is registered without a fault.
         let direct = open(&root, &database.url).await;
         for (size, content) in [("large", content(times)), ("small", b"small".repeat(times as usize))] {
             let relay = Relay::start(&database.url, cut, times).await;
             let store = open(&root, &relay.url).await;
             let put = store.put(&content[..]).await.unwrap();
             assert!(relay.state.cuts.load(Ordering::SeqCst) < times, "nothing was cut");
-            // A small blob has no row of its own that could tell who made it live.
+            // A small blob has no row of its own that could show who made it live.
             assert!(put.created || size == "small" && cut == Cut::After, "{size}");
             assert_reads_back(&direct, &put.id, &content).await;
             let again = direct.put(&content[..]).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_lost_connection_is_retryable_and_hurts_no_other_call() {
     }
     killer.abort();
     let _ = killer.await;
-    // It works again, without being opened again.
+    // The store works again, without being opened again.
     for number in failed {
         done.push((number, store.put(&content(number)[..]).await.unwrap().id));
     }
@@ -308,7 +308,7 @@ async fn a_restart_makes_calls_fail_and_then_work_again() {
     assert_eq!(config(&root, &database.url).open_async().await.unwrap_err().code(), Code::BackendUnavailable);
     assert!(started.elapsed() < Duration::from_secs(30), "a refused connection took {:?}", started.elapsed());
     control("start");
-    // A put that was in flight goes on: its lease is still good.
+    // A put that was in progress continues: its lease is still good.
     writer.write(&content(4)).await.unwrap();
     let put = writer.finish().await.unwrap();
     assert_reads_back(&store, &put.id, &[content(2), content(4)].concat()).await;
@@ -319,7 +319,8 @@ async fn a_restart_makes_calls_fail_and_then_work_again() {
     assert_eq!(store.list(None, 10).await.unwrap().len(), 3);
 }
 
-/// The database says that it met another transaction, at any statement that writes: the step is run again.
+/// The database reports a conflict with another transaction, at each writing statement in turn: the step is
+/// run again.
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_are_run_again() {
     needs_servers!();
@@ -360,7 +361,7 @@ async fn conflicts_are_run_again() {
     }
 }
 
-/// Many hosts that put the same things in different orders.
+/// Many hosts that put the same blobs in different orders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn stores_that_put_the_same_at_once_agree() {
     needs_servers!();
@@ -414,11 +415,12 @@ async fn round_trips_grow_with_batches_and_not_with_blocks() {
     let four = [content(3), content(4), content(5), content(6)].concat();
     store.put(&four[..]).await.unwrap();
     let four = relay.turns();
-    // 800 blocks are four pins and as many marks at most, of ten round trips together.
+    // 800 blocks are at most four pins and as many marks, with ten round trips together.
     assert!(four - one <= 3 * 4 * 10, "800 blocks cost {one} round trips, 3,200 cost {four}");
 }
 
-/// More stores at once than the server has connections: each waits for its turn, as within one store.
+/// More stores at once than the server has connections: each waits for its turn, as calls within one store
+/// do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_connections_is_waited_for() {
     needs_servers!();

@@ -1,5 +1,5 @@
-//! Blocks in S3 when the network or the server fails: every request ends in success after another try, or in
-//! the right error, and nothing is lost, half there, or other than it was put.
+//! Blocks in S3 when the network or the server fails: every request ends in success after a retry, or in the
+//! right error, and nothing is lost, incomplete, or different from what was put.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn block(recipe: &str) -> Block {
     Block { key: BlockKey::of(Algo::Blake3, &bytes).unwrap(), bytes }
 }
 
-/// A store with its blocks behind a proxy, and the place itself, past the proxy.
+/// A store with its blocks behind a proxy, and direct access to the same place.
 struct Scene {
     proxy: Proxy,
     place: Prefix,
@@ -36,12 +36,12 @@ struct Scene {
 }
 
 impl Scene {
-    /// With the patience of the product.
+    /// With the time limits of the product.
     async fn new() -> Scene {
         Scene::with(Prefix::store).await
     }
 
-    /// One that gives an attempt so many milliseconds, and all together so many.
+    /// A store with this time limit in milliseconds for an attempt, and this one for all attempts together.
     async fn hasty(attempt_ms: u64, total_ms: u64) -> Scene {
         Scene::with(|place| place.hasty_store(attempt_ms, total_ms)).await
     }
@@ -88,7 +88,7 @@ async fn read(store: &AsyncStore, id: &BlobId) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// What passes, by itself or at the next try.
+/// Faults that pass, by themselves or at the next attempt.
 fn passing() -> Vec<Fault> {
     vec![
         error(500, "InternalError"),
@@ -118,7 +118,7 @@ async fn objects_that_vanished_are_written_again_by_puts_that_look_and_after_a_r
             }
         };
 
-        // An ordinary put asks for nothing: that is a request a block.
+        // An ordinary put does not check its blocks: that would be a request for each.
         vanish().await;
         assert_eq!(store.put_bytes(content.clone()).await.unwrap().fresh_blocks, 0);
         let expected = PutOptions::new().expect(put.id);
@@ -126,7 +126,7 @@ async fn objects_that_vanished_are_written_again_by_puts_that_look_and_after_a_r
         assert_eq!((again.fresh_blocks, again.created), (put.blocks, false));
         assert!(store.read_range(&put.id, 0..u64::MAX).await.unwrap() == content);
 
-        // A copy from a store that has them.
+        // A copy from a store that has the blocks.
         let other = tempfile::tempdir().unwrap();
         let good = Config::for_directory(other.path()).open_async().await.unwrap();
         good.put_bytes(content.clone()).await.unwrap();
@@ -134,7 +134,7 @@ async fn objects_that_vanished_are_written_again_by_puts_that_look_and_after_a_r
         store.copy_from(&good, &CopyOptions::default(), |_| ControlFlow::Continue(())).await.unwrap();
         assert!(store.read_range(&put.id, 0..u64::MAX).await.unwrap() == content);
 
-        // A read notes the first block that it misses.
+        // A read notes the first missing block that it meets.
         vanish().await;
         let error = store.read_range(&put.id, 0..u64::MAX).await.unwrap_err();
         assert_eq!(error.code(), Code::MissingBlock);
@@ -213,8 +213,8 @@ async fn an_upload_that_is_damaged_on_its_way_is_sent_again() {
     assert_eq!(scene.place.object(&block.key).await.unwrap(), block.bytes);
 }
 
-/// What does not pass, while it lasts: the put fails, nothing of the blob is to be seen, and the same put
-/// works when it is over.
+/// Faults that last: while they do, the put fails and nothing of the blob is visible. The same put works when
+/// they are over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_lasts_is_the_right_error_and_leaves_nothing() {
     needs_servers!();
@@ -305,7 +305,7 @@ async fn a_read_that_fails_is_the_right_error_and_never_the_wrong_bytes() {
     }
 }
 
-/// Only a 404 says that nothing is there.
+/// Only a 404 means that a block is absent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_is_never_absence() {
     needs_servers!();
@@ -356,7 +356,7 @@ async fn a_lost_reply_to_the_id_does_not_lose_the_id() {
     }
 }
 
-/// Some ignore If-None-Match, some know no conditions at all.
+/// Some servers ignore If-None-Match, others know no conditions at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_conditions_is_given_no_new_store() {
     needs_servers!();
@@ -366,7 +366,7 @@ async fn a_server_without_conditions_is_given_no_new_store() {
         (refusal("if-none-match", 400, "InvalidArgument"), "refuses If-None-Match"),
         (refusal("if-none-match", 405, "MethodNotAllowed"), "refuses If-None-Match"),
     ] {
-        // It does not look at signatures, which cover the condition.
+        // This server does not check signatures, which cover the condition.
         let scene = Scene::at(&s3::moto(), Prefix::store).await;
         scene.proxy.harm("PUT", "store-id", usize::MAX, fault);
         let store = scene.open().await.unwrap();
@@ -382,7 +382,7 @@ async fn a_server_without_conditions_is_given_no_new_store() {
     }
 }
 
-/// Older servers, and some gateways, refuse the header.
+/// Older servers and some gateways refuse the header.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_refuses_checksums_gets_none() {
     needs_servers!();
@@ -393,13 +393,13 @@ async fn a_server_that_refuses_checksums_gets_none() {
         let bytes = content("xof:checksums:9500");
         let put = store.put(&bytes[..]).await.unwrap();
         assert!(read(&store, &put.id).await.unwrap() == bytes);
-        // It is asked no more than once for each put that was under way when it was found out.
+        // The server is asked at most once for each put that was in progress when the refusal was noticed.
         scene.proxy.take_seen();
         store.put(&content("xof:more checksums:9500")[..]).await.unwrap();
         let seen = scene.blocks_seen();
         assert!(seen.len() == 10 && seen.iter().all(|seen| seen.method == "PUT"), "{seen:?}");
     }
-    // Refused for another reason, it stays refused.
+    // A request that is refused for another reason stays refused.
     let scene = Scene::new().await;
     let store = scene.open_with(settings("fixed:1000")).await.unwrap();
     scene.proxy.harm("PUT", "", usize::MAX, error(400, "InvalidRequest"));
@@ -419,7 +419,7 @@ async fn only_what_is_needed_is_sent() {
     let seen = scene.blocks_seen();
     assert!(seen.len() == 100 && seen.iter().all(|seen| seen.method == "PUT"), "{seen:?}");
 
-    // The same again, and with something new: what SQL knows is not asked for.
+    // The same bytes again, and then with something new: no request is made for blocks that SQL knows.
     store.put(&bytes[..]).await.unwrap();
     assert_eq!(scene.proxy.take_seen().len(), 0);
     let more = [&bytes[..99_000], b"a new end"].concat();
@@ -432,14 +432,14 @@ async fn only_what_is_needed_is_sent() {
     assert!(seen.len() == 100 && seen.iter().all(|seen| seen.method == "GET"), "{seen:?}");
     store.close().await;
 
-    // Opening again asks for the id and for nothing else.
+    // Reopening requests only the id.
     let again = scene.open().await.unwrap();
     let seen = scene.proxy.take_seen();
     assert!(seen.len() == 1 && seen[0].target.ends_with("/store-id"), "{seen:?}");
     again.close().await;
 }
 
-/// Of one range, with and without verification.
+/// Reads one range, with and without verification.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_read_fetches_what_it_needs() {
     needs_servers!();
@@ -472,7 +472,7 @@ async fn a_range_read_fetches_what_it_needs() {
     }
 }
 
-/// Places, directions and limits in any order, over pieces of blocks.
+/// Positions, directions and limits in any order, over parts of blocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_jumps_reads_the_right_bytes() {
     needs_servers!();
@@ -516,7 +516,7 @@ async fn requests_of_a_store_are_bounded_and_end_together() {
 
     // One is refused while the others wait.
     scene.proxy.heal();
-    // Which of them is sent first is nobody's promise.
+    // The order of the requests is not specified.
     scene.proxy.harm("PUT", "/blake3/", 1, error(403, "AccessDenied"));
     scene.proxy.harm("PUT", "/blake3/", usize::MAX, Fault::Silent);
     let started = Instant::now();
@@ -524,7 +524,7 @@ async fn requests_of_a_store_are_bounded_and_end_together() {
     assert_eq!(error.code(), Code::Forbidden);
     assert!(started.elapsed() < Duration::from_secs(2));
 
-    // Nobody waits any more.
+    // The call is dropped.
     let put = tokio::time::timeout(Duration::from_millis(300), scene.blocks.put(blocks.clone())).await;
     assert!(put.is_err());
     scene.proxy.heal();

@@ -1,5 +1,5 @@
-//! Opening a store with wrong settings: an error soon, which names the setting, says what is wrong, and holds
-//! no secret.
+//! Opening a store with wrong settings: an error comes soon, names the setting, says what is wrong, and
+//! contains no secret.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,10 +11,10 @@ use crate::support::pair::{Blocks, Manifests, Pair};
 use crate::support::servers::variable;
 use graviton_core::{Code, Config, Error};
 
-/// What issue 3 promises.
+/// The limit that issue 3 promises.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Opens to write and to read, and gives both errors, which must be alike.
+/// Opens for writing and for reading, and checks that both errors are alike.
 fn refused(config: &Config) -> Error {
     let open = |how: fn(&Config) -> graviton_core::Result<graviton_core::Store>| {
         let started = Instant::now();
@@ -29,7 +29,8 @@ fn refused(config: &Config) -> Error {
     writing
 }
 
-/// With these changes it is refused with this code, and message or advice has these words in it.
+/// Checks that the pair with these changes is refused with this code, and that the message or the advice has
+/// these words.
 #[track_caller]
 fn assert_refused(pair: &Pair, changes: &[(&'static str, &str)], code: Code, words: &[&str]) {
     let error = refused(&pair.with(changes).config());
@@ -38,7 +39,7 @@ fn assert_refused(pair: &Pair, changes: &[(&'static str, &str)], code: Code, wor
     for word in words {
         assert!(text.contains(word), "no {word:?} in: {text}");
     }
-    // Neither there nor in what is logged.
+    // Neither there nor in the debug output, which is logged.
     let text = format!("{text} {error:?}");
     for (name, value) in pair.with(changes).settings {
         let secret = match name {
@@ -54,12 +55,12 @@ fn password(url: &str) -> Option<&str> {
     url.split_once("://")?.1.split_once('@')?.0.split_once(':').map(|(_, password)| password)
 }
 
-/// A listener that does this with everybody who comes, and its port.
+/// A listener that does this with every client, and its port.
 fn answering(answer: impl Fn(std::net::TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        // Kept, so that nobody is hung up on.
+        // The listener is kept, so that no client is disconnected.
         for client in listener.incoming().flatten() {
             answer(client);
         }
@@ -67,13 +68,13 @@ fn answering(answer: impl Fn(std::net::TcpStream) + Send + 'static) -> u16 {
     port
 }
 
-/// One that takes connections and says nothing.
+/// A listener that accepts connections and sends nothing.
 fn silent() -> u16 {
     let kept = std::sync::Mutex::new(Vec::new());
     answering(move |client| kept.lock().unwrap().push(client))
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 fn nobody() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -207,13 +208,13 @@ fn tls_that_is_required_or_not_to_be_trusted_is_named() {
         let words = [&["GRAVITON_MANIFEST_URL"], words].concat();
         assert_refused(&pair, &[("GRAVITON_MANIFEST_URL", url)], Code::Config, &words);
     };
-    // The server wants it of this user, and we are told not to.
+    // The server requires TLS of this user, and the URL disables it.
     let wants = url.replace("graviton:", "tls_only:");
     refused(&with(&wants, "sslmode=disable"), &["encryption"]);
-    // We want to be sure, and do not know the authority.
+    // We verify the certificate, and do not know the authority.
     refused(&with(url, "sslmode=verify-full"), &["sslrootcert"]);
     refused(&with(url, &format!("sslmode=verify-full&sslrootcert={ca}.missing")), &["sslrootcert"]);
-    // We want it, and the server does not have it: it answers N to the question.
+    // We require TLS, and the server does not have it: it answers N to the request.
     let without = answering(|mut client| {
         let _ = client.read(&mut [0; 8]);
         let _ = client.write_all(b"N");
@@ -224,7 +225,7 @@ fn tls_that_is_required_or_not_to_be_trusted_is_named() {
     for right in ["sslmode=require".to_owned(), format!("sslmode=verify-full&sslrootcert={ca}")] {
         let changed = pair.with(&[("GRAVITON_MANIFEST_URL", &with(url, &right))]);
         let store = changed.config().open_read_only();
-        // Nothing has been put: it is not found, and that was said over TLS.
+        // Nothing has been put, so the store is not found; that answer came over TLS.
         assert_eq!(store.unwrap_err().code(), Code::NotFound, "{right}");
     }
 }

@@ -1,7 +1,7 @@
-//! Whether a store at rest holds exactly what is reachable: no block too few, and none too many.
+//! Checks that a store at rest holds exactly the reachable blocks, no fewer and no more.
 //!
-//! The block store is listed by other means than the engine's own (the directory, a client of S3 that is not
-//! ours), and the rows are paged through the repository, so that the engine's sums are not their own witness.
+//! The block store is listed without the engine (through the directory, or an independent S3 client), and the
+//! rows are paged through the repository, so that the engine does not confirm its own sums.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ use object_store::ObjectStore;
 pub(crate) use super::ownership::collect;
 use super::pair::{self, Blocks, Pair, in_runtime, s3_client};
 
-/// The two halves of a store with these settings (empty where there is none), for what goes between them and
+/// The two halves of a store with these settings (empty for unset ones), for code that goes between them and
 /// the engine.
 pub(crate) async fn halves(setting: impl Fn(&str) -> String) -> (Arc<dyn BlockStore>, ManifestRepo) {
     let root = PathBuf::from(setting("GRAVITON_FS_ROOT"));
@@ -54,7 +54,7 @@ pub(crate) fn setting(pair: &Pair, name: &str) -> String {
     set.map_or(String::new(), |(_, value)| value.clone())
 }
 
-/// Looks at everything, down to every byte, and says what it found.
+/// Verifies everything, down to every byte, and returns the findings as text too.
 pub(crate) fn verify(store: &Store, adopt: bool) -> graviton_core::Result<(VerifyReport, String)> {
     let mut findings = Vec::new();
     let options = VerifyOptions { deep: true, adopt, ..VerifyOptions::default() };
@@ -67,7 +67,7 @@ pub(crate) fn verify(store: &Store, adopt: bool) -> graviton_core::Result<(Verif
     Ok((report?, findings.join("\n")))
 }
 
-/// Every live blob, read back whole.
+/// All live blobs, each read back whole.
 pub(crate) fn live_and_intact(store: &Store) -> BTreeSet<BlobId> {
     let listed = store.list(None, 100_000).unwrap();
     for stat in &listed {
@@ -79,7 +79,7 @@ pub(crate) fn live_and_intact(store: &Store) -> BTreeSet<BlobId> {
     listed.iter().map(|stat| stat.id).collect()
 }
 
-/// The names of the blocks that are there, as anybody sees them; of files also what lies in `.tmp`.
+/// The names of the existing blocks, as listed from outside; for files also the entries of `.tmp`.
 fn names(pair: &Pair) -> (BTreeSet<String>, BTreeSet<String>) {
     let entries = |directory: &str| -> BTreeSet<String> {
         let path = pair.root.path().join("cas/blocks").join(directory);
@@ -98,7 +98,8 @@ fn names(pair: &Pair) -> (BTreeSet<String>, BTreeSet<String>) {
     let of_rows = || rows(pair).iter().map(|row| row.key.name()).collect();
     match pair.blocks {
         Blocks::Files => (entries("blake3"), entries(".tmp")),
-        // A record that no row points at is nobody's: that each row's record is there is verified below.
+        // A record without a row belongs to nobody. The verification below checks that each row has its
+        // record.
         Blocks::Packs => {
             assert_eq!(entries("blake3"), BTreeSet::new(), "there are files beside packs");
             (of_rows(), entries(".tmp"))
@@ -121,12 +122,12 @@ fn rows(pair: &Pair) -> Vec<BlockRecord> {
     })
 }
 
-/// Collects until leases and dooms of the dead have run out and nothing is left to do. Gives the number of
-/// blocks.
+/// Collects until leases and dooms of dead processes have run out and nothing is left to do. Returns the
+/// number of blocks.
 pub(crate) fn collect_all(pair: &Pair, store: &Store, within: Duration) -> u64 {
     let deadline = Instant::now() + within;
     let mut blocks = 0;
-    // Nobody knows the bytes of a put on the short path that died.
+    // No row knows the blocks of a put on the short path that died.
     verify(store, true).unwrap();
     loop {
         let report = collect(store).unwrap();
@@ -134,7 +135,7 @@ pub(crate) fn collect_all(pair: &Pair, store: &Store, within: Duration) -> u64 {
         let stats = store.stats().unwrap();
         let idle = report.blobs + report.blocks + report.abandoned_puts + report.kept_doomed == 0;
         if idle && report.complete && stats.reclaimable_bytes == 0 && stats.dead_blobs == 0 {
-            // What is pending is no garbage before its lease is over.
+            // A pending blob is not garbage before its lease is over.
             let pending: Vec<_> = rows(pair).into_iter().filter(|row| !(row.stored && row.live)).collect();
             if pending.is_empty() {
                 return blocks;
@@ -146,7 +147,7 @@ pub(crate) fn collect_all(pair: &Pair, store: &Store, within: Duration) -> u64 {
     }
 }
 
-/// Blocks that are stored, rows that say so, and blocks that live blobs refer to are the same.
+/// Checks that stored blocks, rows that say `stored`, and blocks that live blobs reference are the same set.
 pub(crate) fn assert_exact(pair: &Pair, store: &Store) {
     let mut referenced = BTreeSet::new();
     for stat in store.list(None, 100_000).unwrap() {

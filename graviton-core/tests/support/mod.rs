@@ -1,4 +1,4 @@
-//! What the test programs of this crate share.
+//! Code that the test programs of this crate share.
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "each program uses a part of it")]
 

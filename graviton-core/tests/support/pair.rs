@@ -1,4 +1,4 @@
-//! Stores of every pair of block store and database, made by settings alone, on the servers of
+//! Stores of every pair of block store and database, created through settings alone, on the servers of
 //! `tests/servers`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,7 +71,7 @@ impl Pair {
         Pair { blocks, manifests, root: tempfile::tempdir().unwrap(), settings }
     }
 
-    /// One of each kind that can be had here: without servers, those of files and packs with SQLite alone.
+    /// One of each kind that is available here: without servers, only files and packs with SQLite.
     pub(crate) fn all() -> Vec<Pair> {
         let mut all =
             vec![Pair::new(Blocks::Files, Manifests::Sqlite), Pair::new(Blocks::Packs, Manifests::Sqlite)];
@@ -95,7 +95,7 @@ impl Pair {
         self.config().open().unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
 
-    /// The same settings, other than these.
+    /// The same settings with these changes.
     pub(crate) fn with(&self, changes: &[(&'static str, &str)]) -> Pair {
         let mut settings = self.settings.clone();
         settings.retain(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
@@ -108,7 +108,7 @@ impl Pair {
     }
 }
 
-/// A prefix that nobody has used. What is under it is gone with the server.
+/// A prefix that nobody has used. Its objects disappear with the server.
 pub(crate) fn new_prefix() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +121,7 @@ pub(crate) fn new_database() -> String {
     in_runtime(TestDatabase::create()).url
 }
 
-/// A client of SeaweedFS that is not ours.
+/// An independent client of SeaweedFS.
 pub(crate) fn s3_client() -> AmazonS3 {
     let builder = AmazonS3Builder::new()
         .with_endpoint(variable("GRAVITON_TEST_S3"))

@@ -1,7 +1,7 @@
-//! A proxy of HTTP that does harm on demand, between a store and a real S3 server.
+//! An HTTP proxy that causes faults on demand, between a store and a real S3 server.
 //!
-//! It passes bytes on as they are, `Host` included, so that signatures hold. Each connection of the client
-//! has one of its own to the server.
+//! It passes bytes on unchanged, including `Host`, so that signatures stay valid. Each connection of the
+//! client has its own connection to the server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,36 +11,36 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What happens to a request.
+/// A fault of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// This status and this body are the answer; the server does not hear of it.
+    /// The answer is this status and this body; the server never gets the request.
     Answer(u16, &'static str),
-    /// The connection is reset before an answer; the server does not hear of it.
+    /// The connection is reset before an answer; the server never gets the request.
     Reset,
-    /// The server has done it, and its answer is lost.
+    /// The server has carried the request out, and its answer is lost.
     LostReply,
-    /// The answer says how long it is, and breaks off after so many bytes of its body.
+    /// The answer states its length, and breaks off after this many bytes of its body.
     BrokenOff(usize),
-    /// The answer is whole, and ends after so many bytes of its body.
+    /// The answer is complete as HTTP, and ends after this many bytes of its body.
     Truncated(usize),
-    /// This byte of the answer's body is another.
+    /// This byte of the answer's body is changed.
     FlippedAnswer(usize),
-    /// This byte of the request's body is another.
+    /// This byte of the request's body is changed.
     FlippedRequest(usize),
-    /// The answer comes so much later.
+    /// The answer is delayed by this much.
     Slow(Duration),
-    /// The server hears of it so much later, also if the client has gone by then.
+    /// The server gets the request this much later, even if the client has gone by then.
     Held(Duration),
-    /// The connection is closed at once, and the server hears of it so much later.
+    /// The connection is closed at once, and the server gets the request this much later.
     Late(Duration),
-    /// The server hears of no condition.
+    /// The server gets the request without its condition.
     Unconditional,
-    /// This status and this body are the answer if the request has this header.
+    /// The answer is this status and this body if the request has this header.
     Refused(&'static str, u16, &'static str),
-    /// The server is found under this path, which it does not hear of.
+    /// The server is reached under this path, which it never sees.
     Under(&'static str),
-    /// There is no answer, ever.
+    /// There is never an answer.
     Silent,
 }
 
@@ -94,7 +94,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// In front of the server at this URL.
+    /// A proxy in front of the server at this URL.
     pub(crate) async fn to(url: &str) -> Proxy {
         let server = url.strip_prefix("http://").unwrap().to_owned();
         let state = Arc::new(State { server, ..State::default() });
@@ -105,15 +105,15 @@ impl Proxy {
             loop {
                 let Ok((client, _)) = listener.accept().await else { return };
                 let state = Arc::clone(&shared);
-                // However a connection ends, it is over.
+                // Any end of the connection is fine.
                 tokio::spawn(async move { drop(state.serve(client).await) });
             }
         });
         Proxy { url, state, listening }
     }
 
-    /// The next so many requests of this method (all, if empty) whose target contains this are harmed. Of
-    /// several orders that fit, the first that is left counts.
+    /// Applies the fault to the next `times` requests of this method (of any, if empty) whose target contains
+    /// this part. If several orders fit, the first one with a remaining count applies.
     pub(crate) fn harm(&self, method: &'static str, part: &str, times: usize, fault: Fault) {
         let order = Order { method, part: part.to_owned(), times, fault };
         self.state.orders.lock().unwrap().push(order);
@@ -123,12 +123,12 @@ impl Proxy {
         self.state.orders.lock().unwrap().clear();
     }
 
-    /// The requests so far; forgets them.
+    /// Returns the requests so far, and forgets them.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
     }
 
-    /// How many requests have been on their way at once; forgets it.
+    /// Returns the largest number of requests that were in progress at once, and forgets it.
     pub(crate) fn take_most_under_way(&self) -> usize {
         self.state.most_under_way.swap(0, Ordering::SeqCst)
     }
@@ -157,7 +157,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The next message of the stream, `None` at its end. `bodiless` answers have a length and no body.
+/// The next message of the stream; `None` at its end. `bodiless` answers have a length and no body.
 async fn read(stream: &mut TcpStream, bodiless: bool) -> std::io::Result<Option<Message>> {
     let mut bytes = Vec::new();
     let head_end = loop {
@@ -210,7 +210,7 @@ impl State {
         Ok(())
     }
 
-    /// One request and its answer; whether the connection is still of use.
+    /// Passes on one request and its answer; returns whether the connection is still usable.
     async fn pass_on(
         &self,
         mut request: Message,
@@ -244,7 +244,7 @@ impl State {
                 return Ok(false);
             }
             Some(Fault::Silent) => {
-                // Until the client gives up.
+                // Waits until the client gives up.
                 let _ = client.read(&mut [0]).await;
                 return Ok(false);
             }

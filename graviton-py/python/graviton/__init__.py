@@ -71,7 +71,7 @@ from ._settings import Settings
 from ._store import Store
 from ._store import open as open
 
-# Without `open` and `TimeoutError`, which would hide the builtins of whoever imports everything.
+# Without `open` and `TimeoutError`, which would hide the builtins after `import *`.
 __all__ = [
     "BackendUnavailableError",
     "BlobId",

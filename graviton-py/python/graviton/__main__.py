@@ -79,7 +79,7 @@ def _open(given: argparse.Namespace) -> graviton.Store:
     except graviton.ForbiddenError:
         if given.run is not _verify:
             raise
-        # Damage cannot be marked there, but found.
+        # Damage can be found but not marked there.
         return graviton.Store._at(place._replace(mode="read"))
 
 
@@ -95,7 +95,7 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
             else:
                 receipt = store.put_receipt(Path(path), expect=given.expect)
         except graviton.GravitonError as error:
-            # A file of the user's own that is not there is no blob that is not there.
+            # A missing file of the user's own is not a missing blob.
             code = max(code, _report(error, outside=True))
             continue
         _line(
@@ -115,7 +115,7 @@ def _put(store: graviton.Store, given: argparse.Namespace) -> int:
 
 def _get(store: graviton.Store, given: argparse.Namespace) -> int:
     with store.open(given.id, buffering=0) as source:
-        # Before the file is touched.
+        # Before the file is opened.
         start, end = _bytes_of(given, source.size)
         if given.output in (None, "-"):
             _copy(source, _to_stdout, start, end)
@@ -166,7 +166,7 @@ def _each(
     store: graviton.Store, given: argparse.Namespace, change: Callable[[str], None], state: str
 ) -> int:
     code = 0
-    # Before anything is done: one that is malformed does nothing.
+    # Parsed before anything is done, so a malformed id stops the command.
     for id in [graviton.BlobId(text) for text in given.ids]:
         try:
             change(id)
@@ -305,8 +305,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common() -> argparse.ArgumentParser:
-    """The options that are allowed before and after the command. A new parser for each place, because argparse
-    changes the defaults in place."""
+    """The options that are allowed before and after the command. A new parser for each position, because
+    argparse changes the defaults in place."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="the directory of the store")
     common.add_argument(
@@ -333,7 +333,7 @@ def _duration(text: str) -> timedelta:
 
 
 def _bytes_of(given: argparse.Namespace, whole: int) -> tuple[int, int]:
-    """The start and the end of the wanted bytes."""
+    """The start and the end of the requested bytes."""
     if given.range is None:
         return 0, whole
     first, last = given.range
@@ -417,8 +417,8 @@ def _printable(text: str) -> str:
 
 
 def _fill_in() -> None:
-    """Replace standard streams that were closed before the start. They fail when they are used, but not with an
-    `AttributeError`, and no file of the store gets their numbers.
+    """Replace standard streams that were closed before the start. They fail when they are used, but not with
+    an `AttributeError`, and no file of the store gets their numbers.
     """
     for name, access, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""Checks of the arguments that calls of a store have in common."""
+"""Checks of arguments that several calls of a store take."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from datetime import timedelta
 
 from ._errors import make
 
-# Beyond every size and offset that there is.
+# Beyond every possible size and offset.
 FAR = (1 << 63) - 1
 
 
 def mode(read_only: bool, create: bool) -> str:
-    """The mode that the engine opens a store in."""
+    """The mode in which the engine opens a store."""
     if read_only:
         return "read"
     return "create" if create else "existing"
 
 
 def span(offset: int, length: int) -> tuple[int, int]:
-    """The offset and the length of a range, as far as the engine can count."""
+    """The offset and the length of a range, limited to the engine's largest number."""
     if offset < 0 or length < 0:
         raise make("invalid-argument", f"cannot read {length} bytes at {offset}", "give numbers of 0 or more")
     return min(offset, FAR), min(length, FAR)
 
 
 def texts(ids: Iterable[str]) -> list[str]:
-    """The ids, but not one id in place of many."""
+    """The ids; a single id is refused."""
     if isinstance(ids, str):
         raise TypeError("give an iterable of ids, such as [id]")
     return list(ids)
@@ -45,7 +45,7 @@ def seconds(name: str, time: timedelta | float | None) -> float | None:
 
 
 def limit(name: str, count: int | None, most: int = FAR) -> int | None:
-    """A limit, as far as the engine can count."""
+    """The limit, at most ``most``."""
     if count is None:
         return None
     if count < 0:

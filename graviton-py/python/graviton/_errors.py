@@ -75,10 +75,10 @@ class GravitonError(Exception):
     """The operating system's error number that caused the failure, if any."""
 
     strerror: str | None
-    """Its meaning, as the operating system says it."""
+    """The operating system's text for this number."""
 
     filename: str | None
-    """The file or directory that it is about, if it is about one."""
+    """The file or directory concerned, if any."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class UnauthorizedError(GravitonError, PermissionError):
 
 
 class ForbiddenError(GravitonError, PermissionError):
-    """The credentials do not allow this, or the operating system does not."""
+    """The credentials or the operating system do not allow this."""
 
 
 class BackendUnavailableError(GravitonError, ConnectionError):
@@ -188,7 +188,7 @@ class LengthRequiredError(GravitonError):
 
 
 class UnsupportedError(GravitonError, NotImplementedError):
-    """Known, but not supported here."""
+    """A known feature that is not supported here."""
 
 
 class RateLimitedError(GravitonError):
@@ -227,7 +227,7 @@ class InternalError(GravitonError, RuntimeError):
     """A bug in Graviton."""
 
 
-# What OSError.errno is where the operating system was not asked.
+# The `OSError.errno` of errors that do not come from the operating system.
 _ERRNO = {
     "not-found": _errno.ENOENT,
     "unauthorized": _errno.EACCES,

@@ -26,7 +26,7 @@ _MOST = (1 << 64) - 1
 
 
 if TYPE_CHECKING:
-    # As typeshed has it for the files of the standard library, so that they go wherever a `BinaryIO` is wanted.
+    # Like typeshed's files of the standard library, so that these are accepted as `BinaryIO`.
     class _RawIO(io.RawIOBase, BinaryIO):
         def __enter__(self) -> Self: ...
 
@@ -38,15 +38,15 @@ else:
 
 
 class OffsetError(InvalidArgumentError, OSError):
-    """An offset before the start. The files of the standard library raise :class:`OSError` there, and code
-    that looks for the start expects it."""
+    """An offset before the start. Files of the standard library raise :class:`OSError` for it, and code that
+    looks for the start expects it."""
 
 
 class BlobReader(_RawIO):
     """A blob being read: a verified binary file.
 
-    :meth:`Store.open` gives one, inside of an :class:`io.BufferedReader` unless told otherwise. It may be
-    used from several threads, one at a time. It works for the grace period after its blob was deleted.
+    :meth:`Store.open` returns one, inside an :class:`io.BufferedReader` unless told otherwise. It may be used
+    from several threads, one at a time. It works for the grace period after its blob was deleted.
 
     >>> id = store.put(b"hello, graviton")
     >>> with store.open(id, buffering=0) as file:
@@ -80,12 +80,12 @@ class BlobReader(_RawIO):
         return self._reader.size
 
     def readable(self) -> bool:
-        """It is."""
+        """Return ``True``."""
         self._check()
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return ``True``."""
         self._check()
         return True
 
@@ -102,8 +102,8 @@ class BlobReader(_RawIO):
         return self.read()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move, and return the new position. There is nothing to read beyond the end, and before the start is
-        an :class:`OSError` with ``EINVAL``, as for a file of the standard library."""
+        """Move, and return the new position. Reads beyond the end return nothing. A position before the start
+        raises an :class:`OSError` with ``EINVAL``, as for a file of the standard library."""
         if not -(1 << 63) <= offset < 1 << 63 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             raise make("invalid-argument", f"cannot move to {offset} from {whence}", "see io.IOBase.seek")
         try:
@@ -123,7 +123,7 @@ class BlobReader(_RawIO):
         """Close the reader."""
         if not self.closed:
             try:
-                # A forked child lets go of nothing: it is the parent's.
+                # A forked child releases nothing: the reader belongs to the parent.
                 with suppress(ForkedError):
                     self._reader.close()
             finally:
@@ -188,7 +188,7 @@ class BlobWriter(_BufferedIO):
         return self.receipt.id
 
     def writable(self) -> bool:
-        """It is."""
+        """Return ``True``."""
         self._open()
         return True
 
@@ -197,7 +197,7 @@ class BlobWriter(_BufferedIO):
         type.
         """
         writer = self._open()
-        # Before the writing: of what is not bytes, nothing is taken, and it goes on.
+        # Before the writing: if the data is not bytes, nothing is taken, and the writer remains usable.
         _graviton.piece_of(data, 0, 0)
         try:
             return writer.write(data)
@@ -241,7 +241,7 @@ class BlobWriter(_BufferedIO):
         writer, self._writer = getattr(self, "_writer", None), None
         try:
             if writer is not None:
-                # A forked child forgets nothing: it is the parent's.
+                # A forked child discards nothing: the writer belongs to the parent.
                 with suppress(ForkedError):
                     writer.abort()
         finally:
@@ -278,7 +278,7 @@ class BlobWriter(_BufferedIO):
         try:
             writer.abort()
         except ForkedError:
-            # The parent has it still.
+            # The parent still has it.
             return
         warnings.warn(f"unclosed {self!r}: what was written to it is lost", ResourceWarning, stacklevel=2, source=self)
 

@@ -1,4 +1,4 @@
-"""Views for notebooks, for ``_repr_html_``. All text that comes from outside is escaped."""
+"""Views for notebooks, for ``_repr_html_``. All text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 # Offset, size and key of a block.
 Block: TypeAlias = tuple[int, int, str]
 
-# Colours that colour-blind people tell apart, on light and dark ground.
+# Colours that colour-blind people can tell apart, on light and dark backgrounds.
 NEW, SHARED, REPEATED = "#0072b2", "#e69f00", "#009e73"
 
 # The most blocks in a picture: more would not be visible, and would make a heavy page.
@@ -21,7 +21,7 @@ _TABLE = 'style="text-align:left;border-collapse:collapse"'
 
 
 def size(count: int) -> str:
-    """A number of bytes in words: ``1536`` is ``1.5 KiB``."""
+    """A number of bytes as text: ``1536`` becomes ``1.5 KiB``."""
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
     while value >= 1024 and len(units) > 1:
         value /= 1024
@@ -62,8 +62,8 @@ def bar(shares: Sequence[tuple[str, int, str]]) -> str:
 def manifest(
     id: str, length: int, count: int, facts: Mapping[str, object], blocks: Iterable[Block], known: Set[str]
 ) -> str:
-    """The blocks of a blob in order, each as wide as it is long. The colour tells whether a block is repeated
-    in this blob, or has one of the known keys, those of other blobs that were there before."""
+    """The blocks of a blob in order, each with a width proportional to its size. The colour shows whether a
+    block is repeated in this blob, or has one of the known keys of other, earlier blobs."""
     seen: set[str] = set()
     kinds: list[tuple[Block, str, str]] = []
     shown = 0
@@ -99,7 +99,7 @@ def manifest(
 
 
 def _blocks(kinds: Iterable[tuple[Block, str, str]], whole: int) -> Iterable[str]:
-    """Rectangles for blocks, in rows from left to right. A block is broken where its row ends."""
+    """Rectangles for blocks, in rows from left to right. A block that crosses the end of a row is split."""
     edges = [whole * row // ROWS for row in range(ROWS + 1)]
     row = 0
     for (start, width, key), name, colour in kinds:
@@ -115,7 +115,7 @@ def _blocks(kinds: Iterable[tuple[Block, str, str]], whole: int) -> Iterable[str
 
 
 def _rectangle(x: float, y: float, width: float, colour: str, title: str) -> str:
-    # A gap between blocks, as long as there is room for one.
+    # A gap between blocks, if there is room for one.
     drawn = max(width - 0.5, width * 0.6)
     return (
         f'<rect x="{x:.2f}" y="{y}" width="{drawn:.2f}" height="{ROW - 3}" fill="{colour}">'

@@ -1,4 +1,4 @@
-"""Manifests: which blocks a blob has."""
+"""Manifests: the blocks of a blob."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class ManifestEntry(NamedTuple):
     """A block of a blob."""
 
     offset: int
-    """Where it starts in the blob, in bytes."""
+    """Its offset in the blob, in bytes."""
     size: int
-    """How many bytes it has."""
+    """Its size in bytes."""
     key: str
-    """Which block it is: ``<algorithm>:<hash of its bytes>:<size>``. Equal keys are one stored block."""
+    """Its key: ``<algorithm>:<hash of its bytes>:<size>``. Equal keys are one stored block."""
 
 
 class HasEngine(Protocol):
@@ -53,7 +53,7 @@ class ManifestBase:
         return self._stat.blocks
 
     def _start(self, offset: int) -> int:
-        """The offset to read the first page from."""
+        """The offset of the first page."""
         if offset < 0:
             raise make("invalid-argument", f"no block is at {offset}", "give a number of 0 or more")
         return min(offset, self.id.size)
@@ -64,7 +64,7 @@ class ManifestBase:
 
 
 def entries_of(page: list[tuple[int, str]]) -> list[ManifestEntry]:
-    """The entries of a page, which has offsets and keys."""
+    """The entries of a page of offsets and keys."""
     return [ManifestEntry(start, int(key.rpartition(":")[2]), key) for start, key in page]
 
 
@@ -85,14 +85,14 @@ class Manifest(ManifestBase):
         return self.starting(0)
 
     def starting(self, offset: int) -> Iterator[ManifestEntry]:
-        """Its blocks, from the one that holds the byte at ``offset``."""
+        """Its blocks, from the one that contains the byte at ``offset``."""
         offset = self._start(offset)
         while page := entries_of(self._store._engine.manifest(self.id, offset, self.PAGE)):
             yield from page
             offset = page[-1].offset + page[-1].size
 
     def against(self, *before: Manifest) -> Manifest:
-        """The same manifest, which in a notebook also shows which blocks it shares with these.
+        """The same manifest. In a notebook it also shows the blocks that it shares with these manifests.
 
         >>> first = store.manifest(store.put(b"hello"))
         >>> "there before" in store.manifest(first.id).against(first)._repr_html_()

@@ -15,7 +15,7 @@ unknown). An exception in the function ends the call.
 
 
 class Meter:
-    """Counts what is done, and tells. ``unit`` is ``B`` for bytes."""
+    """Counts the work that is done, and reports it. ``unit`` is ``B`` for bytes."""
 
     def __init__(self, progress: Progress, what: str, total: int | None, unit: str = "B") -> None:
         if progress and progress is not True and not callable(progress):
@@ -33,15 +33,15 @@ class Meter:
 
     @property
     def active(self) -> bool:
-        """Whether anybody wants to know."""
+        """Whether anything receives the progress."""
         return self._bar is not None or self._tell is not None
 
     def add(self, count: int) -> None:
-        """So much more is done."""
+        """Add ``count`` to the work that is done."""
         self.reach(self._done + count)
 
     def reach(self, done: int) -> None:
-        """So much is done."""
+        """Set the work that is done."""
         if self._bar is not None:
             self._bar.update(done - self._done)
         self._done = done

@@ -1,4 +1,4 @@
-"""Settings as keyword arguments, and how a pickled store finds them again without its secrets."""
+"""Settings as keyword arguments, and how a pickled store finds its settings again without its secrets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PREFIX = "GRAVITON_"
 
 
 class Settings(TypedDict, total=False):
-    """The settings, as keyword arguments of :func:`graviton.open`: the names of the environment variables in lower
-    case, without ``GRAVITON_``."""
+    """The settings, as keyword arguments of :func:`graviton.open`: the names of the environment variables in
+    lower case, without ``GRAVITON_``."""
 
     blob_backend: str
     """Where blocks are stored: ``fs``, ``s3`` or ``minio``."""
@@ -69,7 +69,8 @@ class Settings(TypedDict, total=False):
     verify_reads: bool | str
     """Whether every block is hashed before any of it is returned."""
     gc_grace: str | timedelta
-    """How long a deleted blob can be restored: ``30m``, ``1h``, ``8d``, or a ``timedelta`` of whole seconds."""
+    """How long a deleted blob can be restored: ``30m``, ``1h``, ``8d``, or a ``timedelta`` of whole seconds.
+    """
 
 
 _NAMES = {name.removeprefix(PREFIX).lower(): name for name, _, _ in _graviton.SETTINGS}
@@ -92,7 +93,7 @@ class Place(NamedTuple):
     def of(
         cls, path: str | os.PathLike[str] | None, config: Mapping[str, object], mode: str, adopt: bool, take_over: bool
     ) -> Place:
-        """From keyword arguments."""
+        """The place from keyword arguments."""
         settings = {}
         for key, value in config.items():
             if key not in _NAMES:
@@ -105,7 +106,7 @@ class Place(NamedTuple):
     def found(
         cls, path: str | os.PathLike[str] | None, settings: dict[str, str], mode: str, adopt: bool, take_over: bool
     ) -> Place:
-        """From settings, with paths that stay right when the working directory changes."""
+        """The place from settings. Its paths stay correct when the working directory changes."""
         root = settings.pop("GRAVITON_FS_ROOT", None)
         if path is not None and root is not None:
             raise make("config", "the directory is given twice, as path and as fs_root", "give one of them")
@@ -128,23 +129,24 @@ class Place(NamedTuple):
         return cls(os.path.abspath(start), settings, mode, adopt, take_over)
 
     def open(self) -> _graviton.Store:
-        """The store there."""
+        """Open the store there."""
         return _graviton.Store.open(list(self.settings.items()), self.path, self.mode, self.adopt, self.take_over)
 
     def without_secrets(self) -> tuple[Place, dict[str, str]]:
-        """The same without what must not be pickled, and the names of that, each with what may be known of it."""
+        """The same place without secrets, and the names of the secrets, each with its public part."""
         names = _graviton.secrets(list(self.settings.items()))
         secret = {name: _public(name, self.settings[name]) for name in names if not self._is_known(name)}
         rest = {name: value for name, value in self.settings.items() if name not in secret}
-        # A copy takes over once, and not wherever the store is opened again.
+        # A copy takes over once, and not at every later opening.
         return self._replace(settings=rest, take_over=False), secret
 
     def _is_known(self, name: str) -> bool:
-        """Whether what may hold a secret surely holds none: the URL of a database need not have a password."""
+        """Whether a possible secret certainly contains none: the URL of a database need not have a
+        password."""
         return name == "GRAVITON_MANIFEST_URL" and _PLAIN_URL.fullmatch(self.settings[name]) is not None
 
     def with_secrets(self, secret: dict[str, str]) -> Place:
-        """The inverse, in the environment of this process."""
+        """The inverse: secrets come from the environment of this process."""
         found = {}
         for name, public in secret.items():
             value = os.environ.get(name)
@@ -164,7 +166,7 @@ class Place(NamedTuple):
         return self._replace(settings=self.settings | found)
 
     def __repr__(self) -> str:
-        """What may be shown."""
+        """The place without secrets."""
         rest, secret = self.without_secrets()
         names = [f"{name.removeprefix(PREFIX).lower()}={value!r}" for name, value in rest.settings.items()]
         names += [f"{name.removeprefix(PREFIX).lower()}=…" for name in secret]
@@ -172,7 +174,7 @@ class Place(NamedTuple):
 
 
 def _text(key: str, value: object) -> str:
-    """A value as the engine takes it, which then checks it."""
+    """A value as text for the engine, which then checks it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, timedelta):
@@ -193,13 +195,13 @@ def _unicode(key: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # Not shown: it may be a secret.
+        # The error does not show the value, which may be a secret.
         raise make("config", f"the value of {key} has half of a surrogate pair in it", "give Unicode text") from None
     return value
 
 
 def _public(name: str, value: str) -> str:
-    """What may be known of a secret: where it leads to."""
+    """The public part of a secret: the host and the database that a URL names."""
     if name != "GRAVITON_MANIFEST_URL":
         return ""
     try:

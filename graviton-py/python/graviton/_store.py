@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from ._transfer import Path, Source, Writable
 
 log = logging.getLogger("graviton")
-# Without a handler, Python prints the warnings of programs that have not set up logging.
+# Without a handler, Python prints warnings of programs that have not set up logging.
 log.addHandler(logging.NullHandler())
 
-# Blobs of a list that are fetched together.
+# Blobs of a list that are fetched at once.
 PAGE = 1000
 BUFFER_SIZE = 64 << 10
 
@@ -527,7 +527,7 @@ class Store:
         if not self._closed:
             if not isinstance(self._opened, Unopened):
                 self._opened.close()
-            # Not before: after an interruption, the store can be closed again.
+            # Not earlier: after an interruption, the store can be closed again.
             self._closed = True
             log.debug("closed %r", self)
 
@@ -578,8 +578,8 @@ def _reopen(kind: type[Store], place: tuple[str, dict[str, str], str, bool, bool
     try:
         return kind._at(public.with_secrets(secret))
     except Exception as error:  # noqa: BLE001
-        # Raised here, it would end the worker of a pool and lose the task. At the first use, it is its
-        # result.
+        # Raised here, it would end the worker of a pool and lose the task. At the first use, it becomes the
+        # task's result.
         store = kind.__new__(kind)
         store._start(public, Unopened(error.with_traceback(None), secret))
         return store

@@ -44,7 +44,7 @@ Source: TypeAlias = Union["Buffer", "os.PathLike[str]", Readable, "Iterable[Buff
 
 
 def path_of(path: Path) -> str:
-    """The text of a path, if there can be a file with it."""
+    """The text of a path, if a file can have it."""
     text: object = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"a path is text or a pathlib.Path, not {type(text).__name__}")
@@ -76,7 +76,7 @@ def no_target(target: object) -> TypeError:
 
 
 def bytes_of(source: object) -> Any:
-    """The source, if it has bytes of its own in memory. Text is refused."""
+    """The source, if its bytes are in memory. Text is refused."""
     if isinstance(source, str):
         raise TypeError("text is not stored as it is: encode it, or name a file with put_file or a pathlib.Path")
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -89,8 +89,8 @@ def bytes_of(source: object) -> Any:
 
 
 def pieces_in(data: Buffer) -> tuple[int, Iterator[bytes]]:
-    """The size of an object in memory that the engine accepts, and copies of its pieces. It cannot move
-    meanwhile."""
+    """The size of an object in memory that the engine accepts, and copies of its pieces. The object cannot
+    move meanwhile."""
     _graviton.piece_of(data, 0, 0)
 
     def pieces() -> Iterator[bytes]:
@@ -103,7 +103,7 @@ def pieces_in(data: Buffer) -> tuple[int, Iterator[bytes]]:
 
 
 def is_end(piece: object) -> bool:
-    """Whether a file that gave this piece is at its end. Files that are not binary or not ready are
+    """Whether a file that returned this piece is at its end. Files that are not binary or not ready are
     errors."""
     if piece is None:
         raise BlockingIOError("the source is a non-blocking file, and has no data at the moment")
@@ -121,8 +121,9 @@ def pieces_of(read: Callable[[int], Any]) -> Iterator[Buffer]:
 
 
 def _left_of(source: object) -> int:
-    """The bytes that a response of HTTP announced (``Content-Length``) and has not given. It ends like a file
-    when its connection is cut off. The names are those of ``urllib3`` and of ``http.client``."""
+    """The number of bytes that an HTTP response announced (``Content-Length``) and has not delivered. A
+    response ends like a file when its connection is cut. The names are those of ``urllib3`` and of
+    ``http.client``."""
     left = getattr(source, "length_remaining", None)
     client = sys.modules.get("http.client")
     if left is None and client is not None and isinstance(source, client.HTTPResponse):
@@ -131,7 +132,7 @@ def _left_of(source: object) -> int:
 
 
 def write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
-    """To any kind of file: a raw one may take less than it is given."""
+    """Write to any kind of file: a raw one may take only a part of the data."""
     while data:
         count = write(data)
         if count is None and isinstance(getattr(write, "__self__", None), io.RawIOBase):
@@ -149,9 +150,8 @@ def appearing(path: str, check: Callable[[], None] | None = None) -> Iterator[io
     file is replaced, and its mode is kept. A path that is no regular file, such as a pipe, is written to
     directly.
 
-    With ``check``, which raises to end the call, no step waits for another process: it looks for the reader
-    of a named pipe from time to time, and files that are not regular are non-blocking (see
-    :func:`write_patiently`).
+    With ``check``, which raises to end the call, no step waits for another process: it polls for the reader
+    of a named pipe, and files that are not regular are non-blocking (see :func:`write_patiently`).
     """
     try:
         mode = os.stat(path).st_mode
@@ -162,7 +162,7 @@ def appearing(path: str, check: Callable[[], None] | None = None) -> Iterator[io
             yield file
         return
     directory, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
-    # Short, where the file's own may be as long as names can be.
+    # Short, because the file's own name may have the maximum length already.
     temporary = os.path.join(directory, f".{secrets.token_hex(6)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -212,7 +212,7 @@ def write_patiently(file: io.FileIO, data: Buffer, check: Callable[[], None]) ->
                 check()
 
 
-# Answers of filesystems that do not have something.
+# Errors of filesystems that lack a feature.
 _LACKING = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -220,7 +220,7 @@ def _set_mode(file: int, mode: int) -> None:
     try:
         os.fchmod(file, mode)
     except OSError as error:
-        # On some filesystems all files have the same.
+        # On some filesystems all files have the same mode.
         if error.errno not in _LACKING | {errno.EPERM}:
             raise
 
@@ -242,7 +242,7 @@ def _sync_directory(path: str) -> None:
 
 
 def copy_all(reader: _graviton.Reader, write: Callable[[memoryview], object], progress: Progress) -> int:
-    """Write all that is left to read, and return how many bytes that was."""
+    """Write the rest, and return its number of bytes."""
     total = reader.size
     done = 0
     with Meter(progress, "writing", total) as meter, memoryview(bytearray(min(PIECE, total))) as buffer:

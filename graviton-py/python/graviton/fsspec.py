@@ -35,7 +35,7 @@ Pickles and JSON contain the location of the store, but neither secrets, which c
 ``stored``.
 """
 
-# fsspec has no types; what type checkers infer is not what its own filesystems keep to.
+# fsspec has no types, and its own filesystems do not follow the types that checkers infer.
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class GravitonWriter(BlobWriter):
         return self.id
 
     def close(self) -> None:
-        """Store what was written, unless a transaction does it."""
+        """Store the written bytes, unless a transaction does it."""
         if self.autocommit or self._writer is None:
             super().close()
         if self._receipt is not None and self.stored is not None:
@@ -101,26 +101,26 @@ class GravitonWriter(BlobWriter):
             stored(self.id)
 
     def commit(self) -> None:
-        """Store it, at the end of a transaction."""
+        """Store the blob, at the end of a transaction."""
         self.autocommit = True
         self.close()
 
     def discard(self) -> None:
-        """Forget it, at the end of a transaction that failed."""
+        """Discard the blob, at the end of a failed transaction."""
         self.abort()
 
 
 class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """Blobs by their ids.
 
-    Paths are ids, or ``new`` for what is to be written. There are no directories but the root, and no names to be
-    chosen, so that what renames or appends is a :class:`NotImplementedError`.
+    A path is an id, or ``new`` for a blob to be written. The root is the only directory, and names cannot be
+    chosen, so methods that rename or append raise :class:`NotImplementedError`.
     """
 
     protocol: ClassVar[str] = "graviton"
     root_marker = ""
-    # One instance may have its store closed, and the same arguments mean another place in another directory or
-    # environment. What they have in common, the content of an id, is the same everywhere.
+    # The store of an instance may be closed, and the same arguments mean another place in another directory
+    # or environment. Only the content of an id is the same everywhere.
     cachable = False
 
     def __init__(
@@ -140,7 +140,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         options.pop("skip_instance_cache", None)
         super().__init__(**own)
         self.stored = stored
-        # Where the store is to be made, if it does not exist.
+        # The place where the first write creates the store, if it does not exist.
         self._missing: Place | None = None
         self._lock = threading.Lock()
         if store is not None:
@@ -148,7 +148,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 raise make("config", "an open store and settings are given together", "give one of them")
             self._store = store
         elif place is not None:
-            # Of `storage_options`.
+            # From `storage_options`.
             *found, secret = place
             self._store = self._open_store(Place(*found).with_secrets(secret))
         elif path is None and not options:
@@ -160,7 +160,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
             self._store = self._open_store(Place.of(path, options, "create", *flags))
 
     def _open_store(self, place: Place) -> Store:
-        """The store there. Of one that does not exist, each use says so until it is made."""
+        """The store there. If it does not exist, each use raises that until it is created."""
         if place.mode != "create":
             return Store._at(place)
         try:
@@ -175,10 +175,10 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     @property
     def store(self) -> Store:
-        """The store, for what only looks at it."""
+        """The store, for methods that only read."""
         with self._lock:
             if self._missing is not None:
-                # Somebody else may have made it.
+                # Another process may have created it.
                 self._store = self._open_store(self._missing)
             return self._store
 
@@ -191,7 +191,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     @property
     def _public_place(self) -> tuple[Place, dict[str, str]]:
-        """The place without its secrets, and what may be known of them."""
+        """The place without its secrets, and their public parts."""
         store = self.store
         if isinstance(store._opened, Unopened):
             return store._place, store._opened.secret
@@ -203,26 +203,26 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     @property
     def storage_args(self) -> tuple[Any, ...]:
-        """None."""
+        """An empty tuple."""
         return ()
 
     @storage_args.setter
     def storage_args(self, given: tuple[Any, ...]) -> None:
-        """What fsspec would keep has secrets."""
+        """Ignored: the arguments that fsspec would keep contain secrets."""
 
     @property
     def storage_options(self) -> dict[str, Any]:
-        """What opens the same place again, without its secrets."""
+        """Options that open the same place again, without its secrets."""
         place, secret = self._public_place
         return {"place": [*place, secret]}
 
     @storage_options.setter
     def storage_options(self, given: dict[str, Any]) -> None:
-        """As above."""
+        """Ignored, like ``storage_args``."""
 
     @property
     def _fs_token(self) -> str:
-        """The same for the same place."""
+        """A token that is the same for the same place."""
         place, secret = self._public_place
         return str(tokenize(type(self), place.path, sorted(place.settings.items()), sorted(secret.items())))
 
@@ -240,20 +240,20 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     @property
     def fsid(self) -> str:
-        """What tells this filesystem from others."""
+        """The identity of this filesystem."""
         return f"graviton:{self._fs_token}"
 
-    # ---- Looking
+    # ---- Metadata
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """What is known of a blob, or of the root."""
+        """The metadata of a blob, or of the root."""
         path = self._strip_protocol(path)
         if not path:
             return {"name": "", "size": 0, "type": "directory"}
         return _info(self.store.stat(self._id(path)))
 
     def ls(self, path: str = "", detail: bool = True, **kwargs: Any) -> list[Any]:
-        """All blobs, or the one."""
+        """All blobs, or the one at the path."""
         path = self._strip_protocol(path)
         if not path:
             found = (_info(stat) for stat in self.store.list()) if self._is_there else iter([])
@@ -267,7 +267,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return not path or (self._is_there and path in self.store)
 
     def isfile(self, path: str) -> bool:
-        """Whether it is a blob that is there."""
+        """Whether it is a blob that exists."""
         return self._is_there and self._strip_protocol(path) in self.store
 
     def isdir(self, path: str) -> bool:
@@ -275,19 +275,19 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return not self._strip_protocol(path)
 
     def created(self, path: str) -> datetime:
-        """When the blob was put."""
+        """The time of the put."""
         return self.store.stat(self._id(path)).created_at
 
     def modified(self, path: str) -> datetime:
-        """When the blob was put: it never changes."""
+        """The time of the put, because a blob never changes."""
         return self.created(path)
 
     def checksum(self, path: str) -> int:
-        """A number that stands for the content."""
+        """A number that identifies the content."""
         return int.from_bytes(BlobId(self._id(path)).digest, "big")
 
     def ukey(self, path: str) -> str:
-        """What tells versions of a file from each other: the id, for there is only one."""
+        """The id, because a blob has only one version."""
         return self._id(path)
 
     # ---- Reading
@@ -300,7 +300,8 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         size = BlobId(id).size
         first, behind = _offset(start, size, 0), _offset(end, size, size)
         if first >= size:
-            # As a file does, and other than a store. But there must be one.
+            # An offset beyond the end reads nothing, as in a file; a store would refuse it. But the blob must
+            # exist.
             self.store.stat(id)
             return b""
         return self.store.read_range(id, first, max(0, behind - first))
@@ -335,7 +336,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
             file.seek(first)
             return file.read(max(0, min(behind, file.size) - first))
 
-        # In the order of their places, so that one reader at a time goes straight on.
+        # In the order of their offsets, so that one reader at a time reads straight on.
         order = sorted(range(len(paths)), key=lambda at: (self._strip_protocol(paths[at]), starts[at] or 0))
         try:
             for at in order:
@@ -353,7 +354,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
     ) -> None:
-        """A blob to a local file, which appears when it is complete."""
+        """Copy a blob to a local file, which appears when it is complete."""
         id = self._strip_protocol(rpath)
         if not id:
             os.makedirs(lpath, exist_ok=True)
@@ -391,7 +392,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> BlobId | None:
         """Store these bytes, and return their id. Within a transaction they are stored at its end, and
-        ``stored`` is told the id."""
+        ``stored`` gets the id."""
         if self._intrans:
             opened: Any = self.open(path, "wb")
             with opened as file:
@@ -431,7 +432,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self.rm_file(path)
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        """Nothing, for a copy of a blob is that blob; under any other name there is none."""
+        """Do nothing, because a copy of a blob is that blob; any other name is refused."""
         id = self._id(path1)
         self.store.stat(id)
         if self._to_write(path2) not in (None, id):
@@ -442,12 +443,12 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
         raise NotImplementedError("a blob cannot be renamed: its name is the id of its content")
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        """Not supported, but for the root, which is there."""
+        """Not supported, except for the root, which exists."""
         if self._strip_protocol(path):
             raise NotImplementedError("there are no directories")
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Not supported, but for the root, which is there."""
+        """Not supported, except for the root, which exists."""
         self.mkdir(path)
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
@@ -457,7 +458,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
     # ---- Paths
 
     def _id(self, path: str) -> str:
-        """The id that a path is, as text. What is none is not there."""
+        """The id in a path, as text. A path that is no id does not exist."""
         text: str = self._strip_protocol(path)
         try:
             return BlobId(text)
@@ -465,7 +466,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise NotFoundError(f"there is no blob {text!r}: {error}") from error
 
     def _to_write(self, path: str) -> str | None:
-        """The id that is expected of what is written to this path."""
+        """The expected id of a blob that is written to this path."""
         text: str = self._strip_protocol(path)
         if text in ("", NEW):
             return None
@@ -480,7 +481,7 @@ class GravitonFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 
 def _restored(kind: type[GravitonFileSystem], options: dict[str, Any]) -> GravitonFileSystem:
-    """The same filesystem in another process, of a store that did not exist yet."""
+    """The same filesystem in another process, for a store that did not exist yet."""
     return kind(**options)
 
 

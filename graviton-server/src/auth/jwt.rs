@@ -1,6 +1,6 @@
 //! JSON Web Tokens: one key, one algorithm, `exp` required, issuer and audience as configured.
 //!
-//! The claim `scope` holds the scopes, and unknown words in it are ignored; the name is `sub`.
+//! The claim `scope` holds the scopes; unknown words in it are ignored. The name is `sub`.
 
 use graviton_core::{Code, Error, Result};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
@@ -35,13 +35,13 @@ impl Jwt {
         };
         let (algorithm, key) = match settings.algorithm.as_str() {
             "HS256" => {
-                // The line feed of an editor or `echo` is not part of the secret.
+                // An editor or `echo` adds a line feed, which is not part of the secret.
                 let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
                 let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
                 if secret.len() < 32 {
                     return Err(unusable("the secret is shorter than 32 bytes"));
                 }
-                // With a public key as the secret, everyone could sign tokens.
+                // If the secret were a public key, everyone could sign tokens.
                 let is_key = secret.starts_with(b"ssh-")
                     || secret.trim_ascii_start().starts_with(b"{")
                     || secret.windows(10).any(|part| part == b"-----BEGIN");

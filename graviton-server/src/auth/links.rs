@@ -1,10 +1,10 @@
-//! Links: addresses of blobs that carry their own permission until they expire, for whoever can send no
-//! token, such as `<img>` and `<video>`.
+//! Links: addresses of blobs that carry their own permission until they expire, for clients that cannot send
+//! a token, such as `<img>` and `<video>`.
 //!
 //! A link is the address of a blob with two more parameters: `expires`, in seconds since 1970, and
-//! `signature`, HMAC-SHA-256 over the blob and all other parameters. Their order and their escaping do not
-//! matter, so that a proxy which rewrites an address breaks no link. It allows to read this blob, presented
-//! as the link says, and nothing else. A link cannot be taken back alone: its key can.
+//! `signature`, HMAC-SHA-256 over the blob and all other parameters. The order and the escaping of the
+//! parameters do not matter, so a proxy that rewrites an address breaks no link. A link permits reading this
+//! blob, presented as the link says, and nothing else. A single link cannot be revoked, but its key can.
 
 use std::path::Path;
 
@@ -23,10 +23,10 @@ use crate::timestamp::now;
 const EXPIRES: &str = "expires";
 const SIGNATURE: &str = "signature";
 
-/// Long enough for every key that a generator of random text writes, too long to guess.
+/// Long enough that nobody guesses a key; short enough for every generator of random text.
 const SHORTEST_KEY: usize = 32;
 
-/// The keys that sign links: the first one signs, all of them are accepted.
+/// The keys that sign links. The first one signs; all of them are accepted.
 pub(crate) struct Links(Vec<hmac::Key>);
 
 /// A link that a request presents.
@@ -37,7 +37,7 @@ pub(super) struct Presented {
 }
 
 impl Links {
-    /// The keys in this file, one a line.
+    /// The keys in this file, one per line.
     pub(super) fn read(path: &Path) -> Result<Links> {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
@@ -68,7 +68,7 @@ impl Links {
     pub(super) fn check(&self, link: &mut Presented) -> Result<(), Problem> {
         let text = signed_text(&link.id, &mut link.parameters);
         let signature = URL_SAFE_NO_PAD.decode(&link.signature).unwrap_or_default();
-        // In constant time.
+        // Compares in constant time.
         if !self.0.iter().any(|key| hmac::verify(key, text.as_bytes(), &signature).is_ok()) {
             return Err(refused("this is not a link of this server, or its key is used no more"));
         }
@@ -94,16 +94,16 @@ impl Presented {
     }
 }
 
-/// The problem of a link that allows nothing.
+/// The problem for a link that is refused.
 pub(super) fn refused(why: &str) -> Problem {
     Problem::new(Code::Unauthorized, format!("{why}; ask for a new one where you got it"))
 }
 
-/// The text that is signed: the same however the address is spelled.
+/// The signed text. It does not depend on the spelling of the address.
 fn signed_text(id: &BlobId, parameters: &mut [(String, String)]) -> String {
     parameters.sort();
     let mut text = Serializer::for_suffix(format!("graviton link\n{id}\n"), 0);
-    // A name or a value cannot end early: `&`, `=` and line feeds are escaped.
+    // `&`, `=` and line feeds are escaped, so no name or value can end early.
     text.extend_pairs(parameters.iter()).finish()
 }
 
@@ -139,7 +139,7 @@ mod tests {
         let query = links.query(&hello, named, soon);
         let address = format!("/api/blobs/{hello}?{query}");
         assert_eq!(check(&links, &address), Some(true), "{address}");
-        // The same, spelled otherwise.
+        // The same link, spelled differently.
         let (mut turned, escaped): (Vec<&str>, _) =
             (query.split('&').collect(), hello.to_string().replace(':', "%3A"));
         turned.reverse();

@@ -1,9 +1,8 @@
 //! Authentication and authorisation: bearer tokens from a file, and JSON Web Tokens.
 //!
-//! The scope that a request needs follows from its method and path (`Need::of`), before it is routed, so that
-//! a new route is closed even if nobody thinks of it. Without configured authentication everyone may do
-//! everything; the server then listens on loopback only, unless told otherwise. A link to a blob (`links`) is
-//! its own permission.
+//! The scope that a request needs follows from its method and path (`Need::of`), before it is routed, so a
+//! new route is closed by default. Without configured authentication everyone may do everything; the server
+//! then listens on loopback only, unless told otherwise. A link to a blob (`links`) is its own permission.
 
 mod jwt;
 pub(crate) mod links;
@@ -32,7 +31,7 @@ use scopes::Grant;
 pub use scopes::{Scope, Scopes};
 use tokens::Tokens;
 
-/// The need of a request: it is admitted if it has this.
+/// The permission that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Nothing: health checks and documentation.
@@ -41,7 +40,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// The need of a request; its path is one without `/v1`.
+    /// The need of a request. `path` has no `/v1`.
     pub(crate) fn of(method: &Method, path: &str) -> Need {
         let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         match path {
@@ -51,7 +50,7 @@ impl Need {
             }
             _ if path == "/api/admin" || path.starts_with("/api/admin/") => Need::Scope(Scope::Admin),
             _ if safe => Need::Scope(Scope::Read),
-            // A link gives away no more than its maker may read.
+            // A link grants no more than its maker may read.
             _ if *method == Method::POST && path.starts_with("/api/blobs/") && path.ends_with("/links") => {
                 Need::Scope(Scope::Read)
             }
@@ -109,8 +108,8 @@ impl Auth {
         Ok(auth)
     }
 
-    /// Reads the files again. If one cannot be used, everything stays as it was. A token file that had tokens
-    /// and has none any more is being written, or was cleared by mistake: it would lock everybody out.
+    /// Reads the files again. If a file cannot be used, nothing changes. That includes a token file that had
+    /// tokens and now has none: it is being written, or was cleared by mistake, and would lock everybody out.
     pub(crate) fn reload(&self) -> Result<()> {
         let tokens = self.settings.tokens.as_deref().map(Tokens::read).transpose()?;
         let had_some = self.tokens.load().as_ref().is_some_and(|tokens| !tokens.is_empty());
@@ -125,19 +124,19 @@ impl Auth {
         }
         let jwt = self.settings.jwt.as_ref().map(Jwt::read).transpose()?;
         let links = self.settings.link_keys.as_deref().map(Links::read).transpose()?;
-        // Only now, when nothing can fail any more.
+        // Stored last, when nothing can fail any more.
         self.links.store(links.map(Arc::new));
         self.tokens.store(tokens.map(Arc::new));
         self.jwt.store(jwt.map(Arc::new));
         Ok(())
     }
 
-    /// Whether anybody has to show anything.
+    /// Whether requests need a credential.
     pub(crate) fn is_on(&self) -> bool {
         self.settings.tokens.is_some() || self.settings.jwt.is_some()
     }
 
-    /// Admits the request, or says why not.
+    /// Admits the request, or returns the reason for refusing it.
     pub(crate) fn admit(
         &self,
         method: &Method,

@@ -1,12 +1,12 @@
-//! Protects a server without authentication from web pages: every browser on its host can reach it on
-//! loopback.
+//! Protects a server without authentication from web pages: every browser on the server's host can reach it
+//! on loopback.
 //!
 //! A page can send simple requests to any origin without a preflight, and can read the answers if it makes a
 //! name of its own resolve to 127.0.0.1 (DNS rebinding). So a request that changes something must not come
 //! from a page of another origin, unless `GRAVITON_HTTP_CORS` allows it, and on loopback the server answers
 //! only to names that no attacker owns. A page could also load a blob as a picture, without reading it, and
-//! so find out whether it is here: requests that a browser marks as another site's (`Sec-Fetch-Site`, W3C
-//! Fetch Metadata) are refused, but for links that somebody follows.
+//! so find out whether it is stored. Requests that a browser marks as another site's (`Sec-Fetch-Site`, W3C
+//! Fetch Metadata) are therefore refused, except when the user follows a link.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::problem::Problem;
 use crate::settings::Settings;
 
-/// Admits the request of this client, or says why not.
+/// Admits the request of this client, or returns the reason for refusing it.
 pub(super) fn check(
     settings: &Settings,
     method: &Method,
@@ -26,8 +26,8 @@ pub(super) fn check(
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
     let host = client.host;
-    // Also the one that the request names: the browser is where a trusted proxy may be, so that its page
-    // could say another host in a header.
+    // Both hosts must be known: a browser may run on the machine of a trusted proxy, and its page could put
+    // another host into a header.
     let are_ours = [client.named, host].iter().all(|host| is_ours(host, &settings.hosts));
     if settings.address.ip().is_loopback() && !are_ours {
         let why = "a server on loopback does not answer to this host name; use localhost or an IP address, or add \
@@ -56,7 +56,7 @@ pub(super) fn check(
     Err(Problem::new(Code::Forbidden, why))
 }
 
-/// Whether a browser says that a page of another origin loads this, and does not go there.
+/// Whether the browser says that a page of another site loads this, other than by following a link.
 fn is_of_another_site(headers: &HeaderMap) -> bool {
     let says = |name: &str, word: &str| headers.get(name).is_some_and(|value| value == word);
     let is_followed = says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document");

@@ -1,4 +1,4 @@
-//! Scopes: what a token allows.
+//! Scopes: the permissions of a token.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Scope {
     /// All scopes.
     pub const ALL: [Scope; 4] = [Scope::Read, Scope::Write, Scope::Delete, Scope::Admin];
 
-    /// Its word in token files and JSON Web Tokens.
+    /// Its name in token files and JSON Web Tokens.
     pub fn name(self) -> &'static str {
         match self {
             Scope::Read => "read",

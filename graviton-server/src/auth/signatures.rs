@@ -1,9 +1,9 @@
-//! The signatures of JSON Web Tokens, verified by `ring`, so that the server has one provider of
+//! The signatures of JSON Web Tokens. `ring` verifies them, so that the server has one provider of
 //! cryptography for tokens and TLS. The providers that `jsonwebtoken` brings are aws-lc (73 s of C in every
 //! build) and pure Rust without `ring`.
 //!
-//! HS256, RS256, ES256 and EdDSA are verified. Everything else that a provider can do is an error: the
-//! server signs nothing and reads no JWK.
+//! HS256, RS256, ES256 and EdDSA are verified. Everything else that a provider can do is an error: the server
+//! signs nothing and reads no JWK.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
@@ -24,8 +24,8 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     },
 };
 
-/// Makes `ring` the provider of this process. A process that embeds the server and has chosen another keeps
-/// it.
+/// Makes `ring` the provider of this process. If a process that embeds the server has chosen another
+/// provider, that one stays.
 pub(super) fn install() {
     let _ = PROVIDER.install_default();
 }
@@ -64,15 +64,15 @@ struct RingVerifier {
 
 enum Key {
     Secret(hmac::Key),
-    /// As `jsonwebtoken` takes it out of PEM: PKCS #1 for RSA, an uncompressed point for P-256, 32 bytes for
-    /// Ed25519.
+    /// In the form that `jsonwebtoken` takes from PEM: PKCS #1 for RSA, an uncompressed point for P-256, 32
+    /// bytes for Ed25519.
     Public(UnparsedPublicKey<Vec<u8>>),
 }
 
 impl Verifier<Vec<u8>> for RingVerifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
         let verified = match &self.key {
-            // In constant time.
+            // Compares in constant time.
             Key::Secret(secret) => hmac::verify(secret, message, signature),
             Key::Public(public) => public.verify(message, signature),
         };
@@ -99,7 +99,7 @@ mod tests {
         {
             assert!(verifier(&algorithm, &secret).is_err(), "{algorithm:?}");
         }
-        // A secret is no public key.
+        // A secret is not a public key.
         for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
             assert!(verifier(&algorithm, &secret).is_err(), "{algorithm:?}");
         }

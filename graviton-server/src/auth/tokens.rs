@@ -5,8 +5,8 @@
 //! ci       read,write   2027-01-01T00:00:00.000Z  sha256:9f86d0…
 //! backup   read         never                     sha256:60303a…
 //! ```
-//! A token is 256 random bits, which need no slow hash to be safe from guessing. A presented token is compared with every
-//! line in constant time.
+//! A token is 256 random bits, which are safe from guessing without a slow hash. A presented token is
+//! compared with every line in constant time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use super::scopes::{Grant, Scopes};
 use crate::timestamp::{self, now};
 
-/// The prefix of every token, by which scanners find leaked ones.
+/// The prefix of every token, by which scanners find leaked tokens.
 const PREFIX: &str = "grv_";
 
-/// In milliseconds since 1970: `timestamp` has no later year.
+/// In milliseconds since 1970. `timestamp` has no later year.
 const YEAR_10_000: i64 = 253_402_300_800_000;
 
 /// The tokens of a file.
@@ -46,7 +46,7 @@ impl Tokens {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            // The line is not shown: it may contain a token itself.
+            // The error does not show the line, which may contain a token itself.
             lines.push(parse(line).ok_or_else(|| {
                 let message = format!("line {} of {} is not a token line", index + 1, path.display());
                 Error::new(Code::Config, message).with_advice(
@@ -57,7 +57,7 @@ impl Tokens {
         Ok(Tokens(lines))
     }
 
-    /// Whether the file has none at all.
+    /// Whether the file has no tokens.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,10 +1,12 @@
-//! Conditions and ranges of a request: `If-Match`, `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections 13 and 14).
+//! Conditions and ranges of a request: `If-Match`, `If-None-Match`, `Range`, `If-Range` (RFC 9110, sections
+//! 13 and 14).
 //!
-//! A blob never changes, so its ID is its strong entity tag. A `Range` that is malformed, of another unit, or of too many
-//! ranges is ignored, as the RFC allows; a well-formed one after the end of the blob is 416.
+//! A blob never changes, so its ID is its strong entity tag. A `Range` that is malformed, of another unit, or
+//! of too many ranges is ignored, as the RFC allows. A well-formed one after the end of the blob is 416.
 //!
-//! The crate `headers` parses the conditions. Ranges are parsed here: neither `headers` nor `http-range-header` bounds
-//! their number, merges those that overlap, or accepts every form of the RFC (`Bytes = 0-1,,3-`, offsets beyond `u64`).
+//! The crate `headers` parses the conditions. Ranges are parsed here: neither `headers` nor
+//! `http-range-header` bounds their number, merges overlapping ranges, or accepts every form of the RFC
+//! (`Bytes = 0-1,,3-`, offsets beyond `u64`).
 
 use std::ops::Range;
 
@@ -35,7 +37,7 @@ pub(super) fn etag(id: &BlobId) -> String {
     format!("\"{id}\"")
 }
 
-/// Refuses a request whose `If-Match` names another blob. The handler says whether the blob is there.
+/// Refuses a request whose `If-Match` names another blob. The handler checks whether the blob exists.
 pub(super) fn check(headers: &HeaderMap, id: &BlobId) -> Result<(), Problem> {
     let matches = match headers.typed_try_get::<IfMatch>() {
         Ok(None) => return Ok(()),
@@ -51,8 +53,8 @@ pub(super) fn check(headers: &HeaderMap, id: &BlobId) -> Result<(), Problem> {
     }
 }
 
-/// The same for a request that changes something: `If-Match` wants a blob that is there, and `If-None-Match`
-/// one that is not.
+/// The same for a request that changes something: `If-Match` requires a blob that exists, and `If-None-Match`
+/// one that does not.
 pub(super) async fn check_change(
     store: &AsyncStore,
     headers: &HeaderMap,
@@ -60,7 +62,7 @@ pub(super) async fn check_change(
 ) -> Result<(), Problem> {
     check(headers, id)?;
     if headers.get_all(IF_NONE_MATCH).iter().any(|value| !value.to_str().is_ok_and(are_tags)) {
-        // Ignored, it would change what the client wanted to keep.
+        // If it were ignored, the request would change a blob that the client wanted to keep.
         let why = "`If-None-Match` is malformed; it is `*`, or entity tags in double quotes";
         return Err(Problem::new(Code::InvalidArgument, why));
     }
@@ -75,7 +77,7 @@ pub(super) async fn check_change(
     }
 }
 
-/// Whether this is `*`, or entity tags. `headers` leaves out those that are none.
+/// Whether this is `*` or entity tags. `headers` leaves out invalid tags.
 fn are_tags(text: &str) -> bool {
     let mut rest = text.trim();
     while !rest.is_empty() && rest != "*" {
@@ -98,7 +100,7 @@ fn failed(why: &str) -> Problem {
     Problem::new(Code::Conflict, why).with_status(StatusCode::PRECONDITION_FAILED)
 }
 
-/// Whether `If-None-Match` says that the client has it already.
+/// Whether `If-None-Match` says that the client already has it.
 pub(crate) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .typed_get::<IfNoneMatch>()
@@ -106,10 +108,10 @@ pub(crate) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
         .is_some_and(|(condition, etag)| !condition.precondition_passes(&etag))
 }
 
-/// The bytes that a request asks for of a blob of this size.
+/// The requested bytes of a blob of this size.
 pub(super) fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
     let Some(range) = only(headers, &RANGE) else { return Wanted::All };
-    // A date or a weak tag never matches: blobs have no date that a client could know.
+    // A date or a weak tag never matches: clients know no date of a blob.
     if headers.contains_key(IF_RANGE) && only(headers, &IF_RANGE) != Some(etag) {
         return Wanted::All;
     }
@@ -150,7 +152,8 @@ fn parse(value: &str) -> Option<Vec<ByteRange>> {
     (1..=MOST_RANGES).contains(&ranges.len()).then_some(ranges)
 }
 
-/// Keeps the order of the request unless ranges overlap or touch; those are merged, in the order of the blob.
+/// Keeps the order of the request. Ranges that overlap or touch are merged, and all are then in the order of
+/// the blob.
 fn separate(ranges: &mut Vec<Range<u64>>) {
     let mut sorted = ranges.clone();
     sorted.sort_unstable_by_key(|range| range.start);

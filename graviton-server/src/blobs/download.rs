@@ -1,6 +1,6 @@
-//! Downloads. The first block is verified before the response headers are sent, and each further block before any byte of
-//! it. A failure in the middle closes the connection (on HTTP/2, the stream) without the end of the body, so that no client
-//! takes a part for the whole.
+//! Downloads. The first block is verified before the response headers are sent, and each further block before
+//! any byte of it. A failure in the middle closes the connection (on HTTP/2, the stream) without the end of
+//! the body, so that no client takes a part for the whole.
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
@@ -202,7 +202,7 @@ fn multipart(
     Ok((parts, length))
 }
 
-/// A part of the body: bytes of its own, then a range of the blob.
+/// A part of the body: header bytes, then a range of the blob.
 struct Part {
     head: Bytes,
     range: Range<u64>,
@@ -219,7 +219,7 @@ struct Download {
     id: BlobId,
     outgoing: Outgoing,
     parts: VecDeque<Part>,
-    /// Whether the reader stands in the range of the first part.
+    /// Whether the reader is in the range of the first part.
     started: bool,
 }
 
@@ -245,7 +245,7 @@ impl Download {
         }
     }
 
-    /// The body, of which so many bytes of the blob come after the first piece.
+    /// The body. `rest` bytes of the blob come after the first piece.
     fn into_body(mut self, first: Bytes, rest: u64) -> Body {
         self.outgoing.park(rest);
         Body::from_stream(stream::try_unfold((Some(first), self), |(first, mut download)| async move {

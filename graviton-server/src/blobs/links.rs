@@ -1,4 +1,4 @@
-//! Links to blobs, for those who can send no token (`auth::links`).
+//! Links to blobs, for clients that cannot send a token (`auth::links`).
 
 #![allow(unused_qualifications, reason = "utoipa's macros qualify what is in scope")]
 
@@ -19,7 +19,7 @@ use crate::problem::Problem;
 use crate::schemas::{Common, NotFound};
 use crate::timestamp::{now, rfc3339};
 
-/// The seconds for which a link lasts unless the request says otherwise, and the longest time.
+/// The default lifetime of a link in seconds, and the longest one.
 const LIFETIME: u64 = 3_600;
 const LONGEST: u64 = 604_800;
 
@@ -54,7 +54,7 @@ pub(super) struct Signed {
 }
 
 impl Signed {
-    /// Refuses half a link.
+    /// Refuses a link with only one of the two parameters.
     pub(super) fn check(&self) -> Result<(), Problem> {
         if self.expires.is_none() || self.signature.is_some() {
             return Ok(());
@@ -84,7 +84,7 @@ pub(super) async fn make(
         let why = "this server makes no links; whoever runs it can set GRAVITON_HTTP_LINK_KEYS";
         return Err(Problem::new(Code::NotFound, why));
     };
-    // A link that would be refused is none.
+    // Do not make a link that would be refused.
     presentation.describe(&mut HeaderMap::new())?;
     let lifetime = most("expires_in", params.expires_in, LIFETIME, LONGEST)? as u64;
     app.store().stat(&id).await?;

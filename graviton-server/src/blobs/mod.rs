@@ -143,7 +143,7 @@ struct ManifestParams {
 async fn list(State(app): State<Shared>, Params(params): Params<ListParams>) -> Result<Response, Problem> {
     let after: Option<BlobId> = params.after.as_deref().map(str::parse).transpose()?;
     let limit = most("limit", params.limit, 100, MOST_BLOBS)?;
-    // One blob more than asked for shows whether there is a next page.
+    // Asks for one blob more than requested, to know whether there is a next page.
     let mut stats = app.store().list(after.as_ref(), limit + 1).await?;
     let more = stats.len() > limit;
     stats.truncate(limit);
@@ -190,7 +190,8 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Restore a deleted blob. During the grace period this always succeeds; later only if nothing has been collected
+/// Restore a deleted blob. During the grace period this always succeeds; later only if nothing is collected
+/// yet
 #[utoipa::path(post, path = "/api/blobs/{id}/restore", tag = "blobs",
     params(("id" = crate::schemas::BlobIdText, Path, description = "The blob")),
     responses((status = 204, description = "Restored, or never deleted"), NotFound, Common))]

@@ -1,7 +1,7 @@
 //! Media type and file name of a download, chosen by the author of the link.
 //!
-//! The list excludes what a browser would run in the server's origin: HTML, SVG, XML and scripts. The policy sent with
-//! every blob also keeps the browser from running or loading anything.
+//! The list excludes types that a browser would run in the server's origin: HTML, SVG, XML and scripts. The
+//! policy sent with every blob also keeps the browser from running or loading anything.
 
 use graviton_core::Code;
 use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -65,7 +65,7 @@ pub(crate) enum Disposition {
 /// The most characters in a file name.
 const MOST_NAME: usize = 200;
 
-/// How to serve the blob.
+/// The presentation of the blob.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Presentation {
@@ -110,7 +110,7 @@ impl Presentation {
         Ok(HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(MEDIA_TYPES[0])))
     }
 
-    /// The parameters of an address that presents the blob like this.
+    /// The query parameters of an address that presents the blob like this.
     pub(super) fn into_parameters(self) -> Vec<(String, String)> {
         let named =
             [("type", self.media_type), ("disposition", self.disposition), ("filename", self.filename)];

@@ -1,8 +1,9 @@
-//! Uploads. A blob becomes visible only as a whole, when the store has committed it. Nothing is kept of an upload that was
-//! refused, aborted, or whose content does not match its ID.
+//! Uploads. A blob becomes visible only as a whole, when the store has committed it. Nothing is kept of an
+//! upload that was refused, aborted, or whose content does not match its ID.
 //!
-//! A large upload needs buffers and one of the `MAX_UPLOADS` slots. A small one needs memory for the bytes that arrived,
-//! and a slot only if there is no memory. So the memory in use is bounded, however many uploads arrive.
+//! A large upload needs buffers and one of the `MAX_UPLOADS` slots. A small one needs memory for the bytes
+//! that arrived, and a slot only if there is no memory. So the memory in use is bounded, however many uploads
+//! arrive.
 
 use axum::Extension;
 use axum::Json;

@@ -1,9 +1,8 @@
 //! The OpenAPI document without its routes, and `/docs`: a page that shows the document with Swagger UI.
 //!
 //! The viewer is part of the binary (`swagger-ui/README.md`), and the page's policy lets a browser load
-//! nothing from another origin. Its addresses are relative, so that it can be published under any path. The
-//! routes complete the document (`routes`), which therefore comes as a
-//! [`Document`] in an extension.
+//! nothing from another origin. Its addresses are relative, so it works under any path. The routes complete
+//! the document (`routes`), which is therefore passed as a [`Document`] in an extension.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -26,8 +25,8 @@ use crate::blobs::{Disposition, MediaType};
 use crate::problem::{CODES, MEDIA_TYPE};
 use crate::schemas::{BlobIdText, BlockKeyText, JobNumber};
 
-/// Lets the page run the viewer, which sets styles and draws its icons from `data:` addresses, and
-/// ask this server. Nothing of another origin.
+/// Lets the page run the viewer, which sets styles, draws its icons from `data:` addresses, and asks this
+/// server. The page may load nothing from another origin.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -66,7 +65,7 @@ pub(crate) fn without_routes() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Makes the body of a stream optional, which the macros cannot say: an empty stream is a valid one.
+/// Makes the body of a stream optional, which the macros cannot express: an empty stream is valid.
 pub(crate) fn allow_empty_streams(document: &mut utoipa::openapi::OpenApi) {
     let items = document.paths.paths.values_mut();
     for operation in items.flat_map(|item| [&mut item.post, &mut item.put]).flatten() {
@@ -113,8 +112,8 @@ fn asset(media_type: &str, content: impl Into<Bytes>) -> Response {
     (headers, content.into()).into_response()
 }
 
-// Unpacked when somebody asks for the page, and compressed again for each client that wants it so: then the
-// negotiation is the one of all other responses.
+// Unpacked on the first request for the page, and compressed again for each client that accepts it: so the
+// negotiation is the same as for all other responses.
 static SCRIPT: LazyLock<Bytes> =
     LazyLock::new(|| unpack(include_bytes!("swagger-ui/swagger-ui-bundle.js.gz")));
 static STYLE: LazyLock<Bytes> = LazyLock::new(|| unpack(include_bytes!("swagger-ui/swagger-ui.css.gz")));

@@ -1,4 +1,4 @@
-//! Who may do what: every route with every scope, tokens of all kinds, and tokens that are not.
+//! Permissions: every route with every scope, tokens of all kinds, and invalid tokens.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ async fn ask(scene: &Scene, method: &str, path: &str, credential: &str) -> Respo
     scene.request(method, path).header("authorization", credential).send().await.unwrap()
 }
 
-/// What each route of the document needs; the test fails for one that is not named here.
+/// The scope that each route of the document needs. The test fails for a route that is missing here.
 fn needed(method: &str, path: &str) -> Option<&'static str> {
     match (method, path) {
         (_, "/api/health" | "/api/ready" | "/api/openapi.json" | "/docs") => None,
@@ -93,7 +93,7 @@ async fn every_route_asks_for_its_scope_and_for_no_other() {
         status(&scene.get(&format!("/docs/{file}")).send().await.unwrap(), 200);
     }
     problem(scene.get("/docs/other.js").send().await.unwrap(), "unauthorized").await;
-    // What is private is not kept by a cache that others use.
+    // A shared cache must not keep private content.
     let id = scene.store.put(&b"private"[..]).await.unwrap().id;
     let got = ask(&scene, "GET", &format!("/api/blobs/{id}"), &format!("bearer {}", tokens[0])).await;
     assert_eq!(got.headers()["cache-control"], "private, max-age=31536000, immutable");
@@ -114,7 +114,7 @@ async fn what_is_no_token_opens_nothing() {
         format!("Bearer {token}x"),
         format!("Bearer {}", token.to_uppercase()),
         format!("Bearer x {token}"),
-        // The hash that is in the file is not the token.
+        // The hash in the file is not the token.
         format!(
             "Bearer {}",
             std::fs::read_to_string(scene.path("tokens")).unwrap().trim().rsplit(':').next().unwrap()
@@ -129,7 +129,7 @@ async fn what_is_no_token_opens_nothing() {
     problem(twice.send().await.unwrap(), "unauthorized").await;
     problem(scene.get(&format!("/api/stats?access_token={token}")).send().await.unwrap(), "unauthorized")
         .await;
-    // An upload without a token is refused before its content is looked at.
+    // An upload without a token is refused before its content is read.
     let put = scene.request("POST", "/api/blobs").body(vec![0; 5_000_000]).send().await.unwrap();
     problem(put, "unauthorized").await;
     scene.assert_blobs(0).await;
@@ -151,7 +151,7 @@ async fn tokens_come_and_go_without_a_restart() {
     std::fs::write(&file, "nonsense").unwrap();
     assert!(scene.control.reload().is_err());
     status(&ask(&scene, "GET", "/api/stats", &first).await, 200);
-    // Nor does one that has nothing in it yet.
+    // A file that has no tokens yet changes nothing either.
     std::fs::write(&file, "# tokens\n").unwrap();
     let refused = scene.control.reload().unwrap_err();
     assert!(refused.to_string().contains("no tokens any more"), "{refused}");
@@ -162,7 +162,7 @@ async fn tokens_come_and_go_without_a_restart() {
     status(&ask(&scene, "GET", "/api/stats", &second).await, 200);
 }
 
-/// A signer, and what the server checks with, for each algorithm.
+/// A signer and the server's key for it, for each algorithm.
 fn signer(algorithm: &'static str) -> (Signer, Vec<u8>) {
     if algorithm == "HS256" {
         let secret = b"0123456789abcdef0123456789abcdef";
@@ -212,7 +212,7 @@ async fn json_web_tokens_of_four_algorithms() {
             }
             problem(ask(&scene, "GET", "/api/stats", &token_of(&claims)).await, "unauthorized").await;
         }
-        // Signed by another, with another algorithm, by nobody, or changed.
+        // Signed by another key, with another algorithm, not signed, or changed.
         let forged = [
             format!("Bearer {}", other(algorithm).token(&good)),
             format!("Bearer {}", Signer::secret("HS256", b"guessed").token(&good)),
@@ -227,7 +227,7 @@ async fn json_web_tokens_of_four_algorithms() {
     }
 }
 
-/// A signer whom the server does not know.
+/// A signer whose key the server does not know.
 fn other(algorithm: &'static str) -> Signer {
     if algorithm == "HS256" {
         Signer::secret("HS256", b"another secret of 32 bytes or so")
@@ -258,11 +258,11 @@ async fn what_everybody_may_see_is_no_secret() {
     for public in [&pem, &format!("# ours\n{pem}"), ssh, jwk, "short"] {
         assert_eq!(bind(public).await, Some(graviton_core::Code::Config), "{public}");
     }
-    // Of a secret of bytes, only the end of the line is left out.
+    // Only the end of the line is removed from a secret.
     assert_eq!(bind(&format!("{}\t \n", "x".repeat(30))).await, None);
 }
 
-/// What cannot serve makes no store either.
+/// A server that cannot start creates no store.
 #[test]
 fn wrong_settings_are_found_before_the_store_is_made() {
     let directory = tempfile::tempdir().unwrap();
@@ -306,7 +306,7 @@ async fn nobody_is_let_in_from_elsewhere_by_accident() {
     for pairs in [vec![("ADDR", "127.0.0.2")], vec![("ADDR", "::1")]] {
         assert!(bind(&pairs).await.is_ok(), "{pairs:?}");
     }
-    // Bound and let go at once: nobody gets to connect.
+    // The port is bound and released at once, so nobody can connect.
     assert!(bind(&[("ADDR", "0.0.0.0"), ("TOKENS", file)]).await.is_ok());
     assert!(bind(&[("ADDR", "0.0.0.0"), ("INSECURE", "true")]).await.is_ok());
     assert!(bind(&[("TOKENS", "/does/not/exist")]).await.is_err());

@@ -1,4 +1,4 @@
-//! Blobs in, out and away.
+//! Blobs: upload, download, deletion.
 
 use graviton_core::{Algo, BlobId};
 use serde_json::Value;
@@ -10,7 +10,7 @@ fn id_of(content: &[u8]) -> String {
     BlobId::of(Algo::Blake3, content).to_string()
 }
 
-/// The body in pieces, without a length beforehand.
+/// The body in pieces, without an announced length.
 fn chunked(content: &[u8]) -> reqwest::Body {
     let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
         content.chunks(70_001).map(|piece| Ok(piece.to_vec())).collect();
@@ -20,7 +20,7 @@ fn chunked(content: &[u8]) -> reqwest::Body {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_every_length_come_back_as_they_were() {
     let scene = Scene::new().await;
-    // Around the sizes of pieces, of blocks, of the first buffer and of the pipeline behind it.
+    // Sizes around those of pieces, blocks, the first buffer and the pipeline after it.
     for (seed, size) in
         [0, 1, 4_095, 4_097, 65_536, 262_144, 524_288, 524_289, 1 << 20, (4 << 20) + 1, 9_000_000]
             .iter()
@@ -88,7 +88,8 @@ async fn content_under_the_wrong_id_is_refused_and_leaves_nothing() {
     status(&response, 201);
 }
 
-/// Who was refused before its content was read is told that the connection ends; another request on it would be lost.
+/// A client that is refused before its content is read is told that the connection ends; another request on
+/// it would be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_not_read_to_the_end_of_a_request_says_that_it_closes() {
     let scene = Scene::new().await;
@@ -141,7 +142,7 @@ async fn a_body_that_is_not_the_content_is_refused() {
     }
 }
 
-/// A second line of a header, and a trailer behind the content.
+/// A second line of a header, and a trailer after the content.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_of_a_header_counts_and_trailers_declare_nothing() {
     let scene = Scene::new().await;
@@ -153,7 +154,7 @@ async fn every_line_of_a_header_counts_and_trailers_declare_nothing() {
         let answer = scene.raw(format!("{head}Content-Length: 7\r\n\r\ncontent").as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{lines}: {answer}");
     }
-    // The second is right, and was not computed.
+    // The second one is correct, but the server has not computed it.
     for digest in
         ["2SmKENGwc1g33EvYXaxkGw887yekfl1TpU8vP1svz/o=", "7XACtDnprIRfIjV9giusFERzD722AW0+yUMil7nsn3M="]
     {
@@ -225,7 +226,7 @@ async fn a_body_cut_short_leaves_nothing() {
             assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
         }
     }
-    // And on HTTP/2, where the stream is reset.
+    // The same on HTTP/2, where the stream is reset.
     let client = client_builder().http2_prior_knowledge().build().unwrap();
     let broken = futures_util::stream::iter([Ok(noise(1, 3_000_000)), Err(std::io::Error::other("cut"))]);
     let sent = client.post(scene.url("/api/blobs")).body(reqwest::Body::wrap_stream(broken)).send().await;
@@ -265,7 +266,7 @@ async fn ranges() {
         let got = scene.get(&path).header("range", "bytes=0-9").header("if-range", tag).send().await.unwrap();
         status(&got, expected);
     }
-    // HEAD is about the whole.
+    // HEAD describes the whole blob.
     let head = scene.request("HEAD", &path).header("range", "bytes=0-9").send().await.unwrap();
     status(&head, 200);
 }
@@ -337,7 +338,7 @@ async fn conditions_that_do_not_hold_keep_all_as_it_is() {
         }
     }
     status(&scene.request("HEAD", &path).header("if-match", "\"x\"").send().await.unwrap(), 412);
-    // What makes no sense makes none under any condition.
+    // An invalid request is refused under any condition.
     for method in ["GET", "HEAD"] {
         let senseless = scene.request(method, &format!("{path}?type=AAA")).header("if-match", "\"x\"");
         status(&senseless.send().await.unwrap(), 400);
@@ -479,7 +480,7 @@ async fn damage_never_ends_a_body_cleanly() {
         };
         assert!(ended.is_err() && received.len() < content.len() && content.starts_with(&received));
     }
-    // What is intact can be had; and before the first byte it can still be said.
+    // Intact ranges can be read; damage to the first byte sent is reported with a status.
     let start = scene.get(&path).header("range", "bytes=0-99").send().await.unwrap();
     assert!(start.bytes().await.unwrap() == content[..100]);
     let end = scene.get(&path).header("range", "bytes=-1").send().await.unwrap();
@@ -488,7 +489,7 @@ async fn damage_never_ends_a_body_cleanly() {
 
     std::fs::remove_file(scene.block_file(&id, 0).await).unwrap();
     problem(scene.get(&path).send().await.unwrap(), "missing-block").await;
-    // Putting the content again mends it.
+    // Putting the content again repairs it.
     assert_eq!(scene.put(&content).await, id);
     assert!(scene.get(&path).send().await.unwrap().bytes().await.unwrap() == content);
 }

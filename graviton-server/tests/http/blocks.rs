@@ -1,4 +1,5 @@
-//! Blocks, for clients that cut by themselves and send what is missing, through one server and another.
+//! Blocks, for clients that cut streams themselves and upload the missing ones, through one server and
+//! through two.
 
 use graviton_core::{Algo, BlobId, BlockKey};
 use reqwest::{RequestBuilder, Response};
@@ -34,7 +35,7 @@ async fn only_what_is_missing_is_sent_and_any_server_goes_on() {
     let scene = Scene::new().await;
     let other = scene.another(&[]).await;
     let blocks: Vec<Vec<u8>> = (1..=4).map(|seed| noise(seed, 50_000 + seed as usize)).collect();
-    // One of them is there already.
+    // One of the blocks is stored already.
     scene.put(&blocks[1][..1]).await;
     let there = blocks[1][..1].to_vec();
     let content = [&blocks[0][..], &there, &blocks[2], &blocks[0]].concat();
@@ -69,7 +70,7 @@ async fn only_what_is_missing_is_sent_and_any_server_goes_on() {
         let head = scene.request("HEAD", &format!("/api/blocks/{key}")).send().await.unwrap();
         assert_eq!(head.headers()["content-length"], block.len().to_string());
     }
-    // What a session keeps, no collection takes.
+    // No collection takes the blocks that a session keeps.
     let grace = graviton_core::GcOptions { grace: Some(std::time::Duration::ZERO), ..Default::default() };
     scene.store.gc(&grace, |_| std::ops::ControlFlow::Continue(())).await.unwrap();
     assert_eq!(json(ask(&scene, Some(session), &keys).await).await["missing"], value!([]));
@@ -126,7 +127,7 @@ async fn what_is_not_right_is_refused() {
     problem(ask(&scene, None, &vec![key.clone(); 10_001]).await, "too-large").await;
     scene.assert_blobs(0).await;
 
-    // A block that rotted meanwhile is one that is missing.
+    // A block that was damaged meanwhile counts as missing.
     damage(&scene.block_files()[0]);
     let unfinished =
         problem(commit(&scene, &session, &id, std::slice::from_ref(&key)).await, "not-found").await;
@@ -143,7 +144,8 @@ async fn what_is_not_right_is_refused() {
 async fn a_session_that_is_over_says_so() {
     let scene = Scene::new().await;
     let session = scene.store.open_session(std::time::Duration::from_secs(1)).await.unwrap().token();
-    // By the database's clock; each call that finds it alive moves its end, so that it is left alone for a while.
+    // The database's clock decides. Each call to a live session extends it, so the loop leaves it alone for a
+    // while.
     until("the session is over", async || {
         tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
         let grace = graviton_core::GcOptions::default();
@@ -165,7 +167,7 @@ async fn what_a_client_has_kept_for_it_is_bounded() {
     let keys: Vec<String> = (0..150_u8).map(|byte| key_of(&[byte])).collect();
     let first = json(ask(&scene, None, &keys[..100]).await).await;
     let session = first["session"].as_str().unwrap();
-    // To ask again is no more.
+    // The same question again adds no blocks.
     for _ in 0..5 {
         status(&ask(&scene, Some(session), &keys[..100]).await, 200);
     }
@@ -178,7 +180,7 @@ async fn what_a_client_has_kept_for_it_is_bounded() {
     problem(put.header("graviton-session", session).send().await.unwrap(), "too-large").await;
 }
 
-/// Sessions keep blocks that nobody ever puts: their rows take the database's place all the same.
+/// Sessions keep blocks that are never put, but their rows take space in the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_sessions_keep_counts_for_the_quota() {
     let scene = Scene::with(&[("QUOTA", "1MiB")]).await;
@@ -194,11 +196,11 @@ async fn what_sessions_keep_counts_for_the_quota() {
             problem(answer, "quota-exceeded").await;
         }
     }
-    // A row counts as a hundred bytes.
+    // A row counts as 100 bytes.
     assert_eq!(answered, 10);
 }
 
-/// A manifest of one small block again and again takes much more of the database than of the disk.
+/// A manifest that repeats one small block takes much more of the database than of the disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_and_questions_count_for_the_quota() {
     let scene = Scene::with(&[("QUOTA", "1MiB")]).await;
@@ -220,7 +222,7 @@ async fn manifests_and_questions_count_for_the_quota() {
         "quota-exceeded",
     )
     .await;
-    // Once it is used up, not even a question is answered, for which rows are written.
+    // Once the quota is used up, even a question is refused, because it writes rows.
     status(&manifest(484).await, 201);
     scene.put(&noise(2, 75)).await;
     problem(ask(&scene, Some(&session), &[key_of(b"y")]).await, "quota-exceeded").await;

@@ -1,4 +1,4 @@
-//! What is broken in a store for real, as a client is told of it: a full disk, a damaged database, a disk that fails.
+//! Real faults of a store, as a client sees them: a full disk, a damaged database, a disk that fails.
 
 use std::os::unix::fs::FileExt;
 
@@ -25,7 +25,7 @@ async fn a_full_disk_is_507_and_what_is_there_is_served() {
     status(&put(1_500_000).await, 201);
 }
 
-/// Where a block is to be published stands a file that something is mounted on, which cannot be replaced: an error of the
+/// A mounted file, which cannot be replaced, has the name of the block to publish. That is an error of the
 /// system, after which nothing more is written until the store is opened again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_the_system_refuses_latches_the_store() {
@@ -51,7 +51,7 @@ async fn a_block_that_cannot_be_read_is_the_server_s_failure() {
     let id = scene.put(b"unreadable").await;
     let file = scene.block_file(&id, 0).await;
     std::fs::remove_file(&file).unwrap();
-    // No link is followed out of the store.
+    // The store never follows a link out of its directory.
     std::os::unix::fs::symlink("/etc/hostname", &file).unwrap();
     problem(scene.get(&format!("/api/blobs/{id}")).send().await.unwrap(), "io").await;
 }
@@ -66,7 +66,8 @@ async fn a_damaged_database_is_said_to_be_one() {
     }
     store.close().await;
     let scene = Scene::of(directory, &[]).await;
-    // All but the first page and what the server has read of the store itself.
+    // Overwrites all pages except the first one and the one that describes the store, which the server has
+    // read.
     let file = std::fs::File::options().write(true).open(scene.path("manifests.db")).unwrap();
     let length = file.metadata().unwrap().len();
     for page in 2..length / 4096 {

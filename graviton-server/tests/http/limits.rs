@@ -1,4 +1,4 @@
-//! What is refused or cut off, with which status, and whom it does not hurt.
+//! Requests that are refused or cut off: the status, and no harm to other clients.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,7 +11,7 @@ async fn begin(scene: &Scene, head: &str) -> TcpStream {
     stream
 }
 
-/// The head of the response that comes on this connection.
+/// The head of the next response on this connection.
 async fn head_of(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let reading = async {
@@ -28,7 +28,7 @@ async fn what_is_too_large_is_refused_and_the_answer_arrives() {
     let scene = Scene::with(&[("MAX_BODY", "1MiB")]).await;
     let allowed = scene.request("POST", "/api/blobs").body(noise(1, 1 << 20)).send().await.unwrap();
     status(&allowed, 201);
-    // The client sends all of it before it looks for an answer.
+    // The client sends everything before it reads the answer.
     for round in 0..20 {
         let mut stream =
             begin(&scene, "POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n").await;
@@ -72,7 +72,7 @@ async fn heads_have_a_size_and_a_time() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
     let many = format!("GET /api/health HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(200));
     assert!(scene.raw(many.as_bytes()).await.starts_with("HTTP/1.1 431"));
-    // Whoever says nothing, or never comes to the end, is not waited for.
+    // The server does not wait for clients that send nothing or never finish.
     for begun in ["", "GET /api/health HTTP/1.1\r\nX-Slow: ", "PRI * HTTP/2.0\r\n"] {
         let mut stream = begin(&scene, begun).await;
         let answer = read_all(&mut stream).await;
@@ -80,7 +80,7 @@ async fn heads_have_a_size_and_a_time() {
     }
 }
 
-/// Sends a byte now and then, until the server does not want any more.
+/// Sends a byte now and then, until the server ends the connection.
 async fn drip_until_it_ends(mut slow: TcpStream) {
     let (mut reading, mut writing) = slow.split();
     let drip = async {
@@ -105,13 +105,13 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let mut silent = begin(&scene, &format!("{head}abc")).await;
     let answer = read_all(&mut silent).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"timeout\""), "{answer}");
-    // A byte now and then is not a body that comes.
+    // A byte now and then is too slow.
     let slow = begin(&scene, head).await;
     drip_until_it_ends(slow).await;
     scene.assert_blobs(0).await;
 }
 
-/// Much at once is no leave to take one's time for ever.
+/// A fast start does not permit a slow rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_coming_fast_is_not_waited_for() {
     let scene = Scene::with(&[("BODY_TIMEOUT", "1s"), ("BODY_RATE", "1KiB")]).await;
@@ -126,7 +126,7 @@ async fn idle_and_stalled_connections_are_closed() {
     let scene = Scene::with(&[("IDLE_TIMEOUT", "1s")]).await;
     let mut idle = begin(&scene, "GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(read_all(&mut idle).await.starts_with("HTTP/1.1 200"));
-    // More than the buffers of two sockets take.
+    // More than the buffers of two sockets hold.
     let id = scene.put(&noise(1, 64 << 20)).await;
     let stalled = begin(&scene, &format!("GET /api/blobs/{id} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
     until("the download that nobody takes is cut off", async || {
@@ -182,7 +182,7 @@ async fn one_large_upload_too_many_waits_and_is_told_so() {
         metrics.lines().any(|line| line == "graviton_uploads 1")
     })
     .await;
-    // Kept alive while the other waits.
+    // It is kept alive while the other one waits.
     let keeper = tokio::spawn(async move {
         for byte in &noise(1, 1_000_100)[1_000_000..] {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -194,7 +194,7 @@ async fn one_large_upload_too_many_waits_and_is_told_so() {
     let second = scene.request("POST", "/api/blobs").body(noise(2, 2_000_000)).send().await.unwrap();
     assert_eq!(second.headers()["retry-after"], "1");
     problem(second, "overloaded").await;
-    // Small ones go on.
+    // Small uploads continue.
     scene.put(&noise(3, 100_000)).await;
     keeper.abort();
     until("there is room again", async || {
@@ -220,7 +220,7 @@ async fn more_requests_than_the_rate_are_told_when_to_come_back() {
     let seconds: u64 = limited.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=2).contains(&seconds));
     problem(limited, "rate-limited").await;
-    // Who watches over the server is not limited.
+    // Health checks are not limited.
     status(&scene.get("/api/health").send().await.unwrap(), 200);
 }
 
@@ -231,7 +231,7 @@ async fn no_more_is_stored_than_the_quota() {
     let response = scene.request("POST", "/api/blobs").body(noise(2, 700_000)).send().await.unwrap();
     problem(response, "quota-exceeded").await;
     scene.assert_blobs(1).await;
-    // What fits still does, and reading and deleting go on.
+    // A blob that fits is stored, and reading and deleting continue.
     scene.put(&noise(3, 100_000)).await;
     status(&scene.get(&format!("/api/blobs/{id}")).send().await.unwrap(), 200);
     status(&scene.request("DELETE", &format!("/api/blobs/{id}")).send().await.unwrap(), 204);
@@ -239,7 +239,7 @@ async fn no_more_is_stored_than_the_quota() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_slow_clients_do_not_hurt_the_others() {
-    // Both ends are in this process.
+    // Both ends of each connection are in this process.
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
@@ -261,7 +261,7 @@ async fn a_thousand_slow_clients_do_not_hurt_the_others() {
         assert!(got.bytes().await.unwrap() == content);
         scene.put(&content).await;
     }
-    // They are still there: it was beside them that all this was done.
+    // The slow clients are still connected, so all of this happened beside them.
     let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
     let open: f64 = metrics
         .lines()

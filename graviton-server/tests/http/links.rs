@@ -1,4 +1,4 @@
-//! Links: whoever has one reads this blob, until it expires, and does nothing else.
+//! Links: a link permits reading this blob until it expires, and nothing else.
 
 use reqwest::Response;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use crate::scene::{Scene, json, problem, status};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// A server that asks for tokens and makes links; a token that may read and one that may only write.
+/// A server with tokens and links; a token that may read and one that may only write.
 async fn scene(settings: &[(&str, &str)]) -> (Scene, String, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -28,7 +28,7 @@ async fn make(scene: &Scene, token: &str, id: &str, query: &str) -> Response {
     request.bearer_auth(token).send().await.unwrap()
 }
 
-/// A new link, as the path and the query that the server sees.
+/// A new link, as the path and query that the server sees.
 async fn link(scene: &Scene, token: &str, id: &str, query: &str) -> String {
     let made = make(scene, token, id, query).await;
     status(&made, 201);
@@ -60,7 +60,7 @@ async fn whoever_has_a_link_reads_the_blob_as_it_says() {
     assert_eq!(part.bytes().await.unwrap(), &b"pic"[..]);
     let versioned = scene.get(&path.replace("/api/", "/api/v1/")).send().await.unwrap();
     status(&versioned, 200);
-    // A browser that shows it in a page of another site says so, and may.
+    // A browser that shows the blob in a page of another site says so, and is allowed.
     let shown = scene.get(&path).header("sec-fetch-site", "cross-site").header("sec-fetch-dest", "image");
     status(&shown.send().await.unwrap(), 200);
 }
@@ -87,7 +87,7 @@ async fn a_link_opens_nothing_else() {
     ] {
         problem(scene.request(method, &path).send().await.unwrap(), code).await;
     }
-    // A link that is not valid is refused even to those who have a token: they would not notice it.
+    // An invalid link is refused even together with a valid token: otherwise nobody would notice.
     let spoilt = scene.get(&format!("{path}x")).bearer_auth(&token).send().await.unwrap();
     problem(spoilt, "unauthorized").await;
     problem(make(&scene, &writer, &id, "").await, "forbidden").await;
@@ -112,7 +112,7 @@ async fn a_link_ends_with_its_time_and_with_its_key() {
     })
     .await;
     status(&scene.get(&long).send().await.unwrap(), 200);
-    // A new key beside the old one, then without it.
+    // A new key beside the old one, then alone.
     std::fs::write(scene.path("keys"), format!("{}\n{KEY}\n", KEY.to_uppercase())).unwrap();
     scene.control.reload().unwrap();
     status(&scene.get(&long).send().await.unwrap(), 200);

@@ -1,7 +1,7 @@
-//! The HTTP server over real sockets: what a client sees of it, and what it leaves in the store.
+//! The HTTP server over real sockets: its answers to clients, and its effects on the store.
 //!
-//! Some tests mount something, for which they must be root: elsewhere, and with `GRAVITON_TEST_NO_MOUNT=1`, they say
-//! LEFT OUT.
+//! Some tests mount something, which only root may do. For other users, and with `GRAVITON_TEST_NO_MOUNT=1`,
+//! they print LEFT OUT.
 
 mod auth;
 mod blobs;

@@ -1,4 +1,5 @@
-//! What is held for clients who do not take or send what they began: no more than the settings say, and others go on.
+//! Memory held for clients that do not finish an upload or a download: it stays within the settings, and
+//! other clients continue.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::scene::{Scene, TOO_LONG, client, client_builder, json, noise, problem, status, until};
 
-/// The server as a process of its own, whose memory and descriptors are its own as well.
+/// The server as a separate process with its own memory and descriptors.
 struct Program {
     child: Child,
     address: SocketAddr,
@@ -54,7 +55,7 @@ impl Program {
         json(put).await.as_str().unwrap().to_owned()
     }
 
-    /// Begins an upload of two megabytes that has a place when this returns.
+    /// Begins an upload of 2 MB. It has a slot when this returns.
     async fn begin(&self) -> TcpStream {
         let mut upload = TcpStream::connect(self.address).await.unwrap();
         let head = "POST /api/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n";
@@ -88,7 +89,7 @@ impl Program {
         commit.header("content-type", "application/json").body(body).send().await.unwrap()
     }
 
-    /// Asks for something, and then reads nothing of it.
+    /// Sends a request, and then reads nothing of the answer.
     async fn ask(&self, path: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
@@ -119,7 +120,8 @@ async fn readers_who_do_not_read_hold_no_more_than_the_memory_and_others_go_on()
         status(&got, 200);
         assert!(got.bytes().await.unwrap() == content);
     }
-    // Without a bound it is two megabytes and more for each of them. The allocator keeps some of what was freed just now.
+    // Without a bound, each of them takes more than 2 MB. The allocator keeps some memory that was freed just
+    // now.
     let peak = program.peak();
     assert!(peak < 640 << 20, "{} MiB", peak >> 20);
     drop(readers);
@@ -138,7 +140,7 @@ async fn blocks_that_nobody_takes_hold_no_more_than_the_memory() {
     let got = client.get(program.url(&path)).send().await.unwrap();
     assert_eq!(got.headers()["content-length"], block.len().to_string());
     assert!(got.bytes().await.unwrap() == block);
-    // All of them together have asked for 400 MiB.
+    // Together they have asked for 400 MiB.
     let peak = program.peak();
     assert!(peak < 200 << 20, "{} MiB", peak >> 20);
     drop(readers);
@@ -153,7 +155,7 @@ async fn who_is_refused_or_lingers_has_few_descriptors() {
         let head = "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\nConnection: close\r\n\r\n";
         let _ = stream.write_all(head.as_bytes()).await;
         streams.push(stream);
-        // 8 connections, 64 that linger, 64 that are refused, and what the process has anyway.
+        // 8 connections, 64 that linger, 64 that are refused, and the process's own descriptors.
         assert!(program.descriptors() < 250);
     }
 }
@@ -198,7 +200,7 @@ async fn one_caller_leaves_places_to_others() {
     let elsewhere = client_builder().local_address(Some([127, 0, 0, 2].into())).build().unwrap();
     let upload = |client: &Client, seed| client.post(&url).body(noise(seed, 2_000_000));
     status(&upload(&elsewhere, 2).send().await.unwrap(), 201);
-    // The one that only begins is in the way of those who have the same address, but not for long while they wait.
+    // The upload that only begins delays uploads from the same address, but not for long while they wait.
     let (same, other) = tokio::join!(upload(&here, 3).send(), upload(&elsewhere, 4).send());
     status(&other.unwrap(), 201);
     status(&same.unwrap(), 201);
@@ -223,7 +225,7 @@ async fn a_blob_of_blocks_is_an_upload_of_its_size() {
     let got = client().get(program.url(&format!("/api/blobs/{id}"))).send().await.unwrap();
     assert!(got.bytes().await.unwrap() == block.repeat(20));
 
-    // The only place is taken: a small blob needs none, a large one does, whatever the length of what names it.
+    // The only slot is taken. A small blob needs none; a large blob does, even if its manifest is short.
     let mut upload = program.begin().await;
     let keeper = tokio::spawn(async move {
         while upload.write_all(&[0; 1_000]).await.is_ok() {
@@ -249,7 +251,7 @@ async fn a_stream_that_is_not_read_does_not_end_the_others_of_its_connection() {
     });
     let upload = client.post(scene.url("/api/blobs")).body(reqwest::Body::wrap_stream(slow));
     status(&upload.send().await.unwrap(), 201);
-    // With nothing else on it, the connection is not kept for the one that is not read.
+    // With no other request on the connection, the server closes it despite the unread download.
     until("the download that nobody takes is cut off", async || {
         let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
         metrics.lines().any(|line| line == "graviton_downloads 0")

@@ -1,4 +1,4 @@
-//! Health, metrics, jobs, documents, and the end.
+//! Health, metrics, jobs, documents, and shutdown.
 
 use graviton_server::{CODES, openapi_json};
 use serde_json::{Value, json as value};
@@ -34,13 +34,13 @@ async fn health_readiness_and_sums() {
     );
 }
 
-/// Ready for what: with and without the blocks, with a database that is a copy, and while another program
-/// keeps the database.
+/// Readiness: with and without the blocks, with a database that is a copy, and while another program locks
+/// the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_says_what_it_is_ready_for() {
     let scene = Scene::new().await;
     let ask = async |work: &str| {
-        // An answer is given again for a quarter of a second.
+        // An answer is reused for 250 ms.
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         scene.get(&format!("/api/ready{work}")).send().await.unwrap()
     };
@@ -48,7 +48,7 @@ async fn a_server_says_what_it_is_ready_for() {
         let told = problem(ask(work).await, "backend-unavailable").await;
         assert!(told["detail"].as_str().unwrap().contains(what), "{told}");
     };
-    // Before the first put nothing is there, and a put would be taken.
+    // Before the first put there are no directories, but a put would succeed.
     status(&ask("").await, 200);
     scene.put(b"content").await;
     for work in ["", "?for=reading", "?for=writing"] {
@@ -60,7 +60,7 @@ async fn a_server_says_what_it_is_ready_for() {
     std::fs::rename(&blocks, &away).unwrap();
     for empty in [false, true] {
         if empty {
-            // As where a disk is not mounted.
+            // As if a disk were not mounted.
             std::fs::create_dir(&blocks).unwrap();
         }
         refuse("", "for reading and writing").await;
@@ -70,7 +70,7 @@ async fn a_server_says_what_it_is_ready_for() {
     std::fs::rename(&away, &blocks).unwrap();
     status(&ask("").await, 200);
 
-    // The temporary files of puts have no place.
+    // The temporary files of puts have no directory.
     let (temporary, file) = (scene.path("cas/blocks/.tmp"), scene.path("tmp"));
     std::fs::rename(&temporary, &file).unwrap();
     std::os::unix::fs::symlink("/proc/self", &temporary).unwrap();
@@ -79,7 +79,7 @@ async fn a_server_says_what_it_is_ready_for() {
     std::fs::remove_file(&temporary).unwrap();
     std::fs::rename(&file, &temporary).unwrap();
 
-    // A collection by whoever has taken over, as another host would see it.
+    // A collection by the database that took over, as another host would see it.
     std::fs::write(scene.path("cas/blocks/generation"), "9223372036854775807\n").unwrap();
     let directory = scene.path("");
     let late = graviton_core::Config::for_directory(&directory).open_async().await.unwrap();
@@ -87,7 +87,7 @@ async fn a_server_says_what_it_is_ready_for() {
     late.ping().await.unwrap();
 }
 
-/// The directory of the blocks or of the packs alone is gone, empty, or not to be written to, and all else is
+/// Only the directory of the blocks or of the packs is missing, empty, or not writable; everything else is
 /// there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_not_ready_without_the_files_of_its_blocks() {
@@ -98,7 +98,7 @@ async fn a_server_is_not_ready_without_the_files_of_its_blocks() {
         store.put(&b"content"[..]).await.unwrap();
         store.ping().await.unwrap();
         store.check_writes().await.unwrap();
-        // As where it cannot be written to, also for root.
+        // Not writable, even for root.
         let (directory, away) = (root.path().join(directory), root.path().join("away"));
         std::fs::rename(&directory, &away).unwrap();
         std::os::unix::fs::symlink("/proc/self", &directory).unwrap();
@@ -106,7 +106,7 @@ async fn a_server_is_not_ready_without_the_files_of_its_blocks() {
         std::fs::remove_file(&directory).unwrap();
         std::fs::rename(&away, &directory).unwrap();
         store.check_writes().await.unwrap();
-        // One block that is missing is damage, and keeps no other from being read.
+        // One missing block is damage, but does not stop the reading of others.
         if layout == "files" {
             let other = store.put(&b"other"[..]).await.unwrap().id;
             let key = store.manifest(&other, 0, 1).await.unwrap()[0].key;
@@ -116,18 +116,18 @@ async fn a_server_is_not_ready_without_the_files_of_its_blocks() {
         std::fs::remove_dir_all(&directory).unwrap();
         for empty in [false, true] {
             if empty {
-                // As where a disk is not mounted.
+                // As if a disk were not mounted.
                 std::fs::create_dir(&directory).unwrap();
             }
             let error = store.ping().await.unwrap_err();
             assert_eq!(error.code(), graviton_core::Code::MissingBlock, "{layout}: {error}");
-            // A pack is made together with its directory.
+            // A pack creates its directory.
             assert_eq!(store.check_writes().await.is_err(), layout == "files", "{layout}");
         }
     }
 }
 
-/// Not a failure of the server: another database has taken over. The reason stays in the log.
+/// Not a failure of the server: another database has taken over. The reason goes only to the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_database_is_a_copy_is_not_available_for_uploads() {
     let directory = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ async fn a_server_that_leaves_says_so_before_it_goes() {
     assert!(scene.ended().await);
 }
 
-/// A client that asks for a dry run must not be given the collection of somebody else.
+/// A client that asks for a dry run must not get the collection of another client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_with_other_options_is_not_the_one_that_was_asked_for() {
     let scene = Scene::new().await;
@@ -187,7 +187,7 @@ async fn a_job_with_other_options_is_not_the_one_that_was_asked_for() {
     status(&order(&value!({ "deep": true })).await, 202);
 }
 
-/// The value of a counter, 0 before it has counted.
+/// The value of a counter; 0 if it has not counted yet.
 async fn counter(scene: &Scene, name: &str) -> u64 {
     let metrics = scene.get("/metrics").send().await.unwrap().text().await.unwrap();
     let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -206,7 +206,7 @@ async fn requests_that_were_given_up_are_counted() {
     let mut watching = scene.connect().await;
     let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     watching.write_all(head.as_bytes()).await.unwrap();
-    // Whenever it has come to the server: the client is gone, and does not come back.
+    // However far the request got: the client is gone and does not come back.
     drop(watching);
     until("it is counted", async || count().await > before).await;
 }
@@ -254,7 +254,7 @@ async fn metrics_count_what_was_done() {
     ] {
         assert!(metrics.contains(name), "{name} is not in {metrics}");
     }
-    // Neither ids nor what clients make up become labels.
+    // Neither ids nor text from clients become labels.
     assert!(!metrics.contains(&id) && !metrics.contains("made-up") && !metrics.contains("EVIL"));
 }
 
@@ -362,7 +362,7 @@ async fn the_end_waits_for_no_job_that_is_watched() {
     let job = order.body("{\"deep\":true,\"bytes_per_second\":1}").send().await.unwrap();
     let path = format!("{}?wait=60", job.headers()["location"].to_str().unwrap());
     let watching = tokio::spawn(scene.get(&path).send());
-    // Most likely it is watched by then; if not, there is less to wait for.
+    // By then the job is most likely being watched; if not, there is less to wait for.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert!(scene.stop().await, "nothing had to be cut off");
     watching.abort();
@@ -372,7 +372,7 @@ async fn the_end_waits_for_no_job_that_is_watched() {
 async fn a_job_is_cancelled_and_there_is_one_of_a_kind() {
     let scene = Scene::new().await;
     scene.put(&noise(1, 4_000_000)).await;
-    // So slow that it would take a week.
+    // Slow enough to take a week.
     let slow = || {
         scene
             .request("POST", "/api/admin/verify")
@@ -415,14 +415,14 @@ async fn the_document_is_the_committed_one_and_the_page_needs_nothing_else() {
     for (code, _) in CODES {
         assert!(page.contains(&format!("id=\"{code}\"")), "{code}");
     }
-    // That the page shows every path is seen by a browser (tests/http/browser.py).
+    // tests/http/browser.py checks in a browser that the page shows every path.
     let addresses = page.split(['<', '>', ' ']).filter_map(|word| {
         word.strip_prefix("src=\"").or_else(|| word.strip_prefix("href=\""))?.strip_suffix('"')
     });
     let addresses: Vec<&str> = addresses.collect();
     assert_eq!(addresses.len(), 4, "{addresses:?}");
     for address in addresses {
-        // They are relative, so that the page can be published under any path.
+        // The addresses are relative, so that the page works under any path.
         let address = &format!("/{address}");
         let plain = scene.get(address).send().await.unwrap();
         status(&plain, 200);
@@ -490,7 +490,8 @@ async fn pages_of_other_origins_are_let_in_only_if_they_are_named() {
     }
 }
 
-/// A page is to see why it was refused, also by what stands before the routes, and may ask whether it may at any time.
+/// A page must see the reason for a refusal, even from code before the routes, and may send a preflight
+/// request at any time.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_that_are_named_see_why_they_are_refused() {
     let page = "https://a.example";
@@ -546,7 +547,7 @@ async fn the_end_does_not_wait_for_ever() {
     }
 }
 
-/// Connections that come while it is told to end are told so too, or not taken at all.
+/// Connections that arrive during shutdown are shut down too, or not accepted at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_does_not_wait_for_who_came_at_the_last_moment() {
     for twice in [false, true] {
@@ -555,14 +556,14 @@ async fn the_end_does_not_wait_for_who_came_at_the_last_moment() {
             let address = scene.address;
             let late: Vec<_> =
                 (0..200).map(|_| tokio::spawn(tokio::net::TcpStream::connect(address))).collect();
-            // While they come in.
+            // Stops while they arrive.
             let _first = scene.connect().await;
             scene.control.stop();
             if twice {
                 scene.control.stop();
             }
             let _held = futures_util::future::join_all(late).await;
-            // Or else it takes longer than a test waits.
+            // Otherwise this exceeds the time limit of the test.
             scene.ended().await;
         }
     }

@@ -1,4 +1,4 @@
-//! The form of failures, ids of requests, and paths that lead elsewhere.
+//! The form of failures, IDs of requests, and paths that lead nowhere.
 
 use crate::scene::{Scene, client, client_builder, problem, status};
 
@@ -43,7 +43,7 @@ async fn malformed_ids_are_refused_before_anything_is_done() {
     assert!(scene.block_files().is_empty());
 }
 
-/// Written as they are, for a client would tidy them up.
+/// Sent as raw bytes, because a client would normalise the paths.
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_that_lead_out_lead_nowhere() {
     let scene = Scene::new().await;
@@ -136,7 +136,7 @@ async fn parameters_that_a_path_does_not_have_are_refused() {
         ("HEAD", format!("/api/blobs/{id}?range=0-1")),
         ("DELETE", format!("/api/blobs/{id}?force")),
         ("POST", "/api/blobs?name=x".to_owned()),
-        // Others of the path have it.
+        // Other methods of the path have this parameter.
         ("POST", "/api/blobs?limit=5".to_owned()),
         ("PUT", format!("/api/blobs/{id}?filename=x")),
         ("DELETE", format!("/api/blobs/{id}?filename=x")),
@@ -157,7 +157,8 @@ async fn parameters_that_a_path_does_not_have_are_refused() {
     scene.assert_blobs(1).await;
 }
 
-/// By the headers of a browser: a page could load a blob as a picture, and so find out that it is here.
+/// Decided by headers of the browser: a page could load a blob as a picture, and so find out that it is
+/// stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_origins_do_not_find_out_what_is_here() {
     let closed = Scene::new().await;
@@ -230,7 +231,7 @@ async fn pages_of_other_origins_change_nothing_and_names_of_others_are_not_answe
             problem(asked, "forbidden").await;
         }
     }
-    // Who watches over the server may call it as they like.
+    // A health check may use any host name.
     status(&scene.get("/api/health").header("host", "evil.example").send().await.unwrap(), 200);
 }
 
@@ -276,7 +277,7 @@ async fn a_store_that_is_closed_is_not_available_and_says_nothing_of_itself() {
         let told = problem(refused, "backend-unavailable").await;
         assert!(!told.to_string().contains(scene.path("").to_str().unwrap()), "{told}");
     }
-    // It lives all the same.
+    // The server still answers.
     status(&scene.get("/api/health").send().await.unwrap(), 200);
 }
 
@@ -296,7 +297,7 @@ async fn what_is_not_http_is_sent_away() {
     ] {
         let answer = scene.raw(bytes).await;
         assert!(!answer.starts_with("HTTP/1.1 2") && !answer.starts_with("HTTP/1.1 5"), "{answer}");
-        // What is not even TLS or HTTP/2 may get no answer.
+        // Bytes that are not even TLS or HTTP/2 may get no answer.
         if answer.starts_with("HTTP/1.1 4") {
             assert!(
                 answer.contains("Content-Type: application/problem+json")
@@ -306,8 +307,8 @@ async fn what_is_not_http_is_sent_away() {
             assert!(answer.contains("\"code\":\"invalid-argument\""), "{answer}");
         }
     }
-    // Both lengths at once are how requests are smuggled; the length is left aside, as the RFC wants, and the rest is
-    // never taken for a request.
+    // Request smuggling uses both lengths at once. The server ignores `Content-Length`, as the RFC requires,
+    // and never takes the rest for a request.
     let both = b"POST /api/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/stats HTTP/1.1\r\n\r\n";
     let answer = scene.raw(both).await;
     assert!(!answer.contains("logical_bytes"), "{answer}");

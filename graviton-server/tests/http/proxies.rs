@@ -1,4 +1,4 @@
-//! Behind a proxy: whose limits count, which name the server answers to, and under which path it is found.
+//! Behind a proxy: the client that limits count, the accepted host names, and the published path.
 
 use serde_json::Value;
 
@@ -16,14 +16,14 @@ async fn each_client_behind_a_trusted_proxy_has_its_own_limits() {
     for client in ["192.0.2.1", "192.0.2.2", "2001:db8:0:1::1", "2001:db8:0:2::1"] {
         status(&stats(&scene, "x-forwarded-for", client).await, 200);
         problem(stats(&scene, "x-forwarded-for", client).await, "rate-limited").await;
-        // All before what the proxy wrote is the client's own claim.
+        // Everything before the proxy's own entry is the client's claim.
         let claims = format!("203.0.113.{}, {client}", client.len());
         problem(stats(&scene, "x-forwarded-for", &claims).await, "rate-limited").await;
     }
-    // One network of IPv6 is one client.
+    // One IPv6 network is one client.
     problem(stats(&scene, "x-forwarded-for", "2001:db8:0:1::2").await, "rate-limited").await;
 
-    // A proxy that nobody trusts is one client, whatever it says, and so is one that says it elsewhere.
+    // An untrusted proxy is one client, whatever it claims; so is a trusted one that uses the other header.
     for (settings, header) in [
         (vec![("RATE", "1"), ("BURST", "1")], "x-forwarded-for"),
         (vec![TRUSTED, ("RATE", "1"), ("BURST", "1")], "forwarded"),
@@ -48,7 +48,7 @@ async fn uploads_and_connections_of_a_proxy_are_those_of_many_clients() {
         ("BODY_TIMEOUT", "3s"),
     ])
     .await;
-    // Each holds a slot: larger than what needs none.
+    // Each upload is large enough to need a slot.
     let mut uploads = Vec::new();
     for client in 1..=3 {
         let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(4);
@@ -81,7 +81,7 @@ async fn a_server_under_a_prefix_is_found_there() {
     status(&put, 201);
     let location = put.headers()["location"].to_str().unwrap().to_owned();
     assert!(location.starts_with("/data/store/api/blobs/blake3:"), "{location}");
-    // As the client sees it, with a version, and as a proxy sends it that takes the prefix away.
+    // As the client sees it, with a version, and as sent by a proxy that removes the prefix.
     let inside = location.strip_prefix("/data/store").unwrap();
     for path in [location.as_str(), inside, &location.replace("/api/", "/api/v1/")] {
         let got = scene.get(path).send().await.unwrap();
@@ -100,7 +100,7 @@ async fn a_server_under_a_prefix_is_found_there() {
     }
     let document: Value = json(scene.get("/data/store/api/openapi.json").send().await.unwrap()).await;
     assert_eq!(document["servers"][0]["url"], "/data/store");
-    // Every address in the page is relative, and found beside it.
+    // Every address in the page is relative, and is found next to the page.
     let page = scene.get("/data/store/docs").send().await.unwrap().text().await.unwrap();
     let addresses: Vec<&str> =
         page.split(['"']).filter(|piece| piece.starts_with("docs/") && piece.contains('.')).collect();
@@ -127,7 +127,7 @@ async fn the_host_that_counts_is_the_one_that_the_client_asked() {
     let scene = Scene::with(&[TRUSTED]).await;
     problem(ask(&scene, "x-forwarded-host", "evil.example").await, "forbidden").await;
     status(&ask(&scene, "x-forwarded-host", "x").await, 200);
-    // A page of an attacker whose name leads to this host comes from where the proxy is.
+    // The page of an attacker whose name resolves to this host comes from the address of the proxy.
     let rebound =
         scene.get("/api/stats").header("host", "evil.example").header("x-forwarded-host", "localhost");
     problem(rebound.send().await.unwrap(), "forbidden").await;

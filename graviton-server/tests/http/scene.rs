@@ -13,19 +13,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// A client of the test's own.
+/// A client of the test.
 pub(crate) fn client() -> Client {
     client_builder().build().unwrap()
 }
 
-/// The same, to be told more.
+/// The same client, to be configured further.
 pub(crate) fn client_builder() -> ClientBuilder {
-    // reqwest asks the process for its provider of cryptography, and a test may come before every server.
+    // reqwest uses the process's provider of cryptography, and a test may run before any server has set it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
 }
 
-/// Longer than anything here takes, shorter than anybody's patience.
+/// Longer than every test takes, but short enough to wait for.
 pub(crate) const TOO_LONG: Duration = Duration::from_secs(60);
 
 pub(crate) struct Scene {
@@ -42,13 +42,13 @@ impl Scene {
         Scene::with(&[]).await
     }
 
-    /// With these settings, their names without the prefix.
+    /// A scene with these settings, named without the prefix.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Scene {
         Scene::of(tempfile::tempdir().unwrap(), settings).await
     }
 
     pub(crate) async fn of(directory: tempfile::TempDir, settings: &[(&str, &str)]) -> Scene {
-        // Small blocks, so that little data has many.
+        // Small blocks, so that little data has many blocks.
         let config =
             Config::for_directory(directory.path()).set("GRAVITON_CHUNKER", "fastcdc:4096:16384:65536");
         let store = config.unwrap().open_async().await.unwrap();
@@ -83,14 +83,14 @@ impl Scene {
         self.request("GET", path)
     }
 
-    /// Puts this content; its id.
+    /// Puts this content. Returns its id.
     pub(crate) async fn put(&self, content: &[u8]) -> String {
         let response = self.request("POST", "/api/blobs").body(content.to_vec()).send().await.unwrap();
         assert!(response.status().is_success(), "{response:?}");
         json(response).await.as_str().unwrap().to_owned()
     }
 
-    /// Asserts that there are so many blobs.
+    /// Asserts that there are this many blobs.
     #[track_caller]
     pub(crate) fn assert_blobs(&self, count: usize) -> impl Future<Output = ()> {
         let (store, place) = (self.store.clone(), std::panic::Location::caller());
@@ -103,20 +103,21 @@ impl Scene {
         entries.map(|entries| entries.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
     }
 
-    /// The file of a blob's block at this place of its manifest.
+    /// The file of the block at this index of the blob's manifest.
     pub(crate) async fn block_file(&self, id: &str, place: usize) -> PathBuf {
         let manifest = self.store.manifest(&id.parse().unwrap(), 0, 1000).await.unwrap();
         self.path("cas/blocks/blake3").join(manifest[place].key.name())
     }
 
-    /// Sends these bytes on a connection of its own, and reads until the server closes it.
+    /// Sends these bytes on a new connection, and reads until the server closes it.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();
         read_all(&mut stream).await
     }
 
-    /// Begins an upload of so many bytes, and comes back when the server waits for them: it says so (RFC 9110, 10.1.1).
+    /// Begins an upload of this many bytes. Returns when the server waits for them and says so (RFC 9110,
+    /// 10.1.1).
     pub(crate) async fn begin_upload(&self, length: usize) -> TcpStream {
         let mut stream = self.connect().await;
         let head = format!(
@@ -134,13 +135,13 @@ impl Scene {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Lets the server end; whether nothing had to be cut off.
+    /// Stops the server. Returns whether it finished without aborting requests.
     pub(crate) async fn stop(self) -> bool {
         self.control.stop();
         self.ended().await
     }
 
-    /// Waits for the end; whether nothing had to be cut off.
+    /// Waits for the end. Returns whether the server finished without aborting requests.
     pub(crate) async fn ended(self) -> bool {
         tokio::time::timeout(TOO_LONG, self.running).await.expect("it does not end").unwrap()
     }
@@ -161,7 +162,7 @@ pub(crate) async fn serve(store: AsyncStore, settings: Settings) -> graviton_cor
     Server::new(Port::take(&settings)?, store, settings).await
 }
 
-/// What comes until the end of the connection; a reset is an end too.
+/// Everything until the end of the connection, or until a reset.
 pub(crate) async fn read_all(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let reading = tokio::time::timeout(TOO_LONG, stream.read_to_end(&mut bytes)).await;
@@ -175,7 +176,7 @@ pub(crate) async fn json(response: Response) -> Value {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&bytes)))
 }
 
-/// Asserts that it is a problem of this code, whole in form, and returns it.
+/// Asserts that this is a complete problem document with this code, and returns it.
 #[track_caller]
 pub(crate) fn problem(response: Response, code: &str) -> impl Future<Output = Value> {
     let place = std::panic::Location::caller();
@@ -203,7 +204,7 @@ pub(crate) fn status(response: &Response, expected: u16) {
     assert_eq!(response.status(), StatusCode::from_u16(expected).unwrap(), "{response:?}");
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {
@@ -232,7 +233,7 @@ pub(crate) fn damage(path: &std::path::Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    // Block files are read-only, and only to root that makes no difference.
+    // Block files are read-only, which stops every user but root.
     std::fs::remove_file(path).unwrap();
     std::fs::write(path, bytes).unwrap();
 }

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::scene::{Scene, client_builder, noise, read_all, status};
 
-/// Writes a new certificate and key; the certificate.
+/// Writes a new certificate and key. Returns the certificate.
 fn certify(directory: &Path) -> Certificate {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(directory.join("cert.pem"), cert.pem()).unwrap();
@@ -44,7 +44,7 @@ async fn both_versions_over_tls_and_new_certificates_without_a_restart() {
         assert!(got.bytes().await.unwrap() == content);
     }
 
-    // What is not a certificate changes nothing.
+    // A file that is not a certificate changes nothing.
     let good = std::fs::read(scene.path("cert.pem")).unwrap();
     std::fs::write(scene.path("cert.pem"), "nonsense").unwrap();
     assert!(scene.control.reload().is_err());
@@ -57,7 +57,7 @@ async fn both_versions_over_tls_and_new_certificates_without_a_restart() {
     scene.control.reload().unwrap();
     assert!(trusting(&certificate, true).get(url("/api/health")).send().await.is_err());
     status(&trusting(&renewed, true).get(url("/api/health")).send().await.unwrap(), 200);
-    // A connection that is open goes on.
+    // An open connection continues.
     status(&long_lived.get(url("/api/health")).send().await.unwrap(), 200);
 }
 

@@ -1,8 +1,9 @@
-//! What happens to the rows of blobs: deleting, restoring, expiring, reaping, and readers.
+//! The rows of blobs: deleting, restoring, expiring, reaping, and readers.
 //!
-//! None of these steps needs anything from an earlier one, so it does not matter which collector takes them. A reaped
-//! blob first loses its id, under its row's lock, in a transaction that locks no block. That is the point of no return:
-//! restoring finds a blob by its id, and a live row must have one. Only then do its references go, one by one.
+//! None of these steps needs anything from an earlier one, so any collector may take them. A reaped blob
+//! first loses its id, under its row's lock, in a transaction that locks no block. That is the point of no
+//! return: restoring finds a blob by its id, and a live row must have one. Only then do its references go,
+//! one by one.
 
 use crate::protocol::{Mutant, Protocol};
 use crate::state::{BlobState, State};
@@ -16,7 +17,8 @@ impl Protocol {
         Some(next)
     }
 
-    /// Makes a deleted blob live again: its row is locked, has its id still, and no other blob of that id is live.
+    /// Makes a deleted blob live again. Its row is locked and still has its id, and no other blob of that id
+    /// is live.
     pub(crate) fn restore(&self, state: &State, place: usize) -> Option<State> {
         let mut next = *state;
         let blob = next.blobs[place].as_mut()?;

@@ -1,4 +1,4 @@
-//! How much is tried, and which rules are left out to see that it shows.
+//! The extent of the search, and the rules that mutants leave out to see that a property fails.
 //!
 //! A mutant that looks too early takes a step twice: the first time it looks, the second time it acts.
 
@@ -8,20 +8,20 @@ use crate::mutants::mutants;
 use crate::state::{COLLECTORS, Content, WRITERS};
 use Content::{A, B, Both};
 
-/// A finite part of what can happen.
+/// A finite part of all possible runs.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each allows some steps, apart from the others")]
 pub(crate) struct Bounds {
     pub(crate) name: &'static str,
-    /// What it reaches that others do not.
+    /// The states that only these bounds reach.
     pub(crate) what: &'static str,
-    /// What each writer puts, one after the other.
+    /// The contents that each writer puts, one after the other.
     pub(crate) programs: [&'static [Content]; WRITERS],
-    /// Which of them try the short path first. Only where blocks are files that can be recognised.
+    /// The writers that try the short path first. Only where blocks are files that can be recognised.
     pub(crate) short_path: [bool; WRITERS],
-    /// What is live at the beginning.
+    /// The contents that are live at the beginning.
     pub(crate) live: &'static [Content],
-    /// How many collections each collector begins.
+    /// The number of collections of each collector.
     pub(crate) collections: [u8; COLLECTORS],
     pub(crate) restore: bool,
     pub(crate) reader: bool,
@@ -33,14 +33,14 @@ pub(crate) struct Bounds {
     pub(crate) deletion: Deletion,
 }
 
-/// How the bytes of a block go.
+/// How the bytes of a block are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// Until now: in the transaction that removes the row, and never after the doom.
+    /// The earlier protocol: in the transaction that removes the row, and never after the doom.
     Swept,
-    /// Objects: by requests under no transaction, which the server refuses before the doom ends.
+    /// Objects: by requests outside of transactions, which the server refuses before the doom ends.
     Requested,
-    /// Files: moved to `.doomed` under no transaction, at any time; then settled.
+    /// Files: moved to `.doomed` outside of transactions, at any time; then settled.
     Aside,
 }
 
@@ -198,7 +198,7 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
     },
 ];
 
-/// Checked when asked for by name.
+/// Checked only by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[
     Bounds {
         name: "aside-verify-two",

@@ -1,22 +1,21 @@
-//! Dooming, and the ways in which the bytes of a doomed block go.
+//! Dooming, and the ways to delete the bytes of a doomed block.
 //!
 //! *Swept*: inside the second transaction, whose locks are lost with its session. A collector that does not
-//! know that yet, and a request that is still on its way, go on deleting: that is what dooms are for. A doom
-//! does not run out as long as a deletion that relies on it may happen.
+//! know that yet, and a request that is still on its way, continue to delete: dooms exist for that reason. A
+//! doom does not end as long as a deletion that relies on it may happen.
 //!
 //! *Requested*: before the second transaction. The server refuses a delete whose doom is over.
 //!
-//! *Aside*: files are moved to `.doomed`, at any time, and a look at the row decides whether they go from
-//! there or back. Nobody waits for such a doom. `files` has more of that, with power cuts.
+//! *Aside*: files are moved to `.doomed` at any time, and the row then decides whether they are unlinked or
+//! moved back. No put waits for such a doom. `files` models more of that, with power cuts.
 
 use crate::bounds::Deletion;
 use crate::protocol::{Mutant, Protocol};
 use crate::state::{BLOCKS, Block, BlockSet, Bytes, Collection, Doom, GONE, Holder, Row, State};
 
 impl Protocol {
-    /// The first transaction: locks candidates, then looks up who references them, and dooms those that
-    /// nobody does. (Those that are referenced lose the mark, [`Protocol::unmark`]; those that are locked are
-    /// left alone.)
+    /// The first transaction: locks candidates, then looks up their references, and dooms those without any.
+    /// (Referenced candidates lose the mark, [`Protocol::unmark`]; locked ones are skipped.)
     pub(crate) fn doom(&self, state: &State, collector: usize, blocks: BlockSet) -> Option<State> {
         let looked = match state.collectors[collector].phase {
             Collection::Idle if state.collectors[collector].runs < self.bounds.collections[collector] => {
@@ -31,7 +30,7 @@ impl Protocol {
             if row.doom.holds() && !self.is(Mutant::StolenDoom) || state.is_referenced(block) && !looked {
                 return None;
             }
-            // A doom of files holds nobody up.
+            // A doom of files makes no put wait.
             let over = self.bounds.deletion == Deletion::Aside;
             let doom = Doom::By { collector: collector as u8, over };
             let stored = row.stored && self.is(Mutant::StaysStored);
@@ -57,8 +56,8 @@ impl Protocol {
         (state.is_referenced(block) && !state.is_locked(block)).then_some(next)
     }
 
-    /// The second transaction begins: locks what this collection has doomed, and keeps those rows that are
-    /// still doomed by it, in time, and not referenced. The others lose the doom.
+    /// The second transaction begins: it locks the rows that this collection has doomed, and keeps those that
+    /// it still dooms, in time, and that are not referenced. The others lose the doom.
     pub(crate) fn sweep(&self, state: &State, collector: usize) -> Option<State> {
         let mine: BlockSet =
             (0..state.blocks.len()).filter(|block| doomed_by(state, *block, collector)).collect();
@@ -68,7 +67,7 @@ impl Protocol {
         let mut next = *state;
         let mut left = BlockSet::NONE;
         if self.bounds.deletion == Deletion::Requested {
-            // The server refuses by its date a delete whose doom is over, however late it was sent.
+            // The server refuses a delete whose doom is over, by its date, however late it was sent.
             let sent: BlockSet = mine.iter().filter(|block| in_time(state, *block)).collect();
             for block in mine.iter().filter(|block| !sent.contains(*block)) {
                 lift(&mut next, block, collector);
@@ -91,7 +90,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// A deletion takes effect; or, with `happens` false, never will.
+    /// A deletion takes effect or, with `happens` false, never will.
     pub(crate) fn delete_bytes(
         &self,
         state: &State,
@@ -120,7 +119,7 @@ impl Protocol {
             }
             lift(&mut next, block, collector);
         } else if sweeping {
-            // It was not sent, or surely failed: the row stays, without a doom.
+            // It was not sent, or certainly failed: the row stays, without a doom.
             next.blocks[block].lock = None;
             if let Some(row) = next.row(block) {
                 row.doom = Doom::No;
@@ -136,7 +135,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// The second transaction commits: the rows of what is deleted go. What has an unknown outcome keeps its
+    /// The second transaction commits: the rows of deleted blocks go. A row with an unknown outcome keeps its
     /// doom.
     pub(crate) fn commit_sweep(&self, state: &State, collector: usize) -> Option<State> {
         let Collection::Sweeping(left) = state.collectors[collector].phase else { return None };
@@ -169,7 +168,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// The file of a block is moved to `.doomed`, under a name that is this collection's alone.
+    /// The file of a block is moved to `.doomed`, under a name that only this collection uses.
     pub(crate) fn move_aside(&self, state: &State, collector: usize, block: usize) -> Option<State> {
         let Collection::Moving(left) = state.collectors[collector].phase else { return None };
         let mut next = *state;
@@ -184,7 +183,7 @@ impl Protocol {
         left.contains(block).then_some(next)
     }
 
-    /// The second transaction: the rows that are still doomed by this collection go.
+    /// The second transaction: the rows that this collection still dooms go.
     pub(crate) fn settle(&self, state: &State, collector: usize) -> Option<State> {
         if state.collectors[collector].phase != Collection::Moving(BlockSet::NONE) {
             return None;
@@ -211,7 +210,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// A look at the row of a file in `.doomed`, whosesoever it is.
+    /// A look at the row of a file in `.doomed`, whichever collection moved it.
     pub(crate) fn tidy(&self, state: &State, collector: usize, block: usize, place: usize) -> Option<State> {
         let idle = state.collectors[collector].phase == Collection::Idle;
         let here = state.blocks[block].aside[place].is_some();
@@ -226,7 +225,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// Nobody relies on the file of a block that has no row, or a doomed one.
+    /// The block has no row or a doomed one, so nothing relies on its file.
     fn may_unlink(&self, state: &State, block: usize) -> bool {
         state.blocks[block]
             .row
@@ -263,7 +262,7 @@ impl Protocol {
         usize::from(earlier + state.collectors[collector].runs - 1)
     }
 
-    /// The session is lost: the locks are gone, the rows stay, and the collector goes on.
+    /// The session is lost: the locks are gone, the rows stay, and the collector continues.
     pub(crate) fn lose_session(&self, state: &State, collector: usize) -> Option<State> {
         let Collection::Sweeping(left) = state.collectors[collector].phase else { return None };
         if self.bounds.deletion == Deletion::Requested {
@@ -278,7 +277,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// The process is gone. Nothing that it sent is still on its way, except for requests.
+    /// The process is gone. Only its requests may still be on their way.
     pub(crate) fn crash(&self, state: &State, collector: usize) -> Option<State> {
         if state.collectors[collector].phase == Collection::Idle {
             return None;
@@ -299,7 +298,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// The time in `doomed_until` comes; or the process is gone and a lock file says so.
+    /// The time in `doomed_until` has come; or the process is gone and a lock file says so.
     pub(crate) fn doom_runs_out(&self, state: &State, block: usize) -> Option<State> {
         let mut next = *state;
         let row = next.row(block)?;
@@ -332,7 +331,7 @@ fn lift(state: &mut State, block: usize, collector: usize) {
     }
 }
 
-/// Ids are not used again: a writer that had pinned this row will find nothing to mark.
+/// Ids are never reused: a writer that had pinned this row finds nothing to mark.
 fn remove_row(state: &mut State, block: usize) {
     state.blocks[block].row = None;
     state.writers.iter_mut().for_each(|writer| writer.to_mark.remove(block));
@@ -355,9 +354,9 @@ fn unlock(state: &mut State, collector: usize) {
     }
 }
 
-/// A collection ends. Its number is not used again: what it has doomed is doomed by nobody who is there.
+/// A collection ends. Its number is not reused, so its dooms belong to no running collection.
 fn end(state: &mut State, collector: usize) {
-    // Only dooms of files are over from the beginning; they say all the same that nobody relies on the file.
+    // Only dooms of files are over from the beginning; they still say that nothing relies on the file.
     let aside = matches!(
         state.collectors[collector].phase,
         Collection::Moving(_) | Collection::Decided { .. } | Collection::Idle

@@ -1,15 +1,15 @@
 //! The put, delete and collect protocol, checked in every interleaving of small bounds with `stateright`.
 //!
-//! Seven models, each for what the others leave out:
+//! Seven models; each covers parts that the others leave out:
 //!
 //! ```text
 //! main -> protocol (bounds)  shared blocks: putting, restoring, reading, verifying, and all ways of deleting
 //!           -> writer        begin, pin, store, mark, commit; the short path
-//!           -> collector     doom, and how bytes go
+//!           -> collector     doom, and the deletion of bytes
 //!           -> blob          delete, restore, expire, reap; readers
 //!           -> verify        damage, clearing, adopting
-//!           -> quiet         what a collection leaves when nobody else moves
-//!           -> state         what there is at one moment
+//!           -> quiet         the result of a collection when nothing else runs
+//!           -> state         the state at one moment
 //!      -> files              one block as a file: calls that stall, power cuts
 //!      -> objects            one block as an object: deletes that the server carries out late
 //!      -> owners             a database and its copy: which of them owns the blocks
@@ -20,38 +20,37 @@
 //! ```
 //! # What is modelled
 //! In `protocol`: two blocks that three contents share ({A}, {B}, {A, B}), two writers, two collectors, a
-//! reader, verify, and damage from outside. A transaction is one step, for it locks the rows of its blocks
-//! (and of the blob whose state it requires) before it looks at anything. Where the order of looking and
-//! locking matters there is a mutant that looks first. Each file and each deletion is a step of its own.
-//! SQLite, where a transaction locks the whole database, allows some of these runs and no others.
+//! reader, verify, and damage from outside. A transaction is one step, because it locks the rows of its
+//! blocks (and of the blob whose state it requires) before it reads anything. Where the order of reading and
+//! locking matters, a mutant reads first. Each file and each deletion is a step of its own. SQLite, where a
+//! transaction locks the whole database, allows some of these runs and no others.
 //!
-//! Deleting is there in three ways: *swept*, as it was earlier, the bytes going inside the transaction that
-//! removes the rows, on the assumption that no deletion is later than its doom; *requested*, for objects;
-//! *aside*, for files. `files` and `objects` say what the rules of the last two are, and show what the first
-//! one loses where the assumption does not hold: their mutants `UnlinkStalls`, `HoldsTransaction` and
+//! There are three ways of deleting. *Swept* is the earlier one: the bytes go inside the transaction that
+//! removes the rows, assuming that no deletion is later than its doom. *Requested* is for objects, and
+//! *aside* for files. `files` and `objects` state the rules of the last two. They also show the losses of the
+//! first one if the assumption is false, with their mutants `UnlinkStalls`, `HoldsTransaction` and
 //! `ShortDoom`.
 //!
 //! # What holds
 //! 1. A blob that is live, can be restored, or is being read has all rows and bytes of its blocks.
-//! 2. A row never says `stored` of bytes that are not there, except after damage and until they are written
-//!    again.
+//! 2. A row never says `stored` of missing bytes, except after damage and until they are written again.
 //! 3. A blob whose put or restore has returned is live until it is deleted.
 //! 4. Verify never clears `stored` of a block that is good.
-//! 5. If everybody stopped, one collection would leave exactly what is referenced, and the bytes without rows
-//!    that it was asked to adopt would be gone. (Asked of every state: "eventually" means nothing where runs
-//!    can go in circles.)
+//! 5. If everything stopped, one collection would leave exactly the referenced blocks, and it would remove
+//!    the bytes without rows that it was asked to adopt. (Checked in every state: "eventually" means nothing
+//!    if runs can go in circles.)
 //! 6. No transaction is open while bytes are deleted. (Not of the earlier sweep.)
 //!
 //! # What is not modelled
-//! Deadlocks. Batches of several blocks in one pin. That a writer that is gone loses its lease. Processes of
-//! both protocols side by side: the earlier ones heed `doomed_until`, so the new ones set it, and heed it
-//! as long as there may be old ones.
+//! Deadlocks. Batches of several blocks in one pin. The loss of a dead writer's lease. Processes of both
+//! protocols side by side: the earlier ones heed `doomed_until`, so the new ones set it, and heed it as long
+//! as earlier ones may run.
 //!
-//! # How much that is
+//! # Size of the models
 //! `graviton-model` with an unknown name lists all bounds and mutants. The short leg has about 14 million
-//! states and takes about a minute on two cores. Of the long leg, asked for by name, `all-long` has 11
+//! states and takes about a minute on two cores. Of the long leg, which runs by name, `all-long` has 11
 //! million states, `files-long` 16 million and `long-long` 29 million, which takes some minutes and 3 GiB.
-//! `short-long` is larger: let it run for as long as there is memory.
+//! `short-long` is larger: let it run as long as there is memory.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unused_self, reason = "all steps are called alike, also those that no mutant changes")]
@@ -112,11 +111,11 @@ enum Leg {
 enum Search {
     /// On all cores.
     Fast,
-    /// On one core, and without symmetry, which mixes numbers up: the run to the failure is the shortest.
+    /// On one core, and without symmetry, which permutes numbers: the run to the failure is the shortest.
     Shortest,
 }
 
-/// A property that does not hold, and the run to a state where it does not.
+/// A property that fails, and the run to that state.
 struct Failure {
     property: &'static str,
     run: String,
@@ -146,7 +145,7 @@ fn main() -> ExitCode {
     if passed == outcomes.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// All checks of one model. A mutant is looked for in the bounds that it names.
+/// All checks of one model. A mutant is checked in the bounds that it names.
 macro_rules! checks_of {
     ($checks:expr, $module:ident, $new:expr) => {
         let mut add = |name: String, what: &str, leg, bounds, mutant| {

@@ -1,4 +1,4 @@
-//! The list of mutants that each model has: rules that are left out, and that its bounds have to catch.
+//! The mutants of each model: rules that are left out, which its bounds must catch.
 
 /// Declares a model's `Mutant`, and `MUTANTS`: each mutant, the bounds that catch it, and a description.
 macro_rules! mutants {

@@ -1,27 +1,28 @@
 //! Deleting objects: one block in a bucket, and deletes that the server carries out late.
 //!
-//! Time goes in steps of a quarter of an hour. A delete is dated; the server refuses it a quarter of an hour
-//! later, by a clock that may be another quarter of an hour behind. Until then it may carry it out at any
-//! moment, whether or not the client still waits, lives, or has sent another. The answer may be lost.
+//! Time goes in steps of 15 minutes. A delete is dated; the server refuses it 15 minutes later, by a clock
+//! that may be another 15 minutes behind. Until then it may carry it out at any moment, even if the client
+//! has stopped waiting, died, or sent another delete. The answer may be lost.
 //!
 //! # The rules
 //! 1. *Date*: the date of every delete of a batch is taken before the doom is sent.
 //! 2. *Doom*, one synced transaction: rows that nothing references and that have no doom, or one that has
 //!    ended, get `stored` = 0, `doomed_by`, and `doomed_until` = now + 30 minutes.
-//! 3. *Delete*, under no transaction. A stall before the call is harmless: the date is older than the doom.
-//! 4. *Settle*, one transaction: of the rows that are still doomed by this collection, that nothing refers to
-//!    and that are in no pack, those go whose every request was answered, one of them by "gone". If every
-//!    request was answered, the doom of the others is lifted. If one was not answered the row keeps its doom,
-//!    although a later request for the same object may have been answered.
+//! 3. *Delete*, outside of transactions. A stall before the call is harmless: the date is older than the
+//!    doom.
+//! 4. *Settle*, one transaction, for the rows that this collection still dooms, that nothing refers to and
+//!    that are in no pack. A row goes if every request for it was answered, at least one by "gone". If every
+//!    request was answered otherwise, its doom is lifted. If one was not answered, the row keeps its doom,
+//!    even if a later request for the same object was answered.
 //! 5. A put that meets a doom that has not ended writes the block into a pack, where no DELETE of the name
-//!    matters; the row points there, and keeps the doom. Where there are no packs it fails with
-//!    `backend-unavailable` and the time left. It takes away a doom that has ended, and writes the object.
-//!    A row in a pack is released only when its doom is over: a later put would write the name.
-//! 6. Nobody else lifts a doom, not that of a dead process either: its requests may be on their way.
+//!    matters; the row points there, and keeps the doom. Without packs it fails with `backend-unavailable`
+//!    and the remaining time. A put lifts a doom that has ended, and writes the object. A row in a pack is
+//!    released only when its doom is over, because a later put would write the name.
+//! 6. Nothing else lifts a doom, not even that of a dead process: its requests may be on their way.
 //!
-//! # What is assumed
+//! # Assumptions
 //! The server refuses a request by its date (S3 does; see the mutant `GatewayLate`), and its clock and the
-//! client's are not more than a quarter of an hour apart. The database's clock does not jump.
+//! client's are at most 15 minutes apart. The database's clock does not jump.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,7 @@ use crate::turn::Turn;
 const WRITERS: usize = 2;
 const COLLECTORS: usize = 2;
 const REQUESTS: usize = 4;
-/// For how long the server may carry out a delete after its date.
+/// How long after its date the server may carry out a delete.
 const VALID: u8 = 2;
 
 #[derive(Debug)]
@@ -95,7 +96,7 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Row {
     stored: bool,
-    /// It points into a pack.
+    /// The row points into a pack.
     packed: bool,
     candidate: bool,
     doom: Option<Doom>,
@@ -117,7 +118,7 @@ struct Writer {
     at: Put,
     pending: bool,
     marked: bool,
-    /// It has written the block into a pack.
+    /// The writer has written the block into a pack.
     packed: bool,
     done: u8,
 }
@@ -126,7 +127,7 @@ struct Writer {
 enum Put {
     Idle,
     Write,
-    /// Into a pack.
+    /// Appends to a pack.
     Append,
     Commit,
 }
@@ -147,7 +148,7 @@ enum Collect {
     Delete {
         dated: u8,
         attempts: u8,
-        /// Requests that were not answered, as far as the collector knows.
+        /// Requests without an answer, as far as the collector knows.
         open: u8,
         gone: bool,
     },
@@ -158,7 +159,7 @@ struct Request {
     /// The collection that waits for the answer, if one does.
     by: Option<u8>,
     dated: u8,
-    /// Carried out or refused, and the answer is on its way.
+    /// Carried out or refused; the answer is on its way.
     done: Option<bool>,
 }
 
@@ -166,7 +167,7 @@ struct Request {
 pub(crate) struct Objects {
     bounds: &'static Bounds,
     mutant: Option<Mutant>,
-    /// Whether states that differ in the numbers of writers and collectors only count as one.
+    /// Whether states that differ only in the numbers of writers and collectors count as one.
     symmetric: bool,
     broken: AtomicBool,
 }
@@ -186,8 +187,7 @@ impl Objects {
         holds || self.broken.swap(true, Ordering::Relaxed)
     }
 
-    /// Values that nobody can tell from others any more become equal to them; of states that are alike the
-    /// smallest.
+    /// Values that no longer make a difference become equal. Of equivalent states, this is the smallest.
     fn normal(&self, mut state: State) -> State {
         let late = |request: Request| state.now >= request.dated + VALID && !self.is(Mutant::GatewayLate);
         let over = |request: Request| request.by.is_none() && (request.done.is_some() || late(request));
@@ -336,7 +336,7 @@ impl Objects {
         }
     }
 
-    /// Gives up a record, at once: nobody writes there again.
+    /// Releases a record at once, because nothing writes there again.
     fn releases(&self, state: &State, number: usize, turns: &mut Turns) {
         let Some(row) = state.row.filter(|row| row.candidate && row.packed) else { return };
         let free = !Objects::is_doomed(state) || self.is(Mutant::ReleasesDoomed);
@@ -350,7 +350,7 @@ impl Objects {
         let mut add = |what, next: State| turns.push(Turn::of("collector", number, what, self.normal(next)));
         let me = Some(number as u8);
         let Collect::Delete { dated, attempts, open, gone } = state.collectors[number].at else { return };
-        // Until now nothing was sent after the doom's end; that a server may be late was not thought of.
+        // The earlier protocol sent nothing after the doom's end, but ignored that a server may be late.
         let too_late = self.is(Mutant::ShortDoom) && !Objects::is_doomed(state);
         if attempts < 2 && !too_late {
             let mut next = *state;
@@ -431,7 +431,7 @@ impl State {
         self
     }
 
-    /// Nobody waits for the answers to this collection any more.
+    /// No process waits for the answers to this collection any more.
     fn without_answers(mut self, number: usize) -> State {
         for request in self.requests.iter_mut().flatten() {
             request.by = request.by.filter(|by| usize::from(*by) != number);
@@ -518,7 +518,7 @@ impl Model for Objects {
 }
 
 impl Objects {
-    /// A collection that has heard of all its requests leaves no doom behind.
+    /// A collection that got answers to all its requests leaves no doom behind.
     fn settles_known(&self, state: &State) -> bool {
         (0..COLLECTORS).all(|number| {
             let Collect::Delete { open: 0, .. } = state.collectors[number].at else { return true };

@@ -1,19 +1,20 @@
-//! Which database owns the blocks: a database, a copy of it, and the numbers by which they are told apart.
+//! The owner of the blocks: a database, a copy of it, and the numbers that distinguish them.
 //!
 //! Each database has a generation, and one stands beside the blocks. Up to two processes use the first
-//! database, one the copy. They collect, raise generations, take over, and die at any moment. A copy is told
-//! apart here by its generation alone, and a backup by its mark; where a database is does not count.
+//! database, one the copy. They collect, raise generations, take over, and die at any moment. Here only the
+//! generation distinguishes a copy, and a mark a backup; the location of a database does not matter.
 //!
 //! # The rules
 //! 1. *Compare*: read the number beside the blocks, then the row. A database whose number is smaller is
 //!    refused.
 //! 2. *Raise*: commit the row, then write the number beside the blocks, unless a larger one is there.
 //! 3. *Collect*: raise, and before each batch compare with the number beside the blocks once more.
-//! 4. *Take over*: choose a number above both that no copy reaches by raising its own, and that no other who
-//!    takes over chooses; write it beside the blocks; look whether it stands there; commit the row.
+//! 4. *Take over*: choose a number above both that no copy reaches by raising its own, and that no other
+//!    process that takes over chooses; write it beside the blocks; check that it is there; commit the row.
 //!
-//! # What is assumed
-//! Of two writes of the number at once, the larger one stays. A batch that is under way when another database
+//! # Assumptions
+//! Of two simultaneous writes of the number, the larger one stays. A batch that is running when another
+//! database takes over is not ended: its processes must be ended first.
 //! takes over is not ended: its processes are to be ended before.
 
 use std::fmt;
@@ -83,7 +84,7 @@ mutants! {
     KeepsMark "owners" "a database that takes over is still marked as a backup",
 }
 
-/// Numbers that grow: first by the count of those who took over, and of equals by chance, then by raises.
+/// Numbers that grow: first by the count of takeovers, among equals by chance, then by raises.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Generation {
     epoch: u8,
@@ -100,17 +101,17 @@ struct Database {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum At {
     Idle,
-    /// It has read the number beside the blocks, or the row, and reads the other.
+    /// It has read the number beside the blocks or the row, and now reads the other.
     Compare {
         beside: Generation,
         row: Option<Database>,
         takes_over: bool,
     },
-    /// It has committed, and writes beside the blocks.
+    /// It has committed, and now writes beside the blocks.
     Write {
         to: Generation,
     },
-    /// It has written beside the blocks first.
+    /// It has written beside the blocks before its commit.
     CommitLate {
         to: Generation,
     },
@@ -131,9 +132,9 @@ pub(crate) struct State {
     processes: [At; PROCESSES],
     /// The database that took over last.
     owner: usize,
-    /// Whether one has begun to take over since, and has not come to its end.
+    /// Whether a takeover has begun since and not ended.
     is_open: bool,
-    /// Whether a batch began of a database that is not the owner.
+    /// Whether a database that is not the owner began a batch.
     is_stray: bool,
     /// Whether the owner was refused.
     is_wronged: bool,
@@ -184,7 +185,7 @@ impl Owners {
                 }
             }
             At::Compare { beside, row, takes_over } => {
-                // Whichever of the two was not read yet is read now.
+                // Reads the one that was not read yet.
                 let beside = if row.is_some() { state.beside } else { beside };
                 let row = row.unwrap_or(state.databases[database]);
                 if takes_over {
@@ -234,7 +235,7 @@ impl Owners {
             At::Announce { to: generation } => {
                 let beside = state.beside.max(generation);
                 let mut next = State { beside, ..to(At::Own { to: generation }) };
-                // The owner goes on if another one's number stands there.
+                // If another's number is there, the owner continues.
                 next.is_open |= beside == generation;
                 if beside != generation {
                     next.processes[number] = At::Idle;

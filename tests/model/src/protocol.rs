@@ -1,4 +1,4 @@
-//! The steps that are possible in a state, and what has to hold in every state.
+//! The possible steps in a state, and the properties of every state.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,14 @@ use crate::state::{
     Holder, Phase, Row, State, Verifier, WRITERS, Writer, block_name,
 };
 
-/// The protocol, or one that lacks one of its rules.
+/// The protocol, or a mutant that lacks one of its rules.
 #[derive(Debug)]
 pub(crate) struct Protocol {
     pub(crate) bounds: &'static Bounds,
     pub(crate) mutant: Option<Mutant>,
-    /// Whether states that differ in the numbers of writers and collectors only count as one.
+    /// Whether states that differ only in the numbers of writers and collectors count as one.
     pub(crate) symmetric: bool,
-    /// A property failed: the first failure is the one with the shortest run, so later ones are not looked for.
+    /// A property failed. The first failure has the shortest run, so later ones are not searched for.
     broken: AtomicBool,
 }
 
@@ -241,7 +241,7 @@ impl Model for Protocol {
             Protocol::steps_of_collector(state, collector, steps);
         }
         for (place, blob) in state.blobs.iter().enumerate() {
-            // Rows are sorted: what is like the one before would do the same.
+            // Rows are sorted, so a row like the one before would do the same.
             if let Some(blob) = blob.filter(|_| place == 0 || state.blobs[place - 1] != *blob) {
                 Protocol::steps_of_blob(blob, place, steps);
             }

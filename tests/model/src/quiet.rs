@@ -1,8 +1,8 @@
-//! What one collection leaves when nobody else moves.
+//! The result of one collection when nothing else runs.
 //!
-//! This is the promise that nothing is kept for ever. "Eventually" is not what a model checker can tell of a protocol
-//! that may go round in circles, so it is asked of every state: if everybody stopped here, and one collector then ran to
-//! its end, would exactly what is referenced be left?
+//! This is the promise that nothing is kept for ever. A model checker cannot check "eventually" for a
+//! protocol that may go in circles, so it checks every state: if everything stopped here, and one collector
+//! then ran to its end, would exactly the referenced blocks be left?
 
 use crate::protocol::{Protocol, Step};
 use crate::state::{ASIDE, BLOBS, BLOCKS, BlobState, BlockSet, Bytes, COLLECTORS, State, WRITERS};
@@ -18,7 +18,7 @@ impl Protocol {
             clean &= row.is_none_or(|row| !row.candidate && !row.doom.holds());
         }
         clean &= rest.blocks.iter().all(|block| block.aside.iter().all(Option::is_none));
-        // Bytes without a row are left by puts that never committed. They go when they are asked for.
+        // Puts that never committed leave bytes without a row. These go after an adoption.
         let mut rest_adopted = rest;
         for block in 0..BLOCKS {
             if rest.blocks[block].row.is_none() && rest.blocks[block].bytes != Bytes::Absent {
@@ -30,7 +30,7 @@ impl Protocol {
         clean && (0..BLOCKS).all(|block| rest.is_referenced(block) || !left(block))
     }
 
-    /// Whoever is in the middle of something stops for good, readers finish, and time passes.
+    /// Processes in the middle of a step stop for good, readers finish, and time passes.
     fn everybody_stops(&self, mut state: State) -> State {
         for writer in 0..WRITERS {
             self.try_step(&mut state, Step::Stop(writer));

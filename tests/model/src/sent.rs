@@ -1,22 +1,22 @@
 //! A pack as an object: one name, the block in it, and requests that the server carries out late.
 //!
-//! Time goes in steps of a quarter of an hour. A PUT is dated when it is sent; the server refuses it half an
-//! hour later, its clock and the client's being up to a quarter of an hour apart. Until then it may carry it
-//! out at any moment, whether or not another attempt was answered. A DELETE may be late as well: that harms
-//! nobody, for no other pack gets the name.
+//! Time goes in steps of 15 minutes. A PUT is dated when it is sent; the server refuses it 30 minutes later,
+//! because its clock and the client's may be 15 minutes apart. Until then it may carry it out at any moment,
+//! even if another attempt was answered. A DELETE may be late as well, which is harmless, because no other
+//! pack gets the name.
 //!
 //! # The rules
 //! 1. *Row*: the pack has a row, `writing`, before its first request.
 //! 2. *Bytes*: they are fixed before the first request. Every attempt sends the same.
-//! 3. *Lease*: the maker looks at its lease before each attempt.
+//! 3. *Lease*: the maker checks its lease before each attempt.
 //! 4. *Mark*: after an attempt that was answered, and only while the row says `writing`.
-//! 5. *Doubt*: a maker that seals its pack notes whether an attempt was not answered. It is noted of every
-//!    pack that is found, for its maker may have sent it just before. It ends half an hour later.
+//! 5. *Doubt*: a maker that seals its pack notes whether an attempt was not answered. Every found pack has
+//!    this note, because its maker may have sent it just before. The doubt ends after 30 minutes.
 //! 6. *Drop*: a sealed pack that no row points at, and whose doubt is over.
 //! 7. *Delete*, then *forget*: the row goes last.
 //!
-//! # What is assumed
-//! A maker does not stall between its look at the lease and the request for longer than the lease lasts.
+//! # Assumptions
+//! A maker does not stall between its check of the lease and the request for longer than the lease lasts.
 //! Otherwise an object may come back without a row: `verify` lists it, and nothing is lost.
 
 use std::fmt;
@@ -27,7 +27,7 @@ use crate::mutants::mutants;
 use crate::turn::Turn;
 
 const REQUESTS: usize = 3;
-/// For how long the server may carry out a PUT after its date.
+/// How long after its date the server may carry out a PUT.
 const VALID: u8 = 2;
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ enum Row {
     Dropped {
         deleted: bool,
     },
-    /// It was there, and is gone.
+    /// The row existed, and is gone.
     Forgotten,
 }
 
@@ -84,7 +84,7 @@ enum Row {
 enum Block {
     /// No row points at the pack yet.
     Unmarked,
-    /// A row does, and expects these bytes.
+    /// A row points at the pack, and expects these bytes.
     Marked(u8),
     Released,
 }
@@ -105,11 +105,11 @@ pub(crate) struct State {
     leased: bool,
     row: Row,
     block: Block,
-    /// Which bytes are there.
+    /// The bytes that are there.
     object: Option<u8>,
     alive: bool,
     attempts: u8,
-    /// The bytes that an attempt was answered for.
+    /// The bytes of an attempt that was answered.
     answered: Option<u8>,
     in_doubt: bool,
     requests: [Option<Request>; REQUESTS],
@@ -222,7 +222,7 @@ impl Sent {
 }
 
 impl State {
-    /// Without its maker.
+    /// The state without its maker.
     fn abandoned(mut self) -> State {
         self.alive = false;
         self.leased = self.leased && self.row != Row::Writing;

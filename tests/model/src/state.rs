@@ -1,14 +1,14 @@
-//! What there is at one moment: rows, bytes, and how far every process has come.
+//! The state at one moment: rows, bytes, and the progress of every process.
 //!
-//! Small and `Copy`, for there are millions of it. A value that nobody can tell from another any more is made equal
-//! to it (a doom whose collector is gone, a file whose writer has moved on), so that they count as one state.
+//! Small and `Copy`, because there are millions of states. Values that no longer make a difference are made
+//! equal (a doom whose collector is gone, a file whose writer has moved on), so that they count as one state.
 
 use std::fmt;
 
 pub(crate) const BLOCKS: usize = 2;
 pub(crate) const WRITERS: usize = 2;
 pub(crate) const COLLECTORS: usize = 2;
-/// Rows of blobs that can be there at the same time.
+/// The most rows of blobs at the same time.
 pub(crate) const BLOBS: usize = 5;
 
 /// Names of one block in `.doomed`: one for each collection.
@@ -67,7 +67,7 @@ pub(crate) fn block_name(block: usize) -> char {
     char::from(b'A' + block as u8)
 }
 
-/// What a blob is made of; it stands for the blob's id.
+/// The content of a blob; it stands for the blob's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Content {
     A,
@@ -89,16 +89,16 @@ impl Content {
     }
 }
 
-/// A block: its row, if it has one, and what the block store has under its name.
+/// A block: its row, if it has one, and the bytes under its name in the block store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Block {
     pub(crate) row: Option<Row>,
-    /// Who holds the row's lock over several steps. All other transactions are one step.
+    /// The holder of the row's lock over several steps. All other transactions are one step.
     pub(crate) lock: Option<Holder>,
     pub(crate) bytes: Bytes,
     /// In `.doomed`.
     pub(crate) aside: [Option<Bytes>; ASIDE],
-    /// Something outside the protocol damaged the bytes, and nobody has written them again yet.
+    /// Something outside the protocol damaged the bytes, and they have not been written again.
     pub(crate) damaged: bool,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Doom {
     No,
-    /// By a collection that has ended without saying how; nothing is left of it but the time to wait.
+    /// By a collection that has ended in an unknown way; only the waiting time remains.
     ByNobody,
     By {
         collector: u8,
@@ -123,7 +123,7 @@ pub(crate) enum Doom {
 }
 
 impl Doom {
-    /// Whether it has to be heeded.
+    /// Whether a put must heed it.
     pub(crate) fn holds(self) -> bool {
         matches!(self, Doom::ByNobody | Doom::By { over: false, .. })
     }
@@ -143,7 +143,7 @@ pub(crate) enum Holder {
 pub(crate) enum Bytes {
     Absent,
     Garbage,
-    /// Whole; of this writer if it wants to recognise its own file later.
+    /// Whole; with this writer if it wants to recognise its own file later.
     Good(Option<u8>),
 }
 
@@ -159,12 +159,12 @@ pub(crate) struct Blob {
     pub(crate) state: BlobState,
     pub(crate) content: Content,
     pub(crate) references: BlockSet,
-    /// The writer whose put began it and does not know yet that it is not pending any more.
+    /// The writer whose put began it and does not know yet that it is no longer pending.
     pub(crate) owner: Option<u8>,
-    /// Somebody opened it when it was live, and may still read any block of it. That is more than reading one block
-    /// after the other.
+    /// A reader opened it when it was live, and may still read any of its blocks. That allows more than
+    /// reading one block after the other.
     pub(crate) reader: bool,
-    /// Only in the mutant where expiring acts upon what was seen before.
+    /// Only in the mutant whose expiry acts on an earlier look.
     pub(crate) seen_pending: bool,
 }
 
@@ -174,22 +174,22 @@ pub(crate) enum BlobState {
     Live,
     /// State 2, with its id: in its grace, can be restored.
     Deleted,
-    /// State 2, without an id: a put that failed, expired or was of what was live already; or a deleted blob after its
-    /// grace. It is being reaped, and never comes back.
+    /// State 2, without an id: a put that failed, expired or put a blob that was live already; or a deleted
+    /// blob after its grace. It is being reaped, and never comes back.
     Discarded,
 }
 
 /// An open store that puts, one blob of its program after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Writer {
-    /// How many puts of its program it is through with.
+    /// The number of finished puts of its program.
     pub(crate) done: u8,
     pub(crate) phase: Phase,
     pub(crate) to_pin: BlockSet,
     pub(crate) to_store: BlockSet,
-    /// Only in the mutant where stores are shared: under the name, and the store has not returned yet.
+    /// Only in the mutant with shared stores: under the name, but the store has not returned yet.
     pub(crate) storing: BlockSet,
-    /// Written, and the row (the one that was pinned) does not say `stored` yet as far as the writer knows.
+    /// Written, but as far as the writer knows, the pinned row does not say `stored` yet.
     pub(crate) to_mark: BlockSet,
 }
 
@@ -198,11 +198,11 @@ pub(crate) enum Phase {
     Idle,
     /// Writing, then committing in one transaction.
     Short,
-    /// The short path was not to be had.
+    /// The short path was not possible.
     NotInPlace,
     /// Pinning, storing and marking side by side, then committing.
     Long,
-    /// Only in mutants that look too early: the conditions of the next transaction were found to hold.
+    /// Only in mutants that look too early: the conditions of the next transaction held at that look.
     Looked,
 }
 
@@ -216,22 +216,22 @@ pub(crate) struct Collector {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Collection {
     Idle,
-    /// Only in the mutant that looks up references before it locks: these were found to have none.
+    /// Only in the mutant that looks up references before it locks: these had none.
     Looked(BlockSet),
-    /// The doom is committed. What is doomed, the rows say.
+    /// The doom is committed. The rows say which blocks are doomed.
     Doomed,
-    /// These files are still to be moved to `.doomed`; then the row is looked at.
+    /// These files must still be moved to `.doomed`; then the row is read.
     Moving(BlockSet),
-    /// The rows were looked at. Of the files of this name in `.doomed` these go, and those go back.
+    /// The rows were read. Of the files of this name in `.doomed`, these are unlinked and those move back.
     Decided {
         place: u8,
         unlink: BlockSet,
         restore: BlockSet,
     },
-    /// In the second transaction, or, where deletes are requests, before it. The rows say which blocks are
-    /// locked; the bytes of these are still to be deleted.
+    /// In the second transaction or, where deletes are requests, before it. The rows say which blocks are
+    /// locked; their bytes must still be deleted.
     Sweeping(BlockSet),
-    /// The transaction is over, or lost, and these deletions may still happen.
+    /// The transaction is over or lost, and these deletions may still happen.
     Zombie(BlockSet),
 }
 
@@ -252,13 +252,13 @@ pub(crate) enum Verifier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) blocks: [Block; BLOCKS],
-    /// Sorted: which row is which does not matter.
+    /// Sorted, because the order of rows does not matter.
     pub(crate) blobs: [Option<Blob>; BLOBS],
     pub(crate) writers: [Writer; WRITERS],
     pub(crate) collectors: [Collector; COLLECTORS],
     pub(crate) verifier: Verifier,
     pub(crate) damages: u8,
-    /// Contents whose put or restore has returned, and which nobody has deleted since.
+    /// Contents whose put or restore has returned, and that were not deleted since.
     pub(crate) acknowledged: u8,
     /// Verify has cleared `stored` of a block that was good.
     pub(crate) cleared_good: bool,
@@ -300,12 +300,12 @@ impl State {
         self.blocks[block].row.as_mut()
     }
 
-    /// The blob of the put that this writer is at, if its row is there still.
+    /// The blob of this writer's current put, if its row still exists.
     pub(crate) fn own(&mut self, writer: usize) -> Option<&mut Blob> {
         self.blobs.iter_mut().flatten().find(|blob| blob.owner == Some(writer as u8))
     }
 
-    /// `None` if there are more rows of blobs than the bounds provide for.
+    /// `None` if there are more rows of blobs than the bounds allow.
     pub(crate) fn insert(&mut self, blob: Blob) -> Option<()> {
         *self.blobs.iter_mut().find(|place| place.is_none())? = Some(blob);
         Some(())
@@ -317,7 +317,7 @@ impl State {
         self
     }
 
-    /// The same state with writers and collectors in order, as far as they have the same to do.
+    /// The same state with writers and collectors in order, if they have the same work.
     pub(crate) fn representative(mut self, writers_alike: bool, collectors_alike: bool) -> State {
         if writers_alike && self.order_of_writer(0) > self.order_of_writer(1) {
             self.writers.swap(0, 1);

@@ -1,10 +1,10 @@
-//! A step of one of the small models: who takes it, what it is called, and the state that it leads to.
+//! A step of one of the small models: its process, its name, and the resulting state.
 
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Turn<S> {
-    /// Empty for what happens to everybody.
+    /// Empty for a step that concerns every process.
     who: &'static str,
     number: usize,
     what: &'static str,

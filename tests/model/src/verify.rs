@@ -1,14 +1,14 @@
-//! Verifying beside everybody else, and the damage that it is there for.
+//! Verifying beside all other processes, and the damage that it finds.
 //!
-//! The bytes are read under the lock of their row, and the row is changed under the same lock. What is not referenced
-//! and has no row is adopted as a candidate that is not `stored`: nobody will trust those bytes, and the next collection
-//! removes them.
+//! The bytes are read under the lock of their row, and the row is changed under the same lock. Bytes that are
+//! not referenced and have no row are adopted as a candidate that is not `stored`: no put trusts them, and
+//! the next collection removes them.
 
 use crate::protocol::{Mutant, Protocol};
 use crate::state::{Bytes, Doom, Holder, Row, State, Verifier};
 
 impl Protocol {
-    /// Something from outside: the bytes are lost, or others.
+    /// An event from outside: the bytes are lost or changed.
     pub(crate) fn damage(&self, state: &State, block: usize, bytes: Bytes) -> Option<State> {
         let mut next = *state;
         next.damages = state.damages.checked_sub(1)?;
@@ -17,7 +17,8 @@ impl Protocol {
         state.blocks[block].bytes.are_good().then_some(next)
     }
 
-    /// Locks the row of a block that should be stored, and reads it. That it is good ends the matter.
+    /// Locks the row of a block that should be stored, and reads it. If it is good, the verification of it
+    /// ends.
     pub(crate) fn verify(&self, state: &State, block: usize) -> Option<State> {
         let found = state.blocks[block];
         let good = if self.is(Mutant::VerifiesNameOnly) { found.bytes.are_good() } else { found.has_good() };
@@ -65,7 +66,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// Inserts a row for bytes without one. They may be gone by now: they were seen in a listing.
+    /// Inserts a row for bytes without one. They were seen in a listing, and may be gone by now.
     pub(crate) fn adopt(&self, state: &State, block: usize) -> Option<State> {
         (self.bounds.adopt && state.blocks[block].row.is_none()).then(|| self.adopted(*state, block))
     }
@@ -73,7 +74,7 @@ impl Protocol {
     pub(crate) fn adopted(&self, mut state: State, block: usize) -> State {
         let stored = self.is(Mutant::AdoptsAsStored);
         state.blocks[block].row = Some(Row { stored, candidate: true, doom: Doom::No });
-        // Nobody has lost anything by what is wrong with bytes that no row spoke of.
+        // Wrong bytes without a row are no loss.
         state.blocks[block].damaged = false;
         state
     }

@@ -1,11 +1,12 @@
 //! Putting, on the long path and the short one.
 //!
-//! A writer may stop at any point, for good: it crashed, gave up, or was refused. Or it pauses for longer than its
-//! lease: then somebody expires its blob, and it goes on with what it knew. Each function is one step; it answers `None`
-//! where that step is not possible.
+//! A writer may stop at any point, for good: it crashed, gave up, or was refused. Or it pauses for longer
+//! than its lease; then another process expires its blob, and the writer continues with its old knowledge.
+//! Each function is one step; it returns `None` if that step is not possible.
 //!
-//! Nobody looks whether a blob is pending when a block of it is pinned: under row locks what such a look finds may be
-//! over when the reference is inserted, so the protocol must not depend on it. It is a courtesy to the writer.
+//! A pin does not check whether the blob is pending: under row locks the result of such a check may be out of
+//! date when the reference is inserted, so the protocol must not depend on it. The check is only a courtesy
+//! to the writer.
 
 use crate::protocol::{Mutant, Protocol};
 use crate::state::{Blob, BlobState, BlockSet, Bytes, Content, Doom, Phase, Row, State};
@@ -36,8 +37,8 @@ impl Protocol {
         Some(next)
     }
 
-    /// One transaction for each block: locks its row, or inserts it, and then looks whether it is doomed; inserts the
-    /// reference.
+    /// One transaction for each block: locks its row, or inserts it, then checks whether it is doomed, and
+    /// inserts the reference.
     pub(crate) fn pin(&self, state: &State, writer: usize) -> Option<State> {
         let block = state.writers[writer].to_pin.iter().next()?;
         let looked = state.writers[writer].phase == Phase::Looked && self.is(Mutant::PinLooksFirst);
@@ -58,7 +59,7 @@ impl Protocol {
         if (!row.doom.holds() || looked) && !self.is(Mutant::PinKeepsDoom) {
             row.doom = Doom::No;
         }
-        // A row may say `stored` of a file that has been lost.
+        // A row may say `stored` although its file has been lost.
         let missing = !row.stored || state.blocks[block].bytes == Bytes::Absent;
         // The foreign key: if the row of the blob is gone, the reference cannot be inserted.
         let own = next.own(writer).filter(|_| !state.is_locked(block))?;
@@ -93,7 +94,8 @@ impl Protocol {
         Some(next)
     }
 
-    /// Only in the mutant where stores are shared: a store returns, to `writer` and to whoever has joined it.
+    /// Only in the mutant with shared stores: a store returns, to `writer` and to the writers that have
+    /// joined it.
     pub(crate) fn store_returns(
         &self,
         state: &State,
@@ -116,7 +118,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// Says `stored` of what is written: locks the blocks, then looks whether the blob is pending.
+    /// Marks the written blocks as `stored`: locks them, then checks whether the blob is pending.
     pub(crate) fn mark(&self, state: &State, writer: usize) -> Option<State> {
         let mut next = *state;
         let itself = &mut next.writers[writer];
@@ -140,7 +142,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// The last transaction of the long path. The answer may get lost: then it is run again.
+    /// The last transaction of the long path. If its answer is lost, it is run again.
     pub(crate) fn commit(&self, state: &State, writer: usize, answered: bool) -> Option<State> {
         let itself = state.writers[writer];
         let content = self.content(state, writer)?;
@@ -159,7 +161,7 @@ impl Protocol {
                 }
                 mark_all(&mut next, writer);
             }
-            // Committed before, or by somebody else. If not, it was refused, which is to stop.
+            // Committed before, or by another writer. Otherwise it was refused, which is `stop`.
             _ if exists => {}
             _ => return None,
         }
@@ -171,7 +173,7 @@ impl Protocol {
         Some(next)
     }
 
-    /// The short path's look at what there is, under no lock.
+    /// The short path's look at rows and files, without locks.
     pub(crate) fn look(&self, state: &State, writer: usize) -> Option<State> {
         if state.writers[writer].phase != Phase::Idle || !self.bounds.short_path[writer] {
             return None;
@@ -193,8 +195,8 @@ impl Protocol {
         Some(next)
     }
 
-    /// The short path's transaction: locks the rows of all blocks, inserting those that are missing, then looks at
-    /// them and at the files.
+    /// The short path's transaction: locks the rows of all blocks, inserts missing ones, then checks them and
+    /// the files.
     pub(crate) fn commit_short(&self, state: &State, writer: usize, answered: bool) -> Option<State> {
         let content = self.content(state, writer)?;
         let itself = state.writers[writer];
@@ -221,7 +223,7 @@ impl Protocol {
             return None;
         }
         if state.is_live(content) {
-            // What was damaged is written again, and may be said to be stored.
+            // Damaged blocks are written again, and may be marked as stored.
             for block in content.blocks().iter().filter(|block| in_place(*block)) {
                 if let Some(row) = next.row(block).filter(|row| !row.stored && !heeded(row)) {
                     *row = Row { stored: true, doom: Doom::No, ..*row };
@@ -256,8 +258,8 @@ impl Protocol {
         Protocol::end_put(state, writer);
     }
 
-    /// The put fails, is dropped or refused, or its process dies. That its blob is not pending any more may come later,
-    /// but a blob that is pending a little longer is what a slower writer has.
+    /// The put fails, is dropped or refused, or its process dies. Its blob may stop being pending later, but
+    /// a blob that is pending a little longer is the same as with a slower writer.
     pub(crate) fn stop(&self, state: &State, writer: usize) -> Option<State> {
         if state.writers[writer].phase == Phase::Idle {
             return None;
@@ -292,7 +294,7 @@ fn mark_all(state: &mut State, writer: usize) {
     }
 }
 
-/// Nobody asks any more who wrote these files.
+/// No step depends on the writer of these files any more.
 fn forget_files(state: &mut State, writer: usize) {
     for block in &mut state.blocks {
         for bytes in block.files().filter(|bytes| **bytes == Bytes::Good(Some(writer as u8))) {

@@ -1,5 +1,6 @@
-//! What the programs of this crate share.
+//! Shared parts of the programs of this crate.
 
-// By path, and not from graviton-core's feature `testing`: the programs are to run the core that is shipped.
+// Included by path, and not from graviton-core's feature `testing`, because the programs must run the core
+// that is shipped.
 #[path = "../../../graviton-core/src/testing/recipe.rs"]
 pub mod recipe;

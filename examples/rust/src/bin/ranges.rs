@@ -1,5 +1,5 @@
-//! Reads parts of a blob: by range, by seeking, and with several threads at once. A read touches only the blocks
-//! that hold the bytes.
+//! Reads parts of a blob: by range, by seeking, and with several threads at once. A read touches only the
+//! blocks that hold the bytes.
 //!
 //! usage: `ranges STORE`
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let content: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let id = store.put_bytes(content)?.id;
 
-    // The first block, as the manifest has it.
+    // The first block in the manifest.
     let first = store.manifest(&id, 0, 1)?;
     println!("the first of {} blocks has {} bytes", store.stat(&id)?.blocks, first[0].key.size());
 

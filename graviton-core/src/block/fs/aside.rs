@@ -1,8 +1,9 @@
-//! `.doomed`: files that a collection has set aside until it is known whether somebody relies on them.
+//! `.doomed`: files that a collection has set aside until it is known whether a put relies on them.
 //!
-//! One `rename` moves a file there, to a name that no other file ever gets. It leaves in two ways: it is
-//! unlinked, or one `rename` gives it its block's name again. The engine decides that by the block's row
-//! (`engine::remove`). A reader that misses a file looks here. The model is `tests/model/src/files`.
+//! One `rename` moves a file there, to a name that no other file ever gets. The file leaves in one of two
+//! ways: it is unlinked, or one `rename` gives it its block's name again. The engine decides that by the
+//! block's row (`engine::remove`). A reader that misses a file looks here. The model is
+//! `tests/model/src/files`.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -34,7 +35,7 @@ fn tail_of(key: &BlockKey) -> String {
     format!("{}-{}", key.algo().name(), key.name())
 }
 
-/// The reverse of [`name_of`]; `None` for a name that is no such one, letter for letter.
+/// The reverse of [`name_of`]; `None` for any name that does not have this exact form.
 fn parse(name: &str) -> Option<Aside> {
     let mut parts = name.splitn(4, '-');
     let by = Collection(i64::from_str_radix(parts.next()?, 16).ok()?);
@@ -49,7 +50,7 @@ impl Shared {
         self.blocks.join(ASIDE)
     }
 
-    /// Takes the files of these blocks away.
+    /// Sets the files of these blocks aside.
     pub(super) fn set_aside(&self, asides: &[Aside]) -> Vec<Removed> {
         let path = self.aside_path();
         let directory = match durable::create_directory(&path).and_then(|()| durable::open_existing(&path)) {
@@ -75,7 +76,7 @@ impl Shared {
                         Removed::Gone
                     }
                     Err(Errno::NOENT) => {
-                        // It may have been moved a moment ago, and that not be durable.
+                        // It may have been moved a moment ago, and the move may not be durable yet.
                         touched[key.algo() as usize] = true;
                         Removed::Absent
                     }
@@ -89,7 +90,7 @@ impl Shared {
         if !self.durable {
             return removed;
         }
-        // Before a row goes: a file must not come back under its name without one.
+        // Synced before a row is deleted: a file must not reappear under its name without one.
         let arrived = durable::sync_directory(&path);
         for algo in Algo::ALL.into_iter().filter(|algo| touched[*algo as usize]) {
             let left = || durable::sync_directory(&self.blocks.join(algo.name()));
@@ -135,7 +136,7 @@ impl Shared {
         Ok(None)
     }
 
-    /// Unlinks what is gone, and moves back what is to come back.
+    /// Unlinks the files of `gone`, and moves those of `back` back.
     pub(super) fn end_removal(&self, gone: &[Aside], back: &[Aside]) -> Result<()> {
         let path = self.aside_path();
         let directory = match durable::open_directory(&path) {
@@ -148,14 +149,14 @@ impl Shared {
             let failed = |error: Errno| Error::io_at("cannot remove", path.join(&name), error.into());
             unlink(directory.as_fd(), &name).map_err(failed)
         };
-        // One that fails keeps none of the others.
+        // A failure of one does not affect the others.
         let ended = gone.iter().map(delete);
         let ended = ended.chain(back.iter().map(|aside| self.take_back(aside, directory.as_fd())));
         ended.fold(Ok(()), Result::and)
     }
 
-    /// One rename over whatever has the name by now: to link and unlink would lose the block if it was put,
-    /// deleted and moved aside again in between. Only a damaged file replaces nothing.
+    /// One rename replaces whatever has the name by now: linking and unlinking would lose the block if it was
+    /// put, deleted and set aside again in between. Only a damaged file replaces nothing.
     fn take_back(&self, aside: &Aside, directory: BorrowedFd<'_>) -> Result<()> {
         let (name, key) = (name_of(aside), &aside.key);
         let Some(to) = self.directory(key.algo())? else {
@@ -171,7 +172,8 @@ impl Shared {
         let flags = match is_whole {
             Ok(true) => RenameFlags::empty(),
             Ok(false) => RenameFlags::NOREPLACE,
-            // Gone already, or not to be read now: readers look here, and the next collection tries again.
+            // It is already gone, or cannot be read now: readers look here, and the next collection tries
+            // again.
             Err(_) => return Ok(()),
         };
         let moved = if flags.is_empty() {
@@ -182,7 +184,8 @@ impl Shared {
         match moved {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::EXIST) => unlink(directory, &name).map_err(|error| self.cannot_move_back(key, error)),
-            // Some filesystems cannot do the last. The file is damaged, and stays where readers look for it.
+            // Some filesystems cannot rename without replacing. The file is damaged, and stays where readers
+            // look for it.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !flags.is_empty() => Ok(()),
             Err(error) => Err(self.cannot_move_back(key, error)),
         }
@@ -195,7 +198,7 @@ impl Shared {
     }
 }
 
-/// Removes a name that may be gone already.
+/// Removes a name that may already be gone.
 fn unlink(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
     match retry_on_intr(|| rustix::fs::unlinkat(directory, name, AtFlags::empty())) {
         Err(Errno::NOENT) => Ok(()),

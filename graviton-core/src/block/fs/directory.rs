@@ -1,12 +1,12 @@
-//! How full the index of a directory is: a filesystem can be out of places for names long before it is out of
-//! space.
+//! How full the index of a directory is: a filesystem can run out of room for names long before it runs out
+//! of space.
 //!
-//! ext4 finds a name by a tree of two levels (<https://docs.kernel.org/filesystems/ext4/directory.html>,
-//! "Hash Tree Directories"). A part of it that is full is split, so that parts are 69 % full on average, and
-//! the first name that finds no place comes when one part is full and the root too. Measured with names of
-//! blocks: at 0.61 of the largest directory with filesystem blocks of 1 KiB (79,020 names), and at 0.55 with
-//! blocks of 4 KiB (5,073,837 names). The feature `large_dir` adds a level, which cannot be seen from here
-//! but by a directory that is larger than two levels allow.
+//! ext4 finds a name through a tree of two levels (<https://docs.kernel.org/filesystems/ext4/directory.html>,
+//! "Hash Tree Directories"). A full node is split, so that nodes are 69 % full on average. A name finds no
+//! room when one node is full and the root is full too. Measured with names of blocks, that happens first at
+//! 0.61 of the largest directory with filesystem blocks of 1 KiB (79,020 names), and at 0.55 with blocks of 4
+//! KiB (5,073,837 names). The feature `large_dir` adds a level; here it shows only in a directory that is
+//! larger than two levels allow.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::repeated::again;
 /// The number of ext4 in `linux/magic.h`.
 const EXT4: u32 = 0xEF53;
 
-/// The share of the largest directory at which a name may find no place.
+/// The share of the largest directory at which a name may find no room.
 const FULL: f64 = 0.55;
 
 /// How full the index of this directory is, from 0 to 1; 0 where no limit is known.
@@ -33,11 +33,11 @@ pub(super) fn share(directory: &Path) -> f64 {
 
 /// The same, for blocks and a directory of these sizes in bytes.
 fn share_of(block: u64, size: u64) -> f64 {
-    // A block of the index has its entries, of 8 bytes each, behind a head and before a checksum.
+    // A block of the index contains entries of 8 bytes each, after a head and before a checksum.
     let (in_root, in_node) = (block.saturating_sub(40) / 8, block.saturating_sub(16) / 8);
     let largest = ((in_root * in_node + in_root + 1) * block) as f64;
     let share = size as f64 / (largest * FULL);
-    // Two levels do not get as large: there is a third.
+    // Two levels cannot be that large: there is a third.
     if size as f64 > largest { 0.0 } else { share.min(1.0) }
 }
 
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_full_where_it_was_found_full() {
-        // The sizes at which the first of random names of blocks found no place.
+        // The sizes at which the first of random names of blocks found no room.
         for (block, size) in [(1_024, 9_651_200), (4_096, 587_063_296)] {
             assert!((0.98..=1.0).contains(&share_of(block, size)));
             assert!((0.48..=0.56).contains(&share_of(block, size / 2)));

@@ -1,4 +1,4 @@
-//! The files beside the blocks that say which database they belong to: `store-id`, which never changes, and
+//! The files beside the blocks that name the database that owns them: `store-id`, which never changes, and
 //! `generation`, which only grows.
 
 use std::io::{ErrorKind, Write};
@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 
 const STORE_ID: &str = "store-id";
 
-/// The beginning of the names of such files that are being written.
+/// The prefix of the names of such files while they are being written.
 const UNFINISHED: &str = ".store-id-";
 
 /// More bytes than either file has.
@@ -35,7 +35,7 @@ impl Shared {
         line.map_or(Ok(0), |line| parse_generation(line.as_bytes(), &place()))
     }
 
-    /// The line in one of the files; `None` where there is no such file.
+    /// The line in one of the files; `None` if there is no such file.
     fn read_line(&self, name: &str) -> Result<Option<String>> {
         let path = self.blocks.join(name);
         match open_file(&path).and_then(std::io::read_to_string) {
@@ -45,19 +45,20 @@ impl Shared {
         }
     }
 
-    /// Removes files that processes left which died while they wrote one.
+    /// Removes files that processes left when they died while writing one.
     pub(super) fn remove_unfinished(&self) -> Result<u64> {
         Ok(durable::remove_abandoned(&self.blocks, UNFINISHED, LONGEST_LINE)?
             + durable::remove_abandoned(&self.root, reserve::UNFINISHED, u64::MAX)?)
     }
 
-    /// Writes the id under another name and renames it, so that it is never there in part and never replaced.
+    /// Writes the id under another name and renames it, so that it is never partly visible and never
+    /// replaced.
     pub(super) fn write_store_id(&self, id: &str) -> Result<String> {
         let path = self.blocks.join(STORE_ID);
         let failed = |error: std::io::Error| Error::io_at("cannot write", &path, error);
         durable::create_directory(&self.blocks)?;
         if self.read_store_id()?.is_some() {
-            // Found out now, and not by the first file that cannot be written.
+            // Checked now, and not by the first file that cannot be written.
             access(&self.blocks, Access::WRITE_OK).map_err(|error| failed(error.into()))?;
         } else {
             let file = self.unfinished(id).map_err(failed)?;
@@ -66,7 +67,7 @@ impl Shared {
                 _ => {}
             }
         }
-        // Also of an id that was there: whoever linked it may not have come to this yet.
+        // Synced also for an existing id: the process that linked it may not have synced it yet.
         durable::sync_directory(&self.blocks)?;
         self.read_store_id()?.ok_or_else(|| {
             Error::new(Code::Config, format!("{} was just written and is gone", path.display()))

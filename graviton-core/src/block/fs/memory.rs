@@ -1,7 +1,7 @@
-//! The memory that blocks are read into, used again and again.
+//! The memory that blocks are read into, which is reused.
 //!
-//! Fresh memory is dear: the system clears each page of it when it is first touched, which took a third of
-//! the time of a warm read. Small blocks are not worth the keeping.
+//! Fresh memory is expensive: the system clears each page when it is first touched, which took a third of the
+//! time of a warm read. Keeping the memory of small blocks gains nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ const LEAST_KEPT: usize = 32 << 10;
 /// The most bytes that are kept for the next reads.
 const MOST_KEPT: usize = 16 << 20;
 
-/// Memory that nobody uses at the moment. Clones are one pool.
+/// Idle memory. Clones are one pool.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pool(Arc<Mutex<Kept>>);
 
@@ -30,19 +30,19 @@ pub(super) struct Memory {
 }
 
 impl Pool {
-    /// Memory of this length, with anything in it.
+    /// Memory of this length, with arbitrary content.
     pub(super) fn take(&self, length: usize) -> Memory {
         let mut bytes = Vec::new();
         if length >= LEAST_KEPT {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // The one that was used last is likeliest to be in the processor's cache.
+            // The most recently used piece is the most likely one to be in the processor's cache.
             if let Some(piece) = kept.pieces.pop() {
                 kept.bytes -= piece.len();
                 bytes = piece;
             }
         }
         if bytes.len() < length {
-            // Rounded up, so that it serves for most of the next blocks too.
+            // Rounded up, so that it fits most of the next blocks too.
             bytes = vec![0; if length < LEAST_KEPT { length } else { length.next_power_of_two() }];
         }
         Memory { bytes, length, pool: self.clone() }

@@ -1,11 +1,11 @@
 //! Blocks as files: `<root>/<prefix>/<algo>/<hex>-<size>`, each file the raw bytes of its block.
 //!
-//! Beside the algorithms' directories stand `store-id` (the id of the database these blocks belong to),
-//! `generation` (which copy of it), `.tmp` (files on their way in) and `.doomed` (files on their way out). A
-//! store that only reads creates nothing.
+//! Beside the directories of the algorithms are `store-id` (the id of the database that owns the blocks),
+//! `generation` (which copy of that database), `.tmp` (files that are being written) and `.doomed` (files
+//! that are being removed). A store that only reads creates nothing.
 //!
-//! Writing is in `publish`; its invariant is that *whatever stands under a final name was durable before
-//! it got that name*, so that one writer may replace another's file at any moment.
+//! Writing is in `publish`. Its invariant: *a file under a final name was durable before it got that name*,
+//! so that one writer may replace another's file at any moment.
 
 mod aside;
 mod directory;
@@ -47,12 +47,13 @@ pub struct FsBlockStore(Arc<Shared>);
 impl FsBlockStore {
     /// Blocks under `<root>/<prefix>`; the prefix may be empty. Touches nothing.
     ///
-    /// With `durable`, what [`BlockStore::put`] returned for survives a power cut.
+    /// With `durable`, blocks survive a power cut once [`BlockStore::put`] has returned.
     pub fn new(root: &Path, prefix: &str, durable: bool) -> FsBlockStore {
         FsBlockStore(Arc::new(Shared::new(root, prefix, durable)))
     }
 
-    /// The same for a filesystem that has no unnamed files, whether or not this one has. Before first use.
+    /// The same for a filesystem without unnamed files, whether or not this one has them. Call it before
+    /// first use.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn with_named_temporaries(self) -> FsBlockStore {
@@ -74,14 +75,14 @@ impl FsBlockStore {
     }
 }
 
-/// The directories of the algorithms, one after the other.
+/// The directories of the algorithms, one after another.
 struct DirectoryListing {
     shared: Arc<Shared>,
     reading: Option<(Algo, Entries)>,
     rest: Vec<Algo>,
 }
 
-/// Names of one page.
+/// The names of one page.
 const PAGE: usize = 2_048;
 
 #[async_trait]
@@ -123,7 +124,7 @@ fn cannot_list(path: &Path, error: std::io::Error) -> Error {
 /// A directory that is being listed.
 struct Entries {
     directory: Dir,
-    /// Where the last name stands in it, for a listing that a signal ended goes on from there.
+    /// The position of the last name, from which a listing continues after a signal.
     last: Option<i64>,
 }
 
@@ -163,7 +164,7 @@ fn read_page(algo: Algo, entries: &mut Entries) -> std::io::Result<Option<Vec<Li
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         match retry_on_intr(|| rustix::fs::statat(directory, &*name, flags)) {
             Ok(stat) => page.push(Listed { key, length: stat.st_size as u64 }),
-            // Deleted since it was listed.
+            // It was deleted since it was listed.
             Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
@@ -304,7 +305,7 @@ impl Disk for FsBlockStore {
                     }
                 }
             }
-            // They may be on another filesystem.
+            // The packs may be on another filesystem.
             shared.packs.sync_filesystem()
         })
         .await

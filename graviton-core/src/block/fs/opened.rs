@@ -1,12 +1,12 @@
-//! A directory that is kept open, and whether it is still the one under its path.
+//! A directory that is kept open, with checks that it is still the one under its path.
 //!
-//! A disk can be mounted over a directory that is open, or unmounted from it. The descriptor then leads to
-//! what nobody else sees. So:
-//! - **A put is answered only if the directories that it wrote to are then the ones under their paths.**
-//!   Otherwise it is an I/O error, which latches the store: whose the blocks in the new directory are is
-//!   looked at when the store is opened again.
-//! - Before a block counts as missing, as whole or as removed, the directory is opened again if another one
-//!   is under the path. A block that is found in the open one is read without that look, and verified.
+//! A disk can be mounted over an open directory, or unmounted from it. The descriptor then leads to a
+//! directory that no other process sees. Therefore:
+//! - **A put is acknowledged only if the directories that it wrote to are still the ones under their paths.**
+//!   Otherwise it is an I/O error, which latches the store: the owner of the blocks in the new directory is
+//!   checked when the store is opened again.
+//! - Before a block counts as missing, intact or removed, the directory is opened again if another one is
+//!   under the path. A block that is found in the open directory is read without that check, and verified.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl AsFd for OpenDirectory {
 }
 
 impl OpenDirectory {
-    /// Opens it; `None` where it does not exist.
+    /// Opens it; `None` if it does not exist.
     pub(super) fn open(path: &Path) -> Result<Option<OpenDirectory>> {
         let opened = durable::open_directory(path).and_then(|descriptor| {
             let id = id_of(&retry_on_intr(|| rustix::fs::fstat(&descriptor))?);
@@ -60,13 +60,13 @@ impl OpenDirectory {
         }
     }
 
-    /// The same of a directory that is to be there.
+    /// The same for a directory that must exist.
     pub(super) fn open_existing(path: &Path) -> Result<OpenDirectory> {
         let gone = || Error::io_at("cannot open", path, std::io::ErrorKind::NotFound.into());
         OpenDirectory::open(path)?.ok_or_else(gone)
     }
 
-    /// Whether it is under its path.
+    /// Whether it is still the directory under its path.
     pub(super) fn is_in_place(&self) -> Result<bool> {
         match retry_on_intr(|| rustix::fs::statat(CWD, &self.path, AtFlags::empty())) {
             Ok(stat) => Ok(id_of(&stat) == self.id),
@@ -75,7 +75,7 @@ impl OpenDirectory {
         }
     }
 
-    /// Fails unless it is under its path.
+    /// Fails unless it is still the directory under its path.
     pub(super) fn check_in_place(&self) -> Result<()> {
         if self.is_in_place()? {
             return Ok(());

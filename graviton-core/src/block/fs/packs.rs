@@ -25,24 +25,23 @@ use crate::place::PackName;
 use crate::repeated::{again, names_in};
 use crate::{blocking, durable};
 
-/// Files that are kept open to be read.
+/// The most files that are kept open for reading.
 const MOST_OPEN: usize = 64;
 
-/// A file that nobody read for so long is closed, and files that have no name any more are looked for as
-/// often.
+/// A file that nobody read for this long is closed. Files without a name are looked for at the same interval.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// No pack grows longer.
+/// The largest size of a pack.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// The first step in which space is reserved; each step is twice as long as the one before. A sync of bytes
-/// in reserved space need not make the file longer: 279 µs instead of 358 µs for 4 KiB on ext4.
+/// The first step by which space is reserved; each step is twice as long as the one before. A sync of bytes
+/// in reserved space need not extend the file: 279 µs instead of 358 µs for 4 KiB on ext4.
 const FIRST_STEP: u64 = 1 << 20;
 
-/// No step is longer.
+/// The longest step.
 const LONGEST_STEP: u64 = 16 << 20;
 
-/// Parts that one system call writes.
+/// The most parts that one system call writes.
 const PARTS: usize = 1_024;
 
 /// Holes are punched in whole blocks of the filesystem.
@@ -56,7 +55,7 @@ pub(super) struct FsPacks {
     open: Mutex<Open>,
 }
 
-/// Files that are open to be read.
+/// Files that are open for reading.
 #[derive(Debug, Default)]
 struct Open {
     files: HashMap<PackName, (Arc<File>, Instant)>,
@@ -84,7 +83,7 @@ impl FsPacks {
         Error::io_at(tried, self.path(name), error.into())
     }
 
-    /// The file if it is open.
+    /// The file, if it is open.
     fn opened(&self, name: &PackName) -> Option<Arc<File>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.is_due() {
@@ -95,7 +94,7 @@ impl FsPacks {
         Some(Arc::clone(file))
     }
 
-    /// The file, open to be read; `None` if there is none.
+    /// The file, opened for reading; `None` if there is none.
     fn file(&self, name: &PackName) -> Result<Option<Arc<File>>> {
         if let Some(file) = self.opened(name) {
             return Ok(Some(file));
@@ -115,7 +114,7 @@ impl FsPacks {
         open_at(rustix::fs::CWD, self.path(name), flags | OFlags::NOFOLLOW, Mode::empty())
     }
 
-    /// Fails unless a file can be written in the directory. Where there is none, a put makes it.
+    /// Fails unless a file can be written in the directory. A put creates a missing directory.
     pub(super) fn check_writable(&self) -> Result<()> {
         if again(|| std::fs::metadata(&self.directory))
             .is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -125,7 +124,7 @@ impl FsPacks {
         temporaries::check_writable_in(&self.directory)
     }
 
-    /// Makes everything durable that was written to packs without that.
+    /// Makes all bytes durable that were written to packs without a sync.
     pub(super) fn sync_filesystem(&self) -> Result<()> {
         let directory = match durable::open_directory(&self.directory) {
             Ok(directory) => directory,
@@ -148,18 +147,17 @@ impl FsPacks {
         let file = open_at(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o666));
         let file: File = file.map_err(|error| Error::io_at("cannot create", &path, error.into()))?.into();
         let pack = PackFile { file, path, directory, reserved: Mutex::new(Some(0)) };
-        // On a full disk nothing of it is to be left.
+        // On a full disk nothing of the pack must remain.
         self.fill(&pack, header).inspect_err(|_| drop(std::fs::remove_file(&pack.path)))?;
         Ok(pack)
     }
 
     fn fill(&self, pack: &PackFile, header: &[u8]) -> Result<()> {
-        // The owner of the store goes on using a pack that root has made.
+        // The owner of the store can continue to use a pack that root has created.
         durable::give_to_owner_of(&self.directory, &pack.path)?;
         pack.reserve(header.len() as u64);
         pack.file.write_all_at(header, 0).map_err(|error| pack.failed("cannot write", error))?;
-        // In every mode: the row of the pack is synced, and is not to be taken for that of a pack that was
-        // lost.
+        // In every mode: the row of the pack is synced, and must not be mistaken for that of a lost pack.
         durable::sync_directory(&self.directory)
     }
 
@@ -187,7 +185,7 @@ impl FsPacks {
         (count as u64 == range.end - range.start).then(|| Bytes::from_owner(memory))
     }
 
-    /// Opens a pack to change what is at rest in it; `None` if there is none, or this user may not.
+    /// Opens a pack at rest to change it; `None` if there is none, or this user may not.
     fn open_at_rest(&self, name: &PackName) -> Result<Option<OwnedFd>> {
         match self.open_to(OFlags::RDWR, name) {
             Ok(file) => Ok(Some(file)),
@@ -206,8 +204,7 @@ impl Open {
         self.looked.is_none_or(|looked| looked.elapsed() > IDLE)
     }
 
-    /// Closes files that nobody read for long, those that have no name any more, and one more if there are
-    /// many.
+    /// Closes files that nobody read for long, files without a name, and one more if there are many.
     fn forget_some(&mut self) {
         if self.is_due() || self.files.len() >= MOST_OPEN {
             self.looked = Some(Instant::now());
@@ -306,7 +303,7 @@ impl Packs for Arc<FsPacks> {
                 let path = packs.path(name);
                 match retry_on_intr(|| rustix::fs::unlinkat(rustix::fs::CWD, &path, AtFlags::empty())) {
                     Ok(()) => any = true,
-                    // It may have been removed a moment ago, and its name not be gone for good.
+                    // It may have been removed a moment ago, and the removal may not be durable yet.
                     Err(Errno::NOENT) => any = any || packs.directory.is_dir(),
                     Err(error) => return Err(packs.failed("cannot remove", name, error)),
                 }
@@ -357,9 +354,9 @@ impl Packs for Arc<FsPacks> {
 struct PackFile {
     file: File,
     path: PathBuf,
-    /// Kept open, so that no other gets its number.
+    /// Kept open, so that no other directory gets its inode number.
     directory: OpenDirectory,
-    /// Space is reserved up to here; `None` where the filesystem cannot, or has none left.
+    /// Space is reserved up to this offset; `None` if the filesystem cannot reserve, or has no space left.
     reserved: Mutex<Option<u64>>,
 }
 
@@ -368,8 +365,8 @@ impl PackFile {
         Error::io_at(tried, &self.path, error.into())
     }
 
-    /// Reserves space for bytes up to this end, and some more. That it cannot is no failure: a write says so
-    /// itself.
+    /// Reserves space for bytes up to this end, and some more. A failure here is ignored: the write reports
+    /// it itself.
     fn reserve(&self, end: u64) {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = *reserved else { return };
@@ -390,7 +387,7 @@ impl PackFile {
         for parts in parts.chunks(PARTS) {
             let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
             let mut rest = &mut slices[..];
-            // Empty parts would look like a file that takes nothing.
+            // Empty parts would look like a file that accepts nothing.
             IoSlice::advance_slices(&mut rest, 0);
             while !rest.is_empty() {
                 match rustix::io::pwritev(&self.file, rest, offset) {

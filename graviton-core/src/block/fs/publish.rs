@@ -1,21 +1,21 @@
-//! Getting files in: written without a name, synced, named, and the name synced.
+//! Publishes files: written without a name, synced, named, and the name synced.
 //!
-//! The order is the whole point:
-//! 1. The bytes go to a file without a name (`O_TMPFILE`). Where the filesystem lacks that, to a named
-//!    file in `.tmp`, locked (`flock`) for as long as its writer lives, so that the next store to open
-//!    removes it if the writer died; where it lacks locks as well, the file's age decides.
-//! 2. Its data is synced. A batch is synced together, where the filesystem can be synced as a whole: one
-//!    flush a file is what makes stores slow (237 µs each against 14 µs in a batch for 4 KiB).
-//! 3. It gets its final name. If something has that name, it is replaced: while the database does not say
+//! The order is essential:
+//! 1. The bytes go to a file without a name (`O_TMPFILE`). A filesystem without such files gets a named file
+//!    in `.tmp`, locked (`flock`) for as long as its writer lives, so that the next store to open removes it
+//!    if the writer died. If the filesystem lacks locks as well, the file's age decides.
+//! 2. Its data is synced. A batch is synced together if the filesystem can be synced as a whole: one flush
+//!    for each file is what makes stores slow (237 µs each against 14 µs in a batch for 4 KiB).
+//! 3. It gets its final name. An existing file of that name is replaced: while the database does not say
 //!    `stored`, a file under a name proves nothing.
-//! 4. The directory is synced, and is looked for under its path (`opened`).
+//! 4. The directory is synced, and compared with the one under its path (`opened`).
 //!
-//! Because of 2 before 3, a file that replaces another is never less durable than that one, and a reader
-//! that trusts names alone (an older server on the same directory) never finds a partial block after a
-//! power cut. Naming first and syncing once was measured to be no faster.
+//! Because 2 comes before 3, a file that replaces another is never less durable than that one, and a reader
+//! that trusts names alone (an older server on the same directory) never finds a partial block after a power
+//! cut. Naming first and syncing once was measured to be no faster.
 //!
-//! When step 4 fails, the names are left: nothing refers to them that says `stored`, and to remove them
-//! could remove a block that another process made durable under the same name in the meantime.
+//! If step 4 fails, the names are kept: no row that says `stored` references them, and removing them could
+//! remove a block that another process made durable under the same name in the meantime.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -39,9 +39,9 @@ use crate::key::BlockKey;
 use crate::repeated::again;
 use crate::{blocking, durable};
 
-/// From so many files on, one `syncfs` is cheaper than a sync of each.
+/// From this many files on, one `syncfs` is cheaper than a sync of each.
 ///
-/// It also waits for what other programs wrote to that filesystem, which is why few files are not worth it.
+/// It also waits for writes of other programs to that filesystem, so it is not worth it for few files.
 const SYNC_TOGETHER: usize = 12;
 
 pub(super) async fn publish(shared: &Arc<Shared>, blocks: Vec<Block>) -> Result<Published> {
@@ -49,7 +49,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, blocks: Vec<Block>) -> Result<
         let permit = permits(shared, blocks.len()).await?;
         return publish_batch(shared, blocks, permit).await;
     }
-    // More than may be open at once: in parts, of which none is kept open for a proof.
+    // More than may be open at once: they are written in parts, and none is kept open for a proof.
     let mut blocks = blocks.into_iter();
     loop {
         let part: Vec<Block> = blocks.by_ref().take(shared.most_files).collect();
@@ -78,8 +78,8 @@ async fn publish_batch(
         .get_or_try_init(|| async { blocking::run(move || opening.open_to_write()).await? })
         .await?;
 
-    // The kernel reports a failed write once for each open directory, so each batch has its own, from before
-    // its first byte: no other batch can take the report away (Linux 5.8 and later, syncfs(2)).
+    // The kernel reports a failed write once for each open directory. So each batch has its own, opened
+    // before its first byte: no other batch can take the report away (Linux 5.8 and later, syncfs(2)).
     let barrier = if shared.durable && blocks.len() >= SYNC_TOGETHER {
         Some(open_temporary(&shared.blocks)?)
     } else {
@@ -135,8 +135,8 @@ impl Shared {
         })
     }
 
-    /// Fails if a directory that files get into is not there any more, or may not be written to. One that was
-    /// never there is made by a put.
+    /// Fails if a directory for new files no longer exists, or is not writable. A put creates a directory
+    /// that never existed.
     pub(super) fn check_directories(&self) -> Result<()> {
         let writable = self.writable.get();
         for name in [TEMPORARY, Algo::Blake3.name(), Algo::Sha256.name()] {
@@ -204,8 +204,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The files stay open with the proof, so that no other file can get their inode numbers: an equal
-    /// number under the name is the same file.
+    /// The files stay open with the proof, so that no other file can get their inode numbers: an equal number
+    /// under the name means the same file.
     fn proof(self: &Arc<Self>, fresh: Vec<Fresh>, permit: OwnedSemaphorePermit) -> Result<Published> {
         let mut inodes = HashMap::with_capacity(fresh.len());
         for Fresh { key, file, .. } in fresh {
@@ -234,14 +234,14 @@ impl Shared {
             ));
         }
         let error = Error::io_at("cannot write the block", self.path(key), error);
-        // A directory that vanished is not a blob that was not found.
+        // A directory that vanished must not look like a blob that was not found.
         if error.code() == Code::NotFound { error.with_code(Code::BackendUnavailable) } else { error }
     }
 
-    /// Whether a disk that is said to be full has bytes and inodes for another block.
+    /// Whether a disk that is reported full has bytes and inodes for another block.
     fn has_room(&self) -> bool {
         let disk = rustix::fs::statvfs(&self.blocks);
-        // A filesystem without a number of inodes says 0 of 0.
+        // A filesystem without an inode limit reports 0 of 0.
         disk.is_ok_and(|disk| {
             disk.f_bavail * disk.f_frsize > 64 << 20 && (disk.f_ffree > 0 || disk.f_files == 0)
         })

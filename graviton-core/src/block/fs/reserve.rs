@@ -1,7 +1,7 @@
-//! `<root>/reserve`: some space that nothing uses, so that on a full disk there is room to delete.
+//! `<root>/reserve`: unused space that makes room for deletions on a full disk.
 //!
-//! To delete is to write: rows change before a byte is free. On a full disk that fails, unless something goes
-//! first.
+//! A deletion has to write: rows change before any space is freed. On a full disk that fails, unless the
+//! reserve is released first.
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,15 +14,15 @@ use crate::repeated::again;
 
 const NAME: &str = "reserve";
 
-/// The beginning of the names of such files that are being written.
+/// The prefix of the names of such files while they are being written.
 pub(super) const UNFINISHED: &str = ".reserve-";
 
 const SIZE: usize = 4 << 20;
 
-/// On a disk with less than so many times the reserve free, it would do more harm than good.
+/// On a disk with less free space than this many times the reserve, it would do more harm than good.
 const ROOM: u64 = 4;
 
-/// Makes the file, if it is not there and there is room for it.
+/// Creates the file, if it does not exist and there is room for it.
 pub(super) fn keep(root: &Path) -> Result<()> {
     let path = root.join(NAME);
     let failed = |error| Error::io_at("cannot write", &path, error);
@@ -34,11 +34,11 @@ pub(super) fn keep(root: &Path) -> Result<()> {
         return Ok(());
     }
     occupy_standard();
-    // For whoever may write to the directory: a group that shares the store, by its umask.
+    // Everybody who may write to the directory can replace it: a group that shares the store, by its umask.
     let mode = PermissionsExt::from_mode(0o666);
     let mut file =
         tempfile::Builder::new().prefix(UNFINISHED).permissions(mode).tempfile_in(root).map_err(failed)?;
-    // Not zeros, nor what can be compressed: some filesystems do not store that.
+    // Not zeros, nor anything that compresses: some filesystems would not store that.
     let mut bytes = vec![0; SIZE];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     file.write_all(&bytes).map_err(failed)?;
@@ -48,7 +48,7 @@ pub(super) fn keep(root: &Path) -> Result<()> {
     }
 }
 
-/// Gives the space free. False if there was none.
+/// Releases the space. False if there was none.
 pub(super) fn release(root: &Path) -> Result<bool> {
     let path = root.join(NAME);
     match again(|| std::fs::remove_file(&path)) {

@@ -1,5 +1,5 @@
 //! The directories and limits that the parts of a [`FsBlockStore`](super::FsBlockStore) share, and the calls
-//! that read, look at and remove files.
+//! that read, check and remove files.
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -25,7 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::repeated::again;
 
-/// How often a reader looks for a file: each time that a collection moves it while it looks may cost a round
+/// How often a reader looks for a file: each move by a collection during a look may cost a round
 /// (`tests/model/src/files`, mutant `ReaderLooksTwice`).
 const ROUNDS: usize = 4;
 

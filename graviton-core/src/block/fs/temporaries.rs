@@ -1,4 +1,4 @@
-//! `.tmp`, and the files that are written in it before they get their names.
+//! `.tmp`, and the files that are written there before they get their names.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! Compression of blocks in packs.
 //!
-//! The key of a block is the hash of its plain bytes, so that it does not depend on any of this. A block
-//! stays as it is where compression saves less than an eighth. A large one is not even tried if a sample of
-//! it does not shrink.
+//! The key of a block is the hash of its plain bytes, so it does not depend on compression. A block is stored
+//! as it is if compression saves less than an eighth. Compression of a large block is not even tried if a
+//! sample of it does not shrink.
 
 use bytes::Bytes;
 

@@ -1,11 +1,11 @@
-//! Packs: files of many blocks, one behind the other.
+//! Packs: files of many blocks, one after another.
 //!
-//! A pack is appended to by the open store that created it, and by nobody else. No offset is written twice.
-//! So its bytes are there or not yet there, and never others: only a row of the database points at a record,
-//! and a record that no row points at is dead (`docs/FORMAT.md`, "Packs").
+//! Only the open store that created a pack appends to it. No offset is written twice. So the bytes at an
+//! offset are either there or not yet there, and never change. Only a row of the database points at a record,
+//! and a record without a row is dead (`docs/FORMAT.md`, "Packs").
 //!
-//! [`record`] is the format. [`Packs`] is what a block store does for packs; when something is durable, and
-//! who may write where, is the engine's matter.
+//! [`record`] is the format. [`Packs`] is the interface of a block store for packs. The engine decides when
+//! bytes are durable, and which store may write where.
 
 pub(crate) mod compress;
 pub mod record;
@@ -30,43 +30,43 @@ pub use compress::Compression;
 /// or not.
 #[async_trait]
 pub trait Packs: fmt::Debug + Send + Sync {
-    /// Creates a pack under a name that no pack had, with these first bytes. Its name is durable, its bytes
-    /// are not before they are synced.
+    /// Creates a pack under a name that no pack had, with these first bytes. Its name is durable; its bytes
+    /// are not until they are synced.
     async fn create(&self, name: &PackName, header: Bytes) -> Result<Arc<dyn OpenPack>>;
 
-    /// These bytes of a pack, fewer if it ends before. `None` if there is no such pack.
+    /// These bytes of a pack, fewer if the pack ends before. `None` if there is no such pack.
     ///
-    /// If [`is_at_once`](super::is_at_once) says so, it answers only if it need not block or wait.
+    /// While [`is_at_once`](super::is_at_once) is true, it answers only if it need not block or wait.
     async fn read(&self, name: &PackName, range: Range<u64>) -> Result<Option<Bytes>>;
 
     /// The bytes of a pack; `None` if there is no such pack.
     async fn length(&self, name: &PackName) -> Result<Option<u64>>;
 
-    /// Makes all bytes of a pack durable, whoever wrote them. One that is not there is no error.
+    /// Makes all bytes of a pack durable, from any writer. An absent pack is no error.
     async fn sync(&self, name: &PackName) -> Result<()>;
 
-    /// Cuts off what is behind these bytes, if this user may. A pack that is not there is no error.
+    /// Truncates a pack to this length, if this user may. An absent pack is no error.
     async fn cut(&self, name: &PackName, bytes: u64) -> Result<()>;
 
-    /// Gives the space of these bytes back, as far as that can be done; they read as zeros, or as they were.
-    /// Returns how many bytes take no space any more.
+    /// Gives the space of these bytes back, as far as possible; they then read as zeros, or as before.
+    /// Returns how many bytes no longer take space.
     async fn punch(&self, name: &PackName, ranges: &[Range<u64>]) -> Result<u64>;
 
-    /// Removes packs, durably. One that is not there is no error.
+    /// Removes packs, durably. An absent pack is no error.
     async fn remove(&self, names: &[PackName]) -> Result<()>;
 
-    /// All packs, and how many bytes each has.
+    /// All packs, with their lengths in bytes.
     async fn list(&self) -> Result<Vec<(PackName, u64)>>;
 
-    /// Where this pack is or would be, for messages.
+    /// The place of this pack, whether it exists or not, for messages.
     fn place(&self, name: &PackName) -> String;
 
-    /// No pack grows longer than this many bytes.
+    /// The largest size of a pack in bytes.
     fn most_bytes(&self) -> u64;
 
     /// Whether packs are files that grow. Otherwise a pack is an object: its first sync sends all of it, and
-    /// nothing is written to it then. It is there as a whole or not at all, any look at it is a request, and
-    /// an attempt to send it that got no answer may still be carried out for [`DOUBT`].
+    /// nothing is written to it after that. It exists as a whole or not at all, every check of it is a
+    /// request, and an attempt to send it that got no answer may still be carried out for [`DOUBT`].
     fn grows(&self) -> bool;
 }
 
@@ -74,15 +74,15 @@ pub trait Packs: fmt::Debug + Send + Sync {
 /// once to each open file.
 #[async_trait]
 pub trait OpenPack: fmt::Debug + Send + Sync {
-    /// Writes these bytes, one behind the other, from this offset on. Nobody wrote there before.
+    /// Writes these bytes, one after another, from this offset on. Nobody has written there before.
     async fn write(&self, offset: u64, parts: Vec<Bytes>) -> Result<()>;
 
-    /// Makes all that was written durable whose call had returned. After an error nothing of the pack is to
-    /// be relied on that was not synced before.
+    /// Makes the bytes of all returned writes durable. After an error, no byte of the pack that was not
+    /// synced before can be relied on.
     async fn sync(&self) -> Result<()>;
 
     /// Whether an attempt to write the pack may still be carried out, although another one succeeded or the
-    /// pack was given up.
+    /// pack was abandoned.
     fn is_in_doubt(&self) -> bool;
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn missing(key: &BlockKey, place: &Place, pack: &str) -> Error {
     )
 }
 
-/// The error for a block whose record holds something else.
+/// The error for a block whose record contains something else.
 pub(crate) fn altered(key: &BlockKey, place: &Place, pack: &str, why: &str) -> Error {
     let why = format!("block {key} is damaged: the record at {} in {pack} {why}", place.offset);
     Error::new(Code::CorruptBlock, why)

@@ -27,8 +27,8 @@
 //! | 60..64 | CRC-32C of the 60 bytes before |
 //! | 64.. | the payload |
 //!
-//! The checksums tell a record from a damaged or half-written one without hashing its payload; that the block
-//! is right is told by its digest alone.
+//! The checksums distinguish a record from a damaged or half-written one without hashing its payload. Only
+//! the digest proves that the block is right.
 
 use bytes::Bytes;
 

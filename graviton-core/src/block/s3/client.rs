@@ -1,4 +1,4 @@
-//! The client of `object_store`, and how patient it is.
+//! The client of `object_store`, and its time limits.
 
 use std::path::Path as FilePath;
 use std::sync::{Arc, PoisonError};

@@ -1,13 +1,12 @@
-//! The failures of S3, and the error that each becomes.
+//! The failures of S3, and the errors that they become.
 //!
 //! - Wrong credentials, a bucket that does not exist and a wrong region are `config`, each naming its
-//!   setting: nothing gets better by trying again.
-//! - A permission that is missing is `forbidden` and named.
-//! - What passes (no connection, no answer in time, an overloaded or failing server, an upload damaged on
-//!   its way) was tried again before it comes here, and is `backend-unavailable`.
+//!   setting: a retry does not help.
+//! - A missing permission is `forbidden`, and named.
+//! - Transient failures (no connection, no answer in time, an overloaded or failing server, an upload damaged
+//!   in transit) were retried before they get here, and are `backend-unavailable`.
 //!
-//! An answer that fits nothing of this is an error too. Only a 404 that is not about the bucket says that
-//! an object is absent.
+//! Any other answer is an error too. Only a 404 that is not about the bucket means that an object is absent.
 
 use std::fmt;
 use std::time::Duration;

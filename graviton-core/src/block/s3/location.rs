@@ -1,7 +1,7 @@
-//! Which bucket, at which server, under which prefix, and with whose credentials.
+//! The location of blocks in S3: the bucket, the server, the prefix, and the credentials.
 //!
-//! Plain data, checked when it is made. The errors name the settings that the values came from: those
-//! names are the same in every language.
+//! Plain data, checked when it is created. The errors name the settings that the values came from, which have
+//! the same names in every language.
 
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};

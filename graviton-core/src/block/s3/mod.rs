@@ -1,17 +1,19 @@
-//! Blocks as objects in S3 or in a server that speaks S3, such as MinIO: `<prefix>/<algo>/<hex>-<size>`,
-//! each object the raw bytes of its block. Beside the algorithms' prefixes stands `store-id`, the id of the
-//! database these blocks belong to. Packs are beside the prefix: `<prefix>-packs/<name>`.
+//! Blocks as objects in S3 or in a server that speaks S3, such as MinIO: `<prefix>/<algo>/<hex>-<size>`, each
+//! object the raw bytes of its block. Beside the prefixes of the algorithms is `store-id`, the id of the
+//! database that owns the blocks. Packs are beside the prefix: `<prefix>-packs/<name>`.
 //!
-//! The server must show an object whole or not at all, and show it to everybody once the put has
-//! returned. AWS, MinIO and SeaweedFS do. Puts carry a checksum; a server that does not compare it, or that
-//! refuses it and gets puts without one, may store what was damaged on its way, which the next read finds.
+//! The server must show an object whole or not at all, and must show it to everybody once the put has
+//! returned. AWS, MinIO and SeaweedFS do. Puts carry a checksum. A server that does not compare it, or that
+//! refuses it and gets puts without one, may store bytes that were damaged in transit; the next read detects
+//! that.
 //!
-//! `location` is where, `client` makes the client of `object_store`, `transport` is below it and sees each
-//! attempt, `failure` gives the errors their names, `shared` sends the requests, `removal` deletes. `packs`
-//! are objects of many blocks.
+//! `location` is the address, `client` makes the client of `object_store`, `transport` is below it and sees
+//! each attempt, `failure` classifies the errors, `shared` sends the requests, `removal` deletes. `packs` are
+//! objects of many blocks.
 //!
 //! Two databases may open a place for the first time *at the same moment*: the condition `If-None-Match`
-//! gives it to one of them. A server that ignores it is found out by an object of our own, and refused.
+//! gives it to one of them. A test object of our own detects a server that ignores the condition; such a
+//! server is refused.
 
 mod client;
 mod failure;

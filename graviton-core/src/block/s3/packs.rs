@@ -1,8 +1,8 @@
 //! Packs as objects: `<prefix>-packs/<name>`.
 //!
 //! A pack is gathered in memory and sent by one PUT. Its bytes are fixed before the first attempt, whatever
-//! becomes of that. An attempt that got no answer may be carried out later, and bring the object back, with
-//! the same bytes.
+//! its outcome. An attempt that got no answer may be carried out later, and bring the object back with the
+//! same bytes.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,11 +1,11 @@
-//! Removing objects: a DELETE of each, signed before the doom is sent.
+//! Removes objects: one DELETE for each, signed before the doom is sent.
 //!
-//! A request may be carried out long after its client gave it up: a gateway holds it, or the client stalls
-//! before it sends it. So each is a URL that is signed in advance and says until when it is valid; the server
-//! refuses it later, whoever sends it. That is the only bound, and it holds for requests that got no answer.
+//! A request may be carried out long after its client abandoned it: a gateway holds it, or the client stalls
+//! before it sends it. So each request is a presigned URL with an expiry time, after which the server refuses
+//! it from any sender. That is the only bound, and it also holds for requests that got no answer.
 //!
-//! One request an object, not DeleteObjects with a thousand of them: that is missing in some servers, slow in
-//! others, and fails in part. A DELETE costs nothing on AWS.
+//! One request is sent for each object, not DeleteObjects for a thousand of them: that is missing in some
+//! servers, slow in others, and can fail in part. A DELETE costs nothing on AWS.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! How one HTTP request to S3 goes: its time-out, its answer, and what is worth another try.
+//! The handling of one HTTP request to S3: its time-out, its answer, and whether it is worth a retry.
 //!
-//! `object_store` signs requests and repeats those whose failure is marked as passing, with backoff and
-//! jitter. By itself it repeats less than we need (no answer that broke off in its middle, no upload that
-//! was damaged on its way), and its errors do not tell which code the server answered with. So this sits
+//! `object_store` signs requests and retries those whose failure is marked as transient, with backoff and
+//! jitter. By itself it retries less than we need (not an answer that broke off in the middle, nor an upload
+//! that was damaged in transit), and its errors do not contain the server's error code. So this module sits
 //! below it, as its HTTP client:
-//! - every answer is read to its end here, within the time-out of the attempt, so that an answer that is
-//!   cut short is a failed attempt like any other;
-//! - what is no success becomes a [`Failure`], which is kept for whoever asked, and says itself whether
-//!   to try again.
+//! - every answer is read to its end here, within the time-out of the attempt, so that a truncated answer is
+//!   a failed attempt like any other;
+//! - an unsuccessful answer becomes a [`Failure`], which is kept for the caller and decides itself whether to
+//!   retry.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,10 +1,10 @@
-//! Appending to the pack that this open store is writing.
+//! Appends to the pack that this open store is writing.
 //!
-//! Puts of many tasks share the pack and its syncs. A pack that is full is sealed once all that was written
-//! to it is marked or given up; the last one is sealed when the store is closed.
+//! Puts of many tasks share the pack and its syncs. A full pack is sealed once all that was written to it is
+//! marked or abandoned; the last one is sealed when the store is closed.
 //!
-//! Where packs are objects, a sync sends the whole pack, and the next block goes to another one. A put sends
-//! its blocks at once. While [`MOST_SENDS`] packs are on their way, later puts gather in the next one.
+//! If packs are objects, a sync sends the whole pack, and the next block goes to another one. A put sends its
+//! blocks at once. While [`MOST_SENDS`] packs are being sent, later puts gather in the next one.
 
 use std::fmt;
 use std::ops::Range;
@@ -29,19 +29,19 @@ use crate::error::{Code, Error, Result};
 use crate::manifest::{Durability, HeldPack, ManifestRepo};
 use crate::place::{PackName, PackRow, Place};
 
-/// Batches of up to this many bytes are encoded on the calling thread: that takes less time than handing them
-/// to another one.
+/// Batches of up to this many bytes are encoded on the calling thread, which takes less time than handing
+/// them to another one.
 const ENCODE_HERE: u64 = 64 << 10;
 
-/// Puts that share a sync, and those that share a pack that is sent.
+/// The most puts that share a sync, and the most that share a pack that is sent.
 const TOGETHER: usize = 256;
 const TOGETHER_SENT: usize = 4_096;
 
-/// Packs that are sent at once.
+/// The most packs that are sent at once.
 const MOST_SENDS: usize = 4;
 
-/// How long a store that is closed waits for puts that did not end. A pack that is not sealed by then is left
-/// to the next collection.
+/// How long a store that is closed waits for unfinished puts. A pack that is not sealed by then is left to
+/// the next collection.
 const CLOSING: Duration = Duration::from_secs(5);
 
 static PADDING: [u8; record::ALIGNMENT as usize] = [0; record::ALIGNMENT as usize];
@@ -56,7 +56,8 @@ pub(in crate::engine) struct Appender {
     compression: Compression,
     store_id: Arc<str>,
     current: tokio::sync::Mutex<Option<Arc<OwnPack>>>,
-    /// Packs that are full, or whose lease is over, and that are sealed when nothing of them is under way.
+    /// Packs that are full, or whose lease is over. They are sealed when none of their records is in
+    /// progress.
     retired: Mutex<JoinSet<()>>,
     syncs: Group<Arc<OwnPack>, Result<()>>,
     closed: watch::Sender<bool>,
@@ -67,23 +68,23 @@ struct OwnPack {
     held: HeldPack,
     lease: Arc<Lease>,
     file: Arc<dyn OpenPack>,
-    /// Where the next record begins.
+    /// The offset of the next record.
     end: AtomicU64,
-    /// Set by the first sync that fails: the system reports a write that failed once, and a later sync that
+    /// Set by the first sync that fails: the system reports a failed write only once, and a later sync that
     /// succeeds proves nothing.
     failed: OnceLock<Error>,
-    /// Held for reading by everything that is not yet marked.
+    /// Held for reading by all work that is not yet marked.
     uses: Arc<RwLock<()>>,
     /// Held for reading by writes.
     writes: Arc<RwLock<()>>,
-    /// The outcome of sending it, where it is an object.
+    /// The outcome of sending the pack, if it is an object.
     sent: OnceCell<Result<()>>,
 }
 
-/// Blocks that are in packs, durably, and not yet marked. As long as this is kept, the packs are not sealed.
+/// Blocks that are durably in packs and not yet marked. While this is kept, the packs are not sealed.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Appended {
-    /// The places, in the order of the blocks, and who holds the packs.
+    /// The places, in the order of the blocks, and the writers that hold the packs.
     pub(in crate::engine) places: Vec<(Place, HeldPack)>,
     uses: Vec<OwnedRwLockReadGuard<()>>,
 }
@@ -94,18 +95,18 @@ impl Appended {
         HeldPack::each_once(self.places.iter().map(|(_, held)| *held))
     }
 
-    /// Takes these blocks behind its own.
+    /// Appends these blocks to its own.
     pub(in crate::engine) fn extend(&mut self, other: Appended) {
         self.places.extend(other.places);
         self.uses.extend(other.uses);
     }
 }
 
-/// A part of a pack that nobody else writes.
+/// A part of a pack that is reserved for one writer.
 struct Reserved {
     pack: Arc<OwnPack>,
     offset: u64,
-    /// How many of the records have room there.
+    /// The number of records that fit there.
     records: usize,
     using: OwnedRwLockReadGuard<()>,
     /// Kept until the bytes are written.
@@ -162,8 +163,7 @@ impl Appender {
         self.append_synced(blocks, self.durability == Durability::Full).await
     }
 
-    /// Appends the blocks, and returns once they are durable, if they are to be. An I/O error latches the
-    /// store.
+    /// Appends the blocks, and returns once they are durable, if requested. An I/O error latches the store.
     pub(in crate::engine) async fn append_synced(
         self: &Arc<Self>,
         blocks: Vec<Block>,
@@ -171,19 +171,19 @@ impl Appender {
     ) -> Result<Appended> {
         let appender = Arc::clone(self);
         let work = async move { appender.latch.watch(appender.append_all(blocks, synced).await) };
-        // A call that is dropped leaves no write behind that nobody waits for. On a thread that may block,
-        // the write ends before the call can be dropped.
+        // A dropped call leaves no write behind that nobody waits for. On a thread that may block, the write
+        // ends before the call can be dropped.
         if blocking::may_block_here() { work.await } else { blocking::joined(tokio::spawn(work).await)? }
     }
 
-    /// Leaves a pack that was found not to be held any more. Later blocks go to another one.
+    /// Abandons a pack that this store was found not to hold any more. Later blocks go to another one.
     pub(in crate::engine) async fn forget(&self, packs: &[HeldPack]) {
         if let Some(pack) = self.current.lock().await.take_if(|pack| packs.contains(&pack.held)) {
             self.retire(pack);
         }
     }
 
-    /// Gives back the space that is reserved behind the records, and ends the pack: the disk is full.
+    /// Releases the space that is reserved behind the records, and ends the pack: the disk is full.
     pub(in crate::engine) async fn make_room(&self) {
         if let Some(pack) = self.current.lock().await.take() {
             pack.cut_tail(&*self.packs).await;
@@ -224,7 +224,7 @@ impl Appender {
             appended.uses.push(using);
             touched.push(pack);
         }
-        // An object that was not sent would not outlive this process.
+        // An unsent object would not outlive this process.
         if synced || !self.packs.grows() {
             for synced in self.syncs.join_all(touched).await? {
                 synced?;
@@ -233,15 +233,15 @@ impl Appender {
         Ok(appended)
     }
 
-    /// Ends a pack after a write that failed. No offset of it is written again, and what the write has taken
-    /// of a disk that is full is given back.
+    /// Ends a pack after a failed write. None of its offsets is written again, and the space that the write
+    /// took on a full disk is released.
     async fn leave(&self, pack: Arc<OwnPack>, wrote: Range<u64>) {
         let mut current = self.current.lock().await;
         if pack.end.load(Ordering::Relaxed) == wrote.end {
             pack.end.store(wrote.start, Ordering::Relaxed);
             pack.cut_tail(&*self.packs).await;
         } else {
-            // Others write behind it.
+            // Other writes follow behind it.
             let _ = self.packs.punch(&pack.held.name, &[wrote]).await;
         }
         if let Some(pack) = current.take_if(|own| own.held == pack.held) {
@@ -249,7 +249,7 @@ impl Appender {
         }
     }
 
-    /// Finds room for the first of records of these sizes, and for as many more as follow it there.
+    /// Reserves room for the first of the records of these sizes, and for as many more as fit after it.
     async fn reserve(&self, sizes: &[u64]) -> Result<Reserved> {
         let mut current = self.current.lock().await;
         let first = sizes.first().copied().unwrap_or_default();
@@ -275,7 +275,7 @@ impl Appender {
             end += size;
             records += 1;
         }
-        // Before another one can take the pack to seal or to send it.
+        // Taken before another call can take the pack to seal or send it.
         let held = |lock: &Arc<RwLock<()>>| {
             let held = Arc::clone(lock).try_read_owned();
             held.map_err(|_| Error::new(Code::Internal, "a pack is sealed that is being written"))
@@ -285,7 +285,7 @@ impl Appender {
         Ok(Reserved { pack, offset, records, using, writing })
     }
 
-    /// Makes a pack: its row first, synced in every mode, so that no file is without one.
+    /// Creates a pack: its row first, synced in every mode, so that no file is without one.
     async fn create(&self) -> Result<OwnPack> {
         if *self.closed.borrow() {
             return Err(closed());
@@ -297,12 +297,12 @@ impl Appender {
         let file = match self.packs.create(&name, header).await {
             Ok(file) => file,
             Err(error) => {
-                // If that fails too, the row is found when the lease is over.
+                // If that fails too, a collection finds the row when the lease is over.
                 let _ = self.manifests.give_up_pack(pack).await;
                 return Err(error);
             }
         };
-        // An object is not there yet.
+        // An object does not exist yet.
         if self.packs.grows() {
             self.check_held(held).await?;
         }
@@ -318,8 +318,8 @@ impl Appender {
         })
     }
 
-    /// Removes a pack that was just made, if this store does not hold it any more: after a pause longer than
-    /// the lease, a collection may have forgotten it before it was there.
+    /// Removes a pack that was just created, if this store does not hold it any more: after a pause longer
+    /// than the lease, a collection may have forgotten it before it existed.
     async fn check_held(&self, held: HeldPack) -> Result<()> {
         if self.manifests.is_held(held).await? {
             return Ok(());
@@ -328,7 +328,7 @@ impl Appender {
         Err(expired())
     }
 
-    /// Seals a pack once nothing of it is under way; of a store that is closed, once nothing is being written
+    /// Seals a pack once none of its records is in progress; in a closed store, once nothing is being written
     /// to it.
     fn retire(&self, pack: Arc<OwnPack>) {
         let (packs, manifests) = (Arc::clone(&self.packs), Arc::clone(&self.manifests));
@@ -341,7 +341,7 @@ impl Appender {
                 _ = closed.wait_for(|closed| *closed) => {}
             }
             let _alone = pack.writes.write().await;
-            // If it fails, the next collection does it.
+            // If it fails, the next collection seals it.
             let _ = latch.watch(pack.seal(&*packs, &manifests).await);
         });
     }
@@ -370,7 +370,7 @@ impl Appender {
             self.retire(pack);
         }
         let sending = async {
-            // Of writes that began before.
+            // Waits for writes that began before.
             let _alone = pack.writes.write().await;
             pack.lease.check()?;
             pack.sync().await?;
@@ -379,7 +379,7 @@ impl Appender {
         pack.sent.get_or_init(|| sending).await.clone()
     }
 
-    /// Seals what this store has written. Puts that go on fail.
+    /// Seals the packs that this store has written. Running puts fail.
     pub(in crate::engine) async fn close(&self) {
         self.closed.send_replace(true);
         if let Some(pack) = self.current.lock().await.take() {
@@ -397,7 +397,7 @@ impl fmt::Debug for Appender {
 }
 
 impl OwnPack {
-    /// Cuts off what is behind the last record. If it fails, nothing is lost but the space.
+    /// Truncates the pack after its last record. If that fails, only space is lost.
     async fn cut_tail(&self, packs: &dyn Packs) {
         let _ = packs.cut(&self.held.name, self.end.load(Ordering::Relaxed)).await;
     }
@@ -409,12 +409,12 @@ impl OwnPack {
         self.file.sync().await.inspect_err(|error| drop(self.failed.set(error.clone())))
     }
 
-    /// Seals it, in every mode after a sync: a sealed pack is relied on without a look at its bytes.
+    /// Seals the pack, in every mode after a sync: puts rely on a sealed pack without a check of its bytes.
     async fn seal(&self, packs: &dyn Packs, manifests: &ManifestRepo) -> Result<()> {
         if packs.grows() {
             self.sync().await?;
         } else if !matches!(self.sent.get(), Some(Ok(()))) {
-            // It may be on its way for a while. It is found when the lease is over.
+            // The object may be in transit for a while. A collection finds it when the lease is over.
             return Ok(());
         }
         let end = self.end.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Reading a record, and looking at one.
+//! Reads a record, or checks one.
 
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
 use crate::place::{Codec, Place};
 
-/// Bytes between two records that are read together with them: less than another request costs.
+/// Two records are read together if the gap between them is at most this large: reading it costs less than
+/// another request.
 const GAP: u64 = 16 << 10;
 
 /// The plain bytes of a block. Its header is compared with the key, and its payload with the header's
-/// checksum unless the caller compares its digest: behind an intact header there can be zeros, of a hole.
+/// checksum unless the caller compares its digest: an intact header may be followed by the zeros of a hole.
 pub(in crate::engine) async fn payload(
     packs: &dyn Packs,
     key: &BlockKey,
@@ -69,7 +70,7 @@ fn not_as_written(packs: &dyn Packs, key: &BlockKey, place: &Place) -> Error {
 pub(in crate::engine) struct Run {
     packs: Arc<dyn Packs>,
     start: u64,
-    /// Fewer if the pack ends before; `None` if it is gone.
+    /// Fewer bytes if the pack ends before; `None` if it is gone.
     bytes: Option<Bytes>,
 }
 
@@ -119,8 +120,8 @@ pub(in crate::engine) async fn verified(packs: &dyn Packs, key: &BlockKey, place
     Err(altered(&key, place, &packs.place(&place.name), "has another digest"))
 }
 
-/// Whether the header of the block's record is there, and all of its payload, whatever its bytes. Of an
-/// object, whether it is as long.
+/// Whether the header of the block's record is there, and all bytes of its payload, with any content. For an
+/// object: whether it is long enough.
 pub(in crate::engine) async fn look(packs: &dyn Packs, key: &BlockKey, place: &Place) -> Result<()> {
     let end = end_of(place);
     if !packs.grows() {
@@ -132,7 +133,7 @@ pub(in crate::engine) async fn look(packs: &dyn Packs, key: &BlockKey, place: &P
             Some(_) => Ok(()),
         };
     }
-    // The last byte of the record shows that the pack does not end before.
+    // The last byte of the record shows that the pack does not end before it.
     let header = packs.read(&place.name, place.offset..place.offset + HEADER).await?;
     let header = header.ok_or_else(|| missing(key, place, &packs.place(&place.name)))?;
     checked_header(packs, key, place, &header)?;
@@ -159,7 +160,7 @@ fn checked_header(packs: &dyn Packs, key: &BlockKey, place: &Place, bytes: &[u8]
     Ok(header)
 }
 
-/// The packs of a store that has none where a row says that a block is in one.
+/// The error of a store without packs for a row that says that a block is in one.
 pub(in crate::engine) fn no_packs(key: &BlockKey) -> Error {
     Error::new(Code::Unsupported, format!("block {key} is in a pack, and this block store has no packs"))
         .with_advice("open the store with the block store that it was written with")

@@ -1,7 +1,7 @@
-//! Walking over the records of a pack without rows that say where they are.
+//! Iterates over the records of a pack without rows that say where they are.
 //!
-//! The walk believes nothing that the bytes say. A length that lies costs no memory: no record is read here
-//! but its header. Where no record begins, as in a hole, the walk goes on at the next header that is intact.
+//! The scan trusts no byte. A false length costs no memory, because only the header of each record is read
+//! here. Where no record begins, as in a hole, the scan continues at the next intact header.
 
 use bytes::Bytes;
 
@@ -13,28 +13,28 @@ use crate::place::{ALIGNMENT, Codec, PackName};
 /// Bytes that are read together.
 const WINDOW: u64 = 1 << 20;
 
-/// A walk over one pack.
+/// An iteration over one pack.
 pub(in crate::engine) struct Walk<'a> {
     packs: &'a dyn Packs,
     name: PackName,
     /// The end of the pack.
     length: u64,
-    /// Where the next record may begin.
+    /// The offset where the next record may begin.
     at: u64,
     /// Bytes of the pack, and the offset of the first of them.
     window: (u64, Bytes),
 }
 
-/// The next thing of a pack.
+/// The next item of a pack.
 pub(in crate::engine) enum Met {
-    /// A record with a header that is intact. Nobody has looked at its payload.
+    /// A record with an intact header. Its payload is not checked.
     Record(Header),
     /// The defect of a record.
     Unusable(Option<Header>, String),
 }
 
 impl<'a> Walk<'a> {
-    /// A walk from this offset on.
+    /// An iteration from this offset on.
     pub(in crate::engine) fn new(
         packs: &'a dyn Packs,
         (name, length): (PackName, u64),
@@ -44,12 +44,12 @@ impl<'a> Walk<'a> {
         Walk { packs, name, length, at, window: (0, Bytes::new()) }
     }
 
-    /// Where it goes on.
+    /// The offset where it continues.
     pub(in crate::engine) fn offset(&self) -> u64 {
         self.at
     }
 
-    /// The next thing, and the offset at which it begins. Nothing at the end, and if the pack is gone.
+    /// The next item, and the offset at which it begins. `None` at the end, and if the pack is gone.
     pub(in crate::engine) async fn next(&mut self) -> Result<Option<(u64, Met)>> {
         while self.at < self.length {
             let at = self.at;
@@ -73,7 +73,7 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Bytes from this offset on: those of a header at least, if the pack does not end before.
+    /// The bytes from this offset on: at least those of a header, if the pack does not end before.
     async fn bytes_at(&mut self, at: u64) -> Result<Bytes> {
         let (start, bytes) = &self.window;
         let end = start + bytes.len() as u64;
@@ -83,7 +83,7 @@ impl<'a> Walk<'a> {
         let wanted = at..(at + WINDOW).min(self.length);
         let bytes = self.packs.read(&self.name, wanted.clone()).await?.unwrap_or_default();
         if (bytes.len() as u64) < wanted.end - wanted.start {
-            // It was cut or removed meanwhile.
+            // The pack was cut or removed meanwhile.
             self.length = at + bytes.len() as u64;
         }
         self.window = (at, bytes.clone());
@@ -91,7 +91,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The defect of a record of which so many bytes are there, as far as its header shows it.
+/// The defect of a record with this many bytes, as far as its header shows it.
 fn defect(header: &Header, there: u64) -> Option<String> {
     let (size, stored) = (header.key.size(), header.stored_size);
     let is_possible = match header.codec {

@@ -1,4 +1,4 @@
-//! The collector's part of packs: blocks are released, packs of stores that died are sealed, space is given
+//! The collector's work on packs: blocks are released, packs of stores that died are sealed, space is given
 //! back.
 
 use std::collections::HashMap;
@@ -30,15 +30,15 @@ const MOST_SMALL: usize = 64;
 /// Bytes of blocks that are moved together.
 const TOGETHER: u64 = 8 << 20;
 
-/// Bytes of a tail that are looked at together.
+/// Bytes of a tail that are checked together.
 const LOOK: u64 = 1 << 20;
 
-/// Seals the next pack behind `after` of a store that is gone. `None` if there are none left.
+/// Seals the next pack after `after` whose store is gone. `None` if there are none left.
 ///
-/// Such a pack is synced and each record that a row points at is verified: its maker may have been a relaxed
-/// one, and what it wrote may be lost. A block that is not right is marked as not stored.
+/// Such a pack is synced, and each record with a row is verified: its maker may have been a relaxed store,
+/// and its last writes may be lost. A bad block is marked as not stored.
 ///
-/// A pack that this user may not read is left for another one; its error is the answer for it.
+/// A pack that this user may not read is left for another user; its error is the answer for it.
 pub(in crate::engine) async fn seal_found(
     core: &Arc<Core>,
     packs: &dyn Packs,
@@ -78,8 +78,8 @@ async fn seal_one(core: &Arc<Core>, packs: &dyn Packs, row: PackRow, name: PackN
     Ok(())
 }
 
-/// The same for an object. It is there as a whole, and rows point at it only after that. Its maker may have
-/// sent it just before it died, so that it may be there later.
+/// The same for an object. It exists as a whole, and rows point at it only after that. Its maker may have
+/// sent it just before it died, so it may appear later.
 async fn seal_object(core: &Core, packs: &dyn Packs, row: PackRow, name: PackName) -> Result<()> {
     let length = packs.length(&name).await?.unwrap_or_default();
     let mut after = 0;
@@ -96,7 +96,7 @@ async fn seal_object(core: &Core, packs: &dyn Packs, row: PackRow, name: PackNam
     core.manifests.seal_found(row, length, DOUBT).await.map(drop)
 }
 
-/// Cuts off the reserved space of sealed packs whose makers died before they did that.
+/// Cuts off the reserved space of sealed packs whose makers died before they could.
 pub(in crate::engine) async fn cut_tails(core: &Core, packs: &dyn Packs) -> Result<()> {
     if !packs.grows() {
         return Ok(());
@@ -110,8 +110,8 @@ pub(in crate::engine) async fn cut_tails(core: &Core, packs: &dyn Packs) -> Resu
     Ok(())
 }
 
-/// Where the tail of a pack begins that holds no record: behind the records that follow on `from`, if only
-/// zeros come then. Otherwise the length of the pack, for there may be records behind a damaged one.
+/// The start of the tail without records: after the records that follow `from`, if only zeros come then.
+/// Otherwise it is the length of the pack, because there may be records after a damaged one.
 async fn end_of_records(packs: &dyn Packs, name: &PackName, from: u64) -> Result<u64> {
     let mut end = from;
     while let Some(header) = packs.read(name, end..end + HEADER).await?
@@ -135,14 +135,14 @@ async fn end_of_records(packs: &dyn Packs, name: &PackName, from: u64) -> Result
 pub(in crate::engine) async fn punch(core: &Arc<Core>, packs: &dyn Packs) -> Result<bool> {
     let holes = core.manifests.holes(ROWS).await?;
     for of_pack in holes.chunk_by(|one, next| one.pack == next.pack) {
-        // Where it cannot be done, the bytes stay until the pack goes.
+        // If holes are not possible, the bytes stay until the pack is dropped.
         let punched = packs.punch(&of_pack[0].name, &merged(of_pack)).await?;
         core.manifests.forget_holes(of_pack[0].pack, of_pack, punched).await?;
     }
     Ok(!holes.is_empty())
 }
 
-/// Neighbours as one: the filesystem gives back whole blocks of its own.
+/// Merges neighbours: the filesystem gives back only whole blocks of its own.
 fn merged(holes: &[Hole]) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for hole in holes {
@@ -154,8 +154,8 @@ fn merged(holes: &[Hole]) -> Vec<Range<u64>> {
     ranges
 }
 
-/// Chooses packs whose live blocks are to be moved: those with the largest share of dead bytes first, until
-/// what is dead and takes space is at most a tenth of what is live; and small ones, if there are many.
+/// Chooses packs whose live blocks should be moved: first those with the largest share of dead bytes, until
+/// dead bytes that take space are at most a tenth of the live ones; and small packs, if there are many.
 fn wasteful(mut packs: Vec<SealedPack>) -> Vec<SealedPack> {
     let live: u64 = packs.iter().map(SealedPack::live).sum();
     let mut waste: u64 = packs.iter().map(SealedPack::waste).sum();
@@ -174,17 +174,17 @@ fn wasteful(mut packs: Vec<SealedPack>) -> Vec<SealedPack> {
     packs
 }
 
-/// Packs whose live blocks are to be moved now.
+/// The packs whose live blocks should be moved now.
 pub(in crate::engine) async fn to_compact(core: &Core) -> Result<Vec<SealedPack>> {
     Ok(wasteful(core.manifests.sealed_packs().await?))
 }
 
-/// Moves some live blocks of a pack into the own one: those behind `after`. Returns where it got to, or
-/// nothing at the end.
+/// Moves some live blocks of a pack, those after `after`, into the store's own pack. Returns the position
+/// that it reached, or nothing at the end.
 ///
-/// Each is verified first; one that is damaged is marked as not stored, and keeps its place. The old bytes
-/// stay as they are for readers and restored databases, until the pack is dropped. They are written durably
-/// in every mode; that the rows have moved need not be synced, for the drop of the old pack is.
+/// Each block is verified first; a damaged one is marked as not stored, and keeps its place. The old bytes
+/// stay for readers and restored databases until the pack is dropped. The copies are written durably in every
+/// mode. The move of the rows need not be synced, because the drop of the old pack is.
 pub(in crate::engine) async fn compact(
     core: &Arc<Core>,
     packs: &Arc<dyn Packs>,
@@ -218,7 +218,7 @@ pub(in crate::engine) async fn compact(
         for (mark, (place, _)) in marks.iter_mut().zip(&copies.places) {
             mark.place = Some(*place);
         }
-        // If the lease was lost, the next collection does it.
+        // If the lease was lost, the next collection moves them.
         if core.manifests.move_blocks(from, &marks, &copies.packs()).await?.is_none() {
             return Ok(None);
         }
@@ -248,22 +248,22 @@ async fn copies(
     Ok(all)
 }
 
-/// Drops packs that no row has pointed at for the grace, some of them, and removes those that were dropped.
-/// False if there are none left.
+/// Drops some packs that no row has pointed at for the grace, and removes the dropped ones. False if there
+/// are none left.
 pub(in crate::engine) async fn drop_empty(
     core: &Arc<Core>,
     packs: &dyn Packs,
     grace: Duration,
 ) -> Result<bool> {
     core.manifests.drop_packs(grace, ROWS).await?;
-    // Also those of a collection that died.
+    // This includes the dropped packs of a collection that died.
     let dropped = core.manifests.dropped_packs(PackRow(0), ROWS).await?;
     if dropped.is_empty() {
         return Ok(false);
     }
     let (rows, names): (Vec<PackRow>, Vec<PackName>) = dropped.into_iter().unzip();
     packs.remove(&names).await?;
-    // Last: a pack whose file comes back after a power cut has its row.
+    // The rows go last: a pack whose file comes back after a power cut still has its row.
     core.manifests.forget_packs(&rows).await?;
     Ok(true)
 }

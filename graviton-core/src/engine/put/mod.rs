@@ -1,4 +1,4 @@
-//! A blob going in.
+//! Puts.
 //!
 //! ```text
 //! writer ─┬─ all in memory ─> small ──> committed in one transaction (commit)

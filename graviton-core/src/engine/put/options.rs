@@ -1,8 +1,8 @@
-//! [`PutOptions`]: how to put a blob.
+//! [`PutOptions`]: the options of a put.
 
 use crate::key::BlobId;
 
-/// How to put a blob. Plain data: a new option is a new field.
+/// Options of a put. Plain data: a new option is a new field.
 ///
 /// ```
 /// use graviton_core::{Algo, BlobId, PutOptions};
@@ -14,8 +14,8 @@ use crate::key::BlobId;
 #[non_exhaustive]
 pub struct PutOptions {
     /// Only content with this id is committed; any other is `digest-mismatch`, and nothing becomes visible.
-    /// The content is hashed with the algorithm of this id. In a store whose blocks are in S3, such a put
-    /// also asks for the length of each block that is stored already, and writes again what is gone.
+    /// The content is hashed with the algorithm of this id. In a store with blocks in S3, such a put also
+    /// requests the length of each stored block, and writes missing ones again.
     pub expect: Option<BlobId>,
 }
 

@@ -1,11 +1,11 @@
 //! A put of any size: a pending blob pins its blocks, which are then written, marked and committed.
 //!
 //! 1. *Begin*: a blob row, pending, under the store's lease.
-//! 2. *Pin*, batch by batch: references to the blocks. From here on nobody collects them.
-//! 3. *Store* those whose row does not say `stored`, durably, several batches at a time; then mark them.
+//! 2. *Pin*, batch by batch: references to the blocks. From here on no collector deletes them.
+//! 3. *Store* durably the blocks whose rows do not say `stored`, several batches at a time; then mark them.
 //! 4. *Commit*: the row becomes live. The last marks go with it.
 //!
-//! A put that fails or is dropped marks its row deleted. If its process dies, the collector does that.
+//! A put that fails or is dropped marks its row deleted. If its process dies, the collector marks it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,14 +29,14 @@ use crate::report::PutReceipt;
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
 pub(crate) const PIN_BLOCKS: usize = 256;
 
-/// How long a put waits for a collector that is about to delete one of its blocks. Usually they are deleted
-/// by then; if not, a deletion got no answer.
+/// How long a put waits for a collector that is about to delete one of its blocks. Usually the deletion is
+/// done by then; if not, it got no answer.
 const DOOM_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// None lasts longer, whatever the database says: the clock was ahead then.
+/// No doom lasts longer; if the database says so, its clock was ahead.
 const LONGEST_DOOM: Duration = Timing::USUAL.doom;
 
-/// A put under way.
+/// A put in progress.
 pub(crate) struct PinnedPut {
     core: Arc<Core>,
     lease: Arc<Lease>,
@@ -50,10 +50,10 @@ pub(crate) struct PinnedPut {
     blocks: u64,
     fresh_blocks: u64,
     fresh_bytes: u64,
-    /// The bytes that those take which are marked, or about to be.
+    /// The stored size of the blocks that are marked, or about to be.
     fresh_stored_bytes: u64,
     settled: bool,
-    /// Whether it looks at blocks that are stored also where that costs a request each.
+    /// Whether the put checks stored blocks even if that costs a request each.
     looks_closer: bool,
 }
 
@@ -88,26 +88,26 @@ impl PinnedPut {
         }
     }
 
-    /// The same put, which does not rely on a block before it has looked at it.
+    /// The same put, which checks each block before it relies on it.
     pub(crate) fn looking_closer(mut self, looks_closer: bool) -> PinnedPut {
         self.looks_closer = looks_closer;
         self
     }
 
-    /// A part of a put that goes on after it, whatever becomes of the part.
+    /// A part of a put, which continues after it, whatever the outcome of the part.
     pub(crate) fn resume(core: &Arc<Core>, lease: &Arc<Lease>, row: BlobRow) -> PinnedPut {
         let mut put = PinnedPut::under(core, lease, row);
         put.settled = true;
         put
     }
 
-    /// Pins these blocks and starts to write those that are not there yet.
+    /// Pins these blocks and starts to write the missing ones.
     pub(crate) async fn add(&mut self, entries: &[ManifestEntry], bytes: &[Bytes]) -> Result<()> {
         let pinned = self.pin_missing(entries).await?;
         self.store(entries, &pinned, bytes).await
     }
 
-    /// Pins these blocks. Those that are not usable then are to be stored: they are not there, or damaged.
+    /// Pins these blocks. Those that are not usable have to be stored: they are missing or damaged.
     pub(crate) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut pinned = self.pin(entries).await?;
         let stored: Vec<StoredBlock> = entries
@@ -128,7 +128,7 @@ impl PinnedPut {
         Ok(pinned)
     }
 
-    /// Starts to write those of the pinned blocks that are not usable.
+    /// Starts to write the pinned blocks that are not usable.
     pub(crate) async fn store(
         &mut self,
         entries: &[ManifestEntry],
@@ -142,8 +142,7 @@ impl PinnedPut {
             if !block.is_usable() && self.unmarked.insert(key) {
                 self.fresh_blocks += 1;
                 self.fresh_bytes += key.size() as u64;
-                // A file that is damaged is replaced where it is. Under a name that is doomed nothing would
-                // last.
+                // A damaged file is replaced in place. A file under a doomed name would not last.
                 let is_file = block.stored && block.located.is_none();
                 let into_pack = block.is_doomed || self.core.new_blocks().is_some() && !is_file;
                 let fresh = if into_pack { &mut packed } else { &mut named };
@@ -187,7 +186,7 @@ impl PinnedPut {
         self.appended.extend(appended);
     }
 
-    /// Pins these blocks, and tells which of them the database says to be stored.
+    /// Pins these blocks, and returns which of them the database calls stored.
     pub(crate) async fn pin(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut left = DOOM_TIMEOUT;
         let mut pauses = 0_u32;
@@ -205,13 +204,13 @@ impl PinnedPut {
                     return Ok(blocks);
                 }
                 Pinned::Expired => return Err(self.give_up().await),
-                // By a clock that was ahead.
+                // The doom was set by a clock that was ahead.
                 Pinned::Doomed { remaining } if remaining > LONGEST_DOOM => {
                     self.core.manifests.bring_dooms_back(LONGEST_DOOM).await?;
                     left = left.checked_sub(Duration::from_millis(1)).ok_or_else(|| doomed(LONGEST_DOOM))?;
                 }
                 Pinned::Doomed { remaining } => {
-                    // Each look costs the database a transaction.
+                    // Each check costs the database a transaction.
                     let pause = Duration::from_millis((20_u64 << pauses.min(5)).min(500));
                     let pause = remaining.min(pause);
                     pauses = pauses.saturating_add(1);
@@ -230,18 +229,18 @@ impl PinnedPut {
     }
 
     /// Ends a put whose lease has run out. A collection may have deleted the rows of its blocks before their
-    /// files were there: those get rows again, as candidates, so that the next collection finds them.
+    /// files existed. These blocks get rows again, as candidates, so that the next collection finds them.
     async fn give_up(&mut self) -> Error {
         while self.writes.join_next().await.is_some() {}
         let keys: Vec<BlockKey> = self.unmarked.drain().collect();
         for keys in keys.chunks(PIN_BLOCKS) {
-            // Otherwise verifying finds them.
+            // If this fails, a verification finds them.
             let _ = self.core.manifests.adopt(keys.to_vec()).await;
         }
         expired()
     }
 
-    /// Marks what is written, as long as there are at least so many.
+    /// Marks the written blocks, as long as there are at least this many.
     async fn mark(&mut self, at_least: usize) -> Result<()> {
         while self.marks.len() >= at_least.max(1) {
             let part = self.marks.split_off(self.marks.len() - self.marks.len().min(4 * PIN_BLOCKS));
@@ -257,13 +256,13 @@ impl PinnedPut {
             }
         }
         if self.marks.is_empty() {
-            // Nothing of this put is under way in these packs.
+            // None of this put's work uses these packs any more.
             self.appended = Appended::default();
         }
         Ok(())
     }
 
-    /// Waits until no more than so many batches are being written: what bounds the memory of who has no
+    /// Waits until at most this many batches are being written. This bounds the memory of callers without a
     /// window.
     pub(crate) async fn wait_for_batches(&mut self, most: usize) -> Result<()> {
         while self.writes.len() > most
@@ -274,14 +273,15 @@ impl PinnedPut {
         Ok(())
     }
 
-    /// Waits until everything is durable and marked, for a put that goes on. Whether anything was written.
+    /// Waits until everything is durable and marked, for a put that continues. Returns whether anything was
+    /// written.
     pub(crate) async fn keep(mut self) -> Result<bool> {
         self.wait_for_batches(0).await?;
         self.mark(1).await?;
         Ok(self.fresh_blocks > 0)
     }
 
-    /// Waits until everything is durable and marked, and gives the pins up: for blocks of blobs that are
+    /// Waits until everything is durable and marked, and releases the pins: for blocks of blobs that are
     /// live. Returns how many blocks and bytes were written.
     pub(crate) async fn release(mut self) -> Result<(u64, u64)> {
         self.wait_for_batches(0).await?;
@@ -333,7 +333,7 @@ fn doomed(remaining: Duration) -> Error {
         .with_advice(format!("put it again in {} min", seconds.div_ceil(60)))
 }
 
-/// A block that this put wrote, durably.
+/// A block that this put has written durably.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     key: BlockKey,

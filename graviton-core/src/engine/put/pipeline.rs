@@ -4,8 +4,8 @@
 //! buffer -> cutter -> block hashes (in parallel) -> pinned put
 //!              └----> blob hash (in order)
 //! ```
-//! Each stage is a task with a short queue in front of it; the computing runs on blocking threads. The window
-//! bounds the memory: a buffer is free again when its last block is stored.
+//! Each stage is a task with a short queue in front of it; hashing and cutting run on blocking threads. The
+//! window bounds the memory: a buffer is free again when its last block is stored.
 
 use std::sync::Arc;
 

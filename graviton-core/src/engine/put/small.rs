@@ -2,7 +2,7 @@
 //!
 //! Begin, pin and commit in three transactions would take most of the time of a small put. Instead, for a
 //! blob whose blocks are all in memory:
-//! 1. look up whether it is stored already, in one query for all puts that come at the same time;
+//! 1. look up whether it is already stored, in one query for all puts that arrive at the same time;
 //! 2. write the missing blocks durably, in one batch;
 //! 3. commit. With the blocks' rows locked, each block must either say `stored`, or the file that this put
 //!    wrote must still be the one under its name (neither collected nor replaced) and not doomed. Then rows
@@ -34,7 +34,7 @@ pub(crate) const SMALL_BLOCKS: usize = 64;
 /// The most blocks of one batch; each may be a file that is held open until its blob is committed.
 const BATCH_BLOCKS: usize = 256;
 
-/// The same where they are sent together, in one object: as many of 4 KiB as make it worth a request.
+/// The same if blocks are sent together, in one object: enough blocks of 4 KiB to be worth a request.
 const BATCH_BLOCKS_SENT: usize = 2_048;
 
 /// A small blob whose blocks are all in the block store.
@@ -52,14 +52,14 @@ struct Written {
 }
 
 impl Written {
-    /// The bytes that a block takes which the batch wrote.
+    /// The stored size of a block that the batch wrote.
     fn stored_size(&self, key: &BlockKey) -> u64 {
         let place = self.packed.get(key).and_then(|packed| packed.place);
         place.map_or(key.size() as u64, |(place, _)| place.stored_size.into())
     }
 }
 
-/// Small puts that come together share their look-up, their syncs and their commit.
+/// Small puts that arrive together share their look-up, their syncs and their commit.
 pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts {
     let (core, commits) = (Arc::clone(core), Arc::clone(commits));
     let are_sent = core.new_blocks().is_some() && core.has_objects_of_packs();
@@ -74,14 +74,14 @@ pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts 
     )
 }
 
-/// All three steps. The batch itself commits, so that no open file waits for a caller to go on.
+/// All three steps. The batch itself commits, so that no open file waits for a caller to continue.
 async fn put_batch(core: &Core, commits: &Commits, batch: &[Arc<SmallBlob>]) -> Vec<Result<Small>> {
     let prepared: Vec<Result<Prepared>> = match write_missing(core, batch).await {
         Ok(prepared) => prepared.into_iter().map(Ok).collect(),
         Err(error) if batch.len() == 1 || error.code() != Code::NoSpace => {
             batch.iter().map(|_| Err(error.clone())).collect()
         }
-        // The disk is full for all of them together; one of them may still find room.
+        // The disk is full for all of them together; one of them may still fit.
         Err(_) => {
             let mut each = Vec::new();
             for blob in batch {
@@ -142,7 +142,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
     let rows: HashMap<BlockKey, (Option<bool>, Option<Located>)> =
         keys.into_iter().zip(known.stored.into_iter().zip(known.located)).collect();
 
-    // A blob that is live needs no blocks that it does not have: it was cut otherwise.
+    // A live blob needs no blocks that it does not have: it was cut differently.
     let mut fresh: HashSet<BlockKey> = HashSet::new();
     let mut trusted: Vec<StoredBlock> = Vec::new();
     for (blob, live) in batch.iter().zip(&known.live) {
@@ -175,7 +175,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
         let (stored, located) = rows[key];
         located.filter(|_| stored == Some(true)).map(|located| located.place)
     };
-    // Of blocks that are files now, only those that were damaged records.
+    // Of the blocks that are now files, only those that were damaged records.
     let of_files =
         named.iter().filter_map(|key| Some((*key, Packed { place: None, found: Some(found(key)?) })));
     let mut places: HashMap<BlockKey, Packed> = of_files.collect();
@@ -187,7 +187,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
     }
     let written = Arc::new(Written { published, packed: Arc::new(places), _appended: appended });
     if known.live.contains(&true) {
-        // Such a blob may be answered by the look-up alone.
+        // The look-up alone may answer for such a blob.
         core.latch.watch(core.manifests.look_in_place())?;
     }
     // Blocks that were stored without a sync are relied on only after a commit has synced them.
@@ -210,7 +210,7 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
     Ok(answers.collect())
 }
 
-/// These blocks, each once, as they follow each other in the blobs: so they are read together.
+/// These blocks, each once, in the order of the blobs, so that they are read together.
 fn in_order(batch: &[Arc<SmallBlob>], fresh: &HashSet<BlockKey>) -> Vec<BlockKey> {
     let mut seen = HashSet::with_capacity(fresh.len());
     let keys = batch.iter().flat_map(|blob| blob.entries.iter().map(|entry| entry.key));
@@ -235,8 +235,8 @@ async fn already_live(core: &Core, blob: &SmallBlob) -> Option<PutReceipt> {
     })
 }
 
-/// Puts a small blob. With `looks_closer` it relies on no block before it has looked at it, also where that
-/// costs a request each.
+/// Puts a small blob. With `looks_closer` it checks each block before it relies on it, even if that costs a
+/// request each.
 pub(crate) async fn put(engine: &Engine, blob: SmallBlob, looks_closer: bool) -> Result<PutReceipt> {
     let looks_closer = looks_closer && !engine.core.blocks.is_local();
     if !looks_closer && let Some(receipt) = already_live(&engine.core, &blob).await {

@@ -1,4 +1,4 @@
-//! A blob going in piece by piece: [`BlobWriter`].
+//! A put piece by piece: [`BlobWriter`].
 //!
 //! A stream that ends within its first buffer is a small blob (`small`). A longer one goes through the stages
 //! of `pipeline`; a source waits when it has no buffer to fill.

@@ -1,4 +1,5 @@
-//! Where a Postgres database is: the URL of the configuration, checked, without its secrets in any message.
+//! The address of a PostgreSQL database: the URL of the configuration, checked. No message contains its
+//! secrets.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use url::Url;
 
 use crate::error::{Code, Error, Result};
 
-/// Parameters of a URL that mean something; any other is an error, for it may be about security.
+/// Parameters of a URL that have an effect here. Any other is an error, because it may concern security.
 const PARAMETERS: &[&str] = &[
     "sslmode",
     "sslrootcert",
@@ -35,21 +36,23 @@ pub struct PostgresAddress {
     connections: usize,
 }
 
-/// The schema of the tables, unless it is told otherwise.
+/// The schema of the tables, unless another one is set.
 const SCHEMA: &str = "graviton";
 
-/// Connections of an open store at once, unless it is told otherwise.
+/// The most connections of an open store at once, unless another number is set. By default, a server has 100
+/// for all its clients.
 const CONNECTIONS: usize = 10;
 
-/// A parameter that a session has if the server itself was asked for it, and no pooler left it out.
+/// A parameter that the session has if the server itself received it, and no pooler dropped it.
 pub(super) const MARK: &str = "graviton.session";
 
 impl PostgresAddress {
-    /// The address in `url`, as libpq writes it (`postgres://user:password@host:port/database?sslmode=…`), or
-    /// as JDBC does (`jdbc:postgresql://host:port/database`). `variable` is the setting that it comes from,
-    /// for messages.
+    /// The address in `url`, in the form of libpq (`postgres://user:password@host:port/database?sslmode=…`)
+    /// or of JDBC (`jdbc:postgresql://host:port/database`). `variable` is the setting that the URL comes
+    /// from, for messages.
     ///
-    /// `user` and `password` fill in what the URL does not say. If it says something else, that is `config`.
+    /// `user` and `password` fill in what the URL leaves out. If the URL contradicts them, the error is
+    /// `config`.
     pub fn parse(
         variable: &'static str,
         url: &str,
@@ -60,7 +63,7 @@ impl PostgresAddress {
             Some(url) => from_jdbc(variable, url)?,
             None => parse(variable, url)?,
         };
-        // A password with an unescaped / or ? or # in it ends up in those parts, and would be shown.
+        // A password with an unescaped / or ? or # ends up in those parts, and would be shown.
         let behind = [url.path(), url.query().unwrap_or(""), url.fragment().unwrap_or("")];
         if behind.iter().any(|part| part.contains('@')) || url.fragment().is_some() {
             return Err(wrong(variable, "there is an @ or # where none can be")
@@ -82,7 +85,7 @@ impl PostgresAddress {
             }
         }
         if parameter(&url, "target_session_attrs").is_some() {
-            // sqlx knows no such parameter.
+            // sqlx does not know this parameter.
             let rest = url.clone();
             let kept = rest.query_pairs().filter(|(name, _)| name != "target_session_attrs");
             url.query_pairs_mut().clear().extend_pairs(kept);
@@ -102,11 +105,11 @@ impl PostgresAddress {
             }
         }
         if url.host_str().is_none_or(str::is_empty) && parameter(&url, "host").is_none() {
-            // sqlx would look at PGHOST.
+            // sqlx would read PGHOST.
             let _ = url.set_host(Some("localhost"));
         }
         let port = url.port();
-        // sqlx's words may repeat a value, and a value may be the password.
+        // sqlx's message may repeat a value, and the value may be the password.
         let mut options: PgConnectOptions = url.as_str().parse().map_err(|_| {
             wrong(variable, "a value in it is not possible").with_advice("check its port and its sslmode")
         })?;
@@ -129,8 +132,8 @@ impl PostgresAddress {
             None => options.get_host().to_owned(),
         };
         let name = format!("postgres://{host}:{}/{database}", options.get_port());
-        // Without the second, a crash of the server could take back a doom or a commit that was acknowledged.
-        // No column is a floating-point number, and some poolers refuse that parameter.
+        // Without the second one, a crash of the server could undo an acknowledged doom or commit. No column
+        // is a floating-point number, and some poolers refuse that parameter.
         let options = options.disable_statement_logging().extra_float_digits(None).options([
             ("search_path", SCHEMA),
             ("synchronous_commit", "on"),
@@ -140,7 +143,8 @@ impl PostgresAddress {
         Ok(PostgresAddress { options, name, variable, schema, connections })
     }
 
-    /// The same database, with the tables in this schema: small letters, digits and underscores.
+    /// The same database, with the tables in this schema. Its name has lower-case letters, digits and
+    /// underscores.
     pub fn in_schema(self, schema: &str) -> Result<PostgresAddress> {
         let is_plain = |letter: char| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit();
         if schema.is_empty()
@@ -155,13 +159,13 @@ impl PostgresAddress {
         if schema == self.schema {
             return Ok(self);
         }
-        // Of two values the server takes the last one.
+        // If a parameter has two values, the server takes the last one.
         let options = self.options.options([("search_path", schema)]);
         let name = format!("{} (schema {schema})", self.name);
         Ok(PostgresAddress { options, name, schema: schema.to_owned(), ..self })
     }
 
-    /// The same database, with up to so many connections of an open store at once, beside the one that
+    /// The same database, with at most this many connections of an open store at once, beside the one that
     /// renews its lease.
     #[must_use]
     pub fn with_connections(self, connections: usize) -> PostgresAddress {
@@ -186,7 +190,7 @@ impl PostgresAddress {
         &self.name
     }
 
-    /// The setting that it comes from.
+    /// The setting that the address comes from.
     pub(super) fn variable(&self) -> &'static str {
         self.variable
     }
@@ -211,8 +215,8 @@ fn wrong(variable: &str, why: &str) -> Error {
     Error::new(Code::Config, format!("{variable} is not an address of Postgres: {why}"))
 }
 
-/// Fails unless the server that is asked for, among several, may be the one that takes writes. There is one
-/// host here, and a store that cannot write to it says so.
+/// Fails unless the requested kind of server, out of several, may be one that accepts writes. There is only
+/// one host here, and a store that cannot write to it reports that.
 fn check_target(variable: &'static str, wanted: &str, met: &[&str]) -> Result<()> {
     if met.contains(&wanted) {
         return Ok(());
@@ -248,7 +252,7 @@ fn parse(variable: &'static str, url: &str) -> Result<Url> {
 }
 
 /// <https://jdbc.postgresql.org/documentation/use/#connecting-to-the-database>. Properties of the driver that
-/// are about speed or names do not matter here; those about encryption do.
+/// concern speed or names do not matter here; those that concern encryption do.
 fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
     let rest = url.strip_prefix("postgresql:").ok_or_else(|| {
         wrong(variable, "it is not of the form jdbc:postgresql:…")
@@ -267,7 +271,7 @@ fn from_jdbc(variable: &'static str, url: &str) -> Result<Url> {
             "user" | "password" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => {
                 kept.push((name, value));
             }
-            // What the driver does with it alone.
+            // The driver's meaning of this property without others.
             "ssl" if value.is_empty() || value == "true" => {
                 kept.push(("sslmode".to_owned(), "verify-full".to_owned()));
             }

@@ -1,9 +1,9 @@
-//! The connections to one PostgreSQL database, and how an operation gets through.
+//! The connections to one PostgreSQL database, and the retries of operations.
 //!
-//! A few connections are kept and handed out again. sqlx's own pool is not used, for two reasons: it tries
-//! again for as long as it may while connections are refused, and then says only that it took too long; and
-//! after a restart of the server each dead connection that it keeps costs one failed call (or each call one
-//! more round trip, to find out). Here the first lost connection throws all idle ones away.
+//! A few connections are kept and reused. sqlx's own pool is not used, for two reasons. While connections are
+//! refused, it retries until its time is up, and then reports only that it took too long. After a restart of
+//! the server, each dead connection in it costs one failed call (or costs each call one more round trip to
+//! find out). Here the first lost connection discards all idle ones.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,36 +23,34 @@ use crate::manifest::connection::{self, Ending, Problem, Work};
 use crate::manifest::operation::{Access, Operation, Watch};
 use crate::random;
 
-/// Sessions of one open store, beside the one that renews its lease. A server has 100 for all its clients by
-/// default.
-/// How long a call waits for one of them.
+/// How long a call waits for a free connection. The one that renews the lease is not among them.
 const QUEUE: Duration = Duration::from_secs(30);
-/// How long it may take to connect: an open store is to be had, or an error, within 10 seconds.
+/// The time limit for connecting: opening a store succeeds or fails within 10 seconds.
 const CONNECT: Duration = Duration::from_secs(8);
-/// A connection that nobody needed for so long is closed: before a firewall forgets it.
+/// An idle connection is closed after this time, before a firewall forgets it.
 const IDLE: Duration = Duration::from_secs(120);
-/// How long a transaction that came to nothing is rolled back; after that, by closing the connection.
+/// The time limit for rolling back a transaction; after that, the connection is closed instead.
 const CLEAN_UP: Duration = Duration::from_secs(5);
-/// For so long a step that meets others' locks is run again.
+/// A step that conflicts with locks of others is retried for this long.
 const CONFLICTS: Duration = Duration::from_secs(60);
-/// For so long the outcome of a commit is asked for whose answer was lost.
+/// If the answer to a commit was lost, its outcome is asked for this long.
 const UNKNOWN: Duration = Duration::from_secs(40);
-/// So many lost connections one after another are enough.
+/// A step gives up after this many lost connections one after another.
 const LOSSES: u32 = 3;
 
-/// Bounds how long a row stays locked for others: by us, and by one of us that was cut off. Then asks whether
-/// the session is as we asked for it when we connected, which it is not where a pooler leaves that out.
+/// Bounds how long a row stays locked for others, by us or by a session of ours that was cut off. Then checks
+/// that the session has the parameters that we set when connecting; some poolers drop them.
 ///
-/// A limit of the user on statements (`statement_timeout`) or transactions (`transaction_timeout`, which
-/// PostgreSQL has from 17 on) is lifted: a step ends by its own patience, and one that the server cut off
-/// each time would never get anywhere.
+/// Limits of the user on statements (`statement_timeout`) or transactions (`transaction_timeout`, from
+/// PostgreSQL 17 on) are lifted: a step has its own time limit, and one that the server cut off each time
+/// would never finish.
 const AS_ASKED: &str = "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
     SET statement_timeout = 0; SELECT current_setting('search_path'), \
     current_setting('synchronous_commit') NOT IN ('off', 'local'), \
     coalesce(current_setting('graviton.session', true), '') <> '', \
     (SELECT set_config(name, '0', FALSE) FROM pg_settings WHERE name = 'transaction_timeout')";
 
-/// Asks for the settings once more, in the same round trip: through a pooler that hands sessions on, another
+/// Sets the parameters once more, in the same round trip: through a pooler that shares sessions, another
 /// client may have changed them.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; \
     SET LOCAL statement_timeout = 0";
@@ -62,15 +60,15 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous
 pub(in crate::manifest) struct PostgresDatabase {
     address: PostgresAddress,
     pool: Arc<Pool>,
-    /// The session that renews the lease, however busy the others are.
+    /// The session that renews the lease, so that the renewal never waits for the others.
     renewal: tokio::sync::Mutex<Option<PgConnection>>,
-    /// Set once a pooler was found to keep sessions for their clients.
+    /// Set once a check has shown that a pooler keeps sessions for their clients.
     has_own_sessions: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Pool {
-    /// Connections that nobody uses at the moment, and since when.
+    /// Idle connections, and since when they are idle.
     idle: Mutex<Vec<(PgConnection, Instant)>>,
     places: Arc<Semaphore>,
     closed: AtomicBool,
@@ -82,8 +80,8 @@ impl Pool {
     }
 }
 
-/// A connection in use. Dropped, it is closed, and the server rolls back what it was doing; given back, it is
-/// kept.
+/// A connection in use. If it is dropped, it is closed, and the server rolls back its transaction; if it is
+/// given back, it is kept.
 struct Session {
     connection: PgConnection,
     pool: Arc<Pool>,
@@ -96,11 +94,11 @@ impl Session {
     }
 }
 
-/// How one try of a step failed.
+/// The failure of one attempt of a step.
 struct Failure {
     error: Error,
     remedy: Remedy,
-    /// Whether the step may have been committed all the same.
+    /// Whether the step may have been committed nevertheless.
     unknown: bool,
 }
 
@@ -131,8 +129,8 @@ impl PostgresDatabase {
         Ok(Session { connection, pool: Arc::clone(&self.pool), _place: place })
     }
 
-    /// One that nobody uses, or another one. While the server has none to give, it waits as for one of the
-    /// own.
+    /// An idle connection, or a new one. While the server has none to give, waits as it would for one of the
+    /// store's own.
     async fn connection(&self) -> Result<PgConnection> {
         let started = Instant::now();
         for tries in 0.. {
@@ -165,8 +163,8 @@ impl PostgresDatabase {
             )));
         };
         let mut connection = connected.map_err(|error| failed(&self.address, error.into()))?;
-        // The tables of a session without our search_path would be made in another schema, and without
-        // synchronous_commit what is acknowledged could be lost.
+        // Without our search_path the session would create the tables in another schema, and without
+        // synchronous_commit an acknowledged commit could be lost.
         let as_asked = timeout(CLEAN_UP, connection.fetch_one(sqlx::raw_sql(AS_ASKED))).await;
         let as_asked = as_asked.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())).flatten();
         let as_asked = as_asked.and_then(|row| {
@@ -201,7 +199,7 @@ impl PostgresDatabase {
         if operation.access == Access::Renewal { self.renew(&call).await } else { self.repeat(&call).await }
     }
 
-    /// Runs the operation until it gets through, or there is no hope.
+    /// Runs the operation until it succeeds, or a retry cannot help.
     async fn repeat<A: Sync, T: Send, W: Work<A, T>>(&self, call: &Call<'_, A, T, W>) -> Result<T> {
         let started = Instant::now();
         let mut unknown = false;
@@ -245,7 +243,7 @@ impl PostgresDatabase {
             let (name, seconds) = (self.address.name(), call.operation.patience.as_secs());
             let why = format!("the database {name} did not answer within {seconds} seconds");
             let error = Error::new(Code::BackendUnavailable, why).with_advice("try again");
-            // A network that swallows everything swallows it for the others too.
+            // The network that lost this answer loses those of the other connections too.
             self.pool.idle().clear();
             return Err(Failure { error, remedy: Remedy::None, unknown: outcome.committing });
         };
@@ -271,7 +269,7 @@ impl PostgresDatabase {
     }
 }
 
-/// What is known of a run, however it ends.
+/// The state of an attempt, however it ends.
 struct Outcome {
     /// Whether it may have taken effect.
     committing: bool,
@@ -285,7 +283,7 @@ impl Outcome {
     }
 }
 
-/// An operation with its arguments, which can be run any number of times.
+/// An operation with its arguments, which can run any number of times.
 struct Call<'a, A, T, W> {
     operation: Operation,
     watch: &'a Watch,
@@ -295,7 +293,8 @@ struct Call<'a, A, T, W> {
 }
 
 impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
-    /// Whether it is more than one statement that writes. PostgreSQL makes a transaction of a single one.
+    /// Whether the operation is more than one writing statement. PostgreSQL makes a transaction of a single
+    /// one.
     fn is_transaction(&self) -> bool {
         self.operation.access == Access::Transaction
     }
@@ -322,8 +321,8 @@ impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
                 Ok(answer)
             }
             Ending::RollBack(answer) => {
-                // The answer holds either way: nothing was changed. The operation must not be run again for
-                // this, for what it did beside the database may still be under way.
+                // The answer holds either way: nothing was changed. The operation must not be retried for
+                // this, because its work outside the database may still be in progress.
                 *usable = matches!(timeout(CLEAN_UP, connection.execute("ROLLBACK")).await, Ok(Ok(_)));
                 Ok(answer)
             }
@@ -331,16 +330,16 @@ impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
     }
 }
 
-/// How long to wait before the next try: longer each time, and not the same for all who wait.
+/// How long to wait before the next attempt: longer each time, and different for each waiter.
 fn pause(tries: u32) -> Duration {
     let most = 10_u64 << tries.min(6);
-    // Without a random number all wait the same time, which is only slower.
+    // Without a random number all waiters wait equally long, which is only slower.
     let random = random::bytes().map_or(0, u64::from_le_bytes);
     Duration::from_millis(most / 2 + random % (most / 2 + 1))
 }
 
 impl PostgresDatabase {
-    /// Runs the renewal of a lease, over a connection of its own.
+    /// Runs the renewal of a lease, over its own connection.
     async fn renew<A: Sync, T: Send, W: Work<A, T>>(&self, call: &Call<'_, A, T, W>) -> Result<T> {
         let mut held = self.renewal.lock().await;
         let mut again = held.is_some();
@@ -348,11 +347,11 @@ impl PostgresDatabase {
             if self.pool.closed.load(Ordering::Acquire) {
                 return Err(Error::new(Code::Closed, "the store is closed"));
             }
-            // Taken, so that a connection in an unknown state is never used again.
+            // The connection is taken out, so that one in an unknown state is never used again.
             let mut connection = match held.take() {
                 Some(connection) => connection,
                 None => match self.connect().await {
-                    // Better late, over a connection of the others, than never.
+                    // A late renewal over one of the other connections is better than none.
                     Err(error) if has_no_more(&error) => return self.repeat(call).await,
                     connected => connected?,
                 },
@@ -382,7 +381,7 @@ impl PostgresDatabase {
         Connections { busy: most - self.pool.places.available_permits(), most }
     }
 
-    /// Refuses: the database is not a file of ours.
+    /// Always fails: a PostgreSQL database is not a file that could be copied.
     pub(in crate::manifest) fn backup(&self) -> Result<()> {
         let why =
             format!("the manifests are in {}, which is not a file of ours to copy", self.address.name());
@@ -394,7 +393,7 @@ impl PostgresDatabase {
 
     pub(in crate::manifest) async fn close(&self) {
         self.pool.closed.store(true, Ordering::Release);
-        // Who is at work finishes first.
+        // Running operations finish first.
         let _all = timeout(QUEUE, self.pool.places.acquire_many(self.address.connections() as u32)).await;
         let idle = std::mem::take(&mut *self.pool.idle());
         let renewal = self.renewal.lock().await.take();

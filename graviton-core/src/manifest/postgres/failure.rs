@@ -1,4 +1,4 @@
-//! What Postgres' errors mean to us: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+//! The meaning of PostgreSQL's errors: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 
 use std::io::ErrorKind;
 
@@ -7,14 +7,14 @@ use crate::error::{Code, Error, root_cause};
 use crate::manifest::connection::Problem;
 use crate::manifest::upgraded::{is_upgraded, upgraded};
 
-/// What can be done about a step that failed.
+/// The remedy for a failed step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// It met another transaction; run it again on the same connection.
+    /// It conflicted with another transaction; run it again on the same connection.
     RunAgain,
     /// The connection is lost; run it again on another one.
     Reconnect,
-    /// Nothing by us.
+    /// Nothing that we can do.
     None,
 }
 
@@ -25,9 +25,9 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
     };
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
-            // Serialization failure, deadlock, a lock that was not to be had in time.
+            // Serialization failure, deadlock, a lock that was not granted in time.
             Some("40001" | "40P01" | "55P03") => Remedy::RunAgain,
-            // Somebody else made the same content live between our look and our commit.
+            // Another put made the same blob live between our check and our commit.
             Some("23505") if error.constraint() == Some("blob_live") => Remedy::RunAgain,
             // Terminated, shutting down, crashed; time-outs that end the session; read-only since a
             // fail-over.
@@ -43,32 +43,33 @@ pub(super) fn remedy(problem: &Problem) -> Remedy {
     }
 }
 
-/// Whether a pooler says that it does not work as we need it: it knows no such parameter, or no transactions.
+/// Whether a pooler reports that it cannot do what we need: it does not know a parameter, or allows no
+/// transactions.
 fn is_of_pooler(message: &str) -> bool {
     message.contains("startup parameter") || message.contains("transaction blocks not allowed")
 }
 
-/// Whether it failed because the server has no more connections to give, to anybody or to this role.
+/// Whether it failed because the server has no more connections, for anybody or for this role.
 pub(super) fn has_no_more(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     let Some(sqlx::Error::Database(error)) = source else { return false };
     error.code().as_deref() == Some("53300") || pooler_has_no_more(error.as_ref())
 }
 
-/// Whether pgbouncer says the same: it has no code of its own for it.
+/// Whether pgbouncer reports the same; it has no error code of its own for this.
 fn pooler_has_no_more(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().as_deref() == Some("08P01") && error.message().contains("no more connections allowed")
 }
 
-/// Whether the server does not say where it is: the role may not ask, the server is not PostgreSQL itself and
-/// has no such function, or it is a standby.
+/// Whether the server does not reveal its address: the role may not ask, the server is not PostgreSQL itself
+/// and has no such function, or it is a standby.
 pub(in crate::manifest) fn keeps_to_itself(problem: &Problem) -> bool {
     let Problem::Postgres(sqlx::Error::Database(error)) = problem else { return false };
     matches!(error.code().as_deref(), Some("42501" | "42883" | "0A000" | "55000"))
 }
 
-/// The error of a step or connection that failed for good. None of its texts has a secret in it: Postgres'
-/// messages name users and databases, and no passwords.
+/// The error of a step or connection that failed for good. None of its texts contains a secret: PostgreSQL's
+/// messages name users and databases, but no passwords.
 pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
     let error = match problem {
         Problem::Ours(error) => return error,
@@ -92,7 +93,7 @@ pub(super) fn failed(address: &PostgresAddress, problem: Problem) -> Error {
         .with_source(error)
 }
 
-/// The error of a session that is not our own.
+/// The error of a session that we share with other clients.
 pub(super) fn pooled(address: &PostgresAddress, why: &str) -> Error {
     let what = format!("the database {} cannot be used through this pooler: {why}", address.name());
     Error::new(Code::Config, what).with_advice(pooled_advice(address))
@@ -111,11 +112,11 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
     let unavailable = |what| (Code::BackendUnavailable, what, "try again".to_owned());
     let certificate = format!("check sslmode and sslrootcert in {variable}, and the server's certificate");
     match error {
-        // So TLS says that it does not like what came.
+        // TLS reports data that it does not accept in this way.
         sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
             (Code::Config, "cannot be trusted", certificate)
         }
-        // Of a file, before anything is sent; but a socket of the server's is one too.
+        // The error of a file, before anything is sent. A missing socket of the server gives the same error.
         sqlx::Error::Io(error)
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
                 && address.options().get_socket().is_none() =>
@@ -128,7 +129,7 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             (Code::BackendUnavailable, "cannot be reached", advice)
         }
         sqlx::Error::Tls(_) => (Code::Config, "cannot be reached over TLS", certificate),
-        // Also what is no Postgres at all ends here.
+        // A server that is not PostgreSQL ends here too.
         sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             let advice = format!("try again; if that does not help, check {variable}");
             (Code::BackendUnavailable, "broke the connection off", advice)
@@ -141,7 +142,7 @@ fn explain(address: &PostgresAddress, error: &sqlx::Error) -> (Code, &'static st
             "08P01" if is_of_pooler(error.message()) => {
                 (Code::Config, "cannot be used through this pooler", pooled_advice(address))
             }
-            // A prepared statement is there already, or is not: another client's session.
+            // A prepared statement already exists, or does not: the session is another client's.
             "42P05" | "26000" => (Code::Config, "cannot be used through this pooler", pooled_advice(address)),
             "3D000" => (Code::Config, "does not exist", format!("make it, or check {variable}")),
             "42501" => (

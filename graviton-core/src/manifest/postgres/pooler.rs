@@ -1,9 +1,9 @@
-//! Whether a pooler in front of the server keeps a session for each client.
+//! Checks whether a pooler in front of the server keeps a session for each client.
 //!
-//! One that hands sessions on between transactions hands prepared statements and settings on with them: the
+//! A pooler that shares sessions between transactions also shares their prepared statements and settings: the
 //! first put works, and a later one meets the statements of another client. So it is refused when the store
-//! is opened. A session of the server itself is told by a parameter that poolers leave out
-//! ([`MARK`](super::address::MARK)), so that only behind a pooler this costs anything.
+//! is opened. A session of the server itself is recognised by a parameter that poolers drop
+//! ([`MARK`](super::address::MARK)), so that the check costs something only behind a pooler.
 
 use std::time::Duration;
 

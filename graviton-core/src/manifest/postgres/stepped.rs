@@ -1,4 +1,4 @@
-//! A database for tests that stops before every statement, until it is told to go on.
+//! A database for tests that stops before every statement until it is told to continue.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! Deletion, and the steps of the collector.
 //!
-//! A blob that is reaped loses its name first, in one update. That is what an undeletion looks for, so that
-//! from there on nobody brings the blob back while its references go, and a collector that comes later knows
-//! what to go on with.
+//! A blob that is reaped loses its name first, in one update. An undeletion looks for the name, so from then
+//! on nobody can restore the blob while its references are removed, and a later collector knows where to
+//! continue.
 
 use super::Sql;
 

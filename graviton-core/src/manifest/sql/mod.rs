@@ -1,14 +1,14 @@
 //! The statements, once for both dialects.
 //!
-//! A batch goes over as one JSON text in `$1`, never as one round trip a block. Places for values appear in
-//! the order of their numbers, which is how SQLite numbers them. `CROSS JOIN` with the batch on the left is
-//! the order of the loops in SQLite: the batch is walked, and its rows are looked up by index. Blocks are
-//! always touched before blobs, in key order: with row locks that order is what avoids deadlocks. Times are
+//! A batch is sent as one JSON text in `$1`, never as one round trip for each block. Parameters appear in the
+//! order of their numbers, which is how SQLite numbers them. `CROSS JOIN` with the batch on the left fixes
+//! the order of the loops in SQLite: the batch is iterated, and its rows are looked up by index. Blocks are
+//! always touched before blobs, in key order: with row locks that order avoids deadlocks. Times are
 //! milliseconds since 1970 by the database's clock.
 //!
-//! Why JSON for Postgres too, where arrays of bytes would do: one text serves both. To look up 256 keys takes
-//! 0.8 ms with it and 0.55 ms with arrays (`tests/bench/batches.sql`), which is nothing beside the bytes of
-//! 256 blocks.
+//! JSON is used for PostgreSQL too, where arrays of bytes would work: one text serves both. To look up 256
+//! keys takes 0.8 ms with it and 0.55 ms with arrays (`tests/bench/batches.sql`), which is negligible
+//! compared with the bytes of 256 blocks.
 
 /// The tables of a database. An older one stays as it is until it is upgraded, for older programs may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Packs: made, marked in, sealed, released from, dropped. The states are those of `migrations`.
+//! Packs: creating them, marking in them, sealing, releasing and dropping. Their states are listed in
+//! `migrations`.
 
 use super::Sql;
 

@@ -11,20 +11,21 @@ statements! {
         AND NOT EXISTS (SELECT 1 FROM blob WHERE writer_id = $1 AND state = 0)"
         (" AND NOT EXISTS (SELECT 1 FROM pack WHERE writer_id = $1 AND state = 0)" else "")];
 
-    /// `$1` chunker, `$2` writer. Whoever wants to remove the writer waits, and then finds the blob.
+    /// `$1` chunker, `$2` writer. A transaction that removes the writer waits for this one, and then finds
+    /// the blob.
     BEGIN = ["INSERT INTO blob (state, writer_id, chunker, created_at) SELECT 0, id, $1, " now
         " FROM writer WHERE id = $2" for_share " RETURNING id"];
     ABORT = ["UPDATE blob SET state = 2, deleted_at = " now " WHERE id = $1 AND state = 0"];
-    /// Held until the transaction ends: nobody expires the blob meanwhile.
+    /// The lock is held until the transaction ends, so that nobody expires the blob meanwhile.
     BLOB_STATE = ["SELECT state FROM blob WHERE id = $1" for_share];
 
-    /// `$1` {keys: [[algo, hex, size, offset]]}. Inserts or locks. A doom that ran out is taken off: its
-    /// collector finds the block its own no longer.
+    /// `$1` {keys: [[algo, hex, size, offset]]}. Inserts or locks the blocks. A doom that ran out is removed:
+    /// its collector then finds that the block is no longer its own.
     PIN_BLOCKS = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
         WHERE block.doomed_until <= " now];
-    /// `$1` as before: a row for each key, in their order, with for how long it is still doomed.
+    /// `$1` as before: a row for each key, in the same order, with the remaining time of its doom.
     PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now place " FROM " (keys "keys")
         " CROSS JOIN " block pack " WHERE " (same "block") " ORDER BY input.place"];
     /// `$1` as before, `$2` blob.
@@ -32,12 +33,12 @@ statements! {
         SELECT blob.id, input.block_offset, block.id FROM " (keys "keys", 3 number "block_offset")
         " CROSS JOIN " block " CROSS JOIN blob WHERE " (same "block") " AND blob.id = $2 ON CONFLICT DO NOTHING"];
 
-    /// `$1` {rows: [block]}: only where rows have to be locked.
+    /// `$1` {rows: [block]}. Used only where rows have to be locked.
     LOCK_BLOCKS = ["SELECT id FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY algo, digest, size" for_update];
-    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: the place is where the bytes
-    /// are now; the last two are the place that the put found damaged, or null. A row that has another place
-    /// by now keeps it.
+    /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: the first place is where the
+    /// bytes are now; the last two columns are the place that the put found damaged, or null. A row that has
+    /// another place by now keeps it.
     MARK_STORED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
         pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "")
         " FROM " (rows "marks", 0 number "block_id", 1 number "pack_id", 2 number "pack_offset", 3 number "stored_size",
@@ -45,23 +46,23 @@ statements! {
         " WHERE block.id = input.block_id AND (NOT block.stored" (" OR (block.pack_id = input.found_id \
         AND block.pack_offset = input.found_offset)" else "") ")"];
 
-    /// `$1` {blocks: [block], keys: [[algo, hex, size]]}: only where rows have to be locked.
+    /// `$1` {blocks: [block], keys: [[algo, hex, size]]}. Used only where rows have to be locked.
     COMMIT_LOCK_BLOCKS = ["SELECT id FROM " block " WHERE id IN (SELECT number FROM " (numbers "blocks")
         " UNION SELECT block.id FROM " (keys "keys") " CROSS JOIN " block " WHERE " (same "block") ") \
         ORDER BY algo, digest, size" for_update];
-    /// `$1` as before: inserts rows for those that have none, and locks those that somebody inserted
-    /// meanwhile. Gives the inserted ones. Only where rows have to be locked.
+    /// `$1` as before. Inserts the missing rows, and locks those that another transaction inserted meanwhile.
+    /// Returns the inserted ones. Used only where rows have to be locked.
     COMMIT_CLAIM = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET stored = block.stored WHERE FALSE RETURNING id, algo, digest, size"];
-    /// `$1` {rows: [block]}: those that were claimed for a blob that dropped out.
+    /// `$1` {rows: [block]}: the rows that were claimed for a blob that dropped out.
     COMMIT_DISCLAIM = ["DELETE FROM " block " WHERE id IN (SELECT number FROM " (numbers "rows") ") AND NOT stored"];
-    /// `$1` {rows: [pending blob]}: only where rows have to be locked.
+    /// `$1` {rows: [pending blob]}. Used only where rows have to be locked.
     COMMIT_LOCK_BLOBS = ["SELECT id FROM blob WHERE id IN (SELECT number FROM " (numbers "rows") ") \
         ORDER BY id" for_update];
-    /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}: one row (what,
-    /// place, a, b) for each thing found: 0 the state of a pending blob and how many references it has, 1 a
-    /// live blob of that id, 2 a block, whether it is stored and whether its name is doomed, and its place, 3
+    /// `$1` {rows: [pending blob], ids: [[algo, hex, size]], keys: [[algo, hex, size]]}. Returns one row
+    /// (what, place, a, b) for each fact: 0 the state of a pending blob and how many references it has; 1 a
+    /// live blob of that id; 2 a block, whether it is stored and whether its name is doomed, and its place; 3
     /// whether the store holds blocks that are not durable.
     CHECK = ["SELECT 0 AS what, input.place AS place, blob.state AS a, \
         (SELECT count(*) FROM blob_block WHERE blob_id = blob.id) AS b" no_place " FROM " (numbers "rows")
@@ -77,7 +78,7 @@ statements! {
     COMMIT_PINNED = ["UPDATE blob SET state = 1, algo = input.algo, digest = input.digest, size = input.size, \
         block_count = input.block_count, created_at = " now
         " FROM " (keys "live", 3 number "blob_id", 4 number "block_count") " WHERE blob.id = input.blob_id"];
-    /// `$1` {again: [blob]}: the content is live under another row.
+    /// `$1` {again: [blob]}: the same blob is live under another row.
     COMMIT_AGAIN = ["UPDATE blob SET state = 2, deleted_at = " now
         " WHERE id IN (SELECT number FROM " (numbers "again") ")"];
     /// `$1` {keys: [[algo, hex, size, pack, offset, stored size, codec]]}: blocks that are in place.
@@ -90,9 +91,9 @@ statements! {
         (", pack_id = excluded.pack_id, pack_offset = excluded.pack_offset, \
         stored_size = excluded.stored_size, codec = excluded.codec WHERE NOT block.stored"
         else " WHERE NOT block.stored OR block.doomed_by IS NOT NULL")];
-    /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks of which
-    /// the row has the last two for a place, which was found damaged. A doom of the name ends where the block
-    /// is under it.
+    /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks whose row
+    /// has the last two columns as its place, where the block was found damaged. A doom of the name ends if
+    /// the block is now under its name.
     COMMIT_HEALED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
         pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec, \
         doomed_by = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_by END, \

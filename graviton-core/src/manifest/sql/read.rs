@@ -1,4 +1,4 @@
-//! The store itself, and reading.
+//! The row of the store, and reading.
 
 use super::Sql;
 

@@ -1,17 +1,18 @@
-//! How what was committed gets from the write-ahead log into the database: beside the commits, on another
-//! thread.
+//! Checkpoints: commits move from the write-ahead log into the database, on another thread beside the
+//! commits.
 //!
-//! SQLite by itself does it within the commit that fills the log, which then waits for two syncs. In a store
-//! that syncs nothing else, that was a third of what small puts took (68 of 200 µs each).
+//! SQLite by itself checkpoints within the commit that fills the log, which then waits for two syncs. In a
+//! store that syncs nothing else, that was a third of the time of small puts (68 of 200 µs each).
 //!
-//! The log begins anew only when a commit finds that all of it is in the database. Commits that do not pause
-//! always are ahead of the other thread; so that the log does not grow without end, a commit does the rest
-//! itself when the log is [`MOST_PAGES`] long, as SQLite would, and from twice that on it waits for the other
-//! thread to do so.
+//! The log starts over only when a commit finds that all of it is in the database. Commits without a pause
+//! are always ahead of the other thread. So that the log does not grow without bound, a commit completes the
+//! checkpoint itself when the log has [`MOST_PAGES`] pages, as SQLite would; from twice that length on it
+//! waits for the other thread to do so.
 //!
-//! A checkpoint that commits overtake has written pages that it has not synced: the next one that gets to the
-//! end does. If that fails, another try may sync nothing of them and succeed, for the kernel reports a failed
-//! write once. So after a failure nothing is written any more, before the log could begin anew.
+//! A checkpoint that commits overtake has written pages that it has not synced; the next one that reaches the
+//! end syncs them. If that sync fails, another attempt may sync none of them and succeed, because the kernel
+//! reports a failed write only once. So after a failure nothing more is written, before the log could start
+//! over.
 
 use std::os::raw::c_int;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -24,11 +25,11 @@ use super::failure::repeated;
 use super::forked::Connected;
 use super::mutex::{locked, try_locked};
 
-/// The other thread begins after so many pages, and after so many more; SQLite by itself would let a log have
-/// as many.
+/// The other thread checkpoints after this many pages, and again after as many more. SQLite by itself would
+/// let the log grow to this length.
 const PAGES: c_int = 1_000;
 
-/// A log has about so many pages, 16 MiB, and where the other thread is slow up to twice as many.
+/// The log has about this many pages, 16 MiB; where the other thread is slow, up to twice as many.
 const MOST_PAGES: c_int = 4_000;
 
 /// The checkpoints of one database. Clones share everything.
@@ -41,20 +42,20 @@ struct Shared {
     pages: AtomicI32,
     /// How many it had when a checkpoint was last begun.
     begun_at: AtomicI32,
-    /// Whether the other thread has one to do.
+    /// Whether the other thread has a checkpoint to run.
     running: AtomicBool,
-    /// Held while one runs, by either thread. The other thread's connection: the one that writes has commits
-    /// to do.
+    /// Held while a checkpoint runs, on either thread. Contains the other thread's connection: the writing
+    /// connection is busy with commits.
     connection: Mutex<Option<Connected>>,
-    /// Why nothing is to be written any more.
+    /// The reason why nothing more may be written.
     failed: OnceLock<ffi::Error>,
 }
 
-/// The duty of the other thread, which nobody else has meanwhile.
+/// The right to run a checkpoint on the other thread. Only one exists at a time.
 pub(super) struct Due(Checkpoints);
 
 impl Checkpoints {
-    /// Watches the commits of the connection that writes.
+    /// Watches the commits of the writing connection.
     pub(super) fn watch(&self, writer: &mut Connection) -> rusqlite::Result<()> {
         let this = self.clone();
         writer.wal_hook(Some(move |log: &mut Wal, now: c_int| {
@@ -65,7 +66,8 @@ impl Checkpoints {
                 } else {
                     Some(locked(&this.0.connection))
                 };
-                // The commit has succeeded, whatever becomes of this; an error would be the commit's.
+                // The commit has succeeded, whatever the checkpoint does; an error here would be reported as
+                // the commit's.
                 if running.is_some() {
                     this.note(repeated(|| log.checkpoint()));
                 }
@@ -74,12 +76,12 @@ impl Checkpoints {
         }))
     }
 
-    /// What the other thread is to do. To be asked after each commit.
+    /// The checkpoint that the other thread should run, if one is due. To be called after each commit.
     pub(super) fn due(&self) -> Option<Due> {
         let shared = &self.0;
         let (now, before) = (shared.pages.load(Ordering::Relaxed), shared.begun_at.load(Ordering::Relaxed));
         if now < before {
-            // The log has begun anew.
+            // The log has started over.
             shared.begun_at.store(0, Ordering::Relaxed);
         }
         if now - before < PAGES || shared.running.swap(true, Ordering::Acquire) {
@@ -89,33 +91,35 @@ impl Checkpoints {
         Some(Due(self.clone()))
     }
 
-    /// Why nothing is to be written any more, if that is so.
+    /// The reason why nothing more may be written, if there is one.
     pub(super) fn failure(&self) -> Option<rusqlite::Error> {
         self.0.failed.get().map(|error| rusqlite::Error::SqliteFailure(*error, None))
     }
 
-    /// Takes note of what became of one.
+    /// Records the outcome of a checkpoint.
     pub(super) fn note(&self, result: rusqlite::Result<()>) {
         if let Err(error) = result
             && let Some(error) = error.sqlite_error()
-            // Others are at it, or there is no room: both are over some time, and nothing was lost.
+            // Others are using the database, or there is no room: both pass after some time, and nothing was
+            // lost.
             && !matches!(error.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
-            // A quota or a limit on the size of files, above all: what was not written is still in the log.
+            // Mostly a quota or a limit on the size of files. The pages that were not written are still in
+            // the log.
             && error.extended_code != ffi::SQLITE_IOERR_WRITE
         {
             let _ = self.0.failed.set(*error);
         }
     }
 
-    /// Waits for the one that runs.
+    /// Waits for a running checkpoint.
     pub(super) fn close(&self) {
         drop(locked(&self.0.connection).take());
     }
 }
 
 impl Due {
-    /// Moves what nobody needs in the log any more, and makes nobody wait. Connects only once, and if it
-    /// still may.
+    /// Moves the pages that nobody needs in the log any more, without making anybody wait. Connects only
+    /// once, and only if it still may.
     pub(super) fn run<E>(&self, connect: impl FnOnce() -> Result<Connected, E>) -> Result<(), E> {
         let mut connection = locked(&self.0.0.connection);
         let connection = match connection.as_mut() {
@@ -151,7 +155,7 @@ mod tests {
         assert!(running.is_some() && due(3 * PAGES + 2).is_none(), "only one at a time");
         drop(running);
         assert!(due(3 * PAGES + 2).is_some(), "what was due meanwhile still is");
-        // The log has begun anew.
+        // The log has started over.
         assert!(due(7).is_none() && due(PAGES - 1).is_none() && due(PAGES).is_some());
     }
 

@@ -1,4 +1,4 @@
-//! How connections to the file are made.
+//! Opens connections to the file.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

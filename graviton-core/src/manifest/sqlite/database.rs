@@ -1,11 +1,11 @@
-//! The connections to one SQLite file: a few that read, one that writes.
+//! The connections to one SQLite file: a few for reading, one for writing.
 //!
 //! SQLite is called through `rusqlite`, on the caller's thread, or on a blocking thread for an asynchronous
-//! caller. sqlx, which serves PostgreSQL, runs each SQLite connection on a thread of its own. The two thread
-//! switches of a round trip (20 to 50 µs) cost more than the statement: a 4 KiB get took 120 µs with it, of
-//! which SQLite needed 10. A transaction runs to its end on that thread, so that no dropped future can leave
-//! one open; only a second look at a block waits in it, for the block store. A wait for another
-//! process's transaction is moved off a thread whose caller may end the call.
+//! caller. sqlx, which serves PostgreSQL, runs each SQLite connection on its own thread. The two thread
+//! switches of a round trip (20 to 50 µs) cost more than the statement: with it a 4 KiB get took 120 µs, of
+//! which SQLite needed 10. A transaction runs to its end on its thread, so that no dropped future can leave
+//! one open; it waits for the block store only to check a block again. A wait for the transaction of another
+//! process moves to another thread if the caller may end the call.
 
 use std::io;
 use std::path::Path;
@@ -30,7 +30,7 @@ use crate::manifest::sql::Tables;
 use crate::repeated::again;
 use crate::{blocking, durable, runtime};
 
-/// Queries that run at once.
+/// The most queries that run at once.
 const READERS: usize = 8;
 
 /// One SQLite file.
@@ -40,7 +40,7 @@ pub(in crate::manifest) struct SqliteDatabase(pub(super) Arc<File>);
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) files: Arc<Files>,
-    /// Connections that nobody reads with at the moment.
+    /// Idle connections for reading.
     readers: Mutex<Vec<Reader>>,
     may_read: Arc<Semaphore>,
     writer: Mutex<Option<Writer>>,
@@ -48,11 +48,11 @@ pub(super) struct File {
     closed: AtomicBool,
 }
 
-/// The connection that writes.
+/// The connection for writing.
 #[derive(Debug)]
 struct Writer {
     connection: Connected,
-    /// What `PRAGMA synchronous` was set to last.
+    /// The last value of `PRAGMA synchronous`.
     synced: Option<bool>,
 }
 
@@ -79,13 +79,13 @@ impl SqliteDatabase {
         self.0.path()
     }
 
-    /// Makes the directory of the file durable, and makes it if it does not exist.
+    /// Creates the directory of the file if it does not exist, and makes it durable.
     pub(in crate::manifest) async fn make_directory(&self) -> Result<()> {
         let path = self.path().to_owned();
         blocking::run(move || path.parent().map_or(Ok(()), durable::create_directory)).await?
     }
 
-    /// Removes files of processes that died while they made the database. Returns how many.
+    /// Removes files of processes that died while they created the database. Returns how many.
     pub(in crate::manifest) async fn remove_leftovers(&self) -> Result<u64> {
         let file = Arc::clone(&self.0);
         blocking::run(move || {
@@ -95,7 +95,7 @@ impl SqliteDatabase {
         .await?
     }
 
-    /// Runs an operation. A transaction is run twice only if a signal ended a system call in it: it has the
+    /// Runs an operation. A transaction runs twice only if a signal ended one of its system calls: it has the
     /// database to itself from its first statement on.
     pub(in crate::manifest) async fn run<A, T>(
         &self,
@@ -112,7 +112,8 @@ impl SqliteDatabase {
         if operation.only_reads() {
             let permit = Arc::clone(&file.may_read).acquire_owned().await;
             return blocking::run_waiting(move || {
-                // Given back when the query is done, whether or not anybody still polls for its result.
+                // The permit is given back when the query is done, even if nobody polls for its result any
+                // more.
                 let _permit = &permit;
                 let result = match operation.access {
                     Access::ReadBeforeWrite => file.read_before_write(operation.tables, &arguments, &work),
@@ -133,7 +134,7 @@ impl SqliteDatabase {
         .await?
     }
 
-    /// Fails if the file was removed or replaced, or its log.
+    /// Fails if the file or its log was removed or replaced.
     pub(in crate::manifest) async fn check_in_place(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
         blocking::run(move || {
@@ -146,13 +147,14 @@ impl SqliteDatabase {
         .await?
     }
 
-    /// The same without closing the connections then, for a caller that waits for nobody.
+    /// Like [`check_in_place`](Self::check_in_place), but does not close the connections, for a caller that
+    /// must not wait.
     pub(in crate::manifest) fn look_in_place(&self) -> Result<()> {
         self.0.files.check()
     }
 
-    /// Fails if the file or its directory may not be written to, which a transaction that changes nothing
-    /// would not notice.
+    /// Fails if the file or its directory is not writable. A transaction that changes nothing would not
+    /// notice.
     pub(in crate::manifest) async fn check_writable(&self) -> Result<()> {
         let file = Arc::clone(&self.0);
         blocking::run(move || check_writable(file.path())).await?
@@ -162,11 +164,11 @@ impl SqliteDatabase {
         Connections { busy: READERS - self.0.may_read.available_permits(), most: READERS }
     }
 
-    /// The write-ahead log is committed, whether or not it can be checkpointed now, so that nothing that
-    /// fails here matters.
+    /// The write-ahead log is committed, whether or not it can be checkpointed now, so failures here do not
+    /// matter.
     pub(in crate::manifest) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
-        // Waits for those that are reading now.
+        // Waits for running queries.
         let _all = self.0.may_read.acquire_many(READERS as u32).await;
         let file = Arc::clone(&self.0);
         let closing = blocking::run(move || {
@@ -178,9 +180,9 @@ impl SqliteDatabase {
     }
 }
 
-/// Runs a checkpoint on another thread, if there is one; otherwise a commit does it.
+/// Runs a checkpoint on another thread, if there is one; otherwise a commit runs it.
 fn checkpoint_elsewhere(file: &Arc<File>, due: Due) {
-    // Whoever drops the store does not wait for it.
+    // A caller that drops the store does not wait for it.
     let file = Arc::downgrade(file);
     blocking::run_beside(move || {
         if let Some(file) = file.upgrade() {
@@ -194,7 +196,7 @@ impl File {
         self.files.path()
     }
 
-    /// The result for the caller; `None` if it would have had to wait for another process, and may not.
+    /// The result for the caller; `None` if the call would have had to wait for another process, and may not.
     pub(super) fn unless_it_waits<T>(&self, result: Result<T, Problem>) -> Option<Result<T>> {
         match result {
             Err(Problem::Sqlite(error)) if is_busy(&error) && !blocking::may_wait() => None,
@@ -202,8 +204,8 @@ impl File {
         }
     }
 
-    /// Runs a query over a connection that reads; `None` if it has to be made first, and may not be made
-    /// here.
+    /// Runs a query over a connection for reading. Returns `None` if the connection must be opened first, and
+    /// may not be opened here.
     fn read<A, T>(
         &self,
         tables: Tables,
@@ -235,8 +237,8 @@ impl File {
         Some(result)
     }
 
-    /// Runs a query over the connection that writes, if it is free: that connection remembers what it wrote,
-    /// while the others have to read those pages again, which takes as long as the query.
+    /// Runs a query over the connection for writing, if it is free. That connection has cached the pages that
+    /// it wrote; the others would have to read them again, which takes as long as the query.
     fn read_before_write<A, T>(
         &self,
         tables: Tables,
@@ -318,7 +320,7 @@ impl File {
             Ending::Commit(answer) => {
                 watch.before_commit()?;
                 transaction.commit()?;
-                // Nobody who opens the store later finds it otherwise.
+                // A later opener of the store finds the same file.
                 self.files.check_database()?;
                 self.files.check_log_to_write()?;
                 Ok(answer)
@@ -328,8 +330,8 @@ impl File {
         }
     }
 
-    /// Closes the connections, so that the last one saves what the log has. Those that are read with now
-    /// follow.
+    /// Closes the connections, so that the last one saves the content of the log. Connections with running
+    /// queries follow.
     fn close_if_log_is_lost(&self, writer: &mut Option<Writer>) {
         if self.files.is_log_lost() {
             locked(&self.readers).clear();
@@ -348,8 +350,8 @@ impl File {
     }
 }
 
-/// A transaction, rolled back unless it was committed. `rusqlite`'s own lends out no `&mut Connection`, which
-/// is what can be sent with a future.
+/// A transaction that is rolled back unless it was committed. `rusqlite`'s own type does not lend out a `&mut
+/// Connection`, which is what a future can be sent with.
 struct Transaction<'a>(&'a mut Connection);
 
 impl Transaction<'_> {
@@ -373,7 +375,7 @@ impl Drop for Transaction<'_> {
     }
 }
 
-/// Whether the file exists and is not empty; an empty one is a database that is about to be made.
+/// Whether the file exists and is not empty; an empty file is a database that is about to be created.
 fn exists(path: &Path) -> Result<bool> {
     match again(|| std::fs::metadata(path)) {
         Ok(metadata) if metadata.is_file() => Ok(metadata.len() > 0),

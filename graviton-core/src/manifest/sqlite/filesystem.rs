@@ -1,9 +1,9 @@
-//! The filesystem of a database: whether SQLite can trust it.
+//! Checks whether SQLite can rely on the filesystem of a database.
 //!
-//! SQLite keeps processes apart with file locks, and finds its way in the write-ahead log with memory that
-//! they share. A network filesystem gives such memory to the processes of one host only: with a second host
-//! the database is damaged (<https://sqlite.org/wal.html>, section 1). No call fails then, so that the kind
-//! of the filesystem has to tell. Kinds that are a disk as often as a network (FUSE, 9P) are not refused.
+//! SQLite isolates processes with file locks, and finds pages in the write-ahead log with memory that the
+//! processes share. A network filesystem gives such memory only to the processes of one host: a second host
+//! damages the database (<https://sqlite.org/wal.html>, section 1). No call fails then, so only the kind of
+//! the filesystem can tell. Kinds that are a disk as often as a network (FUSE, 9P) are not refused.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,13 +1,13 @@
-//! Which SQLite files this process and its parents have open.
+//! The SQLite files that this process and its parents have open.
 //!
 //! SQLite keeps its locks for each process and file in memory, and a forked child inherits that memory but
 //! not the locks (<https://sqlite.org/howtocorrupt.html>, section 2.6). A child that opened the same file
-//! again would believe that it holds what its parent holds; when the parent then closes, it removes the
-//! write-ahead log under the child, and what the child commits is lost. So a child is refused the files that
-//! were open when it was forked, and may open any other, also one that its parent had closed by then.
+//! again would believe that it holds its parent's locks. When the parent then closes, it removes the
+//! write-ahead log of the child, and the child's commits are lost. So a child is refused the files that were
+//! open when it was forked, and may open any other, also one that its parent had closed by then.
 //!
-//! A list without locks, for a lock that another thread held at the fork would never be released in the
-//! child. Its entries are used again, so that it is as long as there were connections at once.
+//! The list has no locks, because a lock that another thread held at the fork would never be released in the
+//! child. Its entries are reused, so its length is the largest number of simultaneous connections.
 
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;

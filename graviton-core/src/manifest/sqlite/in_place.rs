@@ -1,21 +1,21 @@
-//! Whether the files of an open database are still those under their paths.
+//! Checks whether the files of an open database are still the ones under their paths.
 //!
 //! A database is three files: the database itself, its log (`-wal`) and the index of the log (`-shm`), which
-//! all processes share. **A transaction is written, and answered, only while the three files that were
+//! all processes share. **A transaction is written, and acknowledged, only while the three files that were
 //! opened are the ones under the three paths.** A commit in a file without a name is lost when the last
-//! process has closed it, and two processes that have different indexes of one log write over each other's
-//! commits. SQLite itself removes log and index only when the last connection of all processes closes. So
-//! they stay the same for as long as this process has a connection, and a connection that reads is kept until
-//! the store is closed.
+//! process has closed it, and two processes with different indexes of one log overwrite each other's commits.
+//! SQLite itself removes log and index only when the last connection of all processes closes. So they stay
+//! the same for as long as this process has a connection, and a reading connection is kept until the store is
+//! closed.
 //!
-//! The paths are compared when a connection is made, before a commit writes anything, after it, and before
-//! a put is answered by a look-up alone. Between the look before a commit and that commit another process may
-//! still remove a file; then that commit is not answered, and may have overwritten one that another process
-//! made in that moment.
+//! The paths are compared when a connection is opened, before a commit writes anything, after it, and before
+//! a put is answered by a look-up alone. Between the check before a commit and that commit, another process
+//! may still remove a file. That commit is then not acknowledged, and may have overwritten one that another
+//! process made in that moment.
 //!
-//! Once the log or its index is lost, every connection is closed. The last one to close moves what the log
-//! has into the database, under SQLite's exclusive lock. If another log or index has taken the place, another
-//! process has been there: a connection then closes without that, which would write over what was committed
+//! Once the log or its index is lost, every connection is closed. The last one to close moves the content of
+//! the log into the database, under SQLite's exclusive lock. If there is another log or index by then,
+//! another process has written: a connection then closes without that step, which would overwrite the commits
 //! in the new log, and remove it.
 
 use std::io;

@@ -1,12 +1,12 @@
 //! Manifests in SQLite: the embedded default, shared by any number of processes on one host.
 //!
-//! The database is in WAL mode. One connection writes, a few read, and one moves what was written into the
-//! database (`checkpoint`). Within a process writers queue for the one connection, because SQLite's own busy
-//! handler sleeps; between processes SQLite decides. Transactions that write are `BEGIN IMMEDIATE`, so that
-//! none has to be repeated half-way, and stay short.
+//! The database is in WAL mode. One connection writes, a few read, and one runs checkpoints (`checkpoint`).
+//! Within a process, writers queue for the one connection, because SQLite's own busy handler sleeps; between
+//! processes, SQLite decides. Writing transactions are `BEGIN IMMEDIATE`, so that none has to be repeated
+//! half-way, and stay short.
 //!
-//! Only what must survive a power cut is synced: such an operation runs with `synchronous = FULL`, any other
-//! with `NORMAL`, which leaves it to the next sync of the write-ahead log.
+//! Only operations that must survive a power cut are synced: they run with `synchronous = FULL`, all others
+//! with `NORMAL`, which leaves them to the next sync of the write-ahead log.
 //!
 //! The lease of a writer is renewed over the same connection: a transaction holds it for milliseconds, and
 //! a second connection would only wait for the same lock.

@@ -1,4 +1,4 @@
-//! Mutexes of which a panic of another thread leaves the content usable.
+//! Mutexes whose content stays usable after a panic of another thread.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 

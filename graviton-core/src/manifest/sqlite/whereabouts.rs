@@ -1,4 +1,4 @@
-//! Where the file is, and which file it is.
+//! The path and the identity of the database file.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};

@@ -23,5 +23,5 @@ from ._manifest import Manifest
 from ._store import Store
 from ._store import open as open
 
-# Without `open`, which would hide the builtin of whoever imports everything.
+# Without `open`, which would hide the builtin after `import *`.
 __all__ = ["BlobReader", "BlobWriter", "Manifest", "Store"]

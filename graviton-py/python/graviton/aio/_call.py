@@ -16,10 +16,9 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 # One queue for each event loop. The loop holds its queue until it is closed, because it listens to it.
-# Nothing else may
-# hold it: the queue refers to futures, and these to their loop.
+# Nothing else may hold it: the queue refers to futures, and these to their loop.
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_graviton.AnswerQueue]] = WeakKeyDictionary()
-# Loops run in threads of their own.
+# Each loop runs in its own thread.
 _lock = threading.Lock()
 
 
@@ -51,8 +50,8 @@ async def call(
 
 
 async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
-    """Run work that is long and rare on a thread of its own. The work gets a function to call from time to
-    time, which raises after the waiting task was cancelled. The cancellation waits for that."""
+    """Run long and rare work on a thread of its own. The work gets a function to call from time to time,
+    which raises after the waiting task was cancelled. The cancellation waits for that."""
     stopped = threading.Event()
 
     def check() -> None:
@@ -65,13 +64,13 @@ async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
     except asyncio.CancelledError:
         stopped.set()
         await asyncio.wait([running])
-        # Retrieved, or asyncio would log that it never was.
+        # Retrieved, because asyncio logs exceptions that nobody retrieves.
         running.exception()
         raise
 
 
 async def in_thread_telling(progress: Progress, work: Callable[[Callable[[int, int | None], None]], T]) -> T:
-    """Run work like :func:`in_thread`, and tell its progress on the event loop."""
+    """Run work like :func:`in_thread`, and report its progress on the event loop."""
     loop = asyncio.get_running_loop()
     meter: list[Meter] = []
     raised: list[BaseException] = []
@@ -105,7 +104,7 @@ async def in_thread_telling(progress: Progress, work: Callable[[Callable[[int, i
 
 
 async def together(works: list[Any]) -> None:
-    """Wait for all of them. The first failure ends the others, and is raised as it is."""
+    """Wait for all of them. The first failure ends the others, and is raised unchanged."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.gather(*tasks)
@@ -126,7 +125,8 @@ C = TypeVar("C", bound=Closable)
 
 
 class Opening(Generic[C]):
-    """The result of ``open`` and ``writer``, to be awaited or used with ``async with``. Only that opens it."""
+    """The result of ``open`` and ``writer``, for ``await`` or ``async with``. Nothing is opened before that.
+    """
 
     def __init__(self, opening: Callable[[], Awaitable[C]]) -> None:
         self._opening = opening

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["BlobReader", "BlobWriter"]
 
-# Beyond every size that there is.
+# Beyond every possible size.
 _ALL = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class BlobReader:
     """A blob being read, verified. For one task at a time.
 
-    It works for the grace period after its blob was deleted. Iterating gives the rest of the blob in pieces,
+    It works for the grace period after its blob was deleted. Iteration yields the rest of the blob in pieces,
     each the rest of a block.
     """
 
@@ -64,11 +64,11 @@ class BlobReader:
         return self._closed
 
     def readable(self) -> bool:
-        """It is."""
+        """Return ``True``."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return ``True``."""
         return True
 
     async def read(self, size: int | None = -1, /) -> bytes:
@@ -76,13 +76,13 @@ class BlobReader:
         return await self._read(_ALL if size is None or size < 0 else min(size, _ALL), all=True)
 
     async def read1(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, those that are available at once. Empty at the end."""
+        """Return up to ``size`` bytes that are available at once. Empty at the end."""
         return await self._read(_ALL if size < 0 else min(size, _ALL), all=False)
 
     async def readinto(self, buffer: Buffer, /) -> int:
         """Read bytes into the buffer until it is full or the blob ends, and return their number."""
         _graviton.fill_at(buffer, 0, b"")
-        # Held, so that it does not move meanwhile.
+        # Held, so that the memory does not move meanwhile.
         with memoryview(buffer) as view:
             done = 0
             while done < view.nbytes:
@@ -93,7 +93,7 @@ class BlobReader:
             return done
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move, and return the new position. There is nothing to read beyond the end."""
+        """Move, and return the new position. Reads beyond the end return nothing."""
         self._check()
         starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         if whence not in starts:
@@ -178,7 +178,7 @@ class BlobWriter:
         return self._writer is None
 
     def writable(self) -> bool:
-        """It is."""
+        """Return ``True``."""
         return True
 
     async def write(self, data: Buffer, /) -> int:
@@ -186,7 +186,7 @@ class BlobWriter:
         except for a wrong type.
         """
         writer = self._open()
-        # Before the writing: of what is not bytes, nothing is taken, and it goes on.
+        # Before the writing: if the data is not bytes, nothing is taken, and the writer remains usable.
         size, pieces = (len(data), iter([data])) if isinstance(data, bytes) else pieces_in(data)
         try:
             for piece in pieces:
@@ -221,11 +221,11 @@ class BlobWriter:
         """Abort the blob, and close."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            # To its end, even if the task is cancelled again meanwhile.
+            # Runs to its end, even if the task is cancelled again meanwhile.
             await asyncio.shield(call(writer.abort))
 
     def _abort(self) -> None:
-        # The engine dropped what it had when the call failed; this is for a call that had not got its turn.
+        # When the call failed, the engine dropped its part. This covers a call that did not get its turn.
         self._writer = None
 
     def _open(self) -> _graviton.AioWriter:

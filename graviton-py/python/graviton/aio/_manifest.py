@@ -16,7 +16,7 @@ class Manifest(ManifestBase):
         return self.starting(0)
 
     async def starting(self, offset: int) -> AsyncIterator[ManifestEntry]:
-        """Its blocks, from the one that holds the byte at ``offset``."""
+        """Its blocks, from the one that contains the byte at ``offset``."""
         offset = self._start(offset)
         while page := entries_of(await call(self._store._engine.aio_manifest, self.id, offset, self.PAGE)):
             for entry in page:

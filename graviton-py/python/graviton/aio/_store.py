@@ -1,4 +1,4 @@
-"""The asynchronous store: everything else comes from one."""
+"""The asynchronous store, the source of all other asynchronous objects."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "open"]
 
-# Files of a `put_many` that are under way at once, as in `Store.put_many`.
+# The most files of a `put_many` in flight, as in `Store.put_many`.
 _AT_ONCE = 64
 
 class Store:
@@ -56,7 +56,7 @@ class Store:
     """
 
     def __init__(self, store: _Store) -> None:
-        """The same store as a synchronous one, which shares its closing."""
+        """Wrap a synchronous store. Both are closed together."""
         self._store = store
 
     @property
@@ -99,8 +99,8 @@ class Store:
     async def put(self, source: Source, *, expect: str | None = None, progress: Progress = None) -> BlobId:
         """Store the content of the source, and return its id.
 
-        The source is what :meth:`graviton.Store.put` takes, or an asynchronous iterable of bytes, or a file
-        whose ``read`` is a coroutine function. A file whose ``read`` is not is read on another thread.
+        The source is anything that :meth:`graviton.Store.put` takes, an asynchronous iterable of bytes, or a
+        file whose ``read`` is a coroutine function. A synchronous ``read`` is called on another thread.
         """
         return (await self.put_receipt(source, expect=expect, progress=progress)).id
 
@@ -200,8 +200,8 @@ class Store:
     async def get_to(self, id: str, target: Path | Writable, *, progress: Progress = None) -> int:
         """Write the content of a blob to a file, and return the number of bytes.
 
-        The target is a binary file, whose ``write`` may be a coroutine function, or a path, where the file
-        appears when it is complete and not before.
+        The target is a binary file, whose ``write`` may be a coroutine function, or a path. At a path, the
+        file appears when it is complete and not before.
         """
         write = getattr(target, "write", None)
         if callable(write):
@@ -318,7 +318,7 @@ class Store:
         current step.
         """
         loop = asyncio.get_running_loop()
-        # Anything else is refused below.
+        # Other values are refused below.
         heard = (lambda finding: loop.call_soon_threadsafe(found, finding)) if callable(found) else found
         return await in_thread_telling(
             progress,
@@ -383,7 +383,7 @@ class Store:
         if not self._store._closed:
             if not isinstance(self._store._opened, Unopened):
                 await asyncio.shield(call(self._engine.aio_close))
-            # Not before: when the waiting is cancelled, it can be closed again.
+            # Not earlier: if the waiting is cancelled, the store can be closed again.
             self._store._closed = True
             log.debug("closed %r", self)
 

@@ -41,7 +41,7 @@ async def each(pieces: Iterable[Buffer]) -> AsyncIterator[Buffer]:
 
 
 async def read_all(read: Callable[[int], Any]) -> AsyncIterator[Buffer]:
-    """The rest of a file, in pieces. A ``read`` that is no coroutine function is called on another thread."""
+    """The rest of a file, in pieces. A synchronous ``read`` is called on another thread."""
     coroutine = inspect.iscoroutinefunction(read)
     while True:
         piece = await read(PIECE) if coroutine else await asyncio.to_thread(read, PIECE)
@@ -72,8 +72,8 @@ async def appearing(path: str) -> AsyncIterator[Callable[[bytes], Awaitable[None
 
 
 async def copy(source: BlobReader, write: Callable[[Any], object], progress: Progress) -> int:
-    """Write the rest of a blob, and return the blob's size. A ``write`` that is no coroutine function is
-    called on another thread."""
+    """Write the rest of a blob, and return the blob's size. A synchronous ``write`` is called on another
+    thread."""
     coroutine = inspect.iscoroutinefunction(write)
     with Meter(progress, "writing", source.size) as meter:
         async for piece in source:

@@ -1,4 +1,4 @@
-//! How much is tried, and the rules that are left out to see that it shows.
+//! The extent of the search, and the rules that mutants leave out to see that a property fails.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ pub(crate) struct Bounds {
     pub(crate) puts: [u8; WRITERS],
     /// Collections of each collector.
     pub(crate) runs: [u8; COLLECTORS],
-    /// Which of them look at what others left in `.doomed`: before a collection, or as the next store that
-    /// writes.
+    /// The collectors that look at files which others left in `.doomed`: before a collection, or as the next
+    /// store that writes.
     pub(crate) tidiers: [bool; COLLECTORS],
     pub(crate) cuts: u8,
     pub(crate) reader: bool,
@@ -29,12 +29,12 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// How names go.
+/// How names are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// Moved to `.doomed` under no lock, then settled.
+    /// Moved to `.doomed` without a lock, then settled.
     Aside,
-    /// Until now: unlinked in the transaction that removes the row; the doom outlasts the unlink.
+    /// The earlier protocol: unlinked in the transaction that removes the row; the doom outlasts the unlink.
     InTime,
     /// The same, but the unlink may stall for longer than its doom.
     Stalls,
@@ -118,7 +118,7 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
 
 const TIMELY: Bounds = Bounds { deletion: Deletion::InTime, ..ASIDE };
 
-/// Checked when asked for by name.
+/// Checked only by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[
     Bounds { name: "files-cut-two", what: "two puts, two collections, a power cut", ..ASIDE },
     Bounds {

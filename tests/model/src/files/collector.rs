@@ -1,7 +1,7 @@
-//! Collections: doom, move aside, settle; and the look at what others left in `.doomed`.
+//! Collections: doom, move aside, settle; and the look at files that others left in `.doomed`.
 //!
-//! Each file operation is a step under no lock, so a collector may stall before it for as long as the model
-//! runs: the row may have been put again, deleted and doomed again when the call is made.
+//! Each file operation is a step without a lock, so a collector may stall before it as long as the model
+//! runs: at the call, the row may have been put again, deleted and doomed again.
 
 use super::bounds::{Deletion, Mutant};
 use super::state::{ASIDE, Aside, Collect, Collector, Holder, Row, State};
@@ -159,20 +159,20 @@ impl Files {
         self.add(turns, "collector", number, what, next);
     }
 
-    /// Whether another's transaction is to be waited for. One that inserts the row does not hold up who only
-    /// reads or locks: a look has to insert the row itself, as if to have it, and to take it away again.
+    /// Whether it must wait for another's transaction. A transaction that inserts the row does not delay one
+    /// that only reads or locks: so a look must insert the row itself, as if to keep it, and remove it again.
     fn is_kept_from_looking(&self, state: &State) -> bool {
         let sees_nothing = state.row.is_none() && self.is(Mutant::LooksWithoutInserting);
         state.lock.is_some() && !sees_nothing && !self.is(Mutant::LooksWithoutLocking)
     }
 
-    /// Whether nobody relies on a file that stood in `.doomed` before the row was looked at.
+    /// Whether nothing relies on a file that was in `.doomed` before the row was read.
     fn may_unlink(&self, state: &State, in_any_case: bool) -> bool {
         let unstored = self.is(Mutant::UnlinksUnstored);
         in_any_case || state.row.is_none_or(|row| row.doomed_by.is_some() || unstored && !row.stored)
     }
 
-    /// Looks at the row of a file that a collection left in `.doomed`. That collection may live still.
+    /// Looks at the row of a file that a collection left in `.doomed`. That collection may still run.
     fn tidies(&self, state: &State, number: usize, turns: &mut Turns) {
         if self.is_kept_from_looking(state) {
             return;
@@ -191,7 +191,7 @@ impl Files {
         }
     }
 
-    /// Whether a file in `.doomed` is to be unlinked, or else to go back.
+    /// Whether a file in `.doomed` is to be unlinked; otherwise it moves back.
     pub(super) fn decided(&self, state: &State, place: usize) -> Option<bool> {
         let here = matches!(state.aside[place], Aside::Here(_)) && !self.is(Mutant::LeavesAside);
         here.then(|| self.may_unlink(state, self.is(Mutant::TidiesBlindly)))
@@ -205,7 +205,7 @@ impl Files {
             self.add(turns, "collector", number, "moves the file back", next);
             return;
         }
-        // A second name where the block's is free; then, or where that is taken, the one in `.doomed` goes.
+        // A second name if the block's is free; then, or if that is taken, the one in `.doomed` goes.
         if let (Aside::Here(file), None) = (state.aside[place], state.name) {
             next.name = Some(file);
         }
@@ -217,7 +217,7 @@ impl Files {
         self.add(turns, "collector", number, "links the file back, or finds the name taken", next);
     }
 
-    /// Today's second transaction: the name is removed while the row is locked.
+    /// The earlier protocol's second transaction: the name is removed while the row is locked.
     fn sweeps(&self, state: &State, number: usize, turns: &mut Turns) {
         let mut next = *state;
         let collector = &mut next.collectors[number].at;
@@ -263,8 +263,8 @@ impl Files {
         }
     }
 
-    /// Today's dooms end; where a deletion is in time, not while it may still happen. (The others' ends
-    /// change nothing.)
+    /// Dooms of the earlier protocol end; in bounds with deletions in time, not while a deletion may still
+    /// happen. (The ends of other dooms change nothing.)
     pub(super) fn doom_ends(&self, state: &State, turns: &mut Turns) {
         let Some(row) = state.row.filter(|row| row.doomed_by.is_some()) else { return };
         let by = row.doomed_by.and_then(|by| state.collectors.get(usize::from(by)));
@@ -282,7 +282,7 @@ impl Files {
         }
     }
 
-    /// The name in `.doomed`: of this collection and of this attempt alone.
+    /// The name in `.doomed` that only this attempt of this collection uses.
     fn place(&self, number: usize, collector: Collector) -> usize {
         let earlier: u8 = self.bounds.runs[..number].iter().sum();
         let attempt = if self.is(Mutant::ReusesName) { 0 } else { collector.runs - 1 };

@@ -4,55 +4,55 @@
 //! mod (all steps and properties, power cuts, the reader)
 //!   -> writer     the long path and the short one
 //!   -> collector  doom, move, settle, tidy; the earlier sweep
-//!   -> state      what there is, here and on the disk
-//!   -> bounds     how much is tried; the mutants
+//!   -> state      the state, in memory and on the disk
+//!   -> bounds     the extent of the search; the mutants
 //! ```
-//! Every call of a collector is a step under no lock, so it may come arbitrarily late: after its session was
+//! Every call of a collector is a step without a lock, so it may come arbitrarily late: after its session was
 //! lost, its doom taken away, the block put again. Any process may die between any two steps. A power cut
-//! ends all of them and leaves what the disk has: each directory and the database reach it apart, at any
-//! moment, at the latest when they are synced. Nothing here depends on a clock.
+//! ends all of them and leaves the state of the disk: each directory and the database reach it separately, at
+//! any moment, at the latest when they are synced. Nothing here depends on a clock.
 //!
 //! # The rules
 //! Collecting:
 //! 1. *Doom*, one synced transaction: candidates that nothing references, looked up under their locks, get
 //!    `stored` = 0 and `doomed_by`. Another collection's doom may be taken over. (mutants `LazyDoom`,
 //!    `StaysStored`)
-//! 2. *Move*, under no transaction: `rename` of the block's name to a name in `.doomed` that no other call
-//!    ever gets: collection, count of its moves, key. (mutant `ReusesName`)
-//!    After an error of the move its doom is lifted, and its row stays: whether the file moved is not known.
-//! 3. Sync both directories. Without that a row would go and its file come back. (mutant `NoSyncMoved`)
-//! 4. *Settle*, after the move returned (mutant `SettlesFirst`), one transaction: the row goes if it is still
-//!    doomed by this collection; a doomed row has no references. It need not be synced, because the doom was
-//!    (bounds `files-lazy`). A file moved aside whose row is neither gone nor doomed by anybody is to go back
-//!    (mutants `UnlinksUnstored`, `UnlinksWhatIsPutAgain`); the others are to be unlinked.
-//! 5. Under no transaction: unlink, or *move* back: one `rename` over whatever has the block's name. No link,
-//!    which is two steps: see the mutants `LinksBack` and `LinksBackUnsynced`. (That a damaged file never
-//!    replaces another is in the model of two blocks, mutant `RestoresGarbage`.)
+//! 2. *Move*, outside of transactions: `rename` of the block's name to a name in `.doomed` that no other call
+//!    ever gets: collection, count of its moves, key. (mutant `ReusesName`) After an error of the move its
+//!    doom is lifted, and its row stays, because the file may have moved or not.
+//! 3. Sync both directories. Without that, a row would go and its file come back. (mutant `NoSyncMoved`)
+//! 4. *Settle*, after the move returned (mutant `SettlesFirst`), one transaction: the row goes if this
+//!    collection still dooms it; a doomed row has no references. It need not be synced, because the doom was
+//!    (bounds `files-lazy`). A file that was moved aside must go back if its row still exists without a doom
+//!    (mutants `UnlinksUnstored`, `UnlinksWhatIsPutAgain`); the others must be unlinked.
+//! 5. Outside of transactions: unlink, or *move* back, with one `rename` over any file under the block's
+//!    name. A link would be two steps: see the mutants `LinksBack` and `LinksBackUnsynced`. (The model of two
+//!    blocks has the rule that a damaged file never replaces another, mutant `RestoresGarbage`.)
 //!
-//! Tidying: whoever finds a name in `.doomed`, the next collection or the next store that writes, does 4 and
-//! 5 for it without removing rows: gone or doomed by anybody, it is unlinked; else it moves back. The
-//! collection that moved it may be alive. The file has to be seen before the row is looked at.
+//! Tidying: a process that finds a name in `.doomed`, the next collection or the next store that writes, does
+//! 4 and 5 for it without removing rows: if the row is gone or doomed, the file is unlinked; otherwise it
+//! moves back. The collection that moved it may be alive. The file must be seen before the row is read.
 //!
-//! The look at a row, in 4 and when tidying, waits for transactions that have the row, and also for one that
-//! has inserted it and not committed: the short path has seen its file in place by then. Where a lock on a
-//! row that is not there does not wait, the look inserts the row and removes it again. (mutants
-//! `LooksWithoutLocking`, `LooksWithoutInserting`)
+//! The look at a row, in 4 and when tidying, waits for transactions that hold the row, and also for one that
+//! has inserted it and not committed: by then the short path has seen its file in place. Where a lock on a
+//! missing row does not wait, the look inserts the row and removes it again. (mutants `LooksWithoutLocking`,
+//! `LooksWithoutInserting`)
 //!
-//! Putting: a put waits for no doom. A pin, and a commit of the short path, take it away in the transaction
-//! that adds the reference. (mutant `PinKeepsDoom`) The rest is as it was.
+//! Putting: a put waits for no doom. A pin, and a commit of the short path, take the doom away in the
+//! transaction that adds the reference. (mutant `PinKeepsDoom`) The rest is unchanged.
 //!
 //! Reading: the name, then `.doomed`, then the name again, and so on; each file that is moved aside meanwhile
 //! may cost one round. (mutants `ReaderLooksOnce`, `ReaderLooksTwice`)
 //!
-//! Why it holds: a name in `.doomed` gets one file, once. At the moment of a look that finds the row gone or
-//! doomed nobody relies on that file: a put that pins later writes its own, and the short path finds its own
-//! under the name only if the file moved back, and then the unlink finds nothing. So an unlink may be as late
-//! as it likes. A file that somebody relies on leaves the block's name only by a move or for another whole
+//! The reason why it holds: a name in `.doomed` gets one file, once. When a look finds the row gone or
+//! doomed, nothing relies on that file: a put that pins later writes its own, and the short path finds its
+//! own file under the name only if the file moved back, and then the unlink finds nothing. So an unlink may
+//! come at any time. A file that a put relies on leaves the block's name only by a move or for another whole
 //! file.
 //!
-//! # What is assumed
+//! # Assumptions
 //! A rename is on the disk as a whole or not at all, also between two directories (mutant `TornRename`). A
-//! transaction that others see is as durable as it will be.
+//! transaction that others see will not become more durable.
 
 mod bounds;
 mod collector;
@@ -78,7 +78,7 @@ type Turns = Vec<Turn<State>>;
 pub(crate) struct Files {
     bounds: &'static Bounds,
     mutant: Option<Mutant>,
-    /// Whether states that differ in the numbers of writers and collectors only count as one.
+    /// Whether states that differ only in the numbers of writers and collectors count as one.
     symmetric: bool,
     broken: AtomicBool,
 }
@@ -104,7 +104,7 @@ impl Files {
         turns.push(Turn::of_all(what, self.representative(to.normal())));
     }
 
-    /// The smallest of the states that are alike.
+    /// The smallest of the equivalent states.
     fn representative(&self, state: State) -> State {
         if !self.symmetric {
             return state;
@@ -164,7 +164,7 @@ impl Files {
         self.add_of_all(turns, "POWER CUT", next);
     }
 
-    /// A reader of a blob that is live all the time: under the name, in `.doomed`, and so on.
+    /// A reader of a blob that stays live: it looks under the name, in `.doomed`, and so on.
     fn reads(&self, state: &State, turns: &mut Turns) {
         if !self.bounds.reader {
             return;
@@ -205,8 +205,8 @@ impl Files {
         }
     }
 
-    /// Looks of a reader: one under the name more often than files can be moved aside, and one in `.doomed`
-    /// between each.
+    /// The looks of a reader: under the name once more than the number of files that can be moved aside, and
+    /// in `.doomed` between two of these.
     fn looks(&self) -> u8 {
         if self.is(Mutant::ReaderLooksOnce) {
             1
@@ -217,7 +217,7 @@ impl Files {
         }
     }
 
-    /// If everybody stopped here, and somebody tidied `.doomed`, nothing would be left there.
+    /// If everything stopped here, and one process tidied `.doomed`, nothing would be left there.
     fn tidies_all(&self, state: &State) -> bool {
         let mut rest = *state;
         for place in 0..ASIDE {

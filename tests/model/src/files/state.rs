@@ -1,4 +1,4 @@
-//! One block, its file, the files moved aside, and what a power cut would leave of all that.
+//! One block, its file, the files moved aside, and the state of all that after a power cut.
 
 use std::fmt;
 
@@ -6,26 +6,26 @@ pub(crate) const WRITERS: usize = 3;
 pub(crate) const COLLECTORS: usize = 3;
 /// Names in `.doomed`: one for each run of each collector.
 pub(crate) const ASIDE: usize = 3;
-/// A writer or collector that is gone, or that nobody asks for any more.
+/// A writer or collector that is gone, or whose number no longer matters.
 pub(crate) const NOBODY: u8 = u8::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct State {
     pub(crate) row: Option<Row>,
-    /// The transaction that holds the row's lock over several steps, or has inserted a row that nobody else
-    /// sees yet.
+    /// The transaction that holds the row's lock over several steps, or has inserted a row that no other
+    /// transaction sees yet.
     pub(crate) lock: Option<Holder>,
     /// The file under the block's name.
     pub(crate) name: Option<File>,
     pub(crate) aside: [Aside; ASIDE],
     pub(crate) blobs: Blobs,
-    /// `None` once there are no more power cuts to come.
+    /// `None` once no more power cuts follow.
     pub(crate) disk: Option<Disk>,
     pub(crate) writers: [Writer; WRITERS],
     pub(crate) collectors: [Collector; COLLECTORS],
     pub(crate) reader: Reader,
     pub(crate) cuts: u8,
-    /// A row went for good before the move of its file was on the disk.
+    /// A row was removed for good before the move of its file was on the disk.
     pub(crate) leaked: bool,
 }
 
@@ -41,13 +41,13 @@ pub(crate) enum Holder {
 pub(crate) struct Row {
     pub(crate) stored: bool,
     pub(crate) candidate: bool,
-    /// `doomed_by`. The new protocol does not look at `doomed_until`.
+    /// `doomed_by`. The new protocol does not read `doomed_until`.
     pub(crate) doomed_by: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct File {
-    /// The writer that published it, while its put is under way.
+    /// The writer that published it, while its put is running.
     pub(crate) owner: u8,
     /// Its data is synced.
     pub(crate) whole: bool,
@@ -58,11 +58,11 @@ pub(crate) struct File {
 pub(crate) enum Aside {
     Empty,
     Here(File),
-    /// The file is back under the block's name, and the disk may not know that yet.
+    /// The file is back under the block's name, but perhaps not on the disk yet.
     Back,
 }
 
-/// The committed blobs. Pending ones are their writers'.
+/// The committed blobs. Pending ones are in their writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct Blobs {
     pub(crate) live: u8,
@@ -70,7 +70,7 @@ pub(crate) struct Blobs {
     pub(crate) expired: u8,
 }
 
-/// The state after a power cut. Of a file: whether its data is synced.
+/// The state after a power cut; for a file, whether its data is synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Disk {
     pub(crate) row: Option<Row>,
@@ -123,17 +123,17 @@ pub(crate) enum Collect {
     Move,
     Sync,
     Settle,
-    /// The move failed, or is not known to have been made.
+    /// The move failed, or its result is unknown.
     Lift,
-    /// Decided to be removed.
+    /// To be removed.
     Unlink(u8),
-    /// Decided to go back under the block's name.
+    /// To go back under the block's name.
     Restore(u8),
-    /// Only in mutants that link: the link is there, and the old name not gone yet.
+    /// Only in mutants that link: the link exists, and the old name still does.
     SyncLink(u8),
     /// Only in the mutant that decides before it moves.
     MoveDecided(bool),
-    /// Only of the earlier sweep.
+    /// Only in the earlier sweep.
     Sweep,
     UnlinkName,
     Drop,
@@ -172,7 +172,7 @@ impl State {
         }
     }
 
-    /// One rename, over whatever has the name.
+    /// One rename, over any file under the name.
     pub(crate) fn move_back(&mut self, place: usize) {
         if let Aside::Here(file) = self.aside[place] {
             self.name = Some(file);
@@ -180,8 +180,8 @@ impl State {
         }
     }
 
-    /// The directory of the names reaches the disk. A rename is on the disk as a whole or not at all: where
-    /// the old name is gone the new one is there.
+    /// The directory of the names reaches the disk. A rename is on the disk as a whole or not at all: if the
+    /// old name is gone, the new one is there.
     pub(crate) fn persist_names(&mut self, torn_renames: bool) {
         let name = self.name.map(|file| file.whole);
         let Some(disk) = &mut self.disk else { return };
@@ -205,7 +205,7 @@ impl State {
         };
     }
 
-    /// The database reaches the disk. A pending blob whose writer is gone is as good as expired.
+    /// The database reaches the disk. A pending blob whose writer is gone counts as expired.
     pub(crate) fn persist_rows(&mut self) {
         let pending = self.writers.iter().filter(|writer| writer.own == Own::Pending).count() as u8;
         let Some(disk) = &mut self.disk else { return };
@@ -213,7 +213,7 @@ impl State {
         disk.blobs = Blobs { expired: self.blobs.expired + pending, ..self.blobs };
     }
 
-    /// The same state with two writers that have the same to do in each other's place.
+    /// The same state with two writers exchanged that have the same work.
     pub(crate) fn swap_writers(mut self, one: usize, other: usize) -> State {
         self.writers.swap(one, other);
         if let Some(Holder::Writer(by)) = &mut self.lock {
@@ -224,7 +224,7 @@ impl State {
         self
     }
 
-    /// The same with two collectors, and with the names in `.doomed` that are theirs.
+    /// The same with two collectors, and with their names in `.doomed`.
     pub(crate) fn swap_collectors(
         mut self,
         one: usize,
@@ -254,7 +254,7 @@ impl State {
         self
     }
 
-    /// Values that nobody can tell from others any more become equal to them.
+    /// Values that no longer make a difference become equal.
     pub(crate) fn normal(mut self) -> State {
         let idle = self.writers.map(|writer| writer.at == Put::Idle);
         let forget = |file: &mut File| {

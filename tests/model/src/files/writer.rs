@@ -1,7 +1,7 @@
 //! Puts of the block, by the long path (the reference is the pin) and by the short one (bytes first, one
 //! transaction).
 //!
-//! A put does not wait for a doom: it takes the doom away and writes. (Today's has to wait.)
+//! A put does not wait for a doom: it takes the doom away and writes. (A put of the earlier protocol waits.)
 
 use super::bounds::{Deletion, Mutant};
 use super::state::{File, Holder, NOBODY, Own, Put, Row, State};
@@ -66,7 +66,7 @@ impl Files {
         if self.is(Mutant::NoSyncName) {
             self.add(turns, "writer", number, "does not sync the directory", next);
         }
-        // The data of its own file is synced before; in the mutant `NameFirst` here.
+        // The data of its own file is synced earlier; in the mutant `NameFirst` here.
         if let Some(file) = next.name.as_mut().filter(|file| usize::from(file.owner) == number) {
             file.whole = true;
         }
@@ -179,7 +179,7 @@ impl Files {
         writer.marked = false;
         writer.done += 1;
         state.lock = state.lock.filter(|by| *by != Holder::Writer(number as u8));
-        // An equal inode under the name means the same file only as long as the put holds it open.
+        // An equal inode under the name means the same file only while the put holds it open.
         for file in state.name.iter_mut().filter(|file| usize::from(file.owner) == number) {
             file.owner = NOBODY;
         }

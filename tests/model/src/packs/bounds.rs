@@ -1,4 +1,4 @@
-//! How much is tried, and the rules that are left out to see that it shows.
+//! The extent of the search, and the rules that mutants leave out to see that a property fails.
 
 use std::fmt;
 
@@ -137,7 +137,7 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
     },
 ];
 
-/// Checked when asked for by name.
+/// Checked only by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[
     Bounds {
         name: "packs-all",

@@ -1,6 +1,5 @@
-//! A collection: leases that end, references that go, blocks that are released, holes that are punched, packs
-//! that are dropped. Each step is one transaction, or one call under none, which may come as late as it
-//! likes.
+//! A collection: leases end, references go, blocks are released, holes are punched, packs are dropped. Each
+//! step is one transaction, or one call outside of transactions, which may come arbitrarily late.
 
 use super::state::{Blob, Drop, Entry, PACKS, PUTS, Pack, Place, Row, SLOTS, STORES, Seal, Slot, State};
 use super::{Mutant, Packs, Turns};
@@ -28,7 +27,7 @@ impl Packs {
         self.drop(state, turns);
     }
 
-    /// One transaction: what is pending is deleted, and nobody marks in the packs any more.
+    /// One transaction: pending blobs are deleted, and no process marks in the packs any more.
     fn expire(&self, state: &State, store: usize) -> State {
         let mut next = *state;
         next.left.expiries -= 1;
@@ -49,7 +48,7 @@ impl Packs {
         next
     }
 
-    /// A pack that was found is synced, then verified under no transaction, then sealed.
+    /// A found pack is synced, then verified outside of transactions, then sealed.
     fn seal(&self, state: &State, turns: &mut Turns) {
         let mut next = *state;
         let Some(seal) = state.seal else {
@@ -91,8 +90,7 @@ impl Packs {
         }
     }
 
-    /// One transaction, synced in every mode: the row of a block goes that nothing refers to, and leaves a
-    /// hole.
+    /// One transaction, synced in every mode: the row of an unreferenced block goes, and leaves a hole.
     fn release(&self, state: &State, turns: &mut Turns) {
         let Some(row) = state.rows.block else { return };
         let is_free = state.rows.blobs == [Blob::None; PUTS];
@@ -135,8 +133,8 @@ impl Packs {
         }
     }
 
-    /// A sealed pack that no row has pointed at for the grace: its row says so, then the file goes, then the
-    /// row.
+    /// A sealed pack that no row has pointed at for the grace: its row records that, then the file goes, then
+    /// the row.
     fn drop(&self, state: &State, turns: &mut Turns) {
         let mut next = *state;
         match state.drop {
@@ -147,7 +145,7 @@ impl Packs {
                             let is_empty = !state.is_pointed_at(pack) && self.is(Mutant::DropsEarly);
                             state.rows.waited[pack] || is_empty || self.is(Mutant::DropsReferenced)
                         }
-                        // Of a collection that died.
+                        // From a collection that died.
                         Pack::Dropped => true,
                         Pack::Absent | Pack::Writing(_) | Pack::Found | Pack::Gone => false,
                     };
@@ -186,7 +184,7 @@ impl Packs {
     }
 }
 
-/// Behind the last record of the pack that a row points at.
+/// The end of the last record of the pack that a row points at.
 fn end(state: &State, pack: usize) -> usize {
     let place = state.rows.block.and_then(|row| row.place);
     place.filter(|place| place.pack == pack).map_or(0, |place| place.slot + 1)

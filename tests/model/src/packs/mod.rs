@@ -1,64 +1,62 @@
-//! Packs: records of one block, appended by whoever has made the pack, found by the row, and given up.
+//! Packs: records of one block, appended by the store that made the pack, found by the row, and released.
 //!
 //! ```text
 //! mod (steps from outside, the reader, properties)
-//!   -> task       a put and a move: append, sync, mark; sealing the own pack
+//!   -> task       a put and a move: append, sync, mark; sealing a store's own pack
 //!   -> collector  leases, releasing, punching, dropping
-//!   -> state      all there is at one moment
-//!   -> bounds     how much is tried; the mutants
+//!   -> state      the state at one moment
+//!   -> bounds     the extent of the search; the mutants
 //! ```
-//! Each transaction is one step, and each call under none is another. The database may lose its last
-//! transactions up to the last one that was synced: with a power cut, which ends all processes, or in a
-//! fail-over, which ends none. A lease may end at any moment, and its store go on without knowing it.
+//! Each transaction is one step, and each call outside of transactions is another. The database may lose its
+//! last transactions up to the last synced one: with a power cut, which ends all processes, or in a
+//! fail-over, which ends none. A lease may end at any moment, and its store continue without knowing it.
 //!
 //! # The rules
-//! *The pack.* Its row is inserted, synced, before its file is created. Its maker alone appends to it, and no
+//! *The pack.* Its row is inserted, synced, before its file is created. Only its maker appends to it, and no
 //! place is written twice. (mutants `CreatesFirst`, `AppendsToFound`)
 //!
-//! *Putting.* Pin; append; wait for a sync that began behind the end of the own write, of the pack and, the
-//! first time, of its directory; *mark*: lock the row of the pack, require that it is being written by the
-//! own store, and set the place in the row of the block if that does not say `stored`, or still has the place
-//! that this put found damaged; *commit*: require that the blob is pending and its blocks are stored. After a
-//! sync that reports a failed write the store is latched, and the puts in that pack fail. (mutants
-//! `MarksUnsynced`, `JoinsSync`, `ForgetsFailure`, `NoSyncDirectory`, `MarksBlindly`, `KeepsDamaged`,
-//! `CommitsUnmarked`)
+//! *Putting.* Pin; append; wait for a sync that began after the end of the own write, of the pack and, the
+//! first time, of its directory; *mark*: lock the row of the pack, require that the own store is writing it,
+//! and set the place in the row of the block if that does not say `stored`, or still has the place that this
+//! put found damaged; *commit*: require that the blob is pending and its blocks are stored. After a sync that
+//! reports a failed write the store is latched, and the puts in that pack fail. (mutants `MarksUnsynced`,
+//! `JoinsSync`, `ForgetsFailure`, `NoSyncDirectory`, `MarksBlindly`, `KeepsDamaged`, `CommitsUnmarked`)
 //!
-//! A put relies on a record of a sealed pack, or of one that its store writes, if the header is there. Of a
-//! pack that another store writes, or that was found, it verifies the record. (mutant `TrustsWriting`)
+//! A put relies on a record of a sealed pack, or of one that its store writes, if the header is there. In a
+//! pack that another store writes, or in a found one, it verifies the record. (mutant `TrustsWriting`)
 //!
-//! *Sealing.* The maker seals when nothing of it is under way, after a sync in every mode. The transaction
-//! that ends a lease makes its packs *found*: nobody marks in them any more. Then, under no transaction, a
-//! found pack is synced, and each record that a row points at is verified; then it is sealed, and the rows of
-//! damaged records do not say `stored` any more. The sync is needed although the records look right: the
-//! maker may be a relaxed store that goes on. The tail is cut behind that. (mutants `SealsUnderWay`,
-//! `SealsUnsynced`, `LeavesPacks`, `TrustsFound`, `LooksUpEndFirst`, `CutsFirst`)
+//! *Sealing.* The maker seals when no write to the pack is running, after a sync in every mode. The
+//! transaction that ends a lease makes its packs *found*: no process marks in them any more. Then, outside of
+//! transactions, a found pack is synced, and each record that a row points at is verified; then it is sealed,
+//! and the rows of damaged records no longer say `stored`. The sync is needed although the records look
+//! right, because the maker may be a relaxed store that continues. The tail is cut after that. (mutants
+//! `SealsUnderWay`, `SealsUnsynced`, `LeavesPacks`, `TrustsFound`, `LooksUpEndFirst`, `CutsFirst`)
 //!
-//! *Releasing*, one transaction, synced in every mode: the row of a block that nothing refers to goes, and a
-//! hole is noted. Then it is punched, and forgotten. (mutants
-//! `LooksBeforeLocking`, `PunchesUnsynced`)
+//! *Releasing*, one transaction, synced in every mode: the row of an unreferenced block goes, and a hole is
+//! noted. Then it is punched, and forgotten. (mutants `LooksBeforeLocking`, `PunchesUnsynced`)
 //!
-//! *Moving*, as a put does, in every mode with a sync of the bytes: the row gets its new place if it has the
-//! old one. The old record stays as it is. The transaction need not be synced, for the one that drops the old
+//! *Moving*, like a put, in every mode with a sync of the bytes: the row gets its new place if it has the old
+//! one. The old record stays as it is. The transaction need not be synced, because the one that drops the old
 //! pack is. (mutants `MovesUnsynced`, `PunchesMoved`)
 //!
-//! *Restoring* an older database: all packs that it knows are found ones, for there may be holes in them
-//! that it does not know. (mutant `TrustsRestored`)
+//! *Restoring* an older database: all packs that it knows become found ones, because they may have holes that
+//! it does not know. (mutant `TrustsRestored`)
 //!
-//! *Rebuilding*, after a database was restored that does not know where its block is now: a record of it that
-//! is right, in whatever pack, is copied as a put does it, and the row gets the place of the copy if it does
-//! not say `stored`, or still has the place that was found damaged. A collector that has released the record
-//! may be about to punch it. (mutants `RebuildsInPlace`, `RebuildsUnsynced`)
+//! *Rebuilding*, after restoring a database that does not know the place of its block: a correct record of
+//! it, in any pack, is copied like a put. The row gets the place of the copy if it does not say `stored`, or
+//! still has the place that was found damaged. A collector that has released the record may be about to punch
+//! it. (mutants `RebuildsInPlace`, `RebuildsUnsynced`)
 //!
-//! *Dropping* a sealed pack that no row has pointed at for the grace, and none will: its row says so, synced;
-//! the file goes; the directory is synced; the row goes. (mutants `DropsReferenced`, `DropsEarly`,
+//! *Dropping* a sealed pack that no row has pointed at for the grace, and none will: its row records that,
+//! synced; the file goes; the directory is synced; the row goes. (mutants `DropsReferenced`, `DropsEarly`,
 //! `ForgetsPack`)
 //!
-//! *Reading*: the header and the bytes are compared with the key. If they are not right, the row is asked
-//! once more, and the block is damaged only if it has the same place. (mutants `ReadsOnce`, `ReadsHeader`)
+//! *Reading*: the header and the bytes are compared with the key. If they are wrong, the row is read once
+//! more, and the block is damaged only if it has the same place. (mutants `ReadsOnce`, `ReadsHeader`)
 //!
 //! # Not modelled
-//! A second block: that a move of a row that has moved is harmful shows only there. Blocks under their own
-//! names beside packs (`repack`); packs in S3 (`sent`).
+//! A second block: only that would show the harm of moving a row that has moved. Blocks under their own names
+//! beside packs (`repack`); packs in S3 (`sent`).
 
 #![allow(clippy::large_types_passed_by_value, reason = "a state becomes a part of its turn")]
 
@@ -161,7 +159,7 @@ impl Packs {
         }
     }
 
-    /// All processes have ended before, as whoever restores a database is told, and so have their calls.
+    /// All processes have ended before, as the documentation demands of a restore, and so have their calls.
     fn restore(&self, state: &State, saved: Rows) -> State {
         let mut next = State { rows: saved, backup: None, saved: None, ..state.without_others() };
         next.left.restores -= 1;
@@ -174,7 +172,7 @@ impl Packs {
                 next.rows.blobs[number] = Blob::Deleted;
             }
             next.acknowledged[number] = saved.blobs[number] == Blob::Live;
-            // Bytes that were given up since are lost, until they are rebuilt.
+            // Bytes that were released since are lost, until they are rebuilt.
             next.excused[number] = true;
         }
         for pack in 0..PACKS {
@@ -276,8 +274,8 @@ impl Packs {
         }
     }
 
-    /// All processes end. Of the names that were not synced, all or none are kept; if they are, this is there
-    /// of the records that were not synced.
+    /// All processes end. Of the names that were not synced, all or none are kept. If they are kept, `kept`
+    /// is left of the records that were not synced.
     fn cut(&self, state: &State, rows: Rows, kept: Option<Slot>) -> State {
         let lost = kept.unwrap_or(Slot::Empty);
         let file = |file: File| {

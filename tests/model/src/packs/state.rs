@@ -1,8 +1,8 @@
-//! All there is at one moment: rows, packs, and processes in the middle of their work.
+//! The state at one moment: rows, packs, and processes in the middle of their work.
 
 use std::fmt;
 
-/// Packs that can be made. A name is never used again.
+/// The most packs. A name is never reused.
 pub(super) const PACKS: usize = 3;
 /// Records that a pack takes.
 pub(super) const SLOTS: usize = 2;
@@ -113,7 +113,7 @@ impl File {
     }
 }
 
-/// An open store, as its process knows it.
+/// An open store, from the view of its process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Store {
     pub(super) pack: Option<usize>,
@@ -129,15 +129,15 @@ pub(super) struct Store {
 pub(super) enum At {
     #[default]
     Idle,
-    /// The block is pinned; whether it is there, and where, was answered.
+    /// The block is pinned. The answer says whether it is stored, and where.
     Look(Row),
     /// Bytes are to be appended.
     Append,
     /// The record's place is taken.
     Writing(Place),
-    /// The record is written; a sync that began behind that is under way, or not.
+    /// The record is written. The flag says whether a sync that began after the write is running.
     Written(Place, bool),
-    /// Durable, as far as the store promises it.
+    /// As durable as the store promises.
     Synced(Place),
     /// The row points at the block's bytes.
     Stored,
@@ -148,14 +148,14 @@ pub(super) enum At {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) at: At,
-    /// Of a put and of a rebuild: the place that it found damaged. Of a move: the place that it moves from.
+    /// For a put and a rebuild: the place that it found damaged. For a move: the place that it moves from.
     pub(super) found: Option<Place>,
-    /// How many more of them there may be.
+    /// The number of runs left.
     pub(super) left: u8,
 }
 
 impl Task {
-    /// The place of its record, if it has one that it counts on.
+    /// The place of its record, if it relies on one.
     pub(super) fn place(&self) -> Option<Place> {
         match self.at {
             At::Writing(place) | At::Written(place, _) | At::Synced(place) => Some(place),
@@ -164,7 +164,7 @@ impl Task {
     }
 }
 
-/// Somebody who reads the first blob.
+/// A reader of the first blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Reader {
     pub(super) place: Place,
@@ -172,14 +172,15 @@ pub(super) struct Reader {
     pub(super) is_live: bool,
 }
 
-/// A backup that is younger than the grace: where the block was, and the blobs that were live then, and are.
+/// A backup that is younger than the grace: the place of the block then, and the blobs that were live then
+/// and are now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Backup {
     pub(super) place: Place,
     pub(super) live: [bool; PUTS],
 }
 
-/// A pack on its way out.
+/// A pack that is being dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Drop {
     Unlink(usize),
@@ -187,17 +188,17 @@ pub(super) enum Drop {
     Forget(usize),
 }
 
-/// A pack that was found, on its way to be sealed.
+/// A found pack that is being sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Seal {
     /// It was synced, and is to be verified.
     Verify(usize),
-    /// Only of mutants: the end was looked up while its store could still mark.
+    /// Only in mutants: the end was looked up while its store could still mark.
     Commit(usize, usize),
     Cut(usize, usize),
 }
 
-/// How often things may still happen from outside.
+/// How often events from outside may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Left {
     pub(super) expiries: u8,
@@ -215,12 +216,13 @@ pub(super) struct Left {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(super) rows: Rows,
-    /// The rows that survive a power cut, or a fail-over, in any case.
+    /// The rows that survive every power cut and fail-over.
     pub(super) durable: Rows,
     pub(super) files: [File; PACKS],
     pub(super) stores: [Store; STORES],
     pub(super) tasks: [Task; PUTS + 1],
-    /// The block was found without references. (Only of a mutant: to look and to release is one transaction.)
+    /// The block was found without references. (Only in a mutant; the protocol looks and releases in one
+    /// transaction.)
     pub(super) chosen: bool,
     pub(super) punch: Option<Place>,
     pub(super) drop: Option<Drop>,
@@ -233,7 +235,7 @@ pub(crate) struct State {
     pub(super) acknowledged: [bool; PUTS],
     /// Blobs that damage, or a power cut without syncs, may have cost.
     pub(super) excused: [bool; PUTS],
-    /// A reader was given other bytes, or told that a live block is damaged.
+    /// A reader got wrong bytes, or an error that a live block is damaged.
     pub(super) misread: bool,
     /// Packs that their own writers have sealed.
     pub(super) closed: [bool; PACKS],
@@ -246,7 +248,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Without collector and reader, which end.
+    /// The state without collector and reader, which end.
     pub(super) fn without_others(self) -> State {
         State { chosen: false, punch: None, drop: None, seal: None, reader: None, ..self }
     }
@@ -280,12 +282,12 @@ impl State {
         self.stores[store] = Store { latched: self.stores[store].latched, ..Store::default() };
     }
 
-    /// The transaction is synced, and so is all before it.
+    /// The transaction is synced, with all earlier ones.
     pub(super) fn sync_rows(&mut self) {
         self.durable = self.rows;
     }
 
-    /// The process of this store is gone, and its tasks.
+    /// The process of this store ends, with its tasks.
     pub(super) fn end(&mut self, store: usize, stores: &[usize]) {
         self.stores[store] = Store::default();
         for (task, of) in self.tasks.iter_mut().zip(stores) {

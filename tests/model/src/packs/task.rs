@@ -1,4 +1,4 @@
-//! A put, and the move of a record: both append to a pack of their own store, sync it, and make the row point
+//! A put, and the move of a record. Both append to a pack of their own store, sync it, and make the row point
 //! there.
 
 use super::state::{At, Blob, Entry, MOVER, PACKS, PUTS, Pack, Place, Row, SLOTS, Slot, State, Store, Task};
@@ -71,9 +71,9 @@ impl Packs {
         }
     }
 
-    /// Whether the put may rely on the record that the row points at. The header is looked at, which costs
-    /// next to nothing; of a pack that another store writes, or that was found and is not sealed, all of the
-    /// record.
+    /// Whether the put may rely on the record that the row points at. It checks the header, which costs
+    /// almost nothing; in a pack that another store writes, or in a found one that is not sealed, it checks
+    /// the whole record.
     fn look(&self, state: &State, number: usize, row: Row) -> State {
         let mut next = *state;
         let store = self.bounds.stores[number];
@@ -91,7 +91,7 @@ impl Packs {
         next
     }
 
-    /// Takes a place in the pack of the store, and makes one before if there is none.
+    /// Takes a place in the pack of the store. Makes a pack first if there is none.
     fn append(&self, state: &State, number: usize, turns: &mut Turns) {
         let who = self.name(number);
         let store = self.bounds.stores[number];
@@ -126,7 +126,7 @@ impl Packs {
             next.tasks[number].at = At::Writing(Place { pack, slot });
             self.add(turns, who, number, "takes a place", next);
         } else if state.rows.packs[pack] != Pack::Writing(store) {
-            // Somebody has sealed it.
+            // Another process has sealed it.
             next.leave_pack(store);
             self.add(turns, who, number, "leaves its pack", next);
         }
@@ -158,12 +158,12 @@ impl Packs {
         next.rows.packs[pack] = Pack::Writing(store);
         let has_file = state.files[pack].entry != Entry::Absent;
         next.stores[store] = Store { pack: Some(pack), has_file, ..state.stores[store] };
-        // In every mode.
+        // Synced in every mode.
         next.sync_rows();
         self.add(turns, who, number, "inserts the row of a pack", next);
     }
 
-    /// The sync of a store's pack: begun for all that was written before, and shared by them.
+    /// The sync of a store's pack: it covers everything written before it, and its puts share it.
     pub(super) fn turns_of_store(&self, state: &State, store: usize, turns: &mut Turns) {
         let mut add = |what, next: State| self.add(turns, "store", store, what, next);
         let Some(pack) = state.stores[store].pack else { return };
@@ -235,7 +235,7 @@ impl Packs {
         };
         let found = state.tasks[number].found;
         let is_damaged = found.is_some() && row.place == found && !self.is(Mutant::KeepsDamaged);
-        // Otherwise another put was faster, and the own bytes are dead.
+        // Otherwise another put was faster, and these bytes are dead.
         if !row.stored || is_damaged {
             *row = Row { stored: true, place: Some(place) };
         }
@@ -268,7 +268,7 @@ impl Packs {
         }
     }
 
-    /// Finds a record of a block that is not where its row says.
+    /// Finds a record of a block that is not at the place in its row.
     fn begin_to_rebuild(&self, state: &State, pack: usize, turns: &mut Turns) {
         let store = self.bounds.stores[MOVER];
         let task = state.tasks[MOVER];
@@ -288,7 +288,7 @@ impl Packs {
             next.tasks[MOVER] = Task { at: At::Append, found, left: task.left - 1 };
             if self.is(Mutant::RebuildsInPlace) {
                 next.tasks[MOVER].at = At::Idle;
-                // As careful as it can be.
+                // The most careful implementation possible.
                 next.files[pack].sync();
                 if matches!(state.rows.packs[pack], Pack::Absent | Pack::Gone) {
                     next.rows.packs[pack] = Pack::Sealed;
@@ -300,8 +300,8 @@ impl Packs {
         }
     }
 
-    /// One transaction, as of a put, and another one that is synced and ends the pin. Only then the block
-    /// counts as rebuilt.
+    /// One transaction, as for a put, and another one that is synced and ends the pin. Only then does the
+    /// block count as rebuilt.
     fn rebuild_row(&self, state: &State, place: Place) -> State {
         let mut next = *state;
         next.tasks[MOVER].at = At::Failing;
@@ -316,7 +316,7 @@ impl Packs {
         next
     }
 
-    /// From now on the blobs count that were lost.
+    /// From now on the lost blobs count again.
     fn tell_rebuilt(&self, state: &mut State) {
         if !self.is(Mutant::RebuildsUnsynced) {
             state.sync_rows();
@@ -341,7 +341,7 @@ impl Packs {
         Some(next)
     }
 
-    /// One transaction, which moves the row if it is still where it was.
+    /// One transaction, which moves the row if its place has not changed.
     fn move_row(&self, state: &State, place: Place) -> State {
         let mut next = *state;
         let store = self.bounds.stores[MOVER];

@@ -1,4 +1,4 @@
-//! How much is tried, and the rules that are left out to see that it shows.
+//! The extent of the search, and the rules that mutants leave out to see that a property fails.
 
 #![allow(clippy::enum_variant_names, reason = "a mutant's name is unique among those of all models")]
 
@@ -11,7 +11,7 @@ use crate::mutants::mutants;
 pub(crate) struct Bounds {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
-    /// Repacks into packs, of each process.
+    /// Repacks into packs, for each process.
     pub(super) to_packs: [u8; PACKERS],
     /// Repacks into files.
     pub(super) to_files: u8,
@@ -62,7 +62,7 @@ pub(crate) const SHORT_LEG: &[Bounds] = &[
     },
 ];
 
-/// Checked when asked for by name.
+/// Checked only by name.
 pub(crate) const LONG_LEG: &[Bounds] = &[Bounds {
     name: "repack-all",
     what: "all of that, and two repacks into files",

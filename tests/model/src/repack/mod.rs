@@ -2,29 +2,30 @@
 //!
 //! ```text
 //! mod (steps from outside, properties)
-//!   -> packer   a repack into packs: append, move, set aside, settle; the look at what others left
+//!   -> packer   a repack into packs: append, move, set aside, settle; the look at files that others left
 //!   -> user     a repack into files, and a put of a store that writes files: pin, publish, mark
-//!   -> state    all there is at one moment
-//!   -> bounds   how much is tried; the mutants
+//!   -> state    the state at one moment
+//!   -> bounds   the extent of the search; the mutants
 //! ```
-//! A live blob refers to the block all the time. Each transaction is one step, and each call under none is
-//! another, which may come as late as it likes. A lease may end at any moment.
+//! A live blob refers to the block all the time. Each transaction is one step, and each call outside of
+//! transactions is another, which may come arbitrarily late. A lease may end at any moment.
 //!
 //! # The rules
-//! *To packs.* One synced transaction gives the row its place, if it says `stored`, has no place and no doom,
-//! and no put under way refers to the block; and dooms the name. Then the file is set aside, and the row
-//! looked at. The file goes if the name is doomed, or if the block is in a pack and no put under way refers
-//! to it. Otherwise it moves back. (mutants `RepackMovesMoved`, `RepackMovesPinned`, `RepackMovesUnsynced`,
+//! *To packs.* One synced transaction gives the row its place and dooms the name, if the row says `stored`,
+//! has no place and no doom, and no running put refers to the block. Then the file is set aside, and the row
+//! read. The file goes if the name is doomed, or if the block is in a pack and no running put refers to it.
+//! Otherwise it moves back. (mutants `RepackMovesMoved`, `RepackMovesPinned`, `RepackMovesUnsynced`,
 //! `RepackUnlinksAtOnce`, `RepackUnlinksBlindly`, `RepackForgetsPins`)
 //!
 //! A file whose block is in a pack is removed in the same way, by any later repack.
 //!
 //! *To files.* The block is pinned, which takes a doom away. The file is published and its name synced. Then
-//! the row loses the place that was read, if it still has it, while the pin holds. (mutants
+//! the row loses the place that was read, if it still has it, while the pin lasts. (mutants
 //! `RepackPinsNothing`, `RepackPublishesUnsynced`, `RepackIgnoresMoves`)
 //!
-//! # Not modelled The collection of the block (`files`, `packs`), the short path (`files`), a record that is
-//! not synced or not verified (`packs`), and a drop of packs.
+//! # Not modelled
+//! The collection of the block (`files`, `packs`), the short path (`files`), a record that is not synced or
+//! not verified (`packs`), and a drop of packs.
 
 mod bounds;
 mod packer;
@@ -70,7 +71,7 @@ impl Repack {
         turns.push(Turn::of_all(what, to.normal()));
     }
 
-    /// Compactions, damage, and what verifies it.
+    /// Compactions, damage, and the verification of it.
     fn turns_from_outside(&self, state: &State, turns: &mut Turns) {
         let Some(place) = state.row.place.filter(|_| state.row.stored) else { return };
         let record = usize::from(place);

@@ -98,7 +98,7 @@ impl Repack {
         Some(next)
     }
 
-    /// The transaction that decides about a file that was set aside, and lifts the doom.
+    /// The transaction that decides what happens to a file that was set aside, and lifts the doom.
     fn settled(&self, state: &State, number: usize, slot: usize) -> State {
         let mut next = *state;
         let unlinks = self.may_unlink(state) || self.is(Mutant::RepackUnlinksBlindly);
@@ -113,7 +113,7 @@ impl Repack {
         next
     }
 
-    /// Nobody relies on a file in `.doomed`, or will.
+    /// Nothing relies on a file in `.doomed`, now or later.
     fn may_unlink(&self, state: &State) -> bool {
         let is_pinned = state.is_pinned() && !self.is(Mutant::RepackForgetsPins);
         let row = state.row;

@@ -1,4 +1,4 @@
-//! One block in two layouts, and what a power cut would leave of it.
+//! One block in two layouts, and its state after a power cut.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(crate) struct State {
     pub(crate) compactions: u8,
     pub(crate) damages: u8,
     pub(crate) cuts: u8,
-    /// The bytes were damaged, and no put has returned since that began behind the damage.
+    /// The bytes were damaged, and no put that began after the damage has returned.
     pub(crate) excused: bool,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Row {
     pub(crate) stored: bool,
-    /// The record; none means under its own name.
+    /// The record; `None` means under its own name.
     pub(crate) place: Option<u8>,
     pub(crate) doomed_by: Option<u8>,
     /// Records that a row has pointed at.
@@ -45,7 +45,7 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Record {
     Absent,
-    /// Durable, and right.
+    /// Durable and correct.
     Good,
     Damaged,
 }
@@ -76,7 +76,7 @@ pub(crate) enum Pack {
     Settle,
     Unlink,
     Restore,
-    /// Of a mutant.
+    /// Only in a mutant.
     UnlinkName,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct User {
     pub(crate) pinned: bool,
     /// The place that it read, or found damaged.
     pub(crate) found: Option<u8>,
-    /// It began behind the last damage.
+    /// It began after the last damage.
     pub(crate) fresh: bool,
 }
 
@@ -113,7 +113,7 @@ pub(crate) enum Tidy {
 pub(crate) const NOBODY: User = User { at: Use::Idle, done: 0, pinned: false, found: None, fresh: false };
 
 impl State {
-    /// A put under way refers to the block.
+    /// A running put refers to the block.
     pub(crate) fn is_pinned(&self) -> bool {
         self.filer.pinned || self.writer.pinned
     }
@@ -139,7 +139,7 @@ impl State {
         }
     }
 
-    /// The row gets this place. The record that it leaves is counted as dead.
+    /// The row gets this place. Its old record counts as dead.
     pub(crate) fn place(&mut self, place: Option<u8>) {
         if let Some(left) = self.row.place {
             self.row.dead[usize::from(left)] = true;
@@ -147,7 +147,7 @@ impl State {
         self.point(place);
     }
 
-    /// The same, and what it leaves is not counted.
+    /// The same, without counting the old record.
     pub(crate) fn point(&mut self, place: Option<u8>) {
         self.row.place = place;
         if let Some(record) = place {
@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Values that nobody asks for any more become equal.
+    /// Values that no longer make a difference become equal.
     pub(crate) fn normal(mut self) -> State {
         if self.cuts == 0 {
             self.disk = None;

@@ -63,7 +63,7 @@ impl Repack {
         }
     }
 
-    /// A put. It relies on what is stored and looks right, and writes the name otherwise.
+    /// A put. It relies on a stored block that looks right, and writes the name otherwise.
     pub(super) fn turns_of_writer(&self, state: &State, turns: &mut Turns) {
         let writer = state.writer;
         let mut add = |what: &'static str, writer: User, mut next: State| {
@@ -104,7 +104,7 @@ impl Repack {
                 let mut next = *state;
                 if !state.row.stored || writer.found.is_some() && state.row.place == writer.found {
                     next.row.stored = true;
-                    // The record that it leaves is looked up when the pack is sealed, or stays uncounted.
+                    // The old record is counted when the pack is sealed, or not at all.
                     next.place(None);
                 }
                 add("marks the block", User { at: Use::Commit, ..writer }, next);

@@ -1,7 +1,8 @@
-//! What the Rust API takes, beside another language in the same run: a part of `tests/bench/python`.
+//! The time of the Rust API, for a comparison with another language in the same run: a part of
+//! `tests/bench/python`.
 //!
-//! `bench_api DATA DIRECTORY` reads the file DATA into memory, then obeys lines of standard input and answers each with the
-//! seconds it took:
+//! `bench_api DATA DIRECTORY` reads the file DATA into memory, then obeys lines of standard input and answers
+//! each with the seconds that it took:
 //!
 //! - `put`: opens a new store in DIRECTORY, without syncs, and puts the data
 //! - `again`: puts it there again

@@ -1,7 +1,8 @@
 //! The Rust side of `tests/bench/c`; `tests/bench/boundary.c` is the same program in C, step by step.
 //!
-//! `bench_boundary put ROOT FILE` puts the file through a writer and prints seconds and id, `get ROOT ID` reads the blob,
-//! both with buffers of 64 KiB, and `random ROOT ID COUNT` reads 4 KiB at random offsets. get and random print seconds.
+//! `bench_boundary put ROOT FILE` puts the file through a writer and prints seconds and id, `get ROOT ID`
+//! reads the blob, both with buffers of 64 KiB, and `random ROOT ID COUNT` reads 4 KiB at random offsets. get
+//! and random print seconds.
 
 use std::fs::File;
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! How long one small put and get take inside a program: a part of `tests/bench/run`.
+//! The time of one small put and one small get inside a program: a part of `tests/bench/run`.
 //!
 //! `bench_small DIRECTORY [COUNT [LAYOUT]]` puts 4 KiB blobs one by one, each after a file that is created,
 //! synced, renamed and its directory synced, and then gets them one by one. Afterwards 16 threads put as many
@@ -30,7 +30,7 @@ fn fill(bytes: &mut [u8], state: &mut u64) {
     }
 }
 
-/// What a program without a store does to keep a file.
+/// Keeps a file as a program without a store does.
 fn keep_file(at: &Path, directory: &File, name: usize, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = at.join(format!("{name}.tmp"));
     let mut file = File::create_new(&temporary)?;

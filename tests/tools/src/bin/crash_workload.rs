@@ -1,15 +1,16 @@
-//! The program under `tests/crash`: runs a workload on a store, and judges what a power cut left of one.
+//! The program under `tests/crash`: runs a workload on a store, and judges the state of a store after a power
+//! cut.
 //!
 //! ```text
-//! crash_workload run DIRECTORY WORKLOAD      says on standard output what begins and what is done
+//! crash_workload run DIRECTORY WORKLOAD      prints on standard output what begins and what is done
 //! crash_workload check DIRECTORY             judges the store for each line of standard input
 //! ```
-//! A workload is steps with `;` between: `put A`, `delete A`, `gc`, `verify`, `relaxed`, `full` (opens the store anew
-//! with that durability), `put A|B` (at once). What the contents A to D are made of is below. A step that fails is said
-//! to and the next one goes on.
+//! A workload is steps separated by `;`: `put A`, `delete A`, `gc`, `verify`, `relaxed`, `full` (opens the
+//! store again with that durability), `put A|B` (at once). The contents A to D are defined below. After a
+//! failed step, which is printed, the next one runs.
 //!
-//! A line to judge is `full` or `relaxed`, and three lists of contents, `must=A,B may=C gone=D`: acknowledged; begun, or
-//! about to be deleted; collected. The answer is `ok` or what is wrong.
+//! A line to judge is `full` or `relaxed`, and three lists of contents, `must=A,B may=C gone=D`:
+//! acknowledged; begun, or about to be deleted; collected. The answer is `ok` or the fault.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
@@ -22,8 +23,8 @@ use graviton_tools::recipe::Recipe;
 
 const BLOCK: usize = 100;
 
-/// Blocks by number. A goes the short way, B too and has enough blocks for one sync of all, C goes the long way; they
-/// overlap. D shares nothing.
+/// Blocks by number. A takes the short path. B takes it too, and has enough blocks for one sync of all. C
+/// takes the long path. They overlap. D shares nothing.
 const CONTENTS: [(&str, [Range<usize>; 2]); 4] =
     [("A", [0..1, 1..2]), ("B", [1..2, 2..15]), ("C", [0..1, 20..88]), ("D", [100..101, 101..102])];
 
@@ -45,7 +46,7 @@ fn main() {
     }
 }
 
-/// One write, which the trace shows as one.
+/// One write, which the trace shows as one event.
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     output.write_all(format!("{text}\n").as_bytes()).and_then(|()| output.flush()).expect("standard output");
@@ -103,7 +104,7 @@ fn run(directory: &Path, workload: &str) {
                 Ok(())
             }
             step => {
-                // A store that could not be opened is tried again by the next step.
+                // The next step tries again to open a store that could not be opened.
                 if store.is_none() {
                     store = match open(directory, durability) {
                         Ok(opened) => Some(opened),
@@ -150,7 +151,7 @@ fn act(store: &Store, step: &str) -> Result<(), Error> {
 
 // ---- Judging
 
-/// What is expected of a store after a power cut.
+/// The expected state of a store after a power cut.
 struct Expected {
     full: bool,
     must: Vec<String>,
@@ -168,7 +169,7 @@ impl Expected {
         Expected { full: line.starts_with("full"), must: list("must"), may: list("may"), gone: list("gone") }
     }
 
-    /// Blocks of what was collected that nothing else has.
+    /// Blocks that only collected contents have.
     fn collected(&self) -> BTreeSet<usize> {
         let kept: BTreeSet<usize> =
             self.must.iter().chain(&self.may).flat_map(|name| numbers(name)).collect();
@@ -205,7 +206,7 @@ fn files(directory: &Path) -> Result<BTreeSet<String>, String> {
     }
 }
 
-/// The names of the blocks that have a row and are in a pack; that the records are there is verified.
+/// The names of the blocks that have a row and are in a pack; the verification checks their records.
 fn rows(directory: &Path) -> Result<BTreeSet<String>, String> {
     let wrong = |error: rusqlite::Error| error.to_string();
     let database = rusqlite::Connection::open(directory.join("manifests.db")).map_err(wrong)?;
@@ -214,13 +215,13 @@ fn rows(directory: &Path) -> Result<BTreeSet<String>, String> {
         .map_err(wrong)?;
     let names = statement.query_map([], |row| row.get(0)).map_err(wrong)?;
     let mut names: BTreeSet<String> = names.collect::<Result<_, _>>().map_err(wrong)?;
-    // And none of them is a file.
+    // Nor may any of them be a file.
     names.extend(files(&directory.join(BLOCKS))?.into_iter().map(|name| format!("the file {name}")));
     look_at_packs(directory)?;
     Ok(names)
 }
 
-/// No pack is without a row, at any moment: the row is made before the file, and goes after it.
+/// At no moment is a pack without a row: the row is made before the file, and removed after it.
 fn look_at_packs(directory: &Path) -> Result<(), String> {
     let found = files(&directory.join(PACKS))?;
     if found.is_empty() {
@@ -237,7 +238,7 @@ fn look_at_packs(directory: &Path) -> Result<(), String> {
     }
 }
 
-/// Nothing under a final name is partial, and nothing that was collected is back.
+/// No file under a final name is partial, and no collected block is back.
 fn look_at_files(directory: &Path, expected: &Expected) -> Result<(), String> {
     let directory = directory.join(BLOCKS);
     for name in files(&directory)? {
@@ -256,7 +257,7 @@ fn look_at_files(directory: &Path, expected: &Expected) -> Result<(), String> {
     Ok(())
 }
 
-/// What is acknowledged is there, nothing is that was not put, and everything reads back.
+/// Acknowledged contents are there, no other contents are, and everything reads back.
 fn look_at_blobs(store: &Store, expected: &Expected) -> Result<Vec<String>, String> {
     let listed = store.list(None, 1_000).map_err(said("it cannot be listed"))?;
     let mut names = Vec::new();
@@ -285,7 +286,7 @@ fn look_at_blobs(store: &Store, expected: &Expected) -> Result<Vec<String>, Stri
     Ok(names)
 }
 
-/// What can be restored is whole too.
+/// Restored contents are whole too.
 fn restore(store: &Store, name: &str, full: bool) -> Result<(), String> {
     match store.restore(&id(name)) {
         Err(error) if error.code() == Code::NotFound => return Ok(()),
@@ -310,7 +311,7 @@ fn verify(store: &Store, clean: bool, adopt: bool) -> Result<u64, String> {
         ControlFlow::Continue(())
     });
     let report = report.map_err(said("verify"))?;
-    // Without syncs, blocks may be damaged; the database never.
+    // Without syncs, blocks may be damaged, but never the database.
     let wrong = report.broken_manifests + report.database_problems;
     if wrong > 0 || (clean && !report.is_clean()) {
         return Err(format!("verify found {found:?}"));
@@ -318,7 +319,7 @@ fn verify(store: &Store, clean: bool, adopt: bool) -> Result<u64, String> {
     Ok(report.unreferenced)
 }
 
-/// The collector leaves what is listed and nothing else; and everything can be put.
+/// The collector leaves the listed blocks and nothing else, and everything can be put.
 fn collect_everything(directory: &Path, expected: &Expected, listed: &[String]) -> Result<(), String> {
     // Time passes: the lease of the writer that lost its power is over.
     let database =

@@ -1,8 +1,8 @@
-//! Writes `tests/fixtures/store-<version>/`: a small store as this version writes it, which every later
+//! Writes `tests/fixtures/store-<version>/`: a small store in the format of this version, which every later
 //! version must open and read.
 //!
-//! `cargo run -p graviton-tools --bin fixture`, once for each version that is released. A fixture that
-//! was released is never written again.
+//! Run `cargo run -p graviton-tools --bin fixture` once for each released version. A released fixture is
+//! never written again.
 
 use std::io::Write;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn main() {
     let target = fixtures.join(&name);
     assert!(!target.exists(), "{} is there already, and is to stay as it is", target.display());
 
-    // Written elsewhere: the location that a store notes is then never that of the fixture.
+    // Written in another directory, so that the location recorded in the store is never that of the fixture.
     let elsewhere = tempfile::tempdir().expect("a temporary directory");
     let root = elsewhere.path().join("store");
     let mut blobs = Vec::new();
@@ -42,7 +42,7 @@ fn main() {
         let store = config.set("GRAVITON_CHUNKER", chunker).expect("a chunker").open().expect("a store");
         let bytes = content.parse::<Recipe>().expect("a recipe").bytes();
         let put = store.put(&bytes[..]).expect("it is put");
-        // One that was begun and given up, as stores have them.
+        // An abandoned put, as stores have them.
         store.writer().expect("a writer").write_all(b"given up").expect("it is written");
         blobs.push(json!({
             "id": BlobId::of(put.id.algo(), &bytes).to_string(),
@@ -50,7 +50,7 @@ fn main() {
             "chunker": chunker,
             "blocks": put.blocks,
         }));
-        // Empties the write-ahead log, too.
+        // This also empties the write-ahead log.
         store.close();
     }
     copy(&root, &target);
@@ -63,7 +63,7 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory") {
         let entry = entry.expect("an entry");
-        // 4 MiB of nothing.
+        // 4 MiB of zeros.
         if entry.file_name() == "reserve" {
             continue;
         }

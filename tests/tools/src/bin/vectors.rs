@@ -1,13 +1,13 @@
-//! Writes `tests/vectors/`: what every language and every later version must agree on.
+//! Writes `tests/vectors/`, on which every language and every later version must agree.
 //!
-//! `cargo run -p graviton-tools --bin vectors`, and look at the difference: a changed
-//! line is a changed format. Boundaries and names that were released never change.
+//! Run `cargo run -p graviton-tools --bin vectors`, and look at the difference: a changed line is a changed
+//! format. Released boundaries and names never change.
 
 use graviton_core::{Algo, BlobId, BlockKey, ChunkerSpec};
 use graviton_tools::recipe::Recipe;
 use serde_json::{Value, json};
 
-/// Settings, and why: the smallest and the defaults, an odd size, delimiters of one and of several bytes.
+/// Settings: the smallest and the defaults, an odd size, delimiters of one and of several bytes.
 const CHUNKERS: [&str; 8] = [
     "fixed:1",
     "fixed:1000",
@@ -19,7 +19,7 @@ const CHUNKERS: [&str; 8] = [
     "delimiter:0a61:4096",
 ];
 
-/// Contents: nothing, one byte, around the sizes above, random, text, and what has no boundary at all.
+/// Contents: nothing, one byte, around the sizes above, random, text, and content without any boundary.
 const CONTENTS: [&str; 14] = [
     "zeros:0",
     "xof:vector:1",
@@ -37,7 +37,7 @@ const CONTENTS: [&str; 14] = [
     "zeros:1000000+lines:vector:1500001",
 ];
 
-/// Many blocks are as good as their number and the digest of the list.
+/// If there are many blocks, their number and the digest of the list are enough.
 const SHOWN: usize = 40;
 
 fn main() {
@@ -55,7 +55,7 @@ fn chunks() -> Value {
     for content in CONTENTS {
         let bytes = content.parse::<Recipe>().expect("a recipe").bytes();
         for chunker in CHUNKERS {
-            // A million blocks of one byte tell nothing.
+            // A million blocks of one byte add no information.
             if chunker == "fixed:1" && bytes.len() > 100 {
                 continue;
             }

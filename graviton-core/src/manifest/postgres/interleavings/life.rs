@@ -1,4 +1,4 @@
-//! The lives that sessions lead, against real statements and files in memory.
+//! The sequences of operations that sessions run, with real statements and with files in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,11 @@
 //! The real statements of the protocol in every order, on a real server.
 //!
 //! Each session runs its operations on a connection of its own that stops before every statement; a schedule
-//! says whose turn it is. A session whose statement waits for a lock loses its turn until the lock is free.
-//! Of two transactions all schedules are run; of whole lives of writers and collectors all in which one of
-//! them is held up once, and some random ones (`GRAVITON_SCHEDULES` of each).
+//! decides which session runs next. A session whose statement waits for a lock loses its turn until the lock
+//! is free. For two transactions, all schedules run. For whole lives of writers and collectors, all schedules
+//! run that delay one of them once, and some random ones (`GRAVITON_SCHEDULES` of each).
 //!
-//! After each schedule the property of the protocol has to hold: whoever committed has its blocks' rows and
+//! After each schedule the property of the protocol must hold: every committed blob has its blocks' rows and
 //! bytes.
 
 mod life;

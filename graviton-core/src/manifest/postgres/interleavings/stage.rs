@@ -1,4 +1,4 @@
-//! The stage on which lives are played: one database, and one connection of its own for each session.
+//! The environment in which lives run: one database, and a connection for each session.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
