@@ -1,8 +1,9 @@
 /*
  * graviton.h: the C interface of Graviton, an embeddable content-addressed blob store.
  *
- * A stream is cut into blocks at boundaries that its content decides, and each block is stored once under its hash.
- * The blob is read back verified, as a whole or any range of it, under an id that is the hash of its content.
+ * A stream is cut into blocks at boundaries that its content decides, and each block is stored once under its
+ * hash. The blob is read back verified, as a whole or any range of it, under an id that is the hash of its
+ * content.
  *
  *     graviton_error *error = NULL;
  *     graviton_store *store = NULL;
@@ -17,39 +18,39 @@
  * Generated from graviton-ffi by cbindgen; change it there.
  *
  * ERRORS
- *   A function that can fail returns a graviton_status: GRAVITON_OK (0), or a negative GRAVITON_ERROR_.... Its last
- *   argument `error` may be NULL. Otherwise every call writes `*error`: NULL on success, and on failure an error that
- *   the caller frees with graviton_error_free. The previous value is overwritten and not freed. There is no
- *   thread-local or global "last error". Results are written on success only.
- *   Every function can return GRAVITON_ERROR_INVALID_ARGUMENT: for NULL where it is not allowed, a misaligned pointer
- *   (a misaligned `error` is not written), a flag that is neither 0 nor 1, an unknown enumeration value, a length above
- *   PTRDIFF_MAX, a `struct_size` that no version has, an option that the library is too old for, or a handle that two
- *   threads use where only one may. The call then did nothing.
- *   Every function on a handle can return GRAVITON_ERROR_CLOSED and GRAVITON_ERROR_FORKED, and
- *   GRAVITON_ERROR_CANCELLED where there is a callback. A function documents the other errors that it often returns;
- *   any may fail as its backends do (GRAVITON_ERROR_NO_SPACE, GRAVITON_ERROR_BACKEND_UNAVAILABLE, ...).
+ *   A function that can fail returns a graviton_status: GRAVITON_OK (0), or a negative GRAVITON_ERROR_....
+ *   Its last argument `error` may be NULL. Otherwise every call writes `*error`: NULL on success, and on
+ *   failure an error that the caller frees with graviton_error_free. The previous value is overwritten and
+ *   not freed. There is no thread-local or global "last error". Results are written on success only. Every
+ *   function can return GRAVITON_ERROR_INVALID_ARGUMENT: for NULL where it is not allowed, a misaligned
+ *   pointer (a misaligned `error` is not written), a flag that is neither 0 nor 1, an unknown enumeration
+ *   value, a length above PTRDIFF_MAX, a `struct_size` that no version has, an option that the library is too
+ *   old for, or a handle that two threads use where only one may. The call then did nothing. Every function
+ *   on a handle can return GRAVITON_ERROR_CLOSED and GRAVITON_ERROR_FORKED, and GRAVITON_ERROR_CANCELLED
+ *   where there is a callback. A function documents the other errors that it often returns; any may fail as
+ *   its backends do (GRAVITON_ERROR_NO_SPACE, GRAVITON_ERROR_BACKEND_UNAVAILABLE, ...).
  *   GRAVITON_ERROR_INTERNAL is a bug of the library: a panic ends there and never reaches the program.
  *
  * OWNERSHIP
- *   _new, _open and _from_... return a handle in their last result; _free takes it back. _free accepts NULL, and the
- *   order does not matter: readers, writers and iterators keep what they need of the store. All other functions borrow
- *   their arguments for the length of the call, unless they say otherwise. Freeing a handle twice, using it after it
- *   was freed, and freeing it while another thread or the call around a callback uses it are errors that the library
- *   cannot detect. A misaligned pointer is not freed.
+ *   _new, _open and _from_... return a handle in their last result; _free takes it back. _free accepts NULL,
+ *   and the order does not matter: readers, writers and iterators keep what they need of the store. All other
+ *   functions borrow their arguments for the length of the call, unless they say otherwise. Freeing a handle
+ *   twice, using it after it was freed, and freeing it while another thread or the call around a callback
+ *   uses it are errors that the library cannot detect. A misaligned pointer is not freed.
  *
  * TEXT, BYTES AND STRUCTURES
- *   Text and bytes are passed as pointer and length in bytes; NULL with 0 is empty. GRAVITON_LITERAL("...") gives both
- *   for a literal. Text is UTF-8; paths are any bytes but NUL. Text that the library returns is NUL-terminated.
- *   graviton_blob_id, graviton_block_key and graviton_manifest_entry never change. Other structures begin with
- *   `struct_size`, which the _INIT macros set. Later versions may add fields at their end, where 0 means the behaviour
- *   before the field existed. So a program works with a later library, which takes missing fields for 0 and fills in
- *   the fields that the program has. It works with an earlier library as long as the fields that this one does not
- *   know are 0; in reports they stay unchanged.
- *   Fields called `reserved` are 0. Flags and enumeration values are int32_t.
+ *   Text and bytes are passed as pointer and length in bytes; NULL with 0 is empty. GRAVITON_LITERAL("...")
+ *   gives both for a literal. Text is UTF-8; paths are any bytes but NUL. Text that the library returns is
+ *   NUL-terminated. graviton_blob_id, graviton_block_key and graviton_manifest_entry never change. Other
+ *   structures begin with `struct_size`, which the _INIT macros set. Later versions may add fields at their
+ *   end, where 0 means the behaviour before the field existed. So a program works with a later library, which
+ *   takes missing fields for 0 and fills in the fields that the program has. It works with an earlier library
+ *   as long as the fields that this one does not know are 0; in reports they stay unchanged. Fields called
+ *   `reserved` are 0. Flags and enumeration values are int32_t.
  *
  * THREADS
- *   "Blocks" in a description means that the call may wait for disks, networks or other threads. Any thread may call
- *   any function. A thread of an event loop should not: the call would hold it up.
+ *   "Blocks" in a description means that the call may wait for disks, networks or other threads. Any thread
+ *   may call any function. A thread of an event loop should not: the call would hold it up.
  *
  *   graviton_store                any number of threads at once
  *   graviton_reader               graviton_reader_read_at, _size, _id: any number at once; read, seek, tell: one at a time,
@@ -61,35 +62,39 @@
  *   graviton_blob_id, structures  plain data, as any in C
  *   _free                         nobody else may be using the handle; other handles on the same store do not matter
  *
- *   "One at a time" is checked: the second thread gets GRAVITON_ERROR_INVALID_ARGUMENT, and the handle is unaffected.
- *   graviton_store_close may be called beside any other call: running calls succeed or return GRAVITON_ERROR_CLOSED.
+ *   "One at a time" is checked: the second thread gets GRAVITON_ERROR_INVALID_ARGUMENT, and the handle is
+ *   unaffected. graviton_store_close may be called beside any other call: running calls succeed or return
+ *   GRAVITON_ERROR_CLOSED.
  *
  * CALLBACKS
- *   take the program's pointer first, and run on the thread that made the call, only until it returns (a cancel
- *   callback: on any thread that uses the handle). They return 0 to continue. Any other value ends the call with
- *   GRAVITON_ERROR_CANCELLED; graviton_error_callback_code returns the value. They may call the library, with the same
- *   store too; only the cancel callback of the handle that they use can end those calls. They may read results that
- *   are filled in so far. They must not change data that the call reads, and must not free the handle of the call.
- *   They must return: a C++ exception or longjmp out of a callback is undefined behaviour.
+ *   take the program's pointer first, and run on the thread that made the call, only until it returns (a
+ *   cancel callback: on any thread that uses the handle). They return 0 to continue. Any other value ends the
+ *   call with GRAVITON_ERROR_CANCELLED; graviton_error_callback_code returns the value. They may call the
+ *   library, with the same store too; only the cancel callback of the handle that they use can end those
+ *   calls. They may read results that are filled in so far. They must not change data that the call reads,
+ *   and must not free the handle of the call. They must return: a C++ exception or longjmp out of a callback
+ *   is undefined behaviour.
  *
  * FORK
- *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED. Freeing them there only forgets
- *   them: their locks and threads belong to the parent. A child may open stores of its own, but not the SQLite file
- *   that its parent had open at the fork. Configurations, ids and errors work in the child.
+ *   In a child process, handles that the parent opened return GRAVITON_ERROR_FORKED. Freeing them there only
+ *   forgets them: their locks and threads belong to the parent. A child may open stores of its own, but not
+ *   the SQLite file that its parent had open at the fork. Configurations, ids and errors work in the child.
  *
  * MEMORY AND STACK
  *   A call that finds no memory aborts the process, as Rust's allocator does; SQLite's own lack of memory is
- *   GRAVITON_ERROR_BACKEND_UNAVAILABLE. A put uses up to 64 MiB (graviton_config_set_put_window), a reader about four
- *   blocks. A thread that calls the library needs 256 KiB of stack: 64 KiB were enough in trials, 32 KiB were not.
+ *   GRAVITON_ERROR_BACKEND_UNAVAILABLE. A put uses up to 64 MiB (graviton_config_set_put_window), a reader
+ *   about four blocks. A thread that calls the library needs 256 KiB of stack: 64 KiB were enough in trials,
+ *   32 KiB were not.
  *
  * NOT INCLUDED
- *   Sessions of the engine, by which servers accept blocks from clients that cut streams themselves; such clients use
- *   HTTP. Asynchronous calls: a call blocks its thread, and can be cancelled. Listing by pages, which the iterators do.
- *   Sizes and sums that can be computed from other fields of a report. Block stores and databases by themselves.
+ *   Sessions of the engine, by which servers accept blocks from clients that cut streams themselves; such
+ *   clients use HTTP. Asynchronous calls: a call blocks its thread, and can be cancelled. Listing by pages,
+ *   which the iterators do. Sizes and sums that can be computed from other fields of a report. Block stores
+ *   and databases by themselves.
  *
  * CLEANING UP
- *   The library starts threads when a store is first opened, and never ends them. It installs no signal handlers, and
- *   reads no environment variable unless asked. Do not dlclose it.
+ *   The library starts threads when a store is first opened, and never ends them. It installs no signal
+ *   handlers, and reads no environment variable unless asked. Do not dlclose it.
  */
 
 #ifndef GRAVITON_H
@@ -279,8 +284,9 @@ typedef struct graviton_manifest graviton_manifest;
 typedef struct graviton_reader graviton_reader;
 
 /**
- * An open store. Owned; free it with graviton_store_free. Any number of threads may use it at once, and any number of
- * processes may have the same store open. Readers, writers and iterators keep what they need of it: free in any order.
+ * An open store. Owned; free it with graviton_store_free. Any number of threads may use it at once, and any
+ * number of processes may have the same store open. Readers, writers and iterators keep what they need of
+ * it: free in any order.
  */
 typedef struct graviton_store graviton_store;
 
@@ -297,8 +303,8 @@ typedef struct graviton_writer graviton_writer;
 typedef int32_t graviton_status;
 
 /**
- * The name of a blob: the digest and length of its whole content. Plain data of a fixed size that will never grow; to be
- * copied and kept like a number. Two ids are equal if all their bytes are.
+ * The name of a blob: the digest and length of its whole content. Plain data of a fixed size that will never
+ * grow; copy and keep it like a number. Two ids are equal if all their bytes are.
  */
 typedef struct graviton_blob_id {
     /**
@@ -563,7 +569,7 @@ typedef struct graviton_get_options {
 } graviton_get_options;
 
 /**
- * A block's place in a blob. Plain data of a fixed size that will never grow.
+ * The position of a block in a blob. Plain data of a fixed size that will never grow.
  */
 typedef struct graviton_manifest_entry {
     /**
@@ -571,7 +577,7 @@ typedef struct graviton_manifest_entry {
      */
     uint64_t offset;
     /**
-     * Which block; its size is in the key.
+     * The block; its size is in the key.
      */
     struct graviton_block_key key;
 } graviton_manifest_entry;
@@ -783,7 +789,7 @@ typedef struct graviton_verify_options {
      */
     int32_t deep;
     /**
-     * 1: hand blocks without a row to the collector. A running put whose blocks they are writes them again.
+     * 1: hand blocks without a row to the collector. A running put that owns such blocks writes them again.
      * 0: only report them.
      */
     int32_t adopt;
@@ -792,7 +798,7 @@ typedef struct graviton_verify_options {
      */
     const struct graviton_blob_id *ids;
     /**
-     * How many of them.
+     * The number of ids at `ids`.
      */
     size_t id_count;
     /**
@@ -804,7 +810,7 @@ typedef struct graviton_verify_options {
      */
     const char *from;
     /**
-     * The length of it in bytes; 0 for the start.
+     * The length of `from` in bytes; 0 for the start.
      */
     size_t from_length;
     /**
@@ -1232,7 +1238,8 @@ extern "C" {
 const char *graviton_version(void);
 
 /**
- * The version of the library that is running, composed like GRAVITON_VERSION_NUMBER. Cannot fail, never blocks.
+ * The version of the library that is running, composed like GRAVITON_VERSION_NUMBER. Cannot fail, never
+ * blocks.
  */
 int32_t graviton_version_number(void);
 
@@ -1260,8 +1267,8 @@ int32_t graviton_status_is_retryable(graviton_status status);
 size_t graviton_status_count(void);
 
 /**
- * The error code at an index from 0 to graviton_status_count() - 1, in the order -1, -2, ...; GRAVITON_OK for any other.
- * Never blocks.
+ * The error code at an index from 0 to graviton_status_count() - 1, in the order -1, -2, ...; GRAVITON_OK for
+ * any other. Never blocks.
  */
 graviton_status graviton_status_at(size_t index);
 
@@ -1318,9 +1325,9 @@ graviton_status graviton_blob_id_parse(const char *text,
                                        struct graviton_error **error);
 
 /**
- * Writes the text of an id and a NUL into `buffer` of `capacity` bytes, where GRAVITON_BLOB_ID_TEXT_MAX is always enough,
- * and its length without the NUL into `*length`. `buffer` may be NULL if `capacity` is 0: to ask for the length. `length`
- * may be NULL. Never blocks.
+ * Writes the text of an id and a NUL into `buffer` of `capacity` bytes, where GRAVITON_BLOB_ID_TEXT_MAX is
+ * always enough, and its length without the NUL into `*length`. `buffer` may be NULL if `capacity` is 0, to
+ * get only the length. `length` may be NULL. Never blocks.
  */
 graviton_status graviton_blob_id_format(const struct graviton_blob_id *id,
                                         char *buffer,
@@ -1339,7 +1346,8 @@ graviton_status graviton_blob_id_of(int32_t algo,
                                     struct graviton_error **error);
 
 /**
- * Compares two ids in the order of listings (algorithm, digest, size): `*order` becomes -1, 0 or 1. Never blocks.
+ * Compares two ids in the order of listings (algorithm, digest, size): `*order` becomes -1, 0 or 1. Never
+ * blocks.
  */
 graviton_status graviton_blob_id_compare(const struct graviton_blob_id *left,
                                          const struct graviton_blob_id *right,
@@ -1347,7 +1355,8 @@ graviton_status graviton_blob_id_compare(const struct graviton_blob_id *left,
                                          struct graviton_error **error);
 
 /**
- * Like graviton_blob_id_parse, for the key of a block: `<algo>:<hex>:<size>`, with a size of 1 to 16 MiB. Never blocks.
+ * Like graviton_blob_id_parse, for the key of a block: `<algo>:<hex>:<size>`, with a size of 1 to 16 MiB.
+ * Never blocks.
  */
 graviton_status graviton_block_key_parse(const char *text,
                                          size_t length,
@@ -1355,8 +1364,8 @@ graviton_status graviton_block_key_parse(const char *text,
                                          struct graviton_error **error);
 
 /**
- * Like graviton_blob_id_format, for the key of a block: `<algo>:<hex>:<size>`. `buffer` may be NULL if `capacity` is 0.
- * `length` may be NULL. Never blocks.
+ * Like graviton_blob_id_format, for the key of a block: `<algo>:<hex>:<size>`. `buffer` may be NULL if
+ * `capacity` is 0. `length` may be NULL. Never blocks.
  */
 graviton_status graviton_block_key_format(const struct graviton_block_key *key,
                                           char *buffer,
@@ -1370,7 +1379,8 @@ graviton_status graviton_block_key_format(const struct graviton_block_key *key,
 graviton_status graviton_config_new(struct graviton_config **config, struct graviton_error **error);
 
 /**
- * The defaults, with the store in this directory: `path` of `path_length` bytes, in any encoding. Never blocks.
+ * The defaults, with the store in this directory: `path` of `path_length` bytes, in any encoding. Never
+ * blocks.
  */
 graviton_status graviton_config_for_directory(const char *path,
                                               size_t path_length,
@@ -1397,8 +1407,8 @@ graviton_status graviton_config_set(struct graviton_config *config,
 
 /**
  * Writes the value of a setting, or its default, and a NUL into `buffer` of `capacity` bytes, and its length
- * without the NUL into `*length`. A secret reads as an ellipsis. `buffer` may be NULL if `capacity` is 0: to
- * ask for the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT,
+ * without the NUL into `*length`. A secret reads as an ellipsis. `buffer` may be NULL if `capacity` is 0, to
+ * get only the length. `length` may be NULL. A buffer that is too small is GRAVITON_ERROR_INVALID_ARGUMENT,
  * an unknown name GRAVITON_ERROR_CONFIG. Never blocks.
  */
 graviton_status graviton_config_get(const struct graviton_config *config,
@@ -1410,17 +1420,17 @@ graviton_status graviton_config_get(const struct graviton_config *config,
                                     struct graviton_error **error);
 
 /**
- * Limits the memory of one put, in bytes, whatever the blob's size. The default is 64 MiB; a program with
- * many puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB. Never blocks.
+ * Limits the memory of one put, in bytes, for blobs of any size. The default is 64 MiB; a program with many
+ * puts at once may set less. The minimum is about three of the largest blocks plus 3 MiB. Never blocks.
  */
 graviton_status graviton_config_set_put_window(struct graviton_config *config,
                                                size_t bytes,
                                                struct graviton_error **error);
 
 /**
- * With 1, opening for writing makes a copy of the database the one that owns the blocks: a restored backup,
- * a copy in another place, a standby that was promoted. End everything that uses the other database first:
- * from then on that is the one that is refused. Not for every opening. The default is 0. Never blocks.
+ * With 1, opening for writing makes a copy of the database the owner of the blocks: a restored backup, a
+ * copy in another place, a standby that was promoted. First end everything that uses the other database:
+ * from then on, the other one is refused. Not for every opening. The default is 0. Never blocks.
  */
 graviton_status graviton_config_take_over(struct graviton_config *config,
                                           int32_t take_over,
@@ -1572,8 +1582,8 @@ graviton_status graviton_store_stats_get(const struct graviton_store *store,
                                          struct graviton_error **error);
 
 /**
- * Writes a consistent copy of the manifests to a new file (`path` of `path_length` bytes), while the store is in use. Only
- * for manifests in SQLite: elsewhere it is GRAVITON_ERROR_UNSUPPORTED. Blocks.
+ * Writes a consistent copy of the manifests to a new file (`path` of `path_length` bytes), while the store
+ * is in use. Only for manifests in SQLite: elsewhere it is GRAVITON_ERROR_UNSUPPORTED. Blocks.
  */
 graviton_status graviton_store_backup(const struct graviton_store *store,
                                       const char *path,
@@ -1793,8 +1803,8 @@ graviton_status graviton_list_open(const struct graviton_store *store,
                                    struct graviton_error **error);
 
 /**
- * The next blob: `*found` becomes 1 and `stat` is filled in, or `*found` becomes 0 at the end and `stat` stays as it is.
- * After an error it can be called again. Blocks.
+ * The next blob: `*found` becomes 1 and `stat` is filled in, or `*found` becomes 0 at the end and `stat`
+ * stays as it is. After an error it can be called again. Blocks.
  */
 graviton_status graviton_list_next(struct graviton_list *list,
                                    struct graviton_blob_stat *stat,
@@ -1817,8 +1827,8 @@ graviton_status graviton_manifest_open(const struct graviton_store *store,
                                        struct graviton_error **error);
 
 /**
- * The next block: `*found` becomes 1 and `entry` is filled in, or `*found` becomes 0 at the end and `entry` stays as it is.
- * After an error it can be called again. Blocks.
+ * The next block: `*found` becomes 1 and `entry` is filled in, or `*found` becomes 0 at the end and `entry`
+ * stays as it is. After an error it can be called again. Blocks.
  */
 graviton_status graviton_manifest_next(struct graviton_manifest *manifest,
                                        struct graviton_manifest_entry *entry,
@@ -1872,9 +1882,9 @@ graviton_status graviton_store_repack(const struct graviton_store *store,
                                       struct graviton_error **error);
 
 /**
- * Checks that everything is there and intact, and reports what is not. Findings are not errors:
- * `report->clean` says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL.
- * `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
+ * Checks that everything is there and intact, and reports the rest. Findings are not errors: `report->clean`
+ * says whether a live blob is damaged. `options` may be NULL. `callback` may be NULL. `userdata` may be
+ * NULL. `report` may be NULL. Blocks, possibly for hours.
  */
 graviton_status graviton_store_verify(const struct graviton_store *store,
                                       const struct graviton_verify_options *options,
