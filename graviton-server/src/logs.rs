@@ -69,7 +69,7 @@ impl Log {
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write(target, &receiver, &dropped))
-            .map_err(|error| Error::io("cannot start the log thread", error))?;
+            .map_err(|error| Error::no_thread("cannot start the log thread", error))?;
         Ok((Log { lines: sender }, lines))
     }
 }
