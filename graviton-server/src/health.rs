@@ -69,8 +69,9 @@ struct ReadyParams {
     work: Work,
 }
 
-/// Check that the server is ready: it is not shutting down, database and block store answer, the blocks are
-/// there, and a put would be taken
+/// Check that the server is ready
+///
+/// It is not shutting down, database and block store answer, the blocks are there, and it would take a put.
 #[utoipa::path(get, path = "/api/ready", tag = "operations", security(()), params(ReadyParams),
     responses((status = 200, body = Health, description = "Ready"), Invalid, Unavailable))]
 async fn ready(

@@ -190,8 +190,9 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Restore a deleted blob. During the grace period this always succeeds; later only if nothing is collected
-/// yet
+/// Restore a deleted blob
+///
+/// During the grace period this always succeeds. Later it succeeds only if nothing is collected yet.
 #[utoipa::path(post, path = "/api/blobs/{id}/restore", tag = "blobs",
     params(("id" = crate::schemas::BlobIdText, Path, description = "The blob")),
     responses((status = 204, description = "Restored, or never deleted"), NotFound, Common))]
