@@ -1,9 +1,11 @@
 //! `put`: many files at once, their ids in the order of the arguments.
 //!
 //! Commits that arrive together share a transaction and a sync, so many small files are in flight at once;
-//! memory and open files bound their number. Long files use a window of memory each, so only a few run. All
-//! pipes run at once: a program that feeds several of them would wait for ever for one that is not read. Each
-//! stream has a thread of its own, because the store's threads must not wait for each other.
+//! memory and open files bound their number. A few threads read them, one file after the other: to hand each
+//! file to a thread of the store takes longer than to read it. Long files use a window of memory each, so
+//! only a few run. All pipes run at once: a program that feeds several of them would wait for ever for one
+//! that is not read. Each stream has a thread of its own, because the store's threads must not wait for each
+//! other.
 //!
 //! Workers take sources in order and send results, which wait here for their turn. A line is written only
 //! after its blob is committed, and as soon as every earlier one is settled; lines that are ready at the same
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use graviton_core::{AsyncStore, BlobId, Code, Error, PutOptions, PutReceipt};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -34,8 +37,12 @@ use crate::output::{Lines, fields, json};
 use crate::progress::{Extent, Progress};
 use crate::source::{Kind, Source};
 
-/// Small files in flight, and their bytes.
-const SMALL_AT_ONCE: usize = 512;
+/// Threads that read small files: enough to keep a disk busy.
+const READERS: usize = 8;
+
+/// Small files in flight, and their bytes. A batch writes each page of an index of the database once, however
+/// many of its blobs are there.
+const SMALL_AT_ONCE: usize = 2_048;
 const SMALL_BYTES_AT_ONCE: usize = 32 << 20;
 
 /// Long files in flight: each may use 64 MiB.
@@ -103,7 +110,8 @@ pub(crate) async fn put(context: &Context, arguments: Put) -> Result<u8, Failure
             expected,
             interrupt: context.interrupt.clone(),
             progress: Arc::clone(&report.progress),
-            memory: Semaphore::new(SMALL_BYTES_AT_ONCE / PAGE),
+            files: Arc::new(Semaphore::new(files_at_once())),
+            memory: Arc::new(Semaphore::new(SMALL_BYTES_AT_ONCE / PAGE)),
             small: Queue::default(),
             large: Queue::default(),
             pipes: Queue::default(),
@@ -128,8 +136,10 @@ struct Work {
     expected: Option<BlobId>,
     interrupt: Interrupt,
     progress: Arc<Progress>,
-    /// In pages.
-    memory: Semaphore,
+    /// Small files that may still begin.
+    files: Arc<Semaphore>,
+    /// Memory that is left for them, in pages.
+    memory: Arc<Semaphore>,
     small: Queue,
     large: Queue,
     pipes: Queue,
@@ -141,35 +151,59 @@ struct Work {
 /// Sources of one kind with their indices among the arguments, taken in order.
 #[derive(Default)]
 struct Queue {
-    sources: Vec<(usize, Source)>,
+    sources: Vec<(usize, Arc<Source>)>,
     taken: AtomicUsize,
 }
 
 impl Queue {
-    fn take(&self) -> Option<(usize, &Source)> {
+    fn take(&self) -> Option<(usize, &Arc<Source>)> {
         let (index, source) = self.sources.get(self.taken.fetch_add(1, Ordering::Relaxed))?;
         Some((*index, source))
     }
 }
 
 impl Work {
-    fn take<'a>(&self, queue: &'a Queue) -> Option<(usize, &'a Source)> {
+    fn take<'a>(&self, queue: &'a Queue) -> Option<(usize, &'a Arc<Source>)> {
         if self.ending.load(Ordering::Relaxed) { None } else { queue.take() }
     }
 
-    /// Stores small files until none are left.
-    async fn store_small(self: Arc<Self>) {
-        let options = PutOptions::new().expect(self.expected);
+    /// Reads small files until none are left, and waits until they are stored. Blocks its thread.
+    fn store_small(self: &Arc<Self>, runtime: &Handle) {
+        let mut puts = JoinSet::new();
         while let Some((index, source)) = self.take(&self.small) {
-            let size = source.size().unwrap_or(0);
-            let pages = size as usize / PAGE + PAGES_OF_A_FILE;
-            // Never closed, so this always gets a permit.
-            let _memory = self.memory.acquire_many(pages as u32).await;
+            let pages = source.size().unwrap_or(0) as usize / PAGE + PAGES_OF_A_FILE;
+            // Never closed, so these always get their permits.
+            let file = runtime.block_on(Arc::clone(&self.files).acquire_owned());
+            let memory = runtime.block_on(Arc::clone(&self.memory).acquire_many_owned(pages as u32));
             let started = Instant::now();
-            let put = self.store.put_with(&options).file(&source.path).await;
-            self.progress.add(size);
-            self.send(index, source, put.map_err(Failure::outside), started);
+            let read = source.read();
+            let (work, source) = (Arc::clone(self), Arc::clone(source));
+            puts.spawn_on(
+                async move {
+                    let put = match read {
+                        Ok(content) => work.put(&source, content).await,
+                        Err(failure) => Err(failure),
+                    };
+                    work.progress.add(source.size().unwrap_or(0));
+                    work.send(index, &source, put, started);
+                    drop((file, memory));
+                },
+                runtime,
+            );
+            while puts.try_join_next().is_some() {}
         }
+        runtime.block_on(async { while puts.join_next().await.is_some() {} });
+    }
+
+    /// `content` is missing if the file is not as small as it was.
+    async fn put(&self, source: &Source, content: Option<Vec<u8>>) -> Result<PutReceipt, Failure> {
+        let options = PutOptions::new().expect(self.expected);
+        let put = self.store.put_with(&options);
+        let receipt = match content {
+            Some(content) => put.bytes(content).await,
+            None => put.file(&source.path).await,
+        };
+        receipt.map_err(Failure::outside)
     }
 
     /// Stores streams until none are left. Blocks its thread.
@@ -207,21 +241,15 @@ impl Workers {
                 Kind::Large(_) => &mut work.large,
                 Kind::Pipe | Kind::Endless => &mut work.pipes,
             };
-            queue.sources.push((index, source));
+            queue.sources.push((index, Arc::new(source)));
         }
         let (work, mut all) = (Arc::new(work), JoinSet::new());
-        for _ in 0..work.small.sources.len().min(files_at_once()) {
-            all.spawn(Arc::clone(&work).store_small());
-        }
-        for place in 0..work.large.sources.len().min(LARGE_AT_ONCE) {
-            match spawn_streams(&mut all, &work, |work| &work.large) {
-                // The first worker does the work of those that could not start.
-                Err(_) if place > 0 => break,
-                spawned => spawned?,
-            }
-        }
+        let of_small = work.small.sources.len().min(READERS);
+        spawn_some(of_small, &mut all, &work, |work, runtime| work.store_small(runtime))?;
+        let of_large = work.large.sources.len().min(LARGE_AT_ONCE);
+        spawn_some(of_large, &mut all, &work, |work, runtime| work.store_streams(&work.large, runtime))?;
         for _ in 0..work.pipes.sources.len() {
-            spawn_streams(&mut all, &work, |work| &work.pipes)?;
+            spawn(&mut all, &work, |work, runtime| work.store_streams(&work.pipes, runtime))?;
         }
         Ok(Workers { ending: Arc::clone(&work.ending), all })
     }
@@ -235,22 +263,43 @@ impl Workers {
     }
 }
 
-/// Stores the streams of a queue on another thread.
-fn spawn_streams(all: &mut JoinSet<()>, work: &Arc<Work>, queue: fn(&Work) -> &Queue) -> Result<(), Failure> {
+type Job = fn(&Arc<Work>, &Handle);
+
+/// Runs a job on so many threads. The first does the work of those that cannot start.
+fn spawn_some(threads: usize, all: &mut JoinSet<()>, work: &Arc<Work>, job: Job) -> Result<(), Failure> {
+    for place in 0..threads {
+        match spawn(all, work, job) {
+            Err(_) if place > 0 => break,
+            spawned => spawned?,
+        }
+    }
+    Ok(())
+}
+
+/// Runs a job on a thread of its own.
+fn spawn(all: &mut JoinSet<()>, work: &Arc<Work>, job: Job) -> Result<(), Failure> {
     let (ended, ending) = oneshot::channel::<()>();
     let (work, runtime) = (Arc::clone(work), Handle::current());
-    let thread = std::thread::Builder::new().name("stream".into()).spawn(move || {
-        work.store_streams(queue(&work), &runtime);
+    let thread = std::thread::Builder::new().name("put".into()).spawn(move || {
+        job(&work, &runtime);
         drop(ended);
     });
-    thread.map_err(|error| Error::no_thread("cannot start a thread for a stream", error))?;
+    thread.map_err(|error| Error::no_thread("cannot start a thread that reads", error))?;
     all.spawn(async move { drop(ending.await) });
     Ok(())
 }
 
-/// Small files in flight: each is open, and so are the blocks made of it.
+/// Small files in flight: the blocks of each may be open until it is committed. The usual soft limit on open
+/// files is meant for programs with `select`, so this raises it.
 fn files_at_once() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(4 * SMALL_AT_ONCE as u64);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        // If it fails, fewer files are in flight.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(SMALL_AT_ONCE, |limit| (limit / 4).clamp(4, SMALL_AT_ONCE as u64) as usize)
 }
 

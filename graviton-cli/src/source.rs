@@ -5,6 +5,7 @@
 //! take for ever and must end with Ctrl-C. A stream is read on a thread that may block.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -87,6 +88,16 @@ impl Source {
         let opened = options.open(&self.path);
         let file = opened.map_err(|error| Failure::io(format!("cannot read {name}"), error))?;
         Ok(Input { file: Some(file), name })
+    }
+
+    /// The content of a small file; `None` if it has grown since, and is not small any more. Blocks.
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let failed = |error| Failure::io(format!("cannot read {}", self.path.display()), error);
+        let file = File::open(&self.path).map_err(failed)?;
+        // One byte more than it had, so that its end is seen.
+        let mut content = Vec::with_capacity(self.size().unwrap_or(0) as usize + 1);
+        file.take(SMALL + 1).read_to_end(&mut content).map_err(failed)?;
+        Ok((content.len() as u64 <= SMALL).then_some(content))
     }
 
     /// Stores a stream. The calling thread blocks in reads, and runs the rest on its tokio runtime.

@@ -308,6 +308,21 @@ pub enum Commit {
     },
 }
 
+impl Commit {
+    /// The packs that the blocks of the blob are in, as far as its put wrote them. Small blobs share `packed`
+    /// with their whole batch, so this looks up their own blocks only.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = HeldPack> {
+        let (held, own) = match self {
+            Commit::Pinned { packs, .. } => (&packs[..], None),
+            Commit::Whole { entries, packed, .. } => (&[][..], Some((entries, packed))),
+        };
+        let of_own = own.into_iter().flat_map(|(entries, packed)| {
+            entries.iter().filter_map(|entry| Some(packed.get(&entry.key)?.place?.1))
+        });
+        held.iter().copied().chain(of_own)
+    }
+}
+
 impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

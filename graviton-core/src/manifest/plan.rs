@@ -116,16 +116,7 @@ impl<'a> Plan<'a> {
 
     /// The packs that the blocks of the commits are in, each once.
     pub(super) fn packs(&self) -> Vec<HeldPack> {
-        let mut packs: Vec<HeldPack> = Vec::new();
-        for commit in self.commits {
-            match commit {
-                Commit::Pinned { packs: held, .. } => packs.extend(held),
-                Commit::Whole { packed, .. } => {
-                    packs.extend(packed.values().filter_map(|packed| Some(packed.place?.1)));
-                }
-            }
-        }
-        HeldPack::each_once(packs)
+        HeldPack::each_once(self.commits.iter().flat_map(Commit::packs))
     }
 
     /// The arguments of [`sql::CHECK`].

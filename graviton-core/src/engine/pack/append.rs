@@ -34,7 +34,7 @@ use crate::place::{PackName, PackRow, Place};
 const ENCODE_HERE: u64 = 64 << 10;
 
 /// The most puts that share a sync, and the most that share a pack that is sent.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 1_024;
 const TOGETHER_SENT: usize = 4_096;
 
 /// The most packs that are sent at once.

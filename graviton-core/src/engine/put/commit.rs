@@ -8,7 +8,7 @@ use crate::error::{Code, Result};
 use crate::manifest::{Commit, Committed, HeldPack};
 
 /// One transaction covers at most so many rows.
-const MOST_ROWS: usize = 2048;
+const MOST_ROWS: usize = 4_096;
 
 pub(crate) fn commits(core: &Arc<Core>) -> Commits {
     let core = Arc::clone(core);
@@ -33,17 +33,11 @@ fn rows(commit: &Commit) -> usize {
 
 /// The packs of blobs that were refused. If they are not held any more, later blocks are not to go there.
 fn lost_packs(batch: &[Commit], outcomes: &[Committed]) -> Vec<HeldPack> {
-    let mut lost = Vec::new();
-    for (commit, outcome) in batch.iter().zip(outcomes) {
-        match (commit, outcome) {
-            (Commit::Pinned { packs, .. }, Committed::Expired) => lost.extend(packs),
-            (Commit::Whole { packed, .. }, Committed::NotInPlace) => {
-                lost.extend(packed.values().filter_map(|packed| Some(packed.place?.1)));
-            }
-            _ => {}
-        }
-    }
-    lost
+    let refused = batch
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Committed::Expired | Committed::NotInPlace));
+    HeldPack::each_once(refused.flat_map(|(commit, _)| commit.packs()))
 }
 
 async fn commit(core: &Core, batch: Arc<[Commit]>) -> Result<Vec<Committed>> {

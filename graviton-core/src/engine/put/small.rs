@@ -34,6 +34,9 @@ pub(crate) const SMALL_BLOCKS: usize = 64;
 /// The most blocks of one batch; each may be a file that is held open until its blob is committed.
 const BATCH_BLOCKS: usize = 256;
 
+/// The same if blocks are appended to packs: a commit of many rows writes each page of an index once.
+const BATCH_BLOCKS_IN_PACKS: usize = 1_024;
+
 /// The same if blocks are sent together, in one object: enough blocks of 4 KiB to be worth a request.
 const BATCH_BLOCKS_SENT: usize = 2_048;
 
@@ -62,8 +65,11 @@ impl Written {
 /// Small puts that arrive together share their look-up, their syncs and their commit.
 pub(crate) fn small_puts(core: &Arc<Core>, commits: &Arc<Commits>) -> SmallPuts {
     let (core, commits) = (Arc::clone(core), Arc::clone(commits));
-    let are_sent = core.new_blocks().is_some() && core.has_objects_of_packs();
-    let weight = if are_sent { BATCH_BLOCKS_SENT } else { BATCH_BLOCKS };
+    let weight = match core.new_blocks() {
+        None => BATCH_BLOCKS,
+        Some(_) if core.has_objects_of_packs() => BATCH_BLOCKS_SENT,
+        Some(_) => BATCH_BLOCKS_IN_PACKS,
+    };
     Group::new(
         |blob: &Arc<SmallBlob>| blob.entries.len().max(1),
         Limits { weight, batches: 3 },
