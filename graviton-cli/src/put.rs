@@ -245,7 +245,7 @@ impl Workers {
         }
         let (work, mut all) = (Arc::new(work), JoinSet::new());
         let of_small = work.small.sources.len().min(READERS);
-        spawn_some(of_small, &mut all, &work, |work, runtime| work.store_small(runtime))?;
+        spawn_some(of_small, &mut all, &work, Work::store_small)?;
         let of_large = work.large.sources.len().min(LARGE_AT_ONCE);
         spawn_some(of_large, &mut all, &work, |work, runtime| work.store_streams(&work.large, runtime))?;
         for _ in 0..work.pipes.sources.len() {

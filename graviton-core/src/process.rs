@@ -60,16 +60,16 @@ impl<T> PerProcess<T> {
         let this = Process::this();
         let mut place = self;
         loop {
-            let made = if let Some(made) = place.0.get() {
-                made
+            let known = if let Some(known) = place.0.get() {
+                known
             } else {
                 let value = make()?;
                 place.0.get_or_init(|| Box::new(Made { by: this, value, child: PerProcess::new() }))
             };
-            if made.by == this {
-                return Ok(&made.value);
+            if known.by == this {
+                return Ok(&known.value);
             }
-            place = &made.child;
+            place = &known.child;
         }
     }
 }

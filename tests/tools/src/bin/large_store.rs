@@ -72,7 +72,7 @@ impl Measured {
             let started = Instant::now();
             let stat = self.store.stat(&id)?;
             let took = started.elapsed();
-            if stat.blocks != BLOCKS { Err("a blob has lost blocks".into()) } else { Ok(took) }
+            if stat.blocks == BLOCKS { Ok(took) } else { Err("a blob has lost blocks".into()) }
         })?;
         let range = median(CALLS, |call| {
             let (number, id) = self.some_blob(call);
