@@ -743,11 +743,11 @@ typedef struct graviton_repack_report {
      */
     uint64_t remaining;
     /**
-     * Files of blocks in packs that an earlier repack had left, and that were removed.
+     * Files or objects of blocks in packs that an earlier repack had left, and that were removed.
      */
     uint64_t leftovers;
     /**
-     * Files of moved blocks that could not be removed; the next collection tries again.
+     * Files or objects of moved blocks that could not be removed; a later collection tries again.
      */
     uint64_t kept_failed;
     /**
@@ -1869,9 +1869,9 @@ graviton_status graviton_store_gc(const struct graviton_store *store,
 /**
  * Moves all stored blocks into a layout (`to` of `to_length` bytes): `packs`, or `files` of their own. It
  * runs beside all other calls. After an interruption, call it again for the rest. Damaged blocks are not
- * errors: they are marked, and counted in the report. If blocks are not on a filesystem, it is
- * GRAVITON_ERROR_UNSUPPORTED. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks,
- * possibly for hours.
+ * errors: they are marked, and counted in the report. In S3, an object whose deletion got no answer is
+ * counted in `kept_failed`: another repack or gc removes it half an hour later. `callback` may be NULL.
+ * `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
  */
 graviton_status graviton_store_repack(const struct graviton_store *store,
                                       const char *to,

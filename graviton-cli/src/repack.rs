@@ -42,7 +42,7 @@ fn print(context: &Context, report: &RepackReport, ended: bool) -> Result<(), Fa
         (report.present, "block", "already there"),
         (report.damaged, "block", "damaged: put the content again, or run repair"),
         (report.leftovers, "file", "removed: left by an earlier repack"),
-        (report.kept_failed, "file", "kept: it could not be removed; run gc"),
+        (report.kept_failed, "file", "kept: it could not be removed; run gc, in S3 half an hour later"),
     ] {
         if number > 0 {
             lines.add(&format!("{} {why}", count(number, what)))?;
@@ -53,7 +53,7 @@ fn print(context: &Context, report: &RepackReport, ended: bool) -> Result<(), Fa
     }
     if report.remaining > 0 && ended {
         let left = count(report.remaining, "block");
-        lines.add(&format!("{left} left: in use by a put, or put meanwhile; run it again"))?;
+        lines.add(&format!("{left} left: in use by a put, put meanwhile, or being deleted; run it again"))?;
     }
     lines.flush()
 }

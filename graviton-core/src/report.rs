@@ -444,9 +444,9 @@ reports! {
         skipped: Count,
         /// Stored blocks that are not there yet.
         remaining: Count,
-        /// Files of blocks in packs that an earlier repack had left, and that were removed.
+        /// Files or objects of blocks in packs that an earlier repack had left, and that were removed.
         leftovers: Count,
-        /// Files of moved blocks that could not be removed; the next collection tries again.
+        /// Files or objects of moved blocks that could not be removed; a later collection tries again.
         kept_failed: Count,
         /// Why the first file is kept that could not be removed. Empty if there is none.
         failure: Text,

@@ -22,9 +22,9 @@ pub type graviton_repack_callback =
 
 /// Moves all stored blocks into a layout (`to` of `to_length` bytes): `packs`, or `files` of their own. It
 /// runs beside all other calls. After an interruption, call it again for the rest. Damaged blocks are not
-/// errors: they are marked, and counted in the report. If blocks are not on a filesystem, it is
-/// GRAVITON_ERROR_UNSUPPORTED. `callback` may be NULL. `userdata` may be NULL. `report` may be NULL. Blocks,
-/// possibly for hours.
+/// errors: they are marked, and counted in the report. In S3, an object whose deletion got no answer is
+/// counted in `kept_failed`: another repack or gc removes it half an hour later. `callback` may be NULL.
+/// `userdata` may be NULL. `report` may be NULL. Blocks, possibly for hours.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graviton_store_repack(
     store: *const graviton_store,

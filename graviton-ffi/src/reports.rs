@@ -442,9 +442,9 @@ pub struct graviton_repack_report {
     pub skipped: u64,
     /// Stored blocks that are not there yet.
     pub remaining: u64,
-    /// Files of blocks in packs that an earlier repack had left, and that were removed.
+    /// Files or objects of blocks in packs that an earlier repack had left, and that were removed.
     pub leftovers: u64,
-    /// Files of moved blocks that could not be removed; the next collection tries again.
+    /// Files or objects of moved blocks that could not be removed; a later collection tries again.
     pub kept_failed: u64,
     /// The duration in seconds.
     pub seconds: f64,

@@ -154,12 +154,12 @@ pub(crate) enum Command {
     /// Runs beside everything else that uses the store. When interrupted, run it again for the rest. Blocks
     /// that a running put uses stay where they are until then. Damaged blocks are marked, so that the next
     /// put of their content writes them again, and the exit code is 4. Where new blocks are written is a
-    /// setting: GRAVITON_BLOCK_LAYOUT. Only for blocks on a filesystem.
+    /// setting: GRAVITON_BLOCK_LAYOUT. In S3, an object whose deletion got no answer stays for half an hour.
     ///
     /// With --json there is one line: kind (summary), blocks, bytes (moved), present (there before), damaged,
-    /// skipped (left for another repack), remaining (blocks that are not there yet), leftovers (files of an
-    /// earlier repack that were removed), kept_failed (files that could not be removed), failure (why the
-    /// first of those was kept), complete, seconds.
+    /// skipped (left for another repack), remaining (blocks that are not there yet), leftovers (files or
+    /// objects of an earlier repack that were removed), kept_failed (files or objects that could not be
+    /// removed), failure (why the first of those was kept), complete, seconds.
     Repack(Repack),
     /// Check that everything is there and intact, and print what is not
     ///

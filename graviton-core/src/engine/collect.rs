@@ -16,18 +16,18 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::core::{Core, Engine, Seen};
+use super::core::{Engine, Seen};
 use super::lease::LONGEST_LEASE;
+use super::names::{self, Removal};
 use super::pack::upkeep;
 use super::remove::{self, Batch};
 use super::settings::Timing;
-use super::{aside, pace, repack, strays};
+use super::{aside, pace, strays};
 use crate::block::Packs;
 use crate::blocking::{self, Task};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::key::BlockKey;
-use crate::manifest::{BlobRow, BlockRecord, BlockRow};
+use crate::manifest::{BlobRow, BlockRow};
 use crate::place::PackRow;
 use crate::report::GcReport;
 
@@ -319,33 +319,42 @@ impl<'a> Run<'a> {
     }
 
     /// Removes the files that a dead repack left between its transaction and their removal. Files that stay
-    /// for now are noted: their blocks stay candidates.
+    /// for now are noted: their blocks stay candidates. In S3 it removes the objects whose deletion got no
+    /// answer, once the doom is over. The doom keeps such a block a candidate.
     async fn remove_names(
         &mut self,
         report: &mut GcReport,
         progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
     ) -> Result<ControlFlow<()>> {
         let core = &self.engine.core;
-        if core.blocks.asides().is_none() {
-            // Only files are moved into packs.
-            return Ok(ControlFlow::Continue(()));
-        }
+        let are_set_aside = core.blocks.asides().is_some();
         let mut after = BlockRow(0);
         loop {
-            let records = core.manifests.candidates_in_packs(after, ROWS).await?;
+            let records = names::left(core, after, ROWS).await?;
             let Some(last) = records.last() else { return Ok(ControlFlow::Continue(())) };
             after = last.row;
-            let records = with_files(core, records).await?;
+            let all: Vec<BlockRow> = records.iter().map(|record| record.row).collect();
+            let mut records = names::with_names(core, records).await?;
+            // A block whose record is damaged keeps its object, for now.
+            records.retain(|record| record.stored);
+            if !are_set_aside {
+                let there: HashSet<BlockRow> = records.iter().map(|record| record.row).collect();
+                let free: Vec<BlockRow> = all.into_iter().filter(|row| !there.contains(row)).collect();
+                core.manifests.lift_ended(&free).await?;
+            }
             if records.is_empty() {
                 continue;
             }
             self.engine.owner.check_generation().await?;
-            let first = self.removals;
+            let removal = Removal { by: self.by, first: self.removals, doom: self.engine.timing.doom };
             self.removals += records.len() as u64;
-            let removed = repack::remove_leftovers(core, self.by, first, records.clone()).await?;
-            self.named.extend(with_files(core, records).await?.iter().map(|record| record.row));
+            let removed = names::remove_left(core, removal, &records).await?;
+            if are_set_aside {
+                self.named.extend(names::with_names(core, records).await?.iter().map(|record| record.row));
+            }
             report.leftovers += removed.files;
             report.kept_failed += removed.failed;
+            self.unanswered += removed.unanswered;
             self.failure = self.failure.take().or(removed.failure);
             if self.may_go_on(report, progress).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -420,14 +429,6 @@ impl<'a> Run<'a> {
         self.ending = removed.ending;
         Ok((!removed.ends_it).then_some(last))
     }
-}
-
-/// The blocks that have a file under their names.
-async fn with_files(core: &Core, mut records: Vec<BlockRecord>) -> Result<Vec<BlockRecord>> {
-    let keys: Vec<BlockKey> = records.iter().map(|record| record.key).collect();
-    let mut there = core.blocks.seems_intact(&keys).await?.into_iter();
-    records.retain(|_| there.next().unwrap_or_default());
-    Ok(records)
 }
 
 /// The first candidates whose sizes add up to at most this many bytes; at least one, so that a small limit

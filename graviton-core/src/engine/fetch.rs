@@ -1,8 +1,9 @@
 //! Fetches blocks from where their rows say, and verifies them before any byte is returned.
 //!
 //! A block may move after its row was read, from a file into a pack or to another pack. So if its bytes are
-//! not right, its row is read again, and only a block that is still at the same place counts as missing or
-//! damaged. That is recorded in its row.
+//! not right, its row is read again. If it says the same place, the block is read there once more, because it
+//! may have moved away and back. Only a block that is still wrong there counts as missing or damaged. That is
+//! recorded in its row.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,12 +18,16 @@ use crate::block::{altered, wrong_length};
 use crate::blocking::{self, Task};
 use crate::error::{Code, Error, Result};
 use crate::key::BlockKey;
-use crate::manifest::PlacedEntry;
+use crate::manifest::{BlockRecord, PlacedEntry};
 use crate::place::{Located, Place};
 use crate::runtime;
 
 /// How often a block is looked for where its row says that it has moved to.
 const MOVES: usize = 4;
+
+/// Blocks that are fetched at once, here and over a network.
+const TOGETHER_HERE: usize = 4;
+const TOGETHER_THERE: usize = 32;
 
 /// The part of a block that is fetched: all of it, or, where nobody verifies it, only the wanted bytes.
 #[derive(Debug, Clone)]
@@ -102,8 +107,15 @@ pub(super) async fn fetch_moved<F: Future<Output = Result<Bytes>>>(
     mut error: Error,
     fetch: impl Fn(Option<Located>) -> F,
 ) -> Result<Bytes> {
+    let mut has_looked_again = false;
     for _ in 0..MOVES {
-        let Some(to) = moved(core, key, located, &error).await? else { break };
+        let Some(to) = place_of(core, key, &error).await? else { break };
+        // It may have moved away and back since it was missed, so it is looked for once more.
+        let is_same = is_same(located, to);
+        if is_same && has_looked_again {
+            break;
+        }
+        has_looked_again = is_same;
         located = to;
         match fetch(located).await {
             Ok(bytes) => return Ok(bytes),
@@ -114,32 +126,82 @@ pub(super) async fn fetch_moved<F: Future<Output = Result<Bytes>>>(
     Err(error)
 }
 
+/// The bytes of blocks, and the number of blocks that are not right.
+#[derive(Default)]
+pub(super) struct Fetched {
+    pub(super) blocks: Vec<(BlockRecord, Bytes)>,
+    /// Blocks that are damaged, and are marked as not stored.
+    pub(super) damaged: u64,
+    /// Blocks that were not right, and that a put has written again meanwhile.
+    pub(super) changed: u64,
+}
+
+/// Fetches the blocks, and compares them with their digests. A damaged block is marked as not stored, and
+/// counted.
+pub(super) async fn fetch_several(core: &Arc<Core>, records: &[BlockRecord]) -> Result<Fetched> {
+    let together = if core.blocks.is_local() { TOGETHER_HERE } else { TOGETHER_THERE };
+    let mut fetched = Fetched::default();
+    for part in records.chunks(together) {
+        let reads: Vec<(BlockRecord, Task<Result<Bytes>>)> = part
+            .iter()
+            .map(|record| {
+                let (core, record) = (Arc::clone(core), *record);
+                let task =
+                    Task::spawn(async move { fetch_verified(&core, record.key, record.located).await });
+                (record, task)
+            })
+            .collect();
+        for (record, read) in reads {
+            match read.join().await? {
+                Ok(bytes) => fetched.blocks.push((record, bytes)),
+                Err(error) if is_damage(core, &error, &record) => {
+                    // The read has noted it, unless the database was slow.
+                    if damage::recheck(core, record.row).await? {
+                        fetched.damaged += 1;
+                    } else {
+                        fetched.changed += 1;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(fetched)
+}
+
+/// A sector that cannot be read is damage, and so is a file that this user may not read; a pack has many
+/// blocks.
+fn is_damage(core: &Core, error: &Error, record: &BlockRecord) -> bool {
+    match error.code() {
+        Code::MissingBlock | Code::CorruptBlock => true,
+        Code::Io => core.blocks.is_local(),
+        Code::Forbidden => core.blocks.is_local() && record.located.is_none(),
+        _ => false,
+    }
+}
+
 async fn fetch_compared(core: &Arc<Core>, key: BlockKey, located: Option<Located>) -> Result<Bytes> {
     let bytes = core.get(&key, located.as_ref(), None).await?;
     let core = Arc::clone(core);
     Task::blocking(move || compared(&core, key, located.as_ref(), bytes)).join().await.flatten()
 }
 
-/// Where a block is now that was not right where it was; `None` if its row says the same as before, or there
-/// is no row any more.
-async fn moved(
-    core: &Core,
-    key: BlockKey,
-    from: Option<Located>,
-    error: &Error,
-) -> Result<Option<Option<Located>>> {
+/// The place of a block by its row, after it was not right where it was; `None` if there is no row any more.
+async fn place_of(core: &Core, key: BlockKey, error: &Error) -> Result<Option<Option<Located>>> {
     let has_packs = core.packs.is_some() && core.manifests.has_packs();
     if !has_packs || !matches!(error.code(), Code::MissingBlock | Code::CorruptBlock) {
         return Ok(None);
     }
     let records = core.manifests.blocks_by_key(vec![key]).await?;
-    let Some(to) = records.first().map(|record| record.located) else { return Ok(None) };
-    let is_same = match (from, to) {
-        (Some(from), Some(to)) => from.place.is(&to.place),
+    Ok(records.first().map(|record| record.located))
+}
+
+fn is_same(one: Option<Located>, other: Option<Located>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.place.is(&other.place),
         (None, None) => true,
         _ => false,
-    };
-    Ok((!is_same).then_some(to))
+    }
 }
 
 pub(super) fn fetch_in_task(core: &Arc<Core>, piece: Piece) -> Task<Result<Bytes>> {

@@ -23,6 +23,7 @@ mod fetch;
 mod group;
 mod latch;
 mod lease;
+mod names;
 mod owner;
 mod pace;
 mod pack;
@@ -295,8 +296,12 @@ impl AsyncStore {
     /// [`remaining`](RepackReport::remaining).
     ///
     /// New blocks go where the store is configured to write them (`GRAVITON_BLOCK_LAYOUT`), independent of a
-    /// repack. Only for blocks on a filesystem: elsewhere it is `unsupported`. A store that an older version
-    /// made must be upgraded first ([`Config::upgrade`](crate::Config::upgrade)).
+    /// repack. A store that an older version made must be upgraded first
+    /// ([`Config::upgrade`](crate::Config::upgrade)).
+    ///
+    /// In S3 the objects of moved blocks are deleted. One whose deletion got no answer is counted as
+    /// [`kept_failed`](RepackReport::kept_failed) and stays for half an hour; then another repack or a
+    /// collection removes it. Until then its block does not move back.
     pub async fn repack(
         &self,
         to: BlockLayout,

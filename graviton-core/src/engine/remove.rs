@@ -87,7 +87,7 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
         Ok(doomed) => doomed,
         Err(error) => {
             // It may have been committed all the same, and no removal was begun for it.
-            let _ = core.manifests.lift(by, rows).await;
+            let _ = end_doom(core, by, asides.iter().map(|aside| aside.key).zip(rows).collect()).await;
             return Err(error);
         }
     };
@@ -111,7 +111,7 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
                 gone.push((row, aside));
             }
             Removed::Kept(error) => {
-                kept.push(row);
+                kept.push((aside.key, row));
                 failures.push(error);
             }
             Removed::Unknown(error) => {
@@ -129,7 +129,7 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     let ends_it = |error: &Error| matches!(error.code(), Code::BackendUnavailable | Code::NoSpace);
     outcome.ends_it = failures.iter().any(ends_it);
     if !kept.is_empty() {
-        core.manifests.lift(by, kept).await?;
+        end_doom(core, by, kept).await?;
     }
     if !gone.is_empty() {
         let (rows, gone): (Vec<BlockRow>, Vec<Aside>) = gone.into_iter().unzip();
@@ -154,55 +154,13 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     disk.map_or(Ok(outcome), Err)
 }
 
-/// The outcome of files whose blocks are in packs.
-#[derive(Default)]
-pub(super) struct Unnamed {
-    /// Files that were there and were set aside.
-    pub(super) files: u64,
-    /// Files that could not be removed. Their names stay doomed, for the next collection.
-    pub(super) failed: u64,
-    /// Why the first of them could not.
-    pub(super) failure: Option<Error>,
-}
-
-/// Removes the files of blocks that are in packs and whose names this collection dooms, durably: steps 2 to
-/// 4, in which no row goes. A file moves back if somebody may rely on it by now. The removals are numbered
-/// from `first` on.
-pub(super) async fn remove_names(
-    core: &Arc<Core>,
-    by: Collection,
-    first: u64,
-    keys: &[BlockKey],
-) -> Result<Unnamed> {
-    let mut outcome = Unnamed::default();
-    let Some(aside) = core.blocks.asides().filter(|_| !keys.is_empty()) else { return Ok(outcome) };
-    let asides: Vec<Aside> =
-        (first..).zip(keys).map(|(number, key)| Aside { by, number, key: *key }).collect();
-    let removal = core.blocks.prepare_removal(&asides, Duration::ZERO).await?;
-    let mut gone = Vec::new();
-    let mut failed: Option<Error> = None;
-    for (aside, removed) in asides.iter().zip(removal.remove(&asides).await) {
-        match removed {
-            Removed::Gone => {
-                outcome.files += 1;
-                gone.push(*aside);
-            }
-            Removed::Absent => gone.push(*aside),
-            Removed::Kept(error) | Removed::Unknown(error) => {
-                outcome.failed += 1;
-                failed = Some(failed.filter(|failed| failed.code() == Code::Io).unwrap_or(error));
-            }
-        }
+/// Ends the doom of blocks that stay, and of which no removal is running. The rows of objects keep a doom
+/// that has ended: if a put has written the block into a pack meanwhile, it says that there is an object.
+async fn end_doom(core: &Core, by: Collection, kept: Vec<(BlockKey, BlockRow)>) -> Result<()> {
+    let (keys, rows): (Vec<BlockKey>, Vec<BlockRow>) = kept.into_iter().unzip();
+    if core.blocks.asides().is_some() || !core.manifests.has_packs() {
+        core.manifests.lift(by, rows).await
+    } else {
+        core.manifests.end_names(by, &keys).await
     }
-    if let Some(error) = failed.clone().filter(|error| error.code() == Code::Io) {
-        return Err(error);
-    }
-    outcome.failure = failed;
-    if !gone.is_empty() {
-        let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
-        let back = core.manifests.settle_names(by, &keys).await?;
-        outcome.files -= back.len().min(outcome.files as usize) as u64;
-        aside::end(&*aside, &gone, &back).await?;
-    }
-    Ok(outcome)
 }

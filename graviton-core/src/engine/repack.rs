@@ -1,4 +1,5 @@
-//! Repack: moves the blocks of a store into packs, or out of them, beside all other work.
+//! Repack: moves the blocks of a store into packs, or out of them, beside all other work. Objects in S3 move
+//! as files do.
 //!
 //! *To packs*, a batch at a time:
 //!
@@ -6,20 +7,19 @@
 //! 2. *Move*, one synced transaction: a row that says `stored`, and has neither a place nor a doom, gets the
 //!    place, and the block's name is doomed. A block that a running put references stays for later: that put
 //!    may be about to write the name.
-//! 3. *Set aside*, under no transaction: the file moves to `.doomed`, as in a collection ([`remove`]).
-//! 4. *Settle*: the file is unlinked if the row still says that the block is in a pack and no running put
-//!    references it; otherwise it moves back. The doom is lifted.
+//! 3. *Remove* the files, under no transaction, and lift the dooms (`names`).
 //!
 //! *To files*: the blocks are pinned under a pending blob, as in a put, so that no collector dooms their
 //! names. Then the records are read and compared, and published as files. A row that still has the old place
 //! loses it, in a synced transaction that requires the pins. The old bytes stay as they are, as after a
-//! compaction.
+//! compaction. An object whose name is doomed stays for later, because a late deletion could remove it.
 //!
 //! A repack may end anywhere: a row says where its block is, so the next one continues with the others. The
 //! next collection finds a file that was left behind, because its block is a candidate; so does the next
 //! repack.
 //!
-//! The model is `tests/model/src/repack`, with a mutant for each rule.
+//! The models are `tests/model/src/repack` and, of objects, `tests/model/src/moves`, with a mutant for each
+//! rule.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -29,26 +29,22 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::core::{Core, Engine, Seen};
-use super::damage;
+use super::fetch::{self, Fetched};
+use super::names::{self, Removal, Unnamed};
 use super::pack::append::Appender;
-use super::remove::Unnamed;
 use super::settings::BlockLayout;
-use super::{aside, fetch, pace, remove};
+use super::{aside, remove};
 use crate::block::Block;
-use crate::blocking::{self, Task};
+use crate::blocking;
 use crate::collection::Collection;
 use crate::error::{Code, Error, Result};
-use crate::manifest::{BlobRow, BlockRecord, BlockRow, Durability, ManifestEntry, Mark, Pinned};
+use crate::key::BlockKey;
+use crate::manifest::{BlobRow, BlockRecord, BlockRow, Durability, HeldPack, ManifestEntry, Mark, Pinned};
+use crate::place::Place;
 use crate::report::RepackReport;
 
 /// Rows of one query or transaction.
 const ROWS: usize = 1_024;
-
-/// Bytes of blocks that are moved together; one block at least.
-const TOGETHER: u64 = 8 << 20;
-
-/// Blocks that are read at once.
-const READS: usize = 4;
 
 /// Recorded as the chunker of the blobs that pin blocks on their way to files. Nobody sees one: they are
 /// never live.
@@ -83,12 +79,10 @@ pub(super) async fn repack(
     Ok(run.report)
 }
 
-/// The writer of packs, where blocks can be moved into packs and out of them. Files can be set aside; an
-/// object that is deleted does not come back.
+/// The writer of packs, where there are any.
 fn appender_of(core: &Core) -> Result<&Arc<Appender>> {
-    if core.packs.is_none() || core.blocks.asides().is_none() {
-        let why =
-            format!("cannot repack the blocks in {}: they are not on a filesystem", core.blocks.location());
+    if core.packs.is_none() {
+        let why = format!("cannot repack the blocks in {}: there are no packs", core.blocks.location());
         return Err(Error::new(Code::Unsupported, why)
             .with_advice("copy the store to one whose GRAVITON_BLOCK_LAYOUT is as wanted (graviton copy)"));
     }
@@ -163,7 +157,7 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 let Some(last) = records.last() else { break };
                 after = last.row;
                 while !records.is_empty() {
-                    let rest = records.split_off(together(&records));
+                    let rest = records.split_off(names::together(&records));
                     self.move_batch(std::mem::replace(&mut records, rest)).await?;
                     if self.tell().is_break() {
                         return Ok(ControlFlow::Break(()));
@@ -182,7 +176,7 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
         self.engine.owner.check_generation().await?;
         let moved = match self.to {
             BlockLayout::Packs => self.move_to_packs(records).await?,
-            BlockLayout::Files => move_to_files(self.engine, records).await?,
+            BlockLayout::Files => move_to_files(self.engine, self.by, records).await?,
         };
         let report = &mut self.report;
         report.blocks += moved.blocks;
@@ -195,48 +189,46 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
 
     async fn move_to_packs(&mut self, records: Vec<BlockRecord>) -> Result<Moved> {
         let core = &self.engine.core;
-        let mut moved = Moved::default();
-        let (mut blocks, mut marks) = (Vec::new(), Vec::new());
-        for (record, bytes) in verified(core, records, &mut moved).await? {
-            blocks.push(Block { key: record.key, bytes });
-            marks.push((Mark::named(record.row), record));
-        }
-        if blocks.is_empty() {
+        let fetched = fetch::fetch_several(core, &records).await?;
+        let mut moved = Moved::of(&fetched);
+        if fetched.blocks.is_empty() {
             return Ok(moved);
         }
-        let first = self.removals;
-        self.removals += blocks.len() as u64;
-        let (core, appender, by) = (Arc::clone(core), Arc::clone(self.appender), self.by);
+        let removal = self.removal(fetched.blocks.len());
+        let (core, appender) = (Arc::clone(core), Arc::clone(self.appender));
         // A task of its own, which nobody cancels: what is set aside is settled at once.
         let moving = tokio::spawn(async move {
-            let moving = append_and_move(&core, &appender, by, blocks, &mut marks).await;
-            let rows = core.latch.watch(moving)?;
-            let keys: Vec<_> =
-                marks.iter().filter(|(mark, _)| rows.contains(&mark.row)).map(|(_, r)| r.key).collect();
-            let sizes: u64 = keys.iter().map(|key| key.size() as u64).sum();
-            let skipped = marks.len() - keys.len();
-            let removed = remove::remove_names(&core, by, first, &keys).await;
-            Ok::<_, Error>((keys.len() as u64, sizes, skipped as u64, core.latch.watch(removed)?))
+            let moving = move_appended(&core, &appender, removal, fetched.blocks).await;
+            core.latch.watch(moving)
         });
-        let (blocks, bytes, skipped, removed) = blocking::joined(moving.await)??;
-        moved.blocks = blocks;
-        moved.bytes = bytes;
-        moved.skipped += skipped;
-        self.report.kept_failed += removed.failed;
+        let (keys, removed) = blocking::joined(moving.await)??;
+        moved.add(records.len(), &keys);
+        self.report.kept_failed += removed.failed + removed.unanswered;
         self.failure = self.failure.take().or(removed.failure);
         Ok(moved)
     }
 
-    /// Removes files of blocks that are in packs: of repacks that died, and of those that had to move back.
+    /// The next removals: so many.
+    fn removal(&mut self, count: usize) -> Removal {
+        let first = self.removals;
+        self.removals += count as u64;
+        Removal { by: self.by, first, doom: self.engine.timing.doom }
+    }
+
+    /// Removes files of blocks that are in packs: of repacks that died, of those that had to move back, and
+    /// those that could not be removed.
     async fn leftovers(&mut self) -> Result<ControlFlow<()>> {
         let core = &self.engine.core;
-        // It tries those again that could not be removed.
+        // It looks at all of them.
         self.report.kept_failed = 0;
-        self.failure = None;
+        let first_failure = self.failure.take();
         let mut listing = core.blocks.list().await?;
         loop {
             let page = listing.next().await?;
             if page.is_empty() {
+                if self.report.kept_failed > 0 {
+                    self.failure = self.failure.take().or(first_failure);
+                }
                 return Ok(ControlFlow::Continue(()));
             }
             for part in page.chunks(ROWS) {
@@ -245,10 +237,15 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
                 records.retain(|record| record.stored && record.located.is_some());
                 if !records.is_empty() {
                     self.engine.owner.check_generation().await?;
-                    let removed = remove_leftovers(core, self.by, self.removals, records).await?;
-                    self.removals += part.len() as u64;
+                    let removal = self.removal(records.len());
+                    let mut removed = names::remove_left(core, removal, &records).await?;
                     self.report.leftovers += removed.files;
-                    self.report.kept_failed += removed.failed;
+                    self.report.kept_failed += removed.failed + removed.unanswered;
+                    if core.blocks.asides().is_none() && removed.in_use > 0 {
+                        // Where a deletion may still be carried out, the repack is not over.
+                        self.report.kept_failed += removed.in_use;
+                        removed.failure = removed.failure.or_else(|| Some(in_use()));
+                    }
                     self.failure = self.failure.take().or(removed.failure);
                 }
                 if self.tell().is_break() {
@@ -264,84 +261,66 @@ impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
     }
 }
 
-/// How many of the blocks are moved together.
-fn together(records: &[BlockRecord]) -> usize {
-    pace::fitting(records, TOGETHER, |record| record.key.size() as u64)
+impl Moved {
+    /// Of blocks that were fetched, and have not moved yet.
+    fn of(fetched: &Fetched) -> Moved {
+        Moved { damaged: fetched.damaged, skipped: fetched.changed, ..Moved::default() }
+    }
+
+    /// These have moved, and none of the others of `all`.
+    fn add(&mut self, all: usize, keys: &[BlockKey]) {
+        self.blocks = keys.len() as u64;
+        self.bytes = keys.iter().map(|key| key.size() as u64).sum();
+        self.skipped = all as u64 - self.blocks - self.damaged;
+    }
 }
 
-/// The bytes of the blocks, compared with their digests. A damaged one is marked as not stored, and counted.
-async fn verified(
+fn in_use() -> Error {
+    let why = "objects of blocks in packs stay for now: puts use the blocks, or a deletion that got no answer \
+               may still be carried out";
+    Error::new(Code::BackendUnavailable, why).with_advice("run it again in half an hour")
+}
+
+/// Copies blocks into an own pack, moves their rows there, and removes their files. Returns the blocks that
+/// have moved.
+async fn move_appended(
     core: &Arc<Core>,
-    records: Vec<BlockRecord>,
-    moved: &mut Moved,
-) -> Result<Vec<(BlockRecord, Bytes)>> {
-    let mut found = Vec::with_capacity(records.len());
-    for part in records.chunks(READS) {
-        let reads: Vec<(BlockRecord, Task<Result<Bytes>>)> = part
-            .iter()
-            .map(|record| {
-                let (core, record) = (Arc::clone(core), *record);
-                let task =
-                    Task::spawn(
-                        async move { fetch::fetch_verified(&core, record.key, record.located).await },
-                    );
-                (record, task)
-            })
-            .collect();
-        for (record, read) in reads {
-            match read.join().await? {
-                Ok(bytes) => found.push((record, bytes)),
-                Err(error) if is_damage(&error, &record) => {
-                    // The read has noted it, unless the database was slow.
-                    if damage::recheck(core, record.row).await? {
-                        moved.damaged += 1;
-                    } else {
-                        moved.skipped += 1;
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A sector that cannot be read is damage, and so is a file that this user may not read; a pack has many
-/// blocks.
-fn is_damage(error: &Error, record: &BlockRecord) -> bool {
-    match error.code() {
-        Code::MissingBlock | Code::CorruptBlock | Code::Io => true,
-        Code::Forbidden => record.located.is_none(),
-        _ => false,
-    }
-}
-
-/// Copies blocks into an own pack, and moves their rows there. Returns those that have moved.
-async fn append_and_move(
-    core: &Core,
     appender: &Arc<Appender>,
-    by: Collection,
-    blocks: Vec<Block>,
-    marks: &mut [(Mark, BlockRecord)],
-) -> Result<HashSet<BlockRow>> {
+    removal: Removal,
+    fetched: Vec<(BlockRecord, Bytes)>,
+) -> Result<(Vec<BlockKey>, Unnamed)> {
+    let (records, blocks): (Vec<BlockRecord>, Vec<Block>) =
+        fetched.into_iter().map(|(record, bytes)| (record, Block { key: record.key, bytes })).unzip();
+    let keys: Vec<BlockKey> = records.iter().map(|record| record.key).collect();
     let copies = appender.append_synced(blocks, true).await?;
-    for ((mark, _), (place, _)) in marks.iter_mut().zip(&copies.places) {
-        mark.place = Some(*place);
-    }
+    let mark = |(record, (place, _)): (&BlockRecord, &(Place, HeldPack))| Mark {
+        place: Some(*place),
+        ..Mark::named(record.row)
+    };
+    let marks: Vec<Mark> = records.iter().zip(&copies.places).map(mark).collect();
     let held = copies.packs();
-    let marks: Vec<Mark> = marks.iter().map(|(mark, _)| *mark).collect();
-    let moved = core.manifests.move_to_packs(by, &marks, &held).await?;
-    if moved.is_none() {
-        // The lease was lost: the next walk goes to another pack.
-        appender.forget(&held).await;
-    }
-    Ok(moved.unwrap_or_default().into_iter().collect())
+    let mut moved = Vec::new();
+    let doom = async |lasts| {
+        let Some(rows) = core.manifests.move_to_packs(removal.by, &marks, &held, lasts).await? else {
+            // The lease was lost: the next walk goes to another pack.
+            appender.forget(&held).await;
+            return Ok(Vec::new());
+        };
+        let rows: HashSet<BlockRow> = rows.into_iter().collect();
+        let those = records.iter().filter(|record| rows.contains(&record.row)).map(|record| record.key);
+        moved = those.collect();
+        Ok(moved.clone())
+    };
+    let removed = names::remove(core, removal, &keys, doom).await?;
+    Ok((moved, removed))
 }
 
-async fn move_to_files(engine: &Engine, records: Vec<BlockRecord>) -> Result<Moved> {
+async fn move_to_files(engine: &Engine, by: Collection, records: Vec<BlockRecord>) -> Result<Moved> {
     let core = &engine.core;
-    let mut moved = Moved::default();
-    let blocks = verified(core, records, &mut moved).await?;
+    let all = records.len();
+    let fetched = fetch::fetch_several(core, &records).await?;
+    let mut moved = Moved::of(&fetched);
+    let blocks = fetched.blocks;
     if blocks.is_empty() {
         return Ok(moved);
     }
@@ -350,7 +329,7 @@ async fn move_to_files(engine: &Engine, records: Vec<BlockRecord>) -> Result<Mov
     let moving = tokio::spawn(async move {
         let moving = async {
             let (_lease, pins) = leases.begin(PINNED_BY).await?;
-            let moving = move_pinned(&core, pins, &blocks).await;
+            let moving = move_pinned(&core, by, pins, &blocks).await;
             // If it fails, the row stays pending until the lease has run out.
             let ended = core.manifests.abort(pins).await;
             moving.and_then(|rows| ended.map(|()| rows))
@@ -358,36 +337,39 @@ async fn move_to_files(engine: &Engine, records: Vec<BlockRecord>) -> Result<Mov
         core.latch.watch(moving.await).map(|rows| (blocks, rows))
     });
     let (blocks, rows) = blocking::joined(moving.await)??;
-    for (record, _) in &blocks {
-        if rows.contains(&record.row) {
-            moved.blocks += 1;
-            moved.bytes += record.key.size() as u64;
-        } else {
-            moved.skipped += 1;
-        }
-    }
+    let those = blocks.iter().filter(|(record, _)| rows.contains(&record.row));
+    let keys: Vec<BlockKey> = those.map(|(record, _)| record.key).collect();
+    moved.add(all, &keys);
     Ok(moved)
 }
 
 /// Pins the blocks, publishes their files, and moves their rows. Returns those that have moved.
 async fn move_pinned(
     core: &Core,
+    by: Collection,
     pins: BlobRow,
     blocks: &[(BlockRecord, Bytes)],
 ) -> Result<HashSet<BlockRow>> {
     let entries = ManifestEntry::tiling(0, blocks.iter().map(|(record, _)| record.key));
-    // Doomed or expired: they stay for the next walk.
-    let Pinned::Blocks(pinned) = core.manifests.pin(pins, &entries).await? else { return Ok(HashSet::new()) };
+    // Those whose names are doomed, and all of them if the pins have expired, stay for the next walk.
+    let pinned = core.manifests.pin_into_packs(pins, &entries).await?;
+    let Pinned::Blocks(pinned) = pinned else { return Ok(HashSet::new()) };
     let (mut files, mut marks) = (Vec::new(), Vec::new());
     for ((record, bytes), pinned) in blocks.iter().zip(pinned) {
         let (Some(was), Some(is)) = (record.located, pinned.located) else { continue };
-        if pinned.stored && pinned.row == record.row && is.place.is(&was.place) {
+        let is_there = pinned.stored && pinned.row == record.row && is.place.is(&was.place);
+        if is_there && pinned.doomed.is_none() {
             files.push(Block { key: record.key, bytes: bytes.clone() });
             marks.push(Mark { row: record.row, place: None, found: Some(was.place) });
         }
     }
     if files.is_empty() {
         return Ok(HashSet::new());
+    }
+    if core.blocks.asides().is_none() {
+        // A collection looks for files of all candidates, and for objects only where a row says so.
+        let rows: Vec<BlockRow> = marks.iter().map(|mark| mark.row).collect();
+        core.manifests.mark_names(by, &rows).await?;
     }
     core.put_blocks(files).await?;
     if core.durability == Durability::Relaxed
@@ -398,31 +380,4 @@ async fn move_pinned(
     }
     let rows = core.manifests.move_to_files(pins, &marks).await?;
     Ok(rows.unwrap_or_default().into_iter().collect())
-}
-
-/// Removes the files of blocks whose rows say that they are in packs, if their records are right: otherwise a
-/// file may be the last good copy. The removals are numbered from `first` on.
-pub(super) async fn remove_leftovers(
-    core: &Arc<Core>,
-    by: Collection,
-    first: u64,
-    mut records: Vec<BlockRecord>,
-) -> Result<Unnamed> {
-    let mut moved = Moved::default();
-    let mut rows: Vec<BlockRow> = Vec::new();
-    while !records.is_empty() {
-        let rest = records.split_off(together(&records));
-        let part = std::mem::replace(&mut records, rest);
-        rows.extend(verified(core, part, &mut moved).await?.iter().map(|(record, _)| record.row));
-    }
-    let core = Arc::clone(core);
-    // A task of its own, which nobody cancels.
-    let removing = tokio::spawn(async move {
-        let removing = async {
-            let keys = core.manifests.doom_names(by, &rows).await?;
-            remove::remove_names(&core, by, first, &keys).await
-        };
-        core.latch.watch(removing.await)
-    });
-    blocking::joined(removing.await)?
 }

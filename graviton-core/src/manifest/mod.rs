@@ -211,9 +211,9 @@ pub struct PinnedBlock {
     pub located: Option<Located>,
     /// Whether the put has found its bytes damaged there. The database does not know about that.
     pub damaged: bool,
-    /// Whether a deletion of the block's own name may still be carried out. The block then has to be written
-    /// into a pack.
-    pub is_doomed: bool,
+    /// The time for which a deletion of the block's own name may still be carried out. Until then the block
+    /// is written into a pack, if at all.
+    pub doomed: Option<Duration>,
 }
 
 impl PinnedBlock {

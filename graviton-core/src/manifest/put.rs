@@ -53,13 +53,13 @@ impl ManifestRepo {
 
     /// Pins up to 1,024 blocks under a pending blob: inserts their references, and rows for those that have
     /// none. The answers are in the order of the entries. Pinning the same entries again is no error. Nothing
-    /// is pinned if the name of a block is doomed.
+    /// is pinned if the name of a block is doomed that is not stored in a pack.
     pub async fn pin(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
         self.pin_some(blob, entries, false).await
     }
 
-    /// The same for a caller that writes blocks into packs whose names are doomed
-    /// ([`PinnedBlock::is_doomed`]): they are pinned too.
+    /// The same for a caller that writes blocks into packs whose names are doomed ([`PinnedBlock::doomed`]):
+    /// they are pinned too.
     pub async fn pin_into_packs(&self, blob: BlobRow, entries: &[ManifestEntry]) -> Result<Pinned> {
         self.pin_some(blob, entries, true).await
     }
@@ -172,23 +172,19 @@ async fn pin(
     into_packs: bool,
 ) -> Result<Ending<Pinned>, Problem> {
     let keys = [text(batch)];
-    connection.execute(sql::PIN_BLOCKS, &keys).await?;
+    let pin = if into_packs { sql::PIN_BLOCKS_INTO_PACKS } else { sql::PIN_BLOCKS };
+    connection.execute(pin, &keys).await?;
     if !is_pending(connection, blob).await? {
         return Ok(RollBack(Pinned::Expired));
     }
     let mut doomed = None;
     let pinned = connection.rows(sql::PIN_ANSWER, &keys, |row| {
-        let located = row.located(3)?;
+        let (stored, located) = (row.truth(1)?, row.located(3)?);
+        let remaining = row.optional(2)?.filter(|remaining| *remaining > 0);
+        let remaining = remaining.map(|remaining| Duration::from_millis(remaining as u64));
         // A doom is one of the block's own name.
-        let remaining = row.optional(2)?.filter(|remaining| *remaining > 0 && located.is_none());
-        doomed = doomed.max(remaining.map(|remaining| Duration::from_millis(remaining as u64)));
-        Ok(PinnedBlock {
-            row: BlockRow(row.number(0)?),
-            stored: row.truth(1)?,
-            located,
-            damaged: false,
-            is_doomed: remaining.is_some(),
-        })
+        doomed = doomed.max(remaining.filter(|_| !stored || located.is_none()));
+        Ok(PinnedBlock { row: BlockRow(row.number(0)?), stored, located, damaged: false, doomed: remaining })
     });
     let pinned = pinned.await?;
     if let Some(remaining) = doomed.filter(|_| !into_packs) {

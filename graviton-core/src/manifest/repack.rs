@@ -16,6 +16,10 @@ use crate::place::{PackRow, record_size};
 use Ending::{Commit as Keep, RollBack};
 use Value::Number;
 
+fn rows_batch(rows: &[BlockRow]) -> String {
+    Batch::new().numbers("rows", rows.iter().map(|row| row.0)).finish()
+}
+
 impl ManifestRepo {
     /// How many stored blocks are under their own names, and how many are in packs. Costs time proportional
     /// to what is stored.
@@ -43,24 +47,26 @@ impl ManifestRepo {
     }
 
     /// Gives stored blocks that are under their own names the places to which they were copied, and dooms
-    /// those names, durably in every mode: the files go behind that. Leaves out blocks that have a place or a
-    /// doom, and those that a put under way refers to, which may write the name. Returns the rows that have
-    /// moved; `None` if one of the packs is not held.
+    /// those names, durably in every mode: the files go behind that. For as long as the doom `lasts`, nobody
+    /// writes or relies on the name. Leaves out blocks that have a place or a doom, and those that a put
+    /// under way refers to, which may write the name. Returns the rows that have moved; `None` if one of the
+    /// packs is not held.
     pub async fn move_to_packs(
         &self,
         by: Collection,
         marks: &[Mark],
         packs: &[HeldPack],
+        lasts: Duration,
     ) -> Result<Option<Vec<BlockRow>>> {
         let operation = Operation::transaction("move_to_packs").synced(true);
-        let arguments = (by, Batch::of_marks(marks), packs.to_vec());
-        self.run(operation, arguments, |mut connection, (by, batch, packs)| {
+        let arguments = (by, Batch::of_marks(marks), packs.to_vec(), lasts);
+        self.run(operation, arguments, |mut connection, (by, batch, packs, lasts)| {
             Box::pin(async move {
                 if held(&mut connection, packs).await?.len() < packs.len() {
                     return Ok(RollBack(None));
                 }
                 lock_blocks(&mut connection, batch).await?;
-                let values = [text(batch), Number(by.0)];
+                let values = [text(batch), Number(by.0), Value::milliseconds(*lasts)];
                 let moved = connection.rows(sql::MOVE_TO_PACKS, &values, |row| Ok(BlockRow(row.number(0)?)));
                 Ok(Keep(Some(moved.await?)))
             })
@@ -100,15 +106,20 @@ impl ManifestRepo {
         .await
     }
 
-    /// Dooms the names of stored blocks that are in packs, durably in every mode. Leaves out those that a put
-    /// under way refers to. Returns the blocks.
-    pub async fn doom_names(&self, by: Collection, rows: &[BlockRow]) -> Result<Vec<BlockKey>> {
-        let batch = Batch::new().numbers("rows", rows.iter().map(|row| row.0)).finish();
+    /// Dooms the names of stored blocks that are in packs, durably in every mode, for as long as the doom
+    /// `lasts`. Leaves out those that a running put references, and those with a doom that has not ended.
+    /// Returns the blocks.
+    pub async fn doom_names(
+        &self,
+        by: Collection,
+        rows: &[BlockRow],
+        lasts: Duration,
+    ) -> Result<Vec<BlockKey>> {
         let operation = Operation::transaction("doom_names").synced(true);
-        self.run(operation, (by, batch), |mut connection, (by, batch)| {
+        self.run(operation, (by, rows_batch(rows), lasts), |mut connection, (by, batch, lasts)| {
             Box::pin(async move {
                 lock_blocks(&mut connection, batch).await?;
-                let values = [text(batch), Number(by.0)];
+                let values = [text(batch), Number(by.0), Value::milliseconds(*lasts)];
                 Ok(Keep(connection.rows(sql::DOOM_NAMES, &values, |row| row.key(0)).await?))
             })
         })
@@ -121,6 +132,57 @@ impl ManifestRepo {
         let values = [Number(after.0), Value::limit(limit)];
         let operation = Operation::read("candidates_in_packs");
         self.rows(operation, sql::CANDIDATES_IN_PACKS, values, super::verify::record).await
+    }
+
+    /// Up to `limit` candidates in packs behind `after`, ordered by row, whose dooms have ended and were not
+    /// lifted. There may be objects under their names: of a deletion that got no answer, or was not carried
+    /// out.
+    pub async fn left_names(&self, after: BlockRow, limit: usize) -> Result<Vec<BlockRecord>> {
+        let values = [Number(after.0), Value::limit(limit)];
+        self.rows(Operation::read("left_names"), sql::LEFT_NAMES, values, super::verify::record).await
+    }
+
+    /// Gives blocks in packs a doom of the name that has ended, durably in every mode: they are about to get
+    /// objects under their names. [`left_names`](ManifestRepo::left_names) finds them, if the process dies.
+    pub async fn mark_names(&self, by: Collection, rows: &[BlockRow]) -> Result<()> {
+        let operation = Operation::transaction("mark_names").synced(true);
+        self.run(operation, (by, rows_batch(rows)), |mut connection, (by, batch)| {
+            Box::pin(async move {
+                lock_blocks(&mut connection, batch).await?;
+                connection.execute(sql::MARK_NAMES, &[text(batch), Number(by.0)]).await?;
+                Ok(Keep(()))
+            })
+        })
+        .await
+    }
+
+    /// Lifts dooms of blocks in packs that have ended: nothing is under their names. Leaves out those that a
+    /// running put references, which may be about to write the name.
+    pub async fn lift_ended(&self, rows: &[BlockRow]) -> Result<()> {
+        self.run(Operation::transaction("lift_ended"), rows_batch(rows), |mut connection, batch| {
+            Box::pin(async move {
+                lock_blocks(&mut connection, batch).await?;
+                connection.execute(sql::LIFT_ENDED, &[text(batch)]).await?;
+                Ok(Keep(()))
+            })
+        })
+        .await
+    }
+
+    /// Ends dooms of names of this collection before their time: no request for them is running, and the
+    /// objects are still there. [`left_names`](ManifestRepo::left_names) finds them.
+    pub async fn end_names(&self, by: Collection, keys: &[BlockKey]) -> Result<()> {
+        let batch = Batch::new().numbers("blocks", []).rows("keys", keys, Row::key).finish();
+        self.run(Operation::transaction("end_names"), (by, batch), |mut connection, (by, batch)| {
+            Box::pin(async move {
+                if connection.is_shared() {
+                    connection.execute(sql::COMMIT_LOCK_BLOCKS, &[text(batch)]).await?;
+                }
+                connection.execute(sql::END_NAMES, &[text(batch), Number(by.0)]).await?;
+                Ok(Keep(()))
+            })
+        })
+        .await
     }
 
     /// Decides what becomes of files that were set aside and whose blocks are in packs, and lifts the dooms

@@ -129,7 +129,7 @@ async fn pins_can_be_repeated(place: &impl DatabasePlace) {
     let expected = rows
         .iter()
         .rev()
-        .map(|row| PinnedBlock { row: *row, stored: true, located: None, damaged: false, is_doomed: false })
+        .map(|row| PinnedBlock { row: *row, stored: true, located: None, damaged: false, doomed: None })
         .collect();
     assert_eq!(repo.pin(row, &entries_of(&all)).await.unwrap(), Pinned::Blocks(expected));
     let found = repo.entries(row, 0, 2_000).await.unwrap();

@@ -190,11 +190,7 @@ async fn operate(store: &AsyncStore, kind: Kind, nth: usize) -> Result<bool> {
         }
         Kind::Repack => {
             let to = if nth == 0 { BlockLayout::Packs } else { BlockLayout::Files };
-            match store.repack(to, |_| ControlFlow::Continue(())).await {
-                // Stores in S3 do not support it.
-                Err(error) if error.code() == Code::Unsupported => {}
-                report => assert_eq!(report?.damaged, 0),
-            }
+            assert_eq!(store.repack(to, |_| ControlFlow::Continue(())).await?.damaged, 0);
             Ok(false)
         }
         Kind::Verify => {
@@ -338,12 +334,9 @@ impl Known {
         assert!(report.is_clean(), "{when}: {findings}");
         if rest {
             collect_all(pair, &store, Duration::from_secs(40));
-            if matches!(pair.blocks, Blocks::Files | Blocks::Packs) {
-                let is_packed = pair.blocks == Blocks::Packs;
-                let to = if is_packed { BlockLayout::Packs } else { BlockLayout::Files };
-                let report = store.repack(to, |_| ControlFlow::Continue(())).unwrap();
-                assert!(report.complete, "{when}: {report:?}");
-            }
+            let to = if pair.blocks.are_packed() { BlockLayout::Packs } else { BlockLayout::Files };
+            let report = store.repack(to, |_| ControlFlow::Continue(())).unwrap();
+            assert!(report.complete, "{when}: {report:?}");
             assert_exact(pair, &store);
             // Not earlier: a server may still carry out a request of the dead process.
             for (nth, live) in &mut self.live {

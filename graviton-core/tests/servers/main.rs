@@ -12,6 +12,7 @@ mod s3_faults;
 mod s3_opening;
 mod s3_packs;
 mod s3_removal;
+mod s3_repack;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

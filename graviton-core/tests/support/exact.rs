@@ -80,7 +80,7 @@ pub(crate) fn live_and_intact(store: &Store) -> BTreeSet<BlobId> {
 }
 
 /// The names of the existing blocks, as listed from outside; for files also the entries of `.tmp`.
-fn names(pair: &Pair) -> (BTreeSet<String>, BTreeSet<String>) {
+fn names(pair: &Pair, blocks: Blocks) -> (BTreeSet<String>, BTreeSet<String>) {
     let entries = |directory: &str| -> BTreeSet<String> {
         let path = pair.root.path().join("cas/blocks").join(directory);
         let entries = std::fs::read_dir(path).into_iter().flatten();
@@ -96,7 +96,7 @@ fn names(pair: &Pair) -> (BTreeSet<String>, BTreeSet<String>) {
         objects.map(|object| name(&object.location)).collect::<BTreeSet<String>>()
     };
     let of_rows = || rows(pair).iter().map(|row| row.key.name()).collect();
-    match pair.blocks {
+    match blocks {
         Blocks::Files => (entries("blake3"), entries(".tmp")),
         // A record without a row belongs to nobody. The verification below checks that each row has its
         // record.
@@ -149,12 +149,17 @@ pub(crate) fn collect_all(pair: &Pair, store: &Store, within: Duration) -> u64 {
 
 /// Checks that stored blocks, rows that say `stored`, and blocks that live blobs reference are the same set.
 pub(crate) fn assert_exact(pair: &Pair, store: &Store) {
+    assert_exact_in(pair.blocks, pair, store);
+}
+
+/// The same, with all blocks in another layout than the pair's.
+pub(crate) fn assert_exact_in(blocks: Blocks, pair: &Pair, store: &Store) {
     let mut referenced = BTreeSet::new();
     for stat in store.list(None, 100_000).unwrap() {
         let entries = store.manifest(&stat.id, 0, 100_000).unwrap();
         referenced.extend(entries.iter().map(|entry| entry.key.name()));
     }
-    let (found, temporary) = names(pair);
+    let (found, temporary) = names(pair, blocks);
     let difference = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
         one.difference(other).cloned().collect()
     };
@@ -164,7 +169,7 @@ pub(crate) fn assert_exact(pair: &Pair, store: &Store) {
 
     let rows = rows(pair);
     assert!(rows.iter().all(|row| row.stored && row.live), "there are rows of garbage: {rows:?}");
-    let is_packed = pair.blocks.are_packed();
+    let is_packed = blocks.are_packed();
     assert!(
         rows.iter().all(|row| row.located.is_some() == is_packed),
         "a block is in the wrong place: {rows:?}"

@@ -375,9 +375,9 @@ class RepackReport:
     remaining: int
     """Stored blocks that are not there yet."""
     leftovers: int
-    """Files of blocks in packs that an earlier repack had left, and that were removed."""
+    """Files or objects of blocks in packs that an earlier repack had left, and that were removed."""
     kept_failed: int
-    """Files of moved blocks that could not be removed; the next collection tries again."""
+    """Files or objects of moved blocks that could not be removed; a later collection tries again."""
     failure: str
     """Why the first file is kept that could not be removed. Empty if there is none."""
     complete: bool

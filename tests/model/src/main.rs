@@ -1,6 +1,6 @@
 //! The put, delete and collect protocol, checked in every interleaving of small bounds with `stateright`.
 //!
-//! Seven models; each covers parts that the others leave out:
+//! Eight models; each covers parts that the others leave out:
 //!
 //! ```text
 //! main -> protocol (bounds)  shared blocks: putting, restoring, reading, verifying, and all ways of deleting
@@ -16,6 +16,7 @@
 //!      -> packs              one block as a record in a pack
 //!      -> sent               one pack as an object: PUTs that the server carries out late
 //!      -> repack             one block that moves between its own name and packs
+//!      -> moves              the same in S3: deletes that the server carries out late
 //!      -> turn               a step of the small ones
 //! ```
 //! # What is modelled
@@ -59,6 +60,7 @@ mod blob;
 mod bounds;
 mod collector;
 mod files;
+mod moves;
 mod mutants;
 mod objects;
 mod owners;
@@ -80,6 +82,7 @@ use std::time::Instant;
 use stateright::{Checker, HasDiscoveries, Model};
 
 use crate::files::Files;
+use crate::moves::Moves;
 use crate::objects::Objects;
 use crate::owners::Owners;
 use crate::packs::Packs;
@@ -184,6 +187,7 @@ fn checks() -> Vec<Check> {
     checks_of!(checks, packs, |bounds, mutant, _| Packs::new(bounds, mutant));
     checks_of!(checks, sent, |bounds, mutant, _| Sent::new(bounds, mutant));
     checks_of!(checks, repack, |bounds, mutant, _| Repack::new(bounds, mutant));
+    checks_of!(checks, moves, |bounds, mutant, _| Moves::new(bounds, mutant));
     checks
 }
 

@@ -29,8 +29,8 @@ use crate::report::PutReceipt;
 /// The blocks of one pin: one round trip of the database, in a transaction that stays short.
 pub(crate) const PIN_BLOCKS: usize = 256;
 
-/// How long a put waits for a collector that is about to delete one of its blocks. Usually the deletion is
-/// done by then; if not, it got no answer.
+/// How long a put waits for a deletion of the object of one of its blocks. Usually the deletion is done by
+/// then; if not, it got no answer.
 const DOOM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// No doom lasts longer; if the database says so, its clock was ahead.
@@ -109,6 +109,22 @@ impl PinnedPut {
 
     /// Pins these blocks. Those that are not usable have to be stored: they are missing or damaged.
     pub(crate) async fn pin_missing(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
+        let mut waiting = Waiting::new();
+        loop {
+            let pinned = self.pin_and_look(entries).await?;
+            let in_the_way =
+                pinned.iter().filter(|block| !block.is_usable()).filter_map(|block| block.doomed);
+            // A block that is damaged in a pack, and its name is doomed.
+            let Some(remaining) = in_the_way.max().filter(|_| self.core.new_blocks().is_none()) else {
+                return Ok(pinned);
+            };
+            // It pins them again.
+            self.blocks -= entries.len() as u64;
+            waiting.wait(&self.core, remaining).await?;
+        }
+    }
+
+    async fn pin_and_look(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
         let mut pinned = self.pin(entries).await?;
         let stored: Vec<StoredBlock> = entries
             .iter()
@@ -144,7 +160,11 @@ impl PinnedPut {
                 self.fresh_bytes += key.size() as u64;
                 // A damaged file is replaced in place. A file under a doomed name would not last.
                 let is_file = block.stored && block.located.is_none();
-                let into_pack = block.is_doomed || self.core.new_blocks().is_some() && !is_file;
+                let has_packs = self.core.new_blocks().is_some();
+                if let Some(remaining) = block.doomed.filter(|_| !has_packs) {
+                    return Err(doomed(remaining));
+                }
+                let into_pack = block.doomed.is_some() || has_packs && !is_file;
                 let fresh = if into_pack { &mut packed } else { &mut named };
                 fresh.blocks.push(Block { key, bytes: bytes.clone() });
                 let found = block.located.filter(|_| block.stored).map(|located| located.place);
@@ -188,8 +208,7 @@ impl PinnedPut {
 
     /// Pins these blocks, and returns which of them the database calls stored.
     pub(crate) async fn pin(&mut self, entries: &[ManifestEntry]) -> Result<Vec<PinnedBlock>> {
-        let mut left = DOOM_TIMEOUT;
-        let mut pauses = 0_u32;
+        let mut waiting = Waiting::new();
         loop {
             self.check_lease().await?;
             let manifests = &self.core.manifests;
@@ -204,19 +223,7 @@ impl PinnedPut {
                     return Ok(blocks);
                 }
                 Pinned::Expired => return Err(self.give_up().await),
-                // The doom was set by a clock that was ahead.
-                Pinned::Doomed { remaining } if remaining > LONGEST_DOOM => {
-                    self.core.manifests.bring_dooms_back(LONGEST_DOOM).await?;
-                    left = left.checked_sub(Duration::from_millis(1)).ok_or_else(|| doomed(LONGEST_DOOM))?;
-                }
-                Pinned::Doomed { remaining } => {
-                    // Each check costs the database a transaction.
-                    let pause = Duration::from_millis((20_u64 << pauses.min(5)).min(500));
-                    let pause = remaining.min(pause);
-                    pauses = pauses.saturating_add(1);
-                    left = left.checked_sub(pause).ok_or_else(|| doomed(remaining))?;
-                    tokio::time::sleep(pause).await;
-                }
+                Pinned::Doomed { remaining } => waiting.wait(&self.core, remaining).await?,
             }
         }
     }
@@ -323,11 +330,43 @@ impl PinnedPut {
     }
 }
 
+/// A put that waits for the end of a doom.
+struct Waiting {
+    left: Duration,
+    pauses: u32,
+}
+
+impl Waiting {
+    fn new() -> Waiting {
+        Waiting { left: DOOM_TIMEOUT, pauses: 0 }
+    }
+
+    /// Waits for a while. The error, if it has waited for long enough.
+    async fn wait(&mut self, core: &Core, remaining: Duration) -> Result<()> {
+        if remaining > LONGEST_DOOM {
+            // By a clock that was ahead.
+            core.manifests.bring_dooms_back(LONGEST_DOOM).await?;
+            return self.spend(Duration::from_millis(1), LONGEST_DOOM);
+        }
+        // Each look costs the database a transaction.
+        let pause = remaining.min(Duration::from_millis((20_u64 << self.pauses.min(5)).min(500)));
+        self.pauses = self.pauses.saturating_add(1);
+        self.spend(pause, remaining)?;
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    fn spend(&mut self, pause: Duration, remaining: Duration) -> Result<()> {
+        self.left = self.left.checked_sub(pause).ok_or_else(|| doomed(remaining))?;
+        Ok(())
+    }
+}
+
 fn doomed(remaining: Duration) -> Error {
     let seconds = remaining.as_secs() + 1;
     let why = format!(
-        "cannot store a block of this blob for {seconds} s: a collection is deleting it, and a deletion that got no \
-         answer may still be carried out"
+        "cannot store a block of this blob for {seconds} s: a collection or a repack is deleting its object, and a \
+         deletion that got no answer may still be carried out"
     );
     Error::new(Code::BackendUnavailable, why)
         .with_advice(format!("put it again in {} min", seconds.div_ceil(60)))

@@ -68,10 +68,9 @@ statements! {
     /// `$1` {rows: [block]}.
     UNMARK = ["UPDATE " block " SET candidate = FALSE, doomed_by = NULL, doomed_until = NULL \
         WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
-    /// `$1` {rows: [block]}, `$2` collection, `$3` for how long. A doom that holds nobody up ends at 0, which
-    /// is over also if the clock is set back.
+    /// `$1` {rows: [block]}, `$2` collection, `$3` for how long.
     DOOM = ["WITH chosen AS (SELECT number FROM " (numbers "rows") ") \
-        UPDATE " block " SET doomed_by = $2, doomed_until = CASE WHEN $3 = 0 THEN 0 ELSE " now " + $3 END, stored = FALSE \
+        UPDATE " block " SET doomed_by = $2, doomed_until = " until ", stored = FALSE \
         WHERE id IN (SELECT number FROM chosen)"];
     /// `$1` {blocks: [], keys: [[algo, hex, size]]}, `$2` collection: deletes the rows that are still its
     /// own, and gives their keys. A put that refers to one has taken the doom away, or writes into a pack.

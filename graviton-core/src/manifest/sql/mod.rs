@@ -81,6 +81,16 @@ macro_rules! tables {
     (packs named) => {
         concat!(" AND (NOT block.stored OR block.pack_id IS NULL OR ", tables!(packs pinned), ")")
     };
+    // That a put may take the doom away, which has ended. Of a block in a pack it is kept, where blocks are
+    // objects: it says that there may be one under the name.
+    (files clearable) => { "" };
+    (packs clearable) => { " AND (block.pack_id IS NULL OR block.doomed_until = 0)" };
+    // The doom of a row that gets the place of the input: it is over where the block is under its name.
+    (files doom_of_input) => { "" };
+    (packs doom_of_input) => {
+        ", doomed_by = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_by END, \
+         doomed_until = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_until END"
+    };
     // The bytes that a block takes.
     (files stored_size) => { "block.size" };
     (packs stored_size) => { "coalesce(block.stored_size, block.size)" };
@@ -94,6 +104,11 @@ macro_rules! sqlite {
     ($tables:ident $text:literal) => { $text };
     // The database's clock.
     ($tables:ident now) => { "CAST(unixepoch('subsec') * 1000 AS INTEGER)" };
+    // The end of a doom of `$3`. One that holds nobody up ends at 0, which is over also if the clock is set
+    // back.
+    ($tables:ident until) => {
+        concat!("CASE WHEN $3 = 0 THEN 0 ELSE ", sqlite!($tables now), " + $3 END")
+    };
     // Row locks: its transactions have the whole database.
     ($tables:ident for_update) => { "" };
     ($tables:ident for_update_block) => { "" };
@@ -130,6 +145,9 @@ macro_rules! sqlite {
 macro_rules! postgres {
     ($tables:ident $text:literal) => { $text };
     ($tables:ident now) => { "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)" };
+    ($tables:ident until) => {
+        concat!("CASE WHEN $3 = 0 THEN 0 ELSE ", postgres!($tables now), " + $3 END")
+    };
     ($tables:ident for_update) => { " FOR UPDATE" };
     ($tables:ident for_update_block) => { " FOR UPDATE OF block" };
     ($tables:ident for_share) => { " FOR SHARE" };

@@ -45,13 +45,13 @@ statements! {
     CLEAR_PLACED = ["UPDATE " block " SET stored = FALSE WHERE id = $1 AND pack_id = $2 AND pack_offset = $3"];
 
     /// `$1` behind this row, `$2` limit: candidates in packs, and the bytes that they take. Those whose name
-    /// is doomed wait for that.
+    /// is doomed wait for that, and, where blocks are objects, for a look under the name.
     PACKED_CANDIDATES = ["SELECT id, stored_size FROM " block " WHERE candidate AND pack_id IS NOT NULL \
-        AND id > $1 AND coalesce(doomed_until, 0) <= " now " ORDER BY id LIMIT $2"];
+        AND id > $1 AND coalesce(doomed_until, 0) = 0 ORDER BY id LIMIT $2"];
     /// `$1` {rows: [block]}: those that are still that, but for those that are locked.
     PACKED_CANDIDATES_AGAIN = ["SELECT id, stored_size FROM " block " WHERE id IN (SELECT number FROM "
-        (numbers "rows") ") AND candidate AND pack_id IS NOT NULL AND coalesce(doomed_until, 0) <= " now
-        " ORDER BY id" skip_locked];
+        (numbers "rows") ") AND candidate AND pack_id IS NOT NULL AND coalesce(doomed_until, 0) = 0 \
+        ORDER BY id" skip_locked];
     /// `$1` {rows: [block]}: the mark goes, and a doom of the name that has ended.
     UNMARK_PACKED = ["UPDATE " block " SET candidate = FALSE, doomed_by = NULL, doomed_until = NULL WHERE id IN (SELECT number FROM " (numbers "rows") ")"];
     /// `$1` {rows: [block]}: as many bytes as the records take, with a header of 64, aligned to 8.
@@ -81,9 +81,9 @@ statements! {
         (SELECT CAST(coalesce(sum((stored_size + 71) / 8 * 8), 0) AS BIGINT) FROM " block " WHERE block.pack_id = pack.id), \
         (SELECT CAST(coalesce(sum(hole.bytes), 0) AS BIGINT) FROM hole WHERE hole.pack_id = pack.id) FROM pack ORDER BY id"];
     /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: blocks that still have the
-    /// last two for a place get the new one.
+    /// last two for a place get the new one. A doom of the name has ended where the block is under it.
     MOVE = ["UPDATE " block " SET pack_id = input.pack_id, pack_offset = input.pack_offset, \
-        stored_size = input.stored_size, codec = input.codec FROM " (rows "marks", 0 number "block_id", 1 number "pack_id",
+        stored_size = input.stored_size, codec = input.codec" doom_of_input " FROM " (rows "marks", 0 number "block_id", 1 number "pack_id",
         2 number "pack_offset", 3 number "stored_size", 4 number "codec", 5 number "found_id", 6 number "found_offset")
         " WHERE block.id = input.block_id AND block.pack_id = input.found_id AND block.pack_offset = input.found_offset \
         RETURNING id"];

@@ -24,7 +24,13 @@ statements! {
     PIN_BLOCKS = ["INSERT INTO " block " (algo, digest, size) \
         SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
         ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
-        WHERE block.doomed_until <= " now];
+        WHERE block.doomed_until <= " now clearable];
+    /// The same for a put that writes into packs. It writes no name that was doomed, so a doom that did delay
+    /// others stays: there may be an object.
+    PIN_BLOCKS_INTO_PACKS = ["INSERT INTO " block " (algo, digest, size) \
+        SELECT DISTINCT algo, digest, size FROM " (keys "keys") " WHERE TRUE ORDER BY algo, digest, size \
+        ON CONFLICT (algo, digest, size) DO UPDATE SET doomed_by = NULL, doomed_until = NULL \
+        WHERE block.doomed_until = 0"];
     /// `$1` as before: a row for each key, in the same order, with the remaining time of its doom.
     PIN_ANSWER = ["SELECT block.id, block.stored, block.doomed_until - " now place " FROM " (keys "keys")
         " CROSS JOIN " block pack " WHERE " (same "block") " ORDER BY input.place"];
@@ -38,9 +44,9 @@ statements! {
         ORDER BY algo, digest, size" for_update];
     /// `$1` {marks: [[block, pack, offset, stored size, codec, pack, offset]]}: the first place is where the
     /// bytes are now; the last two columns are the place that the put found damaged, or null. A row that has
-    /// another place by now keeps it.
+    /// another place by now keeps it. A doom of the name is over if the block is now under its name.
     MARK_STORED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
-        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "")
+        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "") doom_of_input
         " FROM " (rows "marks", 0 number "block_id", 1 number "pack_id", 2 number "pack_offset", 3 number "stored_size",
         4 number "codec", 5 number "found_id", 6 number "found_offset")
         " WHERE block.id = input.block_id AND (NOT block.stored" (" OR (block.pack_id = input.found_id \
@@ -87,17 +93,18 @@ statements! {
         SELECT algo, digest, size, TRUE" (", pack_id, pack_offset, stored_size, codec" else "") " FROM "
         (keys "keys", 3 number "pack_id", 4 number "pack_offset", 5 number "stored_size", 6 number "codec")
         " WHERE TRUE ORDER BY algo, digest, size \
-        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = TRUE, doomed_by = NULL, doomed_until = NULL"
+        ON CONFLICT (algo, digest, size) DO UPDATE SET stored = TRUE"
         (", pack_id = excluded.pack_id, pack_offset = excluded.pack_offset, \
-        stored_size = excluded.stored_size, codec = excluded.codec WHERE NOT block.stored"
-        else " WHERE NOT block.stored OR block.doomed_by IS NOT NULL")];
+        stored_size = excluded.stored_size, codec = excluded.codec, \
+        doomed_by = CASE WHEN excluded.pack_id IS NOT NULL AND block.doomed_until > 0 THEN block.doomed_by END, \
+        doomed_until = CASE WHEN excluded.pack_id IS NOT NULL AND block.doomed_until > 0 THEN block.doomed_until END \
+        WHERE NOT block.stored"
+        else ", doomed_by = NULL, doomed_until = NULL WHERE NOT block.stored OR block.doomed_by IS NOT NULL")];
     /// `$1` {healed: [[algo, hex, size, pack, offset, stored size, codec, pack, offset]]}: blocks whose row
     /// has the last two columns as its place, where the block was found damaged. A doom of the name ends if
     /// the block is now under its name.
     COMMIT_HEALED = ["UPDATE " block " SET stored = TRUE" (", pack_id = input.pack_id, \
-        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec, \
-        doomed_by = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_by END, \
-        doomed_until = CASE WHEN input.pack_id IS NULL THEN NULL ELSE doomed_until END" else "") " FROM "
+        pack_offset = input.pack_offset, stored_size = input.stored_size, codec = input.codec" else "") doom_of_input " FROM "
         (keys "healed", 3 number "pack_id", 4 number "pack_offset", 5 number "stored_size", 6 number "codec",
         7 number "found_id", 8 number "found_offset") " WHERE " (same "block")
         (" AND block.pack_id = input.found_id AND block.pack_offset = input.found_offset" else " AND FALSE")];
