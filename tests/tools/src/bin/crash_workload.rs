@@ -5,9 +5,9 @@
 //! crash_workload run DIRECTORY WORKLOAD      prints on standard output what begins and what is done
 //! crash_workload check DIRECTORY             judges the store for each line of standard input
 //! ```
-//! A workload is steps separated by `;`: `put A`, `delete A`, `gc`, `verify`, `relaxed`, `full` (opens the
-//! store again with that durability), `put A|B` (at once). The contents A to D are defined below. After a
-//! failed step, which is printed, the next one runs.
+//! A workload is steps separated by `;`: `put A`, `delete A`, `gc`, `verify`, `repack packs`, `repack files`,
+//! `relaxed`, `full` (opens the store again with that durability), `put A|B` (at once). The contents A to D
+//! are defined below. After a failed step, which is printed, the next one runs.
 //!
 //! A line to judge is `full` or `relaxed`, and three lists of contents, `must=A,B may=C gone=D`:
 //! acknowledged; begun, or about to be deleted; collected. The answer is `ok` or the fault.
@@ -140,6 +140,9 @@ fn act(store: &Store, step: &str) -> Result<(), Error> {
             put(first).and(beside.join().expect("no panic"))
         }),
         Some(("delete", name)) => store.delete(&id(name)),
+        Some(("repack", layout)) => store
+            .repack(layout.parse()?, |_| ControlFlow::Continue(()))
+            .map(|report| assert!(report.complete)),
         None if step == "gc" => store.gc(&collect(), |_| ControlFlow::Continue(())).map(drop),
         None if step == "verify" => {
             let options = VerifyOptions { deep: true, adopt: true, ..VerifyOptions::default() };
@@ -206,19 +209,15 @@ fn files(directory: &Path) -> Result<BTreeSet<String>, String> {
     }
 }
 
-/// The names of the blocks that have a row and are in a pack; the verification checks their records.
-fn rows(directory: &Path) -> Result<BTreeSet<String>, String> {
+/// The names of the blocks that are in packs by their rows; the verification checks their records.
+fn packed(directory: &Path) -> Result<BTreeSet<String>, String> {
     let wrong = |error: rusqlite::Error| error.to_string();
     let database = rusqlite::Connection::open(directory.join("manifests.db")).map_err(wrong)?;
     let mut statement = database
         .prepare("SELECT lower(hex(digest)) || '-' || size FROM data_block WHERE pack_id IS NOT NULL")
         .map_err(wrong)?;
     let names = statement.query_map([], |row| row.get(0)).map_err(wrong)?;
-    let mut names: BTreeSet<String> = names.collect::<Result<_, _>>().map_err(wrong)?;
-    // Nor may any of them be a file.
-    names.extend(files(&directory.join(BLOCKS))?.into_iter().map(|name| format!("the file {name}")));
-    look_at_packs(directory)?;
-    Ok(names)
+    names.collect::<Result<_, _>>().map_err(wrong)
 }
 
 /// At no moment is a pack without a row: the row is made before the file, and removed after it.
@@ -338,10 +337,15 @@ fn collect_everything(directory: &Path, expected: &Expected, listed: &[String]) 
     let left: BTreeSet<usize> = listed.iter().flat_map(|name| numbers(name)).collect();
     let wanted: BTreeSet<String> =
         left.into_iter().map(|number| format!("{}-{BLOCK}", Algo::Blake3.digest(&block(number)))).collect();
-    let there = if layout() == "packs" { rows(directory)? } else { files(&directory.join(BLOCKS))? };
+    look_at_packs(directory)?;
+    let (packed, named) = (packed(directory)?, files(&directory.join(BLOCKS))?);
+    if let Some(name) = packed.intersection(&named).next() {
+        return Err(format!("gc left the file {name} of a block that is in a pack"));
+    }
+    let there: BTreeSet<String> = packed.union(&named).cloned().collect();
     let missing = wanted.difference(&there).count();
     if there.difference(&wanted).count() > 0 || (expected.full && missing > 0) {
-        return Err(format!("gc left {} files of {}, {missing} are missing", there.len(), wanted.len()));
+        return Err(format!("gc left {} blocks of {}, {missing} are missing", there.len(), wanted.len()));
     }
     if verify(&store, expected.full, false)? > 0 {
         return Err("gc left what no row knows".to_owned());
