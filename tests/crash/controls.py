@@ -9,8 +9,7 @@ import power
 # Together they make every kind of sync.
 WORKLOADS = ("put A; put B; delete A; gc; put A", "put C; delete C; gc", "relaxed; put A; full; put D",
              # The second log is not synced before its checkpoint, and does not contain every page.
-             "relaxed; put A; relaxed; put B; relaxed; put C; delete B; gc",
-             "put C; repack packs; repack files; delete C; gc")
+             "relaxed; put A; relaxed; put B; relaxed; put C; delete B; gc")
 
 REDUNDANT = {
     # SQLite's own order, not the store's. Not proven redundant: no tried state shows harm, because the
