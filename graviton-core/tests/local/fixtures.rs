@@ -63,7 +63,8 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// The blobs of a fixture: id, bytes, the chunker's setting and the number of blocks.
 fn blobs(name: &str) -> Vec<(BlobId, Vec<u8>, String, u64)> {
-    let list = std::fs::read(fixtures().join(format!("{name}.json"))).unwrap();
+    let lists = std::env::var_os(LISTS).map_or_else(fixtures, PathBuf::from);
+    let list = std::fs::read(lists.join(format!("{name}.json"))).unwrap();
     let list: Value = serde_json::from_slice(&list).unwrap();
     let blob = |blob: &Value| {
         let text = |name: &str| blob[name].as_str().unwrap();
@@ -182,6 +183,9 @@ fn child() {
 const DIRECTORY: &str = "GRAVITON_TEST_DIRECTORY";
 const NAME: &str = "GRAVITON_TEST_NAME";
 
+/// Where the child finds the lists of the blobs.
+const LISTS: &str = "GRAVITON_TEST_LISTS";
+
 #[test]
 fn a_store_that_may_not_be_written_to_can_be_read() {
     for name in names() {
@@ -196,14 +200,17 @@ fn a_store_that_may_not_be_written_to_can_be_read() {
             parents.for_each(|parent| allow(parent, 0o555));
         }
         let before = files(directory.path());
-        // Permissions do not stop a superuser, and another user may not be able to reach this program.
+        // Permissions do not stop a superuser, and another user may not be able to reach this program or the
+        // fixtures.
+        let list = format!("{name}.json");
+        std::fs::copy(fixtures().join(&list), programs.path().join(&list)).unwrap();
         let program = programs.path().join("child");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         allow(programs.path(), 0o755);
         allow(&program, 0o755);
         let mut child = child::command_of(&program, module_path!());
         child.current_dir("/");
-        child.env(DIRECTORY, directory.path()).env(NAME, &name);
+        child.env(DIRECTORY, directory.path()).env(NAME, &name).env(LISTS, programs.path());
         if rustix::process::geteuid().is_root() {
             child.uid(65_534).gid(65_534);
         }
