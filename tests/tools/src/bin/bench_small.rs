@@ -47,7 +47,7 @@ fn micros(start: Instant) -> f64 {
 fn print(name: &str, mut values: Vec<f64>) {
     values.sort_unstable_by(f64::total_cmp);
     let at = |part: f64| values[((values.len() - 1) as f64 * part) as usize];
-    println!("{name} {:.1} {:.1} {:.1}", at(0.5), at(0.1), at(0.9));
+    println!("{name} {:.2} {:.2} {:.2}", at(0.5), at(0.1), at(0.9));
 }
 
 /// How long a put takes of those that the threads do together, in microseconds.
