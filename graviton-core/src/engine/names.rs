@@ -21,11 +21,12 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::core::Core;
+use super::remove::Answers;
 use super::{aside, fetch, pace};
-use crate::block::{Aside, Removed};
+use crate::block::Aside;
 use crate::blocking;
 use crate::collection::Collection;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::key::BlockKey;
 use crate::manifest::{BlockRecord, BlockRow};
 
@@ -83,35 +84,15 @@ pub(super) async fn remove<D: Future<Output = Result<Vec<BlockKey>>>>(
     if asides.is_empty() {
         return Ok(outcome);
     }
-    let (mut gone, mut kept) = (Vec::new(), Vec::new());
-    let mut failed: Option<Error> = None;
-    for (aside, removed) in asides.iter().zip(prepared.remove(&asides).await) {
-        let error = match removed {
-            Removed::Gone => {
-                outcome.files += 1;
-                gone.push(*aside);
-                continue;
-            }
-            Removed::Absent => {
-                gone.push(*aside);
-                continue;
-            }
-            Removed::Kept(error) => {
-                outcome.failed += 1;
-                kept.push(aside.key);
-                error
-            }
-            Removed::Unknown(error) => {
-                outcome.unanswered += 1;
-                error
-            }
-        };
-        failed = Some(failed.filter(|failed| failed.code() == Code::Io).unwrap_or(error));
-    }
-    if let Some(error) = failed.clone().filter(|error| error.code() == Code::Io) {
+    let answers = Answers::of(&asides, prepared.remove(&asides).await);
+    if let Some(error) = answers.disk() {
         return Err(error);
     }
-    outcome.failure = failed;
+    let Answers { gone, absent, kept, unanswered, failures } = answers;
+    outcome.files = (gone.len() - absent.len()) as u64;
+    outcome.failed = kept.len() as u64;
+    outcome.unanswered = unanswered;
+    outcome.failure = failures.into_iter().next();
     if !gone.is_empty() {
         let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
         let back = core.manifests.settle_names(by, &keys).await?;

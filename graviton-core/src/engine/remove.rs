@@ -18,7 +18,7 @@
 //!
 //! The models are `tests/model/src/files` and `tests/model/src/objects.rs`; each rule has a mutant there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,33 +95,13 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     if doomed.blocks.is_empty() {
         return Ok(outcome);
     }
-    let chosen: HashSet<BlockRow> = doomed.blocks.iter().map(|(row, _)| *row).collect();
-    let (rows, asides): (Vec<BlockRow>, Vec<Aside>) =
-        rows.into_iter().zip(asides).filter(|(row, _)| chosen.contains(row)).unzip();
-    let removed = removal.remove(&asides).await;
-    let mut gone = Vec::new();
-    let mut absent = HashSet::new();
-    let mut kept = Vec::new();
-    let mut failures = Vec::new();
-    for ((row, aside), removed) in rows.into_iter().zip(asides).zip(removed) {
-        match removed {
-            Removed::Gone => gone.push((row, aside)),
-            Removed::Absent => {
-                absent.insert(aside.key);
-                gone.push((row, aside));
-            }
-            Removed::Kept(error) => {
-                kept.push((aside.key, row));
-                failures.push(error);
-            }
-            Removed::Unknown(error) => {
-                outcome.unanswered += 1;
-                failures.push(error);
-            }
-        }
-    }
+    let rows: HashMap<BlockKey, BlockRow> = doomed.blocks.into_iter().map(|(row, key)| (key, row)).collect();
+    let asides: Vec<Aside> = asides.into_iter().filter(|aside| rows.contains_key(&aside.key)).collect();
+    let answers = Answers::of(&asides, removal.remove(&asides).await);
+    let disk = answers.disk();
+    let Answers { gone, absent, kept, unanswered, failures } = answers;
     outcome.failed = kept.len() as u64;
-    let disk = failures.iter().find(|error| error.code() == Code::Io).cloned();
+    outcome.unanswered = unanswered;
     if let Some(error) = &disk {
         // Before anything else can fail, and hide it.
         let _ = core.latch.watch::<()>(Err(error.clone()));
@@ -129,15 +109,14 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     let ends_it = |error: &Error| matches!(error.code(), Code::BackendUnavailable | Code::NoSpace);
     outcome.ends_it = failures.iter().any(ends_it);
     if !kept.is_empty() {
-        end_doom(core, by, kept).await?;
+        end_doom(core, by, kept.into_iter().map(|key| (key, rows[&key])).collect()).await?;
     }
     if !gone.is_empty() {
-        let (rows, gone): (Vec<BlockRow>, Vec<Aside>) = gone.into_iter().unzip();
         let keys: Vec<BlockKey> = gone.iter().map(|aside| aside.key).collect();
         let settled = core.manifests.settle(by, &keys, &[]).await?;
         if aside.is_none() && settled.gone.len() < keys.len() {
             // A put has written the block into a pack meanwhile, and its name is free again.
-            core.manifests.lift(by, rows).await?;
+            core.manifests.lift(by, keys.iter().map(|key| rows[key]).collect()).await?;
         }
         // Rows of blocks that were never written free nothing.
         let freed = settled.gone.iter().filter(|key| !absent.contains(*key));
@@ -152,6 +131,50 @@ async fn remove_batch(core: &Arc<Core>, batch: Batch) -> Result<Outcome> {
     }
     outcome.failure = failures.into_iter().next();
     disk.map_or(Ok(outcome), Err)
+}
+
+/// The answers to removals.
+#[derive(Default)]
+pub(super) struct Answers {
+    /// Files and objects that are under their names no more.
+    pub(super) gone: Vec<Aside>,
+    /// Those of them that were not there.
+    pub(super) absent: HashSet<BlockKey>,
+    /// Those that could not be removed.
+    pub(super) kept: Vec<BlockKey>,
+    /// Removals that got no answer, and may be carried out later.
+    pub(super) unanswered: u64,
+    /// Why each was not removed, in the order of the removals.
+    pub(super) failures: Vec<Error>,
+}
+
+impl Answers {
+    pub(super) fn of(asides: &[Aside], removed: Vec<Removed>) -> Answers {
+        let mut answers = Answers::default();
+        for (aside, removed) in asides.iter().zip(removed) {
+            match removed {
+                Removed::Gone => answers.gone.push(*aside),
+                Removed::Absent => {
+                    answers.absent.insert(aside.key);
+                    answers.gone.push(*aside);
+                }
+                Removed::Kept(error) => {
+                    answers.kept.push(aside.key);
+                    answers.failures.push(error);
+                }
+                Removed::Unknown(error) => {
+                    answers.unanswered += 1;
+                    answers.failures.push(error);
+                }
+            }
+        }
+        answers
+    }
+
+    /// The failure of a disk, after which the store must not go on.
+    pub(super) fn disk(&self) -> Option<Error> {
+        self.failures.iter().find(|error| error.code() == Code::Io).cloned()
+    }
 }
 
 /// Ends the doom of blocks that stay, and of which no removal is running. The rows of objects keep a doom
