@@ -47,6 +47,16 @@ pub(super) fn is_unreadable(core: &Core, error: &Error) -> bool {
     core.blocks.is_local() && error.code() == Code::Forbidden
 }
 
+/// Whether the error of a read says that the block is not right where it is. A file that this user may not
+/// read counts, and a sector that cannot be read.
+pub(super) fn is_damage(core: &Core, error: &Error) -> bool {
+    match error.code() {
+        Code::MissingBlock | Code::CorruptBlock => true,
+        Code::Io | Code::Forbidden => core.blocks.is_local(),
+        _ => false,
+    }
+}
+
 /// Looks for damage: at the length only, or with `deep` at every byte.
 pub(super) async fn look(
     core: &Arc<Core>,
@@ -148,12 +158,7 @@ async fn look_in_pack(
 /// it again. Reads and collections do not go by the note, so that an unmounted disk makes nothing less
 /// readable. A store that was opened only to be read notes nothing.
 pub(super) async fn note(core: &Arc<Core>, key: BlockKey, error: &Error) {
-    let is_damage = match error.code() {
-        Code::MissingBlock | Code::CorruptBlock => true,
-        Code::Io | Code::Forbidden => core.blocks.is_local(),
-        _ => false,
-    };
-    if !is_damage || core.read_only {
+    if !is_damage(core, error) || core.read_only {
         return;
     }
     let noting = Arc::clone(core);

@@ -172,12 +172,7 @@ pub(super) async fn fetch_several(core: &Arc<Core>, records: &[BlockRecord]) -> 
 /// A sector that cannot be read is damage, and so is a file that this user may not read; a pack has many
 /// blocks.
 fn is_damage(core: &Core, error: &Error, record: &BlockRecord) -> bool {
-    match error.code() {
-        Code::MissingBlock | Code::CorruptBlock => true,
-        Code::Io => core.blocks.is_local(),
-        Code::Forbidden => core.blocks.is_local() && record.located.is_none(),
-        _ => false,
-    }
+    damage::is_damage(core, error) && !(record.located.is_some() && damage::is_unreadable(core, error))
 }
 
 async fn fetch_compared(core: &Arc<Core>, key: BlockKey, located: Option<Located>) -> Result<Bytes> {
