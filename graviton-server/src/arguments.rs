@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<OsString>,
     /// Set a setting; may be repeated. `--help` lists all settings
-    #[arg(long, value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(key_and_value))]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(Setting::assignment))]
     pub(crate) set: Vec<(String, OsString)>,
     /// Allow any address without authentication: everyone who can reach the server can read, write and delete
     #[arg(long)]
@@ -66,14 +65,6 @@ pub(crate) struct Token {
     /// Append the token's line to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-}
-
-/// The value may be a path, which need not be text.
-fn key_and_value(setting: OsString) -> Result<(String, OsString), String> {
-    let setting = setting.into_vec();
-    let equals = setting.iter().position(|byte| *byte == b'=').ok_or("expected KEY=VALUE")?;
-    let (key, value) = setting.split_at(equals);
-    Ok((String::from_utf8_lossy(key).into_owned(), OsString::from_vec(value[1..].to_vec())))
 }
 
 fn settings() -> String {

@@ -7,13 +7,12 @@ mod upkeep;
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use graviton_core::SETTINGS;
+use graviton_core::{SETTINGS, Setting};
 
 use graviton_core::ByteRange;
 pub(crate) use upkeep::{Backup, Collect, Copy, Repack, Repair, Several, Verify};
@@ -67,7 +66,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<OsString>,
     /// Change a setting; may be repeated. `graviton --help` lists them
-    #[arg(long, value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(key_and_value))]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(Setting::assignment))]
     pub(crate) set: Vec<(String, OsString)>,
     /// Print one JSON object a line
     #[arg(long)]
@@ -75,14 +74,6 @@ pub(crate) struct Common {
     /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,
-}
-
-/// The value may be a path, which need not be text.
-fn key_and_value(setting: OsString) -> Result<(String, OsString), String> {
-    let setting = setting.into_vec();
-    let equals = setting.iter().position(|byte| *byte == b'=');
-    let (key, value) = setting.split_at(equals.ok_or("it does not have the form KEY=VALUE")?);
-    Ok((String::from_utf8_lossy(key).into_owned(), OsString::from_vec(value[1..].to_vec())))
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,8 @@
 //! The table of settings, and their values.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 use crate::error::{Code, Error};
 
@@ -20,6 +22,23 @@ impl Setting {
     /// A setting for a table like [`SETTINGS`].
     pub const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
         Setting { name, default, meaning }
+    }
+
+    /// The parts of `NAME=VALUE`, as the command lines take it. The value may be a path, which need not be
+    /// text. Nothing else is checked.
+    ///
+    /// ```
+    /// use graviton_core::Setting;
+    ///
+    /// let parts = Setting::assignment("GRAVITON_FS_ROOT=a=b".into());
+    /// assert_eq!(parts, Ok(("GRAVITON_FS_ROOT".to_owned(), "a=b".into())));
+    /// assert!(Setting::assignment("GRAVITON_FS_ROOT".into()).is_err());
+    /// ```
+    pub fn assignment(text: OsString) -> Result<(String, OsString), &'static str> {
+        let text = text.into_vec();
+        let equals = text.iter().position(|byte| *byte == b'=');
+        let (name, value) = text.split_at(equals.ok_or("it does not have the form KEY=VALUE")?);
+        Ok((String::from_utf8_lossy(name).into_owned(), OsString::from_vec(value[1..].to_vec())))
     }
 }
 
