@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use graviton_core::{BlobId, Config, GcOptions, PutReceipt, Store};
+use graviton_tools::recipe::Recipe;
 
 const BLOCK: u64 = 64;
 
@@ -24,9 +25,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Random bytes, the same for the same number.
 fn content(number: u64, length: u64) -> Vec<u8> {
-    let mut bytes = vec![0; length as usize];
-    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
+    format!("xof:{number}:{length}").parse::<Recipe>().expect("a recipe").bytes()
 }
 
 fn put(store: &Store, number: u64, blocks: u64) -> Outcome<PutReceipt> {
