@@ -218,6 +218,17 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until a thread of the process waits for somebody who writes to a pipe.
+#[track_caller]
+pub(crate) fn until_it_opens_a_pipe(child: &Child) {
+    let threads = format!("/proc/{}/task", child.id());
+    let waits = |thread: std::io::Result<std::fs::DirEntry>| {
+        let state = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("wchan")));
+        state.is_ok_and(|state| state.contains("wait_for_partner"))
+    };
+    until("it opens the pipe", || std::fs::read_dir(&threads).unwrap().any(waits));
+}
+
 /// Bytes without repetitions, the same for the same seed.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::delete::absent;
-use crate::scene::{Scene, damage, finish, make_pipe, noise, signal, until};
+use crate::scene::{Scene, damage, finish, make_pipe, noise, signal, until, until_it_opens_a_pipe};
 
 /// The other store of these tests, beside the default one.
 fn put_elsewhere(scene: &Scene, content: &[u8]) -> String {
@@ -22,7 +21,7 @@ fn blobs_are_copied_and_what_is_here_is_not_moved_again() {
     let ids: Vec<String> = contents.iter().map(|content| put_elsewhere(&scene, content)).collect();
     let before = scene.snapshot("other");
     let outcome = scene.run(&["copy", "--from", "other", &ids[1]]).succeeded();
-    assert!(outcome.text().starts_with("copied 1 blob, 1 block, 5 B in 0."), "{}", outcome.text());
+    assert!(outcome.text().starts_with("copied 1 blob, 1 block, 5 B in "), "{}", outcome.text());
     let outcome = scene.run(&["copy", "--from", "other", "--json"]).succeeded();
     let mut summary = outcome.json().remove(0);
     let blocks = scene.blocks().len() - 1;
@@ -144,7 +143,7 @@ fn bad_blocks_are_replaced_by_those_of_another_store() {
     assert_eq!(summary, expected);
     let outcome = scene.run(&["repair", "--from", "other"]);
     assert_eq!((outcome.code, &outcome.lines()[0]), (4, &format!("lost {key}")));
-    assert!(outcome.lines()[1].contains("repaired 0 (0 B) in 0."), "{}", outcome.text());
+    assert!(outcome.lines()[1].contains("repaired 0 (0 B) in "), "{}", outcome.text());
     assert!(scene.snapshot("other") == before, "the other store was changed");
     assert_eq!(scene.put(b"only here"), only_here);
     scene.run(&["repair", "--from", "other"]).succeeded();
@@ -167,13 +166,10 @@ fn an_interrupted_copy_leaves_what_is_whole_and_goes_on_later() {
     let scene = Scene::new();
     let id = other_with_a_pipe(&scene);
     let child = scene.start(&["copy", "--from", "other"]);
-    until("it has begun", || scene.path(".graviton/cas/blocks/store-id").exists());
-    std::thread::sleep(Duration::from_millis(300));
-    let started = Instant::now();
+    until_it_opens_a_pipe(&child);
     signal(&child, Signal::INT);
     let outcome = finish(child);
     outcome.failed(130, "cancelled", "interrupted");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     scene.assert_blobs(0);
     std::fs::remove_dir_all(scene.path("other")).unwrap();
     put_elsewhere(&scene, &noise(6, 3_000_000));
@@ -192,10 +188,9 @@ fn an_interrupted_repair_keeps_what_it_mended() {
     std::fs::remove_file(&first).unwrap();
     std::fs::remove_file(&last).unwrap();
     make_pipe(&last);
-    let mut child = scene.start(&["repair", "--from", "other"]);
+    let child = scene.start(&["repair", "--from", "other"]);
     until("the first one is back", || first.exists());
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(child.try_wait().unwrap().is_none(), "it does not wait");
+    until_it_opens_a_pipe(&child);
     signal(&child, Signal::INT);
     let outcome = finish(child);
     outcome.failed(130, "cancelled", "interrupted");
@@ -213,10 +208,7 @@ fn a_backup_is_made_while_others_put_and_is_a_store_again() {
     std::io::Write::write_all(putting.stdin.as_mut().unwrap(), &noise(8, 4_000_000)).unwrap();
     let outcome = scene.run(&["backup", "kept"]).succeeded();
     let size = scene.path("kept").metadata().unwrap().len();
-    assert!(
-        outcome.text().starts_with("wrote kept, ") && outcome.text().contains("KiB, in 0."),
-        "{outcome:?}"
-    );
+    assert!(outcome.text().starts_with("wrote kept, ") && outcome.text().contains("KiB, in "), "{outcome:?}");
     let after = finish(putting).succeeded().lines().remove(0);
     let report = scene.run(&["backup", "--json", "also kept"]).succeeded().json().remove(0);
     assert_eq!((&report["file"], report.as_object().unwrap().len()), (&json!("also kept"), 3));

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -263,11 +262,9 @@ fn an_interrupted_verification_tells_where_to_go_on() {
         // A finding is printed as soon as it is made.
         let first = lines.next().unwrap().unwrap();
         assert!(first.contains("corrupt"), "{first}");
-        let started = Instant::now();
         signal(&child, Signal::INT);
         let rest: Vec<String> = lines.map(Result::unwrap).collect();
         let outcome = finish(child);
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         let last = rest.last().unwrap();
         let cursor = if json {
             let summary: serde_json::Value = serde_json::from_str(last).unwrap();

@@ -276,8 +276,15 @@ async fn a_put_that_is_dropped_while_it_writes_keeps_nobody_from_closing() {
     let (blocks, store) = faulty(root.path()).await;
     blocks.break_at(Operation::WritePack, 1, Fault::Stall);
     let bytes = content("xof:dropped:4000");
-    let put = tokio::time::timeout(Duration::from_millis(100), store.put(&bytes[..])).await;
-    assert!(put.is_err(), "it did not stall");
+    let stalled = async {
+        while blocks.hits() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = store.put(&bytes[..]) => panic!("it does not stall"),
+        () = stalled => {}
+    }
     let closing = tokio::spawn({
         let store = store.clone();
         async move { store.close().await }

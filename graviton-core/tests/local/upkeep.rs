@@ -57,7 +57,8 @@ fn a_verification_is_ended_while_it_waits_and_goes_on_behind_the_last_block() {
         _ => ControlFlow::Continue(()),
     });
     ended.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // At that rate it takes more than a day.
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 
     let options = VerifyOptions { deep: true, ..VerifyOptions::default() };
     let first = store.verify(&options, |event| match event {
@@ -87,7 +88,7 @@ fn a_collection_is_ended_while_it_waits_and_deletes_no_faster_than_it_may() {
     });
     let report = report.unwrap();
     assert_eq!((report.blocks, report.complete), (6, false), "{report:?}");
-    assert!((1.0..4.0).contains(&report.seconds), "{report:?}");
+    assert!(report.seconds >= 1.0, "{report:?}");
 }
 
 #[test]

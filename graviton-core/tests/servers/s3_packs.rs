@@ -300,7 +300,7 @@ async fn a_pack_that_comes_after_its_put_failed_is_found_and_dropped() {
     needs_servers!();
     let scene = Scene::with(|place| place.hasty_store(500, 1_000)).await;
     scene.store.put(&b"first"[..]).await.unwrap();
-    scene.proxy.harm("PUT", "-packs/", usize::MAX, Fault::Late(Duration::from_secs(3)));
+    scene.proxy.harm("PUT", "-packs/", usize::MAX, Fault::Kept);
     let bytes = content("xof:late:9000");
     let failed = scene.store.put(&bytes[..]).await.unwrap_err();
     assert_eq!(failed.code(), Code::BackendUnavailable, "{failed}");
@@ -308,7 +308,7 @@ async fn a_pack_that_comes_after_its_put_failed_is_found_and_dropped() {
     scene.proxy.heal();
     // Under another name.
     let id = scene.store.put(&bytes[..]).await.unwrap().id;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    scene.proxy.release().await;
     assert_eq!(scene.packs().await.len(), 3, "the late one is there");
     assert!(scene.read(&id).await.unwrap() == bytes && scene.is_clean().await);
     // The maker is gone.

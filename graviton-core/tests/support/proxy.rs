@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A fault of a request.
@@ -30,8 +31,12 @@ pub(crate) enum Fault {
     FlippedRequest(usize),
     /// The answer is delayed by this much.
     Slow(Duration),
-    /// The server gets the request this much later, even if the client has gone by then.
-    Held(Duration),
+    /// The answer is passed on when the proxy releases it.
+    HeldAnswer,
+    /// The server gets the request when the proxy releases it, even if the client has gone by then.
+    Held,
+    /// The connection is closed at once, and the server gets the request when the proxy releases it.
+    Kept,
     /// The connection is closed at once, and the server gets the request this much later.
     Late(Duration),
     /// The server gets the request without its condition.
@@ -79,6 +84,8 @@ struct State {
     orders: Mutex<Vec<Order>>,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
+    held: AtomicUsize,
+    released: watch::Sender<()>,
 }
 
 pub(crate) struct Proxy {
@@ -121,6 +128,22 @@ impl Proxy {
 
     pub(crate) fn heal(&self) {
         self.state.orders.lock().unwrap().clear();
+    }
+
+    /// Lets the server carry out what was held so far; returns when it has.
+    pub(crate) async fn release(&self) {
+        assert!(self.state.held.load(Ordering::SeqCst) > 0, "nothing is held");
+        self.state.released.send_replace(());
+        while self.state.held.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Returns once this many requests have been seen.
+    pub(crate) async fn seen(&self, count: usize) {
+        while self.state.seen.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Returns the requests so far, and forgets them.
@@ -194,7 +217,24 @@ impl State {
         Some(order.fault.clone())
     }
 
-    async fn serve(&self, mut client: TcpStream) -> std::io::Result<()> {
+    /// Counts something as held from now on; the future returns when it is released.
+    fn hold(&self) -> impl Future<Output = ()> + use<> {
+        let mut released = self.released.subscribe();
+        self.held.fetch_add(1, Ordering::SeqCst);
+        async move { released.changed().await.unwrap_or_default() }
+    }
+
+    fn let_go(&self) {
+        self.held.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    async fn send(&self, request: Message, bodiless: bool) -> std::io::Result<Option<Message>> {
+        let mut server = TcpStream::connect(&self.server).await?;
+        server.write_all(&request.whole()).await?;
+        read(&mut server, bodiless).await
+    }
+
+    async fn serve(self: &Arc<State>, mut client: TcpStream) -> std::io::Result<()> {
         let mut server = TcpStream::connect(&self.server).await?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
@@ -212,7 +252,7 @@ impl State {
 
     /// Passes on one request and its answer; returns whether the connection is still usable.
     async fn pass_on(
-        &self,
+        self: &Arc<State>,
         mut request: Message,
         client: &mut TcpStream,
         server: &mut TcpStream,
@@ -258,14 +298,29 @@ impl State {
                 request.head = outside.replacen(&inside, " /", 1);
                 assert_ne!(request.head, outside, "it is not under {path}");
             }
-            Some(Fault::Held(duration)) => tokio::time::sleep(*duration).await,
+            Some(Fault::Held) => {
+                self.hold().await;
+                let answer = self.send(request, bodiless).await;
+                self.let_go();
+                let Some(answer) = answer? else { return Ok(false) };
+                client.write_all(&answer.whole()).await?;
+                return Ok(true);
+            }
+            Some(Fault::Kept) => {
+                let (state, released) = (Arc::clone(self), self.hold());
+                tokio::spawn(async move {
+                    released.await;
+                    let answer = state.send(request, bodiless).await;
+                    state.let_go();
+                    answer
+                });
+                return Ok(false);
+            }
             Some(Fault::Late(duration)) => {
-                let (address, bytes, duration) = (self.server.clone(), request.whole(), *duration);
+                let (state, duration) = (Arc::clone(self), *duration);
                 tokio::spawn(async move {
                     tokio::time::sleep(duration).await;
-                    let mut server = TcpStream::connect(&address).await?;
-                    server.write_all(&bytes).await?;
-                    read(&mut server, bodiless).await
+                    state.send(request, bodiless).await
                 });
                 return Ok(false);
             }
@@ -289,6 +344,10 @@ impl State {
             }
             Some(Fault::FlippedAnswer(at)) => answer.body[at] ^= 1,
             Some(Fault::Slow(duration)) => tokio::time::sleep(duration).await,
+            Some(Fault::HeldAnswer) => {
+                self.hold().await;
+                self.let_go();
+            }
             _ => {}
         }
         client.write_all(&answer.whole()).await?;
