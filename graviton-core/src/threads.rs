@@ -107,17 +107,24 @@ pub(crate) fn start<T: Send + 'static>(
     unless: impl FnOnce() -> bool + Send + 'static,
 ) -> Result<Running<T>> {
     let (answer, result) = oneshot::channel();
-    let runtime = Handle::try_current().ok().map(Arc::new);
-    let pool = POOL.get_or_make(|| Ok(Pool::default()))?;
-    let queued = pool.queue(Box::new(move || {
-        let _entered = runtime.as_ref().map(|runtime| runtime.enter());
+    start_boxed(Box::new(move || {
         if !unless() {
             // A panic is the caller's. If nobody waits, nobody gets the result.
             let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
         }
-    }));
-    queued.map_err(|error| Error::no_thread("cannot start a thread of the store", error))?;
+    }))?;
     Ok(Running(result))
+}
+
+/// Apart, because it is compiled once and [`start`] for each kind of work, of which there are 200.
+fn start_boxed(work: Work) -> Result<()> {
+    let runtime = Handle::try_current().ok().map(Arc::new);
+    let pool = POOL.get_or_make(|| Ok(Pool::default()))?;
+    let queued = pool.queue(Box::new(move || {
+        let _entered = runtime.as_ref().map(|runtime| runtime.enter());
+        work();
+    }));
+    queued.map_err(|error| Error::no_thread("cannot start a thread of the store", error))
 }
 
 #[cfg(test)]

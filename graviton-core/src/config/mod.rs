@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
+
 use crate::block::pack::Compression;
 use crate::block::pack::compress::LEVELS;
 use crate::block::{BlockStore, FsBlockStore};
@@ -216,6 +218,7 @@ impl Config {
         upgraded
     }
 
+    #[boxed]
     async fn open_as(&self, opening: Opening) -> Result<AsyncStore> {
         let root = self.root();
         let durability = durability(&self.get("GRAVITON_DURABILITY")?)?;

@@ -4,11 +4,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
+
 use super::core::Engine;
 use crate::blocking::Task;
 use crate::error::Result;
 
 /// Writes the copy to a new file.
+#[boxed]
 pub(super) async fn backup(engine: &Engine, to: PathBuf) -> Result<()> {
     let core = &engine.core;
     let manifests = Arc::clone(&core.manifests);

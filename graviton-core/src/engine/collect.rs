@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_recursion::async_recursion as boxed;
 use tokio::task::JoinHandle;
 
 use super::core::{Engine, Seen};
@@ -61,11 +62,15 @@ pub struct GcOptions {
     pub blocks_per_second: Option<u32>,
 }
 
+/// Called after each step.
+type Progress<'a> = &'a mut (dyn FnMut(&GcReport) -> ControlFlow<()> + Send);
+
 /// Runs a collection.
+#[boxed]
 pub(super) async fn gc(
     engine: &Engine,
     options: &GcOptions,
-    mut progress: impl FnMut(&GcReport) -> ControlFlow<()> + Send,
+    progress: &mut (dyn FnMut(&GcReport) -> ControlFlow<()> + Send),
 ) -> Result<GcReport> {
     let started = Instant::now();
     let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
@@ -82,11 +87,11 @@ pub(super) async fn gc(
         engine.core.check_writable()?;
         engine.check_identity(engine.core.manifests.store().await?, Seen::NotYet).await?;
         let mut run = Run::new(engine, options, grace, started)?;
-        let mut done = run.all(&mut report, &mut progress).await;
+        let mut done = run.all(&mut report, progress).await;
         if let Err(error) = &done
             && engine.core.makes_room(error).await
         {
-            done = run.all(&mut report, &mut progress).await;
+            done = run.all(&mut report, progress).await;
         }
         // The caller gets no report on an error, so it gets the last state through `progress`, if it was
         // called before.
@@ -94,7 +99,7 @@ pub(super) async fn gc(
             && report.seconds > 0.0
         {
             report.failure = error.to_string();
-            let _ = run.may_go_on(&mut report, &mut progress);
+            let _ = run.may_go_on(&mut report, progress);
         }
         engine.core.latch.watch(done)?;
         engine.core.keep_reserve().await;
@@ -139,11 +144,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    async fn all(
-        &mut self,
-        report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) -> Result<()> {
+    async fn all(&mut self, report: &mut GcReport, progress: Progress<'_>) -> Result<()> {
         let done = self.steps(report, progress).await;
         // However the steps ended, none of their work is still running after this.
         done.and(self.end_batch().await)?;
@@ -158,11 +159,7 @@ impl<'a> Run<'a> {
     }
 
     /// The collection has done its work without this step: a lack of space or time here is not its failure.
-    async fn give_pages_back(
-        &self,
-        report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) {
+    async fn give_pages_back(&self, report: &mut GcReport, progress: Progress<'_>) {
         let core = &self.engine.core;
         while core.latch.watch(core.manifests.give_pages_back().await).is_ok_and(|gave| gave) {
             if self.may_go_on(report, progress).is_break() {
@@ -171,11 +168,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn steps(
-        &mut self,
-        report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) -> Result<()> {
+    async fn steps(&mut self, report: &mut GcReport, progress: Progress<'_>) -> Result<()> {
         let core = &self.engine.core;
         let manifests = &core.manifests;
         self.engine.owner.raise().await?;
@@ -252,7 +245,7 @@ impl<'a> Run<'a> {
         &mut self,
         packs: &Arc<dyn Packs>,
         report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+        progress: &mut (dyn FnMut(&GcReport) -> ControlFlow<()> + Send),
     ) -> Result<ControlFlow<()>> {
         let core = &self.engine.core;
         if self.remove_names(report, progress).await?.is_break() {
@@ -324,7 +317,7 @@ impl<'a> Run<'a> {
     async fn remove_names(
         &mut self,
         report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
+        progress: Progress<'_>,
     ) -> Result<ControlFlow<()>> {
         let core = &self.engine.core;
         let are_set_aside = core.blocks.asides().is_some();
@@ -363,11 +356,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether neither the caller nor a limit ends the run.
-    fn may_go_on(
-        &self,
-        report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) -> ControlFlow<()> {
+    fn may_go_on(&self, report: &mut GcReport, progress: Progress<'_>) -> ControlFlow<()> {
         report.seconds = self.started.elapsed().as_secs_f64();
         progress(report)?;
         let options = self.options;
@@ -378,11 +367,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until more may be deleted, and checks meanwhile whether the run should end.
-    async fn slow_down(
-        &self,
-        report: &mut GcReport,
-        progress: &mut (impl FnMut(&GcReport) -> ControlFlow<()> + Send),
-    ) -> ControlFlow<()> {
+    async fn slow_down(&self, report: &mut GcReport, progress: Progress<'_>) -> ControlFlow<()> {
         let Some(rate) = self.options.blocks_per_second else { return ControlFlow::Continue(()) };
         let due = pace::due(self.started, report.blocks, u64::from(rate));
         while pace::sleep_a_step(due).await {

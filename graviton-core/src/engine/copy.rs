@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 
 use super::core::{Core, Engine, StoredBlock, not_found};
@@ -37,11 +38,12 @@ pub struct CopyOptions {
 }
 
 /// Copies blobs from the source.
+#[boxed]
 pub(super) async fn copy(
     engine: &Engine,
     source: &Arc<Core>,
     options: &CopyOptions,
-    mut progress: impl FnMut(&CopyReport) -> ControlFlow<()> + Send,
+    progress: &mut (dyn FnMut(&CopyReport) -> ControlFlow<()> + Send),
 ) -> Result<CopyReport> {
     engine.prepare_to_write().await?;
     let started = Instant::now();
@@ -88,10 +90,11 @@ pub(super) async fn copy(
 }
 
 /// Repairs blocks with those of the source.
+#[boxed]
 pub(super) async fn repair(
     engine: &Engine,
     source: &Arc<Core>,
-    mut progress: impl FnMut(&RepairReport) -> ControlFlow<()> + Send,
+    progress: &mut (dyn FnMut(&RepairReport) -> ControlFlow<()> + Send),
 ) -> Result<RepairReport> {
     engine.prepare_to_write().await?;
     let started = Instant::now();
@@ -153,7 +156,7 @@ async fn copy_blob(
     id: &BlobId,
     wanted: bool,
     report: &mut CopyReport,
-    tell: &mut (impl FnMut(&mut CopyReport) -> ControlFlow<()> + Send),
+    tell: &mut (dyn FnMut(&mut CopyReport) -> ControlFlow<()> + Send),
 ) -> Result<Copied> {
     let Some((record, _)) = source.manifests.find(id, 0).await? else {
         return if wanted { Err(not_found(id)) } else { Ok(Copied::Gone) };

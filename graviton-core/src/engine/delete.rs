@@ -1,11 +1,14 @@
 //! Deletion: one row update. The collector removes the references and blocks of the blob after the grace.
 
+use async_recursion::async_recursion as boxed;
+
 use super::core::{Engine, not_found};
 use crate::error::{Code, Error, Result};
 use crate::key::BlobId;
 use crate::manifest::Restored;
 
 /// Deletes a blob; `not-found` if it is not there.
+#[boxed]
 pub(super) async fn delete(engine: &Engine, id: &BlobId) -> Result<()> {
     let core = &engine.core;
     core.check_writable()?;
@@ -21,6 +24,7 @@ pub(super) async fn delete(engine: &Engine, id: &BlobId) -> Result<()> {
 }
 
 /// Makes a deleted blob live again.
+#[boxed]
 pub(super) async fn restore(engine: &Engine, id: &BlobId) -> Result<()> {
     let core = &engine.core;
     core.check_writable()?;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -256,6 +257,7 @@ fn compared(core: &Core, key: BlockKey, located: Option<&Located>, bytes: Bytes)
 }
 
 /// The bytes of a stored block, verified.
+#[boxed]
 pub(super) async fn block(core: &Arc<Core>, key: &BlockKey) -> Result<Bytes> {
     let not_found = || {
         Error::new(Code::NotFound, format!("there is no block {key} in this store"))
@@ -273,6 +275,7 @@ pub(super) async fn block(core: &Arc<Core>, key: &BlockKey) -> Result<Bytes> {
 }
 
 /// Whether the block is stored.
+#[boxed]
 pub(super) async fn has_block(core: &Core, key: &BlockKey) -> Result<bool> {
     let records = core.manifests.blocks_by_key(vec![*key]).await?;
     Ok(records.iter().any(|record| record.stored))

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -238,6 +239,11 @@ impl BlobReader {
         {
             return Ok((piece.clone(), bytes.clone()));
         }
+        self.fetch_block_at_position().await
+    }
+
+    #[boxed]
+    async fn fetch_block_at_position(&mut self) -> Result<(Piece, Bytes)> {
         self.skip_to_position().await?;
         self.fetch_ahead().await?;
         let Some((piece, fetching)) = self.ahead.pop_front() else { return Err(hole()) };
@@ -261,6 +267,7 @@ impl BlobReader {
     }
 
     /// Drops the bytes before the position, and everything if the position is elsewhere.
+    #[boxed]
     async fn skip_to_position(&mut self) -> Result<()> {
         while self.ahead.front().is_some_and(|(piece, _)| piece.range.end <= self.position) {
             self.ahead.pop_front();
@@ -411,6 +418,7 @@ fn holds(entry: &PlacedEntry, position: u64) -> bool {
 }
 
 /// These bytes of a blob.
+#[boxed]
 pub(super) async fn range(core: &Arc<Core>, id: &BlobId, range: Range<u64>) -> Result<Bytes> {
     let mut reader = open(core, id).await?;
     let size = reader.size();
@@ -446,6 +454,7 @@ pub(super) async fn range(core: &Arc<Core>, id: &BlobId, range: Range<u64>) -> R
 }
 
 /// A blob to be read.
+#[boxed]
 pub(super) async fn open(core: &Arc<Core>, id: &BlobId) -> Result<BlobReader> {
     let is_small = id.size() <= SMALL && core.is_on_one_host();
     if is_small && let Some(found) = core.manifests.find_at_once(id, FIRST_ENTRIES) {

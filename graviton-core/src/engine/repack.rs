@@ -26,6 +26,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 
 use super::core::{Core, Engine, Seen};
@@ -51,10 +52,11 @@ const ROWS: usize = 1_024;
 const PINNED_BY: &str = "repack";
 
 /// Moves all stored blocks into this layout.
+#[boxed]
 pub(super) async fn repack(
     engine: &Engine,
     to: BlockLayout,
-    progress: impl FnMut(&RepackReport) -> ControlFlow<()> + Send,
+    progress: &mut (dyn FnMut(&RepackReport) -> ControlFlow<()> + Send),
 ) -> Result<RepackReport> {
     let core = &engine.core;
     core.check_writable()?;
@@ -93,7 +95,7 @@ fn appender_of(core: &Core) -> Result<&Arc<Appender>> {
 }
 
 /// One repack.
-struct Run<'a, P> {
+struct Run<'a> {
     engine: &'a Engine,
     appender: &'a Arc<Appender>,
     to: BlockLayout,
@@ -104,7 +106,7 @@ struct Run<'a, P> {
     /// Why the first file was kept that could not be removed.
     failure: Option<Error>,
     report: RepackReport,
-    progress: P,
+    progress: &'a mut (dyn FnMut(&RepackReport) -> ControlFlow<()> + Send),
     started: Instant,
 }
 
@@ -118,7 +120,7 @@ struct Moved {
     skipped: u64,
 }
 
-impl<P: FnMut(&RepackReport) -> ControlFlow<()> + Send> Run<'_, P> {
+impl Run<'_> {
     async fn all(&mut self) -> Result<()> {
         let core = &self.engine.core;
         self.engine.owner.raise().await?;

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
@@ -68,6 +69,7 @@ pub enum SessionCommit {
 }
 
 /// Opens a session that ends this long after its last call.
+#[boxed]
 pub(super) async fn open(engine: &Arc<Engine>, lifetime: Duration) -> Result<Session> {
     if !LIFETIMES.contains(&lifetime) {
         let why = format!("a session cannot live for {} s", lifetime.as_secs_f64());
@@ -129,6 +131,7 @@ impl Session {
     }
 
     /// Extends the session. `writer-expired` if it is over.
+    #[boxed]
     pub async fn renew(&self) -> Result<()> {
         self.engine.check_owner().await?;
         if self.epoch != self.engine.owner.epoch() {
@@ -147,6 +150,7 @@ impl Session {
 
     /// The keys whose blocks are missing, each named once, in their order. All of the keys are pinned:
     /// existing blocks stay.
+    #[boxed]
     pub async fn missing(&self, keys: &[BlockKey]) -> Result<Vec<BlockKey>> {
         self.renew().await?;
         let mut put = self.resume();
@@ -161,12 +165,14 @@ impl Session {
     }
 
     /// How many blocks the session keeps. Takes time in proportion.
+    #[boxed]
     pub async fn kept(&self) -> Result<u64> {
         self.core().manifests.references(self.pins).await
     }
 
     /// Stores a block, durably, and pins it. Bytes that do not have this key are `digest-mismatch`. Returns
     /// whether they were written; false if they already existed.
+    #[boxed]
     pub async fn put_block(&self, key: &BlockKey, bytes: Bytes) -> Result<bool> {
         let (key, algo) = (*key, key.algo());
         let (bytes, is) = blocking::run(move || {
@@ -190,6 +196,7 @@ impl Session {
     ///
     /// Takes as long as reading the blob, and memory for [`COMMIT_AHEAD`] or one block, and one block more.
     /// The session continues.
+    #[boxed]
     pub async fn commit(&self, keys: &[BlockKey], id: &BlobId) -> Result<SessionCommit> {
         let entries = tiled(keys, id)?;
         self.renew().await?;
@@ -260,6 +267,7 @@ impl Session {
 
     /// Ends the session: blocks that only it pinned can be collected. A session that is already over is no
     /// error.
+    #[boxed]
     pub async fn close(&self) -> Result<()> {
         let core = self.core();
         core.latch.watch(core.manifests.abort(self.pins).await)?;

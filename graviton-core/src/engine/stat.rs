@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
+
 use super::core::{Core, Engine, Seen, not_found};
 use crate::block::Packs;
 use crate::blocking::Task;
@@ -24,6 +26,7 @@ impl From<BlobRecord> for BlobStat {
 }
 
 /// Looks up a live blob; `None` if there is none of that id.
+#[boxed]
 pub(super) async fn find(core: &Core, id: &BlobId) -> Result<Option<BlobStat>> {
     let found = match core.manifests.find_at_once(id, 0) {
         Some(found) => found,
@@ -33,11 +36,13 @@ pub(super) async fn find(core: &Core, id: &BlobId) -> Result<Option<BlobStat>> {
 }
 
 /// Looks up a live blob; `not-found` if there is none of that id.
+#[boxed]
 pub(super) async fn stat(core: &Core, id: &BlobId) -> Result<BlobStat> {
     find(core, id).await?.ok_or_else(|| not_found(id))
 }
 
 /// Up to `limit` entries of a blob's manifest, from the one that holds the byte at `from` on.
+#[boxed]
 pub(super) async fn manifest(
     core: &Core,
     id: &BlobId,
@@ -53,12 +58,14 @@ pub(super) async fn manifest(
 }
 
 /// Up to `limit` live blobs behind `after`.
+#[boxed]
 pub(super) async fn list(core: &Core, after: Option<&BlobId>, limit: usize) -> Result<Vec<BlobStat>> {
     let records = core.manifests.list(after, limit).await?;
     Ok(records.into_iter().map(BlobStat::from).collect())
 }
 
 /// Sums over the store.
+#[boxed]
 pub(super) async fn stats(core: &Core) -> Result<StoreStats> {
     let manifests = Arc::clone(&core.manifests);
     let stats = Task::spawn(async move { manifests.totals().await }).join().await??;
@@ -106,6 +113,7 @@ async fn add_packs(core: &Core, packs: &dyn Packs, stats: &mut StoreStats) -> Re
 /// Asks the database and the block store something small each, whether the blocks are this database's, and
 /// whether any of the first that it knows is there: a directory or a bucket may be gone, and the id of the
 /// store not.
+#[boxed]
 pub(super) async fn ping(engine: &Engine) -> Result<()> {
     let core = &engine.core;
     engine.check_identity(core.manifests.store().await?, Seen::NotYet).await?;
@@ -146,6 +154,7 @@ pub(super) async fn ping(engine: &Engine) -> Result<()> {
 const PROBED: usize = 16;
 
 /// Fails if a put would be refused.
+#[boxed]
 pub(super) async fn check_writes(engine: &Engine) -> Result<()> {
     let core = &engine.core;
     core.check_writable()?;
@@ -161,6 +170,7 @@ pub(super) async fn check_writes(engine: &Engine) -> Result<()> {
 pub const NEARLY_FULL_DIRECTORY: f64 = 0.8;
 
 /// How full the fullest directory of blocks is.
+#[boxed]
 pub(super) async fn directory_share(core: &Core) -> Result<f64> {
     match core.blocks.disk() {
         Some(disk) => disk.directory_share().await,

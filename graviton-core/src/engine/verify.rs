@@ -17,6 +17,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_recursion::async_recursion as boxed;
+
 use super::core::{Core, Engine, not_found};
 use super::damage::{Damage, is_unreadable, look, look_together, recheck};
 use super::pack::read::Run;
@@ -140,10 +142,11 @@ fn neighbours(records: Vec<BlockRecord>) -> Vec<Vec<BlockRecord>> {
 }
 
 /// Runs a verification.
+#[boxed]
 pub(super) async fn verify(
     engine: &Engine,
     options: &VerifyOptions,
-    tell: impl FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send,
+    tell: &mut (dyn FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send),
 ) -> Result<VerifyReport> {
     let core = &engine.core;
     if options.rebuild && !options.ids.is_empty() {
@@ -186,18 +189,18 @@ impl From<Error> for Stop {
     }
 }
 
-struct Check<'a, T> {
+struct Check<'a> {
     engine: &'a Engine,
     core: &'a Arc<Core>,
     options: &'a VerifyOptions,
-    tell: T,
+    tell: &'a mut (dyn FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send),
     report: VerifyReport,
     started: Instant,
     /// Whether bad blocks can be marked.
     may_write: bool,
 }
 
-impl<T: FnMut(VerifyEvent<'_>) -> ControlFlow<()> + Send> Check<'_, T> {
+impl Check<'_> {
     fn found(&mut self, finding: Finding) -> Result<(), Stop> {
         if (self.tell)(VerifyEvent::Found(finding)).is_break() { Err(Stop::Ended) } else { Ok(()) }
     }

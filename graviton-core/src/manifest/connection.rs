@@ -245,19 +245,11 @@ impl Connection<'_> {
     }
 }
 
-/// How a transaction ends, and its answer. After a query both are the same.
+/// How a transaction ends, and its answer. After a query both endings are the same.
 pub(super) enum Ending<T> {
     Commit(T),
     /// Nothing was changed.
     RollBack(T),
-}
-
-impl<T> Ending<T> {
-    /// The answer, where there is no transaction to end.
-    pub(super) fn answer(self) -> T {
-        let (Ending::Commit(answer) | Ending::RollBack(answer)) = self;
-        answer
-    }
 }
 
 /// An operation in progress. It is boxed because stable Rust has no other way to require that the future of a

@@ -28,6 +28,7 @@ mod pack;
 mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod prepared;
 mod put;
 mod read;
 mod repack;

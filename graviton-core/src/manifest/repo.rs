@@ -4,10 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
+
 use super::connection::{Columns, Ending, Problem, Value, Work};
 use super::operation::{Operation, TransactionHook, Watch};
 #[cfg(feature = "postgres")]
 use super::postgres;
+use super::prepared::{Answered, Prepared};
 use super::sql::{Sql, Tables};
 use super::sqlite::SqliteDatabase;
 use super::{Connections, Durability};
@@ -65,18 +68,27 @@ impl ManifestRepo {
         let operation = operation.on(self.tables);
         let watch = Watch::new(self.hook.as_ref(), operation);
         watch.before_begin()?;
-        let answer = match &self.database {
-            Database::Sqlite(database) => database.run(operation, watch.clone(), arguments, work).await,
-            #[cfg(feature = "postgres")]
-            // Boxed: it connects and tries again, and would make the future of every operation large.
-            Database::Postgres(database) => {
-                Box::pin(database.run(operation, &watch, &arguments, &work)).await
-            }
-            #[cfg(all(test, feature = "postgres"))]
-            Database::Stepped(database) => database.run(&arguments, &work).await,
-        };
+        let prepared = Arc::new(Answered::new(arguments, work));
+        let ended = self.run_prepared(operation, &watch, Arc::clone(&prepared) as Arc<dyn Prepared>).await;
         watch.after_end()?;
-        answer
+        ended.and_then(|()| prepared.answer())
+    }
+
+    /// Boxed, because it connects and tries again, and would make the future of every operation large.
+    #[boxed]
+    async fn run_prepared(
+        &self,
+        operation: Operation,
+        watch: &Watch,
+        prepared: Arc<dyn Prepared>,
+    ) -> Result<()> {
+        match &self.database {
+            Database::Sqlite(database) => database.run(operation, watch.clone(), prepared).await,
+            #[cfg(feature = "postgres")]
+            Database::Postgres(database) => database.run(operation, watch, &*prepared).await,
+            #[cfg(all(test, feature = "postgres"))]
+            Database::Stepped(database) => database.run(&*prepared).await,
+        }
     }
 
     /// An operation that is one statement: the rows that it finds.

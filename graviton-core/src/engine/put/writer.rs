@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -67,6 +68,7 @@ impl Memory {
 
 impl BlobWriter {
     /// A writer with these options, in a store that is ready to be written to.
+    #[boxed]
     pub(in crate::engine) async fn open(engine: &Arc<Engine>, options: &PutOptions) -> Result<BlobWriter> {
         engine.prepare_to_write().await?;
         engine.core.latch.check()?;
@@ -113,6 +115,7 @@ impl BlobWriter {
         Ok(&mut self.memory.bytes()[self.filled..])
     }
 
+    #[boxed]
     async fn grow(&mut self) -> Result<()> {
         if let Memory::Start(bytes) = &mut self.memory
             && bytes.len() < MOST_START
@@ -150,6 +153,7 @@ impl BlobWriter {
     }
 
     /// Hands the buffer to the pipeline.
+    #[boxed]
     async fn submit(&mut self) -> Result<()> {
         let filled = std::mem::take(&mut self.filled);
         let Memory::Buffer(buffer) = std::mem::replace(&mut self.memory, Memory::None) else {
@@ -178,6 +182,7 @@ impl BlobWriter {
     }
 
     /// Commits the blob: it is visible, and as durable as the store, when this returns.
+    #[boxed]
     pub async fn finish(mut self) -> Result<PutReceipt> {
         if self.failed {
             return Err(match self.pipeline.take() {
@@ -202,6 +207,7 @@ impl BlobWriter {
     }
 
     /// Commits a blob that is all in memory, and stays where it is.
+    #[boxed]
     pub(in crate::engine) async fn put_bytes(mut self, bytes: Bytes) -> Result<PutReceipt> {
         self.size = bytes.len() as u64;
         if let Some(expected) = self.expected
@@ -294,6 +300,7 @@ pub(crate) async fn fill(mut writer: BlobWriter, mut source: impl AsyncRead + Un
 
 /// Writes the content of a file, and commits. Blocking threads read the file, as much at a time as there is
 /// memory for.
+#[boxed]
 pub(crate) async fn fill_from_file(mut writer: BlobWriter, path: PathBuf) -> Result<PutReceipt> {
     let path: Arc<Path> = path.into();
     let failed = |error| Error::io_at("cannot read", &path, error);

@@ -5,7 +5,6 @@
 //! the server, each dead connection in it costs one failed call (or costs each call one more round trip to
 //! find out). Here the first lost connection discards all idle ones.
 
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +18,9 @@ use super::{PostgresAddress, pooler};
 use crate::descriptor;
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
-use crate::manifest::connection::{self, Ending, Problem, Work};
+use crate::manifest::connection::{self, Ending, Problem};
 use crate::manifest::operation::{Access, Operation, Watch};
+use crate::manifest::prepared::Prepared;
 use crate::random;
 
 /// How long a call waits for a free connection. The one that renews the lease is not among them.
@@ -184,31 +184,23 @@ impl PostgresDatabase {
     }
 
     /// Runs an operation.
-    pub(in crate::manifest) async fn run<A, T>(
+    pub(in crate::manifest) async fn run(
         &self,
         operation: Operation,
         watch: &Watch,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Result<T>
-    where
-        A: Sync,
-        T: Send,
-    {
-        let call = Call { operation, watch, arguments, work, answer: PhantomData };
+        prepared: &dyn Prepared,
+    ) -> Result<()> {
+        let call = Call { operation, watch, prepared };
         if operation.access == Access::Renewal { self.renew(&call).await } else { self.repeat(&call).await }
     }
 
     /// Runs the operation until it succeeds, or a retry cannot help.
-    async fn repeat<A: Sync, T: Send, W: Work<A, T>>(&self, call: &Call<'_, A, T, W>) -> Result<T> {
+    async fn repeat(&self, call: &Call<'_>) -> Result<()> {
         let started = Instant::now();
         let mut unknown = false;
         let mut losses = 0;
         for tries in 0.. {
-            let failure = match self.try_once(call).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
+            let Err(failure) = self.try_once(call).await else { return Ok(()) };
             unknown |= failure.unknown;
             let again = match failure.remedy {
                 Remedy::RunAgain => started.elapsed() < CONFLICTS,
@@ -230,10 +222,7 @@ impl PostgresDatabase {
         unreachable!("the loop ends by itself only after four billion tries")
     }
 
-    async fn try_once<A: Sync, T: Send, W: Work<A, T>>(
-        &self,
-        call: &Call<'_, A, T, W>,
-    ) -> Result<T, Failure> {
+    async fn try_once(&self, call: &Call<'_>) -> Result<(), Failure> {
         let connected = self.session().await;
         let mut session =
             connected.map_err(|error| Failure { error, remedy: Remedy::None, unknown: false })?;
@@ -248,11 +237,11 @@ impl PostgresDatabase {
             return Err(Failure { error, remedy: Remedy::None, unknown: outcome.committing });
         };
         let problem = match result {
-            Ok(answer) => {
+            Ok(()) => {
                 if outcome.usable {
                     session.give_back();
                 }
-                return Ok(answer);
+                return Ok(());
             }
             Err(problem) => problem,
         };
@@ -284,15 +273,13 @@ impl Outcome {
 }
 
 /// An operation with its arguments, which can run any number of times.
-struct Call<'a, A, T, W> {
+struct Call<'a> {
     operation: Operation,
     watch: &'a Watch,
-    arguments: &'a A,
-    work: &'a W,
-    answer: PhantomData<fn() -> T>,
+    prepared: &'a dyn Prepared,
 }
 
-impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
+impl Call<'_> {
     /// Whether the operation is more than one writing statement. PostgreSQL makes a transaction of a single
     /// one.
     fn is_transaction(&self) -> bool {
@@ -304,27 +291,27 @@ impl<A: Sync, T: Send, W: Work<A, T>> Call<'_, A, T, W> {
         &self,
         connection: &mut PgConnection,
         Outcome { committing, usable }: &mut Outcome,
-    ) -> Result<T, Problem> {
+    ) -> Result<(), Problem> {
         if !self.is_transaction() {
             self.watch.before_commit()?;
             let connection = connection::Connection::Postgres(connection, self.operation.tables);
-            let running = (self.work)(connection, self.arguments);
-            return Ok(running.await?.answer());
+            self.prepared.run_on(connection).await?;
+            return Ok(());
         }
         connection.execute(sqlx::raw_sql(BEGIN)).await?;
         let running = connection::Connection::Postgres(&mut *connection, self.operation.tables);
-        match (self.work)(running, self.arguments).await? {
-            Ending::Commit(answer) => {
+        match self.prepared.run_on(running).await? {
+            Ending::Commit(()) => {
                 self.watch.before_commit()?;
                 *committing = true;
                 connection.execute("COMMIT").await?;
-                Ok(answer)
+                Ok(())
             }
-            Ending::RollBack(answer) => {
+            Ending::RollBack(()) => {
                 // The answer holds either way: nothing was changed. The operation must not be retried for
                 // this, because its work outside the database may still be in progress.
                 *usable = matches!(timeout(CLEAN_UP, connection.execute("ROLLBACK")).await, Ok(Ok(_)));
-                Ok(answer)
+                Ok(())
             }
         }
     }
@@ -340,7 +327,7 @@ fn pause(tries: u32) -> Duration {
 
 impl PostgresDatabase {
     /// Runs the renewal of a lease, over its own connection.
-    async fn renew<A: Sync, T: Send, W: Work<A, T>>(&self, call: &Call<'_, A, T, W>) -> Result<T> {
+    async fn renew(&self, call: &Call<'_>) -> Result<()> {
         let mut held = self.renewal.lock().await;
         let mut again = held.is_some();
         loop {
@@ -358,9 +345,9 @@ impl PostgresDatabase {
             };
             let mut outcome = Outcome::new();
             let problem = match timeout(CONNECT, call.run_on(&mut connection, &mut outcome)).await {
-                Ok(Ok(answer)) => {
+                Ok(Ok(())) => {
                     *held = Some(connection);
-                    return Ok(answer);
+                    return Ok(());
                 }
                 Ok(Err(problem)) => problem,
                 Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into(),

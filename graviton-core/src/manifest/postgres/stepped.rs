@@ -7,7 +7,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::failure::{Remedy, remedy};
 use crate::error::Result;
-use crate::manifest::connection::{Connection, Ending, Problem, Work};
+use crate::manifest::connection::{Connection, Ending, Problem};
+use crate::manifest::prepared::Prepared;
 
 /// A session asks for leave before each statement, and says when it has its answer.
 pub(in crate::manifest) struct Gate {
@@ -38,24 +39,20 @@ impl fmt::Debug for Stepped {
 
 impl Stepped {
     /// Does what `PostgresDatabase` does with a transaction, statement by statement.
-    pub(in crate::manifest) async fn run<A: Sync, T: Send>(
-        &self,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Result<T> {
+    pub(in crate::manifest) async fn run(&self, prepared: &dyn Prepared) -> Result<()> {
         let mut connection = self.connection.lock().await;
         loop {
             self.gate.pass().await;
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await.unwrap();
-            let problem = match work(Connection::Stepped(&mut connection, &self.gate), arguments).await {
-                Ok(Ending::RollBack(answer)) => {
+            let problem = match prepared.run_on(Connection::Stepped(&mut connection, &self.gate)).await {
+                Ok(Ending::RollBack(())) => {
                     connection.execute("ROLLBACK").await.unwrap();
-                    return Ok(answer);
+                    return Ok(());
                 }
-                Ok(Ending::Commit(answer)) => {
+                Ok(Ending::Commit(())) => {
                     self.gate.pass().await;
                     match connection.execute("COMMIT").await {
-                        Ok(_) => return Ok(answer),
+                        Ok(_) => return Ok(()),
                         Err(error) => Problem::Postgres(error),
                     }
                 }

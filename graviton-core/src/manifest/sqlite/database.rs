@@ -24,8 +24,9 @@ use super::in_place::Files;
 use super::mutex::{locked, try_locked};
 use crate::error::{Code, Error, Result};
 use crate::manifest::Connections;
-use crate::manifest::connection::{self, Ending, Problem, Work};
+use crate::manifest::connection::{self, Ending, Problem};
 use crate::manifest::operation::{Access, Operation, Watch};
+use crate::manifest::prepared::Prepared;
 use crate::manifest::sql::Tables;
 use crate::repeated::again;
 use crate::{blocking, durable, runtime};
@@ -97,17 +98,12 @@ impl SqliteDatabase {
 
     /// Runs an operation. A transaction runs twice only if a signal ended one of its system calls: it has the
     /// database to itself from its first statement on.
-    pub(in crate::manifest) async fn run<A, T>(
+    pub(in crate::manifest) async fn run(
         &self,
         operation: Operation,
         watch: Watch,
-        arguments: A,
-        work: impl Work<A, T>,
-    ) -> Result<T>
-    where
-        A: Send + Sync + 'static,
-        T: Send + 'static,
-    {
+        prepared: Arc<dyn Prepared>,
+    ) -> Result<()> {
         let file = Arc::clone(&self.0);
         if operation.only_reads() {
             let permit = Arc::clone(&file.may_read).acquire_owned().await;
@@ -116,8 +112,8 @@ impl SqliteDatabase {
                 // more.
                 let _permit = &permit;
                 let result = match operation.access {
-                    Access::ReadBeforeWrite => file.read_before_write(operation.tables, &arguments, &work),
-                    _ => file.read(operation.tables, &arguments, &work),
+                    Access::ReadBeforeWrite => file.read_before_write(operation.tables, &*prepared),
+                    _ => file.read(operation.tables, &*prepared),
                 };
                 file.unless_it_waits(result?)
             })
@@ -125,11 +121,11 @@ impl SqliteDatabase {
         }
         blocking::run_waiting(move || {
             let writer = if blocking::may_wait() { locked(&file.writer) } else { try_locked(&file.writer)? };
-            let answer = file.unless_it_waits(file.write(writer, operation, &watch, &arguments, &work));
+            let ended = file.unless_it_waits(file.write(writer, operation, &watch, &*prepared));
             if let Some(due) = file.checkpoints.due() {
                 checkpoint_elsewhere(&file, due);
             }
-            answer
+            ended
         })
         .await?
     }
@@ -206,12 +202,7 @@ impl File {
 
     /// Runs a query over a connection for reading. Returns `None` if the connection must be opened first, and
     /// may not be opened here.
-    fn read<A, T>(
-        &self,
-        tables: Tables,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Option<Result<T, Problem>> {
+    fn read(&self, tables: Tables, prepared: &dyn Prepared) -> Option<Result<(), Problem>> {
         if let Err(error) = self.check_open() {
             return Some(Err(error.into()));
         }
@@ -230,7 +221,7 @@ impl File {
             Ok(reader) => reader,
             Err(problem) => return Some(Err(problem)),
         };
-        let result = repeated(|| self.read_over(&mut reader.connection, tables, arguments, work));
+        let result = repeated(|| self.read_over(&mut reader.connection, tables, prepared));
         if !self.files.is_log_lost() {
             locked(&self.readers).push(reader);
         }
@@ -239,31 +230,24 @@ impl File {
 
     /// Runs a query over the connection for writing, if it is free. That connection has cached the pages that
     /// it wrote; the others would have to read them again, which takes as long as the query.
-    fn read_before_write<A, T>(
-        &self,
-        tables: Tables,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Option<Result<T, Problem>> {
+    fn read_before_write(&self, tables: Tables, prepared: &dyn Prepared) -> Option<Result<(), Problem>> {
         match try_locked(&self.writer).as_deref_mut() {
-            Some(Some(writer)) => {
-                Some(repeated(|| self.read_over(&mut writer.connection, tables, arguments, work)))
-            }
-            _ => self.read(tables, arguments, work),
+            Some(Some(writer)) => Some(repeated(|| self.read_over(&mut writer.connection, tables, prepared))),
+            _ => self.read(tables, prepared),
         }
     }
 
-    fn read_over<A, T>(
+    fn read_over(
         &self,
         connection: &mut Connection,
         tables: Tables,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Result<T, Problem> {
+        prepared: &dyn Prepared,
+    ) -> Result<(), Problem> {
         self.check_open()?;
-        let answered = work(connection::Connection::Sqlite(connection, tables), arguments).now_or_never();
+        let answered = prepared.run_on(connection::Connection::Sqlite(connection, tables)).now_or_never();
         let waited = || Error::new(Code::Internal, "a query of SQLite waited for something else");
-        Ok(answered.ok_or_else(waited)??.answer())
+        answered.ok_or_else(waited)??;
+        Ok(())
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -274,27 +258,25 @@ impl File {
     }
 
     /// Runs a transaction; rolls it back on an error.
-    fn write<A, T>(
+    fn write(
         &self,
         mut writer: MutexGuard<'_, Option<Writer>>,
         operation: Operation,
         watch: &Watch,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Result<T, Problem> {
-        let result = repeated(|| self.transact(&mut writer, operation, watch, arguments, work));
+        prepared: &dyn Prepared,
+    ) -> Result<(), Problem> {
+        let result = repeated(|| self.transact(&mut writer, operation, watch, prepared));
         self.close_if_log_is_lost(&mut writer);
         result
     }
 
-    fn transact<A, T>(
+    fn transact(
         &self,
         writer: &mut Option<Writer>,
         operation: Operation,
         watch: &Watch,
-        arguments: &A,
-        work: &impl Work<A, T>,
-    ) -> Result<T, Problem> {
+        prepared: &dyn Prepared,
+    ) -> Result<(), Problem> {
         self.check_open()?;
         if let Some(failure) = self.checkpoints.failure() {
             return Err(failure.into());
@@ -316,17 +298,17 @@ impl File {
         // Nothing is written yet.
         self.files.check_log_to_write()?;
         let connection = connection::Connection::Sqlite(transaction.0, operation.tables);
-        match runtime::drive(work(connection, arguments))? {
-            Ending::Commit(answer) => {
+        match runtime::drive(prepared.run_on(connection))? {
+            Ending::Commit(()) => {
                 watch.before_commit()?;
                 transaction.commit()?;
                 // A later opener of the store finds the same file.
                 self.files.check_database()?;
                 self.files.check_log_to_write()?;
-                Ok(answer)
+                Ok(())
             }
             // Rolled back when it is dropped.
-            Ending::RollBack(answer) => Ok(answer),
+            Ending::RollBack(()) => Ok(()),
         }
     }
 
