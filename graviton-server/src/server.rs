@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::app::{App, Shared};
 use crate::auth::Auth;
@@ -257,33 +258,15 @@ impl Server {
         let stage = self.stage.subscribe();
         tokio::spawn(async move {
             let _slot = slot;
-            let served = match tls {
-                None => serve(Socket::new(stream, &connection), service, stage).await,
-                Some(config) => {
-                    let is_plain = tokio::select! {
-                        is_plain = tokio::time::timeout(app.limits().header_timeout, not_http::is_plain(&stream)) => is_plain,
-                        () = reached(stage.clone(), Stage::Draining) => return,
-                    };
-                    match is_plain {
-                        Ok(false) => {}
-                        Ok(true) => {
-                            let why = "this port speaks TLS; use https:// in the address";
-                            let problem = Problem::new(Code::InvalidArgument, why);
-                            return refuse(stream, &problem, &app.settings().prefix).await;
-                        }
-                        Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
-                    }
-                    let shaking = TlsAcceptor::from(config).accept(Socket::new(stream, &connection));
-                    let shaken = tokio::select! {
-                        shaken = tokio::time::timeout(app.limits().header_timeout, shaking) => shaken,
-                        () = reached(stage.clone(), Stage::Draining) => return,
-                    };
-                    match shaken {
-                        Ok(Ok(stream)) => serve(stream, service, stage).await,
-                        Ok(Err(error)) => return tracing::debug!(%peer, %error, "the TLS handshake failed"),
-                        Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
-                    }
-                }
+            let served = if let Some(config) = tls {
+                let shaken = tokio::select! {
+                    shaken = shake_hands(stream, config, &connection, &app) => shaken,
+                    () = reached(stage.clone(), Stage::Draining) => None,
+                };
+                let Some(stream) = shaken else { return };
+                serve(stream, service, stage).await
+            } else {
+                serve(Socket::new(stream, &connection), service, stage).await
             };
             if let Err(aborted) = served {
                 // If the channel is full, another connection has already reported it.
@@ -291,6 +274,25 @@ impl Server {
             }
         });
     }
+}
+
+/// Begins TLS, in the time that a client has for its headers. `None` if the client does not.
+async fn shake_hands(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    connection: &Arc<Connection>,
+    app: &App,
+) -> Option<TlsStream<Socket>> {
+    let (peer, limit) = (connection.peer(), app.limits().header_timeout);
+    let too_slow = |_| tracing::debug!(%peer, "the TLS handshake took too long");
+    if tokio::time::timeout(limit, not_http::is_plain(&stream)).await.map_err(too_slow).ok()? {
+        let why = "this port speaks TLS; use https:// in the address";
+        refuse(stream, &Problem::new(Code::InvalidArgument, why), &app.settings().prefix).await;
+        return None;
+    }
+    let shaking = TlsAcceptor::from(config).accept(Socket::new(stream, connection));
+    let shaken = tokio::time::timeout(limit, shaking).await.map_err(too_slow).ok()?;
+    shaken.map_err(|error| tracing::debug!(%peer, %error, "the TLS handshake failed")).ok()
 }
 
 impl Control {

@@ -84,24 +84,12 @@ impl ConnectionService {
         let (head, body) = request.into_parts();
         let (body, ended) = WatchedBody::new(body, version, self.app.leaving());
         let mut request = Request::from_parts(head, body);
+        let requester =
+            Requester { connection: Arc::clone(&self.connection), address: peer, request: id.clone() };
+        request.extensions_mut().insert(requester);
         let (caller, mut response) = match admitted {
-            Ok(caller) => {
-                let connection = Arc::clone(&self.connection);
-                let requester = Requester { connection, address: peer, request: id.clone() };
-                request.extensions_mut().insert(requester);
-                request.extensions_mut().insert(caller.clone());
-                let routed = self.router.call(request.map(Body::new));
-                let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {
-                    // The panic hook has logged where.
-                    Ok(Problem::internal(Code::Internal, "a handler panicked").into_response())
-                });
-                (Some(caller), response.unwrap_or_else(|never| match never {}))
-            }
-            Err(problem) => {
-                request.extensions_mut().insert(problem);
-                let refused = self.refusals.call(request.map(|_| Body::empty())).await;
-                (None, refused.unwrap_or_else(|never| match never {}))
-            }
+            Ok(caller) => (Some(caller.clone()), self.handle(request, caller).await),
+            Err(problem) => (None, self.refuse(request, problem).await),
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             response = self.render(problem, &id, response.headers());
@@ -129,6 +117,24 @@ impl ConnectionService {
         }
         response.headers_mut().insert(request_id::HEADER, id);
         response
+    }
+
+    /// The response of the handler of the route.
+    async fn handle(&mut self, mut request: Request<WatchedBody>, caller: Caller) -> Response {
+        request.extensions_mut().insert(caller);
+        let routed = self.router.call(request.map(Body::new));
+        let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {
+            // The panic hook has logged where.
+            Ok(Problem::internal(Code::Internal, "a handler panicked").into_response())
+        });
+        response.unwrap_or_else(|never| match never {})
+    }
+
+    /// The response to a request that is not admitted.
+    async fn refuse(&mut self, mut request: Request<WatchedBody>, problem: Problem) -> Response {
+        request.extensions_mut().insert(problem);
+        let refused = self.refusals.call(request.map(|_| Body::empty())).await;
+        refused.unwrap_or_else(|never| match never {})
     }
 
     /// The response that reports a problem to the client.

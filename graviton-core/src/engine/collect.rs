@@ -183,35 +183,8 @@ impl<'a> Run<'a> {
         aside::tidy(&core.blocks, manifests).await?;
         let doom = self.engine.timing.doom.max(Timing::USUAL.doom);
         report.future_times += manifests.bring_times_back(LONGEST_LEASE, doom).await?;
-        loop {
-            let expired = manifests.expire(ROWS).await?;
-            report.abandoned_puts += expired;
-            if self.may_go_on(report, progress).is_break() {
-                return Ok(());
-            }
-            if expired < ROWS as u64 {
-                break;
-            }
-        }
-        while manifests.discard(self.grace, ROWS).await? == ROWS as u64 {
-            if self.may_go_on(report, progress).is_break() {
-                return Ok(());
-            }
-        }
-        let mut after = BlobRow(0);
-        loop {
-            let blobs = manifests.discarded_blobs(after, ROWS).await?;
-            let Some(last) = blobs.last().copied() else { break };
-            after = last;
-            let mut rest = &blobs[..];
-            while !rest.is_empty() {
-                let gone = manifests.reap(rest, ROWS).await?;
-                report.blobs += gone as u64;
-                rest = &rest[gone..];
-                if self.may_go_on(report, progress).is_break() {
-                    return Ok(());
-                }
-            }
+        if self.remove_blobs(report, progress).await?.is_break() {
+            return Ok(());
         }
         let mut after = BlockRow(0);
         while let Some(last) = self.remove_next(after, report).await? {
@@ -240,12 +213,51 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Removes the rows of blobs that are over: those of puts whose process is gone, and deleted ones.
+    async fn remove_blobs(
+        &mut self,
+        report: &mut GcReport,
+        progress: Progress<'_>,
+    ) -> Result<ControlFlow<()>> {
+        let manifests = &self.engine.core.manifests;
+        loop {
+            let expired = manifests.expire(ROWS).await?;
+            report.abandoned_puts += expired;
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            if expired < ROWS as u64 {
+                break;
+            }
+        }
+        while manifests.discard(self.grace, ROWS).await? == ROWS as u64 {
+            if self.may_go_on(report, progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let mut after = BlobRow(0);
+        loop {
+            let blobs = manifests.discarded_blobs(after, ROWS).await?;
+            let Some(last) = blobs.last().copied() else { return Ok(ControlFlow::Continue(())) };
+            after = last;
+            let mut rest = &blobs[..];
+            while !rest.is_empty() {
+                let gone = manifests.reap(rest, ROWS).await?;
+                report.blobs += gone as u64;
+                rest = &rest[gone..];
+                if self.may_go_on(report, progress).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+    }
+
     /// Releases blocks in packs, seals packs of stores that died, gives space back, and drops packs.
     async fn tend_packs(
         &mut self,
         packs: &Arc<dyn Packs>,
         report: &mut GcReport,
-        progress: &mut (dyn FnMut(&GcReport) -> ControlFlow<()> + Send),
+        progress: Progress<'_>,
     ) -> Result<ControlFlow<()>> {
         let core = &self.engine.core;
         if self.remove_names(report, progress).await?.is_break() {

@@ -158,6 +158,7 @@ impl Proxy {
 }
 
 /// One message: its head with the empty line, and its body.
+#[derive(Clone)]
 struct Message {
     head: String,
     body: Vec<u8>,
@@ -228,7 +229,7 @@ impl State {
         self.held.fetch_sub(1, Ordering::SeqCst);
     }
 
-    async fn send(&self, request: Message, bodiless: bool) -> std::io::Result<Option<Message>> {
+    async fn send(&self, request: &Message, bodiless: bool) -> std::io::Result<Option<Message>> {
         let mut server = TcpStream::connect(&self.server).await?;
         server.write_all(&request.whole()).await?;
         read(&mut server, bodiless).await
@@ -265,67 +266,11 @@ impl State {
         let bodiless = seen.method == "HEAD";
         let fault = self.order(&seen);
         self.seen.lock().unwrap().push(seen);
-        match &fault {
-            Some(Fault::Answer(status, body)) => {
-                let body = if bodiless { "" } else { body };
-                let answer =
-                    format!("HTTP/1.1 {status} Injected\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                client.write_all(answer.as_bytes()).await?;
-                return Ok(true);
+        if let Some(fault) = &fault {
+            if let Some(usable) = self.answer_instead(fault, &request, bodiless, client).await? {
+                return Ok(usable);
             }
-            Some(Fault::Refused(header, status, body)) if request.header(header).is_some() => {
-                let answer =
-                    format!("HTTP/1.1 {status} Injected\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                client.write_all(answer.as_bytes()).await?;
-                return Ok(true);
-            }
-            Some(Fault::Reset) => {
-                client.set_zero_linger()?;
-                return Ok(false);
-            }
-            Some(Fault::Silent) => {
-                // Waits until the client gives up.
-                let _ = client.read(&mut [0]).await;
-                return Ok(false);
-            }
-            Some(Fault::Unconditional) => {
-                let head = request.head.split("\r\n");
-                let kept = head.filter(|line| !line.to_ascii_lowercase().starts_with("if-none-match:"));
-                request.head = kept.collect::<Vec<_>>().join("\r\n");
-            }
-            Some(Fault::Under(path)) => {
-                let (inside, outside) = (format!(" {path}/"), request.head.clone());
-                request.head = outside.replacen(&inside, " /", 1);
-                assert_ne!(request.head, outside, "it is not under {path}");
-            }
-            Some(Fault::Held) => {
-                self.hold().await;
-                let answer = self.send(request, bodiless).await;
-                self.let_go();
-                let Some(answer) = answer? else { return Ok(false) };
-                client.write_all(&answer.whole()).await?;
-                return Ok(true);
-            }
-            Some(Fault::Kept) => {
-                let (state, released) = (Arc::clone(self), self.hold());
-                tokio::spawn(async move {
-                    released.await;
-                    let answer = state.send(request, bodiless).await;
-                    state.let_go();
-                    answer
-                });
-                return Ok(false);
-            }
-            Some(Fault::Late(duration)) => {
-                let (state, duration) = (Arc::clone(self), *duration);
-                tokio::spawn(async move {
-                    tokio::time::sleep(duration).await;
-                    state.send(request, bodiless).await
-                });
-                return Ok(false);
-            }
-            Some(Fault::FlippedRequest(at)) => request.body[*at] ^= 1,
-            _ => {}
+            change_request(fault, &mut request);
         }
         server.write_all(&request.whole()).await?;
         let Some(mut answer) = read(server, bodiless).await? else { return Ok(false) };
@@ -352,5 +297,85 @@ impl State {
         }
         client.write_all(&answer.whole()).await?;
         Ok(true)
+    }
+
+    /// Faults for which the request does not go on to the server over this connection. Returns whether the
+    /// client's connection is still usable.
+    async fn answer_instead(
+        self: &Arc<State>,
+        fault: &Fault,
+        request: &Message,
+        bodiless: bool,
+        client: &mut TcpStream,
+    ) -> std::io::Result<Option<bool>> {
+        match fault {
+            Fault::Answer(status, body) => {
+                let body = if bodiless { "" } else { body };
+                client.write_all(injected(*status, body).as_bytes()).await?;
+                Ok(Some(true))
+            }
+            Fault::Refused(header, status, body) if request.header(header).is_some() => {
+                client.write_all(injected(*status, body).as_bytes()).await?;
+                Ok(Some(true))
+            }
+            Fault::Reset => {
+                client.set_zero_linger()?;
+                Ok(Some(false))
+            }
+            Fault::Silent => {
+                // Waits until the client gives up.
+                let _ = client.read(&mut [0]).await;
+                Ok(Some(false))
+            }
+            Fault::Held => {
+                self.hold().await;
+                let answer = self.send(request, bodiless).await;
+                self.let_go();
+                let Some(answer) = answer? else { return Ok(Some(false)) };
+                client.write_all(&answer.whole()).await?;
+                Ok(Some(true))
+            }
+            Fault::Kept => {
+                let (state, released, request) = (Arc::clone(self), self.hold(), request.clone());
+                tokio::spawn(async move {
+                    released.await;
+                    let answer = state.send(&request, bodiless).await;
+                    state.let_go();
+                    answer
+                });
+                Ok(Some(false))
+            }
+            Fault::Late(duration) => {
+                let (state, duration, request) = (Arc::clone(self), *duration, request.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(duration).await;
+                    state.send(&request, bodiless).await
+                });
+                Ok(Some(false))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn injected(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Injected\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Faults for which the server gets another request.
+fn change_request(fault: &Fault, request: &mut Message) {
+    match fault {
+        Fault::Unconditional => {
+            let head = request.head.split("\r\n");
+            let kept = head.filter(|line| !line.to_ascii_lowercase().starts_with("if-none-match:"));
+            request.head = kept.collect::<Vec<_>>().join("\r\n");
+        }
+        Fault::Under(path) => {
+            let (inside, outside) = (format!(" {path}/"), request.head.clone());
+            request.head = outside.replacen(&inside, " /", 1);
+            assert_ne!(request.head, outside, "it is not under {path}");
+        }
+        Fault::FlippedRequest(at) => request.body[*at] ^= 1,
+        _ => {}
     }
 }

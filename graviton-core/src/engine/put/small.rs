@@ -25,7 +25,7 @@ use crate::engine::pack::append::Appended;
 use crate::error::{Code, Error, Result};
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::{Commit, Committed, Durability, Packed};
-use crate::place::Located;
+use crate::place::{Located, Place};
 use crate::report::PutReceipt;
 
 /// A blob of more blocks is not small: it is pinned.
@@ -133,11 +133,63 @@ fn no_outcome() -> Error {
 
 /// Steps 1 and 2, for a batch.
 async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prepared>> {
+    let mut found = look_up(core, batch).await?;
+    let written = Arc::new(write_fresh(core, batch, &found).await?);
+    if found.live.contains(&true) {
+        // The look-up alone may answer for such a blob.
+        core.latch.watch(core.manifests.look_in_place())?;
+    }
+    // Blocks that were stored without a sync are relied on only after a commit has synced them.
+    let unsafe_to_skip = found.relaxed && core.durability == Durability::Full;
+    let answers = batch.iter().zip(&found.live).map(|(blob, live)| {
+        // A block that several blobs of the batch share is fresh once.
+        let claimed = blob.entries.iter().filter(|entry| found.fresh.remove(&entry.key));
+        let sizes: Vec<(u64, u64)> =
+            claimed.map(|entry| (entry.key.size() as u64, written.stored_size(&entry.key))).collect();
+        let receipt = PutReceipt {
+            id: blob.id,
+            blocks: blob.entries.len() as u64,
+            fresh_blocks: sizes.len() as u64,
+            fresh_bytes: sizes.iter().map(|(plain, _)| plain).sum(),
+            fresh_stored_bytes: sizes.iter().map(|(_, stored)| stored).sum(),
+            created: !live || !sizes.is_empty() || unsafe_to_skip,
+        };
+        Prepared { receipt, written: Arc::clone(&written) }
+    });
+    Ok(answers.collect())
+}
+
+/// A batch as the database has it.
+struct Found {
+    /// Whether each blob is live.
+    live: Vec<bool>,
+    /// Whether some of the blocks may not be durable yet.
+    relaxed: bool,
+    /// Whether each block is stored, if it has a row, and the record it is in, if it is in a pack.
+    rows: HashMap<BlockKey, (Option<bool>, Option<Located>)>,
+    /// The blocks to be written.
+    fresh: HashSet<BlockKey>,
+}
+
+impl Found {
+    fn is_stored_as_file(&self, key: &BlockKey) -> bool {
+        matches!(self.rows[key], (Some(true), None))
+    }
+
+    /// The record of a block that says `stored`.
+    fn record(&self, key: &BlockKey) -> Option<Place> {
+        let (stored, located) = self.rows[key];
+        located.filter(|_| stored == Some(true)).map(|located| located.place)
+    }
+}
+
+/// Step 1.
+async fn look_up(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Found> {
     let ids: Vec<BlobId> = batch.iter().map(|blob| blob.id).collect();
-    let blocks: HashMap<BlockKey, &Bytes> =
-        batch.iter().flat_map(|blob| blob.entries.iter().map(|entry| entry.key).zip(&blob.bytes)).collect();
-    let mut keys: Vec<BlockKey> = blocks.keys().copied().collect();
+    let mut keys: Vec<BlockKey> =
+        batch.iter().flat_map(|blob| blob.entries.iter().map(|entry| entry.key)).collect();
     keys.sort_unstable();
+    keys.dedup();
     let known = core.manifests.known(&ids, &keys).await?;
     if (known.live.len(), known.stored.len()) != (ids.len(), keys.len()) {
         return Err(Error::new(
@@ -166,54 +218,34 @@ async fn write_missing(core: &Core, batch: &[Arc<SmallBlob>]) -> Result<Vec<Prep
         // A stored block that is damaged is written again: its row is right, its bytes are not.
         fresh.extend(core.damaged(&trusted).await?);
     }
-    let is_stored_as_file = |key: &BlockKey| matches!(rows[key], (Some(true), None));
-    let (named, packed): (Vec<BlockKey>, Vec<BlockKey>) = in_order(batch, &fresh)
+    Ok(Found { live: known.live, relaxed: known.relaxed, rows, fresh })
+}
+
+/// Step 2.
+async fn write_fresh(core: &Core, batch: &[Arc<SmallBlob>], found: &Found) -> Result<Written> {
+    let bytes: HashMap<BlockKey, &Bytes> =
+        batch.iter().flat_map(|blob| blob.entries.iter().map(|entry| entry.key).zip(&blob.bytes)).collect();
+    let block = |key: &BlockKey| Block { key: *key, bytes: bytes[key].clone() };
+    let (named, packed): (Vec<BlockKey>, Vec<BlockKey>) = in_order(batch, &found.fresh)
         .into_iter()
-        .partition(|key| core.new_blocks().is_none() || is_stored_as_file(key));
-    let block = |key: &BlockKey| Block { key: *key, bytes: blocks[key].clone() };
+        .partition(|key| core.new_blocks().is_none() || found.is_stored_as_file(key));
     let published = if named.is_empty() {
         Published::without_proof()
     } else {
         core.put_blocks(named.iter().map(block).collect()).await?
     };
-    let mut appended = Appended::default();
-    let found = |key: &BlockKey| {
-        let (stored, located) = rows[key];
-        located.filter(|_| stored == Some(true)).map(|located| located.place)
-    };
     // Of the blocks that are now files, only those that were damaged records.
     let of_files =
-        named.iter().filter_map(|key| Some((*key, Packed { place: None, found: Some(found(key)?) })));
+        named.iter().filter_map(|key| Some((*key, Packed { place: None, found: Some(found.record(key)?) })));
     let mut places: HashMap<BlockKey, Packed> = of_files.collect();
+    let mut appended = Appended::default();
     if let Some(appender) = core.new_blocks().filter(|_| !packed.is_empty()) {
         appended = core.append_blocks(appender, packed.iter().map(block).collect()).await?;
         for (key, (place, held)) in packed.into_iter().zip(&appended.places) {
-            places.insert(key, Packed { place: Some((*place, *held)), found: found(&key) });
+            places.insert(key, Packed { place: Some((*place, *held)), found: found.record(&key) });
         }
     }
-    let written = Arc::new(Written { published, packed: Arc::new(places), _appended: appended });
-    if known.live.contains(&true) {
-        // The look-up alone may answer for such a blob.
-        core.latch.watch(core.manifests.look_in_place())?;
-    }
-    // Blocks that were stored without a sync are relied on only after a commit has synced them.
-    let unsafe_to_skip = known.relaxed && core.durability == Durability::Full;
-    let answers = batch.iter().zip(&known.live).map(|(blob, live)| {
-        // A block that several blobs of the batch share is fresh once.
-        let claimed = blob.entries.iter().filter(|entry| fresh.remove(&entry.key));
-        let sizes: Vec<(u64, u64)> =
-            claimed.map(|entry| (entry.key.size() as u64, written.stored_size(&entry.key))).collect();
-        let receipt = PutReceipt {
-            id: blob.id,
-            blocks: blob.entries.len() as u64,
-            fresh_blocks: sizes.len() as u64,
-            fresh_bytes: sizes.iter().map(|(plain, _)| plain).sum(),
-            fresh_stored_bytes: sizes.iter().map(|(_, stored)| stored).sum(),
-            created: !live || !sizes.is_empty() || unsafe_to_skip,
-        };
-        Prepared { receipt, written: Arc::clone(&written) }
-    });
-    Ok(answers.collect())
+    Ok(Written { published, packed: Arc::new(places), _appended: appended })
 }
 
 /// These blocks, each once, in the order of the blobs, so that they are read together.

@@ -3,27 +3,32 @@
 //! Every call drives the engine on the caller's thread until it is done. Errors of `Read`, `Write` and `Seek`
 //! contain the [`Error`], which `Error::from(io_error)` returns.
 
+mod in_process;
+mod reader;
+mod writer;
+
 use std::fmt;
-use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
-use std::ops::{ControlFlow, Deref, DerefMut, Range};
+use std::io::Read;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::config::Config;
 use crate::engine::{
-    AsyncStore, BlobReader, BlobWriter, BlockLayout, CopyOptions, GcOptions, PutOptions, VerifyEvent,
-    VerifyOptions, source_failed,
+    AsyncStore, BlockLayout, CopyOptions, GcOptions, PutOptions, VerifyEvent, VerifyOptions,
 };
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::key::{BlobId, BlockKey};
 use crate::manifest::ManifestEntry;
-use crate::process::Process;
 use crate::report::{
     BlobStat, CopyReport, GcReport, PutReceipt, RepackReport, RepairReport, StoreStats, VerifyReport,
 };
 use crate::runtime;
+use in_process::InProcess;
+
+pub use reader::Reader;
+pub use writer::Writer;
 
 /// A content-addressed blob store: streams go in, are cut into blocks that are stored once each, and come
 /// back verified.
@@ -121,7 +126,7 @@ impl Store {
     /// A blob to be read; `not-found` if it is not there.
     pub fn reader(&self, id: &BlobId) -> Result<Reader> {
         let reader = self.run(self.inner.reader(id))?;
-        Ok(Reader { reader: InProcess::new(Reading { reader, idle: Mutex::default() }), block: Bytes::new() })
+        Ok(Reader::new(reader))
     }
 
     /// These bytes of a blob, as many of them as it has; a range that starts behind the end is
@@ -372,234 +377,6 @@ impl Put<'_> {
     /// A blob to be written piece by piece.
     pub fn writer(self) -> Result<Writer> {
         let writer = self.store.run(self.store.inner.put_with(self.options).writer())?;
-        Ok(Writer { writer: InProcess::new(writer) })
-    }
-}
-
-/// A blob being written. It is committed by [`finish`](Writer::finish); dropped before that, it leaves
-/// nothing.
-#[derive(Debug)]
-pub struct Writer {
-    writer: InProcess<BlobWriter>,
-}
-
-impl Writer {
-    /// How many bytes were written so far.
-    pub fn size(&self) -> u64 {
-        self.writer.size()
-    }
-
-    /// Commits the blob: it is visible, and as durable as the store, when this returns.
-    pub fn finish(self) -> Result<PutReceipt> {
-        self.writer.check()?;
-        runtime::block_on(self.writer.into_inner().finish())?
-    }
-
-    /// Writes all that the source gives, and commits.
-    fn fill(mut self, mut source: impl Read) -> Result<PutReceipt> {
-        loop {
-            let count = match source.read(runtime::block_on(self.writer.spare())??) {
-                Ok(0) => return self.finish(),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(source_failed(error)),
-            };
-            runtime::block_on(self.writer.advance(count))??;
-        }
-    }
-}
-
-impl Write for Writer {
-    /// Takes all of the bytes or fails.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.check()?;
-        runtime::block_on(self.writer.write(bytes))??;
-        Ok(bytes.len())
-    }
-
-    /// Does nothing: only [`finish`](Writer::finish) makes anything durable.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A blob being read: verified bytes, in order or from any offset.
-///
-/// It goes on for the grace after the blob was deleted.
-#[derive(Debug)]
-pub struct Reader {
-    reader: InProcess<Reading>,
-    /// The rest of the bytes that were read last.
-    block: Bytes,
-}
-
-#[derive(Debug)]
-struct Reading {
-    reader: BlobReader,
-    /// Readers of the same blob that [`Reader::read_at`] keeps for its next calls: each holds a block.
-    idle: Mutex<Vec<BlobReader>>,
-}
-
-/// The most idle readers that are kept: more threads than that share the processor anyway.
-const MOST_IDLE: usize = 16;
-
-impl Reader {
-    /// The blob that is read.
-    pub fn id(&self) -> &BlobId {
-        self.reader.reader.id()
-    }
-
-    /// Its size in bytes.
-    pub fn size(&self) -> u64 {
-        self.reader.reader.size()
-    }
-
-    /// Another reader of the same blob, at its start. It costs nothing before it reads.
-    #[must_use]
-    pub fn another(&self) -> Reader {
-        let reading = Reading { reader: self.reader.reader.another(), idle: Mutex::default() };
-        Reader {
-            reader: InProcess { process: self.reader.process, value: Some(reading) },
-            block: Bytes::new(),
-        }
-    }
-
-    /// The bytes from the position to the end of the block there, without a copy; `None` at the end.
-    pub fn next_block(&mut self) -> Result<Option<Bytes>> {
-        if self.block.is_empty() {
-            self.reader.check()?;
-            return runtime::block_on(self.reader.reader.next())?;
-        }
-        Ok(Some(std::mem::take(&mut self.block)))
-    }
-
-    /// Fills the buffer with the bytes from `offset` on; fewer only at the end of the blob, none behind it.
-    /// Apart from the position, and from any number of threads at once, like `pread`. After an error the
-    /// buffer may hold some of them.
-    ///
-    /// Reads that are near each other share a block: it is fetched and verified once.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        self.reader.check()?;
-        let mut reader = self.take_reader(offset);
-        reader.seek(offset);
-        reader.limit(offset.saturating_add(buffer.len() as u64));
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let Some(bytes) = runtime::block_on(reader.next())?? else { break };
-            buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
-            filled += bytes.len();
-        }
-        let mut idle = self.reader.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MOST_IDLE {
-            idle.push(reader);
-        }
-        Ok(filled)
-    }
-
-    /// The idle reader that holds the byte at this offset, or any other.
-    fn take_reader(&self, offset: u64) -> BlobReader {
-        let mut idle = self.reader.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let holder = idle.iter().position(|reader| reader.holds(offset));
-        let index = holder.or(idle.len().checked_sub(1));
-        index.map_or_else(|| self.reader.reader.another(), |index| idle.swap_remove(index))
-    }
-}
-
-impl BufRead for Reader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.block.is_empty() {
-            self.block = self.next_block()?.unwrap_or_default();
-        }
-        Ok(&self.block)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        let _consumed = self.block.split_to(amount.min(self.block.len()));
-    }
-}
-
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(buffer)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl Seek for Reader {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = self.reader.reader.position() - self.block.len() as u64;
-        let target = match to {
-            SeekFrom::Start(offset) => Some(offset),
-            SeekFrom::Current(by) => position.checked_add_signed(by),
-            SeekFrom::End(by) => self.size().checked_add_signed(by),
-        };
-        let target = target.ok_or_else(|| {
-            Error::new(Code::InvalidArgument, format!("cannot seek before the start of blob {}", self.id()))
-        })?;
-        let ahead = target.checked_sub(position).and_then(|by| usize::try_from(by).ok());
-        if let Some(by) = ahead.filter(|by| *by < self.block.len()) {
-            self.consume(by);
-        } else {
-            self.block = Bytes::new();
-            self.reader.reader.seek(target);
-        }
-        Ok(target)
-    }
-}
-
-/// A part of the engine in the hands of a synchronous caller. It is dropped on the runtime, which it may
-/// need to clean up; in a forked child it is left alone, for its threads and locks are the parent's.
-#[derive(Clone)]
-struct InProcess<T> {
-    process: Process,
-    /// `None` only once it was taken out.
-    value: Option<T>,
-}
-
-impl<T> InProcess<T> {
-    fn new(value: T) -> InProcess<T> {
-        InProcess { process: Process::this(), value: Some(value) }
-    }
-
-    fn check(&self) -> Result<()> {
-        self.process.check("this store")
-    }
-
-    fn into_inner(mut self) -> T {
-        self.value.take().expect(PRESENT)
-    }
-}
-
-const PRESENT: &str = "taken out only when consumed";
-
-impl<T> Deref for InProcess<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.value.as_ref().expect(PRESENT)
-    }
-}
-
-impl<T> DerefMut for InProcess<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.value.as_mut().expect(PRESENT)
-    }
-}
-
-impl<T> Drop for InProcess<T> {
-    fn drop(&mut self) {
-        if self.check().is_err() {
-            std::mem::forget(self.value.take());
-        } else if let Ok(runtime) = runtime::of_this_process() {
-            let _entered = runtime.enter();
-            drop(self.value.take());
-        }
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for InProcess<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)
+        Ok(Writer::new(writer))
     }
 }
