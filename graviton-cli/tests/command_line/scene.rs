@@ -13,6 +13,10 @@ use serde_json::Value;
 /// Longer than every test takes, but short enough to wait for.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
+/// When an interrupted process gives up waiting for its own threads. It ends with the same message then, so
+/// only the time shows that it was not stuck.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
 /// A directory to work in; the store is `.graviton` in it.
 pub(crate) struct Scene {
     directory: tempfile::TempDir,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::scene::{Scene, finish, make_pipe, noise, signal, until, until_it_opens_a_pipe};
+use crate::scene::{PATIENCE, Scene, finish, make_pipe, noise, signal, until, until_it_opens_a_pipe};
 
 /// A put from standard input that has read nearly all of this content.
 fn put_under_way(scene: &Scene) -> (Child, Vec<u8>) {
@@ -28,10 +28,11 @@ fn an_interrupted_put_leaves_nothing_and_can_be_done_again() {
     for (number, exit_code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let scene = Scene::new();
         let (child, content) = put_under_way(&scene);
+        let started = Instant::now();
         signal(&child, number);
         let outcome = finish_with_input(child);
         outcome.failed(exit_code, "cancelled", "interrupted");
-        assert!(outcome.stdout.is_empty());
+        assert!(outcome.stdout.is_empty() && started.elapsed() < PATIENCE);
         scene.assert_blobs(0);
         let id = scene.put(&content);
         assert!(scene.run(&["get", &id]).succeeded().stdout == content);
@@ -50,9 +51,11 @@ fn an_interrupted_put_prints_the_ids_of_what_it_stored() {
         arguments.extend(json.then_some("--json"));
         let child = scene.start(&arguments);
         until("they are stored", || scene.run(&["ls"]).text().lines().count() == 2);
+        let started = Instant::now();
         signal(&child, Signal::INT);
         let outcome = finish_with_input(child);
         outcome.failed(130, "cancelled", "interrupted");
+        assert!(started.elapsed() < PATIENCE);
         let ids: Vec<String> = if json {
             outcome.json().iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
         } else {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::delete::absent;
-use crate::scene::{Scene, damage, finish, make_pipe, noise, signal, until, until_it_opens_a_pipe};
+use crate::scene::{PATIENCE, Scene, damage, finish, make_pipe, noise, signal, until, until_it_opens_a_pipe};
 
 /// The other store of these tests, beside the default one.
 fn put_elsewhere(scene: &Scene, content: &[u8]) -> String {
@@ -167,9 +168,11 @@ fn an_interrupted_copy_leaves_what_is_whole_and_goes_on_later() {
     let id = other_with_a_pipe(&scene);
     let child = scene.start(&["copy", "--from", "other"]);
     until_it_opens_a_pipe(&child);
+    let started = Instant::now();
     signal(&child, Signal::INT);
     let outcome = finish(child);
     outcome.failed(130, "cancelled", "interrupted");
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
     scene.assert_blobs(0);
     std::fs::remove_dir_all(scene.path("other")).unwrap();
     put_elsewhere(&scene, &noise(6, 3_000_000));

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::delete::absent;
-use crate::scene::{Scene, damage, finish, noise, signal};
+use crate::scene::{PATIENCE, Scene, damage, finish, noise, signal};
 
 /// The key of a block by its file.
 fn key(block: &std::path::Path) -> String {
@@ -262,9 +263,11 @@ fn an_interrupted_verification_tells_where_to_go_on() {
         // A finding is printed as soon as it is made.
         let first = lines.next().unwrap().unwrap();
         assert!(first.contains("corrupt"), "{first}");
+        let started = Instant::now();
         signal(&child, Signal::INT);
         let rest: Vec<String> = lines.map(Result::unwrap).collect();
         let outcome = finish(child);
+        assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
         let last = rest.last().unwrap();
         let cursor = if json {
             let summary: serde_json::Value = serde_json::from_str(last).unwrap();
