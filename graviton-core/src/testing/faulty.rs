@@ -136,6 +136,13 @@ impl FaultyBlockStore {
         self.plan().hits
     }
 
+    /// Waits until that many operations were broken.
+    pub async fn wait_for_hits(&self, hits: u64) {
+        while self.hits() < hits {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The number of such operations so far, broken or not.
     pub fn count(&self, operation: Operation) -> u64 {
         let asked = |(kind, count): &(Operation, u64)| {

@@ -276,14 +276,9 @@ async fn a_put_that_is_dropped_while_it_writes_keeps_nobody_from_closing() {
     let (blocks, store) = faulty(root.path()).await;
     blocks.break_at(Operation::WritePack, 1, Fault::Stall);
     let bytes = content("xof:dropped:4000");
-    let stalled = async {
-        while blocks.hits() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
     tokio::select! {
         _ = store.put(&bytes[..]) => panic!("it does not stall"),
-        () = stalled => {}
+        () = blocks.wait_for_hits(1) => {}
     }
     let closing = tokio::spawn({
         let store = store.clone();

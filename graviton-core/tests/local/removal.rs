@@ -53,9 +53,7 @@ impl Scene {
             let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
             store.gc(&options, |_| ControlFlow::Continue(())).await.unwrap()
         });
-        while self.faulty.hits() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.faulty.wait_for_hits(1).await;
         running
     }
 
@@ -262,16 +260,12 @@ async fn a_disk_that_fails_during_a_removal_latches_the_store() {
         let options = GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() };
         collecting.gc(&options, |_| ControlFlow::Continue(())).await
     });
-    while scene.faulty.hits() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    scene.faulty.wait_for_hits(1).await;
     // Nobody waits for it any more; it goes on, and its end fails.
     collection.abort();
     scene.faulty.mend();
     scene.faulty.break_at(Operation::EndRemoval, 1, Fault::Fail(graviton_core::Code::Io));
-    while scene.faulty.hits() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    scene.faulty.wait_for_hits(2).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let refused = scene.collecting.put(&small[..]).await.unwrap_err();
     assert_eq!(refused.code(), graviton_core::Code::Latched);

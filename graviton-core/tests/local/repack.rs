@@ -363,9 +363,7 @@ impl Scene {
         self.faulty.break_at(at, 1, Fault::Stall);
         let store = self.repacking.clone();
         let running = tokio::spawn(async move { store.repack(BlockLayout::Packs, go_on).await.unwrap() });
-        while self.faulty.hits() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.faulty.wait_for_hits(1).await;
         running
     }
 
