@@ -259,11 +259,8 @@ impl Server {
         tokio::spawn(async move {
             let _slot = slot;
             let served = if let Some(config) = tls {
-                let shaken = tokio::select! {
-                    shaken = shake_hands(stream, config, &connection, &app) => shaken,
-                    () = reached(stage.clone(), Stage::Draining) => None,
-                };
-                let Some(stream) = shaken else { return };
+                let begun = begin_tls(stream, config, &connection, &app, &stage).await;
+                let Some(stream) = begun else { return };
                 serve(stream, service, stage).await
             } else {
                 serve(Socket::new(stream, &connection), service, stage).await
@@ -276,23 +273,33 @@ impl Server {
     }
 }
 
-/// Begins TLS, in the time that a client has for its headers. `None` if the client does not.
-async fn shake_hands(
+/// The connection in TLS; `None` if it does not come to that before the server drains, in the time that a
+/// client has for its headers.
+async fn begin_tls(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     connection: &Arc<Connection>,
     app: &App,
+    stage: &watch::Receiver<Stage>,
 ) -> Option<TlsStream<Socket>> {
     let (peer, limit) = (connection.peer(), app.limits().header_timeout);
     let too_slow = |_| tracing::debug!(%peer, "the TLS handshake took too long");
-    if tokio::time::timeout(limit, not_http::is_plain(&stream)).await.map_err(too_slow).ok()? {
+    let is_plain = tokio::select! {
+        is_plain = tokio::time::timeout(limit, not_http::is_plain(&stream)) => is_plain,
+        () = reached(stage.clone(), Stage::Draining) => return None,
+    };
+    if is_plain.map_err(too_slow).ok()? {
         let why = "this port speaks TLS; use https:// in the address";
         refuse(stream, &Problem::new(Code::InvalidArgument, why), &app.settings().prefix).await;
         return None;
     }
     let shaking = TlsAcceptor::from(config).accept(Socket::new(stream, connection));
-    let shaken = tokio::time::timeout(limit, shaking).await.map_err(too_slow).ok()?;
-    shaken.map_err(|error| tracing::debug!(%peer, %error, "the TLS handshake failed")).ok()
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(limit, shaking) => shaken,
+        () = reached(stage.clone(), Stage::Draining) => return None,
+    };
+    let failed = |error| tracing::debug!(%peer, %error, "the TLS handshake failed");
+    shaken.map_err(too_slow).ok()?.map_err(failed).ok()
 }
 
 impl Control {

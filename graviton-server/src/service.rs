@@ -84,11 +84,14 @@ impl ConnectionService {
         let (head, body) = request.into_parts();
         let (body, ended) = WatchedBody::new(body, version, self.app.leaving());
         let mut request = Request::from_parts(head, body);
-        let requester =
-            Requester { connection: Arc::clone(&self.connection), address: peer, request: id.clone() };
-        request.extensions_mut().insert(requester);
         let (caller, mut response) = match admitted {
-            Ok(caller) => (Some(caller.clone()), self.handle(request, caller).await),
+            Ok(caller) => {
+                let connection = Arc::clone(&self.connection);
+                let requester = Requester { connection, address: peer, request: id.clone() };
+                request.extensions_mut().insert(requester);
+                request.extensions_mut().insert(caller.clone());
+                (Some(caller), self.handle(request).await)
+            }
             Err(problem) => (None, self.refuse(request, problem).await),
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -120,8 +123,7 @@ impl ConnectionService {
     }
 
     /// The response of the handler of the route.
-    async fn handle(&mut self, mut request: Request<WatchedBody>, caller: Caller) -> Response {
-        request.extensions_mut().insert(caller);
+    async fn handle(&mut self, request: Request<WatchedBody>) -> Response {
         let routed = self.router.call(request.map(Body::new));
         let response = AssertUnwindSafe(routed).catch_unwind().await.unwrap_or_else(|_| {
             // The panic hook has logged where.
