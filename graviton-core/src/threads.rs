@@ -116,7 +116,7 @@ pub(crate) fn start<T: Send + 'static>(
     Ok(Running(result))
 }
 
-/// Apart, because it is compiled once and [`start`] for each kind of work, of which there are 200.
+/// Apart, because this is compiled once, and [`start`] for each kind of work.
 fn start_boxed(work: Work) -> Result<()> {
     let runtime = Handle::try_current().ok().map(Arc::new);
     let pool = POOL.get_or_make(|| Ok(Pool::default()))?;

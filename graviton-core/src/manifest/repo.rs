@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use async_recursion::async_recursion as boxed;
-
 use super::connection::{Columns, Ending, Problem, Value, Work};
 use super::operation::{Operation, TransactionHook, Watch};
 #[cfg(feature = "postgres")]
@@ -74,8 +72,6 @@ impl ManifestRepo {
         ended.and_then(|()| prepared.answer())
     }
 
-    /// Boxed, because it connects and tries again, and would make the future of every operation large.
-    #[boxed]
     async fn run_prepared(
         &self,
         operation: Operation,
@@ -85,7 +81,8 @@ impl ManifestRepo {
         match &self.database {
             Database::Sqlite(database) => database.run(operation, watch.clone(), prepared).await,
             #[cfg(feature = "postgres")]
-            Database::Postgres(database) => database.run(operation, watch, &*prepared).await,
+            // Boxed: it connects and tries again, and would make the future of every operation large.
+            Database::Postgres(database) => Box::pin(database.run(operation, watch, &*prepared)).await,
             #[cfg(all(test, feature = "postgres"))]
             Database::Stepped(database) => database.run(&*prepared).await,
         }
